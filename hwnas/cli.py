@@ -1,0 +1,401 @@
+"""The command line: one function a verb. Heavy imports happen inside the verbs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.errors import HwnasError, InputError
+
+EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Data, a device and a latency budget in; a checked ONNX model that keeps the budget out.",
+)
+
+
+class DeviceName(StrEnum):
+    """Where search and training run."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+ConfigArgument = Annotated[
+    str | None, typer.Argument(metavar="[CONFIG]", help="A TOML file or a shipped name.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+]
+Budget = Annotated[
+    float | None, typer.Option("--budget-ms", metavar="X", help="Latency budget in milliseconds.")
+]
+Table = Annotated[
+    Path | None, typer.Option("--table", metavar="TABLE.json", help="Latency table to use.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")]
+
+
+def example(line: str) -> str:
+    """The epilog of a verb's help."""
+    return f"Example: {line}"
+
+
+@app.command(epilog=example("hwnas run --budget-ms 0.5 --out runs/first"))
+def run(
+    config: ConfigArgument = None,
+    budget_ms: Budget = None,
+    table: Table = None,
+    device: Annotated[DeviceName | None, typer.Option(help="Where to search and train.")] = None,
+    out: Out = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    resume: Resume = False,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Profile, search, train, export and check, all in a row."""
+    from hwnas import pipeline, progress
+
+    loaded = _config(
+        config,
+        settings,
+        out if resume else None,
+        {"budget.ms": budget_ms, "device": device, "seed": seed},
+    )
+    folder = out or _next_folder(Path("runs"))
+    with _interruptible():
+        document = pipeline.run(loaded, folder, table=table, resume=resume, stage=progress.shown)
+    _finish_check(document, as_json, folder)
+
+
+@app.command(epilog=example("hwnas profile --runtime onnxruntime-cpu --out table.json"))
+def profile(
+    config: ConfigArgument = None,
+    space: Annotated[str | None, typer.Option(help="Another space than CONFIG's.")] = None,
+    settings: Set = None,
+    runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images per inference.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Number format.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the runtime.")] = None,
+    out: Annotated[Path, typer.Option(metavar="TABLE.json", help="The table.")] = Path(
+        "latency_table.json"
+    ),
+    as_json: Json = False,
+) -> None:
+    """Measure the operators of a search space on a runtime of this device."""
+    from hwnas import pipeline, progress
+    from hwnas.config import load_config
+
+    changes = {
+        "latency.runtime": runtime,
+        "latency.batch": batch,
+        "latency.dtype": dtype,
+        "latency.threads": threads,
+    }
+    overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
+    if space is not None:
+        overrides.insert(0, f"space={{name={json.dumps(space)}}}")
+    loaded = load_config(config, [*overrides, *(settings or [])])
+    with _interruptible():
+        table = pipeline.profile(loaded, out, stage=progress.shown)
+    document = {"table": str(out), "operators": len(table.operators), **table_facts(table)}
+    _print(document, as_json, f"{out}: {len(table.operators)} operators of {table.device.device}")
+
+
+@app.command(epilog=example("hwnas search default --table table.json --budget-ms 0.5 --out DIR"))
+def search(
+    config: ConfigArgument,
+    table: Table = None,
+    budget_ms: Budget = None,
+    out: Out = None,
+    resume: Resume = False,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Search an architecture that keeps the budget; writes DIR/architecture.json."""
+    from hwnas import progress
+    from hwnas.pipeline import Run
+
+    loaded = _config(config, settings, out if resume else None, {"budget.ms": budget_ms})
+    folder = out or _next_folder(Path("runs"))
+    with _interruptible():
+        current = Run.start(loaded, folder, resume=resume, stage=progress.shown)
+        with current.folder.locked():
+            current.prepare_table(table)
+            current.search()
+    document = current.folder.read_json(current.folder.architecture)
+    text = f"{current.folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
+    _print(document, as_json, text)
+
+
+@app.command(epilog=example("hwnas train runs/first"))
+def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) -> None:
+    """Train the run's architecture from scratch; writes weights and metrics."""
+    with _opened(folder) as current:
+        if not resume:
+            current.discard_training()
+        metrics = current.train()
+    text = f"test accuracy {metrics['accuracy']:.2%} after {metrics['epochs']} epochs"
+    _print(metrics, as_json, text)
+
+
+@app.command(epilog=example("hwnas export runs/first"))
+def export(folder: RunArgument, as_json: Json = False) -> None:
+    """Export the run's trained network to DIR/model.onnx."""
+    with _opened(folder) as current:
+        path = current.export()
+    size = path.stat().st_size
+    _print({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
+
+
+@app.command(epilog=example("hwnas check runs/first/model.onnx --run runs/first"))
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="The run it comes from.")
+    ] = None,
+    budget_ms: Budget = None,
+    runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check parity, accuracy and latency of a model; ends with a verdict and an exit code."""
+    from hwnas import pipeline
+
+    if run_folder is None:
+        with _interruptible():
+            document = pipeline.check_model(model, budget_ms=budget_ms, runtime_name=runtime)
+        _finish_check(document, as_json, None)
+        return
+    with _opened(run_folder) as current:
+        if runtime is not None:
+            current = current.on_runtime(runtime)
+        document = current.check(model, budget_ms)
+    _finish_check(document, as_json, run_folder)
+
+
+@app.command(epilog=example("hwnas report runs/first"))
+def report(folder: RunArgument, as_json: Json = False) -> None:
+    """Write DIR/report.html: of a run, or an overview of the runs in DIR."""
+    from hwnas import pipeline
+
+    path = pipeline.report(folder)
+    _print({"report": str(path)}, as_json, str(path))
+
+
+table_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Read and compare latency tables."
+)
+app.add_typer(table_app, name="table")
+Tables = Annotated[list[Path], typer.Argument(metavar="TABLE.json ...", help="Latency tables.")]
+
+
+@table_app.command(epilog=example("hwnas table validate table.json"))
+def validate(tables: Tables, as_json: Json = False) -> None:
+    """Check that tables are complete and unchanged."""
+    from hwnas.latency_tables.table import LatencyTable
+
+    for path in tables:
+        LatencyTable.load(path)
+    _print({"valid": [str(path) for path in tables]}, as_json, f"{len(tables)} valid")
+
+
+@table_app.command("info", epilog=example("hwnas table info table.json"))
+def table_info(tables: Tables, as_json: Json = False) -> None:
+    """Say where and how tables were measured."""
+    from hwnas.latency_tables.table import LatencyTable
+
+    documents = {str(path): table_facts(LatencyTable.load(path)) for path in tables}
+    lines = []
+    for path, facts in documents.items():
+        lines.append(path)
+        lines += [f"  {key}: {value}" for key, value in facts.items()]
+    _print({"tables": documents}, as_json, "\n".join(lines))
+
+
+@table_app.command(epilog=example("hwnas table diff monday.json tuesday.json"))
+def diff(tables: Tables, as_json: Json = False) -> None:
+    """Compare the operators of two tables."""
+    from hwnas.latency_tables.table import LatencyTable
+
+    if len(tables) != 2:
+        raise InputError("wrong number of tables", expected=2, actual=len(tables))
+    first, second = (LatencyTable.load(path) for path in tables)
+    rows = [
+        {"operator": str(spec), "first_ms": a, "second_ms": b} for spec, a, b in first.diff(second)
+    ]
+    document = {
+        "operators": rows,
+        "only_first": [str(s) for s in second.missing(first.specs())],
+        "only_second": [str(s) for s in first.missing(second.specs())],
+    }
+    lines = [f"{r['operator']:<44} {r['first_ms']:>9.4f} {r['second_ms']:>9.4f}" for r in rows]
+    lines += [f"{name}: {len(document[name])}" for name in ("only_first", "only_second")]
+    _print(document, as_json, "\n".join(lines))
+
+
+@table_app.command(epilog=example("hwnas table merge old.json new.json --out both.json"))
+def merge(
+    tables: Tables,
+    out: Annotated[Path, typer.Option(metavar="TABLE.json", help="The merged table.")],
+    as_json: Json = False,
+) -> None:
+    """Join tables of one device; where several have an operator the last one counts."""
+    from hwnas.latency_tables.table import LatencyTable
+
+    merged = LatencyTable.load(tables[0])
+    for path in tables[1:]:
+        merged = merged.merge(LatencyTable.load(path))
+    merged.save(out)
+    count = len(merged.operators)
+    _print({"table": str(out), "operators": count}, as_json, f"{out}: {count} operators")
+
+
+@app.command(epilog=example("hwnas info --json"))
+def info(as_json: Json = False) -> None:
+    """List versions, runtimes, search spaces, strategies and configurations."""
+    from hwnas.config import shipped_configs
+    from hwnas.errors import RuntimeMissingError
+    from hwnas.latency_tables.runtimes import RUNTIMES
+    from hwnas.run_folder import environment
+    from hwnas.spaces import SPACES
+    from hwnas.strategies import STRATEGIES
+
+    runtimes = {}
+    for name, runtime in RUNTIMES.items():
+        try:
+            runtime(1).require()
+            runtimes[name] = "available"
+        except RuntimeMissingError as error:
+            runtimes[name] = str(error)
+    document = {
+        **environment(),
+        "runtimes": runtimes,
+        "spaces": sorted(SPACES),
+        "strategies": sorted(STRATEGIES),
+        "configs": shipped_configs(),
+    }
+    lines = [f"{key}: {value}" for key, value in document.items() if not isinstance(value, dict)]
+    for key in ("packages", "runtimes"):
+        lines += [key, *(f"  {name}: {value}" for name, value in document[key].items())]
+    _print(document, as_json, "\n".join(lines))
+
+
+def table_facts(table: Any) -> dict[str, Any]:
+    """What a table says of itself."""
+    device = table.device
+    noisy = sum(row.status != "ok" for row in table.operators)
+    return {
+        "device": device.device,
+        "runtime": device.runtime,
+        "dtype": device.dtype,
+        "batch": device.batch,
+        "threads": device.threads,
+        "statistic": table.statistic,
+        "created": table.created,
+        "operators": len(table.operators),
+        "not_ok": noisy,
+        "registry": table.registry,
+        "sha256": table.sha256,
+    }
+
+
+def _config(
+    source: str | None,
+    settings: list[str] | None,
+    resumed: Path | None,
+    changes: dict[str, Any],
+) -> Any:
+    """The configuration of a run; a resumed one is read from its folder."""
+    from hwnas.config import load_config
+
+    if source is None and resumed is not None and (resumed / "config.toml").exists():
+        source = str(resumed / "config.toml")
+    overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
+    return load_config(source, [*(settings or []), *overrides])
+
+
+def _next_folder(parent: Path) -> Path:
+    """The first of run-001, run-002 ... that is not there."""
+    numbers = (n for n in range(1, 100_000) if not (parent / f"run-{n:03d}").exists())
+    return parent / f"run-{next(numbers):03d}"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    from hwnas import interruption
+
+    interruption.install()
+    yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A run, locked."""
+    from hwnas import progress
+    from hwnas.pipeline import Run
+
+    with _interruptible():
+        current = Run.open(path, stage=progress.shown)
+        with current.folder.locked():
+            yield current
+
+
+def _print(document: dict[str, Any], as_json: bool, text: str) -> None:
+    print(json.dumps(document, allow_nan=False) if as_json else text)
+
+
+def _finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) -> None:
+    """Print a check's result and end with its exit code."""
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        from hwnas.terminal import print_check
+
+        print_check(document, folder)
+    raise typer.Exit(EXIT_CODES[document["verdict"]])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every expected error ends in one line on stderr."""
+    sys.exit(_guarded(lambda: app(args=arguments, standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    import click
+
+    try:
+        result = call()
+    except HwnasError as error:
+        return _fail(str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _fail("stopped", 130)
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}", 2)
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"hwnas: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,230 @@
+"""The configuration of a run: TOML in, frozen and typed settings out."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hwnas.errors import InputError
+
+DEFAULT_CONFIG = "default"
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys and wrong types are errors, values cannot change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataConfig(Section):
+    """What to learn from; see `hwnas.data.load_dataset`."""
+
+    name: Literal["fashion-mnist-slice", "npz", "folder", "cifar10", "cifar100", "fashion-mnist"]
+    path: str | None = None
+    image_size: int | None = Field(None, ge=4, le=4096)
+    train_limit: int | None = Field(None, ge=2)
+    test_limit: int | None = Field(None, ge=2)
+
+
+class SpaceConfig(Section):
+    """The search space at the sizes of the deployed network; sizes of images come from the data."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: str = "darts"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All keys but the name: the space checks them."""
+        return dict(self.model_extra or {})
+
+
+class LatencyConfig(Section):
+    """Where the model will run; a table of anything else is refused."""
+
+    runtime: str = "onnxruntime-cpu"
+    batch: int = Field(1, ge=1, le=4096)
+    dtype: Literal["float32"] = "float32"
+    threads: int = Field(1, ge=1, le=1024)
+    round_limit: int = Field(40, ge=10, le=10_000)
+    measure_seconds: float = Field(6.0, gt=0, description="limit for one network")
+
+
+class BudgetConfig(Section):
+    """Absolute, or a fraction of the way from the fastest to the slowest predicted network."""
+
+    ms: float | None = Field(None, gt=0, allow_inf_nan=False)
+    fraction: float | None = Field(None, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> BudgetConfig:
+        if (self.ms is None) == (self.fraction is None):
+            raise ValueError("give either ms or fraction")
+        return self
+
+
+class SearchConfig(Section):
+    """The supernet, the strategy's settings, and how candidates are chosen."""
+
+    strategy: Literal["darts", "random"] = "darts"
+    order: Literal[1, 2] = 1
+    steps: int = Field(ge=1)
+    batch_size: int = Field(64, ge=1)
+    warmup: float = Field(0.3, ge=0, lt=1, description="share of steps that train weights only")
+    learning_rate: float = Field(0.025, gt=0)
+    learning_rate_min: float = Field(0.001, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-4, ge=0)
+    gradient_clip: float = Field(5.0, gt=0)
+    alpha_learning_rate: float = Field(3e-4, gt=0)
+    alpha_weight_decay: float = Field(1e-3, ge=0)
+    beta_decay: float = Field(50.0, ge=0)
+    latency_rate: float = Field(0.1, ge=0, description="step of the budget's multiplier")
+    candidates: int = Field(8, ge=1, le=100, description="best decodings that are ranked")
+    max_measured: int = Field(8, ge=1, description="candidates measured before giving up")
+    recalibration_batches: int = Field(8, ge=1)
+    ranking_images: int = Field(2000, ge=1)
+    checkpoint_every: int = Field(50, ge=1, description="steps")
+    proxy: dict[str, int] = Field(
+        default_factory=dict, description="sizes of the supernet where they differ"
+    )
+
+
+class TrainConfig(Section):
+    """Training of the found architecture from scratch."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(96, ge=1)
+    learning_rate: float = Field(0.025, gt=0)
+    learning_rate_min: float = Field(0.0, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(3e-4, ge=0)
+    gradient_clip: float = Field(5.0, gt=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    crop_padding: int = Field(0, ge=0)
+    flip: bool = False
+    cutout: int = Field(0, ge=0)
+    drop_path: float = Field(0.0, ge=0, lt=1, description="at the last step; rises linearly")
+    auxiliary_weight: float = Field(0.0, ge=0, description="0 for no auxiliary head")
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    mixed_precision: bool = True
+    checkpoint_every: int = Field(100, ge=1, description="steps")
+
+
+class CheckConfig(Section):
+    """Limits of the gates."""
+
+    min_sqnr_db: float = 80.0
+    max_accuracy_drop: float = Field(0.01, ge=0, le=1)
+    min_accuracy: float = Field(0.0, ge=0, le=1)
+    measure_seconds: float = Field(60.0, gt=0, description="limit of the latency measurement")
+
+
+class Config(Section):
+    """A complete run."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = Field(2, ge=1, le=1024, description="for search and training on a CPU")
+    data: DataConfig
+    space: SpaceConfig
+    latency: LatencyConfig = LatencyConfig()
+    budget: BudgetConfig
+    search: SearchConfig
+    train: TrainConfig
+    check: CheckConfig = CheckConfig()
+
+    def to_toml(self) -> str:
+        """The configuration as a file that `load_config` reads."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration.
+
+    Args:
+        source: a TOML file, or the name of a configuration that ships; the default one if None.
+        overrides: `key=value` with dotted keys and TOML values, `train.epochs=3`; a value that
+            is no TOML is taken as a string.
+
+    Raises:
+        InputError: naming the file and key, for what is missing, unknown or of the wrong type.
+    """
+    text, where = _read(source)
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError("not TOML", where=where, actual=error) from None
+    for override in overrides:
+        _apply(document, override)
+    return parse_config(document, where)
+
+
+def parse_config(document: dict[str, Any], where: str = "configuration") -> Config:
+    """Check a document against the schema; `where` names its file in errors."""
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        raise InputError(*_first_error(error, where)) from None
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations that ship."""
+    files = resources.files("hwnas.configs").iterdir()
+    return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
+
+
+def _read(source: str | Path | None) -> tuple[str, str]:
+    name = str(source or DEFAULT_CONFIG)
+    if name in shipped_configs():
+        shipped = resources.files("hwnas.configs") / f"{name}.toml"
+        return shipped.read_text(), f"{name}.toml"
+    try:
+        return Path(name).read_text(), name
+    except FileNotFoundError:
+        names = ", ".join(shipped_configs())
+        raise InputError(
+            "no such configuration", where=name, expected=f"a TOML file or one of {names}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("cannot be read", where=name, actual=error) from None
+
+
+def _apply(document: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise InputError("malformed override", where="--set", expected="key=value", actual=override)
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.split(".")
+    table = document
+    for part in path:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InputError("not a table", where=f"--set {key}", actual=part)
+    # The two ways to state a budget exclude each other: the one set last counts.
+    if path == ["budget"] and last in ("ms", "fraction"):
+        table.clear()
+    table[last] = value
+
+
+def _first_error(error: ValidationError, where: str) -> tuple[str]:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    given = first["input"]
+    actual = "" if isinstance(given, dict) else f", got {given!r}"
+    message = {
+        "extra_forbidden": "unknown key",
+        "missing": "missing key",
+    }.get(first["type"], first["msg"])
+    more = len(error.errors()) - 1
+    rest = f" (and {more} more)" if more else ""
+    return (f"{where}: {key}: {message}{actual}{rest}",)

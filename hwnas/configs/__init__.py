@@ -1,0 +1,1 @@
+"""Complete run configurations; `hwnas run NAME` finds them by name."""

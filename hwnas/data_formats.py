@@ -1,0 +1,290 @@
+"""What the readers of datasets share, and the readers of npz and idx files.
+
+Each reader returns the images as they are stored, with labels that are checked against the
+classes. A dataset is judged as untrusted input: nothing in it is executed (no pickles), nothing
+is extracted to disk, and a size that a file merely claims is checked before memory is taken.
+
+Shapes: images (N, C, H, W) uint8; labels (N,) int64 in 0 .. len(classes) - 1.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import math
+import struct
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hwnas.errors import InputError
+
+# What a damaged or hostile container makes the standard library and numpy raise.
+BROKEN_FILE = (
+    EOFError,
+    IndexError,
+    OSError,
+    RuntimeError,  # encrypted zip members, unknown compression, endless chains of tar headers
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+class RawData(NamedTuple):
+    """What a reader returns: class names, then images and labels of both splits."""
+
+    classes: tuple[str, ...]
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+
+
+def seeded_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
+    """Return a generator that depends on nothing but its arguments.
+
+    The purpose keeps two uses of one seed apart: without it, the order of epoch 3 and the
+    augmentation of step 3 would draw the same numbers.
+
+    Raises:
+        InputError: the seed is negative or not an integer.
+    """
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError("bad seed", where="seed", expected="an integer >= 0", actual=seed)
+    key = (*purpose.encode(), index)
+    return np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=key))
+
+
+def subset_indices(count: int, limit: int | None, seed: int, split: str) -> np.ndarray:
+    """Choose a random `limit` of `count` samples: (min(count, limit),) int64, ascending.
+
+    Raises:
+        InputError: the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise InputError("limit too small", where=f"{split}_limit", expected=">= 1", actual=limit)
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(seeded_rng(seed, f"{split} subset").choice(count, limit, replace=False))
+
+
+def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
+    """Return the labels as (N,) int64.
+
+    Raises:
+        InputError: they are not a vector of integers in 0 .. classes - 1, or there are none.
+    """
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        actual = f"shape {labels.shape} {labels.dtype}"
+        raise InputError("bad labels", where=where, expected="integers, shape (N,)", actual=actual)
+    if not len(labels):
+        raise InputError("no samples", where=where, expected="at least one")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        expected, actual = f"0..{classes - 1}", f"{low}..{high}"
+        raise InputError("label out of range", where=where, expected=expected, actual=actual)
+    return labels.astype(np.int64)
+
+
+def check_inflation(stored: int, claimed: int, where: str) -> None:
+    """Refuse a compressed file that claims to hold far more than images compress to."""
+    if claimed > 2**26 and claimed > 200 * stored:
+        raise InputError(
+            "looks like a decompression bomb",
+            where=where,
+            expected=f"at most 200 times its {stored} compressed bytes",
+            actual=f"{claimed} bytes",
+        )
+
+
+# ---- npz ----
+
+
+def read_npz(path: Path) -> RawData:
+    """Read an npz file with x_train, y_train, x_test, y_test and, optionally, classes.
+
+    Images are uint8: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels. Without
+    `classes` the labels 0 .. K-1 of the training split name them.
+
+    Raises:
+        InputError: not an npz file, a missing array, pickled objects, wrong shapes or labels.
+    """
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            "is not an npz file, or it is truncated",
+            where=str(path),
+            expected="a zip of arrays, as numpy.savez writes it",
+            mend="pickles are never loaded: save the arrays with numpy.savez_compressed",
+        )
+    keys = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            arrays = {key: _read_npy(archive, key, path) for key in keys}
+            named = "classes.npy" in archive.namelist()
+            names = _read_npy(archive, "classes", path) if named else None
+    except BROKEN_FILE as error:
+        raise InputError("damaged npz file", where=str(path), actual=error) from error
+    classes = _class_names(names, arrays["y_train"], str(path))
+    for key in keys:
+        where = f"{path}: {key}"
+        if key.startswith("x"):
+            arrays[key] = _to_nchw(arrays[key], where)
+        else:
+            arrays[key] = check_labels(arrays[key], len(classes), where)
+    return RawData(classes, **arrays)
+
+
+def _read_npy(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
+    """Read one array, after its header has been checked against the size of the member."""
+    where = f"{path}: {key}"
+    if f"{key}.npy" not in archive.namelist():
+        found = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:8])
+        raise InputError("missing array", where=where, expected=key, actual=found or "no arrays")
+    info = archive.getinfo(f"{key}.npy")
+    check_inflation(info.compress_size, info.file_size, where)
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        header_bytes = stream.tell()
+    if dtype.hasobject:
+        raise InputError(
+            "holds pickled objects, which are never loaded",
+            where=where,
+            expected="an array of numbers or text",
+            actual=f"dtype {dtype}",
+            mend="convert it with numpy.asarray(..., dtype=...) and save it again",
+        )
+    size = header_bytes + math.prod(shape) * dtype.itemsize
+    if size != info.file_size:
+        expected, actual = f"{size} bytes by its header", info.file_size
+        raise InputError("wrong size", where=where, expected=expected, actual=actual)
+    with archive.open(info) as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _class_names(names: np.ndarray | None, y_train: np.ndarray, where: str) -> tuple[str, ...]:
+    """Return the stored class names, or the training labels as text where there are none."""
+    if names is not None:
+        if names.ndim != 1 or names.dtype.kind != "U" or not len(names):
+            actual = f"shape {names.shape} {names.dtype}"
+            raise InputError(
+                "bad class names", where=f"{where}: classes", expected="texts (K,)", actual=actual
+            )
+        return tuple(str(name) for name in names)
+    check_labels(y_train, 2**31, f"{where}: y_train")
+    labels = np.unique(y_train)
+    if int(labels[-1]) != len(labels) - 1:
+        raise InputError(
+            "training labels leave out some classes",
+            where=f"{where}: y_train",
+            expected=f"every label of 0..{labels[-1]}",
+            actual=f"{len(labels)} of them",
+            mend="renumber the labels, or add an array `classes` with the class names",
+        )
+    return tuple(str(label) for label in labels)
+
+
+def _to_nchw(images: np.ndarray, where: str) -> np.ndarray:
+    """Bring (N, H, W), (N, H, W, C) or (N, C, H, W) to contiguous (N, C, H, W)."""
+    if images.dtype != np.uint8:
+        raise InputError(
+            "images are not uint8",
+            where=where,
+            expected="uint8",
+            actual=images.dtype,
+            mend="scale the pixels to 0..255 and convert them with .astype(numpy.uint8)",
+        )
+    if images.ndim == 3 and images.size:
+        return np.ascontiguousarray(images[:, None])
+    if images.ndim == 4 and images.size:
+        first, last = images.shape[1] <= 4, images.shape[3] <= 4
+        if first and not last:
+            return np.ascontiguousarray(images)
+        if last and not first:
+            return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    raise InputError(
+        "cannot tell the layout of the images",
+        where=where,
+        expected="(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels",
+        actual=f"shape {images.shape}",
+    )
+
+
+# ---- idx files (Fashion-MNIST, MNIST) ----
+
+
+def read_idx_folder(path: Path, classes: tuple[str, ...]) -> RawData:
+    """Read a folder with the four published files of Fashion-MNIST or MNIST.
+
+    Raises:
+        InputError: a missing, truncated or damaged file, a wrong magic number or label.
+    """
+    arrays = []
+    for split in ("train", "t10k"):
+        images_file = path / f"{split}-images-idx3-ubyte.gz"
+        labels_file = path / f"{split}-labels-idx1-ubyte.gz"
+        images = _read_idx(images_file, dimensions=3)
+        labels = check_labels(_read_idx(labels_file, dimensions=1), len(classes), str(labels_file))
+        if len(images) != len(labels):
+            raise InputError(
+                "numbers of images and labels differ",
+                where=str(labels_file),
+                expected=len(images),
+                actual=len(labels),
+            )
+        arrays += [images[:, None], labels]
+    return RawData(classes, *arrays)
+
+
+def _read_idx(file: Path, dimensions: int) -> np.ndarray:
+    """Read a gzipped idx file of unsigned bytes.
+
+    Layout, big-endian: two zero bytes, the type 0x08, the number of dimensions, one uint32 per
+    dimension, the data (http://yann.lecun.com/exdb/mnist/).
+    """
+    where = str(file)
+    if not file.is_file():
+        raise InputError("no such file", where=where, expected=f"the published {file.name}")
+    try:
+        with gzip.open(file) as stream:
+            magic, expected = stream.read(4), bytes((0, 0, 8, dimensions))
+            if magic != expected:
+                raise InputError("wrong magic", where=where, expected=expected, actual=magic)
+            shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
+            size = math.prod(shape)
+            check_inflation(file.stat().st_size, size, where)
+            content = stream.read(size) + stream.read(1)
+    except BROKEN_FILE as error:
+        raise InputError(
+            "truncated or damaged file", where=where, actual=error, mend="download it again"
+        ) from error
+    if len(content) != size or not size:
+        actual = f"{len(content)} bytes or more" if len(content) > size else f"{len(content)} bytes"
+        raise InputError(
+            "wrong size", where=where, expected=f"{size} bytes for shape {shape}", actual=actual
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape).copy()

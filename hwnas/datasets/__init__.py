@@ -1,0 +1,1 @@
+"""Datasets that ship with the package; see README.md for their sources and licences."""

@@ -1,0 +1,57 @@
+"""Errors that a user can act on: one line that says what is wrong, where, and how to mend it.
+
+Every error carries the exit code that the command line ends with. The codes are part of the
+command's contract: 1 a gate failed, 2 bad usage or input, 3 a runtime is missing or a
+measurement is inconclusive.
+"""
+
+from __future__ import annotations
+
+
+class HwnasError(Exception):
+    """Base of all errors raised on purpose; printed as one line, without a traceback."""
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        cause: str,
+        *,
+        where: str = "",
+        expected: object = None,
+        actual: object = None,
+        mend: str = "",
+    ) -> None:
+        """Compose the line.
+
+        Args:
+            cause: what is wrong, in a few words.
+            where: the file, and the key in it, that is at fault.
+            expected: what would have been right.
+            actual: what was found.
+            mend: what the user can do about it, often a command.
+        """
+        self.cause = cause
+        self.where = where
+        self.mend = mend
+        parts = [f"{where}: {cause}" if where else cause]
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        if actual is not None:
+            parts.append(f"got {actual}")
+        line = ", ".join(parts)
+        if mend:
+            line = f"{line}; {mend}"
+        super().__init__(" ".join(line.split()))
+
+
+class InputError(HwnasError):
+    """A file, option or value that the user gave cannot be used (exit code 2)."""
+
+    exit_code = 2
+
+
+class RuntimeMissingError(HwnasError):
+    """A runtime or device that was asked for is not on this machine (exit code 3)."""
+
+    exit_code = 3

@@ -1,0 +1,58 @@
+"""Batch norms folded into the convolutions before them: the network as it is deployed."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from hwnas.ops import FactorizedReduce
+
+
+class FoldedFactorizedReduce(nn.Module):
+    """FactorizedReduce whose batch norm is folded into its two convolutions."""
+
+    def __init__(self, block: FactorizedReduce) -> None:
+        super().__init__()
+        split = block.conv1.out_channels
+        self.conv1 = _fuse(block.conv1, block.bn, slice(0, split))
+        self.conv2 = _fuse(block.conv2, block.bn, slice(split, None))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, c_in, H, W) to (N, c_out, ceil(H / 2), ceil(W / 2))."""
+        x = F.relu(x)
+        height, width = x.shape[-2:]
+        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
+        return torch.cat((self.conv1(x), self.conv2(shifted)), dim=1)
+
+
+def fold_batch_norms(module: nn.Module) -> nn.Module:
+    """A deep copy in eval mode, without the batch norms that follow a convolution."""
+    return _fold(copy.deepcopy(module).eval())
+
+
+def _fold(module: nn.Module) -> nn.Module:
+    if isinstance(module, FactorizedReduce):
+        return FoldedFactorizedReduce(module)
+    previous = None
+    for name, child in list(module.named_children()):
+        child = _fold(child)
+        follows = isinstance(module, nn.Sequential) and isinstance(previous, nn.Conv2d)
+        if follows and isinstance(child, nn.BatchNorm2d):
+            module[list(module._modules).index(name) - 1] = fuse_conv_bn_eval(previous, child)  # type: ignore[operator, type-var]
+            child = nn.Identity()
+        setattr(module, name, child)
+        previous = child
+    return module
+
+
+def _fuse(conv: nn.Conv2d, bn: nn.BatchNorm2d, part: slice) -> nn.Conv2d:
+    """A convolution with its part of a batch norm that spans several."""
+    own = nn.BatchNorm2d(conv.out_channels, eps=bn.eps, affine=bn.affine).to(conv.weight).eval()
+    own.load_state_dict(
+        {name: value if value.ndim == 0 else value[part] for name, value in bn.state_dict().items()}
+    )
+    return fuse_conv_bn_eval(conv, own)

@@ -1,0 +1,45 @@
+"""SIGINT and SIGTERM: the first asks the running stage to save and stop, the second stops now."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+from hwnas.errors import HwnasError
+
+_requested: int | None = None
+
+
+class Interrupted(HwnasError):
+    """The run was asked to stop and has saved its state; exit code 128 + signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}, everything is saved",
+            mend="`--resume` goes on from here",
+        )
+        self.exit_code = 128 + number
+
+
+def install() -> None:
+    """Handle both signals; for the command line, which owns the process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _request)
+
+
+def _request(number: int, frame: FrameType | None) -> None:
+    global _requested
+    if _requested is not None:
+        raise Interrupted(number)
+    _requested = number
+
+
+def requested() -> bool:
+    """Whether the running stage should save and stop."""
+    return _requested is not None
+
+
+def stop_if_requested() -> None:
+    """Raise Interrupted when a signal came; to be called where the state on disk is complete."""
+    if _requested is not None:
+        raise Interrupted(_requested)

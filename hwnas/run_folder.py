@@ -1,0 +1,155 @@
+"""The folder of a run: which file is where, its history, its lock, the stamp of its environment."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hwnas.checkpoints import write_atomic
+from hwnas.errors import InputError
+
+STAMPED_PACKAGES = ("hwnas", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+
+
+class RunFolder:
+    """Paths of a run's files, and reading and writing them.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.toml"
+        self.environment = self.path / "environment.json"
+        self.latency_table = self.path / "latency_table.json"
+        self.partial_table = self.path / "latency_table.partial.json"
+        self.history = self.path / "history.jsonl"
+        self.checkpoints = self.path / "checkpoints"
+        self.architecture = self.path / "architecture.json"
+        self.weights = self.path / "weights.safetensors"
+        self.metrics = self.path / "metrics.json"
+        self.model = self.path / "model.onnx"
+        self.check = self.path / "check.json"
+        self.report = self.path / "report.html"
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            InputError: when it cannot be written.
+        """
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                "cannot write there", where=str(self.path), actual=error.strerror or error
+            ) from None
+
+    def require(self, *paths: Path) -> None:
+        """Raise InputError unless the files of earlier stages are there."""
+        writers = {
+            self.config: "hwnas search",
+            self.architecture: "hwnas search",
+            self.weights: "hwnas train",
+            self.metrics: "hwnas train",
+            self.model: "hwnas export",
+            self.check: "hwnas check",
+        }
+        for path in paths:
+            if not path.is_file():
+                writer = writers.get(path, "hwnas run")
+                raise InputError("no such file", where=str(path), mend=f"`{writer}` writes it")
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """A JSON object from one of the run's files.
+
+        Raises:
+            InputError: when it is missing or no JSON object.
+        """
+        self.require(path)
+        try:
+            document = json.loads(path.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError("not JSON", where=str(path), actual=error) from None
+        if not isinstance(document, dict):
+            raise InputError("not an object", where=str(path))
+        return document
+
+    def write_json(self, path: Path, document: dict[str, Any]) -> None:
+        """Write a JSON object atomically, for people to read too."""
+        write_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+    def append_history(self, record: dict[str, Any]) -> None:
+        """Add a line to the history; every record has an `event`."""
+        with self.history.open("a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """All complete lines of the history; a line that a crash cut short is left out."""
+        if not self.history.is_file():
+            return []
+        records = []
+        for line in self.history.read_text(errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict) and "event" in record:
+                records.append(record)
+        return records
+
+    def rewind_history(self, stage: str, step: int) -> None:
+        """Forget what a stage wrote after a step, before it is done again from a checkpoint."""
+        kept = [
+            record
+            for record in self.read_history()
+            if record["event"] != stage or record["step"] <= step
+        ]
+        write_atomic(self.history, "".join(json.dumps(record) + "\n" for record in kept))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out; the lock goes with the process, whatever ends it.
+
+        Raises:
+            InputError: when another process works in the folder.
+        """
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(
+                    "another process works in this folder", where=str(self.path)
+                ) from None
+            yield
+
+
+def environment() -> dict[str, Any]:
+    """What a run's figures depend on: machine, Python, packages."""
+    versions = {}
+    for package in STAMPED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": sys.version.split()[0],
+        "packages": versions,
+    }

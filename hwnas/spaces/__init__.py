@@ -1,0 +1,46 @@
+"""Search spaces by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from hwnas.errors import InputError
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.darts import DartsSpace
+from hwnas.spaces.nasbench201 import NasBench201Space
+
+SPACES: dict[str, type[SearchSpace]] = {
+    space.name: space for space in (DartsSpace, NasBench201Space)
+}
+
+
+def build_space(
+    name: str, options: Mapping[str, Any] | None = None, where: str = "space"
+) -> SearchSpace:
+    """A search space at the given sizes.
+
+    Raises:
+        InputError: for an unknown name or option, or a size out of range; `where` names the file.
+    """
+    if name not in SPACES:
+        raise InputError(
+            "unknown search space",
+            where=where,
+            expected=f"one of {', '.join(sorted(SPACES))}",
+            actual=repr(name),
+        )
+    space = SPACES[name]
+    try:
+        return space(space.options_model(**(options or {})))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            first["msg"], where=f"{where}: {key}", actual=repr(first["input"])
+        ) from None
+
+
+__all__ = ["SPACES", "SearchSpace", "build_space"]

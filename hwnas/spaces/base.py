@@ -1,0 +1,235 @@
+"""What every search space offers; a new space is one class and its modules, in one file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from hwnas.architecture import Architecture, Mixture
+from hwnas.errors import InputError
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops import params_and_macs
+
+
+class SpaceOptions(BaseModel):
+    """Sizes that every network has; a space adds its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_channels: int = Field(3, ge=1, le=1024)
+    height: int = Field(32, ge=4, le=4096)
+    width: int = Field(32, ge=4, le=4096)
+    classes: int = Field(10, ge=2, le=100_000)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision to be made, and what can be decided."""
+
+    name: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DecodingProgram:
+    """Which 0/1 vectors are architectures: the structure of a space as linear constraints.
+
+    The variables are first one for each option of each choice (row-major as in a Mixture, 1 where
+    the option is taken), then `auxiliary` more that the space is free to use.
+
+    Attributes:
+        auxiliary: number of further 0/1 variables.
+        matrix: (constraints, variables).
+        lower, upper: (constraints,), bounds of `matrix @ variables`.
+        runs: (choices, max_options), index of the variable that is 1 when that operator runs and
+            costs time; -1 where there is no such option.
+    """
+
+    auxiliary: int
+    matrix: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    runs: np.ndarray
+
+
+class Supernet(nn.Module):
+    """A network that holds all architectures of a space and runs any mixture of them."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W)."""
+
+
+class Network(nn.Module):
+    """One architecture's network.
+
+    Attributes:
+        drop_path: probability that a branch is dropped while training.
+        auxiliary: the head used in training only, or None.
+    """
+
+    drop_path: float = 0.0
+    auxiliary: nn.Module | None = None
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W)."""
+
+    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits, and those of the auxiliary head where there is one."""
+        return self(x), None
+
+
+class SearchSpace(ABC):
+    """Named choices with named options, the operators they run, and the networks they make."""
+
+    name: ClassVar[str]
+    options_model: ClassVar[type[SpaceOptions]]
+
+    def __init__(self, options: SpaceOptions) -> None:
+        self.options = options
+        self.choices = self._choices()
+        self.max_options = max(len(choice.options) for choice in self.choices)
+        mask = torch.zeros(len(self.choices), self.max_options, dtype=torch.bool)
+        for row, choice in enumerate(self.choices):
+            mask[row, : len(choice.options)] = True
+        self.mask = mask
+
+    @abstractmethod
+    def _choices(self) -> tuple[Choice, ...]:
+        """The choices, in their order."""
+
+    @abstractmethod
+    def operators(self, choice: int, option: int) -> Counter[OpSpec]:
+        """The operators that run in the deployed network because a choice took an option."""
+
+    @abstractmethod
+    def fixed_operators(self) -> Counter[OpSpec]:
+        """The operators of the deployed network that run whatever is chosen."""
+
+    @abstractmethod
+    def run_probability(self, weights: Tensor) -> Tensor:
+        """Probability that each option's operators run, (choices, max_options), differentiable.
+
+        For one-hot weights it is 1 for the operators that the network runs and 0 for the others.
+        """
+
+    @abstractmethod
+    def decoding_program(self) -> DecodingProgram:
+        """The structure of the space for exact decoding."""
+
+    @abstractmethod
+    def validate(self, architecture: Architecture) -> None:
+        """Raise InputError unless the architecture belongs to the space."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        """A uniformly random architecture."""
+
+    @abstractmethod
+    def supernet(self) -> Supernet:
+        """A new supernet at this space's sizes."""
+
+    @abstractmethod
+    def network(self, architecture: Architecture) -> Network:
+        """A new network of an architecture at this space's sizes."""
+
+    @abstractmethod
+    def to_genotype(self, architecture: Architecture) -> Any:
+        """The architecture in the notation of the space's paper, as JSON data."""
+
+    @abstractmethod
+    def from_genotype(self, genotype: Any) -> Architecture:
+        """Read `to_genotype`'s notation; InputError when malformed."""
+
+    def one_hot(self, architecture: Architecture) -> Mixture:
+        """The mixture that is exactly this architecture."""
+        self.validate(architecture)
+        chosen = [
+            choice.options.index(option)
+            for choice, (_, option) in zip(self.choices, architecture, strict=True)
+        ]
+        weights = torch.zeros(len(self.choices), self.max_options)
+        weights[torch.arange(len(chosen)), torch.tensor(chosen)] = 1.0
+        return Mixture(weights, tuple((option,) for option in chosen))
+
+    def architecture(self, chosen: Mapping[str, str] | list[int]) -> Architecture:
+        """An architecture from option indices or a mapping; validated."""
+        if isinstance(chosen, list):
+            options = [c.options[i] for c, i in zip(self.choices, chosen, strict=True)]
+            chosen = dict(zip((c.name for c in self.choices), options, strict=True))
+        architecture = Architecture.of(self.name, chosen)
+        self.validate(architecture)
+        return architecture
+
+    def validate_options(self, architecture: Architecture) -> None:
+        """The part of `validate` that is the same for all spaces: names of choices and options."""
+        if architecture.space != self.name:
+            raise InputError(
+                "architecture of another space", expected=self.name, actual=architecture.space
+            )
+        names = [choice.name for choice in self.choices]
+        given = [name for name, _ in architecture]
+        if given != names:
+            odd = sorted(set(names) ^ set(given)) or ["order"]
+            raise InputError(
+                "choices do not match the space",
+                where="choices",
+                expected=f"{len(names)} choices {names[0]} ... {names[-1]}",
+                actual=f"{len(given)}, differing in {', '.join(odd[:3])}",
+            )
+        for choice, (_, option) in zip(self.choices, architecture, strict=True):
+            if option not in choice.options:
+                raise InputError(
+                    "unknown option",
+                    where=f"choices: {choice.name}",
+                    expected=f"one of {', '.join(choice.options)}",
+                    actual=option,
+                )
+
+    def all_operators(self) -> list[OpSpec]:
+        """Every operator that a latency table needs for this space, sorted."""
+        specs = set(self.fixed_operators())
+        for row, choice in enumerate(self.choices):
+            for column in range(len(choice.options)):
+                specs |= set(self.operators(row, column))
+        return sorted(specs)
+
+    def params_and_macs(self, architecture: Architecture) -> tuple[int, int]:
+        """Parameters and multiply-accumulates (one image) of an architecture's network."""
+        self.validate(architecture)
+        totals = self._fixed_params_and_macs.copy()
+        for row, (choice, (_, option)) in enumerate(zip(self.choices, architecture, strict=True)):
+            totals += self._params_and_macs[row, choice.options.index(option)]
+        return int(totals[0]), int(totals[1])
+
+    @cached_property
+    def _params_and_macs(self) -> np.ndarray:
+        """(choices, max_options, 2)."""
+        counts = np.zeros((*self.mask.shape, 2), dtype=np.int64)
+        for row, choice in enumerate(self.choices):
+            for column in range(len(choice.options)):
+                counts[row, column] = _total(self.operators(row, column))
+        return counts
+
+    @cached_property
+    def _fixed_params_and_macs(self) -> np.ndarray:
+        """(2,)."""
+        return _total(self.fixed_operators())
+
+
+def _total(operators: Counter[OpSpec]) -> np.ndarray:
+    """Parameters and multiply-accumulates of several operators."""
+    total = np.zeros(2, dtype=np.int64)
+    for spec, count in operators.items():
+        total += count * np.array(params_and_macs(spec), dtype=np.int64)
+    return total

@@ -1,0 +1,25 @@
+"""What spaces of cells share: a cell is a small graph whose every edge is a choice."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cell_edges(inputs: int, nodes: int) -> list[tuple[int, int]]:
+    """Edges (source, target) into each node from all before it, by target then source.
+
+    Args:
+        inputs: states that the cell is given (numbered first).
+        nodes: states that it computes.
+    """
+    return [
+        (source, target) for target in range(inputs, inputs + nodes) for source in range(target)
+    ]
+
+
+def drop_path(x: Tensor, probability: float) -> Tensor:
+    """Zero whole samples of a branch, scaling the others (Larsson et al., FractalNet, 2017)."""
+    keep = 1.0 - probability
+    mask = torch.empty(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
+    return x / keep * mask

@@ -1,0 +1,37 @@
+"""The check's result as a table on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "skipped": "dim"}
+
+
+def print_check(document: dict[str, Any], folder: Path | None) -> None:
+    """Print gates, latency and verdict of a `check.json` on stdout."""
+    console = Console()
+    table = Table("gate", "status", "value", "limit")
+    for gate in document["gates"]:
+        status = f"[{STYLES[gate['status']]}]{gate['status']}[/]"
+        table.add_row(gate["name"], status, _number(gate["value"]), _number(gate["limit"]))
+    console.print(table)
+    measured = document["measured"]
+    console.print(
+        f"latency {measured['value_ms']:.4g} ms "
+        f"({measured['statistic']}, 95 % interval {measured['ci_low_ms']:.4g} to "
+        f"{measured['ci_high_ms']:.4g}, p90 {measured['p90_ms']:.4g}), "
+        f"predicted {_number(document['predicted_ms'])} ms, "
+        f"budget {_number(document['budget_ms'])} ms on {measured['runtime']}"
+    )
+    if folder is not None and (folder / "report.html").exists():
+        console.print(f"report: {folder / 'report.html'}")
+    verdict = document["verdict"]
+    console.print(f"verdict: [{STYLES[verdict]} bold]{verdict}[/]")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,10 @@
+"""Mixed operators: the weighted sum of a choice's candidate operators, as one call.
+
+`mixed_op` is the one public operator; `Candidate` describes one operator to it. The folder imports
+torch only, so that it can be read, tested and reused on its own.
+"""
+
+from hwnas.kernels.mixed_op import IMPLEMENTATIONS, mixed_op
+from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate
+
+__all__ = ["CANDIDATE_FUNCTIONS", "IMPLEMENTATIONS", "Candidate", "mixed_op"]

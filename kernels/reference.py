@@ -1,0 +1,153 @@
+"""The mixed operator in plain PyTorch: its exact definition, and every fast version's test oracle.
+
+A mixed operator (Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019, eq. 2) is
+
+    out = sum_k w_k op_k(x)
+
+over the candidate operators of one choice. Batch normalisation uses the batch's own statistics
+when training, and the running ones otherwise.
+
+Shapes: x is (N, C_in, H, W), each op_k(x) is (N, C_out, ceil(H / stride), ceil(W / stride)).
+A candidate's tensors are named as in the state dict of its module, `depthwise1.weight` say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BATCH_NORM_EPS = 1e-5
+
+
+class Candidate(NamedTuple):
+    """One candidate operator: its published name, and its parameters and buffers by name."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+
+
+class Context(NamedTuple):
+    """What all candidates of one call share."""
+
+    stride: int
+    training: bool
+    momentum: float
+
+
+def batch_norm(z: Tensor, tensors: Mapping[str, Tensor], prefix: str, context: Context) -> Tensor:
+    """Normalise over (N, H, W); updates the running statistics in place when training."""
+    return F.batch_norm(
+        z,
+        tensors[f"{prefix}.running_mean"],
+        tensors[f"{prefix}.running_var"],
+        tensors.get(f"{prefix}.weight"),
+        tensors.get(f"{prefix}.bias"),
+        context.training,
+        context.momentum,
+        BATCH_NORM_EPS,
+    )
+
+
+def max_pool(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
+    """3x3 maximum; normalised when the candidate carries a batch norm, as DARTS does."""
+    pooled = F.max_pool2d(x, 3, context.stride, padding=1)
+    return batch_norm(pooled, tensors, "bn", context) if tensors else pooled
+
+
+def avg_pool(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
+    """3x3 mean over the pixels inside the image; normalised as `max_pool` is."""
+    pooled = F.avg_pool2d(x, 3, context.stride, padding=1, count_include_pad=False)
+    return batch_norm(pooled, tensors, "bn", context) if tensors else pooled
+
+
+def skip_connect(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
+    """The identity, or FactorizedReduce at stride 2."""
+    if context.stride == 1:
+        return x
+    x = F.relu(x)
+    height, width = x.shape[-2:]
+    shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
+    halves = (
+        F.conv2d(x, tensors["conv1.weight"], stride=2),
+        F.conv2d(shifted, tensors["conv2.weight"], stride=2),
+    )
+    return batch_norm(torch.cat(halves, dim=1), tensors, "bn", context)
+
+
+def separable_stage(
+    x: Tensor,
+    tensors: Mapping[str, Tensor],
+    context: Context,
+    *,
+    stage: str,
+    stride: int,
+    dilation: int,
+) -> Tensor:
+    """ReLU, depthwise and pointwise convolution, batch norm."""
+    depthwise = tensors[f"depthwise{stage}.weight"]
+    padding = dilation * (depthwise.shape[-1] // 2)
+    y = F.conv2d(F.relu(x), depthwise, None, stride, padding, dilation, groups=x.shape[1])
+    z = F.conv2d(y, tensors[f"pointwise{stage}.weight"])
+    return batch_norm(z, tensors, f"bn{stage}", context)
+
+
+def sep_conv(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
+    """Two separable stages; the first has the stride."""
+    x = separable_stage(x, tensors, context, stage="1", stride=context.stride, dilation=1)
+    return separable_stage(x, tensors, context, stage="2", stride=1, dilation=1)
+
+
+def dil_conv(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
+    """One separable stage with dilation 2."""
+    return separable_stage(x, tensors, context, stage="", stride=context.stride, dilation=2)
+
+
+def relu_conv_bn(
+    x: Tensor, tensors: Mapping[str, Tensor], context: Context, *, padding: int
+) -> Tensor:
+    """ReLU, dense convolution, batch norm."""
+    z = F.conv2d(F.relu(x), tensors["conv.weight"], None, context.stride, padding)
+    return batch_norm(z, tensors, "bn", context)
+
+
+CandidateFunction = Callable[[Tensor, Mapping[str, Tensor], Context], Tensor]
+
+CANDIDATE_FUNCTIONS: dict[str, CandidateFunction] = {
+    "max_pool_3x3": max_pool,
+    "avg_pool_3x3": avg_pool,
+    "skip_connect": skip_connect,
+    "sep_conv_3x3": sep_conv,
+    "sep_conv_5x5": sep_conv,
+    "dil_conv_3x3": dil_conv,
+    "dil_conv_5x5": dil_conv,
+    "nor_conv_1x1": partial(relu_conv_bn, padding=0),
+    "nor_conv_3x3": partial(relu_conv_bn, padding=1),
+}
+"""Every operator but `none`, which is zero and is left out of the sum."""
+
+
+def mixed_op(
+    x: Tensor,
+    mixing_weights: Tensor,
+    candidates: Sequence[Candidate],
+    active: Sequence[int],
+    context: Context,
+) -> Tensor:
+    """The definition of `hwnas.kernels.mixed_op`, which documents the arguments."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    total: Tensor | None = None
+    for k in active:
+        candidate = candidates[k]
+        if candidate.name == "none":
+            continue
+        y = CANDIDATE_FUNCTIONS[candidate.name](x, candidate.tensors, context)
+        weight = mixing_weights[k].to(y.dtype)
+        total = weight * y if total is None else torch.addcmul(total, weight, y)
+    if total is None:
+        return torch.zeros_like(x[:, :, :: context.stride, :: context.stride])
+    return total

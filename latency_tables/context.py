@@ -1,0 +1,149 @@
+"""ONNX graphs that hold an operator in the surroundings it has in a network.
+
+Timed alone in a session an operator would pay for the run call and for reordering its tensors
+into the runtime's blocked layout, which it does not pay inside a network. So it is timed as
+
+    input -> [1x1 convolution, ReLU] -> operator -> one pixel of the result -> output
+
+and the same graph without the operator is subtracted. Reading one pixel, by a 1x1 pool with a
+stride beyond the map, keeps the operator alive and costs the same for every shape, so that it
+cancels; a global pool would not. Each graph holds several such branches, on separate inputs so
+that no optimisation can merge them; their number divides the noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Shape = tuple[int, int, int]  # (C, H, W)
+
+# No feature map is taller or wider.
+MAX_SIDE = 4096
+ELEMENT_TYPE = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
+
+
+@dataclass(frozen=True)
+class ContextGraph:
+    """A serialised model and the arrays to feed it, by input name."""
+
+    model: bytes
+    feeds: dict[str, np.ndarray]
+
+
+def cut_branch(model: onnx.ModelProto, input_names: list[str], output_name: str) -> onnx.ModelProto:
+    """Return the part of `model` between some of its inputs and one output."""
+    return onnx.utils.Extractor(model).extract_model(input_names, [output_name])
+
+
+def source_graph(operator: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> ContextGraph:
+    """Return the graph of a network's first operator: it reads the input, without a context."""
+    graph = onnx.GraphProto()
+    graph.CopyFrom(operator.graph)
+    result = graph.output.pop()
+    _add_sink(graph, result.name, _rank(result), result.type.tensor_type.elem_type)
+    return ContextGraph(_serialise(graph, operator), feeds)
+
+
+def operator_graph(
+    operator: onnx.ModelProto | None,
+    shapes: list[Shape],
+    *,
+    copies: int,
+    batch: int,
+    dtype: str,
+    rng: np.random.Generator,
+) -> ContextGraph:
+    """Return `copies` branches of contexts followed by `operator`.
+
+    Of several inputs all but the first are read by a pixel beside the operator, so that this
+    graph reads as many pixels as its baseline.
+
+    Args:
+        operator: a graph of one output, its inputs in the order of `shapes`; None gives the
+            baseline, which reads a pixel of every context.
+        shapes: (C, H, W) of each input of the operator.
+        copies: parallel branches.
+        batch: images per inference.
+        dtype: a key of `ELEMENT_TYPE`.
+        rng: draws the inputs and the weights of the contexts.
+    """
+    graph = onnx.GraphProto(name="operator_in_context")
+    element = ELEMENT_TYPE[dtype]
+    feeds: dict[str, np.ndarray] = {}
+    for copy in range(copies):
+        prefix = f"copy{copy}_"
+        context_outputs = []
+        for index, shape in enumerate(shapes):
+            name = f"{prefix}input{index}"
+            feeds[name] = rng.standard_normal((batch, *shape)).astype(dtype)
+            graph.input.append(helper.make_tensor_value_info(name, element, (batch, *shape)))
+            context_outputs.append(_add_context(graph, name, shape[0], dtype, rng))
+        if operator is None:
+            _add_sink(graph, context_outputs[0], 4, element)
+        else:
+            result = _add_operator(graph, operator.graph, context_outputs, prefix)
+            _add_sink(graph, result, _rank(operator.graph.output[0]), element)
+        for other in context_outputs[1:]:
+            _add_sink(graph, other, 4, element)
+    return ContextGraph(_serialise(graph, operator), feeds)
+
+
+def _add_context(
+    graph: onnx.GraphProto, source: str, channels: int, dtype: str, rng: np.random.Generator
+) -> str:
+    """Append the 1x1 convolution with ReLU that precedes operators in a cell; return its output."""
+    weight = rng.standard_normal((channels, channels, 1, 1)) / np.sqrt(channels)
+    initializers = {"weight": weight, "bias": rng.standard_normal(channels)}
+    for name, array in initializers.items():
+        graph.initializer.append(numpy_helper.from_array(array.astype(dtype), f"{source}_{name}"))
+    names = [source, f"{source}_weight", f"{source}_bias"]
+    graph.node.append(helper.make_node("Conv", names, [f"{source}_conv"], kernel_shape=[1, 1]))
+    graph.node.append(helper.make_node("Relu", [f"{source}_conv"], [f"{source}_relu"]))
+    return f"{source}_relu"
+
+
+def _add_operator(
+    graph: onnx.GraphProto, operator: onnx.GraphProto, inputs: list[str], prefix: str
+) -> str:
+    """Append a renamed copy of `operator` that reads `inputs`; return its output."""
+    renamed = onnx.compose.add_prefix_graph(operator, prefix)
+    for value, source in zip(renamed.input, inputs, strict=True):
+        # The context feeds the operator through a name, which costs nothing once optimised.
+        graph.node.append(helper.make_node("Identity", [source], [value.name]))
+    graph.initializer.extend(renamed.initializer)
+    graph.node.extend(renamed.node)
+    return renamed.output[0].name
+
+
+def _add_sink(graph: onnx.GraphProto, value: str, rank: int, element: int) -> None:
+    """Make one pixel of a map a graph output; a value that is no map is one as it is."""
+    output = f"{value}_read"
+    if rank == 4:
+        stride = [MAX_SIDE, MAX_SIDE]
+        graph.node.append(
+            helper.make_node("MaxPool", [value], [output], kernel_shape=[1, 1], strides=stride)
+        )
+    else:
+        graph.node.append(helper.make_node("Identity", [value], [output]))
+    graph.output.append(helper.make_tensor_value_info(output, element, [None] * rank))
+
+
+def _rank(value: onnx.ValueInfoProto) -> int:
+    return len(value.type.tensor_type.shape.dim)
+
+
+def _serialise(graph: onnx.GraphProto, operator: onnx.ModelProto | None) -> bytes:
+    """Return the checked model; opset and IR version are the operator's own."""
+    if operator is None:
+        opsets, ir_version = [helper.make_opsetid("", 18)], 8
+    else:
+        opsets, ir_version = list(operator.opset_import), operator.ir_version
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    if operator is not None:
+        model.functions.extend(operator.functions)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()

@@ -1,0 +1,322 @@
+"""Measure operators one group at a time and keep what is measured.
+
+An ONNX runtime times an operator by difference, in the context it has in a network (`context`);
+an eager runtime times the module and subtracts an empty one, which leaves the operator's own
+launches. Both times of a difference come from the same rounds, so that they see the same machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from hwnas.errors import InputError
+from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, ToOnnx
+from hwnas.latency_tables.statistics import Statistic, Status
+from hwnas.latency_tables.table import DeviceProfile, LatencyTable, Measurement, OpSpec
+from hwnas.latency_tables.timing import Protocol, RoundMedians, measure
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Shape = tuple[int, int, int]  # (C, H, W)
+Kind = Literal["operator", "source"]
+Build = Callable[[OpSpec], "tuple[nn.Module, list[Shape], Kind]"]
+
+GROUP_SIZE = 16
+COPIES = 4
+SEED = 0
+DTYPES = ("float32", "float16")
+WORST_FIRST: tuple[Status, ...] = ("timeout", "throttled", "noisy", "ok")
+
+# About half a second an operator in full groups; the limit is scaled down for smaller groups.
+# One block a round gives three times the rounds, which steadies a difference more than a median
+# over blocks does; only a jump of the machine's speed within a round is worth repeating it.
+PROFILE_PROTOCOL = Protocol(
+    warmup_s=0.02,
+    block_ms=1.0,
+    blocks_per_round=1,
+    max_rounds=500,
+    time_limit_s=8.0,
+    sentinel_drift=0.25,
+    max_repeats=1,
+)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one operator's latency follows from the timed calls, by their names."""
+
+    total: str
+    baseline: str | None
+    copies: int
+
+
+@dataclass(frozen=True)
+class _Operator:
+    """What `build` returned for a spec."""
+
+    spec: OpSpec
+    module: nn.Module
+    shapes: list[Shape]
+    kind: Kind
+
+
+def profile_operators(
+    specs: Iterable[OpSpec],
+    *,
+    runtime: Runtime,
+    build: Build,
+    to_onnx: ToOnnx,
+    batch: int,
+    registry: str,
+    dtype: str = "float32",
+    protocol: Protocol = PROFILE_PROTOCOL,
+    partial_path: Path | None = None,
+    versions: Mapping[str, str] | None = None,
+    group_size: int = GROUP_SIZE,
+    progress: Callable[[int, int], None] | None = None,
+) -> LatencyTable:
+    """Measure the latency of operators per inference.
+
+    Args:
+        specs: the operators; repeated ones are measured once.
+        runtime: where they run; its `require` is called first.
+        build: gives for a spec the module in eval mode with batch norms folded, the (C, H, W) of
+            each of its inputs, and "source" for an operator that reads the network's input. A
+            source is priced with the overhead of one run, so that a sum over a network holds that
+            overhead once.
+        to_onnx: exports a module with fixed shapes; called once a group.
+        batch: images per inference.
+        registry: hash of the operator definitions, stored in the table.
+        dtype: "float32" or "float16".
+        protocol: `time_limit_s` is for a full group.
+        partial_path: a table file, written after every group; rows that it already has are not
+            measured again.
+        versions: added to the library versions in the table.
+        group_size: operators that are exported together and timed in the same rounds.
+        progress: called at the start and after every group with (operators done, all operators).
+
+    Returns:
+        The table of all rows: those of `partial_path` and those measured now.
+
+    Raises:
+        InputError: an unknown dtype, or `partial_path` is of another device or other definitions.
+        RuntimeMissingError: the runtime is not on this machine.
+    """
+    if dtype not in DTYPES:
+        raise InputError("unknown dtype", where="dtype", expected=" or ".join(DTYPES), actual=dtype)
+    runtime.require()
+    table = LatencyTable.from_measurements(
+        {},
+        device=runtime.profile(dtype=dtype, batch=batch, versions=versions),
+        protocol=protocol,
+        statistic=runtime.statistic,
+        registry=registry,
+    )
+    if partial_path is not None and partial_path.exists():
+        table = _resume(partial_path, table)
+    wanted = set(specs)
+    # Neighbours in this order share their input shape, and so their baseline.
+    missing = sorted(
+        table.missing(wanted), key=lambda spec: (-spec.height, -spec.width, spec.c_in, spec)
+    )
+    _report(progress, len(wanted) - len(missing), len(wanted))
+    for start in range(0, len(missing), group_size):
+        group = missing[start : start + group_size]
+        limit_s = protocol.time_limit_s * len(group) / group_size
+        measured = _measure_group(
+            group, runtime, build, to_onnx, batch, dtype, replace(protocol, time_limit_s=limit_s)
+        )
+        table = _with_rows(table, measured)
+        if partial_path is not None:
+            table.save(partial_path)
+        _report(progress, len(wanted) - len(missing) + start + len(group), len(wanted))
+    return table
+
+
+def _resume(partial_path: Path, empty: LatencyTable) -> LatencyTable:
+    """Load the rows measured earlier and check that they belong to this measurement."""
+    found = LatencyTable.load(partial_path)
+    differences = empty.device.differences(found.device, DeviceProfile.model_fields)
+    if found.registry != empty.registry:
+        differences.append(f"registry: expected {empty.registry!r}, got {found.registry!r}")
+    if differences:
+        raise InputError(
+            f"rows were measured in another setting ({'; '.join(differences)})",
+            where=str(partial_path),
+            mend="delete the file or name another one",
+        )
+    return _with_rows(empty, {spec: found.measurement(spec) for spec in found.specs()})
+
+
+def _with_rows(table: LatencyTable, rows: Mapping[OpSpec, Measurement]) -> LatencyTable:
+    return LatencyTable.from_measurements(
+        {spec: table.measurement(spec) for spec in table.specs()} | dict(rows),
+        device=table.device,
+        protocol=table.protocol,
+        statistic=table.statistic,
+        registry=table.registry,
+        created=table.created,
+    )
+
+
+def _report(progress: Callable[[int, int], None] | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)
+
+
+def _measure_group(
+    group: Sequence[OpSpec],
+    runtime: Runtime,
+    build: Build,
+    to_onnx: ToOnnx,
+    batch: int,
+    dtype: str,
+    protocol: Protocol,
+) -> dict[OpSpec, Measurement]:
+    """Prepare all operators of a group, time them in the same rounds, take the differences."""
+    import torch
+
+    # Builders initialise weights from the global generator: seed it here and restore it after.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        operators = [_Operator(spec, *build(spec)) for spec in group]
+        inputs = [
+            tuple(torch.randn(batch, *shape).to(getattr(torch, dtype)) for shape in operator.shapes)
+            for operator in operators
+        ]
+    for operator in operators:
+        operator.module.eval().to(getattr(torch, dtype))
+    if isinstance(runtime, OnnxRuntime):
+        calls, plans = _onnx_calls(operators, inputs, runtime, to_onnx, batch, dtype)
+    else:
+        calls, plans = _module_calls(operators, inputs, runtime, to_onnx)
+    timed = measure(calls, protocol, statistic=runtime.statistic, time_block=runtime.time_block)
+    return {spec: _difference(plan, timed, runtime.statistic) for spec, plan in plans.items()}
+
+
+def _module_calls(
+    operators: Sequence[_Operator],
+    inputs: Sequence[tuple[torch.Tensor, ...]],
+    runtime: Runtime,
+    to_onnx: ToOnnx,
+) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, _Plan]]:
+    """Time modules as they are; an empty module is the baseline of what calling one costs."""
+    from torch import nn
+
+    empty = "empty module"
+    calls = {empty: runtime.prepare(nn.Identity(), inputs[0][:1], to_onnx)}
+    plans = {}
+    for operator, given in zip(operators, inputs, strict=True):
+        calls[str(operator.spec)] = runtime.prepare(operator.module, given, to_onnx)
+        baseline = None if operator.kind == "source" else empty
+        plans[operator.spec] = _Plan(str(operator.spec), baseline, copies=1)
+    return calls, plans
+
+
+def _onnx_calls(
+    operators: Sequence[_Operator],
+    inputs: Sequence[tuple[torch.Tensor, ...]],
+    runtime: OnnxRuntime,
+    to_onnx: ToOnnx,
+    batch: int,
+    dtype: str,
+) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, _Plan]]:
+    """Export the group at once and put each operator, and each baseline, into its own session."""
+    # Only an ONNX runtime needs the onnx package.
+    from hwnas.latency_tables import context
+
+    rng = np.random.default_rng(SEED)
+    branches = _export_branches(operators, inputs, to_onnx)
+    calls: dict[str, Callable[[], None]] = {}
+    plans = {}
+    for operator, given, branch in zip(operators, inputs, branches, strict=True):
+        name = str(operator.spec)
+        if operator.kind == "source":
+            names = [value.name for value in branch.graph.input]
+            feeds = {key: tensor.numpy() for key, tensor in zip(names, given, strict=True)}
+            graph = context.source_graph(branch, feeds)
+            plans[operator.spec] = _Plan(name, None, copies=1)
+        else:
+            baseline = f"baseline {operator.shapes}"
+            if baseline not in calls:
+                empty = context.operator_graph(
+                    None, operator.shapes, copies=COPIES, batch=batch, dtype=dtype, rng=rng
+                )
+                calls[baseline] = runtime.prepare_onnx(empty.model, empty.feeds)
+            graph = context.operator_graph(
+                branch, operator.shapes, copies=COPIES, batch=batch, dtype=dtype, rng=rng
+            )
+            plans[operator.spec] = _Plan(name, baseline, COPIES)
+        calls[name] = runtime.prepare_onnx(graph.model, graph.feeds)
+    return calls, plans
+
+
+def _export_branches(
+    operators: Sequence[_Operator], inputs: Sequence[tuple[torch.Tensor, ...]], to_onnx: ToOnnx
+) -> list:
+    """Export all operators as one model and cut it into one model each.
+
+    An export costs a third of a second before its first node, hence once for all.
+    """
+    import onnx
+    from torch import nn
+
+    from hwnas.latency_tables.context import cut_branch
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branches = nn.ModuleList(operator.module for operator in operators)
+
+        def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            remaining = iter(tensors)
+            return tuple(
+                branch(*(next(remaining) for _ in operator.shapes))
+                for branch, operator in zip(self.branches, operators, strict=True)
+            )
+
+    flat = tuple(tensor for given in inputs for tensor in given)
+    model = onnx.load_from_string(to_onnx(Branches().eval(), flat))
+    names = iter([value.name for value in model.graph.input])
+    return [
+        cut_branch(model, [next(names) for _ in operator.shapes], output.name)
+        for operator, output in zip(operators, model.graph.output, strict=True)
+    ]
+
+
+def _difference(
+    plan: _Plan, timed: Mapping[str, RoundMedians], statistic: Statistic
+) -> Measurement:
+    """Subtract the baseline from the total, quantile by quantile.
+
+    The 10th percentile of the differences would be another thing than the difference of the 10th
+    percentiles, and a wrong one: it picks the rounds in which the baseline was disturbed, so that
+    an identity costs less than nothing. A latency below zero is noise and becomes zero.
+    """
+
+    def latency_ms(quantile: str) -> float:
+        total_ms = getattr(timed[plan.total].summary, quantile)
+        baseline_ms = getattr(timed[plan.baseline].summary, quantile) if plan.baseline else 0.0
+        return max(0.0, (total_ms - baseline_ms) / plan.copies)
+
+    # The table's statistic stands as measured; noise may have put the others on its wrong side.
+    p10_ms, median_ms, p90_ms = (latency_ms(key) for key in ("p10_ms", "median_ms", "p90_ms"))
+    if statistic == "p10":
+        median_ms = max(median_ms, p10_ms)
+    else:
+        p10_ms = min(p10_ms, median_ms)
+    statuses = {timed[name].status for name in (plan.total, plan.baseline) if name}
+    return Measurement(
+        median_ms=median_ms,
+        p10_ms=p10_ms,
+        p90_ms=max(p90_ms, median_ms),
+        rounds=timed[plan.total].summary.rounds,
+        status=next(status for status in WORST_FIRST if status in statuses),
+    )
