@@ -1,16 +1,12 @@
 """Packaging of hwnas: two top-level folders are installed inside the package."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 setup(
     packages=[
-        "hwnas",
-        "hwnas.configs",
-        "hwnas.datasets",
+        *find_packages(include=["hwnas", "hwnas.*"]),
         "hwnas.kernels",
         "hwnas.latency_tables",
-        "hwnas.spaces",
-        "hwnas.strategies",
     ],
     package_dir={
         "hwnas": "hwnas",

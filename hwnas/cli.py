@@ -18,7 +18,6 @@ EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 app = typer.Typer(
     add_completion=False,
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Data, a device and a latency budget in; a checked ONNX model that keeps the budget out.",
@@ -97,7 +96,7 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure the operators of a search space on a runtime of this device."""
-    from hwnas import pipeline, progress
+    from hwnas import profiling, progress
     from hwnas.config import load_config
 
     changes = {
@@ -111,7 +110,7 @@ def profile(
         overrides.insert(0, f"space={{name={json.dumps(space)}}}")
     loaded = load_config(config, [*overrides, *(settings or [])])
     with _interruptible():
-        table = pipeline.profile(loaded, out, stage=progress.shown)
+        table = profiling.profile(loaded, out, stage=progress.shown)
     document = {"table": str(out), "operators": len(table.operators), **table_facts(table)}
     _print(document, as_json, f"{out}: {len(table.operators)} operators of {table.device.device}")
 
@@ -127,28 +126,28 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search an architecture that keeps the budget; writes DIR/architecture.json."""
-    from hwnas import progress
-    from hwnas.pipeline import Run
+    from hwnas import pipeline, progress
+    from hwnas.run_folder import RunFolder
 
     loaded = _config(config, settings, out if resume else None, {"budget.ms": budget_ms})
-    folder = out or _next_folder(Path("runs"))
+    path = out or _next_folder(Path("runs"))
     with _interruptible():
-        current = Run.start(loaded, folder, resume=resume, stage=progress.shown)
-        with current.folder.locked():
-            current.prepare_table(table)
-            current.search()
-    document = current.folder.read_json(current.folder.architecture)
-    text = f"{current.folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
+        pipeline.search(loaded, path, table=table, resume=resume, stage=progress.shown)
+    folder = RunFolder(path)
+    document = folder.read_json(folder.architecture)
+    text = f"{folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
     _print(document, as_json, text)
 
 
 @app.command(epilog=example("hwnas train runs/first"))
 def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) -> None:
     """Train the run's architecture from scratch; writes weights and metrics."""
+    from hwnas import pipeline
+
     with _opened(folder) as current:
         if not resume:
-            current.discard_training()
-        metrics = current.train()
+            pipeline.discard_training(current)
+        metrics = pipeline.train(current)
     text = f"test accuracy {metrics['accuracy']:.2%} after {metrics['epochs']} epochs"
     _print(metrics, as_json, text)
 
@@ -156,8 +155,10 @@ def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) ->
 @app.command(epilog=example("hwnas export runs/first"))
 def export(folder: RunArgument, as_json: Json = False) -> None:
     """Export the run's trained network to DIR/model.onnx."""
+    from hwnas import pipeline
+
     with _opened(folder) as current:
-        path = current.export()
+        path = pipeline.export(current)
     size = path.stat().st_size
     _print({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
 
@@ -173,17 +174,19 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check parity, accuracy and latency of a model; ends with a verdict and an exit code."""
-    from hwnas import pipeline
-
     if run_folder is None:
+        from hwnas.deploy.check import check_without_run
+
         with _interruptible():
-            document = pipeline.check_model(model, budget_ms=budget_ms, runtime_name=runtime)
+            document = check_without_run(model, budget_ms=budget_ms, runtime_name=runtime)
         _finish_check(document, as_json, None)
         return
+    from hwnas import pipeline
+
     with _opened(run_folder) as current:
         if runtime is not None:
             current = current.on_runtime(runtime)
-        document = current.check(model, budget_ms)
+        document = pipeline.check(current, model, budget_ms)
     _finish_check(document, as_json, run_folder)
 
 
@@ -196,9 +199,7 @@ def report(folder: RunArgument, as_json: Json = False) -> None:
     _print({"report": str(path)}, as_json, str(path))
 
 
-table_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Read and compare latency tables."
-)
+table_app = typer.Typer(rich_markup_mode=None, help="Read and compare latency tables.")
 app.add_typer(table_app, name="table")
 Tables = Annotated[list[Path], typer.Argument(metavar="TABLE.json ...", help="Latency tables.")]
 
@@ -346,7 +347,7 @@ def _interruptible() -> Iterator[None]:
 def _opened(path: Path) -> Iterator[Any]:
     """A run, locked."""
     from hwnas import progress
-    from hwnas.pipeline import Run
+    from hwnas.workspace import Run
 
     with _interruptible():
         current = Run.open(path, stage=progress.shown)
@@ -371,25 +372,19 @@ def _finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every expected error ends in one line on stderr."""
-    sys.exit(_guarded(lambda: app(args=arguments, standalone_mode=False)))
+    given = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_guarded(lambda: app(args=given or ["--help"], standalone_mode=False)))
 
 
 def _guarded(call: Callable[[], Any]) -> int:
-    import click
-
     try:
         result = call()
     except HwnasError as error:
         return _fail(str(error), error.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message(), file=sys.stderr)
-        return 2
-    except click.ClickException as error:
-        return _fail(error.format_message(), 2)
-    except (click.Abort, KeyboardInterrupt):
+    except typer.TyperException as error:
+        return _fail(f"{error.format_message()}; see `hwnas --help`", 2)
+    except (typer.Abort, KeyboardInterrupt):
         return _fail("stopped", 130)
-    except BrokenPipeError:
-        return 141
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)

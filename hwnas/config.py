@@ -103,7 +103,9 @@ class TrainConfig(Section):
     batch_size: int = Field(96, ge=1)
     learning_rate: float = Field(0.025, gt=0)
     learning_rate_min: float = Field(0.0, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of steps")
+    momentum: float = Field(0.9, gt=0, lt=1)
+    nesterov: bool = False
     weight_decay: float = Field(3e-4, ge=0)
     gradient_clip: float = Field(5.0, gt=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)

@@ -10,15 +10,20 @@ from __future__ import annotations
 import copy
 import itertools
 import logging
-import platform
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.latency_tables.devices import (
+    cpu_name,
+    cuda_versions,
+    import_onnxruntime,
+    import_torch,
+    library_versions,
+    require_cuda_device,
+)
 from hwnas.latency_tables.statistics import Statistic
 from hwnas.latency_tables.table import DeviceProfile
 
@@ -105,7 +110,7 @@ class Runtime(ABC):
             batch=batch,
             threads=self.threads,
             layout=self.layout,
-            versions=_library_versions() | self._driver_versions() | dict(versions or {}),
+            versions=library_versions() | self._driver_versions() | dict(versions or {}),
         )
 
     def _driver_versions(self) -> dict[str, str]:
@@ -122,7 +127,7 @@ class TorchCpu(Runtime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        _import_torch(self.name)
+        import_torch(self.name)
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
@@ -132,7 +137,7 @@ class TorchCpu(Runtime):
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
     ) -> Callable[[], None]:
         """See `Runtime.prepare`."""
-        torch = _import_torch(self.name)
+        torch = import_torch(self.name)
         module = _deployed_copy(module)
         inputs = tuple(_channels_last(tensor) for tensor in inputs)
 
@@ -144,7 +149,7 @@ class TorchCpu(Runtime):
 
     def time_block(self, call: Callable[[], None], calls: int) -> float:
         """See `Runtime.time_block`; PyTorch's thread count is set for the block only."""
-        torch = _import_torch(self.name)
+        torch = import_torch(self.name)
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -163,11 +168,11 @@ class TorchCuda(Runtime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        _require_cuda_device(self.name)
+        require_cuda_device(self.name)
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
-        return _import_torch(self.name).cuda.get_device_name()
+        return import_torch(self.name).cuda.get_device_name()
 
     def prepare(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
@@ -177,7 +182,7 @@ class TorchCuda(Runtime):
         Inputs that a few copies of exceed the L2 cache are rotated, so that they are read from
         memory, as a stream of new images is.
         """
-        torch = _import_torch(self.name)
+        torch = import_torch(self.name)
         module = _deployed_copy(module).cuda()
         copies = [
             tuple(_channels_last(tensor.cuda()).clone() for tensor in inputs)
@@ -199,7 +204,7 @@ class TorchCuda(Runtime):
 
     def time_block(self, call: Callable[[], None], calls: int) -> float:
         """See `Runtime.time_block`; read from CUDA events around the block."""
-        torch = _import_torch(self.name)
+        torch = import_torch(self.name)
         start = torch.cuda.Event(enable_timing=True)
         end = torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
@@ -211,10 +216,10 @@ class TorchCuda(Runtime):
         return start.elapsed_time(end)
 
     def _driver_versions(self) -> dict[str, str]:
-        return _cuda_versions()
+        return cuda_versions()
 
     def _input_copies(self, inputs: tuple[torch.Tensor, ...]) -> int:
-        torch = _import_torch(self.name)
+        torch = import_torch(self.name)
         cache_bytes = torch.cuda.get_device_properties().L2_cache_size
         input_bytes = sum(tensor.numel() * tensor.element_size() for tensor in inputs)
         needed = 1 + cache_bytes // max(input_bytes, 1)
@@ -223,7 +228,7 @@ class TorchCuda(Runtime):
     def _eager_call(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...]
     ) -> Callable[[], None]:
-        torch = _import_torch(self.name)
+        torch = import_torch(self.name)
 
         @torch.inference_mode()
         def call() -> None:
@@ -233,7 +238,7 @@ class TorchCuda(Runtime):
 
     def _captured(self, call: Callable[[], None]) -> Callable[[], None]:
         """Record `call` into a CUDA graph and return a call that replays it."""
-        torch = _import_torch(self.name)
+        torch = import_torch(self.name)
         # Libraries pick their algorithms in the first runs, which must not be captured.
         side_stream = torch.cuda.Stream()
         side_stream.wait_stream(torch.cuda.current_stream())
@@ -260,7 +265,7 @@ class OnnxRuntime(Runtime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        _import_onnxruntime(self.name)
+        import_onnxruntime(self.name)
 
     def session(self, model: bytes) -> Any:
         """Start an `onnxruntime.InferenceSession` as it is deployed.
@@ -273,7 +278,7 @@ class OnnxRuntime(Runtime):
             RuntimeMissingError: the execution provider did not start. ONNX Runtime lists
                 providers it cannot load and falls back without an error.
         """
-        ort = _import_onnxruntime(self.name)
+        ort = import_onnxruntime(self.name)
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
@@ -326,7 +331,7 @@ class OnnxRuntime(Runtime):
             InputError: the model is refused, or the feeds do not fit its inputs.
             RuntimeMissingError: the execution provider did not start.
         """
-        ort = _import_onnxruntime(self.name)
+        ort = import_onnxruntime(self.name)
         session = self.session(model)
         names = {value.name for value in session.get_inputs()}
         if names != set(feeds):
@@ -386,15 +391,15 @@ class OnnxRuntimeCuda(OnnxRuntime):
     def require(self) -> None:
         """See `Runtime.require`; starts a session, since only that shows the fallback."""
         super().require()
-        _require_cuda_device(self.name)
+        require_cuda_device(self.name)
         self.session(_identity_model())
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
-        return _import_torch(self.name).cuda.get_device_name()
+        return import_torch(self.name).cuda.get_device_name()
 
     def _driver_versions(self) -> dict[str, str]:
-        return _cuda_versions()
+        return cuda_versions()
 
 
 RUNTIMES: dict[str, type[Runtime]] = {
@@ -419,82 +424,6 @@ def create_runtime(name: str, threads: int) -> Runtime:
             actual=name,
         )
     return RUNTIMES[name](threads)
-
-
-def cpu_name() -> str:
-    """Return the processor's marketing name, or the architecture where none is known."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name" and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine() or "unknown CPU"
-
-
-def _library_versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for library, packages in {
-        "torch": ("torch",),
-        "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
-        "triton": ("triton",),
-    }.items():
-        for package in packages:
-            try:
-                versions[library] = version(package)
-                break
-            except PackageNotFoundError:
-                continue
-    return versions
-
-
-def _cuda_versions() -> dict[str, str]:
-    """Return the CUDA version PyTorch was built for, and the driver's where NVML is installed."""
-    import torch
-
-    versions = {"cuda": str(torch.version.cuda)}
-    try:
-        import pynvml  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        return versions
-    try:
-        pynvml.nvmlInit()
-        driver = pynvml.nvmlSystemGetDriverVersion()
-    except pynvml.NVMLError:
-        return versions
-    return versions | {"driver": driver if isinstance(driver, str) else driver.decode()}
-
-
-def _require_cuda_device(runtime: str) -> None:
-    if not _import_torch(runtime).cuda.is_available():
-        raise RuntimeMissingError(
-            "no CUDA device",
-            where=runtime,
-            expected="an NVIDIA GPU and a PyTorch built for it",
-            mend=f"choose {runtime.replace('cuda', 'cpu')}",
-        )
-
-
-def _import_torch(runtime: str) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "PyTorch is not installed", where=runtime, mend="pip install torch"
-        ) from error
-    return torch
-
-
-def _import_onnxruntime(runtime: str) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "ONNX Runtime is not installed", where=runtime, mend="pip install onnxruntime"
-        ) from error
-    return onnxruntime
 
 
 def _deployed_copy(module: nn.Module) -> nn.Module:

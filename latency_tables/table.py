@@ -6,10 +6,8 @@ number that is not a time each raise an `InputError` that names the file and the
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -28,10 +26,10 @@ from pydantic import (
 )
 
 from hwnas.errors import InputError
+from hwnas.latency_tables.files import read_json, show, write_atomic
 from hwnas.latency_tables.statistics import Statistic, Status
 from hwnas.latency_tables.timing import Protocol
 
-MAX_BYTES = 64 * 2**20
 HOUR_MS = 3_600_000.0
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -211,7 +209,7 @@ class LatencyTable(BaseModel):
                 holds an unknown, missing, duplicate or impossible entry, or its hash differs.
         """
         path = Path(path)
-        content = _parse_json(_read_bytes(path), path)
+        content = read_json(path)
         found = content.pop("sha256", None)
         schema = content.get("schema")
         if type(schema) is not int or schema != 1:
@@ -220,7 +218,7 @@ class LatencyTable(BaseModel):
                 "unknown schema",
                 where=f"{path}: schema",
                 expected=1,
-                actual=_show(schema),
+                actual=show(schema),
                 mend=mend,
             )
         try:
@@ -233,7 +231,7 @@ class LatencyTable(BaseModel):
                 "the content was changed after it was saved",
                 where=f"{path}: sha256",
                 expected=expected,
-                actual=_show(found),
+                actual=show(found),
                 mend="restore the file or measure the table again",
             )
         return table
@@ -244,22 +242,7 @@ class LatencyTable(BaseModel):
         Raises:
             InputError: the folder cannot be written to, or the disk is full.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.write(self._to_json())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            raise InputError(
-                f"cannot write the table: {error.strerror}", where=str(path)
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        write_atomic(Path(path), self._to_json())
 
     def _to_json(self) -> str:
         """Return the file's text: an indented head, then one line a row, so that diffs read."""
@@ -381,65 +364,17 @@ def _content_hash(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        # Also refuses pipes and devices, which could be read forever.
-        if not path.is_file():
-            raise InputError(
-                "no such file",
-                where=str(path),
-                expected="a latency table",
-                mend="run `hwnas profile`",
-            )
-        with open(path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot be read: {error}", where=str(path)) from error
-    if len(data) > MAX_BYTES:
-        raise InputError("too large for a table", where=str(path), expected=f"<= {MAX_BYTES} bytes")
-    return data
-
-
-def _parse_json(data: bytes, path: Path) -> dict[str, Any]:
-    """Parse, refusing a key that appears twice in one object."""
-
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise InputError(
-                "a key appears twice", where=f"{path}: {_show(twice)}", expected="once"
-            )
-        return content
-
-    try:
-        content = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=refuse_duplicates,
-        )
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"not a whole JSON file: {_show(error)}",
-            where=str(path),
-            mend="restore the file or measure the table again",
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError("not a table", where=str(path), expected="a JSON object")
-    return content
-
-
 def _raise_input_error(error: ValidationError, path: Path) -> NoReturn:
     """Turn pydantic's first complaint into one line that names file and key."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(part) for part in first["loc"])
-    where = f"{path}: {_show(key)[1:-1]}" if key else str(path)
+    where = f"{path}: {show(key)[1:-1]}" if key else str(path)
     message = first["msg"]
     match first["type"]:
         case "missing":
             raise InputError("missing key", where=where) from None
         case "extra_forbidden":
-            raise InputError("unknown key", where=where, actual=_show(first["input"])) from None
+            raise InputError("unknown key", where=where, actual=show(first["input"])) from None
         case "value_error":
             raise InputError(message.removeprefix("Value error, "), where=where) from None
         case _:
@@ -447,23 +382,5 @@ def _raise_input_error(error: ValidationError, path: Path) -> NoReturn:
                 "unusable value",
                 where=where,
                 expected=message.removeprefix("Input should be "),
-                actual=_show(first["input"]),
+                actual=show(first["input"]),
             ) from None
-
-
-def _show(value: object) -> str:
-    """Return a short, printable form of what was found in a file."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; not every platform can open a folder for that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

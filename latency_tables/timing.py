@@ -40,7 +40,7 @@ class Protocol:
         warmup_s: each candidate runs at least this long before the first round.
         block_ms: calls are timed in blocks of at least this length.
         blocks_per_round: a round's figure is the median over this many blocks.
-        min_rounds: fewer rounds than this are never called converged.
+        min_rounds: fewer rounds than this are never called converged or ok.
         max_rounds: rounds after which measuring ends.
         time_limit_s: time after which no round is started; one round is always taken.
         half_width: measuring ends when the 95 % interval's half width is within this share of
@@ -63,18 +63,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            least = 0 if name == "max_repeats" else 1 if isinstance(value, int) else 1e-9
-            if not math.isfinite(value) or value < least:
+            is_positive = value > 0 or (value == 0 and name == "max_repeats")
+            if not is_positive or math.isinf(value):
                 raise InputError(
                     "unusable protocol", where=name, expected="a positive number", actual=value
                 )
-        if self.min_rounds > self.max_rounds:
-            raise InputError(
-                "unusable protocol",
-                where="min_rounds",
-                expected=f"<= max_rounds, {self.max_rounds}",
-                actual=self.min_rounds,
-            )
 
 
 @dataclass(frozen=True)

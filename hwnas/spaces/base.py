@@ -77,8 +77,10 @@ class Network(nn.Module):
         auxiliary: the head used in training only, or None.
     """
 
-    drop_path: float = 0.0
-    auxiliary: nn.Module | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop_path = 0.0
+        self.auxiliary: nn.Module | None = None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

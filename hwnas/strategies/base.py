@@ -13,7 +13,7 @@ from hwnas.architecture import Architecture, Mixture
 
 
 class Decoder(Protocol):
-    """Turns scores into architectures that keep the budget (`hwnas.decode.Decoder`)."""
+    """Turns scores into architectures that keep the budget (`hwnas.budget.decode.Decoder`)."""
 
     def is_feasible(self, architecture: Architecture) -> bool:
         """Whether the predicted latency is within the budget."""

@@ -1,0 +1,42 @@
+"""Rows of results: one CSV a benchmark, every row with its date, machine and versions."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hwnas.latency_tables.runtimes import cpu_name
+
+FOLDER = Path(__file__).parent / "results"
+PACKAGES = ("hwnas", "torch", "onnxruntime-gpu", "onnxruntime", "numpy")
+
+
+def append_row(benchmark: str, figures: Mapping[str, Any]) -> None:
+    """Print a row and append it to `results/<benchmark>.csv`."""
+    stamp = {"date": datetime.date.today().isoformat(), "cpu": cpu_name()}
+    stamp["python"] = platform.python_version()
+    for package in PACKAGES:
+        try:
+            stamp[package.replace("-gpu", "")] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    row = {key: _text(value) for key, value in {**figures, **stamp}.items()}
+    for key, value in row.items():
+        print(f"{key}: {value}")
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{benchmark}.csv"
+    exists = path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+        if not exists:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) else str(value)

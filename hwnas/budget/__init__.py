@@ -1,0 +1,1 @@
+"""Keeping a latency budget: pricing mixtures, decoding, and measuring what was decoded."""

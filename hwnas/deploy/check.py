@@ -1,0 +1,387 @@
+"""The deployment check: parity, accuracy, measured against predicted against budget, a verdict."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from torch import nn
+
+from hwnas.budget.gate import GateStatus, NetworkLatency, measure_network
+from hwnas.config import CheckConfig
+from hwnas.data import Dataset
+from hwnas.deploy.export import read_metadata
+from hwnas.errors import InputError
+from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
+from hwnas.progress import Stage, silent
+from hwnas.run_folder import environment
+
+SCHEMA = 1
+MAX_MODEL_BYTES = 2**31 - 1
+PARITY_BATCHES = (1, 7, 64)
+RELATIVE_TOLERANCE, SCALED_TOLERANCE = 1e-3, 1e-4
+
+Predict = Callable[[np.ndarray], np.ndarray]
+"""Normalised images (N, C, H, W) float32 to logits (N, classes)."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One requirement and how it went."""
+
+    name: str
+    status: GateStatus
+    value: float | None
+    limit: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields by name."""
+        return vars(self).copy()
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported model's outputs are from the network's.
+
+    Attributes:
+        max_abs_error: over all logits.
+        within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere.
+        sqnr_db: signal to quantisation noise ratio, None when there is no error at all.
+        top1_agreement: share of images that get the same class.
+        batches: how many batches were compared.
+    """
+
+    max_abs_error: float
+    within_tolerance: bool
+    sqnr_db: float | None
+    top1_agreement: float
+    batches: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of the contract."""
+        return {
+            "max_abs_error": self.max_abs_error,
+            "sqnr_db": self.sqnr_db,
+            "top1_agreement": self.top1_agreement,
+            "batches": self.batches,
+        }
+
+
+def load_model(path: str | Path) -> onnx.ModelProto:
+    """Read an ONNX file without touching any other file.
+
+    Raises:
+        InputError: when it is missing, no ONNX model, too large, or refers to external data.
+    """
+    where = str(path)
+    try:
+        size = Path(path).stat().st_size
+        if size > MAX_MODEL_BYTES:
+            raise InputError("too large", where=where, expected="at most 2 GiB", actual=size)
+        model = onnx.load(where, load_external_data=False)
+    except FileNotFoundError:
+        raise InputError(
+            "no such file", where=where, mend="`hwnas export` writes a run's model"
+        ) from None
+    except OSError as error:
+        raise InputError("cannot be read", where=where, actual=error.strerror) from None
+    except (DecodeError, ValueError):
+        raise InputError("not an ONNX model, or cut short", where=where) from None
+    if not model.graph.node:
+        raise InputError("not an ONNX model, or an empty one", where=where)
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise InputError(
+                "weights in another file", where=where, expected="one file", actual=tensor.name
+            )
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise InputError(
+            "not a valid ONNX model", where=where, actual=str(error).splitlines()[0]
+        ) from None
+    return model
+
+
+def model_facts(path: str | Path, model: onnx.ModelProto) -> dict[str, Any]:
+    """The `model` object of a check; counts of the architecture come from the file's properties."""
+    data = Path(path).read_bytes()
+    metadata = read_metadata(model)
+    stored = sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == 1)
+    return {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+        "opset": max(
+            (e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0
+        ),
+        "ir_version": model.ir_version,
+        "params": int(metadata.get("params", stored)),
+        "macs": int(metadata["macs"]) if "macs" in metadata else None,
+    }
+
+
+def input_shape(model: onnx.ModelProto, where: str) -> tuple[str, tuple[int, int, int]]:
+    """Name and (C, H, W) of a model's one input of images.
+
+    Raises:
+        InputError: when the model takes something else.
+    """
+    stored = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in stored]
+    expected = "one float32 input (batch, channels, height, width), fixed but for the batch"
+    if len(inputs) != 1:
+        raise InputError(
+            "cannot feed the model", where=where, expected=expected, actual=f"{len(inputs)} inputs"
+        )
+    tensor = inputs[0].type.tensor_type
+    dims = [dim.dim_value for dim in tensor.shape.dim]
+    if tensor.elem_type != onnx.TensorProto.FLOAT or len(dims) != 4 or min(dims[1:]) < 1:
+        raise InputError(
+            "cannot feed the model", where=where, expected=expected, actual=f"shape {dims}"
+        )
+    return inputs[0].name, (dims[1], dims[2], dims[3])
+
+
+def compare(reference: Predict, exported: Predict, dataset: Dataset, seed: int = 0) -> Parity:
+    """Run both on real and on random images, in batches of 1, 7 and 64."""
+    rng = np.random.default_rng(seed)
+    expected, found = [], []
+    for size in PARITY_BATCHES:
+        chosen = rng.choice(len(dataset.test.labels), min(size, len(dataset.test.labels)))
+        real = dataset.normalise(dataset.test.images[chosen]).numpy()
+        for images in (real, rng.standard_normal(real.shape, dtype=np.float32)):
+            expected.append(reference(images).astype(np.float64))
+            found.append(exported(images).astype(np.float64))
+    a, b = np.concatenate(expected), np.concatenate(found)
+    error = np.abs(a - b)
+    tolerance = RELATIVE_TOLERANCE * np.abs(a) + SCALED_TOLERANCE * np.abs(a).max()
+    noise = float(np.square(a - b).sum())
+    signal = float(np.square(a).sum())
+    finite = bool(np.isfinite(b).all())
+    return Parity(
+        max_abs_error=float(error.max()) if finite else math.inf,
+        within_tolerance=finite and bool((error <= tolerance).all()),
+        sqnr_db=10 * math.log10(signal / noise) if finite and noise > 0 and signal > 0 else None,
+        top1_agreement=float((a.argmax(axis=1) == b.argmax(axis=1)).mean()),
+        batches=len(expected),
+    )
+
+
+def accuracy_of(predict: Predict, dataset: Dataset, batch: int = 250) -> float:
+    """Share of the test images that are classified right."""
+    correct = 0
+    for start in range(0, len(dataset.test.labels), batch):
+        images = dataset.normalise(dataset.test.images[start : start + batch]).numpy()
+        labels = dataset.test.labels[start : start + batch]
+        correct += int((predict(images).argmax(axis=1) == labels).sum())
+    return correct / len(dataset.test.labels)
+
+
+def parity_gates(parity: Parity | None, limits: CheckConfig) -> list[Gate]:
+    """Gates of the exported model's outputs against the network's."""
+    if parity is None:
+        return [Gate(name, "skipped", None, None) for name in ("parity", "sqnr", "agreement")]
+    sqnr_ok = parity.sqnr_db is None or parity.sqnr_db >= limits.min_sqnr_db
+    error = parity.max_abs_error if math.isfinite(parity.max_abs_error) else None
+    return [
+        Gate("parity", _passed(parity.within_tolerance), error, None),
+        Gate("sqnr", _passed(sqnr_ok and error is not None), parity.sqnr_db, limits.min_sqnr_db),
+        Gate("agreement", _passed(parity.top1_agreement == 1.0), parity.top1_agreement, 1.0),
+    ]
+
+
+def accuracy_gates(accuracy: dict[str, Any] | None, limits: CheckConfig) -> list[Gate]:
+    """Gates of the accuracy on labelled data: what the export lost, and what is left."""
+    if accuracy is None:
+        return [Gate(name, "skipped", None, None) for name in ("accuracy_drop", "accuracy")]
+    drop = accuracy["torch"] - accuracy["onnx"]
+    return [
+        Gate(
+            "accuracy_drop",
+            _passed(drop <= limits.max_accuracy_drop),
+            drop,
+            limits.max_accuracy_drop,
+        ),
+        Gate(
+            "accuracy",
+            _passed(accuracy["onnx"] >= limits.min_accuracy),
+            accuracy["onnx"],
+            limits.min_accuracy,
+        ),
+    ]
+
+
+def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:
+    """The latency's gate; its value is the statistic that the budget is about."""
+    status: GateStatus = "skipped" if budget_ms is None else latency.gate(budget_ms)
+    return Gate("budget", status, latency.value_ms, budget_ms)
+
+
+def verdict_of(gates: Sequence[Gate]) -> str:
+    """`fail` if any gate failed, else `inconclusive` if any is undecided, else `pass`."""
+    statuses = {gate.status for gate in gates}
+    for status in ("fail", "inconclusive"):
+        if status in statuses:
+            return status
+    return "pass"
+
+
+def _passed(condition: bool) -> GateStatus:
+    return "pass" if condition else "fail"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What an exported model is compared with.
+
+    Attributes:
+        network: the trained network, in eval mode on the CPU.
+        dataset: labelled images, and how they are normalised.
+        inference: makes a call that runs the network once on a runtime that runs no ONNX files.
+    """
+
+    network: nn.Module
+    dataset: Dataset
+    inference: Callable[[], Callable[[], None]]
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) of normalised images."""
+        with torch.no_grad():
+            return self.network(torch.from_numpy(images)).numpy()
+
+
+def check_model(
+    path: str | Path,
+    runtime: Runtime,
+    *,
+    budget_ms: float | None,
+    predicted_ms: float | None,
+    batch: int,
+    limits: CheckConfig,
+    reference: Reference | None,
+    stage: Stage = silent,
+) -> dict[str, Any]:
+    """Run all gates on an ONNX file.
+
+    Args:
+        path: the model.
+        runtime: where its latency is measured.
+        budget_ms: gate of the latency; None leaves it out.
+        predicted_ms: what the latency table said.
+        batch: images per inference when latency is measured.
+        limits: of the gates.
+        reference: gates of parity and accuracy need it; without, they are skipped.
+        stage: shows progress.
+
+    Returns:
+        The content of `check.json`, schema 1.
+
+    Raises:
+        InputError: when the file is no usable model.
+    """
+    model = load_model(path)
+    input_name, shape = input_shape(model, str(path))
+    data = model.SerializeToString()
+    parity = accuracy = None
+    with stage("check") as advance:
+        if reference is not None:
+            advance(0, 2, "parity and accuracy")
+            parity, accuracy = _against_reference(path, data, input_name, shape, reference)
+        advance(1, 2, "latency")
+        if isinstance(runtime, OnnxRuntime):
+            images = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
+            call = runtime.prepare_onnx(data, {input_name: images})
+        elif reference is not None:
+            call = reference.inference()
+        else:
+            raise InputError(
+                "this runtime needs the run that the model comes from",
+                where=runtime.name,
+                mend="add --run DIR",
+            )
+        latency = measure_network(
+            call, runtime, budget_ms=budget_ms, seconds=limits.measure_seconds
+        )
+        advance(2, 2, f"{latency.value_ms:.3f} ms")
+    gates = [
+        budget_gate(latency, budget_ms),
+        *parity_gates(parity, limits),
+        *accuracy_gates(accuracy, limits),
+    ]
+    return {
+        "schema": SCHEMA,
+        "verdict": verdict_of(gates),
+        "budget_ms": budget_ms,
+        "predicted_ms": predicted_ms,
+        "measured": latency.to_json(),
+        "parity": None if parity is None else parity.to_json(),
+        "accuracy": accuracy,
+        "model": model_facts(path, model),
+        "gates": [gate.to_json() for gate in gates],
+        "environment": environment(),
+    }
+
+
+def check_without_run(
+    path: str | Path, *, budget_ms: float | None, runtime_name: str | None
+) -> dict[str, Any]:
+    """Check a model that comes with no run: that it loads, and its latency against a budget.
+
+    Budget, runtime, threads and batch that are not given are those in the model's properties.
+    """
+    properties = read_metadata(load_model(path))
+    name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
+    runtime = create_runtime(name, int(properties.get("threads", 1)))
+    runtime.require()
+    if budget_ms is None and "budget_ms" in properties:
+        budget_ms = float(properties["budget_ms"])
+    return check_model(
+        path,
+        runtime,
+        budget_ms=budget_ms,
+        predicted_ms=float(properties["predicted_ms"]) if "predicted_ms" in properties else None,
+        batch=int(properties.get("batch", 1)),
+        limits=CheckConfig(),
+        reference=None,
+    )
+
+
+def _against_reference(
+    path: str | Path,
+    data: bytes,
+    input_name: str,
+    shape: tuple[int, int, int],
+    reference: Reference,
+) -> tuple[Parity, dict[str, Any]]:
+    """Parity with the network, and both accuracies on the test images."""
+    dataset = reference.dataset
+    expected = (dataset.channels, dataset.height, dataset.width)
+    if shape != expected:
+        raise InputError(
+            "the model takes images of another size",
+            where=str(path),
+            expected=expected,
+            actual=shape,
+        )
+    runtime = create_runtime("onnxruntime-cpu", threads=1)
+    assert isinstance(runtime, OnnxRuntime)
+    session = runtime.session(data)
+    output = session.get_outputs()[0].name
+
+    def exported(images: np.ndarray) -> np.ndarray:
+        return session.run([output], {input_name: images})[0]
+
+    accuracy = {
+        "torch": accuracy_of(reference.predict, dataset),
+        "onnx": accuracy_of(exported, dataset),
+        "n": len(dataset.test.labels),
+    }
+    return compare(reference.predict, exported, dataset), accuracy

@@ -1,0 +1,142 @@
+"""ONNX out: a network as one file that says what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from hwnas.deploy.fold import fold_batch_norms
+from hwnas.errors import HwnasError
+
+OPSET = 18
+IR_VERSION = 8
+INPUT, OUTPUT = "images", "logits"
+FORBIDDEN = ("RandomNormal", "RandomUniform", "Bernoulli", "Dropout", "Multinomial")
+METADATA_PREFIX = "hwnas."
+
+
+def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+    """Export a module in eval mode, as the latency profiler needs it.
+
+    Args:
+        module: takes the inputs as positional arguments.
+        inputs: example tensors; their shapes are fixed in the graph.
+
+    Returns:
+        The serialised model: opset 18, IR version 8, no external data.
+    """
+    return _export(module, tuple(inputs), None, None, None).SerializeToString()
+
+
+def export_network(network: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """Export a network with its batch norms folded and a dynamic batch.
+
+    Args:
+        network: (N, C, H, W) images to (N, classes) logits; it is not changed.
+        image_shape: (C, H, W).
+
+    Returns:
+        The checked model, input `images`, output `logits`.
+
+    Raises:
+        HwnasError: when the graph holds what must not be deployed.
+    """
+    folded = fold_batch_norms(network)
+    if hasattr(folded, "auxiliary"):
+        folded.auxiliary = None
+    example = torch.zeros(2, *image_shape)
+    model = _export(folded, (example,), ({0: "batch"},), [INPUT], [OUTPUT])
+    require_deployable(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _export(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    dynamic_shapes: Any,
+    input_names: list[str] | None,
+    output_names: list[str] | None,
+) -> onnx.ModelProto:
+    exporter_log = logging.getLogger("torch.onnx")
+    level = exporter_log.level
+    exporter_log.setLevel(logging.ERROR)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+            torch.no_grad(),
+        ):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module.eval(),
+                inputs,
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic_shapes,
+                input_names=input_names,
+                output_names=output_names,
+                verbose=False,
+            )
+    finally:
+        exporter_log.setLevel(level)
+    if program is None:
+        raise HwnasError("the exporter gave no model")
+    model = program.model_proto
+    _strip(model)
+    model.ir_version = IR_VERSION
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about the source code: it holds local paths."""
+    model.doc_string = ""
+    model.graph.doc_string = ""
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for item in [*model.graph.node, *model.graph.input, *model.graph.output]:
+        item.doc_string = ""
+        del item.metadata_props[:]
+    for item in [*model.graph.value_info, *model.graph.initializer]:
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+def require_deployable(model: onnx.ModelProto) -> None:
+    """Raise HwnasError for random operators, foreign domains or another opset than asked for."""
+    domains = {entry.domain: entry.version for entry in model.opset_import}
+    foreign = sorted(set(domains) - {"", "ai.onnx"})
+    used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    if used or (foreign and model.functions):
+        raise HwnasError("the model uses foreign operators", actual=", ".join(sorted(used)))
+    if domains.get("", domains.get("ai.onnx")) != OPSET:
+        raise HwnasError("wrong opset", expected=OPSET, actual=domains)
+    for node in model.graph.node:
+        if node.op_type.startswith(FORBIDDEN):
+            raise HwnasError("the model holds a random operator", actual=node.op_type)
+
+
+def set_metadata(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
+    """Write properties under `hwnas.`, replacing those that are there."""
+    onnx.helper.set_model_props(
+        model, {f"{METADATA_PREFIX}{name}": value for name, value in properties.items()}
+    )
+
+
+def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
+    """The properties that `set_metadata` wrote."""
+    return {
+        entry.key.removeprefix(METADATA_PREFIX): entry.value
+        for entry in model.metadata_props
+        if entry.key.startswith(METADATA_PREFIX)
+    }

@@ -1,0 +1,99 @@
+"""Measuring on a runtime: the operators of a space into a table, and whole networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from hwnas import interruption, progress
+from hwnas.config import Config
+from hwnas.deploy.export import INPUT, export_network, to_onnx
+from hwnas.deploy.fold import fold_batch_norms
+from hwnas.latency_tables.profiler import Kind, Shape, profile_operators
+from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
+from hwnas.latency_tables.table import LatencyTable, OpSpec
+from hwnas.ops import SOURCES, build, input_shapes, registry_hash
+from hwnas.spaces import SearchSpace, build_space
+from hwnas.spaces.base import Network, SpaceOptions
+from hwnas.workspace import data_sizes, read_dataset
+
+
+def profile(
+    config: Config,
+    out: str | Path,
+    *,
+    partial: Path | None = None,
+    stage: progress.Stage = progress.silent,
+) -> LatencyTable:
+    """Measure all operators of a configuration's space on its runtime and write the table.
+
+    Args:
+        config: space, data (for the sizes that the space does not state) and latency settings.
+        out: the table's file.
+        partial: where an unfinished table is kept and resumed from; beside `out` by default.
+        stage: shows progress.
+
+    Raises:
+        RuntimeMissingError: when the runtime or device is not here.
+        Interrupted: after a signal; a repeated call goes on from there.
+    """
+    out = Path(out)
+    latency = config.latency
+    runtime = create_runtime(latency.runtime, latency.threads)
+    runtime.require()
+    space = profiled_space(config)
+    partial = partial or out.with_name(f".{out.name}.partial")
+    with stage("profile") as advance:
+
+        def on_progress(done: int, total: int) -> None:
+            advance(done, total, "operators")
+            interruption.stop_if_requested()
+
+        table = profile_operators(
+            space.all_operators(),
+            runtime=runtime,
+            build=operator_module,
+            to_onnx=to_onnx,
+            batch=latency.batch,
+            dtype=latency.dtype,
+            registry=registry_hash(),
+            partial_path=partial,
+            progress=on_progress,
+        )
+    table.save(out)
+    partial.unlink(missing_ok=True)
+    return table
+
+
+def profiled_space(config: Config) -> SearchSpace:
+    """The space to profile: sizes that it does not state are those of the data."""
+    options = config.space.options
+    if not all(key in options for key in SpaceOptions.model_fields):
+        options = data_sizes(read_dataset(config)) | options
+    return build_space(config.space.name, options, "configuration: space")
+
+
+def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:
+    """What the profiler measures for a spec: the folded module, its input shapes, its kind."""
+    kind: Kind = "source" if spec.name in SOURCES else "operator"
+    return fold_batch_norms(build(spec)), input_shapes(spec), kind
+
+
+def inference(
+    network: Network, image_shape: tuple[int, int, int], runtime: Runtime, batch: int
+) -> Callable[[], None]:
+    """One inference of a network as it is deployed on a runtime, as a call."""
+    images = example_images(batch, image_shape)
+    if isinstance(runtime, OnnxRuntime):
+        model = export_network(network, image_shape).SerializeToString()
+        return runtime.prepare_onnx(model, {INPUT: images})
+    return runtime.prepare(fold_batch_norms(network), (torch.from_numpy(images),), to_onnx)
+
+
+def example_images(batch: int, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Seeded random images (batch, C, H, W) to measure with."""
+    return np.random.default_rng(0).standard_normal((batch, *image_shape), dtype=np.float32)

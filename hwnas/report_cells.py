@@ -1,0 +1,275 @@
+"""Drawings of cells as SVG: which states there are, and which operator leads from one to another.
+
+The states of a cell stand below each other. An edge leaves its source's lower end, runs down a
+lane at the side and enters its target; its operator is written on the last piece, which has a
+height of its own, so that labels and lines cannot overlap whatever the graph.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hwnas.architecture import Architecture
+from hwnas.report_charts import COLOURS, svg_element
+from hwnas.report_html import milliseconds, text
+from hwnas.spaces.base import SearchSpace
+
+CELL_NAMES = {"normal": "Normal cell", "reduce": "Reduction cell", "": "Cell"}
+
+WIDTH = 360.0
+BOX_LEFT, BOX_RIGHT = 151.0, 209.0
+LANES_LEFT, LANES_RIGHT = 35.0, 325.0
+"""Inner ends of the bands of lanes; the labels are between them and the boxes."""
+LANE_GAP = 12.0
+ROW = 46.0
+PLAIN_BOX = 28.0
+EXIT = 16.0
+CORNER = 6.0
+
+_CHOICE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An operator that was kept, from a state to a later one.
+
+    Attributes:
+        choice: the name of the choice.
+        source, target: the states.
+        operator: its name.
+        latency_ms: predicted, summed over the network's cells; None if not known.
+        runs: whether the deployed network runs it, or drops it as a dead end.
+    """
+
+    choice: str
+    source: int
+    target: int
+    operator: str
+    latency_ms: float | None
+    runs: bool
+
+    @property
+    def cost(self) -> str:
+        """The latency in words, empty when it is not known."""
+        if not self.runs:
+            return "does not run"
+        return "" if self.latency_ms is None else milliseconds(self.latency_ms, 3)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The kept edges of one type of cell.
+
+    Attributes:
+        cell_type: the part of the choices' names before the slash.
+        inputs: how many states are given; they are the first.
+        states: how many states there are with the inputs.
+        edges: those that were kept.
+    """
+
+    cell_type: str
+    inputs: int
+    states: int
+    edges: tuple[Edge, ...]
+
+    @property
+    def title(self) -> str:
+        """The cell's name in words."""
+        return CELL_NAMES.get(self.cell_type, f"Cell {self.cell_type}")
+
+    @property
+    def joins_nodes(self) -> bool:
+        """Whether an output joins all nodes' channels, as in DARTS, where cells have two inputs."""
+        return self.inputs == 2
+
+    @property
+    def summary(self) -> str:
+        """How many operators run, and what they take together."""
+        running = [edge for edge in self.edges if edge.runs]
+        known = [edge.latency_ms for edge in running if edge.latency_ms is not None]
+        total = f", predicted to take {milliseconds(sum(known), 3)} together" if known else ""
+        words = "operator runs" if len(running) == 1 else "operators run"
+        return f"{len(running)} {words}{total}."
+
+    def state_name(self, state: int) -> str:
+        """What the space's paper calls a state."""
+        if self.joins_nodes:
+            return ("c_{k-2}", "c_{k-1}")[state] if state < 2 else str(state - 2)
+        return {0: "input", self.states - 1: "output"}.get(state, str(state))
+
+    def route(self, edge: Edge) -> str:
+        """Where an edge leads, in words."""
+        return f"{self.state_name(edge.source)} to {self.state_name(edge.target)}"
+
+
+def read_cells(
+    space: SearchSpace, architecture: Architecture, latencies_ms: Mapping[str, float]
+) -> list[Cell]:
+    """The cells that an architecture's choices `type/source>target` or `source>target` describe.
+
+    Empty for a space whose choices have other names.
+
+    Args:
+        space: of the architecture.
+        architecture: to be drawn.
+        latencies_ms: predicted latency of each choice.
+    """
+    runs = space.run_probability(space.one_hot(architecture).weights).sum(dim=1) > 0.5
+    kept: dict[str, list[Edge]] = {}
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for row, (name, option) in enumerate(architecture):
+        match = _CHOICE_NAME.fullmatch(name)
+        if match is None or int(match[2]) >= int(match[3]):
+            return []
+        cell_type, source, target = match[1] or "", int(match[2]), int(match[3])
+        pairs.setdefault(cell_type, []).append((source, target))
+        edges = kept.setdefault(cell_type, [])
+        if option != "none":
+            latency_ms = latencies_ms.get(name)
+            edges.append(Edge(name, source, target, option, latency_ms, bool(runs[row])))
+    return [
+        Cell(
+            cell_type,
+            inputs=min(target for _, target in pairs[cell_type]),
+            states=1 + max(target for _, target in pairs[cell_type]),
+            edges=tuple(edges),
+        )
+        for cell_type, edges in kept.items()
+    ]
+
+
+@dataclass
+class _Box:
+    """Where a state is drawn: its top and bottom, and the height at which edges leave it."""
+
+    top: float
+    bottom: float
+    exit: float
+
+
+@dataclass
+class _Layout:
+    """Heights of the boxes, the side, entry and lane of every edge."""
+
+    boxes: list[_Box] = field(default_factory=list)
+    left: dict[Edge, bool] = field(default_factory=dict)
+    entry: dict[Edge, float] = field(default_factory=dict)
+    lane: dict[Edge, int] = field(default_factory=dict)
+    lanes: int = 0
+    height: float = 0.0
+
+
+def draw_cell(cell: Cell) -> str:
+    """A cell as SVG.
+
+    Every kept edge carries its operator's name and cost; those that do not run are dotted.
+    """
+    layout = _lay_out(cell)
+    parts = [_draw_edge(cell, edge, layout) for edge in cell.edges]
+    names = [cell.state_name(state) for state in range(cell.states)]
+    if cell.joins_nodes:
+        parts.insert(0, _draw_joins(cell, layout))
+        names.append("output")
+    for state, (name, box) in enumerate(zip(names, layout.boxes, strict=True)):
+        # The names of inputs are long, and nothing enters there.
+        margin = 10 if state < cell.inputs else 0
+        parts.append(
+            f'<rect class="node" x="{BOX_LEFT - margin:g}" y="{box.top:g}" '
+            f'width="{BOX_RIGHT - BOX_LEFT + 2 * margin:g}" '
+            f'height="{box.bottom - box.top:g}" rx="6"/>'
+            + _label(name, (BOX_LEFT + BOX_RIGHT) / 2, (box.top + box.bottom) / 2 + 5)
+        )
+    title = f"{cell.title}: {len(cell.edges)} operators between {cell.states} states"
+    return svg_element(title, WIDTH, layout.height, parts)
+
+
+def _lay_out(cell: Cell) -> _Layout:
+    """Give every state a box with a row for each pair of incoming edges, and every edge a lane."""
+    layout = _Layout()
+    top = 2.0
+    for state in range(cell.states):
+        incoming = [edge for edge in cell.edges if edge.target == state]
+        for i, edge in enumerate(incoming):
+            layout.left[edge] = i % 2 == 0
+            layout.entry[edge] = top + ROW * (i // 2 + 0.5)
+        height = ROW * ((len(incoming) + 1) // 2) if incoming else PLAIN_BOX - EXIT
+        bottom = top + height + EXIT
+        layout.boxes.append(_Box(top, bottom, bottom - EXIT / 2 - 2))
+        top = bottom + 12
+    if cell.joins_nodes:
+        layout.boxes.append(_Box(top, top + PLAIN_BOX, top + PLAIN_BOX))
+    layout.height = layout.boxes[-1].bottom + 2
+    for left in (True, False):
+        _assign_lanes([edge for edge in cell.edges if layout.left[edge] == left], layout)
+    return layout
+
+
+def _assign_lanes(edges: list[Edge], layout: _Layout) -> None:
+    """One lane for all edges of a source on a side; short lanes inside, long ones outside."""
+    spans = {
+        edge.source: (
+            layout.boxes[edge.source].exit,
+            max(layout.entry[other] for other in edges if other.source == edge.source),
+        )
+        for edge in edges
+    }
+    taken: list[list[tuple[float, float]]] = []
+    for source in sorted(spans, key=lambda s: (spans[s][1] - spans[s][0], s)):
+        start, end = spans[source]
+        free = (i for i, lane in enumerate(taken) if all(b < start or end < a for a, b in lane))
+        index = next(free, len(taken))
+        if index == len(taken):
+            taken.append([])
+        taken[index].append((start, end))
+        layout.lane.update({edge: index for edge in edges if edge.source == source})
+    layout.lanes = max(layout.lanes, len(taken))
+
+
+def _lane_x(layout: _Layout, index: int, left: bool) -> float:
+    """Centre of a lane; the outermost on the right is left free for the joins."""
+    gap = min(LANE_GAP, (LANES_LEFT - 4) / (layout.lanes + 1))
+    return LANES_LEFT - gap * (index + 0.5) if left else LANES_RIGHT + gap * (index + 0.5)
+
+
+def _draw_edge(cell: Cell, edge: Edge, layout: _Layout) -> str:
+    left = layout.left[edge]
+    lane = _lane_x(layout, layout.lane[edge], left)
+    inwards = 1 if left else -1
+    side = BOX_LEFT if left else BOX_RIGHT
+    y0, y1 = layout.boxes[edge.source].exit, layout.entry[edge]
+    colour = COLOURS[edge.source % len(COLOURS)]
+    turn = lane + inwards * CORNER
+    line = (
+        f"M{side:g} {y0:g}H{turn:g}Q{lane:g} {y0:g} {lane:g} {y0 + CORNER:g}V{y1 - CORNER:g}"
+        f"Q{lane:g} {y1:g} {turn:g} {y1:g}H{side - 7 * inwards:g}"
+    )
+    dots = "" if edge.runs else ' stroke-dasharray="2 4"'
+    middle = (LANES_LEFT + BOX_LEFT) / 2 if left else (LANES_RIGHT + BOX_RIGHT) / 2
+    return (
+        f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
+        f'<path d="{line}" fill="none" stroke="{colour}" stroke-width="2"{dots}/>'
+        f'<path d="M{side:g} {y1:g}l{-9 * inwards:g} -5v10z" fill="{colour}"/>'
+        f"{_label(edge.operator, middle, y1 - 6)}{_label(edge.cost, middle, y1 + 17)}</g>"
+    )
+
+
+def _draw_joins(cell: Cell, layout: _Layout) -> str:
+    """The dashed lines from all nodes to the output, down the outermost lane on the right."""
+    lane = WIDTH - 3
+    output = layout.boxes[-1]
+    end = (output.top + output.bottom) / 2
+    exits = [box.exit + 6 for box in layout.boxes[cell.inputs : -1]]
+    # One line down the lane: several on top of each other would fill each other's gaps.
+    branches = "".join(f"M{BOX_RIGHT:g} {y:g}H{lane:g}" for y in exits)
+    line = f"{branches}M{lane:g} {exits[0]:g}V{end:g}H{BOX_RIGHT + 7:g}"
+    return (
+        f'<g><title>the output joins all nodes</title><path d="{line}" '
+        'fill="none" stroke="currentColor" stroke-opacity="0.6" stroke-dasharray="5 4"/>'
+        f'<path d="M{BOX_RIGHT:g} {end:g}l9 -5v10z" fill="currentColor"/></g>'
+    )
+
+
+def _label(words: str, x: float, y: float) -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="15" text-anchor="middle">{text(words)}</text>'

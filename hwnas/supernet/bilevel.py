@@ -1,0 +1,103 @@
+"""The second-order gradient of DARTS (Liu et al., ICLR 2019, arXiv 1806.09055, eqs. 7 and 8).
+
+The weights are unrolled by one step, w' = w - xi dL_train/dw, and the gradient of the validation
+loss by the mixing weights m is
+
+    dL_val(w', m)/dm - xi [dL_train(w+, m)/dm - dL_train(w-, m)/dm] / (2 eps),
+
+with w+- = w +- eps dL_val(w', m)/dw' and eps = 0.01 / ||dL_val(w', m)/dw'||.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwnas.architecture import Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.objectives import dual
+from hwnas.spaces.base import Supernet
+from hwnas.strategies.base import Outcome
+from hwnas.supernet.evaluate import Batch
+
+RELATIVE_STEP = 0.01
+
+
+def evaluate_mixture_second_order(
+    supernet: Supernet,
+    cost: CostModel,
+    mixture: Mixture,
+    training_batch: Batch,
+    validation_batch: Batch,
+    optimizer: torch.optim.SGD,
+    *,
+    budget_ms: float,
+    multiplier: float,
+) -> Outcome:
+    """Like `hwnas.supernet.evaluate.evaluate_mixture`, with the weights unrolled by one SGD step.
+
+    The step is the optimiser's own, with its momentum and weight decay. Weights and running
+    statistics are what they were before, afterwards.
+    """
+    parameters = list(supernet.parameters())
+    saved = [p.detach().clone() for p in parameters]
+    buffers = [(b, b.detach().clone()) for b in supernet.buffers()]
+    xi = optimizer.param_groups[0]["lr"]
+    weights = mixture.weights.detach().requires_grad_()
+
+    def loss_of(batch: Batch) -> Tensor:
+        attached = Mixture(weights.to(batch[0].device), mixture.active)
+        return F.cross_entropy(supernet(batch[0], attached), batch[1])
+
+    try:
+        _unroll(parameters, loss_of(training_batch), optimizer)
+        loss = loss_of(validation_batch)
+        latency_ms = cost(Mixture(weights))
+        objective = dual(loss, latency_ms.to(loss), budget_ms, multiplier)
+        gradient, *direction = torch.autograd.grad(
+            objective, [weights, *parameters], allow_unused=True
+        )
+        vector = [
+            torch.zeros_like(p) if d is None else d
+            for p, d in zip(parameters, direction, strict=True)
+        ]
+        norm = torch.sqrt(sum((v.square().sum() for v in vector), start=torch.zeros(())))
+        step = RELATIVE_STEP / float(norm.clamp_min(1e-12))
+        sides = []
+        for sign in (1.0, -1.0):
+            _set(parameters, saved, vector, sign * step)
+            sides.append(torch.autograd.grad(loss_of(training_batch), weights)[0])
+        gradient = gradient - xi * (sides[0] - sides[1]) / (2 * step)
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, saved, strict=True):
+                parameter.copy_(value)
+            for buffer, value in buffers:
+                buffer.copy_(value)
+    return Outcome(objective.item(), loss.item(), latency_ms.item(), gradient)
+
+
+def _unroll(parameters: Sequence[Tensor], loss: Tensor, optimizer: torch.optim.SGD) -> None:
+    """One step of SGD with momentum and weight decay, without touching the optimiser's state."""
+    group = optimizer.param_groups[0]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            step = group["weight_decay"] * parameter
+            if gradient is not None:
+                step = step + gradient
+            buffer = optimizer.state.get(parameter, {}).get("momentum_buffer")
+            if buffer is not None:
+                step = step + group["momentum"] * buffer
+            parameter.sub_(group["lr"] * step)
+
+
+def _set(
+    parameters: Sequence[Tensor], origin: Sequence[Tensor], vector: Sequence[Tensor], step: float
+) -> None:
+    with torch.no_grad():
+        for parameter, value, direction in zip(parameters, origin, vector, strict=True):
+            parameter.copy_(value + step * direction)

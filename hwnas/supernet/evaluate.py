@@ -1,0 +1,100 @@
+"""How good a mixture is, judged with the supernet's shared weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwnas.architecture import Architecture, Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.objectives import dual
+from hwnas.mixed_op import MixedOp
+from hwnas.spaces.base import SearchSpace, Supernet
+from hwnas.strategies.base import Outcome
+
+Batch = tuple[Tensor, Tensor]
+
+
+def evaluate_mixture(
+    supernet: Supernet,
+    cost: CostModel,
+    mixture: Mixture,
+    batch: Batch,
+    *,
+    budget_ms: float,
+    multiplier: float,
+    with_gradient: bool,
+) -> Outcome:
+    """The first-order objective on a validation batch, and its gradient by the mixing weights.
+
+    Weights of the supernet get no gradient. The first-order approximation is that of DARTS,
+    section 2.3: the weights at hand stand for the optimal ones.
+    """
+    images, labels = batch
+    with torch.set_grad_enabled(with_gradient):
+        weights = mixture.weights.detach().requires_grad_(with_gradient)
+        attached = Mixture(weights.to(images.device), mixture.active)
+        loss = F.cross_entropy(supernet(images, attached), labels)
+        latency_ms = cost(Mixture(weights))
+        objective = dual(loss, latency_ms.to(loss), budget_ms, multiplier)
+        gradient = torch.autograd.grad(objective, weights)[0] if with_gradient else None
+    return Outcome(objective.item(), loss.item(), latency_ms.item(), gradient)
+
+
+def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) -> None:
+    """Replace the running statistics by those of one mixture, averaged over batches.
+
+    A supernet's own statistics are those of the mixtures it was trained with; a single path has
+    others (Guo et al., "Single Path One-Shot NAS", ECCV 2020, section 3.4).
+    """
+    norms = [m for m in supernet.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    mixed_ops = [m for m in supernet.modules() if isinstance(m, MixedOp)]
+    training = supernet.training
+    supernet.train()
+    with torch.no_grad():
+        for index, (images, _) in enumerate(batches):
+            # A cumulative average: the first batch replaces what was there.
+            for module in [*norms, *mixed_ops]:
+                module.momentum = 1.0 / (index + 1)
+            supernet(images, mixture)
+    for module in [*norms, *mixed_ops]:
+        module.momentum = 0.1
+    supernet.train(training)
+
+
+@torch.no_grad()
+def accuracy(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) -> float:
+    """Share of images that are classified right with the running statistics."""
+    training = supernet.training
+    supernet.eval()
+    correct = total = 0
+    for images, labels in batches:
+        correct += int((supernet(images, mixture).argmax(dim=1) == labels).sum())
+        total += len(labels)
+    supernet.train(training)
+    return correct / total
+
+
+def rank_architectures(
+    space: SearchSpace,
+    supernet: Supernet,
+    architectures: Sequence[Architecture],
+    *,
+    recalibration: Sequence[Batch],
+    validation: Sequence[Batch],
+) -> list[float]:
+    """Validation accuracy of each architecture with the supernet's weights.
+
+    The running statistics are those of the last architecture afterwards.
+    """
+    device = validation[0][0].device
+    scores = []
+    for architecture in architectures:
+        one_hot = space.one_hot(architecture)
+        mixture = Mixture(one_hot.weights.to(device), one_hot.active)
+        recalibrate(supernet, mixture, recalibration)
+        scores.append(accuracy(supernet, mixture, validation))
+    return scores

@@ -1,0 +1,194 @@
+"""The search loop: a weights step and an architecture step in turn, under a latency budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from hwnas import interruption
+from hwnas.architecture import Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.objectives import updated_multiplier
+from hwnas.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.config import SearchConfig
+from hwnas.data import Batches
+from hwnas.errors import HwnasError
+from hwnas.run_folder import RunFolder
+from hwnas.spaces.base import SearchSpace, Supernet
+from hwnas.strategies.base import Outcome, SearchStrategy
+from hwnas.supernet.bilevel import evaluate_mixture_second_order
+from hwnas.supernet.evaluate import Batch, evaluate_mixture
+
+STAGE = "search"
+LOG_EVERY = 10
+
+Progress = Callable[[int, int, str], None]
+"""Told (done, total, what is going on)."""
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Cosine schedule from start (progress 0) to end (progress 1)."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass
+class SupernetSearch:
+    """The state of a search and its steps; everything is a function of seed and step.
+
+    Attributes:
+        supernet: at the proxy's sizes.
+        strategy: proposes mixtures and learns from outcomes.
+        cost: prices mixtures at the deployed sizes.
+        budget_ms: latency to keep.
+        config: settings.
+        training, validation: batches for weights and for the architecture.
+        multiplier: of the latency term; 0 until the weights have warmed up.
+    """
+
+    supernet: Supernet
+    strategy: SearchStrategy
+    cost: CostModel
+    budget_ms: float
+    config: SearchConfig
+    training: Batches
+    validation: Batches
+    multiplier: float = 0.0
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.optimizer = torch.optim.SGD(
+            self.supernet.parameters(),
+            lr=self.config.learning_rate,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+        )
+        self.warmup_steps = int(self.config.warmup * self.config.steps)
+
+    def run(self, folder: RunFolder, progress: Progress) -> None:
+        """Search to the end, from the newest checkpoint if there is one.
+
+        Raises:
+            Interrupted: after a signal, with a checkpoint written.
+            HwnasError: when the loss is no longer finite.
+        """
+        resumed = load_checkpoint(folder.checkpoints, STAGE)
+        if resumed is not None:
+            self.load_state_dict(resumed[1])
+        folder.rewind_history(STAGE, self.step)
+        total = self.config.steps
+        while self.step < total:
+            record = self.advance()
+            if self.step % LOG_EVERY == 0 or self.step == total:
+                folder.append_history({"event": STAGE, "step": self.step, **record})
+            progress(self.step, total, f"loss {record['loss']:.3f}")
+            due = self.step % self.config.checkpoint_every == 0 or self.step == total
+            if due or interruption.requested():
+                save_checkpoint(folder.checkpoints, STAGE, self.step, self.state_dict())
+                interruption.stop_if_requested()
+
+    def advance(self) -> dict[str, Any]:
+        """One step: the architecture's, once the weights are warm, then the weights'."""
+        fraction = self.step / self.config.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
+        self.supernet.train()
+        batch = self.training.batch(self.step)
+        mixture = self.strategy.ask()
+        outcome = None
+        if self.step >= self.warmup_steps:
+            outcome = self._architecture_step(mixture, batch)
+            mixture = self.strategy.ask()
+        loss = self._weights_step(mixture.detach(), batch)
+        if not math.isfinite(loss) or (outcome and not math.isfinite(outcome.objective)):
+            raise HwnasError(
+                "the loss is no longer finite",
+                where=f"search step {self.step}",
+                mend="lower search.learning_rate",
+            )
+        self.step += 1
+        return self._record(loss, mixture, outcome)
+
+    def _architecture_step(self, mixture: Mixture, batch: Batch) -> Outcome:
+        validation = self.validation.batch(self.step)
+        if self.config.order == 2 and self.strategy.uses_gradient:
+            outcome = evaluate_mixture_second_order(
+                self.supernet,
+                self.cost,
+                mixture,
+                batch,
+                validation,
+                self.optimizer,
+                budget_ms=self.budget_ms,
+                multiplier=self.multiplier,
+            )
+        else:
+            outcome = evaluate_mixture(
+                self.supernet,
+                self.cost,
+                mixture,
+                validation,
+                budget_ms=self.budget_ms,
+                multiplier=self.multiplier,
+                with_gradient=self.strategy.uses_gradient,
+            )
+        self.strategy.tell(mixture, outcome, self.step / self.config.steps)
+        self.multiplier = updated_multiplier(
+            self.multiplier, outcome.latency_ms, self.budget_ms, self.config.latency_rate
+        )
+        return outcome
+
+    def _weights_step(self, mixture: Mixture, batch: Batch) -> float:
+        images, labels = batch
+        self.optimizer.zero_grad(set_to_none=True)
+        on_device = Mixture(mixture.weights.to(images.device), mixture.active)
+        loss = F.cross_entropy(self.supernet(images, on_device), labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        return loss.item()
+
+    def _record(self, loss: float, mixture: Mixture, outcome: Outcome | None) -> dict[str, Any]:
+        with torch.no_grad():
+            latency_ms = float(self.cost(mixture))
+        return {
+            "loss": loss,
+            "validation_loss": None if outcome is None else outcome.loss,
+            "latency_ms": latency_ms,
+            "multiplier": self.multiplier,
+            "entropy": self.strategy.entropy(),
+            "skips": expected_skips(self.cost.space, mixture),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed search needs."""
+        return {
+            "step": self.step,
+            "multiplier": self.multiplier,
+            "supernet": self.supernet.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "strategy": self.strategy.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.step = state["step"]
+        self.multiplier = state["multiplier"]
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.strategy.load_state_dict(state["strategy"])
+
+
+def expected_skips(space: SearchSpace, mixture: Mixture) -> float:
+    """Expected number of skip connections that run, over all choices of the space."""
+    with torch.no_grad():
+        runs = space.run_probability(mixture.weights)
+    return sum(
+        float(runs[row, choice.options.index("skip_connect")])
+        for row, choice in enumerate(space.choices)
+        if "skip_connect" in choice.options
+    )

@@ -1,0 +1,195 @@
+"""Training of one architecture's network from scratch."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwnas import interruption
+from hwnas.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.config import TrainConfig
+from hwnas.data import Batches, Dataset, Split, evaluation_batches
+from hwnas.errors import HwnasError
+from hwnas.run_folder import RunFolder
+from hwnas.spaces.base import Network
+from hwnas.training.metrics import classification_metrics, confusion_matrix
+
+STAGE = "train"
+LOG_EVERY = 25
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class Training:
+    """The state of a training run and its steps; everything is a function of seed and step.
+
+    Attributes:
+        network: to be trained; with an auxiliary head only if its weight is not 0.
+        config: settings.
+        batches: training batches by step.
+        seed: of drop path.
+    """
+
+    network: Network
+    config: TrainConfig
+    batches: Batches
+    seed: int
+    step: int = 0
+    seconds: float = 0.0
+    average: Network = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.config.auxiliary_weight:
+            self.network.auxiliary = None
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=self.config.learning_rate,
+            momentum=self.config.momentum,
+            weight_decay=self.config.weight_decay,
+            nesterov=self.config.nesterov,
+        )
+        self.average = copy.deepcopy(self.network).eval()
+        self.steps = self.config.epochs * self.batches.steps_per_epoch
+        self.device = next(self.network.parameters()).device
+        half = self.config.mixed_precision and self.device.type == "cuda"
+        self.dtype = torch.bfloat16 if half else torch.float32
+
+    def run(self, folder: RunFolder, progress: Progress) -> None:
+        """Train to the end, from the newest checkpoint if there is one.
+
+        Raises:
+            Interrupted: after a signal, with a checkpoint written.
+            HwnasError: when the loss is no longer finite.
+        """
+        resumed = load_checkpoint(folder.checkpoints, STAGE)
+        if resumed is not None:
+            self.load_state_dict(resumed[1])
+        folder.rewind_history(STAGE, self.step)
+        before, started = self.seconds, time.monotonic()
+        while self.step < self.steps:
+            loss = self.advance()
+            if not math.isfinite(loss):
+                raise HwnasError(
+                    "the loss is no longer finite",
+                    where=f"training step {self.step}",
+                    mend="lower train.learning_rate",
+                )
+            self.seconds = before + time.monotonic() - started
+            if self.step % LOG_EVERY == 0 or self.step == self.steps:
+                folder.append_history({"event": STAGE, "step": self.step, "loss": loss})
+            progress(self.step, self.steps, f"loss {loss:.3f}")
+            due = self.step % self.config.checkpoint_every == 0 or self.step == self.steps
+            if due or interruption.requested():
+                save_checkpoint(folder.checkpoints, STAGE, self.step, self.state_dict())
+                interruption.stop_if_requested()
+
+    def advance(self) -> float:
+        """One step of SGD; returns the loss."""
+        config = self.config
+        fraction = self.step / self.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, fraction)
+        self.network.train()
+        self.network.drop_path = config.drop_path * fraction
+        torch.manual_seed(_step_seed(self.seed, self.step))
+        images, labels = self.batches.batch(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
+        ):
+            loss = self._loss(images, labels)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        self.optimizer.step()
+        self._update_average()
+        self.step += 1
+        return loss.item()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing
+        logits, auxiliary = self.network.forward_with_auxiliary(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        if auxiliary is not None:
+            loss = loss + self.config.auxiliary_weight * F.cross_entropy(
+                auxiliary, labels, label_smoothing=smoothing
+            )
+        return loss
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Exponential moving average; young averages forget faster, so short runs profit too."""
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        pairs = zip(
+            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+        )
+        for mean, value in pairs:
+            if mean.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed training needs."""
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.step = state["step"]
+        self.seconds = state["seconds"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def learning_rate(config: TrainConfig, fraction: float) -> float:
+    """Linear warm-up, then a cosine to the minimum, by the share of steps done."""
+    if fraction < config.warmup:
+        return config.learning_rate * max(fraction, 1e-3) / config.warmup
+    progress = (fraction - config.warmup) / (1 - config.warmup)
+    span = config.learning_rate - config.learning_rate_min
+    return config.learning_rate_min + span * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _step_seed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+
+
+@torch.no_grad()
+def predict(network: nn.Module, split: Split, dataset: Dataset, device: torch.device) -> np.ndarray:
+    """Logits (N, classes) of all images of a split, in order."""
+    network.eval()
+    batches = evaluation_batches(split, dataset, 250, device)
+    return torch.cat([network(images).float().cpu() for images, _ in batches]).numpy()
+
+
+def test_metrics(network: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, Any]:
+    """Accuracy, precision, recall and F1 on the test split, a class and as means."""
+    predictions = predict(network, dataset.test, dataset, device).argmax(axis=1)
+    confusion = confusion_matrix(dataset.test.labels, predictions, len(dataset.classes))
+    return classification_metrics(confusion, dataset.classes)
+
+
+def final_weights(network: Network) -> dict[str, Tensor]:
+    """The tensors of the deployed network: all but the auxiliary head's."""
+    state = network.state_dict()
+    return {
+        name: value.contiguous()
+        for name, value in state.items()
+        if not name.startswith("auxiliary.")
+    }

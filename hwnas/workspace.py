@@ -1,0 +1,240 @@
+"""One run: its configuration and folder, and what both lead to, each loaded when first used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hwnas import progress
+from hwnas.architecture import Architecture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import latency_range_ms
+from hwnas.checkpoints import write_atomic
+from hwnas.config import Config, load_config
+from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
+from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.latency_tables.runtimes import Runtime, create_runtime
+from hwnas.latency_tables.table import DeviceProfile, LatencyTable
+from hwnas.run_folder import RunFolder, environment
+from hwnas.spaces import SearchSpace, build_space
+from hwnas.spaces.base import Network
+
+
+@dataclass
+class Run:
+    """A run folder with its configuration; stages read from it and write to it.
+
+    Attributes:
+        config: the resolved configuration.
+        folder: where everything is read and written.
+        stage: shows progress.
+    """
+
+    config: Config
+    folder: RunFolder
+    stage: progress.Stage = progress.silent
+
+    @classmethod
+    def start(
+        cls, config: Config, out: Path, *, resume: bool, stage: progress.Stage = progress.silent
+    ) -> Run:
+        """Make a new folder for a run, or go on in one.
+
+        Raises:
+            InputError: when the folder cannot be written, holds a run that is not to be resumed,
+                or one with another configuration.
+        """
+        folder = RunFolder(out)
+        folder.create()
+        if folder.config.exists():
+            if not resume:
+                raise InputError(
+                    "holds a run already",
+                    where=str(out),
+                    mend="go on with --resume, or choose another folder with --out",
+                )
+            if load_config(folder.config) != config:
+                raise InputError(
+                    "another configuration than this run was started with",
+                    where=str(folder.config),
+                    mend="resume without changes, or choose another folder with --out",
+                )
+        write_atomic(folder.config, config.to_toml())
+        folder.write_json(folder.environment, environment())
+        return cls(config, folder, stage)
+
+    @classmethod
+    def open(cls, path: Path, *, stage: progress.Stage = progress.silent) -> Run:
+        """The run in an existing folder.
+
+        Raises:
+            InputError: when there is none.
+        """
+        folder = RunFolder(path)
+        folder.require(folder.config)
+        return cls(load_config(folder.config), folder, stage)
+
+    def on_runtime(self, name: str) -> Run:
+        """The same run, deployed on another runtime."""
+        latency = self.config.latency.model_copy(update={"runtime": name})
+        return Run(self.config.model_copy(update={"latency": latency}), self.folder, self.stage)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data."""
+        return read_dataset(self.config)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where search and training run; asking for it sets the number of threads.
+
+        Raises:
+            RuntimeMissingError: when CUDA is asked for and there is none.
+        """
+        if self.config.device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeMissingError(
+                "no CUDA device on this machine", where="device", mend="use --device cpu"
+            )
+        torch.set_num_threads(self.config.threads)
+        return torch.device(self.config.device)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space at its deployed sizes.
+
+        Raises:
+            InputError: when the configuration states other sizes than the data have.
+        """
+        where = f"{self.folder.config}: space"
+        options, sizes = self.config.space.options, data_sizes(self.dataset)
+        for key, size in sizes.items():
+            if options.get(key, size) != size:
+                raise InputError(
+                    "the data have another size",
+                    where=f"{where}.{key}",
+                    expected=size,
+                    actual=options[key],
+                )
+        return build_space(self.config.space.name, options | sizes, where)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the network's input."""
+        sizes = self.space.options
+        return sizes.input_channels, sizes.height, sizes.width
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """Where the model is deployed and measured.
+
+        Raises:
+            RuntimeMissingError: when it is not on this machine.
+        """
+        runtime = create_runtime(self.config.latency.runtime, self.config.latency.threads)
+        runtime.require()
+        return runtime
+
+    def device_profile(self) -> DeviceProfile:
+        """This device and the latency settings, as a table has to have them."""
+        latency = self.config.latency
+        return self.runtime.profile(dtype=latency.dtype, batch=latency.batch)
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """The cost model of the run's latency table."""
+        self.folder.require(self.folder.latency_table)
+        return CostModel(self.space, LatencyTable.load(self.folder.latency_table))
+
+    def budget_ms(self) -> float:
+        """The budget in milliseconds.
+
+        Raises:
+            InputError: when it is below the fastest predicted network; names the range.
+        """
+        fastest_ms, slowest_ms = latency_range_ms(self.cost)
+        budget = self.config.budget
+        if budget.fraction is not None:
+            return fastest_ms + budget.fraction * (slowest_ms - fastest_ms)
+        assert budget.ms is not None
+        if budget.ms < fastest_ms:
+            raise InputError(
+                "no architecture keeps the budget",
+                where="budget.ms",
+                expected=f"between {fastest_ms:.4g} ms (fastest predicted network) and "
+                f"{slowest_ms:.4g} ms (slowest)",
+                actual=f"{budget.ms:.4g} ms",
+                mend="raise the budget or make the space smaller",
+            )
+        return budget.ms
+
+    def seed(self, purpose: str) -> int:
+        """A seed of its own for each purpose of the run."""
+        return derived_seed(self.config.seed, purpose)
+
+    def batches(
+        self, split: Split, size: int, purpose: str, augment: Augmentation | None = None
+    ) -> Batches:
+        """Batches of a split on the run's device, seeded by their purpose."""
+        seed = self.seed(purpose)
+        return Batches(split, self.dataset, size, seed, augment=augment, device=self.device)
+
+    def architecture(self) -> Architecture:
+        """The architecture that the search chose."""
+        architecture = Architecture.load(self.folder.architecture)
+        self.space.validate(architecture)
+        return architecture
+
+    def trained_network(self) -> Network:
+        """The architecture's network with its trained weights, in eval mode on the CPU.
+
+        Raises:
+            InputError: when the weights are missing, or another architecture's.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        self.folder.require(self.folder.weights)
+        network = self.space.network(self.architecture())
+        network.auxiliary = None
+        try:
+            network.load_state_dict(load_file(self.folder.weights))
+        except (SafetensorError, RuntimeError) as error:
+            raise InputError(
+                "not the weights of this architecture",
+                where=str(self.folder.weights),
+                actual=str(error).splitlines()[0],
+                mend="`hwnas train` writes them",
+            ) from None
+        return network.eval()
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed of its own for each purpose."""
+    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1)[0])
+
+
+def read_dataset(config: Config) -> Dataset:
+    """The data that a configuration names."""
+    data = config.data
+    return load_dataset(
+        data.name,
+        data.path,
+        image_size=data.image_size,
+        train_limit=data.train_limit,
+        test_limit=data.test_limit,
+        seed=derived_seed(config.seed, "data"),
+    )
+
+
+def data_sizes(dataset: Dataset) -> dict[str, int]:
+    """The sizes of a space that the data decide."""
+    return {
+        "input_channels": dataset.channels,
+        "height": dataset.height,
+        "width": dataset.width,
+        "classes": len(dataset.classes),
+    }

@@ -1,0 +1,102 @@
+"""What this machine has: processors, drivers, and the libraries that run networks on them."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hwnas.errors import RuntimeMissingError
+
+
+def cpu_name() -> str:
+    """Return the processor's marketing name, or the architecture where none is known."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name" and value.strip():
+            return value.strip()
+    return platform.processor() or platform.machine() or "unknown CPU"
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of those libraries that are installed."""
+    versions = {"python": platform.python_version()}
+    for library, packages in {
+        "torch": ("torch",),
+        "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+        "triton": ("triton",),
+    }.items():
+        for package in packages:
+            try:
+                versions[library] = version(package)
+                break
+            except PackageNotFoundError:
+                continue
+    return versions
+
+
+def cuda_versions() -> dict[str, str]:
+    """Return the CUDA version PyTorch was built for, and the driver's where NVML is installed."""
+    import torch
+
+    versions = {"cuda": str(torch.version.cuda)}
+    try:
+        import pynvml  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return versions
+    try:
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError:
+        return versions
+    return versions | {"driver": driver if isinstance(driver, str) else driver.decode()}
+
+
+def require_cuda_device(runtime: str) -> None:
+    """Check for a GPU on behalf of the named runtime.
+
+    Raises:
+        RuntimeMissingError: PyTorch is not installed or sees no GPU.
+    """
+    if not import_torch(runtime).cuda.is_available():
+        raise RuntimeMissingError(
+            "no CUDA device",
+            where=runtime,
+            expected="an NVIDIA GPU and a PyTorch built for it",
+            mend=f"choose {runtime.replace('cuda', 'cpu')}",
+        )
+
+
+def import_torch(runtime: str) -> Any:
+    """Return the `torch` module.
+
+    Raises:
+        RuntimeMissingError: it is not installed; names the runtime that needs it.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise RuntimeMissingError(
+            "PyTorch is not installed", where=runtime, mend="pip install torch"
+        ) from error
+    return torch
+
+
+def import_onnxruntime(runtime: str) -> Any:
+    """Return the `onnxruntime` module.
+
+    Raises:
+        RuntimeMissingError: it is not installed; names the runtime that needs it.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeMissingError(
+            "ONNX Runtime is not installed", where=runtime, mend="pip install onnxruntime"
+        ) from error
+    return onnxruntime

@@ -1,0 +1,125 @@
+"""Exact decoding against brute force over whole spaces."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import table_of, tiny_space
+
+from hwnas.architecture import Architecture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
+
+
+@pytest.fixture(scope="module")
+def nasbench201():
+    """Space, cost model, all 15,625 architectures as option indices, and their latencies."""
+    space = tiny_space("nasbench201")
+    cost = CostModel(space, table_of(space))
+    cells = np.array(list(itertools.product(range(len(PRIMITIVES)), repeat=len(EDGES))))
+    latencies = np.full(len(cells), cost.fixed_ms)
+    # Independent of the space's own rule: walk all paths from the input to the output.
+    paths = [(0, 1, 3), (0, 2, 3), (0, 3), (0, 1, 2, 3)]
+    rows = {edge: row for row, edge in enumerate(EDGES)}
+    live = np.zeros(cells.shape, dtype=bool)
+    for path in paths:
+        edges = [rows[edge] for edge in itertools.pairwise(path)]
+        open_path = (cells[:, edges] != 0).all(axis=1)
+        live[np.ix_(open_path, edges)] = True
+    for row in range(len(EDGES)):
+        latencies += live[:, row] * cost.cost_ms[row, cells[:, row]]
+    return space, cost, cells, latencies
+
+
+def test_cost_model_prices_live_edges_only(nasbench201) -> None:
+    space, cost, cells, latencies = nasbench201
+    for index in range(0, len(cells), 611):
+        architecture = space.architecture([int(i) for i in cells[index]])
+        assert cost.latency_ms(architecture) == pytest.approx(latencies[index], rel=1e-12)
+
+
+def test_range_is_that_of_all_cells(nasbench201) -> None:
+    _, cost, _, latencies = nasbench201
+    assert latency_range_ms(cost) == pytest.approx((latencies.min(), latencies.max()))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.8, 1.0])
+def test_k_best_are_those_of_brute_force(nasbench201, share: float) -> None:
+    space, cost, cells, latencies = nasbench201
+    budget_ms = latencies.min() + share * (latencies.max() - latencies.min())
+    scores = np.random.default_rng(int(100 * share)).normal(size=space.mask.shape)
+    totals = scores[np.arange(len(EDGES)), cells].sum(axis=1)
+    feasible = np.flatnonzero(latencies <= budget_ms * (1 + 1e-9))
+    expected = np.sort(totals[feasible])[::-1][:4]
+    found = Decoder(cost, budget_ms).best(scores, k=4)
+    options = [[PRIMITIVES.index(option) for _, option in a] for a in found]
+    achieved = [scores[np.arange(len(EDGES)), chosen].sum() for chosen in options]
+    assert achieved == pytest.approx(list(expected))
+    assert len(set(found)) == len(found)
+
+
+def test_darts_cell_against_brute_force(rng) -> None:
+    """Two nodes: the first keeps both its edges, the second two of three; both cell types."""
+    space = tiny_space("darts", nodes=2)
+    cost = CostModel(space, table_of(space))
+    scores = rng.normal(size=space.mask.shape)
+    operators = range(1, 8)
+    # For each cell type all (score, latency) of its 7^4 * 3 cells.
+    halves = []
+    for offset in (0, 5):
+        cells = []
+        for kept in itertools.combinations([2, 3, 4], 2):
+            rows = np.array([0, 1, *kept]) + offset
+            dropped = offset + next(i for i in (2, 3, 4) if i not in kept)
+            for chosen in itertools.product(operators, repeat=4):
+                cells.append(
+                    (
+                        scores[rows, chosen].sum() + scores[dropped, 0],
+                        cost.cost_ms[rows, chosen].sum(),
+                    )
+                )
+        halves.append(np.array(cells))
+    fastest_ms, slowest_ms = latency_range_ms(cost)
+    assert fastest_ms == pytest.approx(cost.fixed_ms + sum(h[:, 1].min() for h in halves))
+    budget_ms = fastest_ms + 0.4 * (slowest_ms - fastest_ms)
+    room_ms = budget_ms - cost.fixed_ms
+    # Best partner for every normal cell: sort the reduction cells by latency, running maximum.
+    order = np.argsort(halves[1][:, 1])
+    reduce_ms, best = halves[1][order, 1], np.maximum.accumulate(halves[1][order, 0])
+    index = np.searchsorted(reduce_ms, room_ms - halves[0][:, 1] + 1e-12, side="right") - 1
+    expected = (halves[0][:, 0] + np.where(index >= 0, best[index], -np.inf)).max()
+    (found,) = Decoder(cost, budget_ms).best(scores)
+    achieved = sum(
+        scores[row, choice.options.index(option)]
+        for row, (choice, (_, option)) in enumerate(zip(space.choices, found, strict=True))
+    )
+    assert achieved == pytest.approx(expected)
+
+
+def test_scale_of_measurements_tightens_the_budget(rng) -> None:
+    space = tiny_space("darts")
+    cost = CostModel(space, table_of(space))
+    fastest_ms, slowest_ms = latency_range_ms(cost)
+    decoder = Decoder(cost, (fastest_ms + slowest_ms) / 2)
+    scores = 100 * cost.cost_ms
+
+    def predicted(architecture: Architecture) -> float:
+        return cost.latency_ms(architecture) / cost.scale
+
+    before = predicted(decoder.best(scores)[0])
+    cost.scale = 1.2
+    after = predicted(decoder.best(scores)[0])
+    assert 1.2 * after <= decoder.budget_ms < 1.2 * before
+
+
+def test_budget_is_used_up_when_slower_is_better(rng) -> None:
+    space = tiny_space("darts")
+    cost = CostModel(space, table_of(space))
+    fastest_ms, slowest_ms = latency_range_ms(cost)
+    for share in (0.25, 0.5, 0.75):
+        budget_ms = fastest_ms + share * (slowest_ms - fastest_ms)
+        (found,) = Decoder(cost, budget_ms).best(cost.cost_ms)
+        assert 0.98 * budget_ms <= cost.latency_ms(found) <= budget_ms * (1 + 1e-6)

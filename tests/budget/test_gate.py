@@ -1,0 +1,47 @@
+"""The budget's gate and the dual multiplier."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwnas.budget.gate import judge, measure_network
+from hwnas.budget.objectives import dual, updated_multiplier
+from hwnas.latency_tables.runtimes import create_runtime
+
+POSITIVE = st.floats(1e-3, 1e3)
+
+
+@given(POSITIVE, POSITIVE, POSITIVE)
+def test_gate_is_undecided_only_inside_the_interval(a: float, b: float, budget: float) -> None:
+    low, high = min(a, b), max(a, b)
+    status = judge(low, high, budget)
+    assert status == ("pass" if high <= budget else "fail" if low > budget else "inconclusive")
+
+
+@pytest.mark.parametrize("budget_ms,expected", [(1e4, "pass"), (1e-7, "fail")])
+def test_a_real_call_is_judged(budget_ms: float, expected: str) -> None:
+    runtime = create_runtime("onnxruntime-cpu", 1)
+    latency = measure_network(
+        lambda: sum(range(1000)), runtime, budget_ms=budget_ms, seconds=5.0
+    )
+    assert latency.gate(budget_ms) == expected
+    assert latency.rounds >= 40
+    assert latency.ci_low_ms <= latency.value_ms <= latency.ci_high_ms
+    assert latency.statistic == "p10" and latency.value_ms == pytest.approx(latency.p10_ms)
+
+
+def test_multiplier_rises_over_and_falls_under_the_budget() -> None:
+    assert updated_multiplier(0.5, 2.0, 1.0, 0.1) == pytest.approx(0.6)
+    assert updated_multiplier(0.5, 0.5, 1.0, 0.1) == pytest.approx(0.45)
+    assert updated_multiplier(0.01, 0.5, 1.0, 0.1) == 0.0
+
+
+def test_dual_objective() -> None:
+    loss, latency_ms = torch.tensor(2.0), torch.tensor(3.0, requires_grad=True)
+    value = dual(loss, latency_ms, budget_ms=2.0, multiplier=0.5)
+    assert value.item() == pytest.approx(2.25)
+    value.backward()
+    assert latency_ms.grad.item() == pytest.approx(0.25)

@@ -1,0 +1,101 @@
+"""The repair loop on a device whose true latencies are known."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import table_of, tiny_space
+
+from hwnas.architecture import Architecture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.gate import NetworkLatency
+from hwnas.budget.selection import BudgetError, Selection
+from hwnas.config import SearchConfig
+from hwnas.errors import InputError
+from hwnas.run_folder import RunFolder
+from hwnas.strategies import STRATEGIES
+
+
+def latency(value_ms: float, half_width: float = 0.01) -> NetworkLatency:
+    low, high = value_ms * (1 - half_width), value_ms * (1 + half_width)
+    return NetworkLatency(
+        value_ms, value_ms, value_ms, "p10", value_ms, low, high, 50, "ok", "onnxruntime-cpu"
+    )
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    run_folder = RunFolder(tmp_path / "run")
+    run_folder.create()
+    return run_folder
+
+
+class Device:
+    """A device on which every network takes `factor` times what the table says."""
+
+    def __init__(self, cost: CostModel, factor: float) -> None:
+        self.cost = cost
+        self.factor = factor
+        self.measured: list[Architecture] = []
+
+    def true_ms(self, architecture: Architecture) -> float:
+        return self.factor * self.cost.latency_ms(architecture) / self.cost.scale
+
+    def measure(self, architecture: Architecture) -> NetworkLatency:
+        self.measured.append(architecture)
+        return latency(self.true_ms(architecture))
+
+
+def selection(folder: RunFolder, factor: float, share: float = 0.5, limit: int = 8):
+    space = tiny_space("darts")
+    cost = CostModel(space, table_of(space))
+    fastest_ms, slowest_ms = latency_range_ms(cost)
+    budget_ms = fastest_ms + share * (slowest_ms - fastest_ms)
+    device = Device(cost, factor)
+    strategy = STRATEGIES["darts"](space, 0, SearchConfig(steps=1))
+
+    def rank(architectures: list[Architecture]) -> list[float]:
+        """Slower networks are better: the budget binds."""
+        return [device.true_ms(a) / 1000 for a in architectures]
+
+    loop = Selection(
+        strategy,
+        Decoder(cost, budget_ms),
+        rank,
+        device.measure,
+        folder,
+        candidates=4,
+        max_measured=limit,
+    )
+    return loop, device, budget_ms
+
+
+@pytest.mark.parametrize("factor", [0.6, 0.95, 1.0, 1.1, 1.4])
+def test_a_wrong_table_is_corrected_and_the_budget_kept(folder, factor: float) -> None:
+    loop, device, budget_ms = selection(folder, factor)
+    chosen = loop.run()
+    assert device.true_ms(chosen.architecture) * 1.01 <= budget_ms
+    assert loop.decoder.cost.scale == pytest.approx(factor * 1.01)
+    assert len(device.measured) <= 3
+
+
+def test_recorded_measurements_are_not_made_again(folder) -> None:
+    first, device, _ = selection(folder, 1.3)
+    chosen = first.run()
+    again, second_device, _ = selection(folder, 1.3)
+    assert again.run() == chosen
+    assert device.measured and not second_device.measured
+
+
+def test_a_device_that_keeps_nothing_ends_with_the_budget_error(folder) -> None:
+    loop, _, _ = selection(folder, 30.0, limit=3)
+    with pytest.raises(BudgetError) as error:
+        loop.run()
+    assert error.value.exit_code == 1
+
+
+def test_an_impossible_budget_is_an_input_error(folder) -> None:
+    loop, device, _ = selection(folder, 1.0, share=-0.01)
+    with pytest.raises(InputError, match="no architecture keeps the budget"):
+        loop.run()
+    assert not device.measured

@@ -1,0 +1,129 @@
+"""The mixed operator's definition against modules, float64 autograd and edge cases."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hwnas import kernels
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops import build_candidate
+from hwnas.spaces import darts, nasbench201
+
+SPACES = {"darts": (darts.PRIMITIVES, True), "nasbench201": (nasbench201.PRIMITIVES, False)}
+
+
+def candidates_of(space: str, channels: int, size: tuple[int, int], stride: int):
+    primitives, normalise = SPACES[space]
+    modules = [
+        build_candidate(OpSpec(name, channels, channels, *size, stride), normalise_pools=normalise)
+        for name in primitives
+    ]
+    described = [
+        kernels.Candidate(n, dict(m.named_parameters()) | dict(m.named_buffers()))
+        for n, m in zip(primitives, modules, strict=True)
+    ]
+    return modules, described
+
+
+def mixed_by_modules(modules, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The definition read from the modules; `none`, the first, is zero."""
+    return sum(w * m(x) for w, m in zip(weights[1:], modules[1:], strict=True))
+
+
+CASES = [
+    ("darts", 16, (8, 8), 1),
+    ("darts", 4, (9, 7), 2),
+    ("darts", 6, (5, 6), 2),
+    ("nasbench201", 16, (8, 8), 1),
+    ("nasbench201", 5, (7, 3), 1),
+]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("space,channels,size,stride", CASES)
+def test_values_gradients_and_statistics_are_the_modules_(
+    space, channels, size, stride, training
+) -> None:
+    torch.manual_seed(0)
+    modules, described = candidates_of(space, channels, size, stride)
+    x = torch.randn(3, channels, *size, dtype=torch.float64)
+    weights = torch.softmax(torch.randn(len(modules), dtype=torch.float64), dim=0)
+    for module in modules:
+        module.double().train(training)
+    results = []
+    initial = [{k: v.clone() for k, v in m.state_dict().items()} for m in modules]
+    for by_kernel in (True, False):
+        for module, state in zip(modules, initial, strict=True):
+            module.load_state_dict(state)
+            module.zero_grad()
+        a, w = x.clone().requires_grad_(), weights.clone().requires_grad_()
+        if by_kernel:
+            out = kernels.mixed_op(a, w, described, stride=stride, training=training)
+        else:
+            out = mixed_by_modules(modules, a, w)
+        out.square().sum().backward()
+        parameters = [p.grad.clone() for m in modules for p in m.parameters()]
+        statistics = [
+            b.clone() for m in modules for n, b in m.named_buffers() if "num_batches" not in n
+        ]
+        w_grad = w.grad.clone()
+        results.append([out.detach(), a.grad, w_grad, *parameters, *statistics])
+    for mine, expected in zip(*results, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_gradient_of_the_mixing_weights_by_differences() -> None:
+    torch.manual_seed(0)
+    modules, described = candidates_of("darts", 4, (6, 6), 1)
+    for module in modules:
+        module.double()
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(len(modules), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda w: kernels.mixed_op(x, w, described, training=True), weights
+    )
+
+
+def test_output_is_channels_last_for_any_strides() -> None:
+    _, described = candidates_of("darts", 4, (8, 8), 1)
+    x = torch.randn(2, 8, 8, 4).permute(0, 3, 1, 2)[:, :, ::1].contiguous().transpose(2, 3)
+    out = kernels.mixed_op(x, torch.rand(8), described)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_inactive_candidates_are_not_run() -> None:
+    _, described = candidates_of("darts", 4, (8, 8), 1)
+    poisoned = [
+        kernels.Candidate(c.name, {k: torch.full_like(v, torch.nan) for k, v in c.tensors.items()
+                                   if v.dtype.is_floating_point})
+        if c.name.startswith("dil") else c
+        for c in described
+    ]  # fmt: skip
+    weights = torch.rand(8, requires_grad=True)
+    out = kernels.mixed_op(torch.randn(2, 4, 8, 8), weights, poisoned, active=(1, 3, 4))
+    assert torch.isfinite(out).all()
+    out.sum().backward()
+    assert (weights.grad[[0, 2, 5, 6, 7]] == 0).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_nothing_active_is_zero(stride: int) -> None:
+    _, described = candidates_of("darts", 4, (7, 8), stride)
+    out = kernels.mixed_op(torch.randn(2, 4, 7, 8), torch.rand(8), described, stride=stride,
+                           active=(0,))  # fmt: skip
+    assert out.shape == (2, 4, -(-7 // stride), 8 // stride)
+    assert (out == 0).all()
+
+
+def test_wrong_arguments_are_refused() -> None:
+    _, described = candidates_of("darts", 4, (8, 8), 1)
+    x, weights = torch.randn(2, 4, 8, 8), torch.rand(8)
+    for arguments, extra in [
+        ((x, weights, described), {"impl": "magic"}),
+        ((x, weights, described), {"stride": 3}),
+        ((x, weights[:7], described), {}),
+        ((x, torch.rand(1), [kernels.Candidate("no_such_op", {})]), {}),
+    ]:
+        with pytest.raises(ValueError):
+            kernels.mixed_op(*arguments, **extra)

@@ -1,0 +1,222 @@
+"""What each runtime prepares, computes and refuses; nothing here depends on how fast it is."""
+
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch import nn
+
+from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.latency_tables import devices, runtimes
+from hwnas.latency_tables.runtimes import RUNTIMES, OnnxRuntimeCpu, TorchCpu, create_runtime
+
+
+class AddScaled(nn.Module):
+    """Two inputs of different roles, so that swapped feeds are seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, a, b):
+        return self.conv(a) - 2 * b
+
+
+def example():
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(1, 3, 6, 6, generator=generator) for _ in range(2))
+
+
+def subtract_model(batch="batch"):
+    """An ONNX model of two inputs, one output and a dynamic batch."""
+    a, b, out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, 2])
+        for name in ("a", "b", "y")
+    )
+    graph = helper.make_graph([helper.make_node("Sub", ["a", "b"], ["y"])], "sub", [a, b], [out])
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+
+
+def test_names_and_statistics():
+    assert set(RUNTIMES) == {"torch-cpu", "torch-cuda", "onnxruntime-cpu", "onnxruntime-cuda"}
+    for name, runtime_class in RUNTIMES.items():
+        assert runtime_class.name == name
+        assert runtime_class.device_class == ("gpu" if name.endswith("cuda") else "cpu")
+        assert runtime_class.statistic == ("median" if name.endswith("cuda") else "p10")
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "expected"),
+    [
+        ("tensorrt", 1, "one of onnxruntime-cpu, onnxruntime-cuda, torch-cpu, torch-cuda, got ten"),
+        ("torch-cpu", 0, "threads: .*>= 1, got 0"),
+    ],
+)
+def test_an_unknown_runtime_or_no_thread_is_refused(name, threads, expected):
+    with pytest.raises(InputError, match=expected):
+        create_runtime(name, threads)
+
+
+@pytest.mark.parametrize("name", ["torch-cpu", "onnxruntime-cpu"])
+def test_a_cpu_runtime_is_here_and_describes_itself(name):
+    runtime = create_runtime(name, 1)
+    runtime.require()
+    profile = runtime.profile(dtype="float32", batch=4, versions={"hwnas": "0.1.0"})
+    assert (profile.runtime, profile.device_class, profile.batch) == (name, "cpu", 4)
+    assert profile.device and profile.threads == 1
+    assert profile.versions["hwnas"] == "0.1.0"
+    assert {"python", "torch", "onnxruntime"} <= set(profile.versions)
+
+
+@pytest.mark.parametrize("name", ["torch-cuda", "onnxruntime-cuda"])
+def test_without_a_gpu_the_cuda_runtimes_are_missing(name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeMissingError, match=f"{name}: no CUDA device.*choose") as caught:
+        create_runtime(name, 1).require()
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("torch-cpu", "torch"), ("onnxruntime-cpu", "onnxruntime")]
+)
+def test_a_library_that_is_not_installed_is_named(name, module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RuntimeMissingError, match="is not installed"):
+        create_runtime(name, 1).require()
+
+
+def test_a_session_that_fell_back_to_another_provider_is_refused(monkeypatch):
+    # What ONNX Runtime does with a provider whose libraries are absent: it says nothing.
+    monkeypatch.setattr(OnnxRuntimeCpu, "providers", ("CUDAExecutionProvider",))
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda model, options, providers: real(model, options, ["CPUExecutionProvider"]),
+    )
+    with pytest.raises(RuntimeMissingError, match="expected CUDA.*, got CPUExecutionProvider"):
+        create_runtime("onnxruntime-cpu", 1).session(subtract_model())
+
+
+def test_the_probe_model_is_valid():
+    onnx.checker.check_model(onnx.load_from_string(runtimes._identity_model()))
+
+
+def test_torch_call_runs_the_module_in_eval_mode_and_leaves_it_as_it_was(to_onnx):
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            channels_last = x.is_contiguous(memory_format=torch.channels_last)
+            seen.append((self.training, torch.is_inference_mode_enabled(), channels_last))
+            return self.conv(x)
+
+    module = Spy().train()
+    TorchCpu(1).prepare(module, example()[:1], to_onnx)()
+    assert seen == [(False, True, True)]
+    assert module.training
+    assert module.conv.weight.is_contiguous()
+
+
+def test_torch_threads_hold_in_the_block_and_are_restored_after_an_error():
+    before = torch.get_num_threads()
+    seen = []
+
+    def call():
+        seen.append(torch.get_num_threads())
+        if len(seen) == 3:
+            raise ZeroDivisionError
+
+    runtime = TorchCpu(before + 1)
+    with pytest.raises(ZeroDivisionError):
+        runtime.time_block(call, 5)
+    assert seen == [before + 1] * 3
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("name", ["torch-cpu", "onnxruntime-cpu"])
+def test_time_block_makes_as_many_calls_as_asked(name):
+    made = []
+    time_ms = create_runtime(name, 1).time_block(lambda: made.append(1), 7)
+    assert len(made) == 7
+    assert time_ms > 0
+
+
+def test_onnx_call_computes_what_the_module_does(to_onnx, monkeypatch):
+    module, inputs = AddScaled().eval(), example()
+    bound = {}
+    runtime = OnnxRuntimeCpu(1)
+    session_of = runtime.session
+
+    class Recorder:
+        """Keeps the binding, whose outputs are where the call writes."""
+
+        def __init__(self, model):
+            self.session = session_of(model)
+
+        def __getattr__(self, name):
+            return getattr(self.session, name)
+
+        def run_with_iobinding(self, binding):
+            bound["outputs"] = binding
+            self.session.run_with_iobinding(binding)
+
+    monkeypatch.setattr(runtime, "session", Recorder)
+    call = runtime.prepare(module, inputs, to_onnx)
+    call()
+    call()
+    (output,) = bound["outputs"].copy_outputs_to_cpu()
+    with torch.inference_mode():
+        np.testing.assert_allclose(output, module(*inputs).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_dynamic_batch_runs_at_the_size_of_the_feeds():
+    feeds = {name: np.ones((5, 2), np.float32) for name in "ab"}
+    OnnxRuntimeCpu(1).prepare_onnx(subtract_model(), feeds)()
+
+
+@pytest.mark.parametrize(
+    ("feeds", "expected"),
+    [
+        ({"a": (1, 2)}, r"feeds do not fit.*\['a', 'b'\], got \['a'\]"),
+        ({"a": (1, 2), "b": (1, 3)}, "cannot run the model|nvalid"),
+        ({"a": (1, 2, 2), "b": (1, 2)}, "cannot run the model|nvalid"),
+    ],
+)
+def test_feeds_that_do_not_fit_are_refused(feeds, expected):
+    arrays = {name: np.ones(shape, np.float32) for name, shape in feeds.items()}
+    with pytest.raises(InputError, match=expected):
+        OnnxRuntimeCpu(1).prepare_onnx(subtract_model(), arrays)
+
+
+@pytest.mark.parametrize("model", [b"", b"not a model", subtract_model()[:40]])
+def test_a_file_that_is_no_model_is_refused_in_one_line(model):
+    with pytest.raises(InputError, match="ONNX Runtime refuses the model") as caught:
+        OnnxRuntimeCpu(1).session(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_sessions_are_optimised_and_use_the_threads_asked_for():
+    options = OnnxRuntimeCpu(3).session(subtract_model()).get_session_options()
+    assert options.intra_op_num_threads == 3
+    assert options.inter_op_num_threads == 1
+    assert options.graph_optimization_level.name == "ORT_ENABLE_ALL"
+    assert options.execution_mode.name == "ORT_SEQUENTIAL"
+
+
+def test_processor_name_falls_back_to_the_architecture(monkeypatch):
+    def no_file(self, encoding):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(devices.Path, "read_text", no_file)
+    assert devices.cpu_name()

@@ -1,0 +1,66 @@
+"""The figure and its interval, against scipy's binomial and against simulated coverage."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from hwnas.errors import InputError
+from hwnas.latency_tables.statistics import interval_ranks, summarise
+
+times = st.floats(min_value=1e-6, max_value=1e6)
+
+
+@given(st.lists(times, min_size=1, max_size=60), st.sampled_from(["p10", "median"]))
+def test_value_lies_in_its_interval_and_quantiles_are_ordered(rounds_ms, statistic):
+    summary = summarise(rounds_ms, statistic)
+    assert summary.ci_low_ms <= summary.value_ms <= summary.ci_high_ms
+    assert min(rounds_ms) <= summary.p10_ms <= summary.median_ms <= summary.p90_ms
+    assert summary.p90_ms <= max(rounds_ms)
+    assert summary.rounds == len(rounds_ms)
+    assert summary.value_ms == (summary.p10_ms if statistic == "p10" else summary.median_ms)
+
+
+@given(st.permutations([3.0, 1.0, 4.0, 1.5, 9.0, 2.6, 5.0, 3.5]))
+def test_order_of_rounds_does_not_matter(rounds_ms):
+    assert summarise(rounds_ms, "p10") == summarise(sorted(rounds_ms), "p10")
+
+
+@pytest.mark.parametrize("q", [0.1, 0.5])
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 35, 36, 50, 100, 200, 501])
+def test_ranks_are_the_tightest_that_the_binomial_allows(n, q):
+    low, high = interval_ranks(n, q)
+    below = binom(n, q)
+    # Rank r lies above the quantile iff at most r observations are below it.
+    fitting_low = [r for r in range(n) if below.cdf(r) <= 0.025]
+    fitting_high = [r for r in range(n) if below.sf(r) <= 0.025]
+    assert low == max(fitting_low, default=0)
+    assert high == min(fitting_high, default=n - 1)
+
+
+@pytest.mark.parametrize(("statistic", "q"), [("p10", 0.1), ("median", 0.5)])
+def test_interval_covers_the_true_quantile_in_95_percent_of_samples(statistic, q):
+    rng = np.random.default_rng(7)
+    # A mixture of two machine speeds, as on a shared CPU: nothing normal about it.
+    population = rng.lognormal(0, 0.1, 100_000) * rng.choice([1.0, 1.6], 100_000)
+    truth = np.quantile(population, q)
+    trials = 800
+    covered = 0
+    for _ in range(trials):
+        summary = summarise(rng.choice(population, 80), statistic)
+        covered += summary.ci_low_ms <= truth <= summary.ci_high_ms
+    # At least 95 %, less three standard errors of the simulation; 100 % would be too wide.
+    assert 0.927 <= covered / trials <= 0.99
+
+
+def test_a_small_sample_clamps_to_its_minimum_and_maximum():
+    summary = summarise([2.0, 1.0, 3.0], "median")
+    assert (summary.ci_low_ms, summary.value_ms, summary.ci_high_ms) == (1.0, 2.0, 3.0)
+    assert summary.half_width_ms == 1.0
+
+
+@pytest.mark.parametrize("rounds_ms", [[], [1.0, float("nan")], [float("inf")]])
+def test_unusable_rounds_are_refused(rounds_ms):
+    with pytest.raises(InputError):
+        summarise(rounds_ms, "p10")

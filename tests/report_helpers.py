@@ -1,0 +1,224 @@
+"""A run folder as its stages leave it, and what a browser would make of a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.architecture import Architecture
+from hwnas.run_folder import RunFolder
+from hwnas.spaces.base import SearchSpace
+
+PREDICTED_MS = 0.4377
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+STAGES = ("environment", "history", "architecture", "metrics", "check")
+
+
+def measured(value_ms: float) -> dict[str, Any]:
+    return {
+        "median_ms": 1.1 * value_ms,
+        "p10_ms": value_ms,
+        "p90_ms": 1.3 * value_ms,
+        "statistic": "p10",
+        "value_ms": value_ms,
+        "ci_low_ms": 0.98 * value_ms,
+        "ci_high_ms": 1.02 * value_ms,
+        "rounds": 240,
+        "status": "ok",
+        "runtime": "onnxruntime-cpu",
+    }
+
+
+def latencies_of(architecture: Architecture, rng: np.random.Generator) -> dict[str, float]:
+    costs = {"none": 0.0, "skip_connect": 0.0}
+    latencies = {
+        choice: costs.get(option, float(rng.uniform(0.002, 0.02)))
+        for choice, option in architecture
+    }
+    return {"fixed": PREDICTED_MS - sum(latencies.values()), **latencies}
+
+
+def history_of(architecture: Architecture, rng: np.random.Generator) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = [
+        {"event": "budget", "budget_ms": 0.5, "fastest_ms": 0.2137, "slowest_ms": 1.374}
+    ]
+    for step in range(10, 601, 10):
+        warm = step > 180
+        records.append(
+            {
+                "event": "search",
+                "step": step,
+                "loss": 2.3 * math.exp(-step / 300) + rng.uniform(0, 0.2),
+                "validation_loss": 2.4 * math.exp(-step / 320) + 0.1 if warm else None,
+                "latency_ms": 0.5 + 0.4 * math.exp(-step / 150),
+                "multiplier": 0.01 * step,
+                "entropy": 1.0 if not warm else math.exp(-(step - 180) / 300),
+                "skips": 2 + 3 * step / 600,
+            }
+        )
+    for value_ms, accuracy in ((0.53, 0.71), (0.4213, 0.69)):
+        choices = dict(architecture.options)
+        if value_ms > 0.5:
+            choices = dict.fromkeys(choices, "none")
+        records.append(
+            {
+                "event": "measurement",
+                "choices": choices,
+                "predicted_ms": 0.44,
+                "supernet_accuracy": accuracy,
+                "measured": measured(value_ms),
+            }
+        )
+    for step in range(25, 501, 25):
+        records.append({"event": "train", "step": step, "loss": 2.2 * math.exp(-step / 200) + 0.4})
+    return records
+
+
+def check_of(architecture: Architecture) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "verdict": "pass",
+        "budget_ms": 0.5,
+        "predicted_ms": PREDICTED_MS,
+        "measured": measured(0.4213),
+        "parity": {
+            "max_abs_error": 3.1e-6,
+            "sqnr_db": 121.4,
+            "top1_agreement": 1.0,
+            "batches": [1, 7],
+        },
+        "accuracy": {"torch": 0.874, "onnx": 0.873, "n": 1000},
+        "model": {
+            "sha256": "ab" * 32,
+            "size_bytes": 123_456,
+            "opset": 18,
+            "ir_version": 8,
+            "params": 30_842,
+            "macs": 4_812_345,
+        },
+        "gates": [
+            {"name": "budget", "status": "pass", "value": 0.4213, "limit": 0.5},
+            {"name": "parity", "status": "pass", "value": 3.1e-6, "limit": None},
+            {"name": "sqnr", "status": "pass", "value": 121.4, "limit": 80.0},
+            {"name": "agreement", "status": "pass", "value": 1.0, "limit": 1.0},
+            {"name": "accuracy_drop", "status": "skipped", "value": None, "limit": 0.0125},
+        ],
+        "environment": {"python": "3.11.4", "packages": {"onnxruntime": "1.27.0"}},
+    }
+
+
+def write_run(
+    folder: RunFolder, space: SearchSpace, seed: int = 0, stages: tuple[str, ...] = STAGES
+) -> tuple[Architecture, dict[str, float]]:
+    """A folder as a whole run leaves it, or the files of some of its stages."""
+    rng = np.random.default_rng(seed)
+    architecture = space.sample(rng)
+    latencies = latencies_of(architecture, rng)
+    folder.create()
+    folder.config.write_text(f'seed = {seed}\n[space]\nname = "{space.name}"\n')
+    documents = {
+        "environment": {"platform": "Linux", "cores": 2, "packages": {"torch": "2.13.0"}},
+        "architecture": {
+            **architecture.to_json(),
+            "space_options": {},
+            "genotype": space.to_genotype(architecture),
+            "params": 30_842,
+            "macs": 4_812_345,
+            "predicted_ms": PREDICTED_MS,
+        },
+        "metrics": {
+            "schema": 1,
+            "accuracy": 0.872,
+            "precision": 0.871,
+            "recall": 0.872,
+            "f1": 0.8715,
+            "per_class": [
+                {"class": name, "precision": 0.9, "recall": 0.8, "f1": 0.847, "n": 100}
+                for name in ("trouser", "ankle boot", "sandal")
+            ],
+            "epochs": 10,
+            "seconds": 123.4,
+        },
+        "check": check_of(architecture),
+    }
+    for stage in stages:
+        if stage == "history":
+            lines = [json.dumps(record) for record in history_of(architecture, rng)]
+            folder.history.write_text("\n".join(lines) + "\n")
+        else:
+            folder.write_json(getattr(folder, stage), documents[stage])
+    return architecture, latencies
+
+
+def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+
+
+class Page(HTMLParser):
+    """What a browser would see: the elements, checked for nesting, and the text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(source)
+        self.close()
+        assert not self.open
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+
+
+def assert_sound(source: str) -> Page:
+    """Well-formed, self-contained, unique identifiers, small; the parsed page."""
+    page = Page(source)
+    drawings = re.findall(r"<svg.*?</svg>", source, flags=re.DOTALL)
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing)
+        assert root.get("viewBox", "").startswith("0 0 360 ")
+        assert root.get("aria-label") and root.get("role") == "img"
+        assert root.get("width") is None
+    known = {
+        "aria-label", "charset", "class", "clip-path", "content", "d", "fill", "font-size",
+        "height", "href", "http-equiv", "id", "lang", "name", "role", "rx", "scope", "stroke",
+        "stroke-dasharray", "stroke-opacity", "stroke-width", "style", "tabindex", "text-anchor",
+        "transform", "viewbox", "width", "x", "xmlns", "y",
+    }  # fmt: skip
+    for tag, attributes in page.elements:
+        assert tag not in {"script", "img", "link", "iframe", "object", "image", "foreignobject"}
+        assert set(attributes) <= known, (tag, attributes)
+        href = attributes.get("href") or "#"
+        assert href.startswith("./" if tag == "a" else "#"), href
+    without_namespaces = source.replace('xmlns="http://www.w3.org/2000/svg"', "")
+    markup = re.sub(r">[^<]*<", "><", without_namespaces)
+    assert not re.search(r"https?:|\bsrc=|@import|url\((?!#)|data:|javascript:", markup)
+    identifiers = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+    references = re.findall(r'(?:url\(|href=")#([\w-]+)', source)
+    assert set(references) <= set(identifiers)
+    assert len(source.encode()) < 300_000
+    return page

@@ -1,0 +1,98 @@
+"""The NAS-Bench-201 space against the benchmark's own table."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_space
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwnas.errors import InputError
+from hwnas.spaces import build_space
+from hwnas.spaces.nasbench201 import EDGES
+
+# The first cell of the benchmark, with its published figures.
+FIRST = (
+    "|avg_pool_3x3~0|+|nor_conv_1x1~0|skip_connect~1|"
+    "+|nor_conv_1x1~0|skip_connect~1|skip_connect~2|"
+)
+
+
+def test_all_parameters_and_macs_are_the_published_ones(real_data) -> None:
+    archive = np.load(real_data / "nasbench201.npz", allow_pickle=False)
+    table = {name: archive[name] for name in ("ops", "params", "macs")}
+    space = build_space("nasbench201", {})
+    for index in range(len(table["ops"])):
+        architecture = space.architecture([int(option) for option in table["ops"][index]])
+        expected = (int(table["params"][index]), int(table["macs"][index]))
+        assert space.params_and_macs(architecture) == expected
+
+
+def test_golden_counts() -> None:
+    space = build_space("nasbench201", {})
+    assert space.params_and_macs(space.from_genotype(FIRST)) == (129_306, 15_647_360)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_genotype_round_trip(seed: int) -> None:
+    space = tiny_space("nasbench201")
+    architecture = space.sample(np.random.default_rng(seed))
+    assert space.from_genotype(space.to_genotype(architecture)) == architecture
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(alphabet="|+~0123nor_conv3x1skipavgpool", max_size=80))
+def test_malformed_strings_are_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        tiny_space("nasbench201").from_genotype(text)
+
+
+def paths_to_output(kept: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Edges on any path from node 0 to node 3, by walking all paths."""
+    live: set[tuple[int, int]] = set()
+
+    def walk(node: int, path: list[tuple[int, int]]) -> None:
+        if node == 3:
+            live.update(path)
+        for edge in kept:
+            if edge[0] == node:
+                walk(edge[1], [*path, edge])
+
+    walk(0, [])
+    return live
+
+
+def test_dead_edges_of_every_graph_do_not_run() -> None:
+    space = tiny_space("nasbench201")
+    for bits in range(2 ** len(EDGES)):
+        chosen = [3 if bits >> row & 1 else 0 for row in range(len(EDGES))]
+        architecture = space.architecture(chosen)
+        kept = {edge for edge, option in zip(EDGES, chosen, strict=True) if option}
+        live = {EDGES[row] for row in space.live_edges(architecture)}
+        assert live == paths_to_output(kept)
+
+
+def test_dropping_dead_edges_keeps_the_outputs() -> None:
+    """A cell with an edge to a node that nobody reads computes what it computes without it."""
+    space = tiny_space("nasbench201")
+    with_dead = space.from_genotype(
+        "|nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|nor_conv_3x3~0|nor_conv_3x3~1|none~2|"
+    )
+    without = space.from_genotype(
+        "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_3x3~0|nor_conv_3x3~1|none~2|"
+    )
+    images = torch.randn(2, 1, 9, 7)
+    torch.manual_seed(0)
+    first = space.network(with_dead).eval()
+    torch.manual_seed(0)
+    second = space.network(without).eval()
+    assert torch.equal(first(images), second(images))
+
+
+def test_a_cell_of_nothing_still_runs() -> None:
+    space = tiny_space("nasbench201")
+    network = space.network(space.architecture([0] * len(EDGES))).eval()
+    assert network(torch.randn(2, 1, 9, 7)).shape == (2, 3)

@@ -1,0 +1,109 @@
+"""Second-order gradients against differentiation through the unrolled step, in float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY_SIZES, table_of, tiny_space
+from torch.func import functional_call
+
+from hwnas.architecture import Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.spaces import SPACES
+from hwnas.supernet.bilevel import evaluate_mixture_second_order
+from hwnas.supernet.evaluate import evaluate_mixture
+
+
+def double_batch(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (6, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
+    images = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return images, torch.randint(TINY_SIZES["classes"], (6,), generator=generator)
+
+
+@pytest.fixture(params=sorted(SPACES))
+def setting(request):
+    torch.manual_seed(0)
+    space = tiny_space(request.param)
+    supernet = space.supernet().double().train()
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+    weights = torch.softmax(torch.randn(space.mask.shape, dtype=torch.float64), dim=1) * space.mask
+    # One step, so that there is momentum.
+    images, labels = double_batch(9)
+    F.cross_entropy(supernet(images, Mixture(weights)), labels).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return space, supernet, optimizer, Mixture(weights)
+
+
+def test_second_order_is_the_derivative_through_the_step(setting) -> None:
+    space, supernet, optimizer, mixture = setting
+    cost = CostModel(space, table_of(space))
+    found = evaluate_mixture_second_order(
+        supernet,
+        cost,
+        mixture,
+        double_batch(1),
+        double_batch(2),
+        optimizer,
+        budget_ms=1.0,
+        multiplier=0.7,
+    )
+    weights = mixture.weights.clone().requires_grad_()
+    names = [name for name, _ in supernet.named_parameters()]
+    values = list(supernet.parameters())
+    training, validation = double_batch(1), double_batch(2)
+
+    def loss(parameters, batch) -> torch.Tensor:
+        net = copy.deepcopy(supernet)
+        state = dict(zip(names, parameters, strict=True))
+        logits = functional_call(net, state, (batch[0], Mixture(weights)))
+        return F.cross_entropy(logits, batch[1])
+
+    gradients = torch.autograd.grad(
+        loss(values, training), values, create_graph=True, allow_unused=True
+    )
+    unrolled = []
+    for value, gradient in zip(values, gradients, strict=True):
+        step = 1e-3 * value + (0 if gradient is None else gradient)
+        buffer = optimizer.state.get(value, {}).get("momentum_buffer")
+        unrolled.append(value - 0.05 * (step + (0 if buffer is None else 0.9 * buffer)))
+    objective = loss(unrolled, validation) + 0.7 * (cost(Mixture(weights)) - 1.0)
+    (expected,) = torch.autograd.grad(objective, weights)
+    assert found.objective == pytest.approx(objective.item(), rel=1e-9)
+    torch.testing.assert_close(found.gradient, expected, rtol=2e-3, atol=2e-5)
+
+
+def test_second_order_leaves_weights_and_statistics_as_they_were(setting) -> None:
+    space, supernet, optimizer, mixture = setting
+    before = copy.deepcopy(supernet.state_dict())
+    evaluate_mixture_second_order(
+        supernet,
+        CostModel(space, table_of(space)),
+        mixture,
+        double_batch(1),
+        double_batch(2),
+        optimizer,
+        budget_ms=1.0,
+        multiplier=0.0,
+    )
+    for name, value in supernet.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_first_order_gives_the_weights_no_gradient(setting) -> None:
+    space, supernet, _, mixture = setting
+    outcome = evaluate_mixture(
+        supernet,
+        CostModel(space, table_of(space)),
+        mixture,
+        double_batch(1),
+        budget_ms=1.0,
+        multiplier=0.5,
+        with_gradient=True,
+    )
+    assert outcome.gradient is not None and outcome.gradient.abs().sum() > 0
+    assert all(p.grad is None for p in supernet.parameters())

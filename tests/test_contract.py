@@ -1,0 +1,216 @@
+"""Every space with every strategy keeps the contract; a new one is tested by being registered."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_SIZES, table_of, tiny_space
+
+from hwnas.architecture import Architecture, Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.config import SearchConfig
+from hwnas.errors import InputError
+from hwnas.spaces import SPACES
+from hwnas.strategies import STRATEGIES
+from hwnas.supernet.evaluate import evaluate_mixture
+
+CONFIG = SearchConfig(steps=10, alpha_learning_rate=0.1, beta_decay=1.0)
+IMAGES = (4, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
+
+
+@pytest.fixture(params=sorted(SPACES))
+def space(request):
+    return tiny_space(request.param)
+
+
+@pytest.fixture
+def cost(space) -> CostModel:
+    return CostModel(space, table_of(space))
+
+
+@pytest.fixture(params=sorted(STRATEGIES))
+def make_strategy(request, space):
+    return lambda seed=0: STRATEGIES[request.param](space, seed, CONFIG)
+
+
+def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(TINY_SIZES["classes"], (IMAGES[0],), generator=generator)
+    return torch.randn(IMAGES, generator=generator), labels
+
+
+def advance(strategy, supernet, cost, steps: int, first: int = 0) -> None:
+    for step in range(first, first + steps):
+        mixture = strategy.ask()
+        outcome = evaluate_mixture(
+            supernet,
+            cost,
+            mixture,
+            batch(step),
+            budget_ms=1.0,
+            multiplier=0.5,
+            with_gradient=strategy.uses_gradient,
+        )
+        strategy.tell(mixture, outcome, step / 10)
+
+
+class TestSpace:
+    def test_samples_are_valid_and_differ(self, space, rng) -> None:
+        samples = [space.sample(rng) for _ in range(20)]
+        for architecture in samples:
+            space.validate(architecture)
+        assert len(set(samples)) > 10
+
+    def test_architecture_round_trips_through_json(self, space, rng) -> None:
+        architecture = space.sample(rng)
+        text = json.dumps(architecture.to_json())
+        assert Architecture.from_json(json.loads(text)) == architecture
+
+    def test_unknown_names_are_refused(self, space, rng) -> None:
+        chosen = dict(space.sample(rng).options)
+        first = next(iter(chosen))
+        for broken in (
+            chosen | {first: "no_such_operator"},
+            {f"{name}x": option for name, option in chosen.items()},
+            dict(list(chosen.items())[1:]),
+        ):
+            with pytest.raises(InputError):
+                space.architecture(broken)
+
+    def test_supernet_of_one_path_is_the_path_alone(self, space, rng) -> None:
+        """Options that are not active must not matter, and need not be computed."""
+        supernet = space.supernet().eval()
+        mixture = space.one_hot(space.sample(rng))
+        images = torch.randn(IMAGES)
+        alone = supernet(images, mixture)
+        among_all = supernet(images, Mixture(mixture.weights))
+        torch.testing.assert_close(alone, among_all)
+
+    def test_gradient_by_the_mixture_is_that_of_float64_differences(self, space) -> None:
+        torch.manual_seed(0)
+        supernet = space.supernet().double().train()
+        images, labels = batch()
+        weights = torch.rand(space.mask.shape, dtype=torch.float64) * space.mask
+
+        def loss(w: torch.Tensor) -> torch.Tensor:
+            net = copy.deepcopy(supernet)
+            return torch.nn.functional.cross_entropy(net(images.double(), Mixture(w)), labels)
+
+        attached = weights.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(attached), attached)
+        direction = torch.randn_like(weights) * space.mask
+        step = 1e-6
+        with torch.no_grad():
+            difference = loss(weights + step * direction) - loss(weights - step * direction)
+        expected = difference / (2 * step)
+        torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-4, atol=1e-8)
+
+    def test_network_in_eval_mode_is_deterministic(self, space, rng) -> None:
+        network = space.network(space.sample(rng)).eval()
+        images = torch.randn(IMAGES)
+        assert torch.equal(network(images), network(images))
+
+    def test_bad_options_name_the_key(self, space) -> None:
+        for key, value in (("channels", 0), ("height", "tall"), ("no_such_key", 1)):
+            with pytest.raises(InputError, match=key):
+                tiny_space(space.name, **{key: value})
+
+
+class TestCost:
+    def test_one_hot_costs_the_sum_of_its_operators(self, space, cost, rng) -> None:
+        table = table_of(space)
+        for _ in range(5):
+            architecture = space.sample(rng)
+            runs = space.run_probability(space.one_hot(architecture).weights)
+            total = sum(
+                count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
+            )
+            for row, column in torch.nonzero(runs).tolist():
+                assert runs[row, column] == 1
+                for spec, count in space.operators(row, column).items():
+                    total += count * table.latency_ms(spec)
+            assert cost.latency_ms(architecture) == pytest.approx(total, rel=1e-12)
+
+    def test_gradient_is_that_of_float64_differences(self, space, cost) -> None:
+        torch.manual_seed(1)
+        weights = torch.softmax(torch.randn(space.mask.shape, dtype=torch.float64), dim=1)
+        weights = (weights * space.mask).requires_grad_()
+        assert torch.autograd.gradcheck(lambda w: cost(Mixture(w)), weights, eps=1e-6)
+
+    def test_missing_operators_name_the_command(self, space) -> None:
+        table = table_of(space)
+        rest = {row.spec: row.measurement for row in table.operators[1:]}
+        smaller = type(table).from_measurements(
+            rest,
+            device=table.device,
+            protocol=table.protocol,
+            statistic=table.statistic,
+            registry=table.registry,
+        )
+        with pytest.raises(InputError, match="measure it --now"):
+            CostModel(space, smaller, command="measure it --now")
+
+
+class TestDecoder:
+    def test_all_that_is_decoded_keeps_the_budget(self, space, cost, rng) -> None:
+        fastest, slowest = latency_range_ms(cost)
+        for share in (0.0, 0.3, 0.9):
+            decoder = Decoder(cost, fastest + share * (slowest - fastest))
+            found = decoder.best(rng.normal(size=space.mask.shape), k=3)
+            assert found and all(decoder.is_feasible(a) for a in found)
+            assert len(set(found)) == len(found)
+
+    def test_impossible_budget_names_the_reachable_range(self, space, cost) -> None:
+        fastest, slowest = latency_range_ms(cost)
+        with pytest.raises(InputError, match=f"{fastest:.4g}.*{slowest:.4g}"):
+            Decoder(cost, 0.9 * fastest).best(np.zeros(space.mask.shape))
+
+
+class TestStrategy:
+    def test_mixtures_have_the_space_s_shape(self, space, make_strategy) -> None:
+        mixture = make_strategy().ask()
+        assert mixture.weights.shape == space.mask.shape
+        assert (mixture.weights[~space.mask] == 0).all()
+
+    def test_same_seed_same_search(self, space, cost, make_strategy) -> None:
+        found = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            strategy = make_strategy(seed=7)
+            advance(strategy, space.supernet(), cost, steps=3)
+            found.append(strategy.best(Decoder(cost), 2))
+        assert found[0] == found[1]
+
+    def test_best_keeps_the_budget(self, space, cost, make_strategy) -> None:
+        fastest, slowest = latency_range_ms(cost)
+        decoder = Decoder(cost, fastest + 0.05 * (slowest - fastest))
+        strategy = make_strategy()
+        advance(strategy, space.supernet(), cost, steps=2)
+        found = strategy.best(decoder, 3)
+        assert 1 <= len(found) <= 3
+        assert all(decoder.is_feasible(architecture) for architecture in found)
+
+    def test_resumed_search_is_the_uninterrupted_one(
+        self, space, cost, make_strategy, tmp_path
+    ) -> None:
+        torch.manual_seed(0)
+        supernet = space.supernet()
+        reference = make_strategy()
+        advance(reference, copy.deepcopy(supernet), cost, steps=4)
+        first = make_strategy()
+        shared = copy.deepcopy(supernet)
+        advance(first, shared, cost, steps=2)
+        save_checkpoint(tmp_path, "search", 2, {"strategy": first.state_dict()})
+        resumed = make_strategy()
+        loaded = load_checkpoint(tmp_path, "search")
+        assert loaded is not None
+        resumed.load_state_dict(loaded[1]["strategy"])
+        advance(resumed, shared, cost, steps=2, first=2)
+        assert torch.equal(resumed.ask().weights, reference.ask().weights)
+        assert resumed.best(Decoder(cost), 2) == reference.best(Decoder(cost), 2)

@@ -1,0 +1,386 @@
+"""The report: what it says, that it is well-formed, safe and self-contained, at every stage."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny_space
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from report_helpers import STAGES, Page, assert_sound, change, write_run
+
+from hwnas.architecture import Architecture
+from hwnas.errors import InputError
+from hwnas.report import render_overview, render_report
+from hwnas.report_charts import COLOURS
+from hwnas.report_html import number
+from hwnas.run_folder import RunFolder
+from hwnas.spaces.base import Choice, SearchSpace
+from hwnas.spaces.nasbench201 import PRIMITIVES, NasBench201Options, NasBench201Space
+
+HOSTILE = "<script>alert('x')</script>\"><img src=//evil.example/a>&amp;"
+
+
+@pytest.fixture(params=["darts", "nasbench201"])
+def space(request: pytest.FixtureRequest) -> SearchSpace:
+    return tiny_space(request.param)
+
+
+def write_checked_run(folder: RunFolder, edit: Callable[[dict[str, Any]], None]) -> Page:
+    """The page of a run without charts whose check was edited."""
+    space = tiny_space("nasbench201")
+    _, latencies = write_run(folder, space, stages=("architecture", "metrics", "check"))
+    change(folder.check, edit)
+    return assert_sound(render_report(folder, space, latencies))
+
+
+class TestWholeRun:
+    def test_says_what_the_files_hold(self, tmp_path: Path, space: SearchSpace) -> None:
+        folder = RunFolder(tmp_path / "first run")
+        architecture, latencies = write_run(folder, space)
+        page = assert_sound(render_report(folder, space, latencies))
+        for words in (
+            "Report of first run", "0.4377 ms", "30,842", "4,812,345",
+            "accuracy_drop accuracy lost by the export, at most skipped \u2013 1.25 %",
+            "sqnr signal to error of the outputs, at least pass 121.4 dB 80.0 dB",
+            "the 10th percentile of the medians of 240 rounds (onnxruntime-cpu",
+            "Whole network, predicted 0.4377 ms Whole network, measured 0.4213 ms",
+            "from 0.2137 ms to 1.374 ms; the budget is 0.5 ms",
+            "1 0.44 ms 0.53 ms (0.5194 to 0.5406) fail 71 %",
+            "2, chosen 0.44 ms 0.4213 ms (0.4129 to 0.4297) pass 69 %",
+            "ankle boot 90 % 80 % 84.7 % 100", "120.6 KiB", "123 s", 'name = "', "2.13.0",
+        ):  # fmt: skip
+            assert words in page.text, words
+        for choice, option in architecture:
+            if option != "none":
+                assert re.search(
+                    rf"{option} {re.escape(number(latencies[choice], 3))} ms", page.text
+                ), choice
+        charts = [a["aria-label"] for tag, a in page.elements if tag == "svg"]
+        assert len(charts) == len(set(charts)) == 6 + (2 if space.name == "darts" else 1)
+        assert {"search-loss", "candidates", "train-loss"} <= charts_of(page)
+
+    def test_verdict_comes_first_in_words(self, tmp_path: Path, space: SearchSpace) -> None:
+        folder = RunFolder(tmp_path / "run")
+        _, latencies = write_run(folder, space, stages=("architecture", "check"))
+        page = assert_sound(render_report(folder, space, latencies))
+        first = page.text.index("Verdict: pass")
+        assert first < page.text.index("Gates")
+        assert page.text[first:].startswith(
+            "Verdict: pass The exported model takes 0.4213 ms (95 % interval 0.4129 to 0.4297), "
+            "within its budget of 0.5 ms. The accuracy on the test images is 87.3 %."
+        )
+
+    def test_same_files_give_the_same_bytes(self, tmp_path: Path) -> None:
+        space = tiny_space("darts")
+        folder = RunFolder(tmp_path / "run")
+        _, latencies = write_run(folder, space)
+        assert render_report(folder, space, latencies) == render_report(folder, space, latencies)
+
+    def test_long_history_and_many_classes_stay_small(self, tmp_path: Path) -> None:
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path / "run")
+        _, latencies = write_run(folder, space)
+        rng = np.random.default_rng(0)
+        noise = rng.normal(size=(10_000, 4))
+        keys = ("loss", "validation_loss", "latency_ms", "entropy")
+        lines = [
+            {"event": "search", "step": step, **dict(zip(keys, row.tolist(), strict=True))}
+            for step, row in enumerate(noise)
+        ]
+        folder.history.write_text("\n".join(map(json.dumps, lines)))
+        classes = [
+            {"class": f"class {i:04d}", "precision": 0.5, "recall": 0.5, "f1": i / 1000, "n": 9}
+            for i in reversed(range(1000))
+        ]
+        change(folder.metrics, lambda document: document.update(per_class=classes))
+        page = assert_sound(render_report(folder, space, latencies))
+        assert "Each point is the mean of 42 records." in page.text
+        assert "class 0000" in page.text and "class 0039" in page.text
+        assert "class 0040" not in page.text
+        assert "40 of 1000 rows are shown." in page.text
+
+    def test_other_spaces_get_a_list_of_their_choices(self, tmp_path: Path) -> None:
+        class Renamed(NasBench201Space):
+            name = "renamed"
+
+            def _choices(self) -> tuple[Choice, ...]:
+                return tuple(Choice(f"layer {i}", PRIMITIVES) for i in range(6))
+
+            def to_genotype(self, architecture: Architecture) -> str:
+                return "renamed"
+
+        sizes = {"height": 8, "width": 8, "cells": 1, "channels": 4}
+        space = Renamed(NasBench201Options.model_validate(sizes))
+        folder = RunFolder(tmp_path)
+        architecture, latencies = write_run(folder, space, stages=("architecture",))
+        page = assert_sound(render_report(folder, space, latencies))
+        for choice, option in architecture:
+            assert f"{choice} {option}" in page.text
+            assert option == "none" or f"{choice}: {option}" in page.text
+
+
+def charts_of(page: Page) -> set[str]:
+    """Names of the charts, from the identifiers in them."""
+    names = (a["id"] for tag, a in page.elements if tag in ("clippath", "path") and a.get("id"))
+    return {str(name).rsplit("-", 1)[0] for name in names}
+
+
+class TestVerdict:
+    def test_failure_names_the_gates(self, tmp_path: Path) -> None:
+        def edit(check: dict[str, Any]) -> None:
+            check["verdict"] = "fail"
+            check["budget_ms"] = 0.4
+            check["gates"][0]["status"] = "fail"
+            check["gates"][3]["status"] = "fail"
+
+        page = write_checked_run(RunFolder(tmp_path), edit)
+        assert "over its budget of 0.4 ms." in page.text
+        assert "Gates that failed: budget, agreement." in page.text
+        assert "Verdict: fail" in page.text and "Verdict: pass" not in page.text
+        assert ("section", {"class": "banner fail"}) in page.elements
+
+    def test_undecided_latency_is_said_to_be_too_close(self, tmp_path: Path) -> None:
+        def edit(check: dict[str, Any]) -> None:
+            check.update(verdict="inconclusive", budget_ms=0.42)
+
+        page = write_checked_run(RunFolder(tmp_path), edit)
+        assert "Verdict: inconclusive" in page.text
+        assert "too close to tell whether it keeps its budget of 0.42 ms." in page.text
+        assert ("section", {"class": "banner inconclusive"}) in page.elements
+
+    def test_a_fast_model_that_fails_elsewhere_keeps_its_budget(self, tmp_path: Path) -> None:
+        def edit(check: dict[str, Any]) -> None:
+            check["verdict"] = "fail"
+            check["gates"][2]["status"] = "fail"
+
+        page = write_checked_run(RunFolder(tmp_path), edit)
+        assert "Verdict: fail" in page.text and "within its budget of 0.5 ms" in page.text
+        assert "Gates that failed: sqnr." in page.text
+
+    def test_exact_outputs_have_no_error(self, tmp_path: Path) -> None:
+        def edit(check: dict[str, Any]) -> None:
+            check["parity"].update(max_abs_error=0.0, sqnr_db=None)
+
+        assert "Signal to error no error" in write_checked_run(RunFolder(tmp_path), edit).text
+
+    def test_before_the_check_the_search_measurement_counts(self, tmp_path: Path) -> None:
+        space = tiny_space("darts")
+        folder = RunFolder(tmp_path)
+        _, latencies = write_run(folder, space, stages=("history", "architecture"))
+        page = assert_sound(render_report(folder, space, latencies))
+        assert "Verdict: not checked yet" in page.text
+        assert "The exported model took, when the search measured it, 0.4213 ms" in page.text
+        assert "The architecture has not been trained" not in page.text
+        assert "The trained network has not been tested yet." in page.text
+
+
+class TestMissingStages:
+    def test_a_run_that_has_only_begun_says_so_everywhere(
+        self, tmp_path: Path, space: SearchSpace
+    ) -> None:
+        folder = RunFolder(tmp_path)
+        write_run(folder, space, stages=())
+        page = assert_sound(render_report(folder, space, {}))
+        for words in (
+            "Verdict: not checked yet", "has not been measured yet", "has not been checked yet",
+            "has not found an architecture yet", "no predictions", "search has not run yet",
+            "No candidate has been measured yet", "has not been trained yet", "not written yet",
+        ):  # fmt: skip
+            assert words in page.text, words
+
+    @pytest.mark.parametrize("present", range(16))
+    def test_any_set_of_files_makes_a_page(self, tmp_path: Path, present: int) -> None:
+        names = ("environment", "architecture", "metrics", "check")
+        stages = tuple(name for i, name in enumerate(names) if present >> i & 1)
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path)
+        _, latencies = write_run(folder, space, stages=stages)
+        page = assert_sound(render_report(folder, space, latencies))
+        assert ("Verdict: pass" in page.text) == ("check" in stages)
+        assert ("not found an architecture" in page.text) == ("architecture" not in stages)
+
+    def test_history_alone_makes_a_page(self, tmp_path: Path) -> None:
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path)
+        write_run(folder, space, stages=("history",))
+        page = assert_sound(render_report(folder, space, {}))
+        assert "budget is 0.5 ms" in page.text and "chosen" not in page.text
+
+    def test_unknown_entropy_leaves_its_chart_out(self, tmp_path: Path) -> None:
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path)
+        write_run(folder, space, stages=("history",))
+        text_of = folder.history.read_text()
+        folder.history.write_text(re.sub(r'"entropy": [\d.]+', '"entropy": null', text_of))
+        page = assert_sound(render_report(folder, space, {}))
+        assert "Entropy of the choices: the run has no records of it." in page.text
+        assert "search-entropy" not in charts_of(page)
+
+
+class TestBadInput:
+    def test_hostile_text_is_shown_and_never_markup(self, tmp_path: Path) -> None:
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path / "<b onclick=x>run & co")
+        _, latencies = write_run(folder, space)
+
+        def poison(check: dict[str, Any]) -> None:
+            check["verdict"] = HOSTILE
+            check["measured"].update(runtime=HOSTILE, status=HOSTILE)
+            check["gates"][0].update(name=HOSTILE, status="fail")
+            check["gates"][1]["status"] = HOSTILE
+            check["environment"]["\ud800\x00"] = HOSTILE
+
+        change(folder.check, poison)
+        change(folder.metrics, lambda m: m["per_class"][0].update({"class": HOSTILE}))
+        change(folder.environment, lambda e: e.update(platform=HOSTILE))
+        folder.config.write_bytes(b"# </pre></details>" + HOSTILE.encode() + b"\xff\x00")
+        source = render_report(folder, space, latencies)
+        page = assert_sound(source)
+        assert page.text.count("<script>alert('x')</script>") >= 8
+        assert "Report of <b onclick=x>run & co" in page.text
+        assert source.count("<section") == source.count("</section>") == 8
+        assert "b" not in {tag for tag, _ in page.elements}
+        source.encode()
+
+    def test_policy_forbids_scripts_and_loading(self, tmp_path: Path) -> None:
+        page = write_checked_run(RunFolder(tmp_path), lambda check: None)
+        policy = [a["content"] for t, a in page.elements if "http-equiv" in a]
+        assert policy == ["default-src 'none'; style-src 'unsafe-inline'"]
+
+    @pytest.mark.parametrize(
+        ("name", "content", "cause"),
+        [
+            ("check", '{"schema": 2}', "unknown schema"),
+            ("metrics", '{"schema": 1', "not JSON"),
+            ("environment", "[]", "not an object"),
+            ("architecture", '{"schema": 1}', "missing name"),
+            ("architecture", '{"schema": 1, "space": "darts", "choices": {}}', "another space"),
+        ],
+    )
+    def test_damaged_files_are_named(
+        self, tmp_path: Path, name: str, content: str, cause: str
+    ) -> None:
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path)
+        write_run(folder, space)
+        getattr(folder, name).write_text(content)
+        with pytest.raises(InputError, match=cause):
+            render_report(folder, space, {})
+
+    def test_folder_without_a_run_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="config.toml"):
+            render_report(RunFolder(tmp_path), tiny_space("darts"), {})
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, 1e308, -1e17, 5e-324, None])
+CHECK_PATHS = [
+    (key,) for key in ("verdict", "budget_ms", "predicted_ms", "measured", "parity", "accuracy",
+                       "model", "gates", "environment")
+] + [
+    ("measured", "value_ms"), ("measured", "ci_low_ms"), ("measured", "rounds"),
+    ("measured", "statistic"), ("parity", "sqnr_db"), ("parity", "max_abs_error"),
+    ("accuracy", "onnx"), ("model", "size_bytes"), ("model", "opset"), ("gates", 0),
+    ("gates", 0, "name"), ("gates", 1, "value"), ("gates", 1, "status"),
+]  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(path=st.sampled_from(CHECK_PATHS), value=JSON_VALUES)
+def test_a_field_of_any_form_makes_a_sound_page(
+    tmp_path_factory: pytest.TempPathFactory, path: tuple[str | int, ...], value: object
+) -> None:
+    def edit(check: Any) -> None:
+        for key in path[:-1]:
+            check = check[key]
+        check[path[-1]] = value
+
+    write_checked_run(RunFolder(tmp_path_factory.mktemp("run")), edit)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    records=st.lists(
+        st.fixed_dictionaries(
+            {"event": st.sampled_from(["budget", "search", "measurement", "train"])},
+            optional={
+                **dict.fromkeys(("step", "loss", "entropy", "budget_ms"), NUMBERS),
+                **dict.fromkeys(("choices", "fastest_ms"), JSON_VALUES),
+                "measured": st.fixed_dictionaries(
+                    dict.fromkeys(("value_ms", "ci_low_ms", "ci_high_ms"), NUMBERS)
+                ),
+            },
+        ),
+        max_size=6,
+    )
+)
+def test_history_of_any_form_makes_a_sound_page(
+    tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]
+) -> None:
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    space = tiny_space("nasbench201")
+    write_run(folder, space, stages=())
+    folder.history.write_text("\n".join(map(json.dumps, records)))
+    assert_sound(render_report(folder, space, {}))
+
+
+class TestOverview:
+    def test_runs_stand_in_a_table_and_a_plot(self, tmp_path: Path) -> None:
+        folders = []
+        for i, name in enumerate(("darts", "nasbench201", "nasbench201")):
+            space = tiny_space(name)
+            folder = RunFolder(tmp_path / f"run {i} & co")
+            write_run(folder, space, i, STAGES if i < 2 else ("environment",))
+            folders.append(folder)
+        folders[0].report.write_text("")
+
+        def fail(check: dict[str, Any]) -> None:
+            check.update(verdict="fail", budget_ms=0.4)
+            check["accuracy"]["onnx"] = 0.9
+
+        change(folders[1].check, fail)
+        source = render_overview(folders)
+        page = assert_sound(source)
+        for words in (
+            "1 of 3 runs passed their check.",
+            "1 run 0 & co 0.5 ms 0.4377 ms 0.4213 ms (0.4129 to 0.4297) 87.3 % pass",
+            "2 run 1 & co 0.4 ms 0.4377 ms 0.4213 ms (0.4129 to 0.4297) 90 % fail",
+            "3 run 2 & co not known not known not known not known not checked",
+        ):
+            assert words in page.text, words
+        links = [a["href"] for tag, a in page.elements if tag == "a"]
+        assert links == ["./run%200%20%26%20co/report.html"]
+        drawing = re.search(r"<svg.*</svg>", source, flags=re.DOTALL)
+        assert drawing is not None
+        dashed = re.findall(r"<path[^>]*stroke-dasharray[^>]*stroke: (#\w+)", drawing[0])
+        assert dashed == list(COLOURS[:2])
+        assert source == render_overview(folders)
+
+    def test_one_damaged_run_does_not_hide_the_others(self, tmp_path: Path) -> None:
+        good, bad = RunFolder(tmp_path / "good"), RunFolder(tmp_path / "<bad>")
+        for folder in (good, bad):
+            write_run(folder, tiny_space("nasbench201"), stages=("check",))
+        bad.check.write_text("{")
+        page = assert_sound(render_overview([bad, good]))
+        assert "<bad>/check.json: not JSON" in page.text
+        assert "2 good 0.5 ms" in page.text
+
+    def test_without_measurements_it_says_so(self, tmp_path: Path) -> None:
+        folder = RunFolder(tmp_path / "run")
+        write_run(folder, tiny_space("darts"), stages=())
+        assert "No run has been measured" in assert_sound(render_overview([folder])).text
+
+    def test_no_runs_are_refused(self) -> None:
+        with pytest.raises(InputError, match="no runs"):
+            render_overview([])

@@ -1,0 +1,129 @@
+"""Drawings of cells: every kept operator is there, and nothing lies on a label."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from conftest import tiny_space
+
+from hwnas.report_cells import Cell, Edge, draw_cell, read_cells
+from hwnas.spaces.base import SearchSpace
+
+
+class TestCells:
+    @pytest.mark.parametrize("seed", range(5))
+    def test_darts_edges_are_those_of_the_genotype(self, seed: int) -> None:
+        space = tiny_space("darts")
+        architecture = space.sample(np.random.default_rng(seed))
+        genotype = space.to_genotype(architecture)
+        states = ["c_{k-2}", "c_{k-1}", "0", "1", "2", "3"]
+        cells = read_cells(space, architecture, {})
+        assert [cell.title for cell in cells] == ["Normal cell", "Reduction cell"]
+        for cell, key in zip(cells, ("normal", "reduce"), strict=True):
+            expected = [
+                f"{states[source]} to {i // 2}: {operator} "
+                for i, (operator, source) in enumerate(genotype[key])
+            ]
+            assert titles_of(cell) == ["the output joins all nodes", *expected]
+            drawn = drawn_words(cell)
+            assert sorted(drawn) == sorted([*states, "output", *(e.operator for e in cell.edges)])
+
+    def test_nasbench_edges_name_operators_and_dead_ends(self) -> None:
+        space = tiny_space("nasbench201")
+        architecture = space.from_genotype(
+            "|nor_conv_3x3~0|+|none~0|none~1|+|avg_pool_3x3~0|none~1|skip_connect~2|"
+        )
+        (cell,) = read_cells(space, architecture, {"0>1": 0.0, "0>3": 0.0625})
+        assert titles_of(cell) == [
+            "input to 1: nor_conv_3x3 does not run",
+            "input to output: avg_pool_3x3 0.0625 ms",
+            "2 to output: skip_connect does not run",
+        ]
+        assert cell.summary == "1 operator runs, predicted to take 0.0625\u00a0ms together."
+
+    def test_nothing_kept_is_drawn_without_edges(self) -> None:
+        space = tiny_space("nasbench201")
+        (cell,) = read_cells(space, space.architecture([0] * 6), {})
+        assert drawn_words(cell) == ["input", "1", "2", "output"]
+
+    @pytest.mark.parametrize("name", ["darts", "nasbench201"])
+    def test_labels_meet_neither_lines_nor_labels(self, name: str) -> None:
+        space = tiny_space(name, **({"nodes": 6} if name == "darts" else {}))
+        rng = np.random.default_rng(0)
+        for _ in range(25):
+            architecture = space.sample(rng)
+            for cell in read_cells(space, architecture, dict.fromkeys(space_names(space), 0.01)):
+                assert_readable(draw_cell(cell))
+
+    def test_dense_cells_stay_readable(self) -> None:
+        edges = [
+            Edge(f"{s}>{t}", s, t, "nor_conv_3x3", 0.01, True)
+            for t in range(1, 8)
+            for s in range(t)
+        ]
+        assert_readable(draw_cell(Cell("", 1, 8, tuple(edges))))
+
+
+def space_names(space: SearchSpace) -> list[str]:
+    return [choice.name for choice in space.choices]
+
+
+def titles_of(cell: Cell) -> list[str]:
+    """What a pointer over each line of the drawing tells."""
+    namespace = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(draw_cell(cell))
+    titles = [title.text or "" for title in root.iter(f"{namespace}title")]
+    return [title.replace("\u00a0", " ") for title in titles]
+
+
+def drawn_words(cell: Cell) -> list[str]:
+    root = ElementTree.fromstring(draw_cell(cell))
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    return sorted((word for word in texts if word), key=lambda word: texts.index(word))
+
+
+def assert_readable(svg: str) -> None:
+    """Labels, with letters as wide as in DejaVu Sans, against labels, boxes and lines."""
+    namespace = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.fromstring(svg)
+    boxes = []
+    for rect in root.iter(f"{namespace}rect"):
+        x, y, width, height = (float(rect.get(k, "")) for k in ("x", "y", "width", "height"))
+        boxes.append((x, x + width, y, y + height))
+    labels: list[tuple[float, float, float, float]] = []
+    for label in root.iter(f"{namespace}text"):
+        assert label.get("font-size") == "15"
+        half = 0.6 * 15 * len(label.text or "") / 2
+        x, y = float(label.get("x", "")), float(label.get("y", ""))
+        left, right, top, bottom = x - half, x + half, y - 11, y + 3
+        # A state's name stands on its box, which hides the lines.
+        if any(b[0] <= left and right <= b[1] and b[2] <= top and bottom <= b[3] for b in boxes):
+            continue
+        assert 0 <= left and right <= 360
+        for b in (*boxes, *labels):
+            assert right <= b[0] or b[1] <= left or bottom <= b[2] or b[3] <= top
+        labels.append((left, right, top, bottom))
+    for path in root.iter(f"{namespace}path"):
+        for x0, y0, x1, y1 in straight_pieces(path.get("d", "")):
+            for left, right, top, bottom in labels:
+                beside = max(x0, x1) <= left or min(x0, x1) >= right
+                assert beside or max(y0, y1) <= top or min(y0, y1) >= bottom
+
+
+def straight_pieces(d: str) -> list[tuple[float, float, float, float]]:
+    """The horizontal and vertical lines of a path of M, H, V and Q."""
+    pieces = []
+    x = y = 0.0
+    for command, arguments in re.findall(r"([MHVQl])([-\d. e]*)", d):
+        values = [float(v) for v in arguments.split()]
+        if command == "l":
+            break
+        new_x = values[0] if command == "H" else x if command == "V" else values[-2]
+        new_y = values[0] if command == "V" else y if command == "H" else values[-1]
+        if command in "HV":
+            pieces.append((x, y, new_x, new_y))
+        x, y = new_x, new_y
+    return pieces

@@ -1,0 +1,78 @@
+"""Words, numbers and colours of the report's pages."""
+
+from __future__ import annotations
+
+import html
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwnas.report_charts import COLOURS, MAX_POINTS, thin
+from hwnas.report_html import STYLE, number, text
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("value", "words"),
+        [
+            (0.42134, "0.4213"), (0.5, "0.5"), (0.0, "0"), (12.0, "12"), (1234.5, "1234"),
+            (9999.6, "10000"), (123456.7, "123,457"), (3.14159e-7, "3.142e-07"), (-2.5, "-2.5"),
+            (0.000123456, "0.0001235"), (None, "not known"),
+        ],
+    )  # fmt: skip
+    def test_numbers_have_four_digits(self, value: float | None, words: str) -> None:
+        assert number(value) == words
+
+    @given(
+        value=st.floats(-1e12, 1e12, allow_subnormal=False),
+        digits=st.integers(2, 9),
+    )
+    def test_numbers_are_close_to_their_value(self, value: float, digits: int) -> None:
+        read = float(number(value, digits).replace(",", ""))
+        assert read == pytest.approx(value, rel=0.51 * 10 ** (1 - digits), abs=1e-300)
+
+    @given(st.text())
+    def test_text_is_escaped_and_comes_back(self, written: str) -> None:
+        markup = text(written)
+        assert not set(markup) & set("<>\"'\x00\x0b")
+        markup.encode()
+        if written.isprintable():
+            assert html.unescape(markup) == written
+
+    @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=2000))
+    @settings(max_examples=30)
+    def test_thinning_keeps_order_and_total(self, values: list[float]) -> None:
+        x, y = thin(list(range(len(values))), values)
+        assert len(x) <= MAX_POINTS and (len(values) > MAX_POINTS or len(x) == len(values))
+        assert (np.diff(x) > 0).all()
+        size = -(-len(values) // MAX_POINTS)
+        counts = np.array([len(values[i : i + size]) for i in range(0, len(values), size)])
+        assert (y * counts).sum() == pytest.approx(sum(values), abs=1e-3)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2)."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a: str, b: str) -> float:
+    lighter, darker = sorted((luminance(a), luminance(b)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_told_from_the_background(scheme: str) -> None:
+    light, dark = STYLE.split("@media (prefers-color-scheme: dark)")
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", light))
+    if scheme == "dark":
+        colours |= dict(re.findall(r"--([\w-]+): (#\w{6})", dark))
+    for name in ("ink", "dim", "pass", "fail", "inconclusive", "unknown"):
+        for background in ("paper", "soft"):
+            assert contrast(colours[name], colours[background]) >= 4.5, (name, background)
+    for colour in (*COLOURS, colours["bar"], colours["measured"]):
+        assert contrast(colour, colours["paper"]) >= 3, colour
