@@ -1,3 +1,68 @@
-"""hwnas"""
+"""Hardware-aware neural architecture search under a latency budget.
 
-__version__ = "0.1.0"
+Data, a device and a latency budget in; a checked ONNX model that keeps the budget out. The public
+names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwnas.architecture import Architecture, Mixture
+    from hwnas.budget.cost import CostModel
+    from hwnas.budget.decode import Decoder
+    from hwnas.config import Config, load_config
+    from hwnas.data.dataset import load_dataset
+    from hwnas.deploy.export import export_network
+    from hwnas.errors import HwnasError
+    from hwnas.latency_tables.table import LatencyTable, OpSpec
+    from hwnas.pipeline import run, search
+    from hwnas.profiling import profile
+    from hwnas.spaces import build_space
+
+_MODULES = {
+    "Architecture": "hwnas.architecture",
+    "Config": "hwnas.config",
+    "CostModel": "hwnas.budget.cost",
+    "Decoder": "hwnas.budget.decode",
+    "HwnasError": "hwnas.errors",
+    "LatencyTable": "hwnas.latency_tables.table",
+    "Mixture": "hwnas.architecture",
+    "OpSpec": "hwnas.latency_tables.table",
+    "build_space": "hwnas.spaces",
+    "export_network": "hwnas.deploy.export",
+    "load_config": "hwnas.config",
+    "load_dataset": "hwnas.data.dataset",
+    "profile": "hwnas.profiling",
+    "run": "hwnas.pipeline",
+    "search": "hwnas.pipeline",
+}
+
+__all__ = [
+    "Architecture",
+    "Config",
+    "CostModel",
+    "Decoder",
+    "HwnasError",
+    "LatencyTable",
+    "Mixture",
+    "OpSpec",
+    "build_space",
+    "export_network",
+    "load_config",
+    "load_dataset",
+    "profile",
+    "run",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("hwnas")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -67,7 +67,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Profile, search, train, export and check, all in a row."""
-    from hwnas import pipeline, progress
+    from hwnas import pipeline
+    from hwnas.runs import progress
 
     loaded = _config(
         config,
@@ -96,8 +97,9 @@ def profile(
     as_json: Json = False,
 ) -> None:
     """Measure the operators of a search space on a runtime of this device."""
-    from hwnas import profiling, progress
+    from hwnas import profiling
     from hwnas.config import load_config
+    from hwnas.runs import progress
 
     changes = {
         "latency.runtime": runtime,
@@ -126,8 +128,9 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search an architecture that keeps the budget; writes DIR/architecture.json."""
-    from hwnas import pipeline, progress
-    from hwnas.run_folder import RunFolder
+    from hwnas import pipeline
+    from hwnas.runs import progress
+    from hwnas.runs.run_folder import RunFolder
 
     loaded = _config(config, settings, out if resume else None, {"budget.ms": budget_ms})
     path = out or _next_folder(Path("runs"))
@@ -271,7 +274,7 @@ def info(as_json: Json = False) -> None:
     from hwnas.config import shipped_configs
     from hwnas.errors import RuntimeMissingError
     from hwnas.latency_tables.runtimes import RUNTIMES
-    from hwnas.run_folder import environment
+    from hwnas.runs.run_folder import environment
     from hwnas.spaces import SPACES
     from hwnas.strategies import STRATEGIES
 
@@ -337,7 +340,7 @@ def _next_folder(parent: Path) -> Path:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    from hwnas import interruption
+    from hwnas.runs import interruption
 
     interruption.install()
     yield
@@ -346,7 +349,7 @@ def _interruptible() -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A run, locked."""
-    from hwnas import progress
+    from hwnas.runs import progress
     from hwnas.workspace import Run
 
     with _interruptible():

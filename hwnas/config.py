@@ -219,7 +219,8 @@ def _apply(document: dict[str, Any], override: str) -> None:
 
 
 def _first_error(error: ValidationError, where: str) -> tuple[str]:
-    first = error.errors()[0]
+    # What is wrong says more than what is missing.
+    first = min(error.errors(), key=lambda e: e["type"] == "missing")
     key = ".".join(str(part) for part in first["loc"])
     given = first["input"]
     actual = "" if isinstance(given, dict) else f", got {given!r}"

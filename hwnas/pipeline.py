@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwnas import progress
 from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.gate import NetworkLatency, measure_network
 from hwnas.budget.selection import Measured, Selection
-from hwnas.checkpoints import remove_checkpoints, write_atomic
 from hwnas.config import Config
 from hwnas.data import Augmentation, Split, evaluation_batches, split_train
 from hwnas.deploy.check import Reference, check_model
@@ -24,8 +22,10 @@ from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.profiling import inference, profile
-from hwnas.report import render_overview, render_report
-from hwnas.run_folder import RunFolder, environment
+from hwnas.reporting.report import render_overview, render_report
+from hwnas.runs import progress
+from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
+from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import build_space
 from hwnas.strategies import STRATEGIES
 from hwnas.supernet.evaluate import rank_architectures

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from hwnas import interruption, progress
 from hwnas.config import Config
 from hwnas.deploy.export import INPUT, export_network, to_onnx
 from hwnas.deploy.fold import fold_batch_norms
@@ -17,6 +16,7 @@ from hwnas.latency_tables.profiler import Kind, Shape, profile_operators
 from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import LatencyTable, OpSpec
 from hwnas.ops import SOURCES, build, input_shapes, registry_hash
+from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
 from hwnas.workspace import data_sizes, read_dataset

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hwnas import progress
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
-from hwnas.checkpoints import write_atomic
 from hwnas.config import Config, load_config
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables.runtimes import Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
-from hwnas.run_folder import RunFolder, environment
+from hwnas.runs import progress
+from hwnas.runs.checkpoints import write_atomic
+from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network
 

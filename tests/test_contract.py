@@ -13,9 +13,9 @@ from conftest import TINY_SIZES, table_of, tiny_space
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
-from hwnas.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.config import SearchConfig
 from hwnas.errors import InputError
+from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.spaces import SPACES
 from hwnas.strategies import STRATEGIES
 from hwnas.supernet.evaluate import evaluate_mixture

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas import interruption
 from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency
 from hwnas.errors import HwnasError, InputError
-from hwnas.run_folder import RunFolder
+from hwnas.runs import interruption
+from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies.base import SearchStrategy
 
 EVENT = "measurement"

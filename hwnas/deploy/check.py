@@ -21,8 +21,8 @@ from hwnas.data import Dataset
 from hwnas.deploy.export import read_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
-from hwnas.progress import Stage, silent
-from hwnas.run_folder import environment
+from hwnas.runs.progress import Stage, silent
+from hwnas.runs.run_folder import environment
 
 SCHEMA = 1
 MAX_MODEL_BYTES = 2**31 - 1

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from hwnas import interruption
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.objectives import updated_multiplier
-from hwnas.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.config import SearchConfig
 from hwnas.data import Batches
 from hwnas.errors import HwnasError
-from hwnas.run_folder import RunFolder
+from hwnas.runs import interruption
+from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas import interruption
-from hwnas.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.config import TrainConfig
 from hwnas.data import Batches, Dataset, Split, evaluation_batches
 from hwnas.errors import HwnasError
-from hwnas.run_folder import RunFolder
+from hwnas.runs import interruption
+from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Network
 from hwnas.training.metrics import classification_metrics, confusion_matrix
 

@@ -12,7 +12,7 @@ from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import BudgetError, Selection
 from hwnas.config import SearchConfig
 from hwnas.errors import InputError
-from hwnas.run_folder import RunFolder
+from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import STRATEGIES
 
 

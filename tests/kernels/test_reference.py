@@ -13,10 +13,18 @@ from hwnas.spaces import darts, nasbench201
 SPACES = {"darts": (darts.PRIMITIVES, True), "nasbench201": (nasbench201.PRIMITIVES, False)}
 
 
-def candidates_of(space: str, channels: int, size: tuple[int, int], stride: int):
+def candidates_of(
+    space: str,
+    channels: int,
+    size: tuple[int, int],
+    stride: int,
+    dtype: torch.dtype = torch.float32,
+):
     primitives, normalise = SPACES[space]
     modules = [
-        build_candidate(OpSpec(name, channels, channels, *size, stride), normalise_pools=normalise)
+        build_candidate(
+            OpSpec(name, channels, channels, *size, stride), normalise_pools=normalise
+        ).to(dtype)
         for name in primitives
     ]
     described = [
@@ -46,11 +54,11 @@ def test_values_gradients_and_statistics_are_the_modules_(
     space, channels, size, stride, training
 ) -> None:
     torch.manual_seed(0)
-    modules, described = candidates_of(space, channels, size, stride)
+    modules, described = candidates_of(space, channels, size, stride, torch.float64)
     x = torch.randn(3, channels, *size, dtype=torch.float64)
     weights = torch.softmax(torch.randn(len(modules), dtype=torch.float64), dim=0)
     for module in modules:
-        module.double().train(training)
+        module.train(training)
     results = []
     initial = [{k: v.clone() for k, v in m.state_dict().items()} for m in modules]
     for by_kernel in (True, False):
@@ -75,9 +83,7 @@ def test_values_gradients_and_statistics_are_the_modules_(
 
 def test_gradient_of_the_mixing_weights_by_differences() -> None:
     torch.manual_seed(0)
-    modules, described = candidates_of("darts", 4, (6, 6), 1)
-    for module in modules:
-        module.double()
+    modules, described = candidates_of("darts", 4, (6, 6), 1, torch.float64)
     x = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
     weights = torch.rand(len(modules), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(

@@ -17,10 +17,10 @@ from report_helpers import STAGES, Page, assert_sound, change, write_run
 
 from hwnas.architecture import Architecture
 from hwnas.errors import InputError
-from hwnas.report import render_overview, render_report
-from hwnas.report_charts import COLOURS
-from hwnas.report_html import number
-from hwnas.run_folder import RunFolder
+from hwnas.reporting.charts import COLOURS
+from hwnas.reporting.html import number
+from hwnas.reporting.report import render_overview, render_report
+from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Choice, SearchSpace
 from hwnas.spaces.nasbench201 import PRIMITIVES, NasBench201Options, NasBench201Space
 

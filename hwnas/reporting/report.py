@@ -13,9 +13,9 @@ from typing import Any
 from hwnas.architecture import Architecture
 from hwnas.budget.gate import judge
 from hwnas.errors import InputError
-from hwnas.report_cells import Cell, draw_cell, read_cells
-from hwnas.report_charts import RunPoint, runs_chart
-from hwnas.report_html import (
+from hwnas.reporting.cells import Cell, draw_cell, read_cells
+from hwnas.reporting.charts import RunPoint, runs_chart
+from hwnas.reporting.html import (
     Html,
     banner,
     bar,
@@ -38,9 +38,9 @@ from hwnas.report_html import (
     table,
     text,
 )
-from hwnas.report_run import Interval, Run, number_at, text_at
-from hwnas.report_stages import candidates_section, search_section, training_section
-from hwnas.run_folder import RunFolder
+from hwnas.reporting.run_files import Interval, Run, number_at, text_at
+from hwnas.reporting.stages import candidates_section, search_section, training_section
+from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
 
 GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {

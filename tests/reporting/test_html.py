@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwnas.report_charts import COLOURS, MAX_POINTS, thin
-from hwnas.report_html import STYLE, number, text
+from hwnas.reporting.charts import COLOURS, MAX_POINTS, thin
+from hwnas.reporting.html import STYLE, number, text
 
 
 class TestWords:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hwnas.budget.gate import judge
-from hwnas.report_charts import MAX_POINTS, candidates_chart, group_size, line_chart
-from hwnas.report_html import (
+from hwnas.reporting.charts import MAX_POINTS, candidates_chart, group_size, line_chart
+from hwnas.reporting.html import (
     Html,
     count,
     facts,
@@ -22,7 +22,7 @@ from hwnas.report_html import (
     table,
     text,
 )
-from hwnas.report_run import Run, Series, interval_at, number_at, objects_at
+from hwnas.reporting.run_files import Run, Series, interval_at, number_at, objects_at
 
 MOST_ROWS = 40
 """Rows of a table: all of 1,000 classes would help nobody."""

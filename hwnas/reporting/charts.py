@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hwnas.report_html import text
-from hwnas.report_run import Interval, Series
+from hwnas.reporting.html import text
+from hwnas.reporting.run_files import Interval, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

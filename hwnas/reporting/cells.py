@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hwnas.architecture import Architecture
-from hwnas.report_charts import COLOURS, svg_element
-from hwnas.report_html import milliseconds, text
+from hwnas.reporting.charts import COLOURS, svg_element
+from hwnas.reporting.html import milliseconds, text
 from hwnas.spaces.base import SearchSpace
 
 CELL_NAMES = {"normal": "Normal cell", "reduce": "Reduction cell", "": "Cell"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import tiny_space
 
-from hwnas.report_cells import Cell, Edge, draw_cell, read_cells
+from hwnas.reporting.cells import Cell, Edge, draw_cell, read_cells
 from hwnas.spaces.base import SearchSpace
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.errors import InputError
-from hwnas.report_html import milliseconds, number
-from hwnas.run_folder import RunFolder
+from hwnas.reporting.html import milliseconds, number
+from hwnas.runs.run_folder import RunFolder
 
 SCHEMA = 1
 MAX_NUMBER = 10**18

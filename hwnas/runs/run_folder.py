@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hwnas.checkpoints import write_atomic
+from hwnas.runs.checkpoints import write_atomic
 from hwnas.errors import InputError
 
 STAMPED_PACKAGES = ("hwnas", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.architecture import Architecture
-from hwnas.run_folder import RunFolder
+from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
 
 PREDICTED_MS = 0.4377
