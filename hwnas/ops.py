@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwnas.kernels import dilated_depthwise_conv2d
 from hwnas.latency_tables.table import OpSpec
 
 
@@ -24,15 +25,36 @@ def out_size(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
-def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, **extra: int) -> nn.Conv2d:
+def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A convolution without bias that keeps the size at stride 1."""
-    padding = extra.get("dilation", 1) * (kernel // 2)
-    return nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False, **extra)
+    return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def sequential(**modules: nn.Module) -> nn.Sequential:
     """A Sequential with named stages."""
     return nn.Sequential(OrderedDict(modules))
+
+
+class DilatedDepthwiseConv2d(nn.Conv2d):
+    """A depthwise convolution with dilation 2; while training it runs the fast identities."""
+
+    def __init__(self, channels: int, kernel: int, stride: int) -> None:
+        super().__init__(
+            channels,
+            channels,
+            kernel,
+            stride,
+            padding=2 * (kernel // 2),
+            dilation=2,
+            groups=channels,
+            bias=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        if self.training:
+            return dilated_depthwise_conv2d(x, self.weight, self.stride[0])
+        return super().forward(x)
 
 
 class FactorizedReduce(nn.Module):
@@ -127,7 +149,7 @@ def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
     """One round of ReLU, depthwise with dilation 2, pointwise, batch norm."""
     return sequential(
         relu=nn.ReLU(),
-        depthwise=conv(channels, channels, kernel, stride, dilation=2, groups=channels),
+        depthwise=DilatedDepthwiseConv2d(channels, kernel, stride),
         pointwise=conv(channels, channels, 1),
         bn=nn.BatchNorm2d(channels, affine=affine),
     )

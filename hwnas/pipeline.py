@@ -30,7 +30,7 @@ from hwnas.spaces import build_space
 from hwnas.strategies import STRATEGIES
 from hwnas.supernet.evaluate import rank_architectures
 from hwnas.supernet.search import SupernetSearch
-from hwnas.training.train import Training, final_weights, test_metrics
+from hwnas.training.train import Training, evaluate, final_weights
 from hwnas.workspace import Run
 
 
@@ -241,7 +241,7 @@ def train(run: Run) -> dict[str, Any]:
         training.run(run.folder, advance)
     metrics = {
         "schema": 1,
-        **test_metrics(training.average, run.dataset, device),
+        **evaluate(training.average, run.dataset, device),
         "epochs": config.epochs,
         "seconds": training.seconds,
     }

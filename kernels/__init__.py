@@ -4,7 +4,14 @@
 torch only, so that it can be read, tested and reused on its own.
 """
 
+from hwnas.kernels.depthwise import dilated_depthwise_conv2d
 from hwnas.kernels.mixed_op import IMPLEMENTATIONS, mixed_op
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate
 
-__all__ = ["CANDIDATE_FUNCTIONS", "IMPLEMENTATIONS", "Candidate", "mixed_op"]
+__all__ = [
+    "CANDIDATE_FUNCTIONS",
+    "IMPLEMENTATIONS",
+    "Candidate",
+    "dilated_depthwise_conv2d",
+    "mixed_op",
+]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from hwnas.kernels import reference
-from hwnas.kernels.reference import Candidate, Context
+from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate, Context
+from hwnas.kernels.reference import mixed_op as reference_mixed_op
 
 IMPLEMENTATIONS = ("auto", "torch")
 
@@ -50,9 +50,9 @@ def mixed_op(
     if mixing_weights.shape != (len(candidates),):
         raise ValueError(f"{len(candidates)} candidates, weights {tuple(mixing_weights.shape)}")
     for candidate in candidates:
-        if candidate.name != "none" and candidate.name not in reference.CANDIDATE_FUNCTIONS:
+        if candidate.name != "none" and candidate.name not in CANDIDATE_FUNCTIONS:
             raise ValueError(f"no definition of operator {candidate.name!r}")
     chosen = range(len(candidates)) if active is None else active
-    return reference.mixed_op(
+    return reference_mixed_op(
         x, mixing_weights, candidates, chosen, Context(stride, training, momentum)
     )

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hwnas.kernels.depthwise import dilated_depthwise_conv2d
+
 BATCH_NORM_EPS = 1e-5
 
 
@@ -80,31 +82,27 @@ def skip_connect(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> 
 
 
 def separable_stage(
-    x: Tensor,
-    tensors: Mapping[str, Tensor],
-    context: Context,
-    *,
-    stage: str,
-    stride: int,
-    dilation: int,
+    x: Tensor, tensors: Mapping[str, Tensor], context: Context, *, stage: str, stride: int
 ) -> Tensor:
     """ReLU, depthwise and pointwise convolution, batch norm."""
     depthwise = tensors[f"depthwise{stage}.weight"]
-    padding = dilation * (depthwise.shape[-1] // 2)
-    y = F.conv2d(F.relu(x), depthwise, None, stride, padding, dilation, groups=x.shape[1])
+    padding = depthwise.shape[-1] // 2
+    y = F.conv2d(F.relu(x), depthwise, None, stride, padding, groups=x.shape[1])
     z = F.conv2d(y, tensors[f"pointwise{stage}.weight"])
     return batch_norm(z, tensors, f"bn{stage}", context)
 
 
 def sep_conv(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
     """Two separable stages; the first has the stride."""
-    x = separable_stage(x, tensors, context, stage="1", stride=context.stride, dilation=1)
-    return separable_stage(x, tensors, context, stage="2", stride=1, dilation=1)
+    x = separable_stage(x, tensors, context, stage="1", stride=context.stride)
+    return separable_stage(x, tensors, context, stage="2", stride=1)
 
 
 def dil_conv(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
-    """One separable stage with dilation 2."""
-    return separable_stage(x, tensors, context, stage="", stride=context.stride, dilation=2)
+    """ReLU, depthwise convolution with dilation 2, pointwise convolution, batch norm."""
+    y = dilated_depthwise_conv2d(F.relu(x), tensors["depthwise.weight"], context.stride)
+    z = F.conv2d(y, tensors["pointwise.weight"])
+    return batch_norm(z, tensors, "bn", context)
 
 
 def relu_conv_bn(

@@ -178,7 +178,7 @@ def predict(network: nn.Module, split: Split, dataset: Dataset, device: torch.de
     return torch.cat([network(images).float().cpu() for images, _ in batches]).numpy()
 
 
-def test_metrics(network: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, Any]:
+def evaluate(network: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, Any]:
     """Accuracy, precision, recall and F1 on the test split, a class and as means."""
     predictions = predict(network, dataset.test, dataset, device).argmax(axis=1)
     confusion = confusion_matrix(dataset.test.labels, predictions, len(dataset.classes))

@@ -1,0 +1,52 @@
+"""Folding batch norms changes the modules, not the function."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_space
+from torch import nn
+
+from hwnas.deploy.fold import fold_batch_norms
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops import OPERATORS, build, input_shapes
+from hwnas.spaces import SPACES
+
+
+def with_statistics(module: nn.Module) -> nn.Module:
+    """Random running statistics and scales, so that folding has something to do."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
+        norm.running_mean.normal_(generator=generator)
+        norm.running_var.uniform_(0.5, 2.0, generator=generator)
+        with torch.no_grad():
+            norm.weight.normal_(generator=generator)
+            norm.bias.normal_(generator=generator)
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", sorted(OPERATORS))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_every_operator(name: str, stride: int) -> None:
+    c_out = 12 if name == "concat" else 4
+    spec = OpSpec(name, 4, c_out, 7, 6, stride)
+    module = with_statistics(build(spec)).double()
+    inputs = [torch.randn(2, *shape, dtype=torch.float64) for shape in input_shapes(spec)]
+    folded = fold_batch_norms(module)
+    torch.testing.assert_close(folded(*inputs), module(*inputs))
+    norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    # Only the head's stands alone: no convolution comes before it.
+    assert len(norms) == (1 if name == "bn_relu_classifier" else 0)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_networks(name: str) -> None:
+    space = tiny_space(name)
+    network = with_statistics(space.network(space.sample(np.random.default_rng(1))))
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    images = torch.randn(2, 1, 9, 7)
+    folded = fold_batch_norms(network)
+    torch.testing.assert_close(folded(images), network(images), rtol=1e-3, atol=1e-4)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key])

@@ -1,0 +1,116 @@
+"""The floors of the house: which module may import which, and no circles."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {
+    **{p: "hwnas" for p in (ROOT / "hwnas").rglob("*.py")},
+    **{p: "hwnas.kernels" for p in (ROOT / "kernels").rglob("*.py")},
+    **{p: "hwnas.latency_tables" for p in (ROOT / "latency_tables").rglob("*.py")},
+}
+
+# From the ground up; a package may import itself and what stands on lower floors.
+FLOORS = [
+    {"hwnas.errors"},
+    {"hwnas.kernels", "hwnas.latency_tables", "hwnas.architecture", "hwnas.runs", "hwnas.config"},
+    {"hwnas.data", "hwnas.ops"},
+    {"hwnas.mixed_op"},
+    {"hwnas.spaces"},
+    {"hwnas.strategies", "hwnas.training"},
+    {"hwnas.budget"},
+    {"hwnas.supernet", "hwnas.deploy", "hwnas.reporting"},
+    {"hwnas.workspace"},
+    {"hwnas.profiling"},
+    {"hwnas.pipeline"},
+    {"hwnas.cli", "hwnas.terminal", "hwnas.__main__", "hwnas"},
+]
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+# Neighbours on one floor that know each other.
+SIDEWAYS = {("hwnas.cli", "hwnas.terminal"), ("hwnas.__main__", "hwnas.cli")}
+# Tables and kernels can be taken out of the house and used alone.
+ALONE = {"hwnas.kernels": {"hwnas.errors"}, "hwnas.latency_tables": {"hwnas.errors"}}
+
+
+def room(module: str) -> str:
+    """The package or module of `FLOORS` that a dotted name belongs to."""
+    parts = module.split(".")
+    name = ".".join(parts[:2])
+    return name if name in FLOOR_OF else parts[0]
+
+
+def module_name(path: Path) -> str:
+    top = SOURCES[path]
+    base = ROOT / {"hwnas": "hwnas", "hwnas.kernels": "kernels"}.get(top, "latency_tables")
+    parts = path.relative_to(base).with_suffix("").parts
+    return ".".join([top, *parts]).removesuffix(".__init__")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            # `from hwnas import kernels` imports the submodule.
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= set(whole) if node.module == "hwnas" else {node.module}
+    return {name for name in found if name.split(".")[0] == "hwnas"}
+
+
+def test_no_import_runs_back_up() -> None:
+    wrong = []
+    for path in SOURCES:
+        own = room(module_name(path))
+        if own == "hwnas":
+            continue  # the public names are imported lazily
+        for name in imports(path):
+            other = room(name)
+            sideways = other == own or (own, other) in SIDEWAYS
+            if not sideways and FLOOR_OF[other] >= FLOOR_OF[own]:
+                wrong.append(f"{module_name(path)} imports {name}")
+            if own in ALONE and other != own and other not in ALONE[own]:
+                wrong.append(f"{module_name(path)} must stand alone, imports {name}")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_only_the_mixed_op_and_the_operators_call_kernels() -> None:
+    users = {
+        module_name(path)
+        for path in SOURCES
+        if any(room(name) == "hwnas.kernels" for name in imports(path))
+        and room(module_name(path)) != "hwnas.kernels"
+    }
+    assert users == {"hwnas.mixed_op", "hwnas.ops"}
+
+
+def test_there_is_no_circle() -> None:
+    graph = {module_name(path): set() for path in SOURCES}
+    for path in SOURCES:
+        name = module_name(path)
+        if name == "hwnas":
+            continue
+        graph[name] = {other for other in imports(path) if other in graph and other != "hwnas"}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " > ".join((*trail, name))
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_files_stay_readable() -> None:
+    long = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines())
+        for path in SOURCES
+        if len(path.read_text().splitlines()) > 470
+    }
+    assert not long

@@ -1,0 +1,111 @@
+"""Training: metrics, schedules, resuming bit by bit, learning something."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_space
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwnas.config import TrainConfig
+from hwnas.data import Augmentation, Batches, Dataset, Split
+from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.training.metrics import classification_metrics, confusion_matrix
+from hwnas.training.train import Training, evaluate, final_weights, learning_rate
+
+CONFIG = TrainConfig(
+    epochs=2, batch_size=8, learning_rate=0.05, drop_path=0.3, auxiliary_weight=0.4, cutout=2
+)
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """Images whose class is where they are bright: learnable in a few steps."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(48) % 3
+    images = rng.integers(0, 60, (48, 1, 9, 7), dtype=np.uint8)
+    for index, label in enumerate(labels):
+        images[index, 0, 3 * label : 3 * label + 3] += 150
+    split = Split(images, labels.astype(np.int64))
+    return Dataset("stripes", ("top", "middle", "bottom"), split, split)
+
+
+def training(dataset: Dataset, space: str, config: TrainConfig = CONFIG) -> Training:
+    torch.manual_seed(1)
+    built = tiny_space(space)
+    network = built.network(built.sample(np.random.default_rng(3)))
+    augment = Augmentation(0, True, config.cutout)
+    batches = Batches(dataset.train, dataset, config.batch_size, 5, augment=augment)
+    return Training(network, config, batches, seed=11)
+
+
+@pytest.mark.parametrize("space", ["darts", "nasbench201"])
+def test_resumed_training_is_bit_identical(dataset, space, tmp_path) -> None:
+    whole = training(dataset, space)
+    while whole.step < whole.steps:
+        whole.advance()
+    part = training(dataset, space)
+    for _ in range(5):
+        part.advance()
+    save_checkpoint(tmp_path, "train", part.step, part.state_dict())
+    torch.manual_seed(99)
+    resumed = training(dataset, space)
+    torch.rand(17)  # whatever else draws numbers must not matter
+    loaded = load_checkpoint(tmp_path, "train")
+    assert loaded is not None
+    resumed.load_state_dict(loaded[1])
+    while resumed.step < resumed.steps:
+        resumed.advance()
+    for name, value in whole.average.state_dict().items():
+        assert torch.equal(resumed.average.state_dict()[name], value), name
+
+
+def test_it_learns(dataset) -> None:
+    config = CONFIG.model_copy(
+        update={"epochs": 12, "drop_path": 0.0, "cutout": 0, "ema_decay": 0.9}
+    )
+    learner = training(dataset, "darts", config)
+    while learner.step < learner.steps:
+        loss = learner.advance()
+    assert math.isfinite(loss)
+    assert evaluate(learner.average, dataset, torch.device("cpu"))["accuracy"] > 0.9
+
+
+def test_auxiliary_head_is_left_out_of_the_weights(dataset) -> None:
+    learner = training(dataset, "darts")
+    learner.advance()
+    names = set(final_weights(learner.average))
+    assert names and not any(name.startswith("auxiliary") for name in names)
+    plain = training(dataset, "darts", CONFIG.model_copy(update={"auxiliary_weight": 0.0}))
+    assert set(final_weights(plain.average)) == names
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    config = TrainConfig(epochs=1, learning_rate=0.4, learning_rate_min=0.1, warmup=0.25)
+    rates = [learning_rate(config, step / 100) for step in range(101)]
+    assert rates[0] < 0.01
+    assert rates[25] == pytest.approx(0.4)
+    assert rates[100] == pytest.approx(0.1)
+    assert rates[:26] == sorted(rates[:26]) and rates[25:] == sorted(rates[25:], reverse=True)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
+def test_metrics_against_counting(pairs) -> None:
+    labels, predictions = (np.array(column) for column in zip(*pairs, strict=True))
+    found = classification_metrics(confusion_matrix(labels, predictions, 4), list("abcd"))
+    assert found["accuracy"] == pytest.approx(np.mean(labels == predictions))
+    for index, row in enumerate(found["per_class"]):
+        hits = sum(t == p == index for t, p in pairs)
+        predicted = sum(p == index for _, p in pairs)
+        actual = sum(t == index for t, _ in pairs)
+        assert row["precision"] == pytest.approx(hits / predicted if predicted else 0)
+        assert row["recall"] == pytest.approx(hits / actual if actual else 0)
+        assert row["n"] == actual
+        assert row["f1"] == pytest.approx(
+            2 * hits / (predicted + actual) if predicted + actual else 0
+        )
+    assert found["f1"] == pytest.approx(np.mean([row["f1"] for row in found["per_class"]]))
