@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
-from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency, measure_network
 from hwnas.budget.selection import Measured, Selection
 from hwnas.config import Config
@@ -177,7 +177,8 @@ def _select(run: Run, loop: SupernetSearch, training: Split, validation: Split) 
 
         selection = Selection(
             loop.strategy,
-            Decoder(run.cost, loop.budget_ms),
+            run.cost,
+            loop.budget_ms,
             rank,
             measure,
             run.folder,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ class CostModel:
         space: the space at its deployed sizes.
         cost_ms: (choices, max_options) milliseconds that an option adds when it runs.
         fixed_ms: milliseconds of what runs in every network.
-        scale: measured over predicted latency of whole networks; 1 until networks were measured.
+        scale: measured over predicted latency of whole networks, 1 as the table predicts.
     """
 
     def __init__(
@@ -59,6 +61,12 @@ class CostModel:
         cost_ms = torch.as_tensor(self.cost_ms, dtype=weights.dtype, device=weights.device)
         expected = (self.space.run_probability(weights) * cost_ms).sum() + self.fixed_ms
         return expected * self.scale
+
+    def scaled(self, scale: float) -> CostModel:
+        """The same model corrected by measured over predicted latency of whole networks."""
+        corrected = copy.copy(self)
+        corrected.scale = scale
+        return corrected
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Predicted latency of an architecture's network in milliseconds."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.architecture import Architecture
+from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency
 from hwnas.errors import HwnasError, InputError
@@ -76,7 +77,8 @@ class Selection:
 
     Args:
         strategy: a finished search.
-        decoder: with the budget and the cost model that is corrected on the way.
+        cost: the table's predictions.
+        budget_ms: the latency to keep.
         rank: supernet accuracies of architectures.
         measure: latency of an architecture's exported network.
         folder: of the run.
@@ -87,7 +89,8 @@ class Selection:
     def __init__(
         self,
         strategy: SearchStrategy,
-        decoder: Decoder,
+        cost: CostModel,
+        budget_ms: float,
         rank: Callable[[list[Architecture]], list[float]],
         measure: Callable[[Architecture], NetworkLatency],
         folder: RunFolder,
@@ -96,7 +99,9 @@ class Selection:
         max_measured: int,
     ) -> None:
         self.strategy = strategy
-        self.decoder = decoder
+        self.cost = cost
+        self.budget_ms = budget_ms
+        self.scale = 1.0
         self.rank = rank
         self.measure = measure
         self.folder = folder
@@ -104,7 +109,7 @@ class Selection:
         self.max_measured = max_measured
         self.accuracies: dict[Architecture, float] = {}
         self.measured: dict[Architecture, Measured] = {}
-        self.recorded = {m.architecture: m for m in read_measurements(folder, decoder.space.name)}
+        self.recorded = {m.architecture: m for m in read_measurements(folder, cost.space.name)}
 
     def run(self) -> Measured:
         """The most accurate candidate that keeps the budget.
@@ -125,7 +130,7 @@ class Selection:
             closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
             raise BudgetError(
                 "no candidate keeps the budget when it is measured",
-                expected=f"at most {self.decoder.budget_ms:.4g} ms",
+                expected=f"at most {self.budget_ms:.4g} ms",
                 actual=f"{closest.latency.ci_high_ms:.4g} ms at the best of {len(self.measured)}",
                 mend="raise the budget, or measure the table again",
             )
@@ -134,7 +139,8 @@ class Selection:
     def _next_candidate(self) -> Architecture | None:
         """The best ranked decoding that was not measured."""
         try:
-            decoded = self.strategy.best(self.decoder, self.candidates)
+            decoder = Decoder(self.cost.scaled(self.scale), self.budget_ms)
+            decoded = self.strategy.best(decoder, self.candidates)
         except InputError:
             if not self.measured:
                 raise
@@ -148,20 +154,19 @@ class Selection:
     def _measure(self, architecture: Architecture) -> bool:
         """Measure, correct the model; whether the candidate ends the search."""
         interruption.stop_if_requested()
-        cost = self.decoder.cost
         known = self.recorded.get(architecture)
         if known is None:
             known = Measured(
                 architecture,
-                cost.latency_ms(architecture) / cost.scale,
+                self.cost.latency_ms(architecture),
                 self.accuracies[architecture],
                 self.measure(architecture),
             )
             self.folder.append_history(known.to_json())
         self.measured[architecture] = known
-        before = cost.scale
-        cost.scale = statistics.median(m.ratio for m in self.measured.values())
-        return self._keeps_budget(known) and abs(cost.scale / before - 1) <= SETTLED
+        before = self.scale
+        self.scale = statistics.median(m.ratio for m in self.measured.values())
+        return self._keeps_budget(known) and abs(self.scale / before - 1) <= SETTLED
 
     def _keeps_budget(self, candidate: Measured) -> bool:
-        return candidate.latency.gate(self.decoder.budget_ms) == "pass"
+        return candidate.latency.gate(self.budget_ms) == "pass"

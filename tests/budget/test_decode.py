@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from conftest import table_of, tiny_space
 
-from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
@@ -103,16 +102,11 @@ def test_scale_of_measurements_tightens_the_budget(rng) -> None:
     space = tiny_space("darts")
     cost = CostModel(space, table_of(space))
     fastest_ms, slowest_ms = latency_range_ms(cost)
-    decoder = Decoder(cost, (fastest_ms + slowest_ms) / 2)
+    budget_ms = (fastest_ms + slowest_ms) / 2
     scores = 100 * cost.cost_ms
-
-    def predicted(architecture: Architecture) -> float:
-        return cost.latency_ms(architecture) / cost.scale
-
-    before = predicted(decoder.best(scores)[0])
-    cost.scale = 1.2
-    after = predicted(decoder.best(scores)[0])
-    assert 1.2 * after <= decoder.budget_ms < 1.2 * before
+    before = cost.latency_ms(Decoder(cost, budget_ms).best(scores)[0])
+    after = cost.latency_ms(Decoder(cost.scaled(1.2), budget_ms).best(scores)[0])
+    assert 1.2 * after <= budget_ms < 1.2 * before
 
 
 def test_budget_is_used_up_when_slower_is_better(rng) -> None:

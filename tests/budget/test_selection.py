@@ -7,7 +7,7 @@ from conftest import table_of, tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import BudgetError, Selection
 from hwnas.config import SearchConfig
@@ -39,7 +39,7 @@ class Device:
         self.measured: list[Architecture] = []
 
     def true_ms(self, architecture: Architecture) -> float:
-        return self.factor * self.cost.latency_ms(architecture) / self.cost.scale
+        return self.factor * self.cost.latency_ms(architecture)
 
     def measure(self, architecture: Architecture) -> NetworkLatency:
         self.measured.append(architecture)
@@ -60,7 +60,8 @@ def selection(folder: RunFolder, factor: float, share: float = 0.5, limit: int =
 
     loop = Selection(
         strategy,
-        Decoder(cost, budget_ms),
+        cost,
+        budget_ms,
         rank,
         device.measure,
         folder,
@@ -75,7 +76,8 @@ def test_a_wrong_table_is_corrected_and_the_budget_kept(folder, factor: float) -
     loop, device, budget_ms = selection(folder, factor)
     chosen = loop.run()
     assert device.true_ms(chosen.architecture) * 1.01 <= budget_ms
-    assert loop.decoder.cost.scale == pytest.approx(factor * 1.01)
+    assert loop.scale == pytest.approx(factor * 1.01)
+    assert device.cost.scale == 1.0
     assert len(device.measured) <= 3
 
 
