@@ -241,14 +241,13 @@ def diff(tables: Tables, as_json: Json = False) -> None:
     rows = [
         {"operator": str(spec), "first_ms": a, "second_ms": b} for spec, a, b in first.diff(second)
     ]
-    document = {
-        "operators": rows,
+    only = {
         "only_first": [str(s) for s in second.missing(first.specs())],
         "only_second": [str(s) for s in first.missing(second.specs())],
     }
     lines = [f"{r['operator']:<44} {r['first_ms']:>9.4f} {r['second_ms']:>9.4f}" for r in rows]
-    lines += [f"{name}: {len(document[name])}" for name in ("only_first", "only_second")]
-    _print(document, as_json, "\n".join(lines))
+    lines += [f"{name}: {len(specs)}" for name, specs in only.items()]
+    _print({"operators": rows, **only}, as_json, "\n".join(lines))
 
 
 @table_app.command(epilog=example("hwnas table merge old.json new.json --out both.json"))

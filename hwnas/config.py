@@ -52,7 +52,6 @@ class LatencyConfig(Section):
     batch: int = Field(1, ge=1, le=4096)
     dtype: Literal["float32"] = "float32"
     threads: int = Field(1, ge=1, le=1024)
-    round_limit: int = Field(40, ge=10, le=10_000)
     measure_seconds: float = Field(6.0, gt=0, description="limit for one network")
 
 

@@ -106,7 +106,7 @@ class RunFolder:
         for line in self.history.read_text(errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and "event" in record:
                 records.append(record)

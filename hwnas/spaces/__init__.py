@@ -38,9 +38,8 @@ def build_space(
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            first["msg"], where=f"{where}: {key}", actual=repr(first["input"])
-        ) from None
+        cause = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InputError(cause, where=f"{where}.{key}", actual=repr(first["input"])) from None
 
 
 __all__ = ["SPACES", "SearchSpace", "build_space"]

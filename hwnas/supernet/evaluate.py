@@ -50,17 +50,20 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     A supernet's own statistics are those of the mixtures it was trained with; a single path has
     others (Guo et al., "Single Path One-Shot NAS", ECCV 2020, section 3.4).
     """
-    norms = [m for m in supernet.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    mixed_ops = [m for m in supernet.modules() if isinstance(m, MixedOp)]
+    modules = [
+        module
+        for module in supernet.modules()
+        if isinstance(module, torch.nn.BatchNorm2d | MixedOp)
+    ]
     training = supernet.training
     supernet.train()
     with torch.no_grad():
         for index, (images, _) in enumerate(batches):
             # A cumulative average: the first batch replaces what was there.
-            for module in [*norms, *mixed_ops]:
+            for module in modules:
                 module.momentum = 1.0 / (index + 1)
             supernet(images, mixture)
-    for module in [*norms, *mixed_ops]:
+    for module in modules:
         module.momentum = 0.1
     supernet.train(training)
 

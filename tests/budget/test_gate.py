@@ -26,7 +26,7 @@ def test_a_real_call_is_judged(budget_ms: float, expected: str) -> None:
     runtime = create_runtime("onnxruntime-cpu", 1)
     latency = measure_network(lambda: sum(range(1000)), runtime, budget_ms=budget_ms, seconds=5.0)
     assert latency.gate(budget_ms) == expected
-    assert latency.rounds >= 40
+    assert latency.rounds >= 300
     assert latency.ci_low_ms <= latency.value_ms <= latency.ci_high_ms
     assert latency.statistic == "p10" and latency.value_ms == pytest.approx(latency.p10_ms)
 

@@ -1,0 +1,256 @@
+"""The command line: bad input ends in one line and exit code 2, `--json` prints one object."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import table_of, tiny_space
+from test_pipeline import settings, table_file
+
+import hwnas.cli
+from hwnas.latency_tables.table import LatencyTable
+from hwnas.runs import interruption
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Run a command line in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(interruption, "install", lambda: None)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            hwnas.cli.main(list(arguments))
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+def tiny(*more: str) -> list[str]:
+    return [part for s in settings("darts", *more) for part in ("--set", s)]
+
+
+def refused(result: tuple[int, str, str], *words: str) -> None:
+    code, out, err = result
+    assert code == 2, err
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("hwnas: ")]
+    assert len(lines) == 1 and "Traceback" not in err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["runn"], ["runn"]),
+        (["run", "--no-such-option"], ["--no-such-option"]),
+        (["run", "--budget-ms", "fast"], ["--budget-ms", "number"]),
+        (["run", "no_such.toml"], ["no_such.toml", "no such configuration"]),
+        (["run", "--set", "train.epoch=3"], ["train.epoch", "unknown key"]),
+        (["run", "--set", "train.epochs=many"], ["train.epochs", "integer"]),
+        (["run", "--set", "space.name=no_such"], ["no_such", "darts"]),
+        (["run", "--set", "space.cels=3"], ["space.cels"]),
+        (["run", "--set", "space.height=32"], ["space.height", "28", "32"]),
+        (["run", "--set", "data.name=npz"], ["needs a path"]),
+        (["run", "--set", "latency.runtime=abacus"], ["abacus", "onnxruntime-cpu"]),
+        (["profile", "--space", "no_such"], ["no_such"]),
+        (["train", "no_such_folder"], ["no_such_folder"]),
+        (["export", "no_such_folder"], ["no_such_folder"]),
+        (["check", "no_such.onnx"], ["no_such.onnx"]),
+        (["report", "no_such_folder"], ["no_such_folder"]),
+        (["table", "validate", "no_such.json"], ["no_such.json"]),
+        (["table", "diff", "one.json"], ["tables"]),
+    ],
+)
+def test_bad_usage(cli, arguments, words, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(cli(*arguments), *words)
+
+
+@pytest.mark.parametrize(
+    "name,setting,content",
+    [
+        ("missing.npz", "npz", None),
+        ("pickle.npz", "npz", pickle.dumps({"x_train": 1})),
+        ("empty.npz", "npz", b""),
+        ("cifar-10-python.tar.gz", "cifar10", b"\x1f\x8b"),
+    ],
+)
+def test_bad_data(cli, tmp_path, name, setting, content) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    out = tmp_path / "run"
+    data = ["--set", f"data.name={setting}", "--set", f"data.path={path}"]
+    refused(cli("run", *tiny(), *data, "--out", str(out)), name)
+    assert not (out / "latency_table.json").exists()
+
+
+def test_an_npz_of_objects_is_refused(cli, tmp_path) -> None:
+    path = tmp_path / "objects.npz"
+    np.savez(path, x_train=np.array([{"a": 1}], dtype=object))
+    data = ["--set", "data.name=npz", "--set", f"data.path={path}"]
+    refused(cli("run", *tiny(), *data, "--out", str(tmp_path / "run")), "objects.npz")
+
+
+@pytest.fixture
+def table(tmp_path) -> Path:
+    return table_file("darts", tmp_path)
+
+
+def test_truncated_table(cli, table, tmp_path) -> None:
+    table.write_text(table.read_text()[:-200])
+    out = str(tmp_path / "run")
+    refused(cli("run", *tiny(), "--table", str(table), "--out", out), "table.json")
+
+
+@pytest.mark.parametrize(
+    "key,value",
+    [("device", "Abacus 3000"), ("runtime", "torch-cpu"), ("batch", 7), ("threads", 64)],
+)
+def test_table_of_another_device(cli, table, tmp_path, key, value) -> None:
+    mine = LatencyTable.load(table)
+    other = LatencyTable.from_measurements(
+        {row.spec: row.measurement for row in mine.operators},
+        device=mine.device.model_copy(update={key: value}),
+        protocol=mine.protocol,
+        statistic=mine.statistic,
+        registry=mine.registry,
+    )
+    other.save(table)
+    result = cli("run", *tiny(), "--table", str(table), "--out", str(tmp_path / "run"))
+    refused(result, key, str(value), "hwnas profile")
+
+
+def test_table_without_the_operators(cli, tmp_path) -> None:
+    path = tmp_path / "other.json"
+    table_of(tiny_space("nasbench201")).save(path)
+    result = cli("run", *tiny(), "--table", str(path), "--out", str(tmp_path / "run"))
+    refused(result, "lacks", "hwnas profile")
+
+
+def test_impossible_budget_is_refused_before_training(cli, table, tmp_path) -> None:
+    out = tmp_path / "run"
+    line = [*tiny(), "--table", str(table), "--budget-ms", "1e-9", "--out", str(out)]
+    refused(cli("run", *line), "no architecture keeps the budget", "slowest")
+    assert not list((out / "checkpoints").iterdir())
+
+
+def test_unwritable_folder(cli, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(cli("run", *tiny(), "--out", str(tmp_path / "file" / "run")), "cannot write there")
+
+
+def test_a_folder_with_a_run_is_not_overwritten(cli, tmp_path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.toml").write_text("seed = 1\n")
+    refused(cli("run", *tiny(), "--out", str(out)), "holds a run already", "--resume")
+    assert (out / "config.toml").read_text() == "seed = 1\n"
+
+
+def test_missing_runtime_ends_with_3(cli, tmp_path) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    code, out, err = cli("profile", "--runtime", "torch-cuda", "--out", str(tmp_path / "t.json"))
+    assert code == 3 and out == "" and "torch-cuda" in err
+    assert not (tmp_path / "t.json").exists()
+
+
+def test_table_verbs_print_one_json_object(cli, table, tmp_path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(table.read_text())
+    for line in (
+        ["validate", str(table)],
+        ["info", str(table)],
+        ["diff", str(table), str(other)],
+        ["merge", str(table), str(other), "--out", str(tmp_path / "both.json")],
+    ):
+        code, out, _ = cli("table", *line, "--json")
+        assert code == 0 and len(out.splitlines()) == 1
+        assert isinstance(json.loads(out), dict)
+        code, out, _ = cli("table", *line)
+        assert code == 0 and out.strip()
+    assert LatencyTable.load(tmp_path / "both.json").operators == LatencyTable.load(table).operators
+
+
+def test_info_names_runtimes_and_spaces(cli) -> None:
+    code, out, _ = cli("info", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["runtimes"]["onnxruntime-cpu"] == "available"
+    assert document["spaces"] == ["darts", "nasbench201"]
+    assert cli("info")[0] == 0
+
+
+def test_profile_measures_and_resumes(cli, tmp_path) -> None:
+    path = tmp_path / "table.json"
+    sizes = "input_channels=1, height=8, width=8, classes=2, cells=1, channels=4"
+    line = ["profile", "--set", f"space={{name='nasbench201', {sizes}}}", "--out", str(path)]
+    code, out, _ = cli(*line, "--json")
+    assert code == 0 and json.loads(out)["operators"] == len(LatencyTable.load(path).operators)
+    assert json.loads(out)["statistic"] == "p10"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
+
+
+@pytest.mark.parametrize(
+    "verb",
+    "run profile search train export check report info table".split()
+    + [f"table {verb}" for verb in "validate info diff merge".split()],
+)
+def test_help_has_an_example(cli, verb: str) -> None:
+    code, out, _ = cli(*verb.split(), "--help")
+    assert code == 0
+    if verb != "table":
+        assert f"Example: hwnas {verb}" in " ".join(out.split())
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("hwnas ")]
+
+
+def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
+    """Every command of the README, in its order, on tiny settings."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    from PIL import Image
+
+    for part, count in (("train", 20), ("test", 4)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index}.png")
+    found = readme_commands()
+    assert len(found) >= 12
+    for line in found:
+        arguments = shlex.split(line)[1:]
+        resumes = "--resume" in arguments
+        if arguments[0] in ("run", "search") and not resumes:
+            if "nasbench201_slice" in arguments:
+                arguments += [p for s in settings("nasbench201") for p in ("--set", s)]
+            else:
+                arguments += tiny()
+            arguments += ["--set", "train.batch_size=8", "--set", "search.batch_size=4"]
+        if arguments[0] == "profile":
+            arguments += tiny()
+        # The budget of the examples is the user's; here any network keeps it.
+        arguments = ["1e6" if a == "0.5" else a for a in arguments]
+        code, _, err = cli(*arguments)
+        assert code == 0, f"{line}: {err}"
