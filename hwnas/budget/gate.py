@@ -13,7 +13,7 @@ from hwnas.latency_tables.timing import Protocol, measure
 GateStatus = Literal["pass", "fail", "inconclusive", "skipped"]
 
 MIN_ROUNDS = 300
-"""About a second: long enough to meet a shared machine's fast moments, which the statistic is about."""
+"""About a second, to meet a shared machine's fast moments: the statistic is about them."""
 MAX_ROUNDS = 100_000
 PRECISE_ENOUGH = 0.003
 """Half width of the interval, as a share of the value, at which measuring longer is no use."""
