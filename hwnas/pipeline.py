@@ -21,6 +21,7 @@ from hwnas.deploy.check import Reference, check_model
 from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.ops import registry_hash
 from hwnas.profiling import inference, profile
 from hwnas.reporting.report import render_overview, render_report
 from hwnas.runs import progress
@@ -90,20 +91,28 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
     """Put the latency table into the folder: the given one, or one measured now.
 
     Raises:
-        InputError: when the given table is of another device or setting, or lacks operators.
+        InputError: when the table is of another device, setting or definition of the operators,
+            or lacks some.
     """
-    if table is not None:
-        given = LatencyTable.load(table)
-        given.require_device(run.device_profile())
-        given.require(run.space.all_operators(), f"hwnas profile --out {table}")
-        given.save(run.folder.latency_table)
-    elif not run.folder.latency_table.exists():
-        profile(
-            run.config,
-            run.folder.latency_table,
-            partial=run.folder.partial_table,
-            stage=run.stage,
+    kept = run.folder.latency_table
+    if table is None and not kept.exists():
+        partial = run.folder.partial_table
+        profile(run.config, kept, partial=partial, stage=run.stage)
+        return
+    source = Path(table) if table is not None else kept
+    given = LatencyTable.load(source)
+    given.require_device(run.device_profile())
+    if given.registry != registry_hash():
+        raise InputError(
+            "measured on other definitions of the operators",
+            where=str(source),
+            expected=registry_hash(),
+            actual=given.registry,
+            mend="measure a table with `hwnas profile`",
         )
+    given.require(run.space.all_operators(), f"hwnas profile --out {source}")
+    if source != kept:
+        given.save(kept)
 
 
 def search_architecture(run: Run) -> Architecture:
@@ -305,7 +314,7 @@ def check(
         model_path or run.folder.model,
         run.runtime,
         budget_ms=run.budget_ms() if budget_ms is None else budget_ms,
-        predicted_ms=run.folder.read_json(run.folder.architecture)["predicted_ms"],
+        predicted_ms=_predicted_ms(run),
         batch=latency.batch,
         limits=run.config.check,
         reference=Reference(
@@ -317,6 +326,14 @@ def check(
     )
     run.folder.write_json(run.folder.check, document)
     return document
+
+
+def _predicted_ms(run: Run) -> float | None:
+    """What the table predicts, unless the model is checked on another runtime than the table's."""
+    table = LatencyTable.load(run.folder.latency_table)
+    if table.device.runtime != run.runtime.name:
+        return None
+    return float(run.folder.read_json(run.folder.architecture)["predicted_ms"])
 
 
 def report(path: Path) -> Path:

@@ -132,6 +132,20 @@ def test_table_of_another_device(cli, table, tmp_path, key, value) -> None:
     refused(result, key, str(value), "hwnas profile")
 
 
+def test_table_of_other_operators(cli, table, tmp_path) -> None:
+    mine = LatencyTable.load(table)
+    other = LatencyTable.from_measurements(
+        {row.spec: row.measurement for row in mine.operators},
+        device=mine.device,
+        protocol=mine.protocol,
+        statistic=mine.statistic,
+        registry="0123456789abcdef",
+    )
+    other.save(table)
+    result = cli("run", *tiny(), "--table", str(table), "--out", str(tmp_path / "run"))
+    refused(result, "other definitions", "hwnas profile")
+
+
 def test_table_without_the_operators(cli, tmp_path) -> None:
     path = tmp_path / "other.json"
     table_of(tiny_space("nasbench201")).save(path)

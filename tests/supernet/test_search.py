@@ -1,0 +1,104 @@
+"""The search loop: resuming, the budget's pull, and what a bad loss does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import table_of, tiny_space
+
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import latency_range_ms
+from hwnas.config import SearchConfig
+from hwnas.data import Batches, Dataset, Split
+from hwnas.errors import HwnasError
+from hwnas.runs.progress import silent
+from hwnas.runs.run_folder import RunFolder
+from hwnas.strategies import STRATEGIES
+from hwnas.supernet.search import SupernetSearch
+
+CONFIG = SearchConfig(
+    steps=8,
+    batch_size=6,
+    warmup=0.25,
+    learning_rate=0.05,
+    alpha_learning_rate=0.2,
+    beta_decay=0.1,
+    latency_rate=2.0,
+    checkpoint_every=3,
+)
+
+
+def make_search(space_name: str, config: SearchConfig, share: float = 0.5) -> SupernetSearch:
+    space = tiny_space(space_name)
+    cost = CostModel(space, table_of(space))
+    fastest_ms, slowest_ms = latency_range_ms(cost)
+    rng = np.random.default_rng(0)
+    labels = (np.arange(36) % 3).astype(np.int64)
+    split = Split(rng.integers(0, 256, (36, 1, 9, 7), dtype=np.uint8), labels)
+    dataset = Dataset("noise", ("a", "b", "c"), split, split)
+    torch.manual_seed(0)
+    batches = [Batches(split, dataset, config.batch_size, seed, augment=None) for seed in (1, 2)]
+    return SupernetSearch(
+        space.supernet(),
+        STRATEGIES[config.strategy](space, 0, config),
+        cost,
+        fastest_ms + share * (slowest_ms - fastest_ms),
+        config,
+        *batches,
+    )
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("space", ["darts", "nasbench201"])
+def test_resumed_search_is_bit_identical(space: str, order: int, tmp_path) -> None:
+    config = CONFIG.model_copy(update={"order": order})
+    whole = make_search(space, config)
+    while whole.step < config.steps:
+        whole.advance()
+    folder = RunFolder(tmp_path)
+    folder.create()
+    part = make_search(space, config)
+
+    def stop_at_5(done: int, total: int, text: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        part.run(folder, stop_at_5)
+    resumed = make_search(space, config)
+    with silent("search") as advance:
+        resumed.run(folder, advance)
+    assert resumed.step == config.steps and resumed.multiplier == whole.multiplier
+    assert torch.equal(resumed.strategy.ask().weights, whole.strategy.ask().weights)
+    for name, value in whole.supernet.state_dict().items():
+        assert torch.equal(resumed.supernet.state_dict()[name], value), name
+
+
+def test_a_tight_budget_pulls_the_expected_latency_down() -> None:
+    config = CONFIG.model_copy(update={"steps": 30})
+    latencies = {}
+    for share in (0.02, 1.0):
+        loop = make_search("darts", config, share)
+        records = [loop.advance() for _ in range(config.steps)]
+        latencies[share] = records[-1]["latency_ms"]
+        warm = records[: loop.warmup_steps]
+        assert all(r["multiplier"] == 0 and r["validation_loss"] is None for r in warm)
+        assert (records[-1]["multiplier"] > 0) == (share == 0.02)
+    assert latencies[0.02] < 0.8 * latencies[1.0]
+
+
+def test_choices_become_more_decided() -> None:
+    config = CONFIG.model_copy(update={"steps": 30, "beta_decay": 0.0})
+    loop = make_search("nasbench201", config)
+    entropies = [loop.advance()["entropy"] for _ in range(config.steps)]
+    assert entropies[0] > 0.99
+    assert entropies[-1] < 0.95
+
+
+def test_a_loss_that_is_not_finite_stops_the_search() -> None:
+    loop = make_search("nasbench201", CONFIG)
+    with torch.no_grad():
+        loop.supernet.head.classifier.fc.bias.fill_(float("nan"))
+    with pytest.raises(HwnasError, match="no longer finite"):
+        loop.advance()
