@@ -2,7 +2,8 @@
 
 Collects finished run folders into one row each; `hwnas report FOLDER` plots them.
 
-    for f in 0.2 0.5 0.8; do hwnas run --table T.json --set budget.fraction=$f --out FOLDER/f$f; done
+    for f in 0.2 0.5 0.8; do
+        hwnas run --table T.json --set budget.fraction=$f --out FOLDER/f$f; done
     python benchmarks/budget_front.py FOLDER
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,24 +15,17 @@ from hwnas.budget.objectives import updated_multiplier
 from hwnas.config import SearchConfig
 from hwnas.data import Batches
 from hwnas.errors import HwnasError
-from hwnas.runs import interruption
-from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.runs.loop import run_steps
+from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
+from hwnas.training.schedule import cosine
 
 STAGE = "search"
 LOG_EVERY = 10
-
-Progress = Callable[[int, int, str], None]
-"""Told (done, total, what is going on)."""
-
-
-def cosine(start: float, end: float, progress: float) -> float:
-    """Cosine schedule from start (progress 0) to end (progress 1)."""
-    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
 
 
 @dataclass
@@ -69,27 +61,22 @@ class SupernetSearch:
         )
         self.warmup_steps = int(self.config.warmup * self.config.steps)
 
-    def run(self, folder: RunFolder, progress: Progress) -> None:
+    def run(self, folder: RunFolder, progress: Advance) -> None:
         """Search to the end, from the newest checkpoint if there is one.
 
         Raises:
             Interrupted: after a signal, with a checkpoint written.
             HwnasError: when the loss is no longer finite.
         """
-        resumed = load_checkpoint(folder.checkpoints, STAGE)
-        if resumed is not None:
-            self.load_state_dict(resumed[1])
-        folder.rewind_history(STAGE, self.step)
-        total = self.config.steps
-        while self.step < total:
-            record = self.advance()
-            if self.step % LOG_EVERY == 0 or self.step == total:
-                folder.append_history({"event": STAGE, "step": self.step, **record})
-            progress(self.step, total, f"loss {record['loss']:.3f}")
-            due = self.step % self.config.checkpoint_every == 0 or self.step == total
-            if due or interruption.requested():
-                save_checkpoint(folder.checkpoints, STAGE, self.step, self.state_dict())
-                interruption.stop_if_requested()
+        run_steps(
+            self,
+            folder,
+            stage=STAGE,
+            steps=self.config.steps,
+            log_every=LOG_EVERY,
+            checkpoint_every=self.config.checkpoint_every,
+            progress=progress,
+        )
 
     def advance(self) -> dict[str, Any]:
         """One step: the architecture's, once the weights are warm, then the weights'."""

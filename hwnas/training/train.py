@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,16 +16,15 @@ from torch import Tensor, nn
 from hwnas.config import TrainConfig
 from hwnas.data import Batches, Dataset, Split, evaluation_batches
 from hwnas.errors import HwnasError
-from hwnas.runs import interruption
-from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.runs.loop import run_steps
+from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Network
 from hwnas.training.metrics import classification_metrics, confusion_matrix
+from hwnas.training.schedule import cosine
 
 STAGE = "train"
 LOG_EVERY = 25
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass
@@ -64,41 +62,37 @@ class Training:
         half = self.config.mixed_precision and self.device.type == "cuda"
         self.dtype = torch.bfloat16 if half else torch.float32
 
-    def run(self, folder: RunFolder, progress: Progress) -> None:
+    def run(self, folder: RunFolder, progress: Advance) -> None:
         """Train to the end, from the newest checkpoint if there is one.
 
         Raises:
             Interrupted: after a signal, with a checkpoint written.
             HwnasError: when the loss is no longer finite.
         """
-        resumed = load_checkpoint(folder.checkpoints, STAGE)
-        if resumed is not None:
-            self.load_state_dict(resumed[1])
-        folder.rewind_history(STAGE, self.step)
-        before, started = self.seconds, time.monotonic()
-        while self.step < self.steps:
-            loss = self.advance()
-            if not math.isfinite(loss):
-                raise HwnasError(
-                    "the loss is no longer finite",
-                    where=f"training step {self.step}",
-                    mend="lower train.learning_rate",
-                )
-            self.seconds = before + time.monotonic() - started
-            if self.step % LOG_EVERY == 0 or self.step == self.steps:
-                folder.append_history({"event": STAGE, "step": self.step, "loss": loss})
-            progress(self.step, self.steps, f"loss {loss:.3f}")
-            due = self.step % self.config.checkpoint_every == 0 or self.step == self.steps
-            if due or interruption.requested():
-                save_checkpoint(folder.checkpoints, STAGE, self.step, self.state_dict())
-                interruption.stop_if_requested()
+        run_steps(
+            self,
+            folder,
+            stage=STAGE,
+            steps=self.steps,
+            log_every=LOG_EVERY,
+            checkpoint_every=self.config.checkpoint_every,
+            progress=progress,
+        )
 
-    def advance(self) -> float:
-        """One step of SGD; returns the loss."""
+    def advance(self) -> dict[str, Any]:
+        """One step of SGD; returns its loss.
+
+        Raises:
+            HwnasError: when the loss is not finite.
+        """
+        started = time.monotonic()
         config = self.config
         fraction = self.step / self.steps
+        rate = cosine(
+            config.learning_rate, config.learning_rate_min, fraction, warmup=config.warmup
+        )
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, fraction)
+            group["lr"] = rate
         self.network.train()
         self.network.drop_path = config.drop_path * fraction
         torch.manual_seed(_step_seed(self.seed, self.step))
@@ -108,12 +102,19 @@ class Training:
             self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
         ):
             loss = self._loss(images, labels)
+        if not math.isfinite(loss.item()):
+            raise HwnasError(
+                "the loss is no longer finite",
+                where=f"training step {self.step}",
+                mend="lower train.learning_rate",
+            )
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimizer.step()
         self._update_average()
         self.step += 1
-        return loss.item()
+        self.seconds += time.monotonic() - started
+        return {"loss": loss.item()}
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing
@@ -155,15 +156,6 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def learning_rate(config: TrainConfig, fraction: float) -> float:
-    """Linear warm-up, then a cosine to the minimum, by the share of steps done."""
-    if fraction < config.warmup:
-        return config.learning_rate * max(fraction, 1e-3) / config.warmup
-    progress = (fraction - config.warmup) / (1 - config.warmup)
-    span = config.learning_rate - config.learning_rate_min
-    return config.learning_rate_min + span * (1 + math.cos(math.pi * progress)) / 2
 
 
 def _step_seed(seed: int, step: int) -> int:

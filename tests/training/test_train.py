@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +13,8 @@ from hwnas.config import TrainConfig
 from hwnas.data import Augmentation, Batches, Dataset, Split
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.training.metrics import classification_metrics, confusion_matrix
-from hwnas.training.train import Training, evaluate, final_weights, learning_rate
+from hwnas.training.schedule import cosine
+from hwnas.training.train import Training, evaluate, final_weights
 
 CONFIG = TrainConfig(
     epochs=2, batch_size=8, learning_rate=0.05, drop_path=0.3, auxiliary_weight=0.4, cutout=2
@@ -70,8 +69,7 @@ def test_it_learns(dataset) -> None:
     )
     learner = training(dataset, "darts", config)
     while learner.step < learner.steps:
-        loss = learner.advance()
-    assert math.isfinite(loss)
+        learner.advance()
     assert evaluate(learner.average, dataset, torch.device("cpu"))["accuracy"] > 0.9
 
 
@@ -85,8 +83,7 @@ def test_auxiliary_head_is_left_out_of_the_weights(dataset) -> None:
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
-    config = TrainConfig(epochs=1, learning_rate=0.4, learning_rate_min=0.1, warmup=0.25)
-    rates = [learning_rate(config, step / 100) for step in range(101)]
+    rates = [cosine(0.4, 0.1, step / 100, warmup=0.25) for step in range(101)]
     assert rates[0] < 0.01
     assert rates[25] == pytest.approx(0.4)
     assert rates[100] == pytest.approx(0.1)
