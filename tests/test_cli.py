@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from conftest import table_of, tiny_space
 from test_pipeline import settings, table_file
 
 import hwnas.cli
+from hwnas.config import load_config
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.profiling import profiled_space
 from hwnas.runs import interruption
 
 ROOT = Path(__file__).parents[1]
@@ -238,6 +241,14 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith("hwnas ")]
 
 
+def matching_table(arguments: list[str], folder: Path) -> Path:
+    """A table for the space of a command line, made up: measuring one takes half a minute."""
+    overrides = [b for a, b in pairwise(arguments) if a == "--set"]
+    path = folder / f"table-{abs(hash(tuple(overrides)))}.json"
+    table_of(profiled_space(load_config(None, overrides))).save(path)
+    return path
+
+
 def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
     """Every command of the README, in its order, on tiny settings."""
     monkeypatch.chdir(tmp_path)
@@ -262,6 +273,8 @@ def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
             else:
                 arguments += tiny()
             arguments += ["--set", "train.batch_size=8", "--set", "search.batch_size=4"]
+            if "--table" not in arguments:
+                arguments += ["--table", str(matching_table(arguments, tmp_path))]
         if arguments[0] == "profile":
             arguments += tiny()
         # The budget of the examples is the user's; here any network keeps it.

@@ -19,6 +19,7 @@ from hwnas.architecture import Architecture
 from hwnas.config import load_config
 from hwnas.profiling import profiled_space
 from hwnas.spaces import SPACES
+from hwnas.strategies import STRATEGIES
 
 FILES = (
     "config.toml environment.json latency_table.json history.jsonl checkpoints architecture.json "
@@ -93,8 +94,16 @@ def finish(line: list[str]) -> dict:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("space", sorted(SPACES))
-@pytest.mark.parametrize("strategy", ["darts", "random"])
+ALL = [(space, strategy) for space in sorted(SPACES) for strategy in sorted(STRATEGIES)]
+
+
+@pytest.mark.parametrize(
+    "space,strategy",
+    [
+        pytest.param(*pair, marks=pytest.mark.slow if index % 3 else ())
+        for index, pair in enumerate(ALL)
+    ],
+)
 def test_a_run_ends_with_a_checked_model(space: str, strategy: str, tmp_path) -> None:
     out = tmp_path / "run"
     table = table_file(space, tmp_path)

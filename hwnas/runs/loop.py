@@ -1,0 +1,64 @@
+"""The loop of a long stage: steps, history, checkpoints, signals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from hwnas.runs import interruption
+from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.runs.run_folder import RunFolder
+
+
+class Resumable(Protocol):
+    """Work that is done step by step and can be stored between any two."""
+
+    step: int
+
+    def advance(self) -> dict[str, Any]:
+        """Do one step and count it; returns what the history says of it, `loss` among it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that resumed work needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+
+
+def run_steps(
+    work: Resumable,
+    folder: RunFolder,
+    *,
+    stage: str,
+    steps: int,
+    log_every: int,
+    checkpoint_every: int,
+    progress: Callable[[int, int, str], None],
+) -> None:
+    """Work to the end, from the stage's newest checkpoint if there is one.
+
+    Args:
+        work: what is done.
+        folder: has the checkpoints and the history.
+        stage: names both.
+        steps: when the work is done.
+        log_every: steps between records of the history.
+        checkpoint_every: steps between checkpoints.
+        progress: told the steps done, all steps, and the loss.
+
+    Raises:
+        Interrupted: after a signal, with a checkpoint written.
+    """
+    resumed = load_checkpoint(folder.checkpoints, stage)
+    if resumed is not None:
+        work.load_state_dict(resumed[1])
+    folder.rewind_history(stage, work.step)
+    while work.step < steps:
+        record = work.advance()
+        if work.step % log_every == 0 or work.step == steps:
+            folder.append_history({"event": stage, "step": work.step, **record})
+        progress(work.step, steps, f"loss {record['loss']:.3f}")
+        due = work.step % checkpoint_every == 0 or work.step == steps
+        if due or interruption.requested():
+            save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
+            interruption.stop_if_requested()

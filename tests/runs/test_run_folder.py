@@ -1,0 +1,68 @@
+"""History, lock and paths of a run folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hwnas.errors import InputError
+from hwnas.runs.run_folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    run_folder = RunFolder(tmp_path / "run")
+    run_folder.create()
+    return run_folder
+
+
+def test_a_line_cut_short_is_left_out(folder) -> None:
+    folder.append_history({"event": "search", "step": 1})
+    with folder.history.open("a") as file:
+        file.write('{"event": "search", "st')
+    assert folder.read_history() == [{"event": "search", "step": 1}]
+
+
+def test_rewinding_forgets_later_steps_of_one_stage(folder) -> None:
+    for step in (10, 20, 30):
+        folder.append_history({"event": "search", "step": step})
+        folder.append_history({"event": "train", "step": step})
+    folder.append_history({"event": "measurement", "predicted_ms": 1.0})
+    folder.rewind_history("search", 20)
+    events = [(r["event"], r.get("step")) for r in folder.read_history()]
+    assert ("search", 30) not in events and ("search", 20) in events
+    assert ("train", 30) in events and ("measurement", None) in events
+
+
+def test_a_second_process_is_kept_out(folder) -> None:
+    code = (
+        "import sys; from hwnas.runs.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).locked(): pass"
+    )
+    with folder.locked():
+        second = subprocess.run(
+            [sys.executable, "-c", code, str(folder.path)], capture_output=True, text=True
+        )
+    assert second.returncode != 0 and "another process" in second.stderr
+    after = subprocess.run([sys.executable, "-c", code, str(folder.path)])
+    assert after.returncode == 0
+
+
+def test_missing_files_name_the_command_that_writes_them(folder) -> None:
+    with pytest.raises(InputError, match="hwnas train"):
+        folder.require(folder.weights)
+
+
+def test_a_file_in_the_way_is_an_input_error(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write there"):
+        RunFolder(tmp_path / "file" / "run").create()
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": ', "[" * 100_000])
+def test_damaged_json_is_an_input_error(folder, text: str) -> None:
+    folder.metrics.write_text(text)
+    with pytest.raises(InputError, match="metrics.json"):
+        folder.read_json(folder.metrics)
