@@ -69,14 +69,16 @@ def run(
     """Profile, search, train, export and check, all in a row."""
     from hwnas import pipeline
     from hwnas.runs import progress
+    from hwnas.runs.run_folder import next_run_folder
 
     loaded = _config(
         config,
         settings,
-        out if resume else None,
+        out,
+        resume,
         {"budget.ms": budget_ms, "device": device, "seed": seed},
     )
-    folder = out or _next_folder(Path("runs"))
+    folder = out or next_run_folder()
     with _interruptible():
         document = pipeline.run(loaded, folder, table=table, resume=resume, stage=progress.shown)
     _finish_check(document, as_json, folder)
@@ -108,7 +110,8 @@ def profile(
         "latency.threads": threads,
     }
     overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
-    if space is not None:
+    # Sizes in CONFIG belong to its own space.
+    if space is not None and space != load_config(config).space.name:
         overrides.insert(0, f"space={{name={json.dumps(space)}}}")
     loaded = load_config(config, [*overrides, *(settings or [])])
     with _interruptible():
@@ -130,10 +133,10 @@ def search(
     """Search an architecture that keeps the budget; writes DIR/architecture.json."""
     from hwnas import pipeline
     from hwnas.runs import progress
-    from hwnas.runs.run_folder import RunFolder
+    from hwnas.runs.run_folder import RunFolder, next_run_folder
 
-    loaded = _config(config, settings, out if resume else None, {"budget.ms": budget_ms})
-    path = out or _next_folder(Path("runs"))
+    loaded = _config(config, settings, out, resume, {"budget.ms": budget_ms})
+    path = out or next_run_folder()
     with _interruptible():
         pipeline.search(loaded, path, table=table, resume=resume, stage=progress.shown)
     folder = RunFolder(path)
@@ -148,9 +151,7 @@ def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) ->
     from hwnas import pipeline
 
     with _opened(folder) as current:
-        if not resume:
-            pipeline.discard_training(current)
-        metrics = pipeline.train(current)
+        metrics = pipeline.train(current, restart=not resume)
     text = f"test accuracy {metrics['accuracy']:.2%} after {metrics['epochs']} epochs"
     _print(metrics, as_json, text)
 
@@ -177,6 +178,8 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check parity, accuracy and latency of a model; ends with a verdict and an exit code."""
+    if budget_ms is not None and not 0 < budget_ms < float("inf"):
+        raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
     if run_folder is None:
         from hwnas.deploy.check import check_without_run
 
@@ -209,7 +212,7 @@ Tables = Annotated[list[Path], typer.Argument(metavar="TABLE.json ...", help="La
 
 @table_app.command(epilog=example("hwnas table validate table.json"))
 def validate(tables: Tables, as_json: Json = False) -> None:
-    """Check that tables are complete and unchanged."""
+    """Check that tables are well formed and unchanged."""
     from hwnas.latency_tables.table import LatencyTable
 
     for path in tables:
@@ -319,22 +322,21 @@ def table_facts(table: Any) -> dict[str, Any]:
 def _config(
     source: str | None,
     settings: list[str] | None,
-    resumed: Path | None,
+    out: Path | None,
+    resume: bool,
     changes: dict[str, Any],
 ) -> Any:
     """The configuration of a run; a resumed one is read from its folder."""
     from hwnas.config import load_config
 
-    if source is None and resumed is not None and (resumed / "config.toml").exists():
-        source = str(resumed / "config.toml")
+    if resume and out is None:
+        raise InputError("which run?", where="--resume", mend="name its folder with --out")
+    if resume and source is None:
+        source = str(out / "config.toml") if out else None
+        if not Path(source or "").exists():
+            raise InputError("no run to resume", where=str(out))
     overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
     return load_config(source, [*(settings or []), *overrides])
-
-
-def _next_folder(parent: Path) -> Path:
-    """The first of run-001, run-002 ... that is not there."""
-    numbers = (n for n in range(1, 100_000) if not (parent / f"run-{n:03d}").exists())
-    return parent / f"run-{next(numbers):03d}"
 
 
 @contextmanager

@@ -25,7 +25,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """What to learn from; see `hwnas.data.load_dataset`."""
 
-    name: Literal["fashion-mnist-slice", "npz", "folder", "cifar10", "cifar100", "fashion-mnist"]
+    name: Literal[
+        "fashion-mnist-slice", "npz", "folder", "cifar10", "cifar100", "fashion-mnist", "mnist"
+    ]
     path: str | None = None
     image_size: int | None = Field(None, ge=4, le=4096)
     train_limit: int | None = Field(None, ge=2)

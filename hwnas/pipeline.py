@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
+from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency, measure_network
 from hwnas.budget.selection import Measured, Selection
@@ -20,13 +21,14 @@ from hwnas.data import Augmentation, Split, evaluation_batches, split_train
 from hwnas.deploy.check import Reference, check_model
 from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
+from hwnas.latency_tables.runtimes import OnnxRuntime
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.ops import registry_hash
 from hwnas.profiling import inference, profile
 from hwnas.reporting.report import render_overview, render_report
-from hwnas.runs import progress
+from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
-from hwnas.runs.run_folder import RunFolder, environment
+from hwnas.runs.run_folder import RunFolder, environment, next_run_folder
 from hwnas.spaces import build_space
 from hwnas.strategies import STRATEGIES
 from hwnas.supernet.evaluate import rank_architectures
@@ -37,7 +39,7 @@ from hwnas.workspace import Run
 
 def run(
     config: Config,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     table: str | Path | None = None,
     resume: bool = False,
@@ -47,7 +49,7 @@ def run(
 
     Args:
         config: the settings, from `load_config`.
-        out: the run folder.
+        out: the run folder; the next free `runs/run-001` ... if None.
         table: a latency table of this device; measured now if None.
         resume: go on in a folder that holds an unfinished run.
         stage: shows progress.
@@ -59,14 +61,17 @@ def run(
     Raises:
         HwnasError: with the exit code that the command line gives.
     """
-    current = Run.start(config, Path(out), resume=resume, stage=stage)
+    current = Run.start(config, Path(out or next_run_folder()), resume=resume, stage=stage)
     with current.folder.locked():
+        current.begin()
         prepare_table(current, table)
         if not current.folder.architecture.exists():
             search_architecture(current)
         if not current.folder.metrics.exists():
             train(current)
+        interruption.stop_if_requested()
         export(current)
+        interruption.stop_if_requested()
         document = check(current)
         report(current.folder.path)
     return document
@@ -74,15 +79,16 @@ def run(
 
 def search(
     config: Config,
-    out: str | Path,
+    out: str | Path | None = None,
     *,
     table: str | Path | None = None,
     resume: bool = False,
     stage: progress.Stage = progress.silent,
 ) -> Architecture:
     """Profile (unless a table is given) and search; arguments and errors as for `run`."""
-    current = Run.start(config, Path(out), resume=resume, stage=stage)
+    current = Run.start(config, Path(out or next_run_folder()), resume=resume, stage=stage)
     with current.folder.locked():
+        current.begin()
         prepare_table(current, table)
         return search_architecture(current)
 
@@ -92,12 +98,11 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
 
     Raises:
         InputError: when the table is of another device, setting or definition of the operators,
-            or lacks some.
+            lacks some, or is another than the run was started with.
     """
     kept = run.folder.latency_table
     if table is None and not kept.exists():
-        partial = run.folder.partial_table
-        profile(run.config, kept, partial=partial, stage=run.stage)
+        profile(run.config, kept, partial=run.folder.partial_table, stage=run.stage)
         return
     source = Path(table) if table is not None else kept
     given = LatencyTable.load(source)
@@ -108,9 +113,16 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
             where=str(source),
             expected=registry_hash(),
             actual=given.registry,
-            mend="measure a table with `hwnas profile`",
+            mend=f"measure them with `{run.profile_command}`",
         )
-    given.require(run.space.all_operators(), f"hwnas profile --out {source}")
+    given.require(run.space.all_operators(), run.profile_command)
+    searched = run.folder.history.exists()
+    if searched and kept.exists() and LatencyTable.load(kept).sha256 != given.sha256:
+        raise InputError(
+            "another table than this run was started with",
+            where=str(source),
+            mend="resume without --table, or choose another folder with --out",
+        )
     if source != kept:
         given.save(kept)
 
@@ -141,13 +153,8 @@ def _supernet_search(
     run: Run, budget_ms: float, training: Split, validation: Split
 ) -> SupernetSearch:
     config = run.config.search
-    where = f"{run.folder.config}: search.proxy"
-    sizes = run.space.options.model_dump() | config.proxy
-    proxy = build_space(run.space.name, sizes, where)
-    if proxy.choices != run.space.choices:
-        raise InputError("the proxy has other choices than the space", where=where)
     torch.manual_seed(run.seed("supernet"))
-    supernet = proxy.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return SupernetSearch(
         supernet,
         STRATEGIES[config.strategy](run.space, run.seed("strategy"), config),
@@ -225,8 +232,12 @@ def _write_architecture(run: Run, chosen: Measured) -> None:
     run.folder.write_json(run.folder.architecture, document)
 
 
-def train(run: Run) -> dict[str, Any]:
+def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     """Train the architecture from scratch; writes `weights.safetensors` and `metrics.json`.
+
+    Args:
+        run: has the architecture and the data.
+        restart: forget an earlier training instead of going on from its checkpoint.
 
     Returns:
         The content of `metrics.json`.
@@ -247,6 +258,8 @@ def train(run: Run) -> dict[str, Any]:
         run.batches(run.dataset.train, config.batch_size, "training", augment),
         run.seed("drop path"),
     )
+    if restart:
+        _discard_training(run)
     with run.stage("train") as advance:
         training.run(run.folder, advance)
     metrics = {
@@ -261,7 +274,7 @@ def train(run: Run) -> dict[str, Any]:
     return metrics
 
 
-def discard_training(run: Run) -> None:
+def _discard_training(run: Run) -> None:
     """Forget an earlier training, so that the next one starts anew."""
     remove_checkpoints(run.folder.checkpoints, "train")
     run.folder.rewind_history("train", 0)
@@ -302,7 +315,7 @@ def export(run: Run) -> Path:
 def check(
     run: Run, model_path: Path | None = None, budget_ms: float | None = None
 ) -> dict[str, Any]:
-    """Check a model against a run; writes `check.json` and returns its content.
+    """Check a model against a run; returns the content of `check.json`, written for its own model.
 
     Args:
         run: gives the network, the data, the runtime and the limits.
@@ -310,8 +323,17 @@ def check(
         budget_ms: the run's own budget if None.
     """
     latency = run.config.latency
+    path = run.folder.model if model_path is None else model_path
+    is_own = path.resolve() == run.folder.model.resolve()
+    if not is_own and not isinstance(run.runtime, OnnxRuntime):
+        raise InputError(
+            "this runtime runs the run's own network, no other file",
+            where=run.runtime.name,
+            expected=str(run.folder.model),
+            actual=str(path),
+        )
     document = check_model(
-        model_path or run.folder.model,
+        path,
         run.runtime,
         budget_ms=run.budget_ms() if budget_ms is None else budget_ms,
         predicted_ms=_predicted_ms(run),
@@ -324,7 +346,8 @@ def check(
         ),
         stage=run.stage,
     )
-    run.folder.write_json(run.folder.check, document)
+    if is_own:
+        run.folder.write_json(run.folder.check, document)
     return document
 
 
@@ -353,8 +376,17 @@ def report(path: Path) -> Path:
 
 
 def _report_run(run: Run) -> Path:
+    """The report needs no data: an architecture's file states its sizes."""
+    folder = run.folder
     latencies: Mapping[str, float] = {}
-    if run.folder.architecture.exists() and run.folder.latency_table.exists():
-        latencies = run.cost.operator_latencies_ms(run.architecture())
-    write_atomic(run.folder.report, render_report(run.folder, run.space, latencies))
-    return run.folder.report
+    if folder.architecture.exists():
+        stated = folder.read_json(folder.architecture)
+        where = f"{folder.architecture}: space_options"
+        space = build_space(stated.get("space", ""), stated.get("space_options"), where)
+        if folder.latency_table.exists():
+            cost = CostModel(space, LatencyTable.load(folder.latency_table))
+            latencies = cost.operator_latencies_ms(Architecture.load(folder.architecture))
+    else:
+        space = run.space
+    write_atomic(folder.report, render_report(folder, space, latencies))
+    return folder.report

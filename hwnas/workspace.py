@@ -21,7 +21,7 @@ from hwnas.runs import progress
 from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
-from hwnas.spaces.base import Network
+from hwnas.spaces.base import Network, SpaceOptions
 
 
 @dataclass
@@ -42,30 +42,59 @@ class Run:
     def start(
         cls, config: Config, out: Path, *, resume: bool, stage: progress.Stage = progress.silent
     ) -> Run:
-        """Make a new folder for a run, or go on in one.
+        """Make a new folder for a run, or go on in one. Nothing but the folder is written yet.
 
         Raises:
-            InputError: when the folder cannot be written, holds a run that is not to be resumed,
-                or one with another configuration.
+            InputError: when the folder cannot be written, holds a run that is not to be resumed
+                or one with another configuration, or when there is nothing to resume.
         """
+        if config.data.path is not None:
+            path = str(Path(config.data.path).expanduser().absolute())
+            data = config.data.model_copy(update={"path": path})
+            config = config.model_copy(update={"data": data})
         folder = RunFolder(out)
         folder.create()
-        if folder.config.exists():
-            if not resume:
-                raise InputError(
-                    "holds a run already",
-                    where=str(out),
-                    mend="go on with --resume, or choose another folder with --out",
-                )
+        if resume:
+            folder.require(folder.config)
             if load_config(folder.config) != config:
                 raise InputError(
                     "another configuration than this run was started with",
                     where=str(folder.config),
                     mend="resume without changes, or choose another folder with --out",
                 )
-        write_atomic(folder.config, config.to_toml())
-        folder.write_json(folder.environment, environment())
+        elif folder.history.exists() or folder.architecture.exists():
+            raise InputError(
+                "holds a run already",
+                where=str(out),
+                mend="go on with --resume, or choose another folder with --out",
+            )
         return cls(config, folder, stage)
+
+    def begin(self) -> None:
+        """Build all that can be wrong before anything is measured, then write the configuration.
+
+        Raises:
+            InputError: for data, sizes or a proxy that do not fit.
+            RuntimeMissingError: for a device or runtime that is not here.
+        """
+        search = self.config.search
+        space, batch_size = self.space, max(search.batch_size, self.config.train.batch_size)
+        if self.proxy_space.choices != space.choices:
+            raise InputError(
+                "the proxy has other choices than the space",
+                where=f"{self.folder.config}: search.proxy",
+            )
+        if len(self.dataset.train) < 2 * batch_size:
+            raise InputError(
+                "too few training images",
+                where=self.config.data.name,
+                expected=f"two batches of {batch_size}",
+                actual=len(self.dataset.train),
+                mend="make search.batch_size and train.batch_size smaller",
+            )
+        environment_here = {"device": self.runtime.device_name(), "search_on": str(self.device)}
+        write_atomic(self.folder.config, self.config.to_toml())
+        self.folder.write_json(self.folder.environment, environment() | environment_here)
 
     @classmethod
     def open(cls, path: Path, *, stage: progress.Stage = progress.silent) -> Run:
@@ -121,6 +150,19 @@ class Run:
                 )
         return build_space(self.config.space.name, options | sizes, where)
 
+    @cached_property
+    def proxy_space(self) -> SearchSpace:
+        """The search space at the sizes of the supernet."""
+        where = f"{self.folder.config}: search.proxy"
+        proxy = self.config.search.proxy
+        for key in SpaceOptions.model_fields:
+            if key in proxy:
+                raise InputError(
+                    "this size is the data's and cannot be another in the proxy",
+                    where=f"{where}.{key}",
+                )
+        return build_space(self.space.name, self.space.options.model_dump() | proxy, where)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the network's input."""
@@ -138,6 +180,11 @@ class Run:
         runtime.require()
         return runtime
 
+    @property
+    def profile_command(self) -> str:
+        """What measures the operators of this run."""
+        return f"hwnas profile {self.folder.config} --out TABLE.json"
+
     def device_profile(self) -> DeviceProfile:
         """This device and the latency settings, as a table has to have them."""
         latency = self.config.latency
@@ -147,7 +194,8 @@ class Run:
     def cost(self) -> CostModel:
         """The cost model of the run's latency table."""
         self.folder.require(self.folder.latency_table)
-        return CostModel(self.space, LatencyTable.load(self.folder.latency_table))
+        table = LatencyTable.load(self.folder.latency_table)
+        return CostModel(self.space, table, command=self.profile_command)
 
     def budget_ms(self) -> float:
         """The budget in milliseconds.

@@ -144,14 +144,14 @@ def measure(
         name: RoundMedians(
             rounds_ms=tuple(found),
             summary=summarise(found, statistic),
-            status=_status(found, protocol, statistic),
+            status=status_of(found, protocol, statistic),
             repeats=repeats,
         )
         for name, found in rounds.items()
     }
 
 
-def _status(rounds_ms: list[float], protocol: Protocol, statistic: Statistic) -> Status:
+def status_of(rounds_ms: list[float], protocol: Protocol, statistic: Statistic) -> Status:
     """Say how far the rounds of one candidate can be trusted, see `RoundMedians`."""
     if len(rounds_ms) < protocol.min_rounds:
         return "timeout"

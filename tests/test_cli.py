@@ -70,6 +70,8 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
         (["train", "no_such_folder"], ["no_such_folder"]),
         (["export", "no_such_folder"], ["no_such_folder"]),
         (["check", "no_such.onnx"], ["no_such.onnx"]),
+        (["check", "no_such.onnx", "--budget-ms", "nan"], ["--budget-ms"]),
+        (["check", "no_such.onnx", "--budget-ms=-1"], ["--budget-ms"]),
         (["report", "no_such_folder"], ["no_such_folder"]),
         (["table", "validate", "no_such.json"], ["no_such.json"]),
         (["table", "diff", "one.json"], ["tables"]),
@@ -171,9 +173,24 @@ def test_unwritable_folder(cli, tmp_path) -> None:
 def test_a_folder_with_a_run_is_not_overwritten(cli, tmp_path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "config.toml").write_text("seed = 1\n")
+    (out / "history.jsonl").write_text("{}\n")
     refused(cli("run", *tiny(), "--out", str(out)), "holds a run already", "--resume")
-    assert (out / "config.toml").read_text() == "seed = 1\n"
+    assert [p.name for p in out.iterdir() if p.is_file()] == ["history.jsonl"]
+
+
+def test_resuming_needs_a_run(cli, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(cli("run", "--resume"), "--out")
+    refused(cli("run", "--resume", "--out", str(tmp_path / "none")), "no run to resume")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_run_can_be_corrected_in_its_folder(cli, tmp_path) -> None:
+    out = str(tmp_path / "run")
+    refused(cli("run", *tiny("space.height=32"), "--out", out), "space.height")
+    refused(cli("run", *tiny("search.proxy={classes=3}"), "--out", out), "search.proxy.classes")
+    refused(cli("run", *tiny("search.proxy={nodes=2}"), "--out", out), "other choices")
+    refused(cli("run", *tiny("train.batch_size=300"), "--out", out), "too few training images")
 
 
 def test_missing_runtime_ends_with_3(cli, tmp_path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.config import load_config, shipped_configs
+from hwnas.config import DataConfig, load_config, shipped_configs
+from hwnas.data import DATASETS
 from hwnas.errors import InputError
 from hwnas.profiling import profiled_space
 
@@ -19,6 +20,11 @@ def test_shipped_configs_load_and_round_trip(name: str, tmp_path) -> None:
     assert load_config(file) == config
     if config.data.path is None:
         assert profiled_space(config).choices
+
+
+def test_every_dataset_can_be_named() -> None:
+    names = DataConfig.model_json_schema()["properties"]["name"]["enum"]
+    assert sorted(names) == sorted(DATASETS)
 
 
 def test_overrides_replace_values() -> None:

@@ -149,6 +149,7 @@ def test_killed_and_resumed_is_bit_identical(tmp_path) -> None:
     finish(command(space, table, whole))
     # The measured candidate's latency is part of what makes a run reproducible.
     part.mkdir()
+    (part / "config.toml").write_text((whole / "config.toml").read_text())
     measured = [
         line
         for line in (whole / "history.jsonl").read_text().splitlines()

@@ -7,16 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hwnas.latency_tables.runtimes import Runtime
-from hwnas.latency_tables.statistics import Statistic, Status
-from hwnas.latency_tables.timing import Protocol, measure
+from hwnas.latency_tables.statistics import Statistic, Status, Summary
+from hwnas.latency_tables.timing import Protocol, measure, status_of
+from hwnas.runs import interruption
 
 GateStatus = Literal["pass", "fail", "inconclusive", "skipped"]
 
 MIN_ROUNDS = 300
 """About a second, to meet a shared machine's fast moments: the statistic is about them."""
 MAX_ROUNDS = 100_000
-PRECISE_ENOUGH = 0.003
-"""Half width of the interval, as a share of the value, at which measuring longer is no use."""
+JUDGED_ROUNDS = 40
+"""With fewer rounds the interval of a 10th percentile has no lower end, and nothing is judged."""
+CALLS_PER_ROUND = 8
+"""At least: three blocks, and the sentinel's at both ends of the round."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class NetworkLatency:
 
     def gate(self, budget_ms: float) -> GateStatus:
         """Pass when the interval is within the budget, fail when it is over it."""
+        if self.rounds < JUDGED_ROUNDS:
+            return "inconclusive"
         return judge(self.ci_low_ms, self.ci_high_ms, budget_ms)
 
 
@@ -61,41 +66,53 @@ def judge(ci_low_ms: float, ci_high_ms: float, budget_ms: float) -> GateStatus:
 
 
 def measure_network(
-    call: Callable[[], None],
-    runtime: Runtime,
-    *,
-    budget_ms: float | None,
-    seconds: float,
-    progress: Callable[[int, int], None] | None = None,
+    call: Callable[[], None], runtime: Runtime, *, budget_ms: float | None, seconds: float
 ) -> NetworkLatency:
     """Measure until the budget's gate is decided, or for the time given.
+
+    The gate is looked at after 300, 600, 1200 ... rounds, so that it is not tested so often that
+    chance decides it.
 
     Args:
         call: one inference.
         runtime: supplies the clock and the statistic.
-        budget_ms: measuring goes on while the gate is inconclusive; None to be just precise.
-        seconds: limit.
-        progress: told the rounds done and their limit.
+        budget_ms: measuring goes on while the gate is inconclusive; None to stop at 300 rounds.
+        seconds: limit; slow networks are given the time that the fewest rounds take.
+
+    Raises:
+        Interrupted: after a signal.
     """
-    protocol = Protocol(
-        min_rounds=MIN_ROUNDS,
-        max_rounds=MAX_ROUNDS,
-        time_limit_s=seconds,
-        half_width=PRECISE_ENOUGH if budget_ms is not None else 0.02,
-    )
+    look = MIN_ROUNDS
+    fewest_s = 1.0 + JUDGED_ROUNDS * CALLS_PER_ROUND * runtime.time_block(call, 2) / 2e3
+
+    def decided(summaries: dict[str, Summary]) -> bool:
+        nonlocal look
+        summary = summaries["network"]
+        if summary.rounds < look:
+            return False
+        look *= 2
+        if budget_ms is None:
+            return True
+        return judge(summary.ci_low_ms, summary.ci_high_ms, budget_ms) != "inconclusive"
+
     result = measure(
         {"network": call},
-        protocol,
+        # The width of the interval alone ends nothing: `decided` does.
+        Protocol(
+            min_rounds=MIN_ROUNDS,
+            max_rounds=MAX_ROUNDS,
+            time_limit_s=max(seconds, fewest_s),
+            half_width=1e-9,
+        ),
         statistic=runtime.statistic,
         time_block=runtime.time_block,
-        progress=progress,
-        stop=lambda summaries: (
-            budget_ms is not None
-            and judge(summaries["network"].ci_low_ms, summaries["network"].ci_high_ms, budget_ms)
-            != "inconclusive"
-        ),
+        progress=lambda done, total: interruption.stop_if_requested(),
+        stop=decided,
     )["network"]
     summary = result.summary
+    status = status_of(
+        list(result.rounds_ms), Protocol(min_rounds=JUDGED_ROUNDS), runtime.statistic
+    )
     return NetworkLatency(
         median_ms=summary.median_ms,
         p10_ms=summary.p10_ms,
@@ -105,6 +122,6 @@ def measure_network(
         ci_low_ms=summary.ci_low_ms,
         ci_high_ms=summary.ci_high_ms,
         rounds=summary.rounds,
-        status=result.status,
+        status=status,
         runtime=runtime.name,
     )

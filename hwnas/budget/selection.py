@@ -33,6 +33,12 @@ class BudgetError(HwnasError):
     exit_code = 1
 
 
+class UndecidedError(HwnasError):
+    """No measured candidate is clearly within the budget, some are not clearly over it (3)."""
+
+    exit_code = 3
+
+
 @dataclass(frozen=True)
 class Measured:
     """A candidate whose exported network was measured."""
@@ -109,7 +115,11 @@ class Selection:
         self.max_measured = max_measured
         self.accuracies: dict[Architecture, float] = {}
         self.measured: dict[Architecture, Measured] = {}
-        self.recorded = {m.architecture: m for m in read_measurements(folder, cost.space.name)}
+        self.recorded = {
+            m.architecture: m
+            for m in read_measurements(folder, cost.space.name)
+            if m.latency.gate(budget_ms) != "inconclusive"
+        }
 
     def run(self) -> Measured:
         """The most accurate candidate that keeps the budget.
@@ -117,6 +127,7 @@ class Selection:
         Raises:
             InputError: when no architecture is predicted to keep the budget.
             BudgetError: when none of the measured candidates keeps it.
+            UndecidedError: when noise hides whether one does; a repeated call measures again.
             Interrupted: after a signal; the measurements so far are in the history.
         """
         settled = False
@@ -128,11 +139,14 @@ class Selection:
         kept = [m for m in self.measured.values() if self._keeps_budget(m)]
         if not kept:
             closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
-            raise BudgetError(
+            undecided = any(
+                m.latency.gate(self.budget_ms) == "inconclusive" for m in self.measured.values()
+            )
+            raise (UndecidedError if undecided else BudgetError)(
                 "no candidate keeps the budget when it is measured",
                 expected=f"at most {self.budget_ms:.4g} ms",
                 actual=f"{closest.latency.ci_high_ms:.4g} ms at the best of {len(self.measured)}",
-                mend="raise the budget, or measure the table again",
+                mend="raise the budget, or measure longer (latency.measure_seconds)",
             )
         return max(kept, key=lambda m: m.accuracy)
 

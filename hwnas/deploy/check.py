@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,14 @@ class Parity:
     """How far the exported model's outputs are from the network's.
 
     Attributes:
-        max_abs_error: over all logits.
+        max_abs_error: over all logits, None where one is not finite.
         within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere.
         sqnr_db: signal to quantisation noise ratio, None when there is no error at all.
         top1_agreement: share of images that get the same class.
         batches: how many batches were compared.
     """
 
-    max_abs_error: float
+    max_abs_error: float | None
     within_tolerance: bool
     sqnr_db: float | None
     top1_agreement: float
@@ -115,6 +115,8 @@ def model_facts(path: str | Path, model: onnx.ModelProto) -> dict[str, Any]:
     """The `model` object of a check; counts of the architecture come from the file's properties."""
     data = Path(path).read_bytes()
     metadata = read_metadata(model)
+    params = _property(path, metadata, "params")
+    macs = _property(path, metadata, "macs")
     stored = sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type == 1)
     return {
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -123,8 +125,8 @@ def model_facts(path: str | Path, model: onnx.ModelProto) -> dict[str, Any]:
             (e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0
         ),
         "ir_version": model.ir_version,
-        "params": int(metadata.get("params", stored)),
-        "macs": int(metadata["macs"]) if "macs" in metadata else None,
+        "params": stored if params is None else int(params),
+        "macs": None if macs is None else int(macs),
     }
 
 
@@ -165,9 +167,9 @@ def compare(reference: Predict, exported: Predict, dataset: Dataset, seed: int =
     tolerance = RELATIVE_TOLERANCE * np.abs(a) + SCALED_TOLERANCE * np.abs(a).max()
     noise = float(np.square(a - b).sum())
     signal = float(np.square(a).sum())
-    finite = bool(np.isfinite(b).all())
+    finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
     return Parity(
-        max_abs_error=float(error.max()) if finite else math.inf,
+        max_abs_error=float(error.max()) if finite else None,
         within_tolerance=finite and bool((error <= tolerance).all()),
         sqnr_db=10 * math.log10(signal / noise) if finite and noise > 0 and signal > 0 else None,
         top1_agreement=float((a.argmax(axis=1) == b.argmax(axis=1)).mean()),
@@ -190,7 +192,7 @@ def parity_gates(parity: Parity | None, limits: CheckConfig) -> list[Gate]:
     if parity is None:
         return [Gate(name, "skipped", None, None) for name in ("parity", "sqnr", "agreement")]
     sqnr_ok = parity.sqnr_db is None or parity.sqnr_db >= limits.min_sqnr_db
-    error = parity.max_abs_error if math.isfinite(parity.max_abs_error) else None
+    error = parity.max_abs_error
     return [
         Gate("parity", _passed(parity.within_tolerance), error, None),
         Gate("sqnr", _passed(sqnr_ok and error is not None), parity.sqnr_db, limits.min_sqnr_db),
@@ -326,7 +328,8 @@ def check_model(
         "accuracy": accuracy,
         "model": model_facts(path, model),
         "gates": [gate.to_json() for gate in gates],
-        "environment": environment(),
+        "environment": environment()
+        | {"device": runtime.device_name(), "threads": runtime.threads},
     }
 
 
@@ -339,19 +342,38 @@ def check_without_run(
     """
     properties = read_metadata(load_model(path))
     name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
-    runtime = create_runtime(name, int(properties.get("threads", 1)))
+    runtime = create_runtime(name, int(_property(path, properties, "threads") or 1))
     runtime.require()
-    if budget_ms is None and "budget_ms" in properties:
-        budget_ms = float(properties["budget_ms"])
+    stated_ms = _property(path, properties, "budget_ms")
     return check_model(
         path,
         runtime,
-        budget_ms=budget_ms,
-        predicted_ms=float(properties["predicted_ms"]) if "predicted_ms" in properties else None,
-        batch=int(properties.get("batch", 1)),
+        budget_ms=stated_ms if budget_ms is None else budget_ms,
+        predicted_ms=_property(path, properties, "predicted_ms"),
+        batch=int(_property(path, properties, "batch") or 1),
         limits=CheckConfig(),
         reference=None,
     )
+
+
+def _property(path: str | Path, properties: Mapping[str, str], name: str) -> float | None:
+    """A positive number among a model's properties, or None.
+
+    Raises:
+        InputError: when it is something else.
+    """
+    text = properties.get(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(
+            "not a positive number", where=f"{path}: property hwnas.{name}", actual=text
+        )
+    return value
 
 
 def _against_reference(
@@ -377,7 +399,23 @@ def _against_reference(
     output = session.get_outputs()[0].name
 
     def exported(images: np.ndarray) -> np.ndarray:
-        return session.run([output], {input_name: images})[0]
+        try:
+            logits = session.run([output], {input_name: images})[0]
+        except Exception as error:  # the runtime's exceptions share no base class
+            raise InputError(
+                "the model cannot run a batch",
+                where=str(path),
+                expected=f"any batch of images {shape}",
+                actual=str(error).splitlines()[0],
+            ) from None
+        if logits.shape != (len(images), len(dataset.classes)):
+            raise InputError(
+                "the model has other outputs than the data have classes",
+                where=str(path),
+                expected=(len(images), len(dataset.classes)),
+                actual=logits.shape,
+            )
+        return logits
 
     accuracy = {
         "torch": accuracy_of(reference.predict, dataset),

@@ -50,7 +50,6 @@ def export_network(network: nn.Module, image_shape: tuple[int, int, int]) -> onn
         HwnasError: when the graph holds what must not be deployed.
     """
     folded = fold_batch_norms(network)
-    folded.register_module("auxiliary", None)
     example = torch.zeros(2, *image_shape)
     model = _export(folded, (example,), ({0: "batch"},), [INPUT], [OUTPUT])
     require_deployable(model)

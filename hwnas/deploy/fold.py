@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hwnas.ops import FactorizedReduce
+from hwnas.spaces.base import Network
 
 
 class FoldedFactorizedReduce(nn.Module):
@@ -31,7 +32,10 @@ class FoldedFactorizedReduce(nn.Module):
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
     """A deep copy in eval mode, without the batch norms that follow a convolution."""
-    return _fold(copy.deepcopy(module).eval())
+    folded = copy.deepcopy(module).eval()
+    if isinstance(folded, Network):
+        folded.auxiliary = None
+    return _fold(folded)
 
 
 def _fold(module: nn.Module) -> nn.Module:

@@ -13,10 +13,11 @@ _requested: int | None = None
 class Interrupted(HwnasError):
     """The run was asked to stop and has saved its state; exit code 128 + signal."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, at_once: bool = False) -> None:
+        saved = "at once; the last checkpoint counts" if at_once else "everything is saved"
         super().__init__(
-            f"stopped by {signal.Signals(number).name}, everything is saved",
-            mend="`--resume` goes on from here",
+            f"stopped by {signal.Signals(number).name}, {saved}",
+            mend="`--resume` goes on from there",
         )
         self.exit_code = 128 + number
 
@@ -30,7 +31,7 @@ def install() -> None:
 def _request(number: int, frame: FrameType | None) -> None:
     global _requested
     if _requested is not None:
-        raise Interrupted(number)
+        raise Interrupted(number, at_once=True)
     _requested = number
 
 

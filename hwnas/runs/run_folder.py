@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.errors import InputError
+from hwnas.runs.checkpoints import write_atomic
 
 STAMPED_PACKAGES = ("hwnas", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
 
@@ -136,6 +136,12 @@ class RunFolder:
                     "another process works in this folder", where=str(self.path)
                 ) from None
             yield
+
+
+def next_run_folder(parent: Path = Path("runs")) -> Path:
+    """The first of run-001, run-002 ... that is not there."""
+    numbers = (n for n in range(1, 100_000) if not (parent / f"run-{n:03d}").exists())
+    return parent / f"run-{next(numbers):03d}"
 
 
 def environment() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.objectives import dual
 from hwnas.mixed_op import MixedOp
+from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome
 
@@ -96,6 +97,7 @@ def rank_architectures(
     device = validation[0][0].device
     scores = []
     for architecture in architectures:
+        interruption.stop_if_requested()
         one_hot = space.one_hot(architecture)
         mixture = Mixture(one_hot.weights.to(device), one_hot.active)
         recalibrate(supernet, mixture, recalibration)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hwnas.config import TrainConfig
 from hwnas.data import Batches, Dataset, Split, evaluation_batches
-from hwnas.errors import HwnasError
+from hwnas.errors import HwnasError, InputError
 from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
@@ -49,6 +49,13 @@ class Training:
     def __post_init__(self) -> None:
         if not self.config.auxiliary_weight:
             self.network.auxiliary = None
+        elif self.network.auxiliary is None:
+            raise InputError(
+                "networks of this space have no auxiliary head",
+                where="train.auxiliary_weight",
+                expected=0,
+                actual=self.config.auxiliary_weight,
+            )
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=self.config.learning_rate,

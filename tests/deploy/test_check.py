@@ -111,7 +111,18 @@ def test_parity_counts_not_a_number_as_broken(exported) -> None:
     reference = Reference(network, dataset, lambda: pytest.fail())
     parity = compare(reference.predict, lambda images: reference.predict(images) * np.nan, dataset)
     gates = check.parity_gates(parity, CheckConfig())
+    json.dumps(parity.to_json(), allow_nan=False)
     assert {gate.status for gate in gates} == {"fail"}
+
+
+def test_a_property_that_is_no_number_is_refused(exported) -> None:
+    _, path, _ = exported
+    model = onnx.load(path)
+    set_metadata(model, {"budget_ms": "soon"})
+    other = path.with_name("property.onnx")
+    other.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="hwnas.budget_ms.*soon"):
+        check.check_without_run(other, budget_ms=None, runtime_name=None)
 
 
 def test_parity_of_a_known_error(exported) -> None:

@@ -59,9 +59,7 @@ def test_an_optimizer_goes_on_as_if_never_stopped(tmp_path) -> None:
     steps(whole, optimizer, 5)
     first, optimizer = fresh()
     steps(first, optimizer, 2)
-    save_checkpoint(
-        tmp_path, "search", 2, {"p": first.detach(), "o": optimizer.state_dict()}
-    )
+    save_checkpoint(tmp_path, "search", 2, {"p": first.detach(), "o": optimizer.state_dict()})
     loaded = load_checkpoint(tmp_path, "search")
     assert loaded is not None
     second, optimizer = fresh()
