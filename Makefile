@@ -1,12 +1,16 @@
-# `make run` and `make test` need only Python 3.11 and install all they need in the current environment.
-PYTHON ?= python3
-# Elsewhere than on PyPI, PyTorch offers a build without CUDA that is a tenth of the size: install
-# it first to save the download; the requirement below is then satisfied.
+# `make run` and `make test` need Python 3.11 or later; they install into the active virtual
+# environment, or into .venv.
+VIRTUAL_ENV ?= .venv
+PYTHON = $(VIRTUAL_ENV)/bin/python
+# Satisfied by whichever build of PyTorch is there already, the one without CUDA say.
 TORCH ?= torch==2.13.0
 
 .PHONY: run test install types lint clean
 
-install:
+$(PYTHON):
+	python3 -m venv $(VIRTUAL_ENV)
+
+install: $(PYTHON)
 	$(PYTHON) -m pip install --quiet $(TORCH)
 	$(PYTHON) -m pip install --quiet -e '.[dev]'
 
@@ -20,11 +24,11 @@ test: install
 types:
 	rm -rf build/typed
 	$(PYTHON) -m pip install --quiet --no-deps --target build/typed .
-	cd build/typed && $(PYTHON) -m mypy --config-file ../../pyproject.toml -p hwnas
+	cd build/typed && $(abspath $(PYTHON)) -m mypy --config-file ../../pyproject.toml -p hwnas
 
 lint:
-	ruff check .
-	ruff format --check .
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
 
 clean:
 	rm -rf build dist *.egg-info
