@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import table_of, tiny_space
 from test_pipeline import settings, table_file
+from tiny import table_of, tiny_space
 
 import hwnas.cli
 from hwnas.config import load_config

@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import onnx
 import pytest
-from conftest import table_of
+from tiny import table_of
 
 from hwnas.architecture import Architecture
 from hwnas.config import load_config

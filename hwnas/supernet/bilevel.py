@@ -39,8 +39,8 @@ def evaluate_mixture_second_order(
 ) -> Outcome:
     """Like `hwnas.supernet.evaluate.evaluate_mixture`, with the weights unrolled by one SGD step.
 
-    The step is the optimiser's own, with its momentum and weight decay but unclipped. Weights and running
-    statistics are what they were before, afterwards.
+    The step is the optimiser's own, with its momentum and weight decay but unclipped. Weights and
+    running statistics are what they were before, afterwards.
     """
     parameters = list(supernet.parameters())
     saved = [p.detach().clone() for p in parameters]

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import table_of, tiny_space
+from tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms

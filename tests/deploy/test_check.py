@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import tiny_space
 from onnx import TensorProto, helper
+from tiny import tiny_space
 
 from hwnas.config import CheckConfig
 from hwnas.data import Dataset, Split

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from conftest import tiny_space
+from tiny import tiny_space
 
 from hwnas.reporting.cells import Cell, Edge, draw_cell, read_cells
 from hwnas.spaces.base import SearchSpace

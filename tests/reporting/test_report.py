@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_helpers import STAGES, Page, assert_sound, change, write_run
+from tiny import tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.errors import InputError

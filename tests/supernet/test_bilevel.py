@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY_SIZES, table_of, tiny_space
+from tiny import TINY_SIZES, table_of, tiny_space
 from torch.func import functional_call
 
 from hwnas.architecture import Mixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_space
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny import tiny_space
 
 from hwnas.config import TrainConfig
 from hwnas.data import Augmentation, Batches, Dataset, Split
