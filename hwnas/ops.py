@@ -68,7 +68,7 @@ class FactorizedReduce(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.conv2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
-        self.bn = nn.BatchNorm2d(c_out, affine=affine)
+        self.bn: nn.Module = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)

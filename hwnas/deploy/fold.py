@@ -4,30 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hwnas.ops import FactorizedReduce
 from hwnas.spaces.base import Network
-
-
-class FoldedFactorizedReduce(nn.Module):
-    """FactorizedReduce whose batch norm is folded into its two convolutions."""
-
-    def __init__(self, block: FactorizedReduce) -> None:
-        super().__init__()
-        split = block.conv1.out_channels
-        self.conv1 = _fuse(block.conv1, block.bn, slice(0, split))
-        self.conv2 = _fuse(block.conv2, block.bn, slice(split, None))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, c_in, H, W) to (N, c_out, ceil(H / 2), ceil(W / 2))."""
-        x = F.relu(x)
-        height, width = x.shape[-2:]
-        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
-        return torch.cat((self.conv1(x), self.conv2(shifted)), dim=1)
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
@@ -39,8 +20,13 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 
 def _fold(module: nn.Module) -> nn.Module:
-    if isinstance(module, FactorizedReduce):
-        return FoldedFactorizedReduce(module)
+    if isinstance(module, FactorizedReduce) and isinstance(module.bn, nn.BatchNorm2d):
+        # Its batch norm spans two convolutions that were joined.
+        split = module.conv1.out_channels
+        module.conv1 = _fuse(module.conv1, module.bn, slice(0, split))
+        module.conv2 = _fuse(module.conv2, module.bn, slice(split, None))
+        module.bn = nn.Identity()
+        return module
     previous = None
     for name, child in list(module.named_children()):
         child = _fold(child)
