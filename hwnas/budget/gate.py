@@ -18,8 +18,8 @@ MIN_ROUNDS = 300
 MAX_ROUNDS = 100_000
 JUDGED_ROUNDS = 40
 """With fewer rounds the interval of a 10th percentile has no lower end, and nothing is judged."""
-CALLS_PER_ROUND = 8
-"""At least: three blocks, and the sentinel's at both ends of the round."""
+CALLS_PER_ROUND = 24
+"""Of a slow network: three blocks and the sentinel's, and all that up to three times."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def measure_network(
         Interrupted: after a signal.
     """
     look = MIN_ROUNDS
-    fewest_s = 1.0 + JUDGED_ROUNDS * CALLS_PER_ROUND * runtime.time_block(call, 2) / 2e3
+    fewest_s = 3.0 + JUDGED_ROUNDS * CALLS_PER_ROUND * runtime.time_block(call, 2) / 2e3
 
     def decided(summaries: dict[str, Summary]) -> bool:
         nonlocal look

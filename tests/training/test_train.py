@@ -11,6 +11,7 @@ from tiny import tiny_space
 
 from hwnas.config import TrainConfig
 from hwnas.data import Augmentation, Batches, Dataset, Split
+from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.training.metrics import classification_metrics, confusion_matrix
 from hwnas.training.schedule import cosine
@@ -42,17 +43,23 @@ def training(dataset: Dataset, space: str, config: TrainConfig = CONFIG) -> Trai
     return Training(network, config, batches, seed=11)
 
 
-@pytest.mark.parametrize("space", ["darts", "nasbench201"])
-def test_resumed_training_is_bit_identical(dataset, space, tmp_path) -> None:
-    whole = training(dataset, space)
+def test_an_auxiliary_head_that_is_not_there_is_refused(dataset) -> None:
+    with pytest.raises(InputError, match="train.auxiliary_weight"):
+        training(dataset, "nasbench201")
+
+
+@pytest.mark.parametrize("space,auxiliary_weight", [("darts", 0.4), ("nasbench201", 0.0)])
+def test_resumed_training_is_bit_identical(dataset, space, auxiliary_weight, tmp_path) -> None:
+    config = CONFIG.model_copy(update={"auxiliary_weight": auxiliary_weight})
+    whole = training(dataset, space, config)
     while whole.step < whole.steps:
         whole.advance()
-    part = training(dataset, space)
+    part = training(dataset, space, config)
     for _ in range(5):
         part.advance()
     save_checkpoint(tmp_path, "train", part.step, part.state_dict())
     torch.manual_seed(99)
-    resumed = training(dataset, space)
+    resumed = training(dataset, space, config)
     torch.rand(17)  # whatever else draws numbers must not matter
     loaded = load_checkpoint(tmp_path, "train")
     assert loaded is not None
