@@ -31,6 +31,7 @@ SETTINGS = [
     "data.test_limit=100",
     "budget.ms=1e6",
     "latency.measure_seconds=0.5",
+    "search.proxy={}",
     "search.steps=12",
     "search.batch_size=8",
     "search.candidates=2",
@@ -48,7 +49,6 @@ SPACE = {
     "darts": ["space={name='darts', cells=3, channels=4, stem_multiplier=1, stem_stride=2}"],
     "nasbench201": ["space={name='nasbench201', cells=1, channels=4}"],
 }
-PROXY = {"darts": ["search.proxy={}"], "nasbench201": ["search.proxy={}"]}
 
 CHECK_SCHEMA = {
     "type": "object",
@@ -70,7 +70,7 @@ CHECK_SCHEMA = {
 
 
 def settings(space: str, *more: str) -> list[str]:
-    return [*SPACE[space], *PROXY[space], *SETTINGS, *more]
+    return [*SPACE[space], *SETTINGS, *more]
 
 
 def table_file(space: str, folder: Path) -> Path:
