@@ -1,0 +1,214 @@
+"""What a backend of the fused mixed operator computes: the kernels, and the tables between them.
+
+Shapes. Activations are (N, H, W, C), contiguous, C the backend's width: the channels padded by
+zeros. Statistics of R values are (R, 2, C): mean and biased variance over N, H and W. Tables of R
+batch norms are (R, 6, C): see `MEAN` and the names after it; y = scale (z - mean) + shift. With
+|mean| much larger than the deviation, z - mean must come first, and what the mean lost by rounding
+(`RESIDUAL`) is part of the shift.
+
+Sums of R terms are (R, 2, C): S = sum g and T = sum g (z - mean) over N, H and W. Coefficients are
+(R, 3, C): the gradient by z is dz = a g + b (z - mean) + d.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hwnas.kernels.plan import Convolution
+from hwnas.kernels.reference import BATCH_NORM_EPS
+
+MEAN, SCALE, SHIFT, RSTD, VARIANCE, RESIDUAL = range(6)
+TABLE_ROWS = 6
+
+
+class Pools(NamedTuple):
+    """3x3 pools of a state, (N, OH, OW, C) each, and their statistics (2, 2, C)."""
+
+    maximum: Tensor
+    mean: Tensor
+    statistics: Tensor
+
+
+class MixTerm(NamedTuple):
+    """A value to be normalised by a row (6, C) of a table, and weighted by `weights[index]`."""
+
+    value: Tensor
+    row: Tensor
+    index: int
+
+
+class PoolGradient(NamedTuple):
+    """What one edge hands back to the state that it reads, but for its convolutions.
+
+    Attributes:
+        gradient: of the edge's target, (N, OH, OW, C).
+        maximum, mean: coefficients (3, C) and table row (6, C) of the pools, None without.
+        identity: coefficients of the skip connection, None without.
+    """
+
+    gradient: Tensor
+    maximum: tuple[Tensor, Tensor] | None
+    mean: tuple[Tensor, Tensor] | None
+    identity: Tensor | None
+
+
+class Backend(ABC):
+    """The kernels. Every method returns new tensors, finite wherever its inputs are."""
+
+    @abstractmethod
+    def width(self, channels: int) -> int:
+        """Channels of the internal layout, at least `channels`."""
+
+    @abstractmethod
+    def pools(self, x: Tensor, stride: int) -> Pools:
+        """Maximum and mean of the 3x3 windows, over the pixels inside the image."""
+
+    @abstractmethod
+    def convolve(
+        self,
+        values: Tensor,
+        table: Tensor | None,
+        convolutions: Sequence[Convolution],
+        parameters: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """ReLU and convolution of one stage.
+
+        Args:
+            values: (R, N, H, W, C); a convolution reads `values[reads or 0]`.
+            table: (R, 6, C), normalises the values before the ReLU; None for none.
+            convolutions: B of them, with equal strides.
+            parameters: the cell's, to which `Convolution.weights` point.
+
+        Returns:
+            Outputs (B, N, OH, OW, C) before normalisation, and their statistics (B, 2, C).
+        """
+
+    @abstractmethod
+    def mix(self, terms: Sequence[MixTerm], weights: Tensor) -> Tensor:
+        """sum_k w_k (scale_k (z_k - mean_k) + shift_k), (N, OH, OW, C)."""
+
+    @abstractmethod
+    def reduce(self, terms: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+        """Sums (R, 2, C) of R triples: gradient, value, table row."""
+
+    @abstractmethod
+    def convolve_backward(
+        self,
+        values: Tensor,
+        table: Tensor | None,
+        convolutions: Sequence[Convolution],
+        parameters: Sequence[Tensor],
+        outputs: Tensor,
+        gradients: Sequence[Tensor],
+        coefficients: Sequence[Tensor],
+        rows: Sequence[Tensor],
+        weight_gradients: Sequence[Tensor | None],
+        needs_input: bool,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of `convolve`.
+
+        Args:
+            values, table, convolutions, parameters: as given to `convolve`.
+            outputs: what it returned, (B, N, OH, OW, C).
+            gradients: B times g, (N, OH, OW, C), by the normalised outputs.
+            coefficients: B times (3, C), which make dz of g.
+            rows: B times the outputs' own table row (6, C).
+            weight_gradients: one for each of `parameters`, to write to; None where not needed.
+            needs_input: whether the gradient of the values is needed.
+
+        Returns:
+            The gradient by the values, after the table and before the ReLU, (R, N, H, W, C); and
+            with a table its sums (R, 2, C). None where not needed.
+        """
+
+    @abstractmethod
+    def pools_backward(
+        self, x: Tensor, stride: int, edges: Sequence[PoolGradient], dx: Tensor
+    ) -> None:
+        """Add the gradients of pools and skip connections of all edges out of x to dx.
+
+        A maximum's gradient goes to the first largest pixel in reading order.
+        """
+
+    def normalise(
+        self,
+        statistics: Tensor,
+        gammas: Sequence[Tensor | None],
+        betas: Sequence[Tensor | None],
+        out: Tensor,
+    ) -> None:
+        """Fill table rows `out` (R, 6, C) from statistics (R, 2, C)."""
+        fill_table(statistics, gammas, betas, out)
+
+    def normalise_backward(
+        self, sums: Tensor, table: Tensor, weights: Tensor | None, count: int, batch: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Gradients of R normalised terms w_k y_k.
+
+        Args:
+            sums: (R, 2, C).
+            table: (R, 6, C), the terms' rows.
+            weights: (R,), None for ones.
+            count: N OH OW.
+            batch: (R,), 1 where the row holds the batch's own statistics, else 0; None for ones.
+
+        Returns:
+            Coefficients (R, 3, C), gradients by the weights (R,), by the scales (R, C) and by the
+            shifts (R, C).
+        """
+        return gradients_of_terms(sums, table, weights, count, batch)
+
+
+def fill_table(
+    statistics: Tensor,
+    gammas: Sequence[Tensor | None],
+    betas: Sequence[Tensor | None],
+    out: Tensor,
+) -> None:
+    """`Backend.normalise` in plain PyTorch."""
+    mean, variance = statistics[:, 0], statistics[:, 1]
+    rstd = torch.rsqrt(variance + BATCH_NORM_EPS)
+    scale, shift = rstd, torch.zeros_like(rstd)
+    if any(gamma is not None for gamma in gammas):
+        scale = rstd * _stacked(gammas, 1.0, rstd)
+        shift = _stacked(betas, 0.0, rstd)
+    rounded = mean.to(out.dtype)
+    residual = mean - rounded
+    for index, value in (
+        (MEAN, rounded), (SCALE, scale), (SHIFT, shift - scale * residual),
+        (RSTD, rstd), (VARIANCE, variance), (RESIDUAL, residual),
+    ):  # fmt: skip
+        out[:, index] = value
+
+
+def _stacked(vectors: Sequence[Tensor | None], default: float, like: Tensor) -> Tensor:
+    """(R, C) of vectors that may be missing or shorter than C."""
+    stacked = torch.full_like(like, default)
+    for row, vector in zip(stacked, vectors, strict=True):
+        if vector is not None:
+            row[: len(vector)] = vector
+    return stacked
+
+
+def gradients_of_terms(
+    sums: Tensor, table: Tensor, weights: Tensor | None, count: int, batch: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`Backend.normalise_backward` in plain PyTorch."""
+    wide = torch.promote_types(sums.dtype, table.dtype)
+    table = table.to(wide)
+    s, t = sums[:, 0], sums[:, 1]
+    scale, shift, rstd = table[:, SCALE], table[:, SHIFT], table[:, RSTD]
+    weight: Tensor | float = 1.0 if weights is None else weights.to(wide).unsqueeze(1)
+    centred = t - table[:, RESIDUAL] * s
+    a = weight * scale
+    spread = a / count if batch is None else a / count * batch.to(wide).unsqueeze(1)
+    b = -spread * rstd.square() * centred
+    d = -spread * s - b * table[:, RESIDUAL]
+    coefficients = torch.stack((a.expand_as(b), b, d), dim=1)
+    d_weight = (scale * t + shift * s).sum(dim=1)
+    return coefficients, d_weight, weight * rstd * centred, weight * s

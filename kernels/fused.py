@@ -1,0 +1,375 @@
+"""The mixed operators of a cell, fused: the order of kernels, forward and backward.
+
+Forward, source by source: the ReLU, pools and first-stage convolutions of all edges out of a
+state; their batch statistics; the second stages; and, once all edges into a node are there, one
+weighted sum. Backward, in reverse: one reduction S = sum g, T = sum g (z - mean) of each term
+gives the gradients of mixing weights, scales and shifts, and the coefficients of
+dz = a g + b (z - mean) + d, which is formed when it is read. README.md has the derivation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hwnas.kernels.backend import (
+    MEAN,
+    RESIDUAL,
+    RSTD,
+    SCALE,
+    TABLE_ROWS,
+    VARIANCE,
+    Backend,
+    MixTerm,
+    PoolGradient,
+    Pools,
+)
+from hwnas.kernels.plan import CellPlan, Group, Norm, Term
+
+RECOMPUTE = ("nothing", "first", "all")
+"""What the backward pass computes again: nothing, the first stages, or both stages."""
+
+
+@dataclass
+class GroupValues:
+    """What a group computes. `first` and `second` are (B, N, OH, OW, C), None without."""
+
+    table: Tensor
+    pools: Pools | None = None
+    first: Tensor | None = None
+    second: Tensor | None = None
+
+    def of(self, term: Term, source: Tensor) -> Tensor:
+        """The value of a term before normalisation, (N, OH, OW, C)."""
+        if term.value == "identity":
+            return source
+        if term.value == "pool":
+            assert self.pools is not None
+            return self.pools[term.position]
+        stage = self.first if term.value == "first" else self.second
+        assert stage is not None
+        return stage[term.position]
+
+
+class FusedCell:
+    """One evaluation of a cell; forward and backward are functions of their arguments.
+
+    Args:
+        plan: what to compute.
+        backend: with which kernels.
+        parameters: the plan's, in its order.
+        running: means and variances, lists in the order of the plan's norms; used instead of the
+            batch's own when given.
+    """
+
+    def __init__(
+        self,
+        plan: CellPlan,
+        backend: Backend,
+        parameters: Sequence[Tensor],
+        running: tuple[Sequence[Tensor], Sequence[Tensor]] | None,
+    ) -> None:
+        self.plan = plan
+        self.backend = backend
+        self.parameters = parameters
+        self.running = running
+
+    def forward(
+        self, inputs: Sequence[Tensor], weights: Tensor
+    ) -> tuple[list[Tensor], list[GroupValues]]:
+        """Node states (N, OH, OW, C), and what each group computed.
+
+        Args:
+            inputs: (N, H, W, C) each.
+            weights: (edges, options).
+        """
+        flat = weights.reshape(-1)
+        options = weights.shape[1]
+        states = list(inputs)
+        terms: dict[int, list[MixTerm]] = {i: [] for i in range(len(inputs) + self.plan.nodes)}
+        groups = []
+        for group in self.plan.groups:
+            while group.source >= len(states):
+                states.append(self._node(states, terms[len(states)], flat))
+            source = states[group.source]
+            values = self._group_forward(group, source)
+            groups.append(values)
+            for term in group.terms:
+                index = term.edge * options + term.option
+                row = values.table[group.row(term)]
+                mixed = MixTerm(values.of(term, source), row, index)
+                terms[term.target].append(mixed)
+        while len(states) < self.plan.inputs + self.plan.nodes:
+            states.append(self._node(states, terms[len(states)], flat))
+        return states[self.plan.inputs :], groups
+
+    def _node(self, states: Sequence[Tensor], terms: Sequence[MixTerm], flat: Tensor) -> Tensor:
+        """The next node's state; zeros where nothing leads to it."""
+        if terms:
+            return self.backend.mix(terms, flat)
+        source, stride = self.plan.origins[len(states) - self.plan.inputs]
+        return torch.zeros_like(states[source][:, ::stride, ::stride])
+
+    def _group_forward(self, group: Group, source: Tensor) -> GroupValues:
+        """Convolutions, pools and the table of their norms."""
+        backend = self.backend
+        norms = group.norms
+        table = source.new_zeros(len(norms) + 1, TABLE_ROWS, source.shape[-1])
+        table[-1, SCALE] = 1.0
+        table[-1, RSTD] = 1.0
+        values = GroupValues(table)
+        statistics = []
+        if group.uses_pools:
+            values.pools = backend.pools(source, group.stride)
+        if group.first:
+            values.first, of_first = backend.convolve(
+                source.unsqueeze(0), None, group.first, self.parameters
+            )
+            statistics.append(of_first)
+        if group.pooled:
+            assert values.pools is not None
+            statistics.append(values.pools.statistics[[t.position for t in group.pooled]])
+        split = len(group.first) + len(group.pooled)
+        self._normalise(group, 0, split, statistics, table)
+        if group.second:
+            values.second, of_second = self._second(group, values)
+            self._normalise(group, split, len(norms), [of_second], table)
+        return values
+
+    def _second(self, group: Group, values: GroupValues) -> tuple[Tensor, Tensor]:
+        assert values.first is not None
+        table = values.table[: len(group.first)]
+        return self.backend.convolve(values.first, table, group.second, self.parameters)
+
+    def _normalise(
+        self, group: Group, start: int, stop: int, statistics: list[Tensor], table: Tensor
+    ) -> None:
+        """Fill rows of the table from the batch's statistics or the running ones."""
+        if start == stop:
+            return
+        norms = group.norms[start:stop]
+        if self.running is not None:
+            kept = [torch.stack([side[n.index] for n in norms]) for side in self.running]
+            stacked = torch.stack(kept, dim=1)
+            missing = table.shape[-1] - stacked.shape[-1]
+            statistics = [torch.nn.functional.pad(stacked, (0, missing))]
+        gammas = [None if n.gamma is None else self.parameters[n.gamma] for n in norms]
+        betas = [None if n.beta is None else self.parameters[n.beta] for n in norms]
+        joined = statistics[0] if len(statistics) == 1 else torch.cat(statistics)
+        self.backend.normalise(joined, gammas, betas, table[start:stop])
+
+    def recompute(self, group: Group, source: Tensor, values: GroupValues) -> None:
+        """Fill in what was not kept."""
+        if group.first and values.first is None:
+            values.first, _ = self.backend.convolve(
+                source.unsqueeze(0), None, group.first, self.parameters
+            )
+        if group.second and values.second is None:
+            values.second, _ = self._second(group, values)
+        if group.uses_pools and values.pools is None:
+            values.pools = self.backend.pools(source, group.stride)
+
+    def backward(
+        self,
+        states: Sequence[Tensor],
+        groups: Sequence[GroupValues],
+        weights: Tensor,
+        gradients: Sequence[Tensor | None],
+        weight_gradients: Sequence[Tensor | None],
+        needs_input: Sequence[bool],
+    ) -> tuple[list[Tensor | None], Tensor]:
+        """Gradients of the inputs, and of the mixing weights (edges, options).
+
+        Args:
+            states: inputs and nodes, (N, H, W, C) each.
+            groups: as `forward` returned them; what is None is computed again.
+            weights: (edges, options).
+            gradients: of the nodes, None for zero.
+            weight_gradients: one a parameter, written to; None where not needed.
+            needs_input: for each input, whether its gradient is needed.
+        """
+        of_state: list[Tensor | None] = [None] * self.plan.inputs + list(gradients)
+        d_weights = torch.zeros_like(weights)
+        for group, values in zip(reversed(self.plan.groups), reversed(groups), strict=True):
+            source = states[group.source]
+            needed = group.source >= self.plan.inputs or needs_input[group.source]
+            for term in group.terms:
+                if of_state[term.target] is None:
+                    of_state[term.target] = torch.zeros_like(states[term.target])
+            self.recompute(group, source, values)
+            dx = self._group_backward(
+                group, values, source, weights, of_state, weight_gradients, d_weights, needed
+            )
+            values.first = values.second = values.pools = None
+            if dx is not None:
+                before = of_state[group.source]
+                of_state[group.source] = dx if before is None else before + dx
+        return of_state[: self.plan.inputs], d_weights
+
+    def _group_backward(
+        self,
+        group: Group,
+        values: GroupValues,
+        source: Tensor,
+        weights: Tensor,
+        of_state: Sequence[Tensor | None],
+        weight_gradients: Sequence[Tensor | None],
+        d_weights: Tensor,
+        needs_input: bool,
+    ) -> Tensor | None:
+        """The gradient of a group's source; fills d_weights and weight_gradients."""
+        if not group.terms:
+            return None
+        backend, table = self.backend, values.table
+        rows = [group.row(term) for term in group.terms]
+        targets = [of_state[term.target] for term in group.terms]
+        sums = backend.reduce(
+            [
+                (g, values.of(term, source), table[row])
+                for g, term, row in zip(targets, group.terms, rows, strict=True)
+                if g is not None
+            ]
+        )
+        index = torch.tensor([[t.edge, t.option] for t in group.terms], device=weights.device)
+        chosen = weights[index[:, 0], index[:, 1]]
+        coefficients, d_chosen, d_gamma, d_beta = backend.normalise_backward(
+            sums, table[rows], chosen, self._count(targets), self._batch(rows, table)
+        )
+        coefficients = coefficients.to(table.dtype)
+        d_weights[index[:, 0], index[:, 1]] = d_chosen.to(weights.dtype)
+        norms = group.norms
+        for position, row in enumerate(rows):
+            if row < len(norms):
+                self._store_affine(norms[row], d_gamma[position], d_beta[position], weight_gradients)
+        return self._convolutions_backward(
+            group, values, source, targets, coefficients, weight_gradients, needs_input
+        )
+
+    def _convolutions_backward(
+        self,
+        group: Group,
+        values: GroupValues,
+        source: Tensor,
+        targets: Sequence[Tensor | None],
+        coefficients: Tensor,
+        weight_gradients: Sequence[Tensor | None],
+        needs_input: bool,
+    ) -> Tensor | None:
+        """Second stages, first stages, pools and skip connections."""
+        backend, table = self.backend, values.table
+        first: dict[int, tuple[Tensor, Tensor]] = {}
+        second: dict[int, tuple[Tensor, Tensor]] = {}
+        for term, g, coefficient in zip(group.terms, targets, coefficients, strict=True):
+            assert g is not None
+            if term.value == "first":
+                first[term.position] = (g, coefficient)
+            elif term.value == "second":
+                second[term.position] = (g, coefficient)
+        if group.second:
+            first |= self._second_backward(group, values, second, weight_gradients)
+        dx = None
+        if group.first:
+            assert values.first is not None
+            ordered = [first[position] for position in range(len(group.first))]
+            d_values, _ = backend.convolve_backward(
+                source.unsqueeze(0), None, group.first, self.parameters, values.first,
+                [g for g, _ in ordered], [c for _, c in ordered],
+                list(table[: len(group.first)]), weight_gradients, needs_input,
+            )  # fmt: skip
+            dx = None if d_values is None else d_values[0]
+        if not needs_input:
+            return None
+        if dx is None:
+            dx = torch.zeros_like(source)
+        edges = self._pool_gradients(group, values, targets, coefficients)
+        if edges:
+            backend.pools_backward(source, group.stride, edges, dx)
+        return dx
+
+    def _second_backward(
+        self,
+        group: Group,
+        values: GroupValues,
+        second: dict[int, tuple[Tensor, Tensor]],
+        weight_gradients: Sequence[Tensor | None],
+    ) -> dict[int, tuple[Tensor, Tensor]]:
+        """Gradient and coefficients of the first-stage convolutions that second ones read."""
+        backend, table = self.backend, values.table
+        assert values.first is not None and values.second is not None
+        start = len(group.first) + len(group.pooled)
+        ordered = [second[position] for position in range(len(group.second))]
+        d_values, sums = backend.convolve_backward(
+            values.first, table[: len(group.first)], group.second, self.parameters, values.second,
+            [g for g, _ in ordered], [c for _, c in ordered],
+            list(table[start:-1]), weight_gradients, True,
+        )  # fmt: skip
+        assert d_values is not None and sums is not None
+        read = [c.reads for c in group.second if c.reads is not None]
+        coefficients, _, d_gamma, d_beta = backend.normalise_backward(
+            sums[read], table[read], None, self._count([d_values[0]]), self._batch(read, table)
+        )
+        coefficients = coefficients.to(table.dtype)
+        for position, row in enumerate(read):
+            norm = group.first[row].norm
+            self._store_affine(norm, d_gamma[position], d_beta[position], weight_gradients)
+        return {row: (d_values[row], coefficients[p]) for p, row in enumerate(read)}
+
+    def _pool_gradients(
+        self,
+        group: Group,
+        values: GroupValues,
+        targets: Sequence[Tensor | None],
+        coefficients: Tensor,
+    ) -> list[PoolGradient]:
+        """One for each edge that has a pool or a skip connection."""
+        edges: dict[int, PoolGradient] = {}
+        for term, g, coefficient in zip(group.terms, targets, coefficients, strict=True):
+            if term.value not in ("pool", "identity"):
+                continue
+            assert g is not None
+            edge = edges.get(term.edge, PoolGradient(g, None, None, None))
+            if term.value == "identity":
+                edges[term.edge] = edge._replace(identity=coefficient)
+            else:
+                field = ("maximum", "mean")[term.position]
+                row = values.table[group.row(term)]
+                edges[term.edge] = edge._replace(**{field: (coefficient, row)})
+        return list(edges.values())
+
+    def _store_affine(
+        self, norm: Norm, d_gamma: Tensor, d_beta: Tensor, out: Sequence[Tensor | None]
+    ) -> None:
+        for position, gradient in ((norm.gamma, d_gamma), (norm.beta, d_beta)):
+            target = None if position is None else out[position]
+            if target is not None:
+                target.copy_(gradient[: len(target)])
+
+    def _count(self, values: Sequence[Tensor | None]) -> int:
+        assert values[0] is not None
+        return values[0].numel() // values[0].shape[-1]
+
+    def _batch(self, rows: Sequence[int], table: Tensor) -> Tensor | None:
+        """1 for the rows whose statistics are the batch's own."""
+        identity = len(table) - 1
+        if self.running is not None:
+            return table.new_zeros(len(rows))
+        if identity not in rows:
+            return None
+        return torch.tensor([float(row != identity) for row in rows], device=table.device)
+
+
+def batch_statistics(
+    plan: CellPlan, tables: Sequence[Tensor], channels: int, count: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean and unbiased variance of the batch, each a list in the order of the plan's norms."""
+    means: list[Tensor] = [tables[0]] * plan.norms
+    variances: list[Tensor] = [tables[0]] * plan.norms
+    for group, table, pixels in zip(plan.groups, tables, count, strict=True):
+        mean = (table[:, MEAN] + table[:, RESIDUAL])[:, :channels]
+        variance = table[:, VARIANCE, :channels] * (pixels / (pixels - 1))
+        for row, norm in enumerate(group.norms):
+            means[norm.index], variances[norm.index] = mean[row], variance[row]
+    return means, variances
