@@ -1,6 +1,52 @@
-"""Packaging of hwnas: two top-level folders are installed inside the package."""
+"""Packaging of hwnas: two top-level folders are installed inside the package, and the C++ kernels.
 
-from setuptools import find_packages, setup
+The kernels are a plain shared library without Python's or PyTorch's interface, built once for each
+instruction set. They are optional: without a compiler the package works, only slower.
+"""
+
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+INSTRUCTIONS = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    INSTRUCTIONS["avx2"] = ["-mavx2", "-mfma"]
+    INSTRUCTIONS["avx512"] = [
+        *("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"),
+        "-mprefer-vector-width=512",
+    ]
+FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fno-strict-aliasing", "-fno-math-errno"]
+# The OpenMP runtime is PyTorch's, which is found when the library is loaded; hence not linked.
+OPENMP = ["-fopenmp"]
+
+
+class BuildKernels(build_ext):
+    """Compiles the kernels once for each instruction set and links them into one library."""
+
+    def build_extension(self, extension):
+        compiler, folder = self.compiler, Path(self.build_temp)
+        kernels, instructions = extension.sources
+        objects = compiler.compile([instructions], str(folder), extra_postargs=FLAGS)
+
+        def compile_for(name):
+            return compiler.compile(
+                [kernels],
+                str(folder / name),
+                macros=[("INSTRUCTIONS", name)],
+                extra_postargs=[*FLAGS, *OPENMP, *INSTRUCTIONS[name]],
+                depends=extension.depends,
+            )
+
+        with ThreadPoolExecutor() as threads:
+            for compiled in threads.map(compile_for, INSTRUCTIONS):
+                objects += compiled
+        target = self.get_ext_fullpath(extension.name)
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        compiler.link_shared_object(objects, target, target_lang="c++")
+
 
 setup(
     packages=[
@@ -17,6 +63,16 @@ setup(
         "hwnas": ["py.typed"],
         "hwnas.configs": ["*.toml"],
         "hwnas.datasets": ["*.npz", "*.md"],
+        "hwnas.kernels": ["*.md"],
         "hwnas.latency_tables": ["*.json", "*.md"],
     },
+    ext_modules=[
+        Extension(
+            "hwnas.kernels._cpu",
+            sources=["kernels/cpu/kernels.cpp", "kernels/cpu/instructions.cpp"],
+            depends=sorted(str(p) for p in Path("kernels/cpu").glob("*.h*")),
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildKernels},
 )

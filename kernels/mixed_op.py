@@ -1,15 +1,20 @@
-"""The one public call, and the choice of its implementation."""
+"""The public calls, and the choice of their implementation."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from functools import cache
 
+import torch
 from torch import Tensor
 
+from hwnas.kernels.fused import RECOMPUTE
+from hwnas.kernels.plan import CellPlan, Edge, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
 
-IMPLEMENTATIONS = ("auto", "torch")
+IMPLEMENTATIONS = ("auto", "triton", "cpu", "torch")
 
 
 def mixed_op(
@@ -22,6 +27,7 @@ def mixed_op(
     momentum: float = 0.1,
     active: Sequence[int] | None = None,
     impl: str = "auto",
+    recompute: str = "nothing",
 ) -> Tensor:
     """Weighted sum of candidate operators, `sum_k mixing_weights[k] op_k(x)`.
 
@@ -34,25 +40,245 @@ def mixed_op(
         momentum: of the running statistics, as in `torch.nn.BatchNorm2d`.
         active: indices of the candidates to evaluate; the others count as weight zero and get no
             gradient. All of them by default.
-        impl: "torch", or "auto" for the fastest that this machine and these shapes allow.
+        impl: "torch" (plain PyTorch), "cpu" (C++), "triton" (CUDA), or "auto" for the fastest that
+            this machine and these shapes allow.
+        recompute: what the fused backward pass computes again to save memory: "nothing", "first"
+            stages of convolutions, or "all". Plain PyTorch ignores it.
 
     Returns:
         (N, C, ceil(H / stride), ceil(W / stride)).
 
     Raises:
-        ValueError: for an unknown `impl`, a stride that is not 1 or 2, a weight for no candidate,
-            or a candidate without a definition.
+        ValueError: for an unknown `impl` or `recompute`, a stride that is not 1 or 2, a weight for
+            no candidate, a candidate without a definition, or one value a channel when training.
+        RuntimeError: when the `impl` that was asked for can't be used here.
     """
+    edge = Edge(0, 1, candidates, stride, active)
+    (node,) = mixed_cell(
+        [x],
+        mixing_weights.unsqueeze(0),
+        [edge],
+        training=training,
+        momentum=momentum,
+        impl=impl,
+        recompute=recompute,
+    )
+    return node
+
+
+def mixed_cell(
+    inputs: Sequence[Tensor],
+    mixing_weights: Tensor,
+    edges: Sequence[Edge],
+    *,
+    training: bool = True,
+    momentum: float = 0.1,
+    impl: str = "auto",
+    recompute: str = "nothing",
+) -> list[Tensor]:
+    """The nodes of a cell: each the sum of the mixed operators on the edges that lead to it.
+
+    All edges out of a state are run together and share its ReLU, its pools and their statistics.
+
+    Args:
+        inputs: (N, C, H, W) each.
+        mixing_weights: (E, K), a row for each edge.
+        edges: states are numbered, inputs first; an edge leads to a node from a state before it.
+        training, momentum, impl, recompute: as for `mixed_op`.
+
+    Returns:
+        The nodes, (N, C, OH, OW) each, channels_last.
+
+    Raises:
+        ValueError: as `mixed_op`; also for edges that don't make a cell.
+        RuntimeError: when the `impl` that was asked for can't be used here.
+    """
+    _validate(inputs, mixing_weights, edges, impl, recompute)
+    chosen = _implementation(impl, inputs, edges, training)
+    if chosen == "torch":
+        return _reference_cell(inputs, mixing_weights, edges, training, momentum)
+    return _fused_cell(inputs, mixing_weights, edges, training, momentum, chosen, recompute)
+
+
+def _validate(
+    inputs: Sequence[Tensor],
+    mixing_weights: Tensor,
+    edges: Sequence[Edge],
+    impl: str,
+    recompute: str,
+) -> None:
     if impl not in IMPLEMENTATIONS:
         raise ValueError(f"impl is one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-    if stride not in (1, 2):
-        raise ValueError(f"stride is 1 or 2, got {stride}")
-    if mixing_weights.shape != (len(candidates),):
-        raise ValueError(f"{len(candidates)} candidates, weights {tuple(mixing_weights.shape)}")
-    for candidate in candidates:
-        if candidate.name != "none" and candidate.name not in CANDIDATE_FUNCTIONS:
-            raise ValueError(f"no definition of operator {candidate.name!r}")
-    chosen = range(len(candidates)) if active is None else active
-    return reference_mixed_op(
-        x, mixing_weights, candidates, chosen, Context(stride, training, momentum)
+    if recompute not in RECOMPUTE:
+        raise ValueError(f"recompute is one of {', '.join(RECOMPUTE)}, got {recompute!r}")
+    for edge in edges:
+        if edge.stride not in (1, 2):
+            raise ValueError(f"stride is 1 or 2, got {edge.stride}")
+        if mixing_weights.shape != (len(edges), len(edge.candidates)):
+            expected = f"{len(edges)} x {len(edge.candidates)} candidates"
+            raise ValueError(f"{expected}, weights {tuple(mixing_weights.shape)}")
+        for candidate in edge.candidates:
+            if candidate.name != "none" and candidate.name not in CANDIDATE_FUNCTIONS:
+                raise ValueError(f"no definition of operator {candidate.name!r}")
+    first = len(inputs)
+    targets = sorted({edge.target for edge in edges})
+    if targets != list(range(first, first + len(targets))) or not edges:
+        raise ValueError(f"nodes are numbered from {first} without gaps, got {targets}")
+    if any(not 0 <= edge.source < edge.target for edge in edges):
+        raise ValueError("an edge leads to a node from a state before it")
+
+
+def _implementation(
+    impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge], training: bool
+) -> str:
+    """The implementation to use; "auto" falls back to "torch" and says so once."""
+    if impl == "torch":
+        return "torch"
+    x = inputs[0]
+    natural = "triton" if x.is_cuda else "cpu"
+    asked = natural if impl == "auto" else impl
+    reason = _obstacle(asked, inputs, edges, training)
+    if reason is None:
+        return asked
+    if impl != "auto":
+        raise RuntimeError(f"impl={impl!r} can't be used: {reason}")
+    _say_once(f"mixed operators run in plain PyTorch: {reason}")
+    return "torch"
+
+
+def _obstacle(
+    impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge], training: bool
+) -> str | None:
+    """Why an implementation can't be used, or None."""
+    x = inputs[0]
+    dtype = compute_dtype(x)
+    allowed = {
+        "cpu": (torch.float32, torch.float64),
+        "triton": (torch.float32, torch.float16, torch.bfloat16),
+    }[impl]
+    if impl == "cpu" and x.device.type != "cpu":
+        return f"the tensors are on {x.device.type}"
+    if dtype not in allowed:
+        return f"no kernels for {dtype}"
+    for state in inputs:
+        if state.shape[:2] != x.shape[:2] or state.device != x.device or state.dtype != x.dtype:
+            return "the inputs differ in batch, channels, type or device"
+    channels = x.shape[1]
+    for edge in edges:
+        for _, candidate in edge.chosen():
+            for tensor in candidate.tensors.values():
+                if tensor.dim() == 4 and not _fits(tensor, channels):
+                    return f"{candidate.name}: {tuple(tensor.shape)} weights for {channels} channels"
+    return _unavailable(impl, dtype)
+
+
+def _fits(weight: Tensor, channels: int) -> bool:
+    """Whether a convolution keeps the channels, or is half of a FactorizedReduce."""
+    out, per_group = weight.shape[:2]
+    return (out == channels or weight.shape[2:] == (1, 1)) and per_group in (1, channels)
+
+
+@cache
+def _unavailable(impl: str, dtype: torch.dtype) -> str | None:
+    """Why a backend can't be loaded, or None."""
+    from hwnas.kernels.operator import backend_for
+
+    try:
+        backend_for(impl, dtype)
+    except (ImportError, RuntimeError) as error:
+        return str(error)
+    return None
+
+
+@cache
+def _say_once(message: str) -> None:
+    warnings.warn(message, stacklevel=5)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The type of activations: autocast's on CUDA, else that of x, at least float32 on CPUs."""
+    if x.is_cuda and torch.is_autocast_enabled("cuda"):
+        return torch.get_autocast_dtype("cuda")
+    if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
+        return torch.float32
+    return x.dtype
+
+
+def _reference_cell(
+    inputs: Sequence[Tensor],
+    mixing_weights: Tensor,
+    edges: Sequence[Edge],
+    training: bool,
+    momentum: float,
+) -> list[Tensor]:
+    states: list[Tensor] = list(inputs)
+    for target in sorted({edge.target for edge in edges}):
+        total: Tensor | None = None
+        for row, edge in enumerate(edges):
+            if edge.target != target:
+                continue
+            active = range(len(edge.candidates)) if edge.active is None else edge.active
+            context = Context(edge.stride, training, momentum)
+            mixed = reference_mixed_op(
+                states[edge.source], mixing_weights[row], edge.candidates, active, context
+            )
+            total = mixed if total is None else total + mixed
+        assert total is not None
+        states.append(total)
+    return states[len(inputs) :]
+
+
+def _fused_cell(
+    inputs: Sequence[Tensor],
+    mixing_weights: Tensor,
+    edges: Sequence[Edge],
+    training: bool,
+    momentum: float,
+    backend: str,
+    recompute: str,
+) -> list[Tensor]:
+    from hwnas.kernels import operator
+
+    dtype = compute_dtype(inputs[0])
+    returned = inputs[0].dtype
+    parameters, norms = tensors_of(edges)
+    running = [c.tensors[f"{p}.running_{what}"] for what in ("mean", "var") for c, p in norms]
+    tensors = [candidate.tensors[name].to(dtype) for candidate, name in parameters]
+    weights = mixing_weights.to(torch.promote_types(dtype, torch.float32))
+    save = torch.is_grad_enabled() and any(
+        t.requires_grad for t in (*inputs, mixing_weights, *tensors)
     )
+    description = CellPlan.describe(len(inputs), edges)
+    outputs = operator.mixed_cell_op(
+        [x.to(dtype) for x in inputs],
+        weights,
+        tensors,
+        [] if training else [t.to(dtype) for t in running],
+        description,
+        backend,
+        recompute,
+        save,
+    )
+    nodes = len({edge.target for edge in edges})
+    if training:
+        counts = _counts(inputs, edges)
+        if min(counts) < 2:
+            raise ValueError("batch statistics need more than one value a channel")
+        operator.update_running_statistics(
+            running, outputs[nodes : nodes + len(counts)], description, counts, momentum
+        )
+    return [node.to(returned) for node in outputs[:nodes]]
+
+
+def _counts(inputs: Sequence[Tensor], edges: Sequence[Edge]) -> list[int]:
+    """Values of a channel, N OH OW, of each group of edges, in the plan's order."""
+    sizes: list[tuple[int, int]] = [(x.shape[2], x.shape[3]) for x in inputs]
+    for edge in sorted(edges, key=lambda edge: edge.target):
+        if edge.target == len(sizes):
+            height, width = sizes[edge.source]
+            sizes.append((-(-height // edge.stride), -(-width // edge.stride)))
+    images = inputs[0].shape[0]
+    return [
+        images * -(-sizes[source][0] // stride) * -(-sizes[source][1] // stride)
+        for source, stride in sorted({(edge.source, edge.stride) for edge in edges})
+    ]

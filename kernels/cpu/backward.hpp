@@ -1,0 +1,259 @@
+// Gradients of one stage of convolutions, by values and weights.
+#pragma once
+
+#include "forward.hpp"
+
+namespace hwnas {
+
+// What one thread needs for one image of one convolution.
+template <class T, int V>
+struct BackwardWork {
+  using v = typename VectorOf<T, V>::type;
+
+  BackwardWork(const Layout<T, V>& l, Index chunk, bool needs_input)
+      : values(l.plane * l.blocks),
+        d_values(needs_input ? l.plane * l.blocks : 0),
+        d_depthwise(needs_input ? (l.shape.out_height + 2 * l.border) *
+                                      (l.shape.out_width + 2 * l.border) * l.blocks
+                                : 0),
+        u(chunk * l.blocks),
+        du(chunk * l.blocks),
+        dz(chunk * l.blocks) {}
+
+  Buffer<v> values;       // the rectified plane
+  Buffer<v> d_values;     // its gradient, a plane
+  Buffer<v> d_depthwise;  // gradient by the depthwise part's outputs, a plane of their size
+  Buffer<v> u, du, dz;    // chunks [block][pixel]
+};
+
+// dz = a g + b (z - mean) + d for some pixels, as [block][chunk].
+template <class T, int V>
+void normalised_gradient(const Layout<T, V>& l, const Convolution& c, Index first, Index pixels,
+                         const typename VectorOf<T, V>::type* g,
+                         const typename VectorOf<T, V>::type* z,
+                         typename VectorOf<T, V>::type* dz, Index chunk) {
+  using v = typename VectorOf<T, V>::type;
+  const v* coefficients = static_cast<const v*>(c.coefficients);
+  const v* row = static_cast<const v*>(c.row);
+  for (Index block = 0; block < l.blocks; block++) {
+    const v a = coefficients[block], b = coefficients[l.blocks + block];
+    const v d = coefficients[2 * l.blocks + block], mean = row[MEAN * l.blocks + block];
+    const v* from_g = g + first * l.blocks + block;
+    const v* from_z = z + first * l.blocks + block;
+    for (Index p = 0; p < pixels; p++)
+      dz[block * chunk + p] =
+          a * v(from_g[p * l.blocks]) + (b * (v(from_z[p * l.blocks]) - mean) + d);
+  }
+}
+
+// Adds the gradient by a plane's values of the depthwise part, whose own gradient is complete.
+template <int K, int D, int S, class T, int V>
+void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork<T, V>& work) {
+  constexpr int R = K / 2 * D;
+  const Index row = l.shape.out_width + 2 * l.border;
+  const Index plane = row * (l.shape.out_height + 2 * l.border);
+  for (Index b = 0; b < l.blocks; b++) {
+    const auto* du = work.d_depthwise.get() + b * plane + l.border * row + l.border;
+    auto* dx = work.d_values.get() + b * l.plane + l.origin();
+    for (Index h = 0; h < l.shape.height; h++) {
+      auto* line = dx + h * l.row;
+      if constexpr (S == 1) {
+        depthwise_row<K, D, 1, true>(du + (h - R) * row - R, row,
+                                     weights.flipped.get() + b * K * K, line, l.shape.width_px);
+      } else {
+        const auto* w = weights.depthwise.get() + b * K * K;
+        const auto* at = du + h / 2 * row;
+        const Index even = (l.shape.width_px + 1) / 2, odd = l.shape.width_px / 2;
+        if (h % 2 == 0) {
+          depthwise_strided_input<K, D, 0, 0>(at, row, w, line, even);
+          depthwise_strided_input<K, D, 0, 1>(at, row, w, line + 1, odd);
+        } else {
+          depthwise_strided_input<K, D, 1, 0>(at, row, w, line, even);
+          depthwise_strided_input<K, D, 1, 1>(at, row, w, line + 1, odd);
+        }
+      }
+    }
+  }
+}
+
+template <class T, int V>
+void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
+                     Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
+                     BackwardWork<T, V>& work) {
+  using v = typename VectorOf<T, V>::type;
+  const Index wide = l.shape.out_width, pixels = rows * wide;
+  if (c.second_gradient) {
+    depthwise_forward(l, c, work.values.get(), weights.depthwise.get(), h, rows, work.u.get(),
+                      chunk);
+    outer<1, T, V>(work.u.get(), chunk, work.dz.get(), chunk, pixels, sums.matrix.get(), l.blocks);
+  }
+  if (!needs_input && !c.first_gradient) return;
+  const Taps<v> taps{{work.dz.get()}, 1, chunk};
+  pointwise<1, T, V>(taps, pixels, l.channels, weights.transposed.get(), l.blocks, work.du.get(),
+                     Index(1), chunk);
+  const Index row = wide + 2 * l.border, plane = row * (l.shape.out_height + 2 * l.border);
+  for (Index b = 0; b < l.blocks; b++)
+    for (Index r = 0; r < rows; r++) {
+      const v* du = work.du.get() + b * chunk + r * wide;
+      if (c.first_gradient)
+        with_geometry(c, [&](auto k, auto d, auto s) {
+          constexpr int K = k.value, D = d.value, S = s.value, R = K / 2 * D;
+          depthwise_weights<K, D, S>(
+              work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R, l.row,
+              du, sums.depthwise.get() + b * K * K, wide);
+        });
+      if (needs_input)
+        std::memcpy(static_cast<void*>(work.d_depthwise.get() + b * plane +
+                                       (h + r + l.border) * row + l.border),
+                    du, wide * sizeof(v));
+    }
+}
+
+template <class T, int V>
+void dense_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
+                 Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
+                 BackwardWork<T, V>& work) {
+  using v = typename VectorOf<T, V>::type;
+  const Index wide = l.shape.out_width, pixels = rows * wide;
+  const Taps<v> taps{{work.dz.get()}, 1, chunk};
+  for (int t = 0; t < taps_of(c); t++) {
+    if (needs_input)
+      pointwise<1, T, V>(taps, pixels, l.channels,
+                         weights.transposed.get() + t * l.channels * l.blocks, l.blocks,
+                         work.du.get(), Index(1), chunk);
+    for (Index r = 0; r < rows; r++) {
+      const auto at = taps_at(l, c, h + r, work.values.get());
+      if (c.first_gradient || c.second_gradient) {
+        v* matrix = sums.matrix.get() + t * l.shape.width * l.blocks;
+        if (c.stride == 1)
+          outer<1, T, V>(at.at[t], l.plane, work.dz.get() + r * wide, chunk, wide, matrix, l.blocks);
+        else
+          outer<2, T, V>(at.at[t], l.plane, work.dz.get() + r * wide, chunk, wide, matrix, l.blocks);
+      }
+      if (!needs_input) continue;
+      v* dx = work.d_values.get() + (at.at[t] - work.values.get());
+      for (Index b = 0; b < l.blocks; b++)
+        for (Index p = 0; p < wide; p++)
+          dx[b * l.plane + p * c.stride] += work.du[b * chunk + r * wide + p];
+    }
+  }
+}
+
+// Masks the plane's gradient by the ReLU and hands it out; its sums too, where there is a norm.
+template <class T, int V>
+void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
+                   const typename VectorOf<T, V>::type* values, const T* norm,
+                   typename VectorOf<T, V>::type* d_values, double* sums) {
+  using v = typename VectorOf<T, V>::type;
+  for (Index b = 0; b < l.blocks; b++) {
+    const v mean = norm ? v(reinterpret_cast<const v*>(norm)[MEAN * l.blocks + b]) : v{};
+    for (Index h = 0; h < l.shape.height; h++) {
+      const Index at = b * l.plane + l.origin() + h * l.row;
+      v s{}, t{};
+      for (Index w = 0; w < l.shape.width_px; w++) {
+        const Index i = (h * l.shape.width_px + w) * l.blocks + b;
+        const v d = work.values[at + w] > v{} ? work.d_values[at + w] : v{};
+        d_values[i] = d;
+        if (norm) s += d, t += d * (v(values[i]) - mean);
+      }
+      if (norm)
+        for (int lane = 0; lane < V; lane++) {
+          sums[b * V + lane] += s[lane];
+          sums[(l.blocks + b) * V + lane] += t[lane];
+        }
+    }
+  }
+}
+
+// All convolutions of one image.
+template <class T, int V>
+void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values, const void* table,
+                             int count, const Convolution* convolutions,
+                             std::vector<std::unique_ptr<Weights<T, V>>>& weights,
+                             const void* outputs, void* d_values,
+                             std::vector<std::unique_ptr<WeightSums<T, V>>>& image_sums,
+                             BackwardWork<T, V>& work, double* sums) {
+  using v = typename VectorOf<T, V>::type;
+  const Shape& shape = l.shape;
+  const Index in = shape.height * shape.width_px, wide = shape.out_width;
+  const Index rows_max = l.chunk_rows(), chunk = rows_max * wide;
+  for (int i = 0; i < count; i++) {
+    const Convolution& c = convolutions[i];
+    const Index image = c.reads * shape.images + n;
+    const T* norm =
+        table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width : nullptr;
+    if (i == 0 || c.reads != convolutions[i - 1].reads) {
+      fill_plane(l, l.image(values, image, in), norm, work.values.get());
+      if (d_values)
+        std::memset(static_cast<void*>(work.d_values.get()), 0, l.plane * l.blocks * sizeof(v));
+    }
+    for (Index h = 0; h < shape.out_height; h += rows_max) {
+      const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
+      normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
+                          l.image(outputs, i * shape.images + n, l.pixels_out), work.dz.get(),
+                          chunk);
+      const bool needs_input = d_values != nullptr;
+      if (c.kind == SEPARABLE)
+        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
+      else
+        dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
+    }
+    if (!d_values) continue;
+    if (c.kind == SEPARABLE)
+      with_geometry(c, [&](auto k, auto d, auto s) {
+        depthwise_input<k.value, d.value, s.value>(l, *weights[i], work);
+      });
+    if (i + 1 == count || c.reads != convolutions[i + 1].reads)
+      finish_values(l, work, l.image(values, image, in), norm,
+                    const_cast<v*>(l.image(d_values, image, in)),
+                    sums ? sums + 2 * c.reads * shape.width : nullptr);
+  }
+}
+
+template <class T, int V>
+void convolve_backward(const Shape& shape, const void* values, const void* table, int count,
+                       const Convolution* convolutions, const void* outputs, void* d_values,
+                       int reads, double* sums) {
+  const Layout<T, V> l(shape, border_of(count, convolutions));
+  const Index chunk = l.chunk_rows() * shape.out_width;
+  using Sums = std::vector<std::unique_ptr<WeightSums<T, V>>>;
+  std::vector<std::unique_ptr<Weights<T, V>>> weights;
+  for (int i = 0; i < count; i++)
+    weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l));
+  auto fresh = [&] {
+    Sums all;
+    for (int i = 0; i < count; i++)
+      all.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
+    return all;
+  };
+  std::vector<Sums> of_thread(shape.threads);
+  const Index stride = 2 * reads * shape.width;
+  std::vector<double> image_sums(sums ? shape.images * stride : 0, 0.0);
+#pragma omp parallel num_threads(shape.threads)
+  {
+    BackwardWork<T, V> work(l, chunk, d_values != nullptr);
+    Sums of_image = fresh(), total = fresh();
+#pragma omp for schedule(static)
+    for (Index n = 0; n < shape.images; n++) {
+      convolve_backward_image(l, n, values, table, count, convolutions, weights, outputs, d_values,
+                              of_image, work, sums ? image_sums.data() + n * stride : nullptr);
+      for (int i = 0; i < count; i++) {
+        total[i]->add(*of_image[i]);
+        of_image[i]->clear();
+      }
+    }
+    of_thread[thread_number()] = std::move(total);
+  }
+  for (int i = 0; i < count; i++) {
+    WeightSums<T, V> all(convolutions[i], l);
+    for (Sums& part : of_thread)
+      if (!part.empty()) all.add(*part[i]);
+    all.store(convolutions[i], l);
+  }
+  for (Index j = 0; sums && j < stride; j++) {
+    sums[j] = 0;
+    for (Index n = 0; n < shape.images; n++) sums[j] += image_sums[n * stride + j];
+  }
+}
+
+}  // namespace hwnas

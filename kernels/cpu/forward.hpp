@@ -1,0 +1,164 @@
+// ReLU and convolution of one stage, with the statistics of its outputs.
+#pragma once
+
+#include "depthwise.hpp"
+#include "packing.hpp"
+
+namespace hwnas {
+
+// The depthwise part for rows h ... h + rows - 1: `out` is [block][chunk] of vectors.
+template <int K, int D, int S, class T, int V>
+void depthwise_chunk(const Layout<T, V>& l, const typename VectorOf<T, V>::type* plane,
+                     const typename VectorOf<T, V>::type* w, Index h, Index rows,
+                     typename VectorOf<T, V>::type* out, Index chunk) {
+  constexpr int R = K / 2 * D;
+  for (Index b = 0; b < l.blocks; b++)
+    for (Index r = 0; r < rows; r++)
+      depthwise_row<K, D, S, false>(
+          plane + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R, l.row,
+          w + b * K * K, out + b * chunk + r * l.shape.out_width, l.shape.out_width);
+}
+
+// Calls `f` with the kernel, dilation and stride of a convolution as constants.
+template <class F>
+INLINE void with_geometry(const Convolution& c, F f) {
+  auto strided = [&](auto k, auto d) {
+    if (c.stride == 1) f(k, d, std::integral_constant<int, 1>{});
+    else f(k, d, std::integral_constant<int, 2>{});
+  };
+  auto dilated = [&](auto k) {
+    if (c.dilation == 1) strided(k, std::integral_constant<int, 1>{});
+    else strided(k, std::integral_constant<int, 2>{});
+  };
+  if (c.kernel == 3) dilated(std::integral_constant<int, 3>{});
+  else dilated(std::integral_constant<int, 5>{});
+}
+
+template <class T, int V>
+void depthwise_forward(const Layout<T, V>& l, const Convolution& c,
+                       const typename VectorOf<T, V>::type* plane,
+                       const typename VectorOf<T, V>::type* w, Index h, Index rows,
+                       typename VectorOf<T, V>::type* out, Index chunk) {
+  with_geometry(c, [&](auto k, auto d, auto s) {
+    depthwise_chunk<k.value, d.value, s.value>(l, plane, w, h, rows, out, chunk);
+  });
+}
+
+// Count, sum and squared deviations of one output in double, from chunks in T about a pivot.
+template <class T, int V>
+struct Moments {
+  using v = typename VectorOf<T, V>::type;
+
+  // `sums` is (2, width): sum, and sum of squares about the chunks' means plus their share.
+  static void add(const v* z, Index pixels, Index blocks, double* sums) {
+    for (Index b = 0; b < blocks; b++) {
+      const v pivot = z[b];
+      v s0{}, s1{}, q0{}, q1{};
+      Index p = 0;
+      for (; p + 2 <= pixels; p += 2) {
+        const v d0 = v(z[p * blocks + b]) - pivot, d1 = v(z[(p + 1) * blocks + b]) - pivot;
+        s0 += d0, q0 += d0 * d0, s1 += d1, q1 += d1 * d1;
+      }
+      if (p < pixels) {
+        const v d = v(z[p * blocks + b]) - pivot;
+        s0 += d, q0 += d * d;
+      }
+      s0 += s1, q0 += q1;
+      for (int lane = 0; lane < V; lane++) {
+        const double n = static_cast<double>(pixels), s = s0[lane];
+        const double mean = pivot[lane] + s / n;
+        sums[b * V + lane] += n * mean;
+        sums[(blocks + b) * V + lane] += q0[lane] - s * s / n + n * mean * mean;
+      }
+    }
+  }
+  // Mean and biased variance, (2, width), from the sums of all images, each `stride` apart.
+  static void finish(const double* sums, Index images, Index stride, Index width, double count,
+                     double* out) {
+    for (Index c = 0; c < width; c++) {
+      double s = 0, q = 0;
+      for (Index n = 0; n < images; n++) s += sums[n * stride + c], q += sums[n * stride + width + c];
+      const double mean = s / count, variance = q / count - mean * mean;
+      out[c] = mean;
+      out[width + c] = variance > 0 ? variance : 0;
+    }
+  }
+};
+
+template <class T, int V>
+void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights,
+                    const typename VectorOf<T, V>::type* plane,
+                    typename VectorOf<T, V>::type* work, Index chunk,
+                    typename VectorOf<T, V>::type* z, double* sums) {
+  using v = typename VectorOf<T, V>::type;
+  const Index wide = l.shape.out_width, rows_max = chunk / wide;
+  for (Index h = 0; h < l.shape.out_height; h += rows_max) {
+    const Index rows = h + rows_max <= l.shape.out_height ? rows_max : l.shape.out_height - h;
+    auto* out = z + h * wide * l.blocks;
+    if (c.kind == SEPARABLE) {
+      depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, work, chunk);
+      const Taps<v> taps{{work}, 1, chunk};
+      pointwise<1, T, V>(taps, rows * wide, l.channels, weights.matrix.get(), l.blocks, out,
+                         l.blocks, Index(1));
+    } else {
+      for (Index r = 0; r < rows; r++) {
+        const auto taps = taps_at(l, c, h + r, plane);
+        auto* line = out + r * wide * l.blocks;
+        if (c.stride == 1)
+          pointwise<1, T, V>(taps, wide, l.channels, weights.matrix.get(), l.blocks, line, l.blocks,
+                             Index(1));
+        else
+          pointwise<2, T, V>(taps, wide, l.channels, weights.matrix.get(), l.blocks, line, l.blocks,
+                             Index(1));
+      }
+    }
+    Moments<T, V>::add(out, rows * wide, l.blocks, sums);
+  }
+}
+
+// The largest border that any of the convolutions needs.
+inline int border_of(int count, const Convolution* convolutions) {
+  int border = 0;
+  for (int i = 0; i < count; i++)
+    border = reach(convolutions[i]) > border ? reach(convolutions[i]) : border;
+  return border;
+}
+
+template <class T, int V>
+void convolve(const Shape& shape, const void* values, const void* table, int count,
+              const Convolution* convolutions, void* outputs, double* statistics) {
+  using v = typename VectorOf<T, V>::type;
+  const Layout<T, V> l(shape, border_of(count, convolutions));
+  std::vector<std::unique_ptr<Weights<T, V>>> weights;
+  for (int i = 0; i < count; i++)
+    weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l));
+  const Index chunk = l.chunk_rows() * shape.out_width;
+  const Index stride = 2 * count * shape.width, in = shape.height * shape.width_px;
+  std::vector<double> sums(shape.images * stride, 0.0);
+#pragma omp parallel num_threads(shape.threads)
+  {
+    Buffer<v> plane(l.plane * l.blocks), work(chunk * l.blocks);
+#pragma omp for schedule(static)
+    for (Index n = 0; n < shape.images; n++) {
+      int filled = -1;
+      for (int i = 0; i < count; i++) {
+        const Convolution& c = convolutions[i];
+        if (c.reads != filled) {
+          const T* norm = table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width
+                                : nullptr;
+          fill_plane(l, l.image(values, c.reads * shape.images + n, in), norm, plane.get());
+          filled = c.reads;
+        }
+        v* z = const_cast<v*>(l.image(outputs, i * shape.images + n, l.pixels_out));
+        convolve_image(l, c, *weights[i], plane.get(), work.get(), chunk, z,
+                       sums.data() + n * stride + 2 * i * shape.width);
+      }
+    }
+  }
+  const double pixels = static_cast<double>(shape.images * l.pixels_out);
+  for (int i = 0; i < count; i++)
+    Moments<T, V>::finish(sums.data() + 2 * i * shape.width, shape.images, stride, shape.width,
+                          pixels, statistics + 2 * i * shape.width);
+}
+
+}  // namespace hwnas

@@ -1,0 +1,108 @@
+// The exported functions, compiled once for each instruction set: INSTRUCTIONS is its name.
+// Each returns 0, or 1 when memory ran out, or 2 for a number of lanes it was not compiled for.
+
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "interface.h"
+
+// The templates of different instruction sets must not be merged by the linker.
+#define hwnas HWNAS_CONCAT(hwnas_, INSTRUCTIONS)
+#define HWNAS_CONCAT(a, b) HWNAS_CONCAT_EXPANDED(a, b)
+#define HWNAS_CONCAT_EXPANDED(a, b) a##b
+#define EXPORT(name) HWNAS_CONCAT(name##_, INSTRUCTIONS)
+
+namespace {
+#ifdef _OPENMP
+inline int thread_number() { return omp_get_thread_num(); }
+#else
+inline int thread_number() { return 0; }
+#endif
+}  // namespace
+
+#include "backward.hpp"
+#include "mixing.hpp"
+#include "pools.hpp"
+
+namespace {
+
+#ifdef __AVX2__
+constexpr int REGISTER_BYTES = 32;
+#else
+constexpr int REGISTER_BYTES = 16;
+#endif
+
+// Calls `f` with the scalar type and the number of lanes as constants.
+template <class F>
+int dispatch(const Shape* shape, F f) {
+  try {
+#ifdef __AVX512F__
+    if (shape->is_double) return 2;
+    if (shape->lanes == 16) return f(float{}, std::integral_constant<int, 16>{}), 0;
+    if (shape->lanes == 8) return f(float{}, std::integral_constant<int, 8>{}), 0;
+    return 2;
+#else
+    if (shape->is_double)
+      return shape->lanes == 4 ? f(double{}, std::integral_constant<int, 4>{}), 0 : 2;
+    constexpr int LANES = REGISTER_BYTES / sizeof(float);
+    return shape->lanes == LANES ? f(float{}, std::integral_constant<int, LANES>{}), 0 : 2;
+#endif
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+int EXPORT(hwnas_convolve)(const Shape* shape, const void* values, const void* table, int count,
+                           const Convolution* convolutions, void* outputs, double* statistics) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::convolve<decltype(scalar), lanes.value>(*shape, values, table, count, convolutions,
+                                                   outputs, statistics);
+  });
+}
+
+int EXPORT(hwnas_convolve_backward)(const Shape* shape, const void* values, const void* table,
+                                    int count, const Convolution* convolutions,
+                                    const void* outputs, void* d_values, int reads, double* sums) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::convolve_backward<decltype(scalar), lanes.value>(
+        *shape, values, table, count, convolutions, outputs, d_values, reads, sums);
+  });
+}
+
+int EXPORT(hwnas_pools)(const Shape* shape, const void* x, int stride, void* outputs,
+                        double* statistics) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::pools<decltype(scalar), lanes.value>(*shape, x, stride, outputs, statistics);
+  });
+}
+
+int EXPORT(hwnas_pools_backward)(const Shape* shape, const void* x, int stride, int edges,
+                                 const PoolGradient* list, void* dx) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::pools_backward<decltype(scalar), lanes.value>(*shape, x, stride, edges, list, dx);
+  });
+}
+
+int EXPORT(hwnas_mix)(const Shape* shape, int count, const MixTerm* terms, void* outputs) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::mix<decltype(scalar), lanes.value>(*shape, count, terms, outputs);
+  });
+}
+
+int EXPORT(hwnas_reduce)(const Shape* shape, int count, const ReduceTerm* terms, double* sums) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::reduce<decltype(scalar), lanes.value>(*shape, count, terms, sums);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,188 @@
+// Weights from PyTorch's layouts to vectors, gradients back, and the values of a stage as planes.
+#pragma once
+
+#include <vector>
+
+#include "interface.h"
+#include "pointwise.hpp"
+#include "vectors.hpp"
+
+namespace hwnas {
+
+template <class T, int V>
+struct Layout {
+  using v = typename VectorOf<T, V>::type;
+
+  explicit Layout(const Shape& s, int border)
+      : shape(s),
+        blocks(s.width / V),
+        channels(static_cast<int>(s.channels)),
+        border(border),
+        row(s.width_px + 2 * border),
+        plane((s.height + 2 * border) * row),
+        pixels_out(s.out_height * s.out_width) {}
+
+  // Index of pixel (0, 0) of a plane.
+  Index origin() const { return border * row + border; }
+  // Rows of outputs that are worked on together, so that they stay in the nearest cache.
+  Index chunk_rows() const {
+    const Index wanted = blocks == 1 ? 96 : 48;
+    const Index rows = wanted / shape.out_width;
+    return rows < 1 ? 1 : rows < shape.out_height ? rows : shape.out_height;
+  }
+  const v* image(const void* tensor, Index n, Index pixels) const {
+    return static_cast<const v*>(tensor) + n * pixels * blocks;
+  }
+
+  const Shape& shape;
+  const Index blocks;
+  const int channels;
+  const int border;
+  const Index row, plane, pixels_out;
+};
+
+inline int reach(const Convolution& c) {
+  return c.kind == FACTORIZED ? 1 : c.kernel / 2 * c.dilation;
+}
+
+inline int taps_of(const Convolution& c) {
+  return c.kind == SEPARABLE ? 1 : c.kind == FACTORIZED ? 2 : c.kernel * c.kernel;
+}
+
+// The weights of one convolution. `matrix` is [tap][channel in][block of channels out], its
+// transpose has in and out changed; `depthwise` is [block][tap], `flipped` in reverse order.
+template <class T, int V>
+struct Weights {
+  using v = typename VectorOf<T, V>::type;
+
+  Weights(const Convolution& c, const Layout<T, V>& l)
+      : matrix(taps_of(c) * l.channels * l.blocks),
+        transposed(taps_of(c) * l.channels * l.blocks),
+        depthwise(c.kind == SEPARABLE ? l.blocks * c.kernel * c.kernel : 0),
+        flipped(c.kind == SEPARABLE ? l.blocks * c.kernel * c.kernel : 0) {
+    const int taps = taps_of(c), channels = l.channels;
+    for (int t = 0; t < taps; t++)
+      for (int out = 0; out < channels; out++)
+        for (int in = 0; in < channels; in++) {
+          const T w = element(c, channels, t, out, in);
+          at(matrix, (t * channels + in) * l.blocks, out) = w;
+          at(transposed, (t * channels + out) * l.blocks, in) = w;
+        }
+    if (c.kind != SEPARABLE) return;
+    const int size = c.kernel * c.kernel;
+    const T* w = static_cast<const T*>(c.first);
+    for (int channel = 0; channel < channels; channel++)
+      for (int t = 0; t < size; t++) {
+        at(depthwise, channel / V * size + t, channel % V) = w[channel * size + t];
+        at(flipped, channel / V * size + size - 1 - t, channel % V) = w[channel * size + t];
+      }
+  }
+
+  static T element(const Convolution& c, int channels, int tap, int out, int in) {
+    const T* w = static_cast<const T*>(c.kind == SEPARABLE ? c.second : c.first);
+    if (c.kind != FACTORIZED) {
+      const int taps = taps_of(c);
+      return w[(static_cast<Index>(out) * channels + in) * taps + tap];
+    }
+    const int half = channels / 2;
+    if ((out < half) != (tap == 0)) return T(0);
+    return tap == 0 ? w[out * channels + in]
+                    : static_cast<const T*>(c.second)[(out - half) * channels + in];
+  }
+
+  static T& at(Buffer<v>& buffer, Index vectors, int lane) {
+    return reinterpret_cast<T*>(buffer.get() + vectors)[lane];
+  }
+
+  Buffer<v> matrix, transposed, depthwise, flipped;
+};
+
+// Gradients of the weights of one convolution, in the same order as `Weights`, but with a row for
+// each padded channel.
+template <class T, int V>
+struct WeightSums {
+  using v = typename VectorOf<T, V>::type;
+
+  WeightSums(const Convolution& c, const Layout<T, V>& l)
+      : matrix_size(taps_of(c) * l.shape.width * l.blocks),
+        depthwise_size(c.kind == SEPARABLE ? l.blocks * c.kernel * c.kernel : 0),
+        matrix(matrix_size),
+        depthwise(depthwise_size) {}
+
+  void clear() {
+    std::memset(static_cast<void*>(matrix.get()), 0, matrix_size * sizeof(v));
+    std::memset(static_cast<void*>(depthwise.get()), 0, depthwise_size * sizeof(v));
+  }
+  void add(WeightSums& other) {
+    for (Index i = 0; i < matrix_size; i++) matrix[i] += other.matrix[i];
+    for (Index i = 0; i < depthwise_size; i++) depthwise[i] += other.depthwise[i];
+  }
+  // To PyTorch's layout.
+  void store(const Convolution& c, const Layout<T, V>& l) {
+    const int channels = l.channels, taps = taps_of(c), half = channels / 2;
+    T* first = static_cast<T*>(c.first_gradient);
+    T* second = static_cast<T*>(c.second_gradient);
+    const T* d = reinterpret_cast<const T*>(matrix.get());
+    const Index width = l.shape.width;
+    auto element = [&](int t, int out, int in) { return d[(t * width + in) * width + out]; };
+    for (int out = 0; out < channels; out++)
+      for (int in = 0; in < channels; in++) {
+        const Index i = static_cast<Index>(out) * channels + in;
+        if (c.kind == SEPARABLE && second) second[i] = element(0, out, in);
+        if (c.kind == DENSE && first)
+          for (int t = 0; t < taps; t++) first[i * taps + t] = element(t, out, in);
+        if (c.kind == FACTORIZED && out < half && first) first[i] = element(0, out, in);
+        if (c.kind == FACTORIZED && out >= half && second)
+          second[i - static_cast<Index>(half) * channels] = element(1, out, in);
+      }
+    if (c.kind != SEPARABLE || !first) return;
+    const int size = c.kernel * c.kernel;
+    const T* kernel = reinterpret_cast<const T*>(depthwise.get());
+    for (int channel = 0; channel < channels; channel++)
+      for (int t = 0; t < size; t++)
+        first[channel * size + t] = kernel[(channel / V * size + t) * V + channel % V];
+  }
+
+  const Index matrix_size, depthwise_size;
+  Buffer<v> matrix, depthwise;
+};
+
+// Rectified values of one image as a plane; `norm` is a table row or NULL.
+template <class T, int V>
+void fill_plane(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, const T* norm,
+                typename VectorOf<T, V>::type* plane) {
+  using v = typename VectorOf<T, V>::type;
+  for (Index b = 0; b < l.blocks; b++) {
+    const v* rows = reinterpret_cast<const v*>(norm);
+    const v mean = norm ? v(rows[MEAN * l.blocks + b]) : v{};
+    const v scale = norm ? v(rows[SCALE * l.blocks + b]) : v{};
+    const v shift = norm ? v(rows[SHIFT * l.blocks + b]) : v{};
+    for (Index h = 0; h < l.shape.height; h++) {
+      const v* from = x + h * l.shape.width_px * l.blocks + b;
+      v* to = plane + b * l.plane + l.origin() + h * l.row;
+      if (norm)
+        for (Index w = 0; w < l.shape.width_px; w++)
+          to[w] = rectified<v>(scale * (v(from[w * l.blocks]) - mean) + shift);
+      else
+        for (Index w = 0; w < l.shape.width_px; w++) to[w] = rectified<v>(v(from[w * l.blocks]));
+    }
+  }
+}
+
+// Where the taps of a convolution read for outputs of row `h`.
+template <class T, int V>
+Taps<typename VectorOf<T, V>::type> taps_at(const Layout<T, V>& l, const Convolution& c, Index h,
+                                            const typename VectorOf<T, V>::type* plane) {
+  Taps<typename VectorOf<T, V>::type> taps;
+  taps.count = taps_of(c);
+  taps.block = l.plane;
+  const int radius = c.kernel / 2;
+  for (int t = 0; t < taps.count; t++) {
+    const int down = c.kind == FACTORIZED ? t : t / c.kernel - radius;
+    const int right = c.kind == FACTORIZED ? t : t % c.kernel - radius;
+    taps.at[t] = plane + l.origin() + (h * c.stride + down) * l.row + right;
+  }
+  return taps;
+}
+
+}  // namespace hwnas

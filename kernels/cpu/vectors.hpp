@@ -1,0 +1,64 @@
+// Vectors of one register or less, and memory for them. GCC's and Clang's vector extensions compile
+// to AVX-512, AVX2, SSE or NEON, whatever the flags allow.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#define INLINE inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+
+namespace hwnas {
+
+using Index = std::int64_t;
+
+template <class T, int V>
+struct VectorOf {
+  typedef T type __attribute__((vector_size(V * sizeof(T))));
+};
+
+template <class v, class T>
+INLINE v broadcast(T value) {
+  return value - v{};
+}
+
+template <class v>
+INLINE v largest(v a, v b) {
+  return a > b ? a : b;
+}
+
+template <class v>
+INLINE v rectified(v a) {
+  return largest(a, v{});
+}
+
+// Zeroed memory, aligned for any vector.
+template <class v>
+class Buffer {
+ public:
+  explicit Buffer(Index count) {
+    const std::size_t bytes = (static_cast<std::size_t>(count) * sizeof(v) + 63) / 64 * 64 + 64;
+    data_ = static_cast<v*>(std::aligned_alloc(64, bytes));
+    if (data_ == nullptr) throw std::bad_alloc();
+    std::memset(static_cast<void*>(data_), 0, bytes);
+  }
+  ~Buffer() { std::free(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  v* get() { return data_; }
+  v& operator[](Index i) { return data_[i]; }
+
+ private:
+  v* data_;
+};
+
+// How many vector registers the code may count on.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int REGISTERS = 32;
+#else
+constexpr int REGISTERS = 16;
+#endif
+
+}  // namespace hwnas

@@ -1,0 +1,299 @@
+"""The fused mixed operators as PyTorch operators: schema, shapes, gradients, running statistics.
+
+`hwnas::mixed_cell` returns the nodes and, behind them, what its backward pass needs: the tables of
+batch norms, then the outputs of first and second stages unless they are computed again.
+Gradients are those of first order; the backward pass can't be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwnas.kernels.backend import TABLE_ROWS, Backend
+from hwnas.kernels.fused import FusedCell, GroupValues, batch_statistics
+from hwnas.kernels.plan import CellPlan
+
+ALIGNMENT = 64
+
+
+@cache
+def backend_for(name: str, dtype: torch.dtype) -> Backend:
+    """The backend `cpu` or `triton` for activations of a type.
+
+    Raises:
+        RuntimeError: when it can't be used here.
+    """
+    if name == "cpu":
+        from hwnas.kernels.cpu_backend import CpuBackend
+
+        return CpuBackend(dtype)
+    from hwnas.kernels.triton_backend import TritonBackend
+
+    return TritonBackend()
+
+
+def to_layout(x: Tensor, width: int) -> Tensor:
+    """(N, C, H, W), any strides, to (N, H, W, width), contiguous and aligned."""
+    x = x.permute(0, 2, 3, 1)
+    x = F.pad(x, (0, width - x.shape[-1])) if width > x.shape[-1] else x
+    x = x.contiguous()
+    return x.clone() if x.data_ptr() % ALIGNMENT else x
+
+
+def from_layout(x: Tensor, channels: int) -> Tensor:
+    """(N, H, W, width) to (N, channels, H, W) in channels_last."""
+    return x[..., :channels].contiguous().permute(0, 3, 1, 2)
+
+
+def kept_stages(recompute: str, save: bool) -> tuple[bool, bool]:
+    """Whether the outputs of first and second stages are returned for the backward pass."""
+    return save and recompute == "nothing", save and recompute != "all"
+
+
+def _running(statistics: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
+    """Means and variances, the two halves of a list; None when it is empty."""
+    if not statistics:
+        return None
+    half = len(statistics) // 2
+    return statistics[:half], statistics[half:]
+
+
+@torch.library.custom_op("hwnas::mixed_cell", mutates_args=())
+def mixed_cell_op(
+    inputs: Sequence[Tensor],
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    running: Sequence[Tensor],
+    description: str,
+    backend: str,
+    recompute: str,
+    save: bool,
+) -> list[Tensor]:
+    """Nodes (N, C, OH, OW), tables, kept outputs of first and of second stages.
+
+    Args:
+        inputs: (N, C, H, W) each.
+        weights: (edges, options).
+        parameters: in the plan's order.
+        running: means, then variances, in the plan's order; empty for the batch's own.
+        description: of the plan.
+        backend: name.
+        recompute: one of `RECOMPUTE`.
+        save: whether there will be a backward pass.
+    """
+    plan = CellPlan.of(description)
+    kernels = backend_for(backend, inputs[0].dtype)
+    channels = inputs[0].shape[1]
+    width = kernels.width(channels)
+    cell = FusedCell(plan, kernels, [p.contiguous() for p in parameters], _running(running))
+    nodes, groups = cell.forward([to_layout(x, width) for x in inputs], weights)
+    keeps_first, keeps_second = kept_stages(recompute, save)
+    first = [g.first for g in groups if keeps_first and g.first is not None]
+    second = [g.second for g in groups if keeps_second and g.second is not None]
+    return [*(from_layout(x, channels) for x in nodes), *(g.table for g in groups), *first, *second]
+
+
+@mixed_cell_op.register_fake
+def _(
+    inputs: Sequence[Tensor],
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    running: Sequence[Tensor],
+    description: str,
+    backend: str,
+    recompute: str,
+    save: bool,
+) -> list[Tensor]:
+    plan = CellPlan.of(description)
+    images, channels, *_ = inputs[0].shape
+    width = backend_for(backend, inputs[0].dtype).width(channels)
+    like = inputs[0]
+    sizes = [tuple(x.shape[2:]) for x in inputs]
+    for source, stride in plan.origins:
+        sizes.append((-(-sizes[source][0] // stride), -(-sizes[source][1] // stride)))
+    nodes = [
+        like.new_empty(images, *size, channels).permute(0, 3, 1, 2) for size in sizes[len(inputs) :]
+    ]
+    tables = [like.new_empty(len(g.norms) + 1, TABLE_ROWS, width) for g in plan.groups]
+    keeps = kept_stages(recompute, save)
+    stages = []
+    for keep, name in zip(keeps, ("first", "second"), strict=True):
+        for group in plan.groups:
+            count = len(getattr(group, name))
+            if keep and count:
+                height, wide = sizes[group.source]
+                size = -(-height // group.stride), -(-wide // group.stride)
+                stages.append(like.new_empty(count, images, *size, width))
+    return [*nodes, *tables, *stages]
+
+
+@torch.library.custom_op("hwnas::mixed_cell_backward", mutates_args=())
+def mixed_cell_backward_op(
+    gradients: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    description: str,
+    backend: str,
+    recompute: str,
+    batch: bool,
+    needs_input: Sequence[bool],
+    needs_parameter: Sequence[bool],
+) -> list[Tensor]:
+    """Gradients of the needed inputs, of the weights, and of all needed parameters in one vector.
+
+    Args:
+        gradients: of the nodes.
+        outputs: all that `hwnas::mixed_cell` returned.
+        batch: whether its statistics were the batch's own.
+        needs_input, needs_parameter: which gradients to return.
+    """
+    plan = CellPlan.of(description)
+    kernels = backend_for(backend, inputs[0].dtype)
+    channels = inputs[0].shape[1]
+    width = kernels.width(channels)
+    states = [to_layout(x, width) for x in (*inputs, *outputs[: plan.nodes])]
+    flat, views = _parameter_gradients(parameters, needs_parameter, weights)
+    running: tuple[list[Tensor], list[Tensor]] | None = None if batch else ([], [])
+    cell = FusedCell(plan, kernels, [p.contiguous() for p in parameters], running)
+    d_inputs, d_weights = cell.backward(
+        states,
+        _groups(plan, outputs, recompute),
+        weights,
+        [to_layout(g, width) for g in gradients],
+        views,
+        needs_input,
+    )
+    kept = [
+        from_layout(torch.zeros_like(x) if g is None else g, channels)
+        for g, x, needed in zip(d_inputs, states, needs_input, strict=False)
+        if needed
+    ]
+    return [*kept, d_weights, flat]
+
+
+@mixed_cell_backward_op.register_fake
+def _(
+    gradients: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    description: str,
+    backend: str,
+    recompute: str,
+    batch: bool,
+    needs_input: Sequence[bool],
+    needs_parameter: Sequence[bool],
+) -> list[Tensor]:
+    kept = [
+        torch.empty_like(x, memory_format=torch.channels_last)
+        for x, needed in zip(inputs, needs_input, strict=True)
+        if needed
+    ]
+    total = sum(p.numel() for p, needed in zip(parameters, needs_parameter, strict=True) if needed)
+    return [*kept, torch.empty_like(weights), weights.new_empty(total)]
+
+
+def _parameter_gradients(
+    parameters: Sequence[Tensor], needed: Sequence[bool], like: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """One vector, and for each parameter its part of it, or None where it is not needed."""
+    sizes = [p.numel() for p, n in zip(parameters, needed, strict=True) if n]
+    flat = like.new_zeros(sum(sizes))
+    parts = iter(flat.split(sizes))
+    return flat, [
+        next(parts).view(p.shape) if n else None for p, n in zip(parameters, needed, strict=True)
+    ]
+
+
+def _groups(plan: CellPlan, outputs: Sequence[Tensor], recompute: str) -> list[GroupValues]:
+    """The groups' values from the operator's outputs."""
+    tables = outputs[plan.nodes : plan.nodes + len(plan.groups)]
+    rest = iter(outputs[plan.nodes + len(plan.groups) :])
+    keeps_first, keeps_second = kept_stages(recompute, True)
+    first = [next(rest) if keeps_first and g.first else None for g in plan.groups]
+    second = [next(rest) if keeps_second and g.second else None for g in plan.groups]
+    return [GroupValues(t, None, a, b) for t, a, b in zip(tables, first, second, strict=True)]
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    states, weights, parameters, running, *settings = inputs
+    ctx.description, ctx.backend, ctx.recompute, _ = settings
+    ctx.batch = len(running) == 0
+    ctx.counts = len(states), len(parameters), len(running)
+    ctx.save_for_backward(*states, weights, *parameters, *output)
+
+
+def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple:
+    plan = CellPlan.of(ctx.description)
+    inputs, parameters, running = ctx.counts
+    saved = ctx.saved_tensors
+    states, weights = saved[:inputs], saved[inputs]
+    tensors = saved[inputs + 1 : inputs + 1 + parameters]
+    outputs = saved[inputs + 1 + parameters :]
+    needs_input, _, needs_parameter, *_ = ctx.needs_input_grad
+    given = [
+        torch.zeros_like(node) if g is None else g
+        for g, node in zip(gradients[: plan.nodes], outputs[: plan.nodes], strict=True)
+    ]
+    results = mixed_cell_backward_op(
+        given, list(states), weights, list(tensors), list(outputs), ctx.description, ctx.backend,
+        ctx.recompute, ctx.batch, list(needs_input), list(needs_parameter),
+    )  # fmt: skip
+    *of_inputs, d_weights, flat = results
+    kept = iter(of_inputs)
+    d_inputs = [next(kept) if needed else None for needed in needs_input]
+    sizes = [p.numel() for p, needed in zip(tensors, needs_parameter, strict=True) if needed]
+    parts = iter(flat.split(sizes))
+    d_parameters = [
+        next(parts).view(p.shape) if needed else None
+        for p, needed in zip(tensors, needs_parameter, strict=True)
+    ]
+    return d_inputs, d_weights, d_parameters, [None] * running, None, None, None, None
+
+
+mixed_cell_op.register_autograd(_backward, setup_context=_setup_context)
+
+
+@torch.library.custom_op("hwnas::update_running_statistics", mutates_args=("running",))
+def update_running_statistics(
+    running: Sequence[Tensor],
+    tables: Sequence[Tensor],
+    description: str,
+    counts: Sequence[int],
+    momentum: float,
+) -> None:
+    """Move running means and variances towards the batch's own, as `torch.nn.BatchNorm2d` does.
+
+    Args:
+        running: means, then variances, in the plan's order.
+        tables: of the plan's groups.
+        description: of the plan.
+        counts: N OH OW of each group.
+        momentum: weight of the batch.
+    """
+    plan = CellPlan.of(description)
+    if not running:
+        return
+    means, variances = batch_statistics(plan, tables, len(running[0]), counts)
+    torch._foreach_lerp_(list(running), [*means, *variances], momentum)
+
+
+@update_running_statistics.register_fake
+def _(
+    running: Sequence[Tensor],
+    tables: Sequence[Tensor],
+    description: str,
+    counts: Sequence[int],
+    momentum: float,
+) -> None:
+    return None
