@@ -92,6 +92,10 @@ class SearchConfig(Section):
     recalibration_batches: int = Field(8, ge=1)
     ranking_images: int = Field(2000, ge=1)
     checkpoint_every: int = Field(50, ge=1, description="steps")
+    kernels: Literal["auto", "triton", "cpu", "torch"] = "auto"
+    recompute: Literal["nothing", "first", "all"] = Field(
+        "nothing", description="activations computed again in the backward pass, to save memory"
+    )
     proxy: dict[str, int] = Field(
         default_factory=dict, description="sizes of the supernet where they differ"
     )

@@ -23,6 +23,7 @@ from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import OnnxRuntime
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.mixed_op import use_kernels
 from hwnas.ops import registry_hash
 from hwnas.profiling import inference, profile
 from hwnas.reporting.report import render_overview, render_report
@@ -155,6 +156,7 @@ def _supernet_search(
     config = run.config.search
     torch.manual_seed(run.seed("supernet"))
     supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_kernels(supernet, run.config.search.kernels, run.config.search.recompute)
     return SupernetSearch(
         supernet,
         STRATEGIES[config.strategy](run.space, run.seed("strategy"), config),

@@ -75,7 +75,9 @@ def _library() -> ctypes.CDLL:
         if path.exists():
             break
     else:
-        raise UnavailableError("the C++ kernels were not built: install again with a C++17 compiler")
+        raise UnavailableError(
+            "the C++ kernels were not built: install again with a C++17 compiler"
+        )
     for runtime in (Path(torch.__file__).parent / "lib").glob("lib*omp*.so*"):
         ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
     try:

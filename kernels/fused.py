@@ -243,7 +243,9 @@ class FusedCell:
         norms = group.norms
         for position, row in enumerate(rows):
             if row < len(norms):
-                self._store_affine(norms[row], d_gamma[position], d_beta[position], weight_gradients)
+                self._store_affine(
+                    norms[row], d_gamma[position], d_beta[position], weight_gradients
+                )
         return self._convolutions_backward(
             group, values, source, targets, coefficients, weight_gradients, needs_input
         )

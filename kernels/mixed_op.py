@@ -168,7 +168,9 @@ def _obstacle(
         for _, candidate in edge.chosen():
             for tensor in candidate.tensors.values():
                 if tensor.dim() == 4 and not _fits(tensor, channels):
-                    return f"{candidate.name}: {tuple(tensor.shape)} weights for {channels} channels"
+                    return (
+                        f"{candidate.name}: {tuple(tensor.shape)} weights for {channels} channels"
+                    )
     return _unavailable(impl, dtype)
 
 
@@ -178,9 +180,14 @@ def _fits(weight: Tensor, channels: int) -> bool:
     return (out == channels or weight.shape[2:] == (1, 1)) and per_group in (1, channels)
 
 
-@cache
+@torch.compiler.assume_constant_result
 def _unavailable(impl: str, dtype: torch.dtype) -> str | None:
-    """Why a backend can't be loaded, or None."""
+    """Why a backend can't be loaded, or None; a constant to `torch.compile`."""
+    return _loading_error(impl, dtype)
+
+
+@cache
+def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
     from hwnas.kernels.operator import backend_for
 
     try:
@@ -237,7 +244,7 @@ def _fused_cell(
     backend: str,
     recompute: str,
 ) -> list[Tensor]:
-    from hwnas.kernels import operator
+    from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 
     dtype = compute_dtype(inputs[0])
     returned = inputs[0].dtype
@@ -249,7 +256,7 @@ def _fused_cell(
         t.requires_grad for t in (*inputs, mixing_weights, *tensors)
     )
     description = CellPlan.describe(len(inputs), edges)
-    outputs = operator.mixed_cell_op(
+    outputs = mixed_cell_op(
         [x.to(dtype) for x in inputs],
         weights,
         tensors,
@@ -264,7 +271,7 @@ def _fused_cell(
         counts = _counts(inputs, edges)
         if min(counts) < 2:
             raise ValueError("batch statistics need more than one value a channel")
-        operator.update_running_statistics(
+        update_running_statistics(
             running, outputs[nodes : nodes + len(counts)], description, counts, momentum
         )
     return [node.to(returned) for node in outputs[:nodes]]

@@ -7,7 +7,6 @@ since all edges out of a state share its ReLU and its pools and can be run toget
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -160,33 +159,26 @@ class CellPlan:
     @staticmethod
     def describe(inputs: int, edges: Sequence[Edge]) -> str:
         """The structure of a cell as a string, from which `of` makes the plan."""
-        rows = [
-            [
-                edge.source,
-                edge.target,
-                edge.stride,
-                [
-                    [k, c.name, _normalised(c), _affine(c)]
-                    for k, c in edge.chosen()
-                ],
+        parts = [str(inputs)]
+        for edge in edges:
+            chosen = [
+                f"{k} {c.name} {int(_normalised(c))} {int(_affine(c))}" for k, c in edge.chosen()
             ]
-            for edge in edges
-        ]  # fmt: skip
-        return json.dumps([inputs, rows], separators=(",", ":"))
+            parts.append(f"{edge.source} {edge.target} {edge.stride}:" + ",".join(chosen))
+        return ";".join(parts)
 
     @staticmethod
     @lru_cache(maxsize=512)
     def of(description: str) -> CellPlan:
         """The plan of `describe`'s string."""
-        inputs, rows = json.loads(description)
+        first, *parts = description.split(";")
+        inputs, rows = int(first), [_parse_edge(part) for part in parts]
         builder = _Builder(rows)
         sources = sorted({(source, stride) for source, _, stride, _ in rows})
         groups = tuple(builder.group(source, stride) for source, stride in sources)
         origin = {target: (source, stride) for source, target, stride, _ in reversed(rows)}
         origins = tuple(origin[target] for target in sorted(origin))
-        return CellPlan(
-            inputs, len(origins), groups, origins, len(builder.tensors), builder.norms
-        )
+        return CellPlan(inputs, len(origins), groups, origins, len(builder.tensors), builder.norms)
 
 
 def tensors_of(edges: Sequence[Edge]) -> tuple[list[tuple[Candidate, str]], list]:
@@ -233,6 +225,17 @@ def parameter_names(name: str, stride: int, affine: bool) -> tuple[str, ...]:
         return weights
     scales = [f"{p}.{n}" for p in norm_prefixes(name, stride, True) for n in ("weight", "bias")]
     return (*weights, *scales)
+
+
+def _parse_edge(text: str) -> tuple[int, int, int, list[tuple[int, str, bool, bool]]]:
+    """Source, target, stride, and (index, name, normalised, affine) of each candidate."""
+    numbers, _, listed = text.partition(":")
+    source, target, stride = (int(number) for number in numbers.split())
+    chosen = []
+    for candidate in filter(None, listed.split(",")):
+        k, name, normalised, affine = candidate.split()
+        chosen.append((int(k), name, normalised == "1", affine == "1"))
+    return source, target, stride, chosen
 
 
 def _normalised(candidate: Candidate) -> bool:

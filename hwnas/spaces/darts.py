@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
-from hwnas.mixed_op import MixedOp
+from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
 from hwnas.spaces.base import (
     Choice,
@@ -294,30 +294,21 @@ class SupernetCell(nn.Module):
 
     def __init__(self, shape: CellShape, edges: list[tuple[int, int]]) -> None:
         super().__init__()
-        self.reduction = shape.reduction
-        self.edges = edges
+        # The choices of reduction cells stand behind those of normal cells.
+        self.first_choice = len(edges) if shape.reduction else 0
         first, second = shape.preprocess()
         self.preprocess0 = build(first, affine=False)
         self.preprocess1 = build(second, affine=False)
-        self.mixed_ops = nn.ModuleList(
+        mixed_ops = [
             MixedOp([shape.edge(name, source) for name in PRIMITIVES], normalise_pools=True)
             for source, _ in edges
-        )
+        ]
+        self.mixed = MixedCell(edges, mixed_ops)
 
     def forward(self, s0: Tensor, s1: Tensor, mixture: Mixture) -> Tensor:
         """Outputs (N, nodes * channels, H, W) of the two previous cells' outputs."""
-        states = [self.preprocess0(s0), self.preprocess1(s1)]
-        offset = len(self.edges) if self.reduction else 0
-        for i, (source, target) in enumerate(self.edges):
-            row = offset + i
-            mixed = self.mixed_ops[i](
-                states[source], mixture.weights[row], mixture.active_options(row)
-            )
-            if target == len(states):
-                states.append(mixed)
-            else:
-                states[target] = states[target] + mixed
-        return torch.cat(states[2:], dim=1)
+        inputs = [self.preprocess0(s0), self.preprocess1(s1)]
+        return torch.cat(self.mixed(inputs, mixture, self.first_choice), dim=1)
 
 
 class DartsSupernet(Supernet):

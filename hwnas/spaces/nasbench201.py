@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
-from hwnas.mixed_op import MixedOp
+from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
 from hwnas.spaces.base import (
     Choice,
@@ -226,20 +226,11 @@ class SupernetCell(nn.Module):
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
         specs = [OpSpec(name, channels, channels, height, width) for name in PRIMITIVES]
-        self.mixed_ops = nn.ModuleList(MixedOp(specs, normalise_pools=False) for _ in EDGES)
+        self.mixed = MixedCell(EDGES, [MixedOp(specs, normalise_pools=False) for _ in EDGES])
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         """(N, channels, H, W) to the same shape."""
-        states = [x]
-        for row, (source, target) in enumerate(EDGES):
-            mixed = self.mixed_ops[row](
-                states[source], mixture.weights[row], mixture.active_options(row)
-            )
-            if target == len(states):
-                states.append(mixed)
-            else:
-                states[target] = states[target] + mixed
-        return states[OUTPUT]
+        return self.mixed([x], mixture)[-1]
 
 
 class NasBench201Supernet(Supernet):

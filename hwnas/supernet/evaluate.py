@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.objectives import dual
-from hwnas.mixed_op import MixedOp
+from hwnas.mixed_op import MixedCell
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome
@@ -35,7 +36,7 @@ def evaluate_mixture(
     section 2.3: the weights at hand stand for the optimal ones.
     """
     images, labels = batch
-    with torch.set_grad_enabled(with_gradient):
+    with torch.set_grad_enabled(with_gradient), frozen(supernet):
         weights = mixture.weights.detach().requires_grad_(with_gradient)
         attached = Mixture(weights.to(images.device), mixture.active)
         loss = F.cross_entropy(supernet(images, attached), labels)
@@ -43,6 +44,19 @@ def evaluate_mixture(
         objective = dual(loss, latency_ms.to(loss), budget_ms, multiplier)
         gradient = torch.autograd.grad(objective, weights)[0] if with_gradient else None
     return Outcome(objective.item(), loss.item(), latency_ms.item(), gradient)
+
+
+@contextmanager
+def frozen(module: torch.nn.Module) -> Iterator[None]:
+    """Inside, the parameters need no gradient: kernels leave out the work for them."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) -> None:
@@ -54,7 +68,7 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     modules = [
         module
         for module in supernet.modules()
-        if isinstance(module, torch.nn.BatchNorm2d | MixedOp)
+        if isinstance(module, torch.nn.BatchNorm2d | MixedCell)
     ]
     training = supernet.training
     supernet.train()

@@ -1,0 +1,141 @@
+"""Cells to test kernels with: random tensors, the float64 oracle, and ways to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hwnas import kernels
+from hwnas.kernels import Edge
+from hwnas.kernels.plan import tensors_of
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops import build_candidate
+from hwnas.spaces import darts, nasbench201
+
+SPACES = {"darts": (darts.PRIMITIVES, True), "nasbench201": (nasbench201.PRIMITIVES, False)}
+
+DARTS_CELL = tuple((source, target, 1) for target in range(2, 5) for source in range(target))
+REDUCTION_CELL = tuple(
+    (source, target, 2 if source < 2 else 1) for target in range(2, 5) for source in range(target)
+)
+NASBENCH_CELL = tuple((source, target, 1) for target in range(1, 4) for source in range(target))
+
+
+@dataclass
+class Cell:
+    """A cell's tensors, in float64; `evaluate` casts them."""
+
+    edges: list[Edge]
+    inputs: list[Tensor]
+    weights: Tensor
+    gradients: list[Tensor]
+
+    def evaluate(self, impl: str, dtype: torch.dtype, **settings) -> dict[str, Tensor]:
+        """Nodes, gradients and running statistics, by name."""
+        edges = [
+            edge._replace(candidates=[cast(c, dtype) for c in edge.candidates])
+            for edge in self.edges
+        ]
+        inputs = [x.to(dtype, copy=True).requires_grad_() for x in self.inputs]
+        weights = self.weights.to(dtype, copy=True).requires_grad_()
+        nodes = kernels.mixed_cell(inputs, weights, edges, impl=impl, **settings)
+        found = {f"node{i}": node.detach() for i, node in enumerate(nodes)}
+        parameters, norms = tensors_of(edges)
+        leaves = {f"d_input{i}": x for i, x in enumerate(inputs)} | {"d_weights": weights}
+        for position, (candidate, name) in enumerate(parameters):
+            leaves[f"d_{position} {candidate.name} {name}"] = candidate.tensors[name]
+        loss = sum((n * g.to(dtype)).sum() for n, g in zip(nodes, self.gradients, strict=True))
+        # A cell without active candidates depends on nothing.
+        loss = loss + 0 * weights.sum()
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
+            found[name] = torch.zeros_like(leaf) if gradient is None else gradient
+        for position, (candidate, prefix) in enumerate(norms):
+            for what in ("running_mean", "running_var"):
+                found[f"{position} {prefix}.{what}"] = candidate.tensors[f"{prefix}.{what}"]
+        return found
+
+
+def cast(candidate: kernels.Candidate, dtype: torch.dtype) -> kernels.Candidate:
+    """A copy whose parameters are leaves."""
+    tensors = {}
+    for name, tensor in candidate.tensors.items():
+        if tensor.dtype.is_floating_point:
+            tensor = tensor.detach().to(dtype, copy=True)
+            tensor.requires_grad_(name.endswith((".weight", ".bias")))
+        tensors[name] = tensor
+    return kernels.Candidate(candidate.name, tensors)
+
+
+def affine(candidate: kernels.Candidate, generator: torch.Generator) -> kernels.Candidate:
+    """The candidate with scales and shifts in its batch norms."""
+    tensors = dict(candidate.tensors)
+    for name, running in candidate.tensors.items():
+        if name.endswith("running_mean"):
+            prefix = name.removesuffix("running_mean")
+            for part in ("weight", "bias"):
+                tensors[prefix + part] = torch.randn(
+                    running.shape, generator=generator, dtype=torch.float64
+                )
+    return kernels.Candidate(candidate.name, tensors)
+
+
+def make_cell(
+    space: str,
+    structure: Sequence[tuple[int, int, int]],
+    images: int,
+    channels: int,
+    size: tuple[int, int],
+    seed: int,
+    *,
+    with_affine: bool = False,
+    mean: float = 0.0,
+    active: Sequence[int] | None = None,
+) -> Cell:
+    """A random cell; `structure` lists (source, target, stride), `mean` is in deviations."""
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    primitives, normalise = SPACES[space]
+    first = min(target for _, target, _ in structure)
+    sizes = [size] * first
+    edges = []
+    for source, target, stride in structure:
+        if target == len(sizes):
+            sizes.append((-(-sizes[source][0] // stride), -(-sizes[source][1] // stride)))
+        candidates = []
+        for name in primitives:
+            spec = OpSpec(name, channels, channels, *sizes[source], stride)
+            module = build_candidate(spec, normalise_pools=normalise).double()
+            tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+            candidate = kernels.Candidate(name, tensors)
+            candidates.append(affine(candidate, generator) if with_affine else candidate)
+        edges.append(Edge(source, target, candidates, stride, active))
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    inputs = [mean + noise(images, channels, *size) for _ in range(first)]
+    weights = torch.softmax(noise(len(edges), len(primitives)), dim=1)
+    gradients = [noise(images, channels, *s) for s in sizes[first:]]
+    return Cell(edges, inputs, weights, gradients)
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    """Norm of the difference over the norm of the exact values."""
+    norm = exact.double().norm()
+    difference = (found.double() - exact.double()).norm()
+    return float(difference / norm) if norm > 0 else float(difference)
+
+
+def assert_as_exact_as_torch(
+    found: dict[str, Tensor], plain: dict[str, Tensor], exact: dict[str, Tensor]
+) -> None:
+    """At most four times PyTorch's own error, and 1e-5."""
+    assert found.keys() == exact.keys()
+    for name, value in exact.items():
+        allowed = 4 * relative_error(plain[name], value) + 1e-5
+        error = relative_error(found[name], value)
+        assert error <= allowed, f"{name}: error {error:.2e}, allowed {allowed:.2e}"

@@ -1,0 +1,183 @@
+"""The public calls as PyTorch operators: schema, compile, autocast, strides, fallback, modes."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import pytest
+import torch
+from cells import DARTS_CELL, make_cell
+from torch.library import opcheck
+
+from hwnas import kernels
+from hwnas.kernels import cpu_backend, operator
+from hwnas.kernels.plan import CellPlan, tensors_of
+
+EDGE = ((0, 1, 1),)
+
+
+@pytest.fixture
+def needs_kernels():
+    try:
+        cpu_backend.available_instructions()
+    except cpu_backend.UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("recompute", ["nothing", "first", "all"])
+@pytest.mark.parametrize("structure", [EDGE, ((0, 1, 2),), DARTS_CELL])
+def test_opcheck(structure, recompute, needs_kernels) -> None:
+    case = make_cell("darts", structure, 2, 6, (7, 8), seed=1)
+    parameters = [c.tensors[n].detach().requires_grad_() for c, n in tensors_of(case.edges)[0]]
+    inputs = [x.requires_grad_() for x in case.inputs]
+    description = CellPlan.describe(len(inputs), case.edges)
+    arguments = (inputs, case.weights.requires_grad_(), parameters, [], description, "cpu")
+    opcheck(operator.mixed_cell_op, (*arguments, recompute, True))
+
+
+def test_compiles_as_one_graph(needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 2, 8, (8, 8), seed=2)
+    candidates = case.edges[0].candidates
+
+    def around(x, weights):
+        return kernels.mixed_op(2 * x, weights.softmax(0), candidates, impl="cpu").relu()
+
+    results = []
+    for function in (around, torch.compile(around, fullgraph=True, backend="aot_eager")):
+        x, weights = case.inputs[0].clone().requires_grad_(), case.weights[0].clone()
+        weights.requires_grad_()
+        y = function(x, weights)
+        y.sum().backward()
+        results.append((y.detach(), x.grad, weights.grad))
+    for plain, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, plain)
+
+
+def test_any_strides_in_channels_last_out(needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=3)
+    x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
+    expected = kernels.mixed_op(x, weights, candidates, impl="torch")
+    wide = torch.stack((x, x), dim=-1)[..., 0]
+    turned = x.transpose(2, 3).contiguous().transpose(2, 3)
+    for strided in (wide, turned, x.contiguous(memory_format=torch.channels_last)):
+        out = kernels.mixed_op(strided, weights, candidates, impl="cpu")
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_and_autocast_compute_in_float32(dtype, needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=4)
+    candidates = [
+        c._replace(tensors={k: v.float() if v.is_floating_point() else v
+                            for k, v in c.tensors.items()})
+        for c in case.edges[0].candidates
+    ]  # fmt: skip
+    x, weights = case.inputs[0].to(dtype), case.weights[0].float()
+    exact = kernels.mixed_op(x.float(), weights, candidates, impl="torch")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = kernels.mixed_op(x.requires_grad_(), weights, candidates, impl="cpu")
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), exact, rtol=1e-2, atol=1e-2)
+    out.sum().backward()
+    assert x.grad.dtype == dtype and bool(torch.isfinite(x.grad).all())
+    for candidate in candidates:
+        for tensor in candidate.tensors.values():
+            assert tensor.dtype in (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_running_statistics_and_evaluation(training, needs_kernels) -> None:
+    case = make_cell("darts", DARTS_CELL, 3, 5, (6, 7), seed=5, with_affine=True)
+    exact = case.evaluate("torch", torch.float64, training=training, momentum=0.3)
+    found = case.evaluate("cpu", torch.float64, training=training, momentum=0.3)
+    for name, value in exact.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("active", [(1,), (3,), (0,), (4, 7), ()])
+def test_active_candidates_only(active, needs_kernels) -> None:
+    case = make_cell("darts", DARTS_CELL, 2, 5, (6, 7), seed=6, active=active)
+    exact = case.evaluate("torch", torch.float64)
+    found = case.evaluate("cpu", torch.float64)
+    for name, value in exact.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_no_gradient_of_what_needs_none(needs_kernels, monkeypatch) -> None:
+    case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=7)
+    seen = []
+    inner = cpu_backend.CpuBackend.convolve_backward
+
+    def spy(self, *arguments):
+        seen.append((arguments[8], arguments[9]))
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(cpu_backend.CpuBackend, "convolve_backward", spy)
+    weights = case.weights[0].requires_grad_()
+    candidates = [
+        c._replace(tensors={k: v.detach() for k, v in c.tensors.items()})
+        for c in case.edges[0].candidates
+    ]
+    kernels.mixed_op(case.inputs[0], weights, candidates, impl="cpu").sum().backward()
+    assert weights.grad is not None
+    assert seen and all(gradient is None for gradients, _ in seen for gradient in gradients)
+    assert seen[-1][1] is False, "the first stages were asked for the input's gradient"
+
+
+def test_gradients_by_differences(needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 2, 3, (5, 4), seed=8)
+    candidates = case.edges[0].candidates
+    x, weights = case.inputs[0].requires_grad_(), case.weights[0].requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda a, w: kernels.mixed_op(a, w, candidates, impl="cpu"), (x, weights)
+    )
+
+
+def test_recomputing_keeps_less(needs_kernels) -> None:
+    case = make_cell("darts", DARTS_CELL, 2, 16, (8, 8), seed=9)
+    parameters = [c.tensors[n].detach() for c, n in tensors_of(case.edges)[0]]
+    kept = []
+    for recompute in ("nothing", "first", "all"):
+        outputs = operator.mixed_cell_op(
+            case.inputs, case.weights, parameters, [],
+            CellPlan.describe(2, case.edges), "cpu", recompute, True,
+        )  # fmt: skip
+        kept.append(sum(t.numel() for t in outputs))
+    assert kept[0] > kept[1] > kept[2]
+
+
+def test_auto_falls_back_and_says_so_once(monkeypatch) -> None:
+    case = make_cell("darts", EDGE, 2, 4, (6, 6), seed=10)
+    module = sys.modules["hwnas.kernels.mixed_op"]  # the name in the package is the function's
+    monkeypatch.setattr(module, "_unavailable", lambda impl, dtype: "no kernels today")
+    module._say_once.cache_clear()
+    x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            out = kernels.mixed_op(x, weights, candidates)
+    assert ["no kernels today" in str(w.message) for w in caught] == [True]
+    torch.testing.assert_close(out, kernels.mixed_op(x, weights, candidates, impl="torch"))
+    with pytest.raises(RuntimeError, match="no kernels today"):
+        kernels.mixed_op(x, weights, candidates, impl="cpu")
+
+
+def test_one_value_a_channel_is_refused(needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 1, 4, (1, 1), seed=11)
+    with pytest.raises(ValueError, match="more than"):
+        kernels.mixed_op(case.inputs[0], case.weights[0], case.edges[0].candidates, impl="cpu")
+
+
+@pytest.mark.parametrize(
+    "edges",
+    [[], [(0, 2, 1)], [(1, 1, 1)], [(2, 1, 1)]],
+    ids=["none", "a gap", "a loop", "backwards"],
+)
+def test_edges_that_make_no_cell_are_refused(edges) -> None:
+    case = make_cell("darts", EDGE, 2, 4, (6, 6), seed=12)
+    candidates = case.edges[0].candidates
+    listed = [kernels.Edge(source, target, candidates, stride) for source, target, stride in edges]
+    with pytest.raises(ValueError):
+        kernels.mixed_cell(case.inputs, torch.rand(len(edges), 8), listed)
