@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,18 +26,22 @@ MEAN, SCALE, SHIFT, RSTD, VARIANCE, RESIDUAL = range(6)
 TABLE_ROWS = 6
 
 
-class Pools(NamedTuple):
-    """3x3 pools of a state, (N, OH, OW, C) each, and their statistics (2, 2, C)."""
+Value = Any
+"""A tensor (N, OH, OW, C), or what stands for a pool until a kernel of the same backend reads it."""
 
-    maximum: Tensor
-    mean: Tensor
-    statistics: Tensor
+
+class Pools(NamedTuple):
+    """3x3 pools of a state, and their statistics (2, 2, C)."""
+
+    maximum: Value
+    mean: Value
+    statistics: Tensor | None
 
 
 class MixTerm(NamedTuple):
     """A value to be normalised by a row (6, C) of a table, and weighted by `weights[index]`."""
 
-    value: Tensor
+    value: Value
     row: Tensor
     index: int
 
@@ -68,6 +72,10 @@ class Backend(ABC):
     def pools(self, x: Tensor, stride: int) -> Pools:
         """Maximum and mean of the 3x3 windows, over the pixels inside the image."""
 
+    def pool_values(self, x: Tensor, stride: int) -> Pools:
+        """`pools` for the backward pass, where nobody reads the statistics."""
+        return self.pools(x, stride)
+
     @abstractmethod
     def convolve(
         self,
@@ -93,7 +101,7 @@ class Backend(ABC):
         """sum_k w_k (scale_k (z_k - mean_k) + shift_k), (N, OH, OW, C)."""
 
     @abstractmethod
-    def reduce(self, terms: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
         """Sums (R, 2, C) of R triples: gradient, value, table row."""
 
     @abstractmethod
@@ -135,6 +143,50 @@ class Backend(ABC):
         A maximum's gradient goes to the first largest pixel in reading order.
         """
 
+    def source_backward(
+        self,
+        x: Tensor,
+        stride: int,
+        convolutions: Sequence[Convolution],
+        parameters: Sequence[Tensor],
+        outputs: Tensor | None,
+        gradients: Sequence[Tensor],
+        coefficients: Sequence[Tensor],
+        rows: Sequence[Tensor],
+        weight_gradients: Sequence[Tensor | None],
+        edges: Sequence[PoolGradient],
+        before: Tensor | None,
+        needs_input: bool,
+    ) -> Tensor | None:
+        """`convolve_backward` of a state's first stages, and `pools_backward`.
+
+        Args:
+            x, stride: the state, (N, H, W, C), and what all its edges step by.
+            convolutions, parameters, outputs, gradients, coefficients, rows, weight_gradients: as
+                for `convolve_backward`.
+            edges: as for `pools_backward`.
+            before: what other groups of edges have handed back to x, to be added; None for zero.
+            needs_input: whether the gradient of x is needed.
+
+        Returns:
+            The gradient of x, (N, H, W, C), a new tensor; None where not needed.
+        """
+        dx = None
+        if convolutions:
+            assert outputs is not None
+            d_values, _ = self.convolve_backward(
+                x.unsqueeze(0), None, convolutions, parameters, outputs, gradients, coefficients,
+                rows, weight_gradients, needs_input,
+            )  # fmt: skip
+            dx = None if d_values is None else d_values[0]
+        if not needs_input:
+            return None
+        if dx is None:
+            dx = torch.zeros_like(x)
+        if edges:
+            self.pools_backward(x, stride, edges, dx)
+        return dx if before is None else dx + before
+
     def normalise(
         self,
         statistics: Tensor,
@@ -173,17 +225,14 @@ def fill_table(
     """`Backend.normalise` in plain PyTorch."""
     mean, variance = statistics[:, 0], statistics[:, 1]
     rstd = torch.rsqrt(variance + BATCH_NORM_EPS)
-    scale, shift = rstd, torch.zeros_like(rstd)
+    residual = mean - mean.to(out.dtype)
+    scale = rstd
+    shift = -scale * residual
     if any(gamma is not None for gamma in gammas):
         scale = rstd * _stacked(gammas, 1.0, rstd)
-        shift = _stacked(betas, 0.0, rstd)
-    rounded = mean.to(out.dtype)
-    residual = mean - rounded
-    for index, value in (
-        (MEAN, rounded), (SCALE, scale), (SHIFT, shift - scale * residual),
-        (RSTD, rstd), (VARIANCE, variance), (RESIDUAL, residual),
-    ):  # fmt: skip
-        out[:, index] = value
+        shift = _stacked(betas, 0.0, rstd) - scale * residual
+    # In the order of the names above.
+    out.copy_(torch.stack((mean, scale, shift, rstd, variance, residual), dim=1))
 
 
 def _stacked(vectors: Sequence[Tensor | None], default: float, like: Tensor) -> Tensor:

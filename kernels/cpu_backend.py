@@ -7,12 +7,12 @@ import importlib.machinery
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import Backend, MixTerm, PoolGradient, Pools
+from hwnas.kernels.backend import Backend, MixTerm, PoolGradient, Pools, Value
 from hwnas.kernels.plan import Convolution
 
 INSTRUCTIONS = ("avx512", "avx2", "portable")
@@ -41,12 +41,20 @@ class _Convolution(ctypes.Structure):
     ]
 
 
+class _Value(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((n, ctypes.c_int64) for n in ("height", "width_px")),
+        *((n, ctypes.c_int32) for n in ("kind", "stride")),
+    ]
+
+
 class _MixTerm(ctypes.Structure):
-    _fields_ = [("value", ctypes.c_void_p), ("row", ctypes.c_void_p), ("weight", ctypes.c_double)]
+    _fields_ = [("value", _Value), ("row", ctypes.c_void_p), ("weight", ctypes.c_double)]
 
 
 class _ReduceTerm(ctypes.Structure):
-    _fields_ = [(n, ctypes.c_void_p) for n in ("gradient", "value", "row")]
+    _fields_ = [("value", _Value), ("gradient", ctypes.c_void_p), ("row", ctypes.c_void_p)]
 
 
 class _PoolGradient(ctypes.Structure):
@@ -54,6 +62,20 @@ class _PoolGradient(ctypes.Structure):
         (n, ctypes.c_void_p)
         for n in ("gradient", "maximum", "maximum_row", "mean", "mean_row", "identity")
     ]
+
+
+class Pooled(NamedTuple):
+    """A 3x3 pool of x that is formed where it is read: memory is slower than nine comparisons.
+
+    Attributes:
+        x: (N, H, W, C).
+        stride: 1 or 2.
+        kind: 1 for the maximum, 2 for the mean.
+    """
+
+    x: Tensor
+    stride: int
+    kind: int
 
 
 class UnavailableError(RuntimeError):
@@ -136,11 +158,13 @@ class CpuBackend(Backend):
         return -(-channels // lanes) * lanes
 
     def pools(self, x: Tensor, stride: int) -> Pools:
-        shape = self._shape(x, stride)
-        outputs = self._outputs(2, shape)
         statistics = torch.empty(2, 2, x.shape[-1], dtype=torch.float64)
-        self._call("pools", shape, _pointer(x), stride, _pointer(outputs), _pointer(statistics))
-        return Pools(outputs[0], outputs[1], statistics)
+        shape = self._shape(x, stride)
+        self._call("pool_statistics", shape, _pointer(x), stride, _pointer(statistics))
+        return self.pool_values(x, stride)._replace(statistics=statistics)
+
+    def pool_values(self, x: Tensor, stride: int) -> Pools:
+        return Pools(Pooled(x, stride, 1), Pooled(x, stride, 2), None)
 
     def convolve(
         self,
@@ -155,7 +179,7 @@ class CpuBackend(Backend):
         statistics = torch.empty(len(convolutions), 2, values.shape[-1], dtype=torch.float64)
         array = (_Convolution * len(convolutions))()
         for entry, convolution in zip(array, convolutions, strict=True):
-            _describe(entry, convolution, parameters)
+            _describe(entry, convolution, parameters, None)
         self._call(
             "convolve", shape, _pointer(values), _pointer(table), len(array), array,
             _pointer(outputs), _pointer(statistics),
@@ -175,62 +199,95 @@ class CpuBackend(Backend):
         weight_gradients: Sequence[Tensor | None],
         needs_input: bool,
     ) -> tuple[Tensor | None, Tensor | None]:
+        array = _described(
+            convolutions, parameters, gradients, coefficients, rows, weight_gradients
+        )
         channels = _channels(convolutions[0], parameters)
         shape = self._shape(values[0], convolutions[0].stride, channels)
-        array = (_Convolution * len(convolutions))()
-        for i, (entry, convolution) in enumerate(zip(array, convolutions, strict=True)):
-            _describe(entry, convolution, parameters, weight_gradients)
-            entry.gradient = _pointer(gradients[i])
-            entry.coefficients = _pointer(coefficients[i])
-            entry.row = _pointer(rows[i])
-        d_values = torch.zeros_like(values) if needs_input and table is not None else None
-        if needs_input and table is None:
-            d_values = torch.empty_like(values)
-        sums = None
+        read = {c.reads or 0 for c in convolutions}
+        d_values = sums = None
+        if needs_input:
+            # Nothing is written for values that nobody reads.
+            new = torch.empty_like if len(read) == len(values) else torch.zeros_like
+            d_values = new(values)
         if table is not None:
             sums = torch.empty(len(values), 2, values.shape[-1], dtype=torch.float64)
         self._call(
             "convolve_backward", shape, _pointer(values), _pointer(table), len(array), array,
             _pointer(outputs), _pointer(d_values), len(values), _pointer(sums),
+            convolutions[0].stride, 0, None, None,
         )  # fmt: skip
         return d_values, sums
 
-    def mix(self, terms: Sequence[MixTerm], weights: Tensor) -> Tensor:
-        values = weights.tolist()
-        array = (_MixTerm * len(terms))()
-        for entry, term in zip(array, terms, strict=True):
-            entry.value = _pointer(term.value)
-            entry.row = _pointer(term.row)
-            entry.weight = values[term.index]
-        shape = self._shape(terms[0].value, 1)
-        outputs = self._outputs(1, shape)[0]
-        self._call("mix", shape, len(array), array, _pointer(outputs))
-        return outputs
-
-    def reduce(self, terms: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-        array = (_ReduceTerm * len(terms))()
-        for entry, (gradient, value, row) in zip(array, terms, strict=True):
-            entry.gradient = _pointer(gradient)
-            entry.value = _pointer(value)
-            entry.row = _pointer(row)
-        shape = self._shape(terms[0][0], 1)
-        sums = torch.empty(len(terms), 2, shape.width, dtype=torch.float64)
-        self._call("reduce", shape, len(array), array, _pointer(sums))
-        return sums
-
-    def pools_backward(
-        self, x: Tensor, stride: int, edges: Sequence[PoolGradient], dx: Tensor
-    ) -> None:
-        array = (_PoolGradient * len(edges))()
-        for entry, edge in zip(array, edges, strict=True):
+    def source_backward(
+        self,
+        x: Tensor,
+        stride: int,
+        convolutions: Sequence[Convolution],
+        parameters: Sequence[Tensor],
+        outputs: Tensor | None,
+        gradients: Sequence[Tensor],
+        coefficients: Sequence[Tensor],
+        rows: Sequence[Tensor],
+        weight_gradients: Sequence[Tensor | None],
+        edges: Sequence[PoolGradient],
+        before: Tensor | None,
+        needs_input: bool,
+    ) -> Tensor | None:
+        array = _described(
+            convolutions, parameters, gradients, coefficients, rows, weight_gradients
+        )
+        handed = (_PoolGradient * len(edges))()
+        for entry, edge in zip(handed, edges, strict=True):
             entry.gradient = _pointer(edge.gradient)
             entry.identity = _pointer(edge.identity)
             if edge.maximum is not None:
                 entry.maximum, entry.maximum_row = (_pointer(t) for t in edge.maximum)
             if edge.mean is not None:
                 entry.mean, entry.mean_row = (_pointer(t) for t in edge.mean)
-        shape = self._shape(x, stride)
-        self._call("pools_backward", shape, _pointer(x), stride, len(array), array, _pointer(dx))
+        channels = _channels(convolutions[0], parameters) if convolutions else None
+        dx = torch.empty_like(x) if needs_input else None
+        self._call(
+            "convolve_backward", self._shape(x, stride, channels), _pointer(x), None, len(array),
+            array, _pointer(outputs), _pointer(dx), 1, None, stride, len(edges), handed,
+            _pointer(before),
+        )  # fmt: skip
+        return dx
+
+    def pools_backward(
+        self, x: Tensor, stride: int, edges: Sequence[PoolGradient], dx: Tensor
+    ) -> None:
+        handed = self.source_backward(x, stride, (), (), None, (), (), (), (), edges, dx, True)
+        assert handed is not None
+        dx.copy_(handed)
+
+    def mix(self, terms: Sequence[MixTerm], weights: Tensor) -> Tensor:
+        values = weights.tolist()
+        array = (_MixTerm * len(terms))()
+        for entry, term in zip(array, terms, strict=True):
+            _read(entry.value, term.value)
+            entry.row = _pointer(term.row)
+            entry.weight = values[term.index]
+        value = terms[0].value
+        shape = (
+            self._shape(value.x, value.stride)
+            if isinstance(value, Pooled)
+            else self._shape(value, 1)
+        )
+        outputs = self._outputs(1, shape)[0]
+        self._call("mix", shape, len(array), array, _pointer(outputs))
+        return outputs
+
+    def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
+        array = (_ReduceTerm * len(terms))()
+        for entry, (gradient, value, row) in zip(array, terms, strict=True):
+            entry.gradient = _pointer(gradient)
+            _read(entry.value, value)
+            entry.row = _pointer(row)
+        shape = self._shape(terms[0][0], 1)
+        sums = torch.empty(len(terms), 2, shape.width, dtype=torch.float64)
+        self._call("reduce", shape, len(array), array, _pointer(sums))
+        return sums
 
     def _shape(self, x: Tensor, stride: int, channels: int | None = None) -> _Shape:
         """Sizes of a call that reads (N, H, W, C)."""
@@ -283,7 +340,7 @@ def _describe(
     entry: _Convolution,
     convolution: Convolution,
     parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor | None] | None = None,
+    gradients: Sequence[Tensor | None] | None,
 ) -> None:
     entry.kind = KINDS[convolution.kind]
     entry.kernel = convolution.kernel
@@ -294,3 +351,31 @@ def _describe(
         setattr(entry, field, _pointer(parameters[position]))
         if gradients is not None:
             setattr(entry, f"{field}_gradient", _pointer(gradients[position]))
+
+
+def _described(
+    convolutions: Sequence[Convolution],
+    parameters: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    coefficients: Sequence[Tensor],
+    rows: Sequence[Tensor],
+    weight_gradients: Sequence[Tensor | None],
+) -> ctypes.Array[_Convolution]:
+    """Everything that the backward pass of some convolutions reads and writes."""
+    array = (_Convolution * len(convolutions))()
+    for i, (entry, convolution) in enumerate(zip(array, convolutions, strict=True)):
+        _describe(entry, convolution, parameters, weight_gradients)
+        entry.gradient = _pointer(gradients[i])
+        entry.coefficients = _pointer(coefficients[i])
+        entry.row = _pointer(rows[i])
+    return array
+
+
+def _read(entry: _Value, value: Value) -> None:
+    """Tell a kernel where a term's value is, or how to form it."""
+    if isinstance(value, Pooled):
+        entry.data = _pointer(value.x)
+        entry.height, entry.width_px = value.x.shape[1:3]
+        entry.kind, entry.stride = value.kind, value.stride
+    else:
+        entry.data = _pointer(value)

@@ -26,6 +26,7 @@ from hwnas.kernels.backend import (
     MixTerm,
     PoolGradient,
     Pools,
+    Value,
 )
 from hwnas.kernels.plan import CellPlan, Group, Norm, Term
 
@@ -42,7 +43,7 @@ class GroupValues:
     first: Tensor | None = None
     second: Tensor | None = None
 
-    def of(self, term: Term, source: Tensor) -> Tensor:
+    def of(self, term: Term, source: Tensor) -> Value:
         """The value of a term before normalisation, (N, OH, OW, C)."""
         if term.value == "identity":
             return source
@@ -130,7 +131,7 @@ class FusedCell:
             )
             statistics.append(of_first)
         if group.pooled:
-            assert values.pools is not None
+            assert values.pools is not None and values.pools.statistics is not None
             statistics.append(values.pools.statistics[[t.position for t in group.pooled]])
         split = len(group.first) + len(group.pooled)
         self._normalise(group, 0, split, statistics, table)
@@ -170,7 +171,7 @@ class FusedCell:
         if group.second and values.second is None:
             values.second, _ = self._second(group, values)
         if group.uses_pools and values.pools is None:
-            values.pools = self.backend.pools(source, group.stride)
+            values.pools = self.backend.pool_values(source, group.stride)
 
     def backward(
         self,
@@ -200,13 +201,10 @@ class FusedCell:
                 if of_state[term.target] is None:
                     of_state[term.target] = torch.zeros_like(states[term.target])
             self.recompute(group, source, values)
-            dx = self._group_backward(
+            of_state[group.source] = self._group_backward(
                 group, values, source, weights, of_state, weight_gradients, d_weights, needed
             )
             values.first = values.second = values.pools = None
-            if dx is not None:
-                before = of_state[group.source]
-                of_state[group.source] = dx if before is None else before + dx
         return of_state[: self.plan.inputs], d_weights
 
     def _group_backward(
@@ -220,9 +218,9 @@ class FusedCell:
         d_weights: Tensor,
         needs_input: bool,
     ) -> Tensor | None:
-        """The gradient of a group's source; fills d_weights and weight_gradients."""
+        """The gradient of a group's source so far; fills d_weights and weight_gradients."""
         if not group.terms:
-            return None
+            return of_state[group.source]
         backend, table = self.backend, values.table
         rows = [group.row(term) for term in group.terms]
         targets = [of_state[term.target] for term in group.terms]
@@ -246,8 +244,9 @@ class FusedCell:
                 self._store_affine(
                     norms[row], d_gamma[position], d_beta[position], weight_gradients
                 )
+        before = of_state[group.source]
         return self._convolutions_backward(
-            group, values, source, targets, coefficients, weight_gradients, needs_input
+            group, values, source, targets, coefficients, weight_gradients, before, needs_input
         )
 
     def _convolutions_backward(
@@ -258,6 +257,7 @@ class FusedCell:
         targets: Sequence[Tensor | None],
         coefficients: Tensor,
         weight_gradients: Sequence[Tensor | None],
+        before: Tensor | None,
         needs_input: bool,
     ) -> Tensor | None:
         """Second stages, first stages, pools and skip connections."""
@@ -272,24 +272,13 @@ class FusedCell:
                 second[term.position] = (g, coefficient)
         if group.second:
             first |= self._second_backward(group, values, second, weight_gradients)
-        dx = None
-        if group.first:
-            assert values.first is not None
-            ordered = [first[position] for position in range(len(group.first))]
-            d_values, _ = backend.convolve_backward(
-                source.unsqueeze(0), None, group.first, self.parameters, values.first,
-                [g for g, _ in ordered], [c for _, c in ordered],
-                list(table[: len(group.first)]), weight_gradients, needs_input,
-            )  # fmt: skip
-            dx = None if d_values is None else d_values[0]
-        if not needs_input:
-            return None
-        if dx is None:
-            dx = torch.zeros_like(source)
-        edges = self._pool_gradients(group, values, targets, coefficients)
-        if edges:
-            backend.pools_backward(source, group.stride, edges, dx)
-        return dx
+        ordered = [first[position] for position in range(len(group.first))]
+        return backend.source_backward(
+            source, group.stride, group.first, self.parameters, values.first,
+            [g for g, _ in ordered], [c for _, c in ordered], list(table[: len(group.first)]),
+            weight_gradients, self._pool_gradients(group, values, targets, coefficients), before,
+            needs_input,
+        )  # fmt: skip
 
     def _second_backward(
         self,

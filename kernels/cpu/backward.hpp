@@ -1,7 +1,7 @@
 // Gradients of one stage of convolutions, by values and weights.
 #pragma once
 
-#include "forward.hpp"
+#include "pools.hpp"
 
 namespace hwnas {
 
@@ -10,12 +10,13 @@ template <class T, int V>
 struct BackwardWork {
   using v = typename VectorOf<T, V>::type;
 
-  BackwardWork(const Layout<T, V>& l, Index chunk, bool needs_input)
+  BackwardWork(const Layout<T, V>& l, Index chunk, bool needs_input, bool with_edges)
       : values(l.plane * l.blocks),
         d_values(needs_input ? l.plane * l.blocks : 0),
         d_depthwise(needs_input ? (l.shape.out_height + 2 * l.border) *
                                       (l.shape.out_width + 2 * l.border) * l.blocks
                                 : 0),
+        by_edges(with_edges ? l.shape.height * l.shape.width_px * l.blocks : 0),
         u(chunk * l.blocks),
         du(chunk * l.blocks),
         dz(chunk * l.blocks) {}
@@ -23,6 +24,7 @@ struct BackwardWork {
   Buffer<v> values;       // the rectified plane
   Buffer<v> d_values;     // its gradient, a plane
   Buffer<v> d_depthwise;  // gradient by the depthwise part's outputs, a plane of their size
+  Buffer<v> by_edges;     // what pools and skip connections hand back
   Buffer<v> u, du, dz;    // chunks [block][pixel]
 };
 
@@ -146,7 +148,7 @@ void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
                    typename VectorOf<T, V>::type* d_values, double* sums) {
   using v = typename VectorOf<T, V>::type;
   for (Index b = 0; b < l.blocks; b++) {
-    const v mean = norm ? v(reinterpret_cast<const v*>(norm)[MEAN * l.blocks + b]) : v{};
+    const v mean = norm ? reinterpret_cast<const v*>(norm)[MEAN * l.blocks + b] : v{};
     for (Index h = 0; h < l.shape.height; h++) {
       const Index at = b * l.plane + l.origin() + h * l.row;
       v s{}, t{};
@@ -154,7 +156,7 @@ void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
         const Index i = (h * l.shape.width_px + w) * l.blocks + b;
         const v d = work.values[at + w] > v{} ? work.d_values[at + w] : v{};
         d_values[i] = d;
-        if (norm) s += d, t += d * (v(values[i]) - mean);
+        if (norm) s += d, t += d * (values[i] - mean);
       }
       if (norm)
         for (int lane = 0; lane < V; lane++) {
@@ -163,6 +165,28 @@ void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
         }
     }
   }
+}
+
+// The same for the state that the first stage reads: what pools, skip connections and other groups
+// of edges hand back comes on top. `before` may be NULL.
+template <class T, int V>
+void finish_state(const Layout<T, V>& l, BackwardWork<T, V>& work, bool convolved, bool with_edges,
+                  const typename VectorOf<T, V>::type* before,
+                  typename VectorOf<T, V>::type* dx) {
+  using v = typename VectorOf<T, V>::type;
+  const Index in = l.shape.height * l.shape.width_px;
+  for (Index b = 0; b < l.blocks; b++)
+    for (Index h = 0; h < l.shape.height; h++) {
+      const Index at = b * l.plane + l.origin() + h * l.row;
+      const Index pixel = h * l.shape.width_px;
+      for (Index w = 0; w < l.shape.width_px; w++) {
+        const Index i = (pixel + w) * l.blocks + b;
+        v d = before ? before[i] : v{};
+        if (convolved) d += work.values[at + w] > v{} ? work.d_values[at + w] : v{};
+        if (with_edges) d += work.by_edges[b * in + pixel + w];
+        dx[i] = d;
+      }
+    }
 }
 
 // All convolutions of one image.
@@ -203,19 +227,23 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
       with_geometry(c, [&](auto k, auto d, auto s) {
         depthwise_input<k.value, d.value, s.value>(l, *weights[i], work);
       });
-    if (i + 1 == count || c.reads != convolutions[i + 1].reads)
+    if (norm && (i + 1 == count || c.reads != convolutions[i + 1].reads))
       finish_values(l, work, l.image(values, image, in), norm,
                     const_cast<v*>(l.image(d_values, image, in)),
                     sums ? sums + 2 * c.reads * shape.width : nullptr);
   }
 }
 
+// With a table, d_values is the gradient by the normalised values and `sums` are its sums; without,
+// it is that of the one state, to which `edges` and `before` add.
 template <class T, int V>
 void convolve_backward(const Shape& shape, const void* values, const void* table, int count,
                        const Convolution* convolutions, const void* outputs, void* d_values,
-                       int reads, double* sums) {
+                       int reads, double* sums, int stride, int edges, const PoolGradient* list,
+                       const void* before) {
+  using v = typename VectorOf<T, V>::type;
   const Layout<T, V> l(shape, border_of(count, convolutions));
-  const Index chunk = l.chunk_rows() * shape.out_width;
+  const Index chunk = l.chunk_rows() * shape.out_width, in = shape.height * shape.width_px;
   using Sums = std::vector<std::unique_ptr<WeightSums<T, V>>>;
   std::vector<std::unique_ptr<Weights<T, V>>> weights;
   for (int i = 0; i < count; i++)
@@ -227,20 +255,26 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
     return all;
   };
   std::vector<Sums> of_thread(shape.threads);
-  const Index stride = 2 * reads * shape.width;
-  std::vector<double> image_sums(sums ? shape.images * stride : 0, 0.0);
+  const Index image_stride = 2 * reads * shape.width;
+  std::vector<double> image_sums(sums ? shape.images * image_stride : 0, 0.0);
 #pragma omp parallel num_threads(shape.threads)
   {
-    BackwardWork<T, V> work(l, chunk, d_values != nullptr);
+    BackwardWork<T, V> work(l, chunk, d_values != nullptr, edges > 0);
     Sums of_image = fresh(), total = fresh();
 #pragma omp for schedule(static)
     for (Index n = 0; n < shape.images; n++) {
       convolve_backward_image(l, n, values, table, count, convolutions, weights, outputs, d_values,
-                              of_image, work, sums ? image_sums.data() + n * stride : nullptr);
+                              of_image, work,
+                              sums ? image_sums.data() + n * image_stride : nullptr);
       for (int i = 0; i < count; i++) {
         total[i]->add(*of_image[i]);
         of_image[i]->clear();
       }
+      if (!d_values || table) continue;
+      if (edges)
+        edges_backward(l, l.image(values, n, in), n, stride, edges, list, work.by_edges.get());
+      finish_state(l, work, count > 0, edges > 0, before ? l.image(before, n, in) : nullptr,
+                   const_cast<v*>(l.image(d_values, n, in)));
     }
     of_thread[thread_number()] = std::move(total);
   }
@@ -250,9 +284,9 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
       if (!part.empty()) all.add(*part[i]);
     all.store(convolutions[i], l);
   }
-  for (Index j = 0; sums && j < stride; j++) {
+  for (Index j = 0; sums && j < image_stride; j++) {
     sums[j] = 0;
-    for (Index n = 0; n < shape.images; n++) sums[j] += image_sums[n * stride + j];
+    for (Index n = 0; n < shape.images; n++) sums[j] += image_sums[n * image_stride + j];
   }
 }
 

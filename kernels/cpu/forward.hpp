@@ -49,27 +49,27 @@ template <class T, int V>
 struct Moments {
   using v = typename VectorOf<T, V>::type;
 
-  // `sums` is (2, width): sum, and sum of squares about the chunks' means plus their share.
-  static void add(const v* z, Index pixels, Index blocks, double* sums) {
-    for (Index b = 0; b < blocks; b++) {
-      const v pivot = z[b];
-      v s0{}, s1{}, q0{}, q1{};
-      Index p = 0;
-      for (; p + 2 <= pixels; p += 2) {
-        const v d0 = v(z[p * blocks + b]) - pivot, d1 = v(z[(p + 1) * blocks + b]) - pivot;
-        s0 += d0, q0 += d0 * d0, s1 += d1, q1 += d1 * d1;
-      }
-      if (p < pixels) {
-        const v d = v(z[p * blocks + b]) - pivot;
-        s0 += d, q0 += d * d;
-      }
-      s0 += s1, q0 += q1;
-      for (int lane = 0; lane < V; lane++) {
-        const double n = static_cast<double>(pixels), s = s0[lane];
-        const double mean = pivot[lane] + s / n;
-        sums[b * V + lane] += n * mean;
-        sums[(blocks + b) * V + lane] += q0[lane] - s * s / n + n * mean * mean;
-      }
+  // One block of channels of some pixels, `step` vectors apart. `sums` is (2, width): the sum, and
+  // the sum of squares about the chunks' means plus what these contribute.
+  static INLINE void add(const v* z, Index pixels, Index step, Index blocks, Index b,
+                         double* sums) {
+    const v pivot = z[0];
+    v s0{}, s1{}, q0{}, q1{};
+    Index p = 0;
+    for (; p + 2 <= pixels; p += 2) {
+      const v d0 = z[p * step] - pivot, d1 = z[(p + 1) * step] - pivot;
+      s0 += d0, q0 += d0 * d0, s1 += d1, q1 += d1 * d1;
+    }
+    if (p < pixels) {
+      const v d = z[p * step] - pivot;
+      s0 += d, q0 += d * d;
+    }
+    s0 += s1, q0 += q1;
+    for (int lane = 0; lane < V; lane++) {
+      const double n = static_cast<double>(pixels), s = s0[lane];
+      const double mean = pivot[lane] + s / n;
+      sums[b * V + lane] += n * mean;
+      sums[(blocks + b) * V + lane] += q0[lane] - s * s / n + n * mean * mean;
     }
   }
   // Mean and biased variance, (2, width), from the sums of all images, each `stride` apart.
@@ -85,6 +85,7 @@ struct Moments {
   }
 };
 
+// One convolution of one image; `work` holds a chunk, [block][pixel].
 template <class T, int V>
 void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights,
                     const typename VectorOf<T, V>::type* plane,
@@ -94,16 +95,17 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
   const Index wide = l.shape.out_width, rows_max = chunk / wide;
   for (Index h = 0; h < l.shape.out_height; h += rows_max) {
     const Index rows = h + rows_max <= l.shape.out_height ? rows_max : l.shape.out_height - h;
-    auto* out = z + h * wide * l.blocks;
+    const Index pixels = rows * wide;
+    v* out = z + h * wide * l.blocks;
     if (c.kind == SEPARABLE) {
       depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, work, chunk);
       const Taps<v> taps{{work}, 1, chunk};
-      pointwise<1, T, V>(taps, rows * wide, l.channels, weights.matrix.get(), l.blocks, out,
-                         l.blocks, Index(1));
+      pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, out, l.blocks,
+                         Index(1));
     } else {
       for (Index r = 0; r < rows; r++) {
         const auto taps = taps_at(l, c, h + r, plane);
-        auto* line = out + r * wide * l.blocks;
+        v* line = out + r * wide * l.blocks;
         if (c.stride == 1)
           pointwise<1, T, V>(taps, wide, l.channels, weights.matrix.get(), l.blocks, line, l.blocks,
                              Index(1));
@@ -112,7 +114,8 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
                              Index(1));
       }
     }
-    Moments<T, V>::add(out, rows * wide, l.blocks, sums);
+    for (Index b = 0; b < l.blocks; b++)
+      Moments<T, V>::add(out + b, pixels, l.blocks, l.blocks, b, sums);
   }
 }
 

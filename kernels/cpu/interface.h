@@ -25,13 +25,24 @@ typedef struct {
   const void *row;                       /* (6, width), the output's own norm */
 } Convolution;
 
+/* A tensor (N, OH, OW, width), or a 3x3 pool of one, taken when it is read. */
+enum { TENSOR = 0, MAXIMUM = 1, MEAN_OF_WINDOW = 2 };
+
 typedef struct {
-  const void *value, *row; /* (N, OH, OW, width); (6, width) */
+  const void *data;         /* what is pooled, (N, height, width_px, width), or the tensor */
+  int64_t height, width_px; /* of what is pooled */
+  int32_t kind, stride;
+} Value;
+
+typedef struct {
+  Value value;
+  const void *row; /* (6, width) */
   double weight;
 } MixTerm;
 
 typedef struct {
-  const void *gradient, *value, *row;
+  Value value;
+  const void *gradient, *row;
 } ReduceTerm;
 
 typedef struct {

@@ -28,7 +28,6 @@ inline int thread_number() { return 0; }
 
 #include "backward.hpp"
 #include "mixing.hpp"
-#include "pools.hpp"
 
 namespace {
 
@@ -72,24 +71,20 @@ int EXPORT(hwnas_convolve)(const Shape* shape, const void* values, const void* t
 
 int EXPORT(hwnas_convolve_backward)(const Shape* shape, const void* values, const void* table,
                                     int count, const Convolution* convolutions,
-                                    const void* outputs, void* d_values, int reads, double* sums) {
+                                    const void* outputs, void* d_values, int reads, double* sums,
+                                    int stride, int edges, const PoolGradient* list,
+                                    const void* before) {
   return dispatch(shape, [&](auto scalar, auto lanes) {
-    hwnas::convolve_backward<decltype(scalar), lanes.value>(
-        *shape, values, table, count, convolutions, outputs, d_values, reads, sums);
+    hwnas::convolve_backward<decltype(scalar), lanes.value>(*shape, values, table, count,
+                                                            convolutions, outputs, d_values, reads,
+                                                            sums, stride, edges, list, before);
   });
 }
 
-int EXPORT(hwnas_pools)(const Shape* shape, const void* x, int stride, void* outputs,
-                        double* statistics) {
+int EXPORT(hwnas_pool_statistics)(const Shape* shape, const void* x, int stride,
+                                  double* statistics) {
   return dispatch(shape, [&](auto scalar, auto lanes) {
-    hwnas::pools<decltype(scalar), lanes.value>(*shape, x, stride, outputs, statistics);
-  });
-}
-
-int EXPORT(hwnas_pools_backward)(const Shape* shape, const void* x, int stride, int edges,
-                                 const PoolGradient* list, void* dx) {
-  return dispatch(shape, [&](auto scalar, auto lanes) {
-    hwnas::pools_backward<decltype(scalar), lanes.value>(*shape, x, stride, edges, list, dx);
+    hwnas::pool_statistics<decltype(scalar), lanes.value>(*shape, x, stride, statistics);
   });
 }
 

@@ -1,95 +1,171 @@
 // The weighted sum of normalised values, and the sums of its backward pass.
 #pragma once
 
-#include "packing.hpp"
+#include <memory>
+#include <vector>
+
+#include "pools.hpp"
 
 namespace hwnas {
+
+// Reads chunks of pixels of tensors, and of pools that are formed on the way.
+template <class T, int V>
+class ValueReader {
+ public:
+  using v = typename VectorOf<T, V>::type;
+
+  // `values[k]` is the value of term k.
+  ValueReader(const Shape& shape, Index blocks, Index chunk, std::vector<Value> values)
+      : shape_(shape), blocks_(blocks), chunk_(chunk), values_(std::move(values)) {
+    for (const Value& value : values_) {
+      int found = -1;
+      for (std::size_t i = 0; value.kind != TENSOR && i < pooled_.size(); i++)
+        if (pooled_[i].data == value.data && pooled_[i].stride == value.stride)
+          found = static_cast<int>(i);
+      if (value.kind != TENSOR && found < 0) {
+        found = static_cast<int>(pooled_.size());
+        pooled_.push_back(value);
+        rows_.push_back(std::make_unique<PooledRows<T, V>>(value.height, value.width_px,
+                                                           value.stride, blocks, chunk));
+      }
+      source_.push_back(found);
+    }
+  }
+  // Makes rows first ... first + rows - 1 of image n readable.
+  void move_to(Index n, Index first, Index rows) {
+    at_ = (n * shape_.out_height + first) * shape_.out_width * blocks_;
+    for (std::size_t i = 0; i < pooled_.size(); i++) {
+      const Index image = pooled_[i].height * pooled_[i].width_px * blocks_;
+      rows_[i]->fill(static_cast<const v*>(pooled_[i].data) + n * image, first, rows);
+    }
+  }
+  // Block b of term k's first pixel, and how many vectors the next pixel is away.
+  const v* pixels(int k, Index b) const {
+    if (values_[k].kind == TENSOR) return static_cast<const v*>(values_[k].data) + at_ + b;
+    return rows_[source_[k]]->of(values_[k].kind) + b * chunk_;
+  }
+  Index step(int k) const { return values_[k].kind == TENSOR ? blocks_ : 1; }
+
+ private:
+  const Shape& shape_;
+  const Index blocks_, chunk_;
+  Index at_ = 0;
+  std::vector<Value> values_, pooled_;
+  std::vector<int> source_;
+  std::vector<std::unique_ptr<PooledRows<T, V>>> rows_;
+};
+
+// Sums of P pixels of one block: `shift + sum_k scale_k (z_k - mean_k)`.
+template <int P, class T, int V, class v>
+INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Index p, const v* scale,
+                       const v* mean, v shift, v* out, Index step) {
+  v sum[P];
+  UNROLL for (int i = 0; i < P; i++) sum[i] = shift;
+  for (int k = 0; k < count; k++) {
+    const Index apart = values.step(k);
+    const v* z = values.pixels(k, b) + p * apart;
+    const v a = scale[k], m = mean[k];
+    UNROLL for (int i = 0; i < P; i++) sum[i] += a * (z[i * apart] - m);
+  }
+  UNROLL for (int i = 0; i < P; i++) out[i * step] = sum[i];
+}
 
 template <class T, int V>
 void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
   using v = typename VectorOf<T, V>::type;
-  const Index blocks = shape.width / V, pixels = shape.out_height * shape.out_width;
+  const Layout<T, V> l(shape, 0);
+  const Index blocks = l.blocks, rows_max = l.chunk_rows(), wide = shape.out_width;
   Buffer<v> scale(count * blocks), mean(count * blocks), shift(blocks);
-  for (int k = 0; k < count; k++)
+  std::vector<Value> values;
+  for (int k = 0; k < count; k++) {
+    values.push_back(terms[k].value);
+    const v* row = static_cast<const v*>(terms[k].row);
+    const v weight = broadcast<v>(static_cast<T>(terms[k].weight));
     for (Index b = 0; b < blocks; b++) {
-      const v* row = static_cast<const v*>(terms[k].row);
-      const v weight = broadcast<v>(static_cast<T>(terms[k].weight));
-      scale[b * count + k] = weight * v(row[SCALE * blocks + b]);
+      scale[b * count + k] = weight * row[SCALE * blocks + b];
       mean[b * count + k] = row[MEAN * blocks + b];
-      shift[b] += weight * v(row[SHIFT * blocks + b]);
+      shift[b] += weight * row[SHIFT * blocks + b];
     }
-#pragma omp parallel for schedule(static) num_threads(shape.threads)
-  for (Index n = 0; n < shape.images; n++)
-    for (Index b = 0; b < blocks; b++) {
-      const Index at = n * pixels * blocks + b;
-      v* out = static_cast<v*>(outputs) + at;
-      constexpr Index P = 8;
-      for (Index p = 0; p < pixels; p += P) {
-        const Index there = p + P <= pixels ? P : pixels - p;
-        v sum[P];
-        for (Index i = 0; i < P; i++) sum[i] = shift[b];
-        for (int k = 0; k < count; k++) {
-          const v* z = static_cast<const v*>(terms[k].value) + at + p * blocks;
-          const v a = scale[b * count + k], m = mean[b * count + k];
-          if (there == P) {
-            UNROLL for (Index i = 0; i < P; i++) sum[i] += a * (v(z[i * blocks]) - m);
-          } else {
-            for (Index i = 0; i < there; i++) sum[i] += a * (v(z[i * blocks]) - m);
-          }
+  }
+#pragma omp parallel num_threads(shape.threads)
+  {
+    ValueReader<T, V> reader(shape, blocks, rows_max * wide, values);
+#pragma omp for schedule(static)
+    for (Index n = 0; n < shape.images; n++)
+      for (Index h = 0; h < shape.out_height; h += rows_max) {
+        const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
+        reader.move_to(n, h, rows);
+        for (Index b = 0; b < blocks; b++) {
+          const v* a = scale.get() + b * count;
+          const v* m = mean.get() + b * count;
+          v* out = static_cast<v*>(outputs) + (n * l.pixels_out + h * wide) * blocks + b;
+          Index p = 0;
+          for (; p + 8 <= rows * wide; p += 8)
+            mix_pixels<8>(reader, count, b, p, a, m, shift[b], out + p * blocks, blocks);
+          for (; p < rows * wide; p++)
+            mix_pixels<1>(reader, count, b, p, a, m, shift[b], out + p * blocks, blocks);
         }
-        for (Index i = 0; i < there; i++) out[(p + i) * blocks] = sum[i];
       }
-    }
+  }
 }
 
-// S and T of one term and one image, added to `sums` (2, width); S only if `with_s`.
+// S and T of one block of a chunk, added to `sums` (2, width); S only if `with_s`.
 template <class T, int V>
-void reduce_image(const ReduceTerm& term, Index at, Index pixels, Index blocks, bool with_s,
-                  double* sums) {
+INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g,
+                         const typename VectorOf<T, V>::type* z, Index step, Index pixels,
+                         Index blocks, Index b, typename VectorOf<T, V>::type mean, bool with_s,
+                         double* sums) {
   using v = typename VectorOf<T, V>::type;
-  constexpr Index CHUNK = 128;
-  for (Index b = 0; b < blocks; b++) {
-    const v mean = static_cast<const v*>(term.row)[MEAN * blocks + b];
-    const v* g = static_cast<const v*>(term.gradient) + at + b;
-    const v* z = static_cast<const v*>(term.value) + at + b;
-    for (Index first = 0; first < pixels; first += CHUNK) {
-      const Index last = first + CHUNK < pixels ? first + CHUNK : pixels;
-      v s[4] = {}, t[4] = {};
-      Index p = first;
-      for (; p + 4 <= last; p += 4)
-        UNROLL for (int i = 0; i < 4; i++) {
-          const v gradient = g[(p + i) * blocks];
-          t[i] += gradient * (v(z[(p + i) * blocks]) - mean);
-          if (with_s) s[i] += gradient;
-        }
-      for (; p < last; p++) {
-        const v gradient = g[p * blocks];
-        t[0] += gradient * (v(z[p * blocks]) - mean);
-        if (with_s) s[0] += gradient;
-      }
-      const v total_s = (s[0] + s[1]) + (s[2] + s[3]), total_t = (t[0] + t[1]) + (t[2] + t[3]);
-      for (int lane = 0; lane < V; lane++) {
-        sums[b * V + lane] += total_s[lane];
-        sums[(blocks + b) * V + lane] += total_t[lane];
-      }
+  v s[4] = {}, t[4] = {};
+  Index p = 0;
+  for (; p + 4 <= pixels; p += 4)
+    UNROLL for (int i = 0; i < 4; i++) {
+      const v gradient = g[(p + i) * blocks];
+      t[i] += gradient * (z[(p + i) * step] - mean);
+      if (with_s) s[i] += gradient;
     }
+  for (; p < pixels; p++) {
+    t[0] += g[p * blocks] * (z[p * step] - mean);
+    if (with_s) s[0] += g[p * blocks];
+  }
+  const v total_s = (s[0] + s[1]) + (s[2] + s[3]), total_t = (t[0] + t[1]) + (t[2] + t[3]);
+  for (int lane = 0; lane < V; lane++) {
+    if (with_s) sums[b * V + lane] += total_s[lane];
+    sums[(blocks + b) * V + lane] += total_t[lane];
   }
 }
 
 template <class T, int V>
 void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums) {
-  const Index blocks = shape.width / V, pixels = shape.out_height * shape.out_width;
+  using v = typename VectorOf<T, V>::type;
+  const Layout<T, V> l(shape, 0);
+  const Index blocks = l.blocks, rows_max = l.chunk_rows(), wide = shape.out_width;
   const Index stride = 2 * count * shape.width;
   // S is the same for all terms of one gradient.
   std::vector<int> same(count);
-  for (int k = 0; k < count; k++)
+  std::vector<Value> values;
+  for (int k = 0; k < count; k++) {
+    values.push_back(terms[k].value);
     for (same[k] = 0; terms[same[k]].gradient != terms[k].gradient;) same[k]++;
+  }
   std::vector<double> of_image(shape.images * stride, 0.0);
-#pragma omp parallel for schedule(static) num_threads(shape.threads)
-  for (Index n = 0; n < shape.images; n++)
-    for (int k = 0; k < count; k++)
-      reduce_image<T, V>(terms[k], n * pixels * blocks, pixels, blocks, same[k] == k,
-                         of_image.data() + n * stride + 2 * k * shape.width);
+#pragma omp parallel num_threads(shape.threads)
+  {
+    ValueReader<T, V> reader(shape, blocks, rows_max * wide, values);
+#pragma omp for schedule(static)
+    for (Index n = 0; n < shape.images; n++)
+      for (Index h = 0; h < shape.out_height; h += rows_max) {
+        const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
+        reader.move_to(n, h, rows);
+        for (int k = 0; k < count; k++)
+          for (Index b = 0; b < blocks; b++)
+            reduce_chunk<T, V>(
+                l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b,
+                reader.pixels(k, b), reader.step(k), rows * wide, blocks, b,
+                static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,
+                of_image.data() + n * stride + 2 * k * shape.width);
+      }
+  }
   for (int k = 0; k < count; k++)
     for (Index c = 0; c < shape.width; c++) {
       double s = 0, t = 0;

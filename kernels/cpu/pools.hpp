@@ -11,63 +11,83 @@ INLINE double window(Index h, Index w, Index height, Index width) {
   return static_cast<double>((1 + (h > 0) + (h < height - 1)) * (1 + (w > 0) + (w < width - 1)));
 }
 
-// One row of maxima and means, [block][column] with the block's stride `wide`.
+// Maxima and means of 3x3 windows, a few rows at a time.
 template <class T, int V>
-void pooled_row(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, Index h_out,
-                int stride, typename VectorOf<T, V>::type* columns,
-                typename VectorOf<T, V>::type* maximum, typename VectorOf<T, V>::type* mean) {
+class PooledRows {
+ public:
   using v = typename VectorOf<T, V>::type;
-  const Index height = l.shape.height, width = l.shape.width_px, wide = l.shape.out_width;
-  const Index h = h_out * stride, top = h > 0 ? h - 1 : h, bottom = h + 1 < height ? h + 1 : h;
-  const v lowest = broadcast<v>(std::numeric_limits<T>::lowest());
-  v* largest_of = columns + 1;
-  v* sum_of = columns + width + 3;
-  largest_of[-1] = largest_of[width] = lowest;
-  sum_of[-1] = sum_of[width] = v{};
-  for (Index b = 0; b < l.blocks; b++) {
-    for (Index w = 0; w < width; w++) {
-      v m = x[(top * width + w) * l.blocks + b], s = m;
+
+  // `chunk` is the number of output pixels that fit.
+  PooledRows(Index height, Index width, int stride, Index blocks, Index chunk)
+      : height_(height),
+        width_(width),
+        wide_((width + stride - 1) / stride),
+        blocks_(blocks),
+        chunk_(chunk),
+        stride_(stride),
+        columns_(2 * (width + 2)),
+        maximum_(chunk * blocks),
+        mean_(chunk * blocks) {}
+
+  // Rows first ... first + rows - 1 of the pools of one image.
+  void fill(const v* x, Index first, Index rows) {
+    for (Index r = 0; r < rows; r++)
+      for (Index b = 0; b < blocks_; b++) row(x + b, first + r, b * chunk_ + r * wide_);
+  }
+  // [block][pixel], `chunk` vectors from block to block.
+  const v* of(int kind) { return kind == MAXIMUM ? maximum_.get() : mean_.get(); }
+
+ private:
+  void row(const v* x, Index h_out, Index at) {
+    const Index h = h_out * stride_, top = h > 0 ? h - 1 : h;
+    const Index bottom = h + 1 < height_ ? h + 1 : h;
+    v* largest_of = columns_.get() + 1;
+    v* sum_of = columns_.get() + width_ + 3;
+    largest_of[-1] = largest_of[width_] = broadcast<v>(std::numeric_limits<T>::lowest());
+    sum_of[-1] = sum_of[width_] = v{};
+    for (Index w = 0; w < width_; w++) {
+      v m = x[(top * width_ + w) * blocks_], s = m;
       for (Index i = top + 1; i <= bottom; i++) {
-        const v value = x[(i * width + w) * l.blocks + b];
+        const v value = x[(i * width_ + w) * blocks_];
         m = largest<v>(m, value), s += value;
       }
       largest_of[w] = m, sum_of[w] = s;
     }
-    for (Index p = 0; p < wide; p++) {
-      const Index w = p * stride;
-      maximum[b * wide + p] =
-          largest<v>(largest<v>(largest_of[w - 1], largest_of[w]), largest_of[w + 1]);
-      const T share = static_cast<T>(1.0 / window(h, w, height, width));
-      mean[b * wide + p] = (sum_of[w - 1] + sum_of[w] + sum_of[w + 1]) * broadcast<v>(share);
+    const T inside = static_cast<T>(1.0 / (3 * (1 + bottom - top)));
+    for (Index p = 0; p < wide_; p++) {
+      const Index w = p * stride_;
+      maximum_[at + p] = largest<v>(largest<v>(largest_of[w - 1], largest_of[w]), largest_of[w + 1]);
+      const bool edge = w == 0 || w == width_ - 1;
+      const T share = edge ? static_cast<T>(1.0 / window(h, w, height_, width_)) : inside;
+      mean_[at + p] = (sum_of[w - 1] + sum_of[w] + sum_of[w + 1]) * broadcast<v>(share);
     }
   }
-}
 
+  const Index height_, width_, wide_, blocks_, chunk_;
+  const int stride_;
+  Buffer<v> columns_, maximum_, mean_;
+};
+
+// Statistics (2, 2, width) of the pools of x.
 template <class T, int V>
-void pools(const Shape& shape, const void* x, int stride, void* outputs, double* statistics) {
-  using v = typename VectorOf<T, V>::type;
+void pool_statistics(const Shape& shape, const void* x, int stride, double* statistics) {
   const Layout<T, V> l(shape, 0);
-  const Index in = shape.height * shape.width_px, wide = shape.out_width;
-  const Index image_sums = 4 * shape.width;
+  const Index in = shape.height * shape.width_px, image_sums = 4 * shape.width;
+  const Index rows_max = l.chunk_rows(), chunk = rows_max * shape.out_width;
   std::vector<double> sums(shape.images * image_sums, 0.0);
 #pragma omp parallel num_threads(shape.threads)
   {
-    Buffer<v> columns(2 * (shape.width_px + 2)), rows(2 * wide * l.blocks);
+    PooledRows<T, V> pooled(shape.height, shape.width_px, stride, l.blocks, chunk);
 #pragma omp for schedule(static)
     for (Index n = 0; n < shape.images; n++)
-      for (Index h = 0; h < shape.out_height; h++) {
-        v* maximum = rows.get();
-        v* mean = maximum + wide * l.blocks;
-        pooled_row(l, l.image(x, n, in), h, stride, columns.get(), maximum, mean);
-        for (int kind = 0; kind < 2; kind++) {
-          v* out = const_cast<v*>(l.image(outputs, kind * shape.images + n, l.pixels_out)) +
-                   h * wide * l.blocks;
-          const v* from = kind == 0 ? maximum : mean;
+      for (Index h = 0; h < shape.out_height; h += rows_max) {
+        const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
+        pooled.fill(l.image(x, n, in), h, rows);
+        for (int kind = 0; kind < 2; kind++)
           for (Index b = 0; b < l.blocks; b++)
-            for (Index p = 0; p < wide; p++) out[p * l.blocks + b] = from[b * wide + p];
-          Moments<T, V>::add(out, wide, l.blocks,
-                             sums.data() + n * image_sums + 2 * kind * shape.width);
-        }
+            Moments<T, V>::add(pooled.of(kind == 0 ? MAXIMUM : MEAN_OF_WINDOW) + b * chunk,
+                               rows * shape.out_width, 1, l.blocks, b,
+                               sums.data() + n * image_sums + 2 * kind * shape.width);
       }
   }
   const double pixels = static_cast<double>(shape.images * l.pixels_out);
@@ -134,33 +154,27 @@ INLINE void pool_pixel(const Layout<T, V>& l, const typename VectorOf<T, V>::typ
     }
 }
 
+// What all edges' pools and skip connections hand back to one image, as planes [block][pixel].
 template <class T, int V>
-void pools_backward(const Shape& shape, const void* x, int stride, int edges,
-                    const PoolGradient* list, void* dx) {
+void edges_backward(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, Index n,
+                    int stride, int edges, const PoolGradient* list,
+                    typename VectorOf<T, V>::type* planes) {
   using v = typename VectorOf<T, V>::type;
-  const Layout<T, V> l(shape, 0);
-  const Index in = shape.height * shape.width_px;
+  const Index in = l.shape.height * l.shape.width_px;
+  std::memset(static_cast<void*>(planes), 0, in * l.blocks * sizeof(v));
   bool any = false;
   for (int e = 0; e < edges; e++) any = any || list[e].maximum || list[e].mean;
-#pragma omp parallel num_threads(shape.threads)
-  {
-    Buffer<v> plane(in);
-#pragma omp for schedule(static)
-    for (Index n = 0; n < shape.images; n++)
-      for (Index b = 0; b < l.blocks; b++) {
-        std::memset(static_cast<void*>(plane.get()), 0, in * sizeof(v));
-        for (Index h = 0; any && h < shape.out_height; h++)
-          for (Index w = 0; w < shape.out_width; w++)
-            pool_pixel(l, l.image(x, n, in), n, h, w, b, stride, edges, list, plane.get());
-        for (int e = 0; e < edges; e++) {
-          if (!list[e].identity) continue;
-          const v a = static_cast<const v*>(list[e].identity)[b];
-          const v* g = l.image(list[e].gradient, n, in) + b;
-          for (Index p = 0; p < in; p++) plane[p] += a * v(g[p * l.blocks]);
-        }
-        v* to = const_cast<v*>(l.image(dx, n, in)) + b;
-        for (Index p = 0; p < in; p++) to[p * l.blocks] = v(to[p * l.blocks]) + plane[p];
-      }
+  for (Index b = 0; b < l.blocks; b++) {
+    v* plane = planes + b * in;
+    for (Index h = 0; any && h < l.shape.out_height; h++)
+      for (Index w = 0; w < l.shape.out_width; w++)
+        pool_pixel(l, x, n, h, w, b, stride, edges, list, plane);
+    for (int e = 0; e < edges; e++) {
+      if (!list[e].identity) continue;
+      const v a = static_cast<const v*>(list[e].identity)[b];
+      const v* g = l.image(list[e].gradient, n, in) + b;
+      for (Index p = 0; p < in; p++) plane[p] += a * g[p * l.blocks];
+    }
   }
 }
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reference_backend import ReferenceBackend
 
 from hwnas.kernels import cpu_backend, operator
+from hwnas.kernels.backend import MixTerm, PoolGradient
 from hwnas.kernels.cpu_backend import CpuBackend, UnavailableError, available_instructions
 from hwnas.kernels.fused import FusedCell
 from hwnas.kernels.plan import CellPlan, tensors_of
@@ -135,17 +136,33 @@ def test_each_kernel_alone(cell, instructions) -> None:
     width = mine.width(6)
     oracle = ReferenceBackend(width)
     state = operator.to_layout(case.inputs[0], width)
-    for group in plan.groups[:1]:
-        for found, expected in zip(
-            mine.pools(state, group.stride), oracle.pools(state, group.stride), strict=True
-        ):
-            torch.testing.assert_close(found, expected)
-        arguments = (state.unsqueeze(0), None, group.first, parameters)
-        outputs, statistics = mine.convolve(*arguments)
-        expected, expected_statistics = oracle.convolve(*arguments)
-        torch.testing.assert_close(outputs, expected)
-        torch.testing.assert_close(statistics, expected_statistics)
-        assert (outputs[..., 6:] == 0).all()
+    group = plan.groups[0]
+    arguments = (state.unsqueeze(0), None, group.first, parameters)
+    outputs, statistics = mine.convolve(*arguments)
+    expected, expected_statistics = oracle.convolve(*arguments)
+    torch.testing.assert_close(outputs, expected)
+    torch.testing.assert_close(statistics, expected_statistics)
+    assert (outputs[..., 6:] == 0).all()
+    pools, plain = mine.pools(state, group.stride), oracle.pools(state, group.stride)
+    torch.testing.assert_close(pools.statistics, plain.statistics)
+    row = torch.randn(6, width, dtype=torch.float64)
+    weights = torch.rand(4, dtype=torch.float64)
+    gradient = torch.randn_like(plain.maximum)
+    found, exact = (
+        [MixTerm(values.mean, row, 2), MixTerm(values.maximum, row, 0), MixTerm(z[0], row, 1)]
+        for values, z in ((pools, outputs), (plain, expected))
+    )
+    torch.testing.assert_close(mine.mix(found, weights), oracle.mix(exact, weights))
+    torch.testing.assert_close(
+        mine.reduce([(gradient, term.value, row) for term in found]),
+        oracle.reduce([(gradient, term.value, row) for term in exact]),
+    )
+    coefficients = torch.randn(3, width, dtype=torch.float64)
+    edges = [PoolGradient(gradient, (coefficients, row), (coefficients, row), None)]
+    handed = torch.zeros_like(state), torch.zeros_like(state)
+    for backend, dx in zip((mine, oracle), handed, strict=True):
+        backend.pools_backward(state, group.stride, edges, dx)
+    torch.testing.assert_close(*handed)
 
 
 def test_the_order_of_kernels_is_right_for_the_plain_kernels_too() -> None:

@@ -108,13 +108,14 @@ def test_active_candidates_only(active, needs_kernels) -> None:
 def test_no_gradient_of_what_needs_none(needs_kernels, monkeypatch) -> None:
     case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=7)
     seen = []
-    inner = cpu_backend.CpuBackend.convolve_backward
+    for method, position in (("convolve_backward", 8), ("source_backward", 8)):
+        inner = getattr(cpu_backend.CpuBackend, method)
 
-    def spy(self, *arguments):
-        seen.append((arguments[8], arguments[9]))
-        return inner(self, *arguments)
+        def spy(self, *arguments, inner=inner, position=position):
+            seen.append((arguments[position], arguments[-1]))
+            return inner(self, *arguments)
 
-    monkeypatch.setattr(cpu_backend.CpuBackend, "convolve_backward", spy)
+        monkeypatch.setattr(cpu_backend.CpuBackend, method, spy)
     weights = case.weights[0].requires_grad_()
     candidates = [
         c._replace(tensors={k: v.detach() for k, v in c.tensors.items()})
