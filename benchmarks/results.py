@@ -16,8 +16,8 @@ FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("hwnas", "torch", "onnxruntime-gpu", "onnxruntime", "numpy")
 
 
-def append_row(benchmark: str, figures: Mapping[str, Any]) -> None:
-    """Print a row and append it to `results/<benchmark>.csv`."""
+def append_row(benchmark: str, figures: Mapping[str, Any], *, quiet: bool = False) -> None:
+    """Print a row, unless quiet, and append it to `results/<benchmark>.csv`."""
     stamp = {"date": datetime.date.today().isoformat(), "cpu": cpu_name()}
     stamp["python"] = platform.python_version()
     for package in PACKAGES:
@@ -26,8 +26,9 @@ def append_row(benchmark: str, figures: Mapping[str, Any]) -> None:
         except importlib.metadata.PackageNotFoundError:
             continue
     row = {key: _text(value) for key, value in {**figures, **stamp}.items()}
-    for key, value in row.items():
-        print(f"{key}: {value}")
+    if not quiet:
+        for key, value in row.items():
+            print(f"{key}: {value}")
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{benchmark}.csv"
     exists = path.exists()

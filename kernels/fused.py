@@ -98,11 +98,10 @@ class FusedCell:
             source = states[group.source]
             values = self._group_forward(group, source)
             groups.append(values)
-            for term in group.terms:
+            rows = values.table.unbind()
+            for term, row in zip(group.terms, group.rows, strict=True):
                 index = term.edge * options + term.option
-                row = values.table[group.row(term)]
-                mixed = MixTerm(values.of(term, source), row, index)
-                terms[term.target].append(mixed)
+                terms[term.target].append(MixTerm(values.of(term, source), rows[row], index))
         while len(states) < self.plan.inputs + self.plan.nodes:
             states.append(self._node(states, terms[len(states)], flat))
         return states[self.plan.inputs :], groups
@@ -222,11 +221,12 @@ class FusedCell:
         if not group.terms:
             return of_state[group.source]
         backend, table = self.backend, values.table
-        rows = [group.row(term) for term in group.terms]
+        rows = group.rows
+        table_rows = table.unbind()
         targets = [of_state[term.target] for term in group.terms]
         sums = backend.reduce(
             [
-                (g, values.of(term, source), table[row])
+                (g, values.of(term, source), table_rows[row])
                 for g, term, row in zip(targets, group.terms, rows, strict=True)
                 if g is not None
             ]
@@ -234,13 +234,13 @@ class FusedCell:
         index = torch.tensor([[t.edge, t.option] for t in group.terms], device=weights.device)
         chosen = weights[index[:, 0], index[:, 1]]
         coefficients, d_chosen, d_gamma, d_beta = backend.normalise_backward(
-            sums, table[rows], chosen, self._count(targets), self._batch(rows, table)
+            sums, table[list(rows)], chosen, self._count(targets), self._batch(rows, table)
         )
         coefficients = coefficients.to(table.dtype)
         d_weights[index[:, 0], index[:, 1]] = d_chosen.to(weights.dtype)
         norms = group.norms
         for position, row in enumerate(rows):
-            if row < len(norms):
+            if row < len(norms) and norms[row].gamma is not None:
                 self._store_affine(
                     norms[row], d_gamma[position], d_beta[position], weight_gradients
                 )
@@ -264,7 +264,7 @@ class FusedCell:
         backend, table = self.backend, values.table
         first: dict[int, tuple[Tensor, Tensor]] = {}
         second: dict[int, tuple[Tensor, Tensor]] = {}
-        for term, g, coefficient in zip(group.terms, targets, coefficients, strict=True):
+        for term, g, coefficient in zip(group.terms, targets, coefficients.unbind(), strict=True):
             assert g is not None
             if term.value == "first":
                 first[term.position] = (g, coefficient)
@@ -317,17 +317,19 @@ class FusedCell:
     ) -> list[PoolGradient]:
         """One for each edge that has a pool or a skip connection."""
         edges: dict[int, PoolGradient] = {}
-        for term, g, coefficient in zip(group.terms, targets, coefficients, strict=True):
+        table_rows = values.table.unbind()
+        terms = zip(group.terms, group.rows, targets, coefficients.unbind(), strict=True)
+        for term, row, g, coefficient in terms:
             if term.value not in ("pool", "identity"):
                 continue
             assert g is not None
             edge = edges.get(term.edge, PoolGradient(g, None, None, None))
             if term.value == "identity":
                 edges[term.edge] = edge._replace(identity=coefficient)
+            elif term.position == 0:
+                edges[term.edge] = edge._replace(maximum=(coefficient, table_rows[row]))
             else:
-                field = ("maximum", "mean")[term.position]
-                row = values.table[group.row(term)]
-                edges[term.edge] = edge._replace(**{field: (coefficient, row)})
+                edges[term.edge] = edge._replace(mean=(coefficient, table_rows[row]))
         return list(edges.values())
 
     def _store_affine(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from hwnas.kernels.reference import Candidate
@@ -107,17 +107,17 @@ class Group:
     second: tuple[Convolution, ...]
     terms: tuple[Term, ...]
 
-    @property
+    @cached_property
     def uses_pools(self) -> bool:
         """Whether any term is a pool."""
         return any(term.value == "pool" for term in self.terms)
 
-    @property
+    @cached_property
     def pooled(self) -> tuple[Term, ...]:
         """The pools that are followed by a batch norm."""
         return tuple(t for t in self.terms if t.value == "pool" and t.norm is not None)
 
-    @property
+    @cached_property
     def norms(self) -> tuple[Norm, ...]:
         """All batch norms, in the order of the rows of the group's table.
 
@@ -128,8 +128,12 @@ class Group:
         pools = tuple(t.norm for t in self.pooled if t.norm is not None)
         return (*convolutions[0], *pools, *convolutions[1])
 
-    def row(self, term: Term) -> int:
-        """The row of the group's table that normalises a term."""
+    @cached_property
+    def rows(self) -> tuple[int, ...]:
+        """For each term the row of the group's table that normalises it."""
+        return tuple(self._row(term) for term in self.terms)
+
+    def _row(self, term: Term) -> int:
         if term.value == "first":
             return term.position
         if term.value == "second":
@@ -239,11 +243,11 @@ def _parse_edge(text: str) -> tuple[int, int, int, list[tuple[int, str, bool, bo
 
 
 def _normalised(candidate: Candidate) -> bool:
-    return any(name.endswith("running_mean") for name in candidate.tensors)
+    return "bn.running_mean" in candidate.tensors or "bn1.running_mean" in candidate.tensors
 
 
 def _affine(candidate: Candidate) -> bool:
-    return any(name.startswith("bn") and name.endswith(".weight") for name in candidate.tensors)
+    return "bn.weight" in candidate.tensors or "bn1.weight" in candidate.tensors
 
 
 class _Builder:
