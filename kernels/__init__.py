@@ -8,6 +8,7 @@ from hwnas.kernels.depthwise import dilated_depthwise_conv2d
 from hwnas.kernels.mixed_op import IMPLEMENTATIONS, mixed_cell, mixed_op
 from hwnas.kernels.plan import Edge
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate
+from hwnas.kernels.weighted_norms import weighted_norms
 
 __all__ = [
     "CANDIDATE_FUNCTIONS",
@@ -17,4 +18,5 @@ __all__ = [
     "dilated_depthwise_conv2d",
     "mixed_cell",
     "mixed_op",
+    "weighted_norms",
 ]

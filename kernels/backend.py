@@ -27,7 +27,7 @@ TABLE_ROWS = 6
 
 
 Value = Any
-"""A tensor (N, OH, OW, C), or what stands for a pool until a kernel of the same backend reads it."""
+"""A tensor (N, OH, OW, C), or what stands for a pool until the same backend's kernel reads it."""
 
 
 class Pools(NamedTuple):
@@ -142,6 +142,20 @@ class Backend(ABC):
 
         A maximum's gradient goes to the first largest pixel in reading order.
         """
+
+    def statistics(self, values: Sequence[Tensor]) -> Tensor:
+        """Statistics (R, 2, C) of R tensors (N, H, W, C) that were made elsewhere."""
+        parts = [torch.var_mean(z.flatten(0, 2).float(), 0, correction=0) for z in values]
+        return torch.stack([torch.stack((mean, variance)) for variance, mean in parts])
+
+    def apply(
+        self, terms: Sequence[tuple[Tensor, Tensor, Tensor]], coefficients: Tensor
+    ) -> list[Tensor]:
+        """dz_k = a_k g + b_k (z_k - mean_k) + d_k of triples as for `reduce`."""
+        return [
+            (a * g + (b * (z - row[MEAN]) + d)).to(z.dtype)
+            for (g, z, row), (a, b, d) in zip(terms, coefficients, strict=True)
+        ]
 
     def source_backward(
         self,

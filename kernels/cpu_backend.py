@@ -278,12 +278,24 @@ class CpuBackend(Backend):
         self._call("mix", shape, len(array), array, _pointer(outputs))
         return outputs
 
+    def statistics(self, values: Sequence[Tensor]) -> Tensor:
+        pointers = (ctypes.c_void_p * len(values))(*(z.data_ptr() for z in values))
+        shape = self._shape(values[0], 1)
+        out = torch.empty(len(values), 2, shape.width, dtype=torch.float64)
+        self._call("statistics", shape, len(values), pointers, _pointer(out))
+        return out
+
+    def apply(
+        self, terms: Sequence[tuple[Tensor, Tensor, Tensor]], coefficients: Tensor
+    ) -> list[Tensor]:
+        shape = self._shape(terms[0][0], 1)
+        outputs = self._outputs(len(terms), shape)
+        array = _reduce_terms(terms)
+        self._call("apply", shape, len(array), array, _pointer(coefficients), _pointer(outputs))
+        return list(outputs.unbind())
+
     def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
-        array = (_ReduceTerm * len(terms))()
-        for entry, (gradient, value, row) in zip(array, terms, strict=True):
-            entry.gradient = _pointer(gradient)
-            _read(entry.value, value)
-            entry.row = _pointer(row)
+        array = _reduce_terms(terms)
         shape = self._shape(terms[0][0], 1)
         sums = torch.empty(len(terms), 2, shape.width, dtype=torch.float64)
         self._call("reduce", shape, len(array), array, _pointer(sums))
@@ -368,6 +380,16 @@ def _described(
         entry.gradient = _pointer(gradients[i])
         entry.coefficients = _pointer(coefficients[i])
         entry.row = _pointer(rows[i])
+    return array
+
+
+def _reduce_terms(terms: Sequence[tuple[Tensor, Value, Tensor]]) -> ctypes.Array[_ReduceTerm]:
+    """Triples of gradient, value and table row."""
+    array = (_ReduceTerm * len(terms))()
+    for entry, (gradient, value, row) in zip(array, terms, strict=True):
+        entry.gradient = _pointer(gradient)
+        _read(entry.value, value)
+        entry.row = _pointer(row)
     return array
 
 

@@ -94,7 +94,7 @@ def mixed_cell(
         RuntimeError: when the `impl` that was asked for can't be used here.
     """
     _validate(inputs, mixing_weights, edges, impl, recompute)
-    chosen = _implementation(impl, inputs, edges, training)
+    chosen = choose_implementation(impl, inputs, edges)
     if chosen == "torch":
         return _reference_cell(inputs, mixing_weights, edges, training, momentum)
     return _fused_cell(inputs, mixing_weights, edges, training, momentum, chosen, recompute)
@@ -128,16 +128,18 @@ def _validate(
         raise ValueError("an edge leads to a node from a state before it")
 
 
-def _implementation(
-    impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge], training: bool
-) -> str:
-    """The implementation to use; "auto" falls back to "torch" and says so once."""
+def choose_implementation(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str:
+    """The implementation to use; "auto" falls back to "torch" and says so once.
+
+    Raises:
+        RuntimeError: when the one that was asked for can't be used here.
+    """
     if impl == "torch":
         return "torch"
     x = inputs[0]
     natural = "triton" if x.is_cuda else "cpu"
     asked = natural if impl == "auto" else impl
-    reason = _obstacle(asked, inputs, edges, training)
+    reason = _obstacle(asked, inputs, edges)
     if reason is None:
         return asked
     if impl != "auto":
@@ -146,9 +148,7 @@ def _implementation(
     return "torch"
 
 
-def _obstacle(
-    impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge], training: bool
-) -> str | None:
+def _obstacle(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str | None:
     """Why an implementation can't be used, or None."""
     x = inputs[0]
     dtype = compute_dtype(x)

@@ -28,6 +28,7 @@ inline int thread_number() { return 0; }
 
 #include "backward.hpp"
 #include "mixing.hpp"
+#include "norms.hpp"
 
 namespace {
 
@@ -97,6 +98,20 @@ int EXPORT(hwnas_mix)(const Shape* shape, int count, const MixTerm* terms, void*
 int EXPORT(hwnas_reduce)(const Shape* shape, int count, const ReduceTerm* terms, double* sums) {
   return dispatch(shape, [&](auto scalar, auto lanes) {
     hwnas::reduce<decltype(scalar), lanes.value>(*shape, count, terms, sums);
+  });
+}
+
+int EXPORT(hwnas_statistics)(const Shape* shape, int count, const void* const* values,
+                             double* out) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::statistics<decltype(scalar), lanes.value>(*shape, count, values, out);
+  });
+}
+
+int EXPORT(hwnas_apply)(const Shape* shape, int count, const ReduceTerm* terms,
+                        const void* coefficients, void* out) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::apply<decltype(scalar), lanes.value>(*shape, count, terms, coefficients, out);
   });
 }
 

@@ -7,14 +7,17 @@ import pytest
 import torch
 from tiny import table_of, tiny_space
 
+from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
 from hwnas.config import SearchConfig
 from hwnas.data import Batches, Dataset, Split
 from hwnas.errors import HwnasError
+from hwnas.mixed_op import use_kernels
 from hwnas.runs.progress import silent
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import STRATEGIES
+from hwnas.supernet.evaluate import evaluate_mixture
 from hwnas.supernet.search import SupernetSearch
 
 CONFIG = SearchConfig(
@@ -102,3 +105,61 @@ def test_a_loss_that_is_not_finite_stops_the_search() -> None:
         loop.supernet.head.classifier.fc.bias.fill_(float("nan"))
     with pytest.raises(HwnasError, match="no longer finite"):
         loop.advance()
+
+
+@pytest.mark.parametrize("space_name", ["darts", "nasbench201"])
+def test_fused_and_plain_search_are_one_search_in_float64(space_name: str) -> None:
+    """In float32 any two implementations part ways within some dozen steps; not so in float64."""
+    courses = {}
+    for impl in ("torch", "cpu"):
+        search = make_search(space_name, CONFIG)
+        search.supernet.double()
+        use_kernels(search.supernet, impl, "nothing")
+        course = []
+        for step in range(CONFIG.steps):
+            search.step = step
+            mixture = search.strategy.ask()
+            images, labels = search.training.batch(step)
+            held_out = search.validation.batch(step)
+            outcome = evaluate_mixture(
+                search.supernet,
+                search.cost,
+                Mixture(mixture.weights.double()),
+                (held_out[0].double(), held_out[1]),
+                budget_ms=search.budget_ms,
+                multiplier=0.3,
+                with_gradient=True,
+            )
+            search.strategy.tell(mixture, outcome, step / CONFIG.steps)
+            after = search.strategy.ask().detach()
+            loss = search._weights_step(Mixture(after.weights.double()), (images.double(), labels))
+            course.append(torch.cat([torch.tensor([loss, outcome.loss]), after.weights.flatten()]))
+        weights = torch.cat([p.detach().flatten() for p in search.supernet.parameters()])
+        courses[impl] = torch.stack(course).double(), weights
+    for plain, fused in zip(*courses.values(), strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("space_name", ["darts", "nasbench201"])
+def test_first_step_of_the_fused_search_is_that_of_the_plain_one(space_name: str) -> None:
+    outcomes = {}
+    for impl in ("torch", "cpu"):
+        search = make_search(space_name, CONFIG)
+        use_kernels(search.supernet, impl, "nothing")
+        mixture = search.strategy.ask()
+        outcome = evaluate_mixture(
+            search.supernet,
+            search.cost,
+            mixture,
+            search.validation.batch(0),
+            budget_ms=search.budget_ms,
+            multiplier=0.3,
+            with_gradient=True,
+        )
+        images, labels = search.training.batch(0)
+        loss = torch.nn.functional.cross_entropy(search.supernet(images, mixture.detach()), labels)
+        gradients = torch.autograd.grad(loss, list(search.supernet.parameters()), allow_unused=True)
+        flat = torch.cat([g.flatten() for g in gradients if g is not None])
+        outcomes[impl] = [torch.tensor([outcome.loss, loss.item()]), outcome.gradient, flat]
+    for plain, fused in zip(*outcomes.values(), strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
