@@ -16,7 +16,7 @@ from hwnas.kernels.backend import Backend, MixTerm, PoolGradient, Pools, Value
 from hwnas.kernels.plan import Convolution
 
 INSTRUCTIONS = ("avx512", "avx2", "portable")
-LANES = {
+LANES: dict[torch.dtype, dict[str, tuple[int, ...]]] = {
     torch.float32: {"avx512": (8, 16), "avx2": (8,), "portable": (4,)},
     torch.float64: {"avx2": (4,), "portable": (4,)},
 }

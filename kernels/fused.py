@@ -191,7 +191,7 @@ class FusedCell:
             weight_gradients: one a parameter, written to; None where not needed.
             needs_input: for each input, whether its gradient is needed.
         """
-        of_state: list[Tensor | None] = [None] * self.plan.inputs + list(gradients)
+        of_state: list[Tensor | None] = [*(None for _ in range(self.plan.inputs)), *gradients]
         d_weights = torch.zeros_like(weights)
         for group, values in zip(reversed(self.plan.groups), reversed(groups), strict=True):
             source = states[group.source]

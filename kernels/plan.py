@@ -309,7 +309,7 @@ class _Builder:
             return self.separable(edge, k, DILATED[name], 2, stride, "")
         norm = self.norm(edge, k, "bn")
         if name in DENSE:
-            weights = (self.tensors[edge, k, "conv.weight"],)
-            return Convolution("dense", DENSE[name], 1, stride, weights, norm)
+            dense = (self.tensors[edge, k, "conv.weight"],)
+            return Convolution("dense", DENSE[name], 1, stride, dense, norm)
         weights = tuple(self.tensors[edge, k, f"conv{i}.weight"] for i in (1, 2))
         return Convolution("factorized", 1, 1, stride, weights, norm)

@@ -163,3 +163,14 @@ def test_first_step_of_the_fused_search_is_that_of_the_plain_one(space_name: str
         outcomes[impl] = [torch.tensor([outcome.loss, loss.item()]), outcome.gradient, flat]
     for plain, fused in zip(*outcomes.values(), strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
+
+
+def test_recomputing_changes_no_bit_of_a_search() -> None:
+    weights = []
+    for recompute in ("nothing", "all"):
+        search = make_search("darts", CONFIG)
+        use_kernels(search.supernet, "auto", recompute)
+        for _ in range(4):
+            search.advance()
+        weights.append(torch.cat([p.detach().flatten() for p in search.supernet.parameters()]))
+    assert torch.equal(*weights)
