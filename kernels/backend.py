@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hwnas.kernels.plan import Convolution
+from hwnas.kernels.plan import CellPlan, Convolution
 from hwnas.kernels.reference import BATCH_NORM_EPS
 
 MEAN, SCALE, SHIFT, RSTD, VARIANCE, RESIDUAL = range(6)
@@ -39,11 +39,11 @@ class Pools(NamedTuple):
 
 
 class MixTerm(NamedTuple):
-    """A value to be normalised by a row (6, C) of a table, and weighted by `weights[index]`."""
+    """A value to be normalised by a row (6, C), and weighted by `weights[weight_index]`."""
 
     value: Value
     row: Tensor
-    index: int
+    weight_index: int
 
 
 class PoolGradient(NamedTuple):
@@ -67,6 +67,10 @@ class Backend(ABC):
     @abstractmethod
     def width(self, channels: int) -> int:
         """Channels of the internal layout, at least `channels`."""
+
+    def supports(self, channels: int, dtype: torch.dtype, pixels: int) -> bool:
+        """Whether the kernels can run activations of `pixels` = N H W."""
+        return True
 
     @abstractmethod
     def pools(self, x: Tensor, stride: int) -> Pools:
@@ -201,33 +205,105 @@ class Backend(ABC):
             self.pools_backward(x, stride, edges, dx)
         return dx if before is None else dx + before
 
+    def pack(self, plan: CellPlan, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The parameters, prepared once for all calls of an evaluation."""
+        return parameters
+
+    def finish(  # noqa: B027
+        self, parameters: Sequence[Tensor], weight_gradients: Sequence[Tensor | None]
+    ) -> None:
+        """Write the weight gradients that calls with packed parameters have put off."""
+
+    def source_forward(
+        self,
+        x: Tensor,
+        stride: int,
+        convolutions: Sequence[Convolution],
+        parameters: Sequence[Tensor],
+        needs_pools: bool,
+    ) -> tuple[Pools | None, Tensor | None, Tensor]:
+        """`convolve` of a state's first stages, and `pools`.
+
+        Returns:
+            Pools and outputs, None without; statistics of B outputs, the maximum and the mean.
+        """
+        pools, outputs, found = None, None, []
+        if convolutions:
+            outputs, statistics = self.convolve(x.unsqueeze(0), None, convolutions, parameters)
+            found.append(statistics)
+        if needs_pools:
+            pools = self.pools(x, stride)
+            if pools.statistics is not None:
+                found.append(pools.statistics)
+        none = x.new_empty(0, 2, x.shape[-1])
+        return pools, outputs, torch.cat(found) if found else none
+
     def normalise(
         self,
         statistics: Tensor,
         gammas: Sequence[Tensor | None],
         betas: Sequence[Tensor | None],
         out: Tensor,
+        rows: Sequence[int] | None = None,
     ) -> None:
-        """Fill table rows `out` (R, 6, C) from statistics (R, 2, C)."""
-        fill_table(statistics, gammas, betas, out)
+        """Fill table rows `out` (R, 6, C).
+
+        Args:
+            statistics: of at least R values, (_, 2, C).
+            gammas, betas: of the norms.
+            out: the rows.
+            rows: of the statistics, one for each of `out`; a last -1 is the identity's. None for
+                the first R.
+        """
+        if rows is not None:
+            known = [row for row in rows if row >= 0]
+            identity = out[len(known) :]
+            identity.zero_()
+            identity[:, [SCALE, RSTD]] = 1.0
+            statistics, out = statistics[known], out[: len(known)]
+        if len(out):
+            fill_table(statistics, gammas, betas, out)
 
     def normalise_backward(
-        self, sums: Tensor, table: Tensor, weights: Tensor | None, count: int, batch: Tensor | None
+        self,
+        sums: Tensor,
+        table: Tensor,
+        weights: Tensor | None,
+        count: int,
+        batch: Tensor | Sequence[bool] | None,
+        sum_rows: Sequence[int] | None = None,
+        table_rows: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None,
+        d_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Gradients of R normalised terms w_k y_k.
 
         Args:
-            sums: (R, 2, C).
-            table: (R, 6, C), the terms' rows.
-            weights: (R,), None for ones.
+            sums: of at least R terms, (_, 2, C).
+            table: of at least R terms, (_, 6, C).
+            weights: of at least R terms, None for ones.
             count: N OH OW.
-            batch: (R,), 1 where the row holds the batch's own statistics, else 0; None for ones.
+            batch: (R,), whether a row holds the batch's own statistics; None for all.
+            sum_rows, table_rows, positions: where term r stands in sums, table and weights; None
+                for r.
+            d_weights: like `weights`, to write their gradients to; None for a new tensor.
 
         Returns:
-            Coefficients (R, 3, C), gradients by the weights (R,), by the scales (R, C) and by the
+            Coefficients (R, 3, C), gradients by the weights, by the scales (R, C) and by the
             shifts (R, C).
         """
-        return gradients_of_terms(sums, table, weights, count, batch)
+        sums = sums if sum_rows is None else sums[list(sum_rows)]
+        table = table if table_rows is None else table[list(table_rows)]
+        if weights is not None and positions is not None:
+            weights = weights[list(positions)]
+        own = None if batch is None else torch.as_tensor(batch).to(table)
+        coefficients, d_chosen, d_gamma, d_beta = gradients_of_terms(
+            sums, table, weights, count, own
+        )
+        if d_weights is not None:
+            d_weights[list(positions or range(len(sums)))] = d_chosen.to(d_weights.dtype)
+            d_chosen = d_weights
+        return coefficients, d_chosen, d_gamma, d_beta
 
 
 def fill_table(

@@ -267,7 +267,7 @@ class CpuBackend(Backend):
         for entry, term in zip(array, terms, strict=True):
             _read(entry.value, term.value)
             entry.row = _pointer(term.row)
-            entry.weight = values[term.index]
+            entry.weight = values[term.weight_index]
         value = terms[0].value
         shape = (
             self._shape(value.x, value.stride)

@@ -18,8 +18,6 @@ from torch import Tensor
 from hwnas.kernels.backend import (
     MEAN,
     RESIDUAL,
-    RSTD,
-    SCALE,
     TABLE_ROWS,
     VARIANCE,
     Backend,
@@ -75,7 +73,7 @@ class FusedCell:
     ) -> None:
         self.plan = plan
         self.backend = backend
-        self.parameters = parameters
+        self.parameters = backend.pack(plan, parameters)
         self.running = running
 
     def forward(
@@ -115,28 +113,21 @@ class FusedCell:
 
     def _group_forward(self, group: Group, source: Tensor) -> GroupValues:
         """Convolutions, pools and the table of their norms."""
-        backend = self.backend
-        norms = group.norms
-        table = source.new_zeros(len(norms) + 1, TABLE_ROWS, source.shape[-1])
-        table[-1, SCALE] = 1.0
-        table[-1, RSTD] = 1.0
+        norms, first = group.norms, len(group.first)
+        split = first + len(group.pooled)
+        wide = torch.promote_types(source.dtype, torch.float32)
+        table = source.new_empty(len(norms) + 1, TABLE_ROWS, source.shape[-1], dtype=wide)
         values = GroupValues(table)
-        statistics = []
-        if group.uses_pools:
-            values.pools = backend.pools(source, group.stride)
-        if group.first:
-            values.first, of_first = backend.convolve(
-                source.unsqueeze(0), None, group.first, self.parameters
-            )
-            statistics.append(of_first)
-        if group.pooled:
-            assert values.pools is not None and values.pools.statistics is not None
-            statistics.append(values.pools.statistics[[t.position for t in group.pooled]])
-        split = len(group.first) + len(group.pooled)
-        self._normalise(group, 0, split, statistics, table)
-        if group.second:
-            values.second, of_second = self._second(group, values)
-            self._normalise(group, split, len(norms), [of_second], table)
+        values.pools, values.first, statistics = self.backend.source_forward(
+            source, group.stride, group.first, self.parameters, group.uses_pools
+        )
+        rows = [*range(first), *(first + term.position for term in group.pooled)]
+        if not group.second:
+            self._normalise(norms, statistics, [*rows, -1], table)
+            return values
+        self._normalise(norms[:split], statistics, rows, table[:split])
+        values.second, statistics = self._second(group, values)
+        self._normalise(norms[split:], statistics, [*range(len(group.second)), -1], table[split:])
         return values
 
     def _second(self, group: Group, values: GroupValues) -> tuple[Tensor, Tensor]:
@@ -145,21 +136,17 @@ class FusedCell:
         return self.backend.convolve(values.first, table, group.second, self.parameters)
 
     def _normalise(
-        self, group: Group, start: int, stop: int, statistics: list[Tensor], table: Tensor
+        self, norms: Sequence[Norm], statistics: Tensor, rows: Sequence[int], out: Tensor
     ) -> None:
-        """Fill rows of the table from the batch's statistics or the running ones."""
-        if start == stop:
-            return
-        norms = group.norms[start:stop]
-        if self.running is not None:
+        """Fill table rows `out` from rows of the batch's statistics or from the running ones."""
+        if self.running is not None and norms:
             kept = [torch.stack([side[n.index] for n in norms]) for side in self.running]
             stacked = torch.stack(kept, dim=1)
-            missing = table.shape[-1] - stacked.shape[-1]
-            statistics = [torch.nn.functional.pad(stacked, (0, missing))]
+            statistics = torch.nn.functional.pad(stacked, (0, out.shape[-1] - stacked.shape[-1]))
+            rows = [*range(len(norms)), -1][: len(rows)]
         gammas = [None if n.gamma is None else self.parameters[n.gamma] for n in norms]
         betas = [None if n.beta is None else self.parameters[n.beta] for n in norms]
-        joined = statistics[0] if len(statistics) == 1 else torch.cat(statistics)
-        self.backend.normalise(joined, gammas, betas, table[start:stop])
+        self.backend.normalise(statistics, gammas, betas, out, rows)
 
     def recompute(self, group: Group, source: Tensor, values: GroupValues) -> None:
         """Fill in what was not kept."""
@@ -204,6 +191,7 @@ class FusedCell:
                 group, values, source, weights, of_state, weight_gradients, d_weights, needed
             )
             values.first = values.second = values.pools = None
+        self.backend.finish(self.parameters, weight_gradients)
         return of_state[: self.plan.inputs], d_weights
 
     def _group_backward(
@@ -231,13 +219,12 @@ class FusedCell:
                 if g is not None
             ]
         )
-        index = torch.tensor([[t.edge, t.option] for t in group.terms], device=weights.device)
-        chosen = weights[index[:, 0], index[:, 1]]
-        coefficients, d_chosen, d_gamma, d_beta = backend.normalise_backward(
-            sums, table[list(rows)], chosen, self._count(targets), self._batch(rows, table)
-        )
+        positions = [t.edge * weights.shape[1] + t.option for t in group.terms]
+        coefficients, _, d_gamma, d_beta = backend.normalise_backward(
+            sums, table, weights.reshape(-1), self._count(targets), self._batch(rows, table),
+            table_rows=rows, positions=positions, d_weights=d_weights.view(-1),
+        )  # fmt: skip
         coefficients = coefficients.to(table.dtype)
-        d_weights[index[:, 0], index[:, 1]] = d_chosen.to(weights.dtype)
         norms = group.norms
         for position, row in enumerate(rows):
             if row < len(norms) and norms[row].gamma is not None:
@@ -300,8 +287,9 @@ class FusedCell:
         assert d_values is not None and sums is not None
         read = [c.reads for c in group.second if c.reads is not None]
         coefficients, _, d_gamma, d_beta = backend.normalise_backward(
-            sums[read], table[read], None, self._count([d_values[0]]), self._batch(read, table)
-        )
+            sums, table, None, self._count([d_values[0]]), self._batch(read, table),
+            sum_rows=read, table_rows=read,
+        )  # fmt: skip
         coefficients = coefficients.to(table.dtype)
         for position, row in enumerate(read):
             norm = group.first[row].norm
@@ -344,14 +332,12 @@ class FusedCell:
         assert values[0] is not None
         return values[0].numel() // values[0].shape[-1]
 
-    def _batch(self, rows: Sequence[int], table: Tensor) -> Tensor | None:
-        """1 for the rows whose statistics are the batch's own."""
+    def _batch(self, rows: Sequence[int], table: Tensor) -> list[bool] | None:
+        """Which rows hold the batch's own statistics; None for all."""
         identity = len(table) - 1
-        if self.running is not None:
-            return table.new_zeros(len(rows))
-        if identity not in rows:
+        if self.running is None and identity not in rows:
             return None
-        return torch.tensor([float(row != identity) for row in rows], device=table.device)
+        return [self.running is None and row != identity for row in rows]
 
 
 def batch_statistics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -156,7 +157,8 @@ def _obstacle(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str
         "cpu": (torch.float32, torch.float64),
         "triton": (torch.float32, torch.float16, torch.bfloat16),
     }[impl]
-    if impl == "cpu" and x.device.type != "cpu":
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if x.device.type != ("cuda" if impl == "triton" and not interpreted else "cpu"):
         return f"the tensors are on {x.device.type}"
     if dtype not in allowed:
         return f"no kernels for {dtype}"
@@ -171,7 +173,7 @@ def _obstacle(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str
                     return (
                         f"{candidate.name}: {tuple(tensor.shape)} weights for {channels} channels"
                     )
-    return _unavailable(impl, dtype)
+    return _unavailable(impl, dtype, channels, max(x.numel() // channels for x in inputs))
 
 
 def _fits(weight: Tensor, channels: int) -> bool:
@@ -181,13 +183,19 @@ def _fits(weight: Tensor, channels: int) -> bool:
 
 
 @torch.compiler.assume_constant_result
-def _unavailable(impl: str, dtype: torch.dtype) -> str | None:
-    """Why a backend can't be loaded, or None; a constant to `torch.compile`."""
-    return _loading_error(impl, dtype)
+def _unavailable(impl: str, dtype: torch.dtype, channels: int, pixels: int) -> str | None:
+    """Why a backend can't run these sizes, or None; a constant to `torch.compile`."""
+    from hwnas.kernels.operator import backend_for
+
+    reason = _loading_error(impl, dtype)
+    if reason is None and not backend_for(impl, dtype).supports(channels, dtype, pixels):
+        return f"no kernels for {channels} channels of {pixels} pixels"
+    return reason
 
 
 @cache
 def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
+    """Why a backend can't be loaded, or None."""
     from hwnas.kernels.operator import backend_for
 
     try:

@@ -120,7 +120,8 @@ def _(
     nodes = [
         like.new_empty(images, *size, channels).permute(0, 3, 1, 2) for size in sizes[len(inputs) :]
     ]
-    tables = [like.new_empty(len(g.norms) + 1, TABLE_ROWS, width) for g in plan.groups]
+    wide = torch.promote_types(like.dtype, torch.float32)
+    tables = [like.new_empty(len(g.norms) + 1, TABLE_ROWS, width, dtype=wide) for g in plan.groups]
     keeps = kept_stages(recompute, save)
     stages = []
     for keep, name in zip(keeps, ("first", "second"), strict=True):

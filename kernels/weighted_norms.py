@@ -134,7 +134,8 @@ def weighted_norms_op(
     channels, k = branches[0].shape[1], len(branches)
     width = kernels.width(channels)
     values = [to_layout(branch, width) for branch in branches]
-    table = values[0].new_empty(k, TABLE_ROWS, width)
+    wide = torch.promote_types(values[0].dtype, torch.float32)
+    table = values[0].new_empty(k, TABLE_ROWS, width, dtype=wide)
     if running:
         kept = torch.stack([torch.stack((running[i], running[k + i])) for i in range(k)])
         statistics = torch.nn.functional.pad(kept, (0, width - channels))
@@ -159,7 +160,8 @@ def _(
 ) -> list[Tensor]:
     width = backend_for(backend, branches[0].dtype).width(branches[0].shape[1])
     out = torch.empty_like(branches[0], memory_format=torch.channels_last)
-    return [out, out.new_empty(len(branches), TABLE_ROWS, width)]
+    wide = torch.promote_types(out.dtype, torch.float32)
+    return [out, out.new_empty(len(branches), TABLE_ROWS, width, dtype=wide)]
 
 
 @torch.library.custom_op("hwnas::weighted_norms_backward", mutates_args=())

@@ -152,7 +152,7 @@ def test_recomputing_keeps_less(needs_kernels) -> None:
 def test_auto_falls_back_and_says_so_once(monkeypatch) -> None:
     case = make_cell("darts", EDGE, 2, 4, (6, 6), seed=10)
     module = sys.modules["hwnas.kernels.mixed_op"]  # the name in the package is the function's
-    monkeypatch.setattr(module, "_unavailable", lambda impl, dtype: "no kernels today")
+    monkeypatch.setattr(module, "_unavailable", lambda *arguments: "no kernels today")
     module._say_once.cache_clear()
     x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
     with warnings.catch_warnings(record=True) as caught:

@@ -1,0 +1,62 @@
+"""Means and variances of what a launch writes: the programs' shares, and their combination.
+
+A program leaves four vectors a channel, `PARTIAL_ROWS`: its pixels have mean SHIFT + OFFSET and
+sum of squares SQUARES about it, and there are COUNT of them. SHIFT is the mean of its first tile:
+sums about it keep their digits where the mean is large.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+SHIFT, OFFSET, SQUARES, COUNT = (tl.constexpr(i) for i in range(4))
+PARTIAL_ROWS = tl.constexpr(4)
+
+
+@triton.jit
+def tile_mean(z, valid, count):
+    """Mean (C,) over the valid pixels of a tile (BLOCK, C)."""
+    return tl.sum(tl.where(valid[:, None], z, 0.0), 0) / count
+
+
+@triton.jit
+def store_statistics(partials, channels, shift, first, second, count, C: tl.constexpr):
+    """What a program found: `first` and `second` are sums of (z - shift) and of its square."""
+    s = tl.sum(first, 0)
+    tl.store(partials + SHIFT * C + channels, shift)
+    tl.store(partials + OFFSET * C + channels, s / count)
+    tl.store(partials + SQUARES * C + channels, tl.maximum(tl.sum(second, 0) - s * s / count, 0.0))
+    tl.store(partials + COUNT * C + channels, tl.zeros([C], tl.float32) + count)
+
+
+@triton.jit
+def combine(partials, groups, C: tl.constexpr, BLOCK: tl.constexpr):
+    """Mean and biased variance (C,) in float64 of a row's partials (G, 4, C)."""
+    lanes = tl.arange(0, C)
+    pixels = tl.zeros([C], tl.float64)
+    total = tl.zeros([C], tl.float64)
+    for start in range(0, groups, BLOCK):
+        group = start + tl.arange(0, BLOCK)
+        offsets = group[:, None] * PARTIAL_ROWS * C + lanes[None, :]
+        inside = (group < groups)[:, None]
+        count = tl.load(partials + COUNT * C + offsets, mask=inside, other=0.0).to(tl.float64)
+        shift = tl.load(partials + SHIFT * C + offsets, mask=inside, other=0.0).to(tl.float64)
+        offset = tl.load(partials + OFFSET * C + offsets, mask=inside, other=0.0).to(tl.float64)
+        pixels += tl.sum(count, 0)
+        total += tl.sum(count * (shift + offset), 0)
+    mean = total / pixels
+    squares = tl.zeros([C], tl.float64)
+    for start in range(0, groups, BLOCK):
+        group = start + tl.arange(0, BLOCK)
+        offsets = group[:, None] * PARTIAL_ROWS * C + lanes[None, :]
+        inside = (group < groups)[:, None]
+        count = tl.load(partials + COUNT * C + offsets, mask=inside, other=0.0).to(tl.float64)
+        shift = tl.load(partials + SHIFT * C + offsets, mask=inside, other=0.0).to(tl.float64)
+        offset = tl.load(partials + OFFSET * C + offsets, mask=inside, other=0.0).to(tl.float64)
+        within = tl.load(partials + SQUARES * C + offsets, mask=inside, other=0.0).to(tl.float64)
+        between = shift + offset - mean[None, :]
+        squares += tl.sum(within + count * between * between, 0)
+    return mean, squares / pixels
