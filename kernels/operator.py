@@ -128,8 +128,8 @@ def _(
         for group in plan.groups:
             count = len(getattr(group, name))
             if keep and count:
-                height, wide = sizes[group.source]
-                size = -(-height // group.stride), -(-wide // group.stride)
+                height, width_px = sizes[group.source]
+                size = -(-height // group.stride), -(-width_px // group.stride)
                 stages.append(like.new_empty(count, images, *size, width))
     return [*nodes, *tables, *stages]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas import kernels
@@ -128,6 +130,33 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
     norm = exact.double().norm()
     difference = (found.double() - exact.double()).norm()
     return float(difference / norm) if norm > 0 else float(difference)
+
+
+@contextmanager
+def closest_tie() -> Iterator[list[float]]:
+    """Collects how near plain PyTorch came to another decision of a ReLU or a maximum.
+
+    Gradients jump there, so float32 results are not comparable when rounding can decide.
+    """
+    relu, max_pool2d = F.relu, F.max_pool2d
+    gaps: list[float] = []
+
+    def watched_relu(x: Tensor) -> Tensor:
+        gaps.append(float(x.detach().abs().min()))
+        return relu(x)
+
+    def watched_pool(x: Tensor, size: int, stride: int, padding: int) -> Tensor:
+        padded = F.pad(x.detach(), (padding,) * 4, value=-1e9)
+        windows = F.unfold(padded, size, stride=stride).unflatten(1, (x.shape[1], -1))
+        best = windows.topk(2, dim=2).values
+        gaps.append(float((best[:, :, 0] - best[:, :, 1]).min()))
+        return max_pool2d(x, size, stride, padding)
+
+    F.relu, F.max_pool2d = watched_relu, watched_pool
+    try:
+        yield gaps
+    finally:
+        F.relu, F.max_pool2d = relu, max_pool2d
 
 
 def assert_as_exact_as_torch(

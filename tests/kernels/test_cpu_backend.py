@@ -9,8 +9,8 @@ from cells import (
     NASBENCH_CELL,
     REDUCTION_CELL,
     assert_as_exact_as_torch,
+    closest_tie,
     make_cell,
-    relative_error,
 )
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -35,6 +35,10 @@ CELLS = {
     "nasbench201 cell": ("nasbench201", NASBENCH_CELL),
     "strided nasbench201 edge": ("nasbench201", ((0, 1, 2),)),
 }
+
+
+NEAR_TIE = 3e-6
+"""What float32 may decide otherwise than float64."""
 
 
 @pytest.fixture(params=FOUND)
@@ -67,14 +71,16 @@ def test_float64_is_exact(cell, channels, size, instructions) -> None:
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
 )
 @given(
     cell=st.sampled_from(sorted(CELLS)),
     images=st.integers(1, 3),
     channels=st.sampled_from([4, 8, 12, 16, 24, 32, 64]),
-    height=st.integers(3, 17),
-    width=st.integers(3, 17),
+    height=st.integers(3, 11),
+    width=st.integers(3, 11),
     mean=st.sampled_from([0.0, 3.0]),
     seed=st.integers(0, 10**6),
 )
@@ -84,13 +90,11 @@ def test_float32_is_as_exact_as_pytorch(
     # Statistics of a handful of values amplify any rounding, in any implementation.
     assume(images * ((height + 1) // 2) * ((width + 1) // 2) >= 32)
     case = make_cell(*CELLS[cell], images, channels, (height, width), seed, mean=mean)
-    exact = case.evaluate("torch", torch.float64)
+    with closest_tie() as gaps:
+        exact = case.evaluate("torch", torch.float64)
+    assume(min(gaps) > NEAR_TIE)
     plain = case.evaluate("torch", torch.float32)
     found = case.evaluate("cpu", torch.float32)
-    # A ReLU or a maximum that was decided otherwise in float32 moves gradients at once; such near
-    # ties are drawn again. A second float32 result that differs as much as ours shows them.
-    moved = relative_error(plain["d_input0"], exact["d_input0"])
-    assume(moved < 1e-4 and relative_error(found["d_input0"], exact["d_input0"]) < 1e-3)
     assert_as_exact_as_torch(found, plain, exact)
 
 
