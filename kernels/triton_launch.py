@@ -124,9 +124,12 @@ class TritonLauncher:
             counter.kernels += 1
             counter.paused = True
         with torch.cuda.device(device if device.type == "cuda" else -1):
-            kernel[grid](*arguments, **options)
+            self._run(kernel, grid, *arguments, **options)
         for counter in _COUNTERS:
             counter.paused = False
+
+    def _run(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        kernel[grid](*arguments, **options)
 
 
 def interpreted() -> bool:

@@ -1,4 +1,4 @@
-"""Runs `triton_cases.py` in processes of their own: the interpreter is chosen at import."""
+"""Runs the Triton cases in processes of their own: the interpreter is chosen at import."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton")
-CASES = Path(__file__).with_name("triton_cases.py")
+FOLDER = Path(__file__).parent
+CASES = [str(FOLDER / name) for name in ("triton_cases.py", "triton_cell_cases.py")]
 
 
 def run_cases(marks: str, *, interpret: bool) -> None:
     """Run the cases that have the marks, and fail with what they print."""
-    folders = [str(CASES.parent), str(CASES.parent.parent)]
+    folders = [str(FOLDER), str(FOLDER.parent)]
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(folders))
     environment.pop("TRITON_INTERPRET", None)
     if interpret:
         environment["TRITON_INTERPRET"] = "1"
-    command = (sys.executable, "-m", "pytest", "-q", "-x", str(CASES), "-m", marks)
+    command = (sys.executable, "-m", "pytest", "-q", "-x", *CASES, "-m", marks)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
