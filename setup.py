@@ -11,13 +11,13 @@ from pathlib import Path
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
-INSTRUCTIONS = {"portable": []}
+# Flags and bytes of a vector register. The first must stay the one that runs everywhere: where two
+# object files define the same function, the linker takes the first.
+INSTRUCTIONS = {"portable": ([], 16)}
 if platform.machine().lower() in ("x86_64", "amd64"):
-    INSTRUCTIONS["avx2"] = ["-mavx2", "-mfma"]
-    INSTRUCTIONS["avx512"] = [
-        *("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"),
-        "-mprefer-vector-width=512",
-    ]
+    INSTRUCTIONS["avx2"] = (["-mavx2", "-mfma"], 32)
+    avx512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma"]
+    INSTRUCTIONS["avx512"] = ([*avx512, "-mprefer-vector-width=512"], 64)
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fno-strict-aliasing", "-fno-math-errno"]
 # The OpenMP runtime is PyTorch's, which is found when the library is loaded; hence not linked.
 OPENMP = ["-fopenmp"]
@@ -32,11 +32,12 @@ class BuildKernels(build_ext):
         objects = compiler.compile([instructions], str(folder), extra_postargs=FLAGS)
 
         def compile_for(name):
+            flags, register_bytes = INSTRUCTIONS[name]
             return compiler.compile(
                 [kernels],
                 str(folder / name),
-                macros=[("INSTRUCTIONS", name)],
-                extra_postargs=[*FLAGS, *OPENMP, *INSTRUCTIONS[name]],
+                macros=[("INSTRUCTIONS", name), ("REGISTER_BYTES", str(register_bytes))],
+                extra_postargs=[*FLAGS, *OPENMP, *flags],
                 depends=extension.depends,
             )
 

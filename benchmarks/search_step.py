@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +61,7 @@ class SearchStep:
 
 def measure_peak(n: int, c: int, size: int, device: str, impl: str, recompute: str) -> int:
     """Bytes by which two steps raise the peak, in a fresh process."""
-    arguments = [str(a) for a in (n, c, size, device, impl, recompute)]
+    arguments = [str(a) for a in (n, c, size, device, impl, recompute, torch.get_num_threads())]
     finished = subprocess.run(
         [sys.executable, __file__, *arguments], capture_output=True, text=True, check=True
     )
@@ -69,8 +69,8 @@ def measure_peak(n: int, c: int, size: int, device: str, impl: str, recompute: s
 
 
 def main() -> None:
-    n, c, size, device, impl, recompute = sys.argv[1:]
-    torch.set_num_threads(1)
+    n, c, size, device, impl, recompute, threads = sys.argv[1:]
+    torch.set_num_threads(int(threads))
     # What is loaded on first use is no part of the step.
     SearchStep(2, 8, 8, device, impl, recompute).run()
     step = SearchStep(int(n), int(c), int(size), device, impl, recompute)
@@ -81,10 +81,20 @@ def main() -> None:
         step.run()
         print(torch.cuda.max_memory_allocated() - before)
         return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = resident_bytes("VmRSS")
+    # The high-water mark starts again from what is resident now.
+    Path("/proc/self/clear_refs").write_text("5")
     step.run()
     step.run()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(resident_bytes("VmHWM") - before)
+
+
+def resident_bytes(field: str) -> int:
+    """A field of this process's memory in Linux' accounting."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(field)
 
 
 if __name__ == "__main__":

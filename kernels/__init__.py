@@ -1,7 +1,8 @@
-"""Mixed operators: the weighted sum of a choice's candidate operators, as one call.
+"""Mixed operators: the weighted sum of a choice's candidate operators, and cells of them.
 
-`mixed_op` is the one public operator; `Candidate` describes one operator to it. The folder imports
-torch only, so that it can be read, tested and reused on its own.
+`mixed_op` computes one edge, `mixed_cell` a cell, `weighted_norms` a weighted sum of normalised
+branches; `Candidate` describes one operator to them, `Edge` one edge. The folder imports nothing
+else of hwnas, so that it can be read, tested and reused on its own.
 """
 
 from hwnas.kernels.depthwise import dilated_depthwise_conv2d

@@ -68,10 +68,6 @@ class Backend(ABC):
     def width(self, channels: int) -> int:
         """Channels of the internal layout, at least `channels`."""
 
-    def supports(self, channels: int, dtype: torch.dtype, pixels: int) -> bool:
-        """Whether the kernels can run activations of `pixels` = N H W."""
-        return True
-
     @abstractmethod
     def pools(self, x: Tensor, stride: int) -> Pools:
         """Maximum and mean of the 3x3 windows, over the pixels inside the image."""

@@ -21,7 +21,6 @@ LANES: dict[torch.dtype, dict[str, tuple[int, ...]]] = {
     torch.float64: {"avx2": (4,), "portable": (4,)},
 }
 """Lanes of a vector that the kernels were compiled for."""
-ALIGNMENT = 64
 KINDS = {"separable": 0, "dense": 1, "factorized": 2}
 
 
@@ -35,7 +34,10 @@ class _Shape(ctypes.Structure):
 
 class _Convolution(ctypes.Structure):
     _fields_ = [
-        *((n, ctypes.c_int32) for n in ("kind", "kernel", "dilation", "stride", "reads", "pad")),
+        *(
+            (n, ctypes.c_int32)
+            for n in ("kind", "kernel", "dilation", "stride", "reads", "reserved")
+        ),
         *((n, ctypes.c_void_p) for n in ("first", "second", "first_gradient", "second_gradient")),
         *((n, ctypes.c_void_p) for n in ("gradient", "coefficients", "row")),
     ]
@@ -100,9 +102,9 @@ def _library() -> ctypes.CDLL:
         raise UnavailableError(
             "the C++ kernels were not built: install again with a C++17 compiler"
         )
-    for runtime in (Path(torch.__file__).parent / "lib").glob("lib*omp*.so*"):
-        ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
     try:
+        for runtime in (Path(torch.__file__).parent / "lib").glob("lib*omp*.so*"):
+            ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
         library = ctypes.CDLL(str(path))
         library.hwnas_instructions.restype = ctypes.c_char_p
         return library

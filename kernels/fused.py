@@ -77,13 +77,17 @@ class FusedCell:
         self.running = running
 
     def forward(
-        self, inputs: Sequence[Tensor], weights: Tensor
+        self,
+        inputs: Sequence[Tensor],
+        weights: Tensor,
+        keeps: tuple[bool, bool] = (True, True),
     ) -> tuple[list[Tensor], list[GroupValues]]:
         """Node states (N, OH, OW, C), and what each group computed.
 
         Args:
             inputs: (N, H, W, C) each.
             weights: (edges, options).
+            keeps: whether to keep the outputs of first and of second stages.
         """
         flat = weights.reshape(-1)
         options = weights.shape[1]
@@ -92,7 +96,7 @@ class FusedCell:
         groups = []
         for group in self.plan.groups:
             while group.source >= len(states):
-                states.append(self._node(states, terms[len(states)], flat))
+                states.append(self._node(states, terms.pop(len(states)), flat))
             source = states[group.source]
             values = self._group_forward(group, source)
             groups.append(values)
@@ -100,8 +104,12 @@ class FusedCell:
             for term, row in zip(group.terms, group.rows, strict=True):
                 index = term.edge * options + term.option
                 terms[term.target].append(MixTerm(values.of(term, source), rows[row], index))
+            # What is not kept lives until the nodes that it leads to are there.
+            values.pools = None
+            values.first = values.first if keeps[0] else None
+            values.second = values.second if keeps[1] else None
         while len(states) < self.plan.inputs + self.plan.nodes:
-            states.append(self._node(states, terms[len(states)], flat))
+            states.append(self._node(states, terms.pop(len(states)), flat))
         return states[self.plan.inputs :], groups
 
     def _node(self, states: Sequence[Tensor], terms: Sequence[MixTerm], flat: Tensor) -> Tensor:
@@ -179,7 +187,7 @@ class FusedCell:
             needs_input: for each input, whether its gradient is needed.
         """
         of_state: list[Tensor | None] = [*(None for _ in range(self.plan.inputs)), *gradients]
-        d_weights = torch.zeros_like(weights)
+        d_weights = weights.new_zeros(weights.shape)
         for group, values in zip(reversed(self.plan.groups), reversed(groups), strict=True):
             source = states[group.source]
             needed = group.source >= self.plan.inputs or needs_input[group.source]

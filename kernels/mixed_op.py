@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from hwnas.kernels.fused import RECOMPUTE
-from hwnas.kernels.plan import CellPlan, Edge, tensors_of
+from hwnas.kernels.plan import CellPlan, Edge, parameter_shape, sizes_of, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
+from hwnas.kernels.triton_layout import fits as fits_triton
 
 IMPLEMENTATIONS = ("auto", "triton", "cpu", "torch")
 
@@ -118,6 +119,11 @@ def _validate(
         if mixing_weights.shape != (len(edges), len(edge.candidates)):
             expected = f"{len(edges)} x {len(edge.candidates)} candidates"
             raise ValueError(f"{expected}, weights {tuple(mixing_weights.shape)}")
+        active = list(edge.active or ())
+        if len(set(active)) < len(active) or not set(active) <= set(range(len(edge.candidates))):
+            raise ValueError(
+                f"active lists some of {len(edge.candidates)} candidates, got {active}"
+            )
         for candidate in edge.candidates:
             if candidate.name != "none" and candidate.name not in CANDIDATE_FUNCTIONS:
                 raise ValueError(f"no definition of operator {candidate.name!r}")
@@ -127,6 +133,7 @@ def _validate(
         raise ValueError(f"nodes are numbered from {first} without gaps, got {targets}")
     if any(not 0 <= edge.source < edge.target for edge in edges):
         raise ValueError("an edge leads to a node from a state before it")
+    sizes_of([(x.shape[2], x.shape[3]) for x in inputs], edges)
 
 
 def choose_implementation(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str:
@@ -166,36 +173,29 @@ def _obstacle(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str
         if state.shape[:2] != x.shape[:2] or state.device != x.device or state.dtype != x.dtype:
             return "the inputs differ in batch, channels, type or device"
     channels = x.shape[1]
-    for edge in edges:
-        for _, candidate in edge.chosen():
-            for tensor in candidate.tensors.values():
-                if tensor.dim() == 4 and not _fits(tensor, channels):
-                    return (
-                        f"{candidate.name}: {tuple(tensor.shape)} weights for {channels} channels"
-                    )
-    return _unavailable(impl, dtype, channels, max(x.numel() // channels for x in inputs))
-
-
-def _fits(weight: Tensor, channels: int) -> bool:
-    """Whether a convolution keeps the channels, or is half of a FactorizedReduce."""
-    out, per_group = weight.shape[:2]
-    return (out == channels or weight.shape[2:] == (1, 1)) and per_group in (1, channels)
+    pixels = max(state.shape[0] * state.shape[2] * state.shape[3] for state in inputs)
+    if channels * pixels == 0:
+        return "the inputs are empty"
+    if impl == "triton" and not fits_triton(channels, pixels):
+        return f"no kernels for {channels} channels of {pixels} pixels"
+    for candidate, name in tensors_of(edges)[0]:
+        tensor = candidate.tensors[name]
+        if tensor.shape != parameter_shape(candidate.name, name, channels):
+            shape = tuple(tensor.shape)
+            return f"{candidate.name}: {name} is {shape}, the states have {channels} channels"
+        if tensor.device != x.device:
+            return f"{candidate.name}: {name} is on {tensor.device}, the states on {x.device}"
+    return _unavailable(impl, dtype)
 
 
 @torch.compiler.assume_constant_result
-def _unavailable(impl: str, dtype: torch.dtype, channels: int, pixels: int) -> str | None:
-    """Why a backend can't run these sizes, or None; a constant to `torch.compile`."""
-    from hwnas.kernels.operator import backend_for
-
-    reason = _loading_error(impl, dtype)
-    if reason is None and not backend_for(impl, dtype).supports(channels, dtype, pixels):
-        return f"no kernels for {channels} channels of {pixels} pixels"
-    return reason
+def _unavailable(impl: str, dtype: torch.dtype) -> str | None:
+    """Why a backend can't be loaded, or None; a constant to `torch.compile`."""
+    return _loading_error(impl, dtype)
 
 
 @cache
 def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
-    """Why a backend can't be loaded, or None."""
     from hwnas.kernels.operator import backend_for
 
     try:
@@ -257,6 +257,9 @@ def _fused_cell(
     dtype = compute_dtype(inputs[0])
     returned = inputs[0].dtype
     parameters, norms = tensors_of(edges)
+    counts = _counts(inputs, edges)
+    if training and norms and min(counts) < 2:
+        raise ValueError("batch statistics need more than one value a channel")
     running = [c.tensors[f"{p}.running_{what}"] for what in ("mean", "var") for c, p in norms]
     tensors = [candidate.tensors[name].to(dtype) for candidate, name in parameters]
     weights = mixing_weights.to(torch.promote_types(dtype, torch.float32))
@@ -276,9 +279,6 @@ def _fused_cell(
     )
     nodes = len({edge.target for edge in edges})
     if training:
-        counts = _counts(inputs, edges)
-        if min(counts) < 2:
-            raise ValueError("batch statistics need more than one value a channel")
         update_running_statistics(
             running, outputs[nodes : nodes + len(counts)], description, counts, momentum
         )
@@ -287,11 +287,7 @@ def _fused_cell(
 
 def _counts(inputs: Sequence[Tensor], edges: Sequence[Edge]) -> list[int]:
     """Values of a channel, N OH OW, of each group of edges, in the plan's order."""
-    sizes: list[tuple[int, int]] = [(x.shape[2], x.shape[3]) for x in inputs]
-    for edge in sorted(edges, key=lambda edge: edge.target):
-        if edge.target == len(sizes):
-            height, width = sizes[edge.source]
-            sizes.append((-(-height // edge.stride), -(-width // edge.stride)))
+    sizes = sizes_of([(x.shape[2], x.shape[3]) for x in inputs], edges)
     images = inputs[0].shape[0]
     return [
         images * -(-sizes[source][0] // stride) * -(-sizes[source][1] // stride)

@@ -92,10 +92,10 @@ def mixed_cell_op(
     channels = inputs[0].shape[1]
     width = kernels.width(channels)
     cell = FusedCell(plan, kernels, [p.contiguous() for p in parameters], _running(running))
-    nodes, groups = cell.forward([to_layout(x, width) for x in inputs], weights)
-    keeps_first, keeps_second = kept_stages(recompute, save)
-    first = [g.first for g in groups if keeps_first and g.first is not None]
-    second = [g.second for g in groups if keeps_second and g.second is not None]
+    states = [to_layout(x, width) for x in inputs]
+    nodes, groups = cell.forward(states, weights.contiguous(), kept_stages(recompute, save))
+    first = [g.first for g in groups if g.first is not None]
+    second = [g.second for g in groups if g.second is not None]
     return [*(from_layout(x, channels) for x in nodes), *(g.table for g in groups), *first, *second]
 
 
@@ -167,7 +167,7 @@ def mixed_cell_backward_op(
     d_inputs, d_weights = cell.backward(
         states,
         _groups(plan, outputs, recompute),
-        weights,
+        weights.contiguous(),
         [to_layout(g, width) for g in gradients],
         views,
         needs_input,
@@ -200,7 +200,7 @@ def _(
         if needed
     ]
     total = sum(p.numel() for p, needed in zip(parameters, needs_parameter, strict=True) if needed)
-    return [*kept, torch.empty_like(weights), weights.new_empty(total)]
+    return [*kept, weights.new_empty(weights.shape), weights.new_empty(total)]
 
 
 def _parameter_gradients(
@@ -286,7 +286,8 @@ def update_running_statistics(
     if not running:
         return
     means, variances = batch_statistics(plan, tables, len(running[0]), counts)
-    torch._foreach_lerp_(list(running), [*means, *variances], momentum)
+    batch = [new.to(old.dtype) for old, new in zip(running, (*means, *variances), strict=True)]
+    torch._foreach_lerp_(list(running), batch, momentum)
 
 
 @update_running_statistics.register_fake

@@ -231,6 +231,36 @@ def parameter_names(name: str, stride: int, affine: bool) -> tuple[str, ...]:
     return (*weights, *scales)
 
 
+def parameter_shape(candidate: str, parameter: str, channels: int) -> tuple[int, ...]:
+    """The shape that the kernels expect of a candidate's parameter."""
+    if parameter.startswith("bn"):
+        return (channels,)
+    if parameter.startswith("depthwise"):
+        size = (SEPARABLE | DILATED)[candidate]
+        return (channels, 1, size, size)
+    if parameter == "conv.weight":
+        return (channels, channels, DENSE[candidate], DENSE[candidate])
+    out = {"conv1.weight": channels // 2, "conv2.weight": channels - channels // 2}
+    return (out.get(parameter, channels), channels, 1, 1)
+
+
+def sizes_of(inputs: Sequence[tuple[int, int]], edges: Sequence[Edge]) -> list[tuple[int, int]]:
+    """(height, width) of every state, the inputs' first.
+
+    Raises:
+        ValueError: when the edges into a node don't agree.
+    """
+    sizes = list(inputs)
+    for edge in sorted(edges, key=lambda edge: edge.target):
+        height, width = sizes[edge.source]
+        size = (-(-height // edge.stride), -(-width // edge.stride))
+        if edge.target == len(sizes):
+            sizes.append(size)
+        elif sizes[edge.target] != size:
+            raise ValueError(f"edges of {sizes[edge.target]} and {size} lead to node {edge.target}")
+    return sizes
+
+
 def _parse_edge(text: str) -> tuple[int, int, int, list[tuple[int, str, bool, bool]]]:
     """Source, target, stride, and (index, name, normalised, affine) of each candidate."""
     numbers, _, listed = text.partition(":")

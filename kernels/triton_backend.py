@@ -32,8 +32,6 @@ from hwnas.kernels.triton_launch import TritonLauncher, interpreted
 from hwnas.kernels.triton_layout import PackedParameters
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-LARGEST_TENSOR = 2**31
-"""Elements of one activation: offsets inside it are 32-bit."""
 
 
 class TritonBackend(TritonLauncher, Backend):
@@ -45,9 +43,7 @@ class TritonBackend(TritonLauncher, Backend):
 
     def supports(self, channels: int, dtype: torch.dtype, pixels: int) -> bool:
         """Whether the kernels can run activations of `pixels` = N H W."""
-        if channels > layout.LARGEST_WIDTH or dtype not in DTYPES:
-            return False
-        return pixels * layout.padded_width(channels) < LARGEST_TENSOR
+        return dtype in DTYPES and layout.fits(channels, pixels)
 
     def width(self, channels: int) -> int:
         """Channels of the internal layout.

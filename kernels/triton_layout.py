@@ -18,6 +18,8 @@ from torch import Tensor
 from hwnas.kernels.plan import Convolution
 
 LARGEST_WIDTH = 128
+LARGEST_TENSOR = 2**31
+"""Elements of one activation: offsets inside it are 32-bit."""
 
 
 class Tile(NamedTuple):
@@ -58,6 +60,11 @@ REDUCE_PROGRAMS = 2048
 WEIGHT_PROGRAMS = 512
 INPUT_PROGRAMS = 2048
 SUM_BLOCK = 256
+
+
+def fits(channels: int, pixels: int) -> bool:
+    """Whether the kernels can run activations of `pixels` = N H W."""
+    return channels <= LARGEST_WIDTH and pixels * padded_width(channels) < LARGEST_TENSOR
 
 
 def padded_width(channels: int) -> int:

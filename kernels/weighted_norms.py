@@ -50,6 +50,8 @@ def weighted_norms(
             when training.
         RuntimeError: when the `impl` that was asked for can't be used here.
     """
+    if any(branch.numel() == 0 for branch in branches):
+        raise ValueError("the branches are empty")
     lengths = {len(branches), len(mixing_weights), len(running_means), len(running_variances)}
     lengths |= {len(vectors) for vectors in (scales, shifts) if vectors is not None}
     if len(lengths) != 1 or not branches:
@@ -67,7 +69,12 @@ def weighted_norms(
             momentum,
         )  # fmt: skip
     dtype = compute_dtype(branches[0])
-    affine = [] if scales is None or shifts is None else [*scales, *shifts]
+    affine: list[Tensor] = []
+    if scales is not None or shifts is not None:
+        affine = [
+            *(scales or [torch.ones_like(mean) for mean in running_means]),
+            *(shifts or [torch.zeros_like(mean) for mean in running_means]),
+        ]
     running = [] if training else [*running_means, *running_variances]
     out, table = weighted_norms_op(
         [branch.to(dtype) for branch in branches],
@@ -80,8 +87,9 @@ def weighted_norms(
         with torch.no_grad():
             mean = (table[:, MEAN] + table[:, RESIDUAL])[:, :channels]
             variance = table[:, VARIANCE, :channels] * (count / (count - 1))
-            torch._foreach_lerp_(list(running_means), list(mean.unbind()), momentum)
-            torch._foreach_lerp_(list(running_variances), list(variance.unbind()), momentum)
+            for old, new in ((running_means, mean), (running_variances, variance)):
+                batch = [row.to(vector.dtype) for row, vector in zip(new, old, strict=True)]
+                torch._foreach_lerp_(list(old), batch, momentum)
     return out.to(branches[0].dtype)
 
 
@@ -206,7 +214,7 @@ def _(
 ) -> list[Tensor]:
     vector = weights.new_empty(len(branches), branches[0].shape[1])
     d_branches = [torch.empty_like(b, memory_format=torch.channels_last) for b in branches]
-    return [*d_branches, torch.empty_like(weights), vector, torch.empty_like(vector)]
+    return [*d_branches, weights.new_empty(weights.shape), vector, torch.empty_like(vector)]
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:

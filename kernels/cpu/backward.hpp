@@ -154,7 +154,7 @@ void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
       v s{}, t{};
       for (Index w = 0; w < l.shape.width_px; w++) {
         const Index i = (h * l.shape.width_px + w) * l.blocks + b;
-        const v d = work.values[at + w] > v{} ? work.d_values[at + w] : v{};
+        const v d = work.values[at + w] <= v{} ? v{} : work.d_values[at + w];
         d_values[i] = d;
         if (norm) s += d, t += d * (values[i] - mean);
       }
@@ -182,7 +182,7 @@ void finish_state(const Layout<T, V>& l, BackwardWork<T, V>& work, bool convolve
       for (Index w = 0; w < l.shape.width_px; w++) {
         const Index i = (pixel + w) * l.blocks + b;
         v d = before ? before[i] : v{};
-        if (convolved) d += work.values[at + w] > v{} ? work.d_values[at + w] : v{};
+        if (convolved) d += work.values[at + w] <= v{} ? v{} : work.d_values[at + w];
         if (with_edges) d += work.by_edges[b * in + pixel + w];
         dx[i] = d;
       }
@@ -248,27 +248,28 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
   std::vector<std::unique_ptr<Weights<T, V>>> weights;
   for (int i = 0; i < count; i++)
     weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l));
-  auto fresh = [&] {
-    Sums all;
-    for (int i = 0; i < count; i++)
-      all.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
-    return all;
-  };
-  std::vector<Sums> of_thread(shape.threads);
+  std::vector<Sums> of_image(shape.threads), of_thread(shape.threads);
+  for (int thread = 0; thread < shape.threads; thread++)
+    for (int i = 0; i < count; i++) {
+      of_image[thread].push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
+      of_thread[thread].push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
+    }
+  auto works = for_each_thread<BackwardWork<T, V>>(shape.threads, l, chunk, d_values != nullptr,
+                                                   edges > 0);
   const Index image_stride = 2 * reads * shape.width;
   std::vector<double> image_sums(sums ? shape.images * image_stride : 0, 0.0);
 #pragma omp parallel num_threads(shape.threads)
   {
-    BackwardWork<T, V> work(l, chunk, d_values != nullptr, edges > 0);
-    Sums of_image = fresh(), total = fresh();
+    BackwardWork<T, V>& work = *works[thread_number()];
+    Sums& current = of_image[thread_number()];
+    Sums& total = of_thread[thread_number()];
 #pragma omp for schedule(static)
     for (Index n = 0; n < shape.images; n++) {
       convolve_backward_image(l, n, values, table, count, convolutions, weights, outputs, d_values,
-                              of_image, work,
-                              sums ? image_sums.data() + n * image_stride : nullptr);
+                              current, work, sums ? image_sums.data() + n * image_stride : nullptr);
       for (int i = 0; i < count; i++) {
-        total[i]->add(*of_image[i]);
-        of_image[i]->clear();
+        total[i]->add(*current[i]);
+        current[i]->clear();
       }
       if (!d_values || table) continue;
       if (edges)
@@ -276,12 +277,10 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
       finish_state(l, work, count > 0, edges > 0, before ? l.image(before, n, in) : nullptr,
                    const_cast<v*>(l.image(d_values, n, in)));
     }
-    of_thread[thread_number()] = std::move(total);
   }
   for (int i = 0; i < count; i++) {
     WeightSums<T, V> all(convolutions[i], l);
-    for (Sums& part : of_thread)
-      if (!part.empty()) all.add(*part[i]);
+    for (Sums& part : of_thread) all.add(*part[i]);
     all.store(convolutions[i], l);
   }
   for (Index j = 0; sums && j < image_stride; j++) {

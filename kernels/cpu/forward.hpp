@@ -80,7 +80,7 @@ struct Moments {
       for (Index n = 0; n < images; n++) s += sums[n * stride + c], q += sums[n * stride + width + c];
       const double mean = s / count, variance = q / count - mean * mean;
       out[c] = mean;
-      out[width + c] = variance > 0 ? variance : 0;
+      out[width + c] = variance < 0 ? 0 : variance;
     }
   }
 };
@@ -138,9 +138,12 @@ void convolve(const Shape& shape, const void* values, const void* table, int cou
   const Index chunk = l.chunk_rows() * shape.out_width;
   const Index stride = 2 * count * shape.width, in = shape.height * shape.width_px;
   std::vector<double> sums(shape.images * stride, 0.0);
+  auto planes = for_each_thread<Buffer<v>>(shape.threads, l.plane * l.blocks);
+  auto works = for_each_thread<Buffer<v>>(shape.threads, chunk * l.blocks);
 #pragma omp parallel num_threads(shape.threads)
   {
-    Buffer<v> plane(l.plane * l.blocks), work(chunk * l.blocks);
+    Buffer<v>& plane = *planes[thread_number()];
+    Buffer<v>& work = *works[thread_number()];
 #pragma omp for schedule(static)
     for (Index n = 0; n < shape.images; n++) {
       int filled = -1;

@@ -1,4 +1,5 @@
-// The exported functions, compiled once for each instruction set: INSTRUCTIONS is its name.
+// The exported functions, compiled once for each instruction set: INSTRUCTIONS is its name,
+// REGISTER_BYTES the size of its vectors.
 // Each returns 0, or 1 when memory ran out, or 2 for a number of lanes it was not compiled for.
 
 #include <memory>
@@ -32,29 +33,23 @@ inline int thread_number() { return 0; }
 
 namespace {
 
-#ifdef __AVX2__
-constexpr int REGISTER_BYTES = 32;
-#else
-constexpr int REGISTER_BYTES = 16;
-#endif
-
 // Calls `f` with the scalar type and the number of lanes as constants.
 template <class F>
 int dispatch(const Shape* shape, F f) {
   try {
-#ifdef __AVX512F__
-    if (shape->is_double) return 2;
-    if (shape->lanes == 16) return f(float{}, std::integral_constant<int, 16>{}), 0;
-    if (shape->lanes == 8) return f(float{}, std::integral_constant<int, 8>{}), 0;
+    constexpr int FLOATS = REGISTER_BYTES / sizeof(float);
+    if (shape->is_double) {
+      // Two instruction sets are enough for float64, which is there to compare with.
+      if constexpr (REGISTER_BYTES < 64)
+        if (shape->lanes == 4) return f(double{}, std::integral_constant<int, 4>{}), 0;
+      return 2;
+    }
+    if (shape->lanes == FLOATS) return f(float{}, std::integral_constant<int, FLOATS>{}), 0;
+    if constexpr (REGISTER_BYTES == 64)
+      if (shape->lanes == 8) return f(float{}, std::integral_constant<int, 8>{}), 0;
     return 2;
-#else
-    if (shape->is_double)
-      return shape->lanes == 4 ? f(double{}, std::integral_constant<int, 4>{}), 0 : 2;
-    constexpr int LANES = REGISTER_BYTES / sizeof(float);
-    return shape->lanes == LANES ? f(float{}, std::integral_constant<int, LANES>{}), 0 : 2;
-#endif
-  } catch (const std::bad_alloc&) {
-    return 1;
+  } catch (...) {
+    return 1;  // no exception but for memory can come up
   }
 }
 

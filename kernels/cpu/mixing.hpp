@@ -87,9 +87,11 @@ void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
       shift[b] += weight * row[SHIFT * blocks + b];
     }
   }
+  auto readers = for_each_thread<ValueReader<T, V>>(shape.threads, shape, blocks, rows_max * wide,
+                                                    values);
 #pragma omp parallel num_threads(shape.threads)
   {
-    ValueReader<T, V> reader(shape, blocks, rows_max * wide, values);
+    ValueReader<T, V>& reader = *readers[thread_number()];
 #pragma omp for schedule(static)
     for (Index n = 0; n < shape.images; n++)
       for (Index h = 0; h < shape.out_height; h += rows_max) {
@@ -149,9 +151,11 @@ void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums
     for (same[k] = 0; terms[same[k]].gradient != terms[k].gradient;) same[k]++;
   }
   std::vector<double> of_image(shape.images * stride, 0.0);
+  auto readers = for_each_thread<ValueReader<T, V>>(shape.threads, shape, blocks, rows_max * wide,
+                                                    values);
 #pragma omp parallel num_threads(shape.threads)
   {
-    ValueReader<T, V> reader(shape, blocks, rows_max * wide, values);
+    ValueReader<T, V>& reader = *readers[thread_number()];
 #pragma omp for schedule(static)
     for (Index n = 0; n < shape.images; n++)
       for (Index h = 0; h < shape.out_height; h += rows_max) {

@@ -75,9 +75,11 @@ void pool_statistics(const Shape& shape, const void* x, int stride, double* stat
   const Index in = shape.height * shape.width_px, image_sums = 4 * shape.width;
   const Index rows_max = l.chunk_rows(), chunk = rows_max * shape.out_width;
   std::vector<double> sums(shape.images * image_sums, 0.0);
+  auto rows_of = for_each_thread<PooledRows<T, V>>(shape.threads, shape.height, shape.width_px,
+                                                   stride, l.blocks, chunk);
 #pragma omp parallel num_threads(shape.threads)
   {
-    PooledRows<T, V> pooled(shape.height, shape.width_px, stride, l.blocks, chunk);
+    PooledRows<T, V>& pooled = *rows_of[thread_number()];
 #pragma omp for schedule(static)
     for (Index n = 0; n < shape.images; n++)
       for (Index h = 0; h < shape.out_height; h += rows_max) {
@@ -96,19 +98,14 @@ void pool_statistics(const Shape& shape, const void* x, int stride, double* stat
                           shape.width, pixels, statistics + 2 * kind * shape.width);
 }
 
-// Gradients by one pixel's pools, summed over the edges: first the maximum's, then the mean's.
-template <class T, int V>
-struct PoolEdges {
-  using v = typename VectorOf<T, V>::type;
-
-  static INLINE v term(const void* coefficients, const void* row, Index blocks, Index b, v g,
+// a g + b (value - mean) + d in block b of channels.
+template <class v>
+INLINE v term_gradient(const void* coefficients, const void* row, Index blocks, Index b, v g,
                        v value) {
-    const v* k = static_cast<const v*>(coefficients);
-    const v* norm = static_cast<const v*>(row);
-    return v(k[b]) * g + (v(k[blocks + b]) * (value - v(norm[MEAN * blocks + b])) +
-                          v(k[2 * blocks + b]));
-  }
-};
+  const v* k = static_cast<const v*>(coefficients);
+  const v* norm = static_cast<const v*>(row);
+  return k[b] * g + (k[blocks + b] * (value - norm[MEAN * blocks + b]) + k[2 * blocks + b]);
+}
 
 // Adds what one output pixel hands back to the nine of its window, in block b of a plane.
 template <class T, int V>
@@ -127,7 +124,7 @@ INLINE void pool_pixel(const Layout<T, V>& l, const typename VectorOf<T, V>::typ
   for (Index i = top; i <= bottom; i++)
     for (Index j = left; j <= right; j++) {
       const v value = x[(i * width + j) * l.blocks + b];
-      const auto larger = value > maximum;
+      const auto larger = (value > maximum) | (value != value);
       maximum = larger ? value : maximum;
       at = larger ? pixel : at;
       sum += value;
@@ -140,10 +137,10 @@ INLINE void pool_pixel(const Layout<T, V>& l, const typename VectorOf<T, V>::typ
   for (int e = 0; e < edges; e++) {
     const v g = static_cast<const typename VectorOf<T, V>::type*>(list[e].gradient)[out];
     if (list[e].maximum)
-      by_maximum += PoolEdges<T, V>::term(list[e].maximum, list[e].maximum_row, l.blocks, b, g,
+      by_maximum += term_gradient<v>(list[e].maximum, list[e].maximum_row, l.blocks, b, g,
                                           maximum);
     if (list[e].mean)
-      by_mean += PoolEdges<T, V>::term(list[e].mean, list[e].mean_row, l.blocks, b, g, mean);
+      by_mean += term_gradient<v>(list[e].mean, list[e].mean_row, l.blocks, b, g, mean);
   }
   by_mean *= share;
   pixel ^= pixel;

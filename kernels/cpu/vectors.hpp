@@ -1,11 +1,13 @@
-// Vectors of one register or less, and memory for them. GCC's and Clang's vector extensions compile
+// Vectors, and memory for them. GCC's and Clang's vector extensions compile
 // to AVX-512, AVX2, SSE or NEON, whatever the flags allow.
 #pragma once
 
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
+#include <vector>
 
 #define INLINE inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
@@ -24,14 +26,15 @@ INLINE v broadcast(T value) {
   return value - v{};
 }
 
+// Both hand on what is not a number, as PyTorch does.
 template <class v>
 INLINE v largest(v a, v b) {
-  return a > b ? a : b;
+  return (a > b) | (a != a) ? a : b;
 }
 
 template <class v>
 INLINE v rectified(v a) {
-  return largest(a, v{});
+  return a < v{} ? v{} : a;
 }
 
 // Zeroed memory, aligned for any vector.
@@ -55,10 +58,18 @@ class Buffer {
 };
 
 // How many vector registers the code may count on.
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__aarch64__)
 constexpr int REGISTERS = 32;
 #else
-constexpr int REGISTERS = 16;
+constexpr int REGISTERS = REGISTER_BYTES == 64 ? 32 : 16;
 #endif
+
+// One object a thread, made before the threads start: they could not report that memory ran out.
+template <class Work, class... Arguments>
+std::vector<std::unique_ptr<Work>> for_each_thread(int threads, Arguments&&... arguments) {
+  std::vector<std::unique_ptr<Work>> all;
+  for (int i = 0; i < threads; i++) all.push_back(std::make_unique<Work>(arguments...));
+  return all;
+}
 
 }  // namespace hwnas

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from reference_backend import ReferenceBackend
 
-from hwnas.kernels import cpu_backend, operator
+from hwnas.kernels import operator
 from hwnas.kernels.backend import MixTerm, PoolGradient
 from hwnas.kernels.cpu_backend import CpuBackend, UnavailableError, available_instructions
 from hwnas.kernels.fused import FusedCell
@@ -41,28 +41,36 @@ NEAR_TIE = 3e-6
 """What float32 may decide otherwise than float64."""
 
 
+def use(instructions: str, monkeypatch) -> None:
+    """Run the operator with one instruction set, new memory full of NaN."""
+    for owner, name in (
+        (torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"),
+    ):  # fmt: skip
+        inner = getattr(owner, name)
+
+        def poisoned(*args, inner=inner, **kwargs):
+            return inner(*args, **kwargs).fill_(float("nan"))
+
+        monkeypatch.setattr(owner, name, poisoned)
+    monkeypatch.setattr(
+        operator, "backend_for", lambda name, dtype: CpuBackend(dtype, instructions)
+    )
+
+
 @pytest.fixture(params=FOUND)
 def instructions(request, monkeypatch):
-    """Run the operator with one instruction set, new memory full of NaN."""
-    poisoned = torch.empty
+    """Each instruction set, in float32."""
+    use(request.param, monkeypatch)
 
-    def empty(*args, **kwargs):
-        return poisoned(*args, **kwargs).fill_(float("nan"))
 
-    monkeypatch.setattr(cpu_backend.torch, "empty", empty)
-    usable = {
-        dtype: request.param if request.param in available_instructions(dtype) else None
-        for dtype in (torch.float32, torch.float64)
-    }
-    monkeypatch.setattr(
-        operator, "backend_for", lambda name, dtype: CpuBackend(dtype, usable[dtype])
-    )
-    return request.param
+@pytest.fixture(params=available_instructions(torch.float64))
+def instructions_of_float64(request, monkeypatch):
+    use(request.param, monkeypatch)
 
 
 @pytest.mark.parametrize("channels,size", [(16, (8, 8)), (9, (7, 10)), (36, (5, 6)), (4, (9, 9))])
 @pytest.mark.parametrize("cell", CELLS)
-def test_float64_is_exact(cell, channels, size, instructions) -> None:
+def test_float64_is_exact(cell, channels, size, instructions_of_float64) -> None:
     exact_in = make_cell(*CELLS[cell], 2, channels, size, seed=1, with_affine=True)
     exact = exact_in.evaluate("torch", torch.float64)
     found = exact_in.evaluate("cpu", torch.float64)
@@ -129,44 +137,49 @@ def test_recomputing_changes_no_bit(recompute, instructions) -> None:
         assert torch.equal(value, again[name]), name
 
 
+@pytest.mark.parametrize("channels", [6, 20])
 @pytest.mark.parametrize("cell", CELLS)
-def test_each_kernel_alone(cell, instructions) -> None:
+def test_each_kernel_alone(cell, channels, instructions) -> None:
     """The backend's methods, one by one, against plain PyTorch; padding stays zero."""
     space, structure = CELLS[cell]
-    case = make_cell(space, structure, 2, 6, (7, 6), seed=6)
+    case = make_cell(space, structure, 2, channels, (7, 6), seed=6)
     plan = CellPlan.of(CellPlan.describe(len(case.inputs), case.edges))
-    parameters = [c.tensors[n].detach() for c, n in tensors_of(case.edges)[0]]
-    mine = operator.backend_for("cpu", torch.float64)
-    width = mine.width(6)
+    parameters = [c.tensors[n].detach().float() for c, n in tensors_of(case.edges)[0]]
+    mine = operator.backend_for("cpu", torch.float32)
+    width = mine.width(channels)
     oracle = ReferenceBackend(width)
-    state = operator.to_layout(case.inputs[0], width)
+    state = operator.to_layout(case.inputs[0].float(), width)
+
+    def assert_close(found: torch.Tensor, exact: torch.Tensor) -> None:
+        torch.testing.assert_close(found, exact.to(found.dtype), rtol=1e-4, atol=1e-4)
+
     group = plan.groups[0]
     arguments = (state.unsqueeze(0), None, group.first, parameters)
     outputs, statistics = mine.convolve(*arguments)
     expected, expected_statistics = oracle.convolve(*arguments)
-    torch.testing.assert_close(outputs, expected)
-    torch.testing.assert_close(statistics, expected_statistics)
-    assert (outputs[..., 6:] == 0).all()
+    assert_close(outputs, expected)
+    assert_close(statistics, expected_statistics)
+    assert (outputs[..., channels:] == 0).all()
     pools, plain = mine.pools(state, group.stride), oracle.pools(state, group.stride)
-    torch.testing.assert_close(pools.statistics, plain.statistics)
-    row = torch.randn(6, width, dtype=torch.float64)
-    weights = torch.rand(4, dtype=torch.float64)
+    assert_close(pools.statistics, plain.statistics)
+    row = torch.randn(6, width)
+    weights = torch.rand(4)
     gradient = torch.randn_like(plain.maximum)
     found, exact = (
         [MixTerm(values.mean, row, 2), MixTerm(values.maximum, row, 0), MixTerm(z[0], row, 1)]
         for values, z in ((pools, outputs), (plain, expected))
     )
-    torch.testing.assert_close(mine.mix(found, weights), oracle.mix(exact, weights))
-    torch.testing.assert_close(
+    assert_close(mine.mix(found, weights), oracle.mix(exact, weights))
+    assert_close(
         mine.reduce([(gradient, term.value, row) for term in found]),
         oracle.reduce([(gradient, term.value, row) for term in exact]),
     )
-    coefficients = torch.randn(3, width, dtype=torch.float64)
+    coefficients = torch.randn(3, width)
     edges = [PoolGradient(gradient, (coefficients, row), (coefficients, row), None)]
     handed = torch.zeros_like(state), torch.zeros_like(state)
     for backend, dx in zip((mine, oracle), handed, strict=True):
         backend.pools_backward(state, group.stride, edges, dx)
-    torch.testing.assert_close(*handed)
+    assert_close(*handed)
 
 
 def test_the_order_of_kernels_is_right_for_the_plain_kernels_too() -> None:

@@ -54,6 +54,19 @@ def test_compiles_as_one_graph(needs_kernels) -> None:
         torch.testing.assert_close(compiled, plain)
 
 
+def test_compiles_for_any_batch(needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 6, 8, (8, 8), seed=2)
+    candidates, weights = case.edges[0].candidates, case.weights[0]
+
+    def around(x):
+        return kernels.mixed_op(x, weights, candidates, impl="cpu").relu()
+
+    compiled = torch.compile(around, fullgraph=True, backend="aot_eager", dynamic=True)
+    for images in (6, 4):
+        x = case.inputs[0][:images]
+        torch.testing.assert_close(compiled(x), around(x))
+
+
 def test_any_strides_in_channels_last_out(needs_kernels) -> None:
     case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=3)
     x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
@@ -163,6 +176,61 @@ def test_auto_falls_back_and_says_so_once(monkeypatch) -> None:
     torch.testing.assert_close(out, kernels.mixed_op(x, weights, candidates, impl="torch"))
     with pytest.raises(RuntimeError, match="no kernels today"):
         kernels.mixed_op(x, weights, candidates, impl="cpu")
+
+
+@pytest.mark.parametrize("where", ["input", "weight"])
+def test_what_is_not_a_number_is_handed_on(where, needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=14)
+    candidates, x = case.edges[0].candidates, case.inputs[0].clone()
+    if where == "input":
+        x[0, 0, 3, 3] = torch.nan
+    else:
+        candidates[4].tensors["depthwise1.weight"].data[0] = torch.nan
+    for active in ((1,), (2,), (4,), (6,)) if where == "input" else ((4,),):
+        for impl in ("torch", "cpu"):
+            out = kernels.mixed_op(x, case.weights[0], candidates, impl=impl, active=active)
+            assert bool(torch.isnan(out).any()), (impl, active)
+
+
+def test_a_model_in_half_precision_trains(needs_kernels) -> None:
+    case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=15)
+    candidates = [
+        c._replace(tensors={k: v.detach().bfloat16() for k, v in c.tensors.items()})
+        for c in case.edges[0].candidates
+    ]
+    x, weights = case.inputs[0].bfloat16(), case.weights[0].bfloat16().requires_grad_()
+    kernels.mixed_op(x, weights, candidates, impl="cpu").sum().backward()
+    assert weights.grad is not None and bool(torch.isfinite(weights.grad).all())
+    assert candidates[1].tensors["bn.running_mean"].any()
+
+
+def test_mixing_weights_of_any_strides(needs_kernels) -> None:
+    case = make_cell("darts", DARTS_CELL, 2, 4, (6, 6), seed=16)
+    results = []
+    for weights in (case.weights.clone(), case.weights.t().contiguous().t()):
+        weights.requires_grad_()
+        nodes = kernels.mixed_cell(case.inputs, weights, case.edges, impl="cpu")
+        results.append(torch.autograd.grad(sum(n.sin().sum() for n in nodes), weights)[0])
+    torch.testing.assert_close(*results)
+
+
+def test_other_sizes_and_weights_than_expected(needs_kernels) -> None:
+    case = make_cell("darts", ((0, 2, 1), (1, 2, 1)), 2, 8, (6, 6), seed=17)
+    small = [case.inputs[0], case.inputs[1][:, :, ::2, ::2]]
+    with pytest.raises(ValueError, match="lead to node 2"):
+        kernels.mixed_cell(small, case.weights, case.edges, impl="cpu")
+    x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
+    for active in ((4, 4), (-1,), (8,)):
+        with pytest.raises(ValueError, match="active"):
+            kernels.mixed_op(x, weights, candidates, impl="cpu", active=active)
+    wide = dict(candidates[4].tensors)
+    wide["pointwise2.weight"] = torch.zeros(16, 8, 1, 1, dtype=torch.float64)
+    candidates[4] = candidates[4]._replace(tensors=wide)
+    with pytest.raises(RuntimeError, match="pointwise2.weight is"):
+        kernels.mixed_op(x, weights, candidates, impl="cpu")
+    for empty in (x[:0], x[..., :0]):
+        with pytest.raises(RuntimeError, match="empty"):
+            kernels.mixed_op(empty, weights, candidates, impl="cpu")
 
 
 def test_one_value_a_channel_is_refused(needs_kernels) -> None:

@@ -27,15 +27,17 @@ def evaluate(impl: str, dtype: torch.dtype, shape, k: int, *, affine: bool, mean
     vectors = [[noise(shape[1]).to(dtype).requires_grad_() for _ in range(k)] for _ in range(2)]
     running = [noise(shape[1]).to(dtype) for _ in range(k)]
     spread = [noise(shape[1]).abs().to(dtype) for _ in range(k)]
-    scales, shifts = vectors if affine else (None, None)
+    scales, shifts = vectors if affine is True else (None, None)
+    if affine in ("scales", "shifts"):
+        scales, shifts = (vectors[0], None) if affine == "scales" else (None, vectors[1])
     out = weighted_norms(branches, weights, running, spread, scales, shifts, impl=impl, **settings)
-    leaves = [*branches, weights, *(vectors[0] + vectors[1] if affine else [])]
+    leaves = [*branches, weights, *(scales or []), *(shifts or [])]
     gradients = torch.autograd.grad(out, leaves, noise(*shape).to(dtype))
     return [out.detach(), *gradients, *running, *spread]
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("affine", [True, False, "scales", "shifts"])
 @pytest.mark.parametrize("shape", [(3, 16, 6, 5), (1, 7, 9, 4), (2, 40, 3, 3)])
 def test_float64_is_exact(shape, affine, training) -> None:
     settings = {"affine": affine, "training": training, "momentum": 0.3}
