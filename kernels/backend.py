@@ -30,6 +30,20 @@ Value = Any
 """A tensor (N, OH, OW, C), or what stands for a pool until the same backend's kernel reads it."""
 
 
+class Pooled(NamedTuple):
+    """A 3x3 pool of x that is formed where it is read.
+
+    Attributes:
+        x: (N, H, W, C).
+        stride: 1 or 2.
+        kind: 1 for the maximum, 2 for the mean.
+    """
+
+    x: Tensor
+    stride: int
+    kind: int
+
+
 class Pools(NamedTuple):
     """3x3 pools of a state, and their statistics (2, 2, C)."""
 
@@ -73,8 +87,8 @@ class Backend(ABC):
         """Maximum and mean of the 3x3 windows, over the pixels inside the image."""
 
     def pool_values(self, x: Tensor, stride: int) -> Pools:
-        """`pools` for the backward pass, where nobody reads the statistics."""
-        return self.pools(x, stride)
+        """`pools` for the backward pass, where only `reduce` reads them."""
+        return Pools(Pooled(x, stride, 1), Pooled(x, stride, 2), None)
 
     @abstractmethod
     def convolve(

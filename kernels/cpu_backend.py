@@ -7,12 +7,19 @@ import importlib.machinery
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import Backend, MixTerm, PoolGradient, Pools, Value
+from hwnas.kernels.backend import (
+    Backend,
+    MixTerm,
+    Pooled,
+    PoolGradient,
+    Pools,
+    Value,
+)
 from hwnas.kernels.plan import Convolution
 
 INSTRUCTIONS = ("avx512", "avx2", "portable")
@@ -64,20 +71,6 @@ class _PoolGradient(ctypes.Structure):
         (n, ctypes.c_void_p)
         for n in ("gradient", "maximum", "maximum_row", "mean", "mean_row", "identity")
     ]
-
-
-class Pooled(NamedTuple):
-    """A 3x3 pool of x that is formed where it is read: memory is slower than nine comparisons.
-
-    Attributes:
-        x: (N, H, W, C).
-        stride: 1 or 2.
-        kind: 1 for the maximum, 2 for the mean.
-    """
-
-    x: Tensor
-    stride: int
-    kind: int
 
 
 class UnavailableError(RuntimeError):
@@ -164,9 +157,6 @@ class CpuBackend(Backend):
         shape = self._shape(x, stride)
         self._call("pool_statistics", shape, _pointer(x), stride, _pointer(statistics))
         return self.pool_values(x, stride)._replace(statistics=statistics)
-
-    def pool_values(self, x: Tensor, stride: int) -> Pools:
-        return Pools(Pooled(x, stride, 1), Pooled(x, stride, 2), None)
 
     def convolve(
         self,

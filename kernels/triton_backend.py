@@ -13,10 +13,20 @@ import torch
 import triton
 from torch import Tensor
 
-from hwnas.kernels import triton_backward as backward
-from hwnas.kernels import triton_forward as forward
-from hwnas.kernels import triton_layout as layout
-from hwnas.kernels.backend import RSTD, SCALE, Backend, MixTerm, PoolGradient, Pools, fill_table
+import hwnas.kernels.triton_backward as backward
+import hwnas.kernels.triton_forward as forward
+import hwnas.kernels.triton_layout as layout
+from hwnas.kernels.backend import (
+    RSTD,
+    SCALE,
+    Backend,
+    MixTerm,
+    Pooled,
+    PoolGradient,
+    Pools,
+    Value,
+    fill_table,
+)
 from hwnas.kernels.plan import Convolution
 from hwnas.kernels.reference import BATCH_NORM_EPS
 from hwnas.kernels.triton_arguments import (
@@ -139,19 +149,23 @@ class TritonBackend(TritonLauncher, Backend):
         )  # fmt: skip
         return out
 
-    def reduce(self, terms: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
         """See `Backend`."""
-        first = terms[0][0]
-        width, pixels = first.shape[-1], first.numel() // first.shape[-1]
+        gradients, values, tables = zip(*terms, strict=True)
+        pools = [value for value in values if isinstance(value, Pooled)]
+        out_shape, device = gradients[0].shape, gradients[0].device
+        width, pixels = out_shape[-1], gradients[0].numel() // out_shape[-1]
         groups = layout.reduce_groups(pixels, width, len(terms))
-        partials = self._empty((len(terms), groups, 2, width), torch.float32, first.device)
-        gradients, values, tables = (
-            tuple(tensor.contiguous() for tensor in column) for column in zip(*terms, strict=True)
-        )
-        block = layout.elementwise_pixels(pixels, width)
+        partials = self._empty((len(terms), groups, 2, width), torch.float32, device)
+        read = tuple(v.x if isinstance(v, Pooled) else v for v in values)
+        kinds = tuple(v.kind if isinstance(v, Pooled) else 0 for v in values)
+        height, width_px = pools[0].x.shape[1:3] if pools else out_shape[1:3]
         self._launch(
-            backward.reduce, (len(terms), groups), gradients, values, tables, partials, pixels,
-            C=width, BLOCK=block, num_warps=4,
+            backward.reduce, (len(terms), groups),
+            *(tuple(t.contiguous() for t in column) for column in (gradients, read, tables)),
+            integers(kinds, device), partials, out_shape[0], height, width_px, *out_shape[1:3],
+            POOLED=bool(pools), STRIDE=pools[0].stride if pools else 1, C=width,
+            BLOCK=layout.elementwise_pixels(pixels, width), num_warps=4,
         )  # fmt: skip
         return partials
 

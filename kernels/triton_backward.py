@@ -14,7 +14,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hwnas.kernels.triton_pools import gather_pools, pool_outputs
+from hwnas.kernels.triton_pools import gather_pools, pool_outputs, pooled_tile
 from hwnas.kernels.triton_tiles import (
     DENSE,
     FIELDS,
@@ -43,25 +43,37 @@ from hwnas.kernels.triton_tiles import (
 
 @triton.jit
 def reduce(
-    gradients, values, tables, partials, pixels, C: tl.constexpr, BLOCK: tl.constexpr
+    gradients, values, tables, kinds, partials, images, height, width, out_height, out_width,
+    POOLED: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Shares (R, G, 2, C) of S = sum g and T = sum g (z - mean); grid (R, G).
 
-    gradients, values, tables: tuples of R pointers, to (N, OH, OW, C) twice and (6, C).
+    gradients, values, tables: tuples of R pointers, to (N, OH, OW, C) twice and (6, C). kinds (R,)
+    is 0 for such a value; for 1 and 2 the value is the maximum and the mean of what is pointed to,
+    (N, H, W, C). POOLED says whether there are any.
     """
     term = tl.program_id(0)
     gradient = select(gradients, term)
     value = select(values, term)
+    kind = 0
+    if POOLED:
+        kind = tl.load(kinds + term)
     channels = tl.arange(0, C)
     mean = tl.load(select(tables, term) + TABLE_MEAN * C + channels).to(tl.float32)[None, :]
     first = tl.zeros([BLOCK, C], tl.float32)
     second = tl.zeros([BLOCK, C], tl.float32)
+    pixels = images * out_height * out_width
     for tile in range(tl.program_id(1), tl.cdiv(pixels, BLOCK), tl.num_programs(1)):
         pixel = tile * BLOCK + tl.arange(0, BLOCK)
         inside = (pixel < pixels)[:, None]
         offsets = pixel[:, None] * C + channels[None, :]
         g = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32)
-        z = tl.load(value + offsets, mask=inside, other=0.0).to(tl.float32)
+        if kind == 0:
+            z = tl.load(value + offsets, mask=inside, other=0.0).to(tl.float32)
+        else:
+            z = pooled_tile(
+                value, kind, tile, images, height, width, out_height, out_width, STRIDE, C, BLOCK
+            )
         first += g
         second += g * (z - mean)
     target = partials + (term * tl.num_programs(1) + tl.program_id(1)) * 2 * C + channels

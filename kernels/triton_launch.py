@@ -11,8 +11,8 @@ import triton
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hwnas.kernels import triton_backward as backward
-from hwnas.kernels import triton_layout as layout
+import hwnas.kernels.triton_backward as backward
+import hwnas.kernels.triton_layout as layout
 from hwnas.kernels.plan import CellPlan, Convolution
 from hwnas.kernels.triton_arguments import Size, WeightSums, integers
 from hwnas.kernels.triton_layout import PackedParameters, StageTables

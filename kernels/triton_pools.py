@@ -66,6 +66,32 @@ def pools(
 
 
 @triton.jit
+def pooled_tile(
+    x, kind, tile, images, height, width, out_height, out_width,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A tile (BLOCK, C) of the maximum, kind 1, or the mean, in the type of x."""
+    channels = tl.arange(0, C)
+    pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+    largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
+    added = tl.zeros([BLOCK, C], tl.float32)
+    window = tl.zeros([BLOCK], tl.float32)
+    for tap in range(0, 9):
+        h = row * STRIDE + tap // 3 - 1
+        w = column * STRIDE + tap % 3 - 1
+        valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+        near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
+        z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
+        candidate = tl.where(valid[:, None], z, float("-inf"))
+        largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
+        added += z
+        window += valid.to(tl.float32)
+    average = added / tl.maximum(window, 1.0)[:, None]
+    chosen = tl.where(kind == 1, tl.where(inside[:, None], largest, 0.0), average)
+    return chosen.to(x.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
 def _pool_gradient(pooled, gradients, of_pool, offsets, inside, channels, C: tl.constexpr):
     """dz = a g + b (z - mean) + d, added over edges; `pooled` and the result are (BLOCK, C)."""
     total = tl.zeros_like(pooled)

@@ -68,6 +68,9 @@ class ReferenceBackend(Backend):
         both = torch.stack((nhwc(maximum), nhwc(mean)))
         return Pools(both[0], both[1], self._statistics(both))
 
+    def pool_values(self, x: Tensor, stride: int) -> Pools:
+        return self.pools(x, stride)
+
     def _statistics(self, values: Tensor) -> Tensor:
         flat = values.flatten(1, 3)
         return torch.stack((flat.mean(1), flat.var(1, unbiased=False)), dim=1)

@@ -243,10 +243,15 @@ def test_pools_and_their_gradients(size, channels, stride, dtype) -> None:
             PoolGradient(g[1].to(kind), None, (a[2], t[2]), a[3] if stride == 1 else None),
             PoolGradient(g[2].to(kind), (a[3], t[3]), None, None),
         ]
+        values = backend.pool_values(x.to(kind), stride)
+        reduced = backend.reduce([(g[0].to(kind), v, t[0]) for v in values[:2]])
+        reduced = reduced.sum(1) if reduced.ndim == 4 else reduced
         dx = before.to(kind).clone()
         backend.pools_backward(x.to(kind), stride, edges, dx)
         both = torch.stack((pools.maximum, pools.mean))
-        results.append((both, normalised(backend, pools.statistics, both)[..., :channels], dx))
+        results.append(
+            (both, normalised(backend, pools.statistics, both)[..., :channels], reduced, dx)
+        )
     assert torch.equal(results[0][0][0].to(WIDE), results[1][0][0])
     assert_close(*results, dtype)
 

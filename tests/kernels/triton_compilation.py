@@ -123,6 +123,7 @@ def launches(channels: int, dtype: torch.dtype, stride: int, precision: str) -> 
     values = [pools.maximum, pools.mean, *y, *z]
     backend.mix([MixTerm(v, t, i) for i, (v, t) in enumerate(zip(values, table, strict=False))],
                 torch.zeros(16))  # fmt: skip
+    values[:2] = backend.pool_values(x, stride)[:2]
     sums = backend.reduce([(g, v, t) for v, t in zip(values, table, strict=False)])
     backend.normalise_backward(sums, table, torch.zeros(16), 1, None)
     gradients = [torch.zeros_like(p) for p in parameters]
