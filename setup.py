@@ -65,7 +65,7 @@ setup(
         "hwnas.configs": ["*.toml"],
         "hwnas.datasets": ["*.npz", "*.md"],
         "hwnas.kernels": ["*.md"],
-        "hwnas.latency_tables": ["*.json", "*.md"],
+        "hwnas.latency_tables": ["*.json", "*.md", "data/*.json", "data/*.json.gz", "data/*.md"],
     },
     ext_modules=[
         Extension(

@@ -13,6 +13,18 @@ from typing import Annotated, Any
 import typer
 
 from hwnas.errors import HwnasError, InputError
+from hwnas.options import (
+    ConfigArgument,
+    Json,
+    RunArgument,
+    Set,
+    SpaceName,
+    example,
+    interruptible,
+    overrides_for_space,
+    print_result,
+)
+from hwnas.table_cli import predict, table_app, table_facts
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -31,14 +43,6 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
-ConfigArgument = Annotated[
-    str | None, typer.Argument(metavar="[CONFIG]", help="A TOML file or a shipped name.")
-]
-RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
-]
 Budget = Annotated[
     float | None, typer.Option("--budget-ms", metavar="X", help="Latency budget in milliseconds.")
 ]
@@ -47,11 +51,6 @@ Table = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")]
-
-
-def example(line: str) -> str:
-    """The epilog of a verb's help."""
-    return f"Example: {line}"
 
 
 @app.command(epilog=example("hwnas run --budget-ms 0.5 --out runs/first"))
@@ -79,7 +78,7 @@ def run(
         {"budget.ms": budget_ms, "device": device, "seed": seed},
     )
     folder = out or next_run_folder()
-    with _interruptible():
+    with interruptible():
         document = pipeline.run(loaded, folder, table=table, resume=resume, stage=progress.shown)
     _finish_check(document, as_json, folder)
 
@@ -87,7 +86,7 @@ def run(
 @app.command(epilog=example("hwnas profile --runtime onnxruntime-cpu --out table.json"))
 def profile(
     config: ConfigArgument = None,
-    space: Annotated[str | None, typer.Option(help="Another space than CONFIG's.")] = None,
+    space: SpaceName = None,
     settings: Set = None,
     runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images per inference.")] = None,
@@ -110,14 +109,13 @@ def profile(
         "latency.threads": threads,
     }
     overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
-    # Sizes in CONFIG belong to its own space.
-    if space is not None and space != load_config(config).space.name:
-        overrides.insert(0, f"space={{name={json.dumps(space)}}}")
-    loaded = load_config(config, [*overrides, *(settings or [])])
-    with _interruptible():
+    given = overrides_for_space(config, space, settings)
+    loaded = load_config(config, [*given, *overrides])
+    with interruptible():
         table = profiling.profile(loaded, out, stage=progress.shown)
     document = {"table": str(out), "operators": len(table.operators), **table_facts(table)}
-    _print(document, as_json, f"{out}: {len(table.operators)} operators of {table.device.device}")
+    text = f"{out}: {len(table.operators)} operators of {table.device.device}"
+    print_result(document, as_json, text)
 
 
 @app.command(epilog=example("hwnas search default --table table.json --budget-ms 0.5 --out DIR"))
@@ -137,12 +135,12 @@ def search(
 
     loaded = _config(config, settings, out, resume, {"budget.ms": budget_ms})
     path = out or next_run_folder()
-    with _interruptible():
+    with interruptible():
         pipeline.search(loaded, path, table=table, resume=resume, stage=progress.shown)
     folder = RunFolder(path)
     document = folder.read_json(folder.architecture)
     text = f"{folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
-    _print(document, as_json, text)
+    print_result(document, as_json, text)
 
 
 @app.command(epilog=example("hwnas train runs/first"))
@@ -153,7 +151,7 @@ def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) ->
     with _opened(folder) as current:
         metrics = pipeline.train(current, restart=not resume)
     text = f"test accuracy {metrics['accuracy']:.2%} after {metrics['epochs']} epochs"
-    _print(metrics, as_json, text)
+    print_result(metrics, as_json, text)
 
 
 @app.command(epilog=example("hwnas export runs/first"))
@@ -164,7 +162,7 @@ def export(folder: RunArgument, as_json: Json = False) -> None:
     with _opened(folder) as current:
         path = pipeline.export(current)
     size = path.stat().st_size
-    _print({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
+    print_result({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
 
 
 @app.command(epilog=example("hwnas check runs/first/model.onnx --run runs/first"))
@@ -183,7 +181,7 @@ def check(
     if run_folder is None:
         from hwnas.deploy.check import check_without_run
 
-        with _interruptible():
+        with interruptible():
             document = check_without_run(model, budget_ms=budget_ms, runtime_name=runtime)
         _finish_check(document, as_json, None)
         return
@@ -202,72 +200,11 @@ def report(folder: RunArgument, as_json: Json = False) -> None:
     from hwnas import pipeline
 
     path = pipeline.report(folder)
-    _print({"report": str(path)}, as_json, str(path))
+    print_result({"report": str(path)}, as_json, str(path))
 
 
-table_app = typer.Typer(rich_markup_mode=None, help="Read and compare latency tables.")
 app.add_typer(table_app, name="table")
-Tables = Annotated[list[Path], typer.Argument(metavar="TABLE.json ...", help="Latency tables.")]
-
-
-@table_app.command(epilog=example("hwnas table validate table.json"))
-def validate(tables: Tables, as_json: Json = False) -> None:
-    """Check that tables are well formed and unchanged."""
-    from hwnas.latency_tables.table import LatencyTable
-
-    for path in tables:
-        LatencyTable.load(path)
-    _print({"valid": [str(path) for path in tables]}, as_json, f"{len(tables)} valid")
-
-
-@table_app.command("info", epilog=example("hwnas table info table.json"))
-def table_info(tables: Tables, as_json: Json = False) -> None:
-    """Say where and how tables were measured."""
-    from hwnas.latency_tables.table import LatencyTable
-
-    documents = {str(path): table_facts(LatencyTable.load(path)) for path in tables}
-    lines = []
-    for path, facts in documents.items():
-        lines.append(path)
-        lines += [f"  {key}: {value}" for key, value in facts.items()]
-    _print({"tables": documents}, as_json, "\n".join(lines))
-
-
-@table_app.command(epilog=example("hwnas table diff monday.json tuesday.json"))
-def diff(tables: Tables, as_json: Json = False) -> None:
-    """Compare the operators of two tables."""
-    from hwnas.latency_tables.table import LatencyTable
-
-    if len(tables) != 2:
-        raise InputError("wrong number of tables", expected=2, actual=len(tables))
-    first, second = (LatencyTable.load(path) for path in tables)
-    rows = [
-        {"operator": str(spec), "first_ms": a, "second_ms": b} for spec, a, b in first.diff(second)
-    ]
-    only = {
-        "only_first": [str(s) for s in second.missing(first.specs())],
-        "only_second": [str(s) for s in first.missing(second.specs())],
-    }
-    lines = [f"{r['operator']:<44} {r['first_ms']:>9.4f} {r['second_ms']:>9.4f}" for r in rows]
-    lines += [f"{name}: {len(specs)}" for name, specs in only.items()]
-    _print({"operators": rows, **only}, as_json, "\n".join(lines))
-
-
-@table_app.command(epilog=example("hwnas table merge old.json new.json --out both.json"))
-def merge(
-    tables: Tables,
-    out: Annotated[Path, typer.Option(metavar="TABLE.json", help="The merged table.")],
-    as_json: Json = False,
-) -> None:
-    """Join tables of one device; where several have an operator the last one counts."""
-    from hwnas.latency_tables.table import LatencyTable
-
-    merged = LatencyTable.load(tables[0])
-    for path in tables[1:]:
-        merged = merged.merge(LatencyTable.load(path))
-    merged.save(out)
-    count = len(merged.operators)
-    _print({"table": str(out), "operators": count}, as_json, f"{out}: {count} operators")
+app.command(epilog=example("hwnas predict --table T.json --archs a.csv --out p.csv"))(predict)
 
 
 @app.command(epilog=example("hwnas info --json"))
@@ -297,26 +234,7 @@ def info(as_json: Json = False) -> None:
     lines = [f"{key}: {value}" for key, value in document.items() if not isinstance(value, dict)]
     for key in ("packages", "runtimes"):
         lines += [key, *(f"  {name}: {value}" for name, value in document[key].items())]
-    _print(document, as_json, "\n".join(lines))
-
-
-def table_facts(table: Any) -> dict[str, Any]:
-    """What a table says of itself."""
-    device = table.device
-    noisy = sum(row.status != "ok" for row in table.operators)
-    return {
-        "device": device.device,
-        "runtime": device.runtime,
-        "dtype": device.dtype,
-        "batch": device.batch,
-        "threads": device.threads,
-        "statistic": table.statistic,
-        "created": table.created,
-        "operators": len(table.operators),
-        "not_ok": noisy,
-        "registry": table.registry,
-        "sha256": table.sha256,
-    }
+    print_result(document, as_json, "\n".join(lines))
 
 
 def _config(
@@ -340,27 +258,15 @@ def _config(
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    from hwnas.runs import interruption
-
-    interruption.install()
-    yield
-
-
-@contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A run, locked."""
     from hwnas.runs import progress
     from hwnas.workspace import Run
 
-    with _interruptible():
+    with interruptible():
         current = Run.open(path, stage=progress.shown)
         with current.folder.locked():
             yield current
-
-
-def _print(document: dict[str, Any], as_json: bool, text: str) -> None:
-    print(json.dumps(document, allow_nan=False) if as_json else text)
 
 
 def _finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) -> None:

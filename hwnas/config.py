@@ -62,6 +62,9 @@ class BudgetConfig(Section):
 
     ms: float | None = Field(None, gt=0, allow_inf_nan=False)
     fraction: float | None = Field(None, ge=0, le=1)
+    confidence: float | None = Field(
+        None, ge=0.5, lt=1, description="probability with which the predicted latency keeps it"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> BudgetConfig:
@@ -219,7 +222,8 @@ def _apply(document: dict[str, Any], override: str) -> None:
             raise InputError("not a table", where=f"--set {key}", actual=part)
     # The two ways to state a budget exclude each other: the one set last counts.
     if path == ["budget"] and last in ("ms", "fraction"):
-        table.clear()
+        table.pop("ms", None)
+        table.pop("fraction", None)
     table[last] = value
 
 

@@ -142,7 +142,7 @@ def search_architecture(run: Run) -> Architecture:
         record = {"budget_ms": budget_ms, "fastest_ms": fastest_ms, "slowest_ms": slowest_ms}
         run.folder.append_history({"event": "budget", **record})
     training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
-    loop = _supernet_search(run, budget_ms, training, validation)
+    loop = _supernet_search(run, training, validation)
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
     chosen = _select(run, loop, training, validation)
@@ -150,9 +150,7 @@ def search_architecture(run: Run) -> Architecture:
     return chosen.architecture
 
 
-def _supernet_search(
-    run: Run, budget_ms: float, training: Split, validation: Split
-) -> SupernetSearch:
+def _supernet_search(run: Run, training: Split, validation: Split) -> SupernetSearch:
     config = run.config.search
     torch.manual_seed(run.seed("supernet"))
     supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -160,8 +158,7 @@ def _supernet_search(
     return SupernetSearch(
         supernet,
         STRATEGIES[config.strategy](run.space, run.seed("strategy"), config),
-        run.cost,
-        budget_ms,
+        run.limits(),
         config,
         run.batches(training, config.batch_size, "search training"),
         run.batches(validation, config.batch_size, "search validation"),
@@ -188,15 +185,15 @@ def _select(run: Run, loop: SupernetSearch, training: Split, validation: Split) 
     with run.stage("measure") as advance:
 
         def measure(architecture: Architecture) -> NetworkLatency:
-            latency = measure_architecture(run, architecture, loop.budget_ms)
-            text = f"{latency.value_ms:.3f} ms, budget {loop.budget_ms:.3f} ms"
+            budget_ms = loop.limits[0].budget_ms
+            latency = measure_architecture(run, architecture, budget_ms)
+            text = f"{latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
             advance(len(selection.measured) + 1, config.max_measured, text)
             return latency
 
         selection = Selection(
             loop.strategy,
-            run.cost,
-            loop.budget_ms,
+            loop.limits,
             rank,
             measure,
             run.folder,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from hwnas.architecture import Architecture
+from hwnas.calibration.audit import audit
 from hwnas.config import Config
 from hwnas.deploy.export import INPUT, export_network, to_onnx
 from hwnas.deploy.fold import fold_batch_norms
+from hwnas.latency_tables.calibration import Audit
 from hwnas.latency_tables.profiler import Kind, Shape, profile_operators
 from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
-from hwnas.latency_tables.table import LatencyTable, OpSpec
+from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
+from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.ops import SOURCES, build, input_shapes, registry_hash
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
@@ -75,6 +82,82 @@ def profiled_space(config: Config) -> SearchSpace:
     if not all(key in options for key in SpaceOptions.model_fields):
         options = data_sizes(read_dataset(config)) | options
     return build_space(config.space.name, options, "configuration: space")
+
+
+def audit_here(
+    space: SearchSpace,
+    table: LatencyTable,
+    count: int,
+    *,
+    seed: int = 0,
+    seconds: float = 60.0,
+    stage: progress.Stage = progress.silent,
+) -> Audit:
+    """Measure random networks on this device, twice, each time in a process of its own.
+
+    Args:
+        space: the search space at its deployed sizes.
+        table: of this device; its runtime, batch and threads are used.
+        count: how many networks.
+        seed: of the networks.
+        seconds: limit of each of the two measurements.
+        stage: shows progress.
+
+    Raises:
+        InputError: when the table is of another device.
+        RuntimeMissingError: when its runtime is not here.
+    """
+    device = table.device
+    runtime = create_runtime(device.runtime, device.threads)
+    runtime.require()
+    table.require_device(runtime.profile(dtype=device.dtype, batch=device.batch))
+    rng = np.random.default_rng(seed)
+    networks = [space.sample(rng) for _ in range(count)]
+    arguments = (space.name, space.options.model_dump(), networks, device, seconds)
+    measured = []
+    with stage("audit") as advance:
+        for done in range(2):
+            advance(done, 2, "measuring in a process of its own")
+            # A spawned process shares nothing with this one but the device.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                measured.append(process.submit(measure_networks, *arguments).result())
+            interruption.stop_if_requested()
+        advance(2, 2, f"{count} networks")
+    return audit(space, table, networks, measured[0], measured[1])
+
+
+def measure_networks(
+    space_name: str,
+    space_options: dict[str, Any],
+    architectures: Sequence[Architecture],
+    device: DeviceProfile,
+    seconds: float,
+) -> np.ndarray:
+    """Latencies (architectures,) in ms of networks with random weights, in interleaved rounds."""
+    torch.set_num_threads(device.threads)
+    space = build_space(space_name, space_options)
+    runtime = create_runtime(device.runtime, device.threads)
+    sizes = space.options
+    shape = (sizes.input_channels, sizes.height, sizes.width)
+    torch.manual_seed(0)
+    calls = {
+        str(index): inference(space.network(a).eval(), shape, runtime, device.batch)
+        for index, a in enumerate(architectures)
+    }
+    found = measure(
+        calls,
+        # Every network once a round is what makes them comparable; no single one is a sentinel.
+        Protocol(
+            min_rounds=40,
+            max_rounds=100_000,
+            time_limit_s=seconds,
+            half_width=0.003,
+            sentinel_drift=10.0,
+        ),
+        statistic=runtime.statistic,
+        time_block=runtime.time_block,
+    )
+    return np.array([found[str(i)].summary.value_ms for i in range(len(architectures))])
 
 
 def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:

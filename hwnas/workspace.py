@@ -12,6 +12,7 @@ import torch
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
+from hwnas.budget.limit import Limit
 from hwnas.config import Config, load_config
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
@@ -218,6 +219,10 @@ class Run:
                 mend="raise the budget or make the space smaller",
             )
         return budget.ms
+
+    def limits(self) -> list[Limit]:
+        """The budgets that the search has to keep, this device's first."""
+        return [Limit(self.cost, self.budget_ms(), self.config.budget.confidence)]
 
     def seed(self, purpose: str) -> int:
         """A seed of its own for each purpose of the run."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write so that `path` holds either its old content or the whole text.
+    """Write so that `path` holds either its old content or the whole text; `.gz` compressed.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    data = text.encode()
+    if path.suffix == ".gz":
+        # Without a time stamp, so that equal tables are equal files.
+        data = gzip.compress(data, mtime=0)
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -60,9 +66,10 @@ def _read_bytes(path: Path) -> bytes:
                 expected="a latency table",
                 mend="run `hwnas profile`",
             )
-        with open(path, "rb") as file:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"cannot be read: {error}", where=str(path)) from error
     if len(data) > MAX_BYTES:
         raise InputError("too large for a table", where=str(path), expected=f"<= {MAX_BYTES} bytes")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -26,6 +27,7 @@ from pydantic import (
 )
 
 from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import Audit, Calibration, Source
 from hwnas.latency_tables.files import read_json, show, write_atomic
 from hwnas.latency_tables.statistics import Statistic, Status
 from hwnas.latency_tables.timing import Protocol
@@ -36,6 +38,7 @@ Text = Annotated[str, Field(min_length=1, max_length=500)]
 Size = Annotated[int, Field(ge=1, le=2**24)]
 # An operator that takes an hour is a unit mistake or a forged file.
 TimeMs = Annotated[float, Field(ge=0, le=HOUR_MS, allow_inf_nan=False)]
+TableStatistic = Statistic | Literal["mean"]
 
 
 @dataclass(frozen=True, order=True)
@@ -58,21 +61,36 @@ class OpSpec:
 
 
 class Measurement(BaseModel):
-    """One operator's latency per inference: quantiles of the round medians, in ms."""
+    """One operator's latency per inference: quantiles of the round medians, in ms.
+
+    Published tables often have nothing but a mean: then `mean_ms` stands alone.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    median_ms: TimeMs
-    p10_ms: TimeMs
-    p90_ms: TimeMs
+    median_ms: TimeMs | None = None
+    p10_ms: TimeMs | None = None
+    p90_ms: TimeMs | None = None
+    mean_ms: TimeMs | None = None
     rounds: Size
     status: Status
 
     @model_validator(mode="after")
     def _quantiles_in_order(self) -> Measurement:
-        if not self.p10_ms <= self.median_ms <= self.p90_ms:
+        quantiles = [q for q in (self.p10_ms, self.median_ms, self.p90_ms) if q is not None]
+        if len(quantiles) != (0 if self.mean_ms is not None else 3):
+            raise ValueError("expected either median_ms, p10_ms and p90_ms, or mean_ms")
+        if quantiles != sorted(quantiles):
             raise ValueError("p10_ms <= median_ms <= p90_ms does not hold")
         return self
+
+    def value_ms(self, statistic: TableStatistic) -> float:
+        """The figure that a table of this statistic states; KeyError if it is not there."""
+        figures = {"p10": self.p10_ms, "median": self.median_ms, "mean": self.mean_ms}
+        value = figures[statistic]
+        if value is None:
+            raise KeyError(statistic)
+        return value
 
 
 class _OperatorKey(BaseModel):
@@ -99,13 +117,7 @@ class OperatorRow(Measurement, _OperatorKey):
     @property
     def measurement(self) -> Measurement:
         """The row's figures without the key."""
-        return Measurement(
-            median_ms=self.median_ms,
-            p10_ms=self.p10_ms,
-            p90_ms=self.p90_ms,
-            rounds=self.rounds,
-            status=self.status,
-        )
+        return Measurement(**{key: getattr(self, key) for key in Measurement.model_fields})
 
 
 class DeviceProfile(BaseModel):
@@ -132,17 +144,23 @@ class DeviceProfile(BaseModel):
 
 
 class LatencyTable(BaseModel):
-    """Latencies of operators on one device, runtime, dtype, batch and thread count."""
+    """Latencies on one device, runtime, dtype, batch and thread count.
+
+    Of operators, of whole networks through a calibration, or of both.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="hwnas latency table, schema 1")
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     device: DeviceProfile
-    protocol: Protocol
-    statistic: Statistic
+    protocol: Protocol | None = None
+    statistic: TableStatistic
     created: str = Field(description="ISO 8601 date of the measurement")
     registry: Text = Field(description="hash of the operator definitions that were measured")
-    operators: tuple[OperatorRow, ...]
+    source: Source | None = None
+    calibration: Calibration | None = None
+    audit: Audit | None = None
+    operators: tuple[OperatorRow, ...] = ()
 
     _by_spec: dict[OpSpec, Measurement] = PrivateAttr(default_factory=dict)
 
@@ -151,6 +169,13 @@ class LatencyTable(BaseModel):
     def _created_is_a_date(cls, value: str) -> str:
         date.fromisoformat(value)
         return value
+
+    @model_validator(mode="after")
+    def _rows_have_the_statistic(self) -> LatencyTable:
+        for index, row in enumerate(self.operators):
+            if (row.mean_ms is None) == (self.statistic == "mean"):
+                raise ValueError(f"row {index} has no {self.statistic}")
+        return self
 
     @field_validator("operators")
     @classmethod
@@ -170,7 +195,11 @@ class LatencyTable(BaseModel):
     @property
     def sha256(self) -> str:
         """Hash of the content; written to the file and checked when it is loaded."""
-        return _content_hash(self.model_dump(mode="json", by_alias=True, exclude={"sha256"}))
+        return _content_hash(self._content(exclude={"sha256"}))
+
+    def _content(self, exclude: set[str] | None = None) -> dict[str, Any]:
+        """What is written; keys without a value are left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_none=True)
 
     @classmethod
     def from_measurements(
@@ -178,14 +207,19 @@ class LatencyTable(BaseModel):
         measurements: Mapping[OpSpec, Measurement],
         *,
         device: DeviceProfile,
-        protocol: Protocol,
-        statistic: Statistic,
+        statistic: TableStatistic,
         registry: str,
+        protocol: Protocol | None = None,
         created: str | None = None,
+        source: Source | None = None,
+        calibration: Calibration | None = None,
+        audit: Audit | None = None,
     ) -> LatencyTable:
         """Build a table, rows sorted by key, dated today (UTC) unless `created` is given."""
         rows = tuple(
-            OperatorRow.model_validate(vars(spec) | measurements[spec].model_dump())
+            OperatorRow.model_validate(
+                vars(spec) | measurements[spec].model_dump(exclude_none=True)
+            )
             for spec in sorted(measurements)
         )
         return cls(
@@ -194,8 +228,19 @@ class LatencyTable(BaseModel):
             statistic=statistic,
             registry=registry,
             created=created or datetime.now(UTC).date().isoformat(),
+            source=source,
+            calibration=calibration,
+            audit=audit,
             operators=rows,
         )
+
+    def with_calibration(self, calibration: Calibration) -> LatencyTable:
+        """The same table with another calibration; an audit of the old one is dropped."""
+        return self.model_copy(update={"calibration": calibration, "audit": None})
+
+    def with_audit(self, audit: Audit) -> LatencyTable:
+        """The same table with an audit."""
+        return self.model_copy(update={"audit": audit})
 
     @classmethod
     def load(cls, path: str | Path) -> LatencyTable:
@@ -246,9 +291,14 @@ class LatencyTable(BaseModel):
 
     def _to_json(self) -> str:
         """Return the file's text: an indented head, then one line a row, so that diffs read."""
-        content = self.model_dump(mode="json", by_alias=True)
+        content = self._content()
         rows = [json.dumps(row) for row in content.pop("operators")]
-        head = json.dumps(content, indent=2).removesuffix("\n}")
+        # Lists of numbers take one line; strings hold no line breaks, so none is touched.
+        head = re.sub(
+            r"\[\n[-+\d.eE,\s]*\]",
+            lambda found: " ".join(found[0].split()),
+            json.dumps(content, indent=2).removesuffix("\n}"),
+        )
         body = "[\n    " + ",\n    ".join(rows) + "\n  ]" if rows else "[]"
         return f'{head},\n  "operators": {body}\n}}\n'
 
@@ -279,8 +329,7 @@ class LatencyTable(BaseModel):
         Raises:
             InputError: the table has no such row.
         """
-        measurement = self.measurement(spec)
-        return measurement.p10_ms if self.statistic == "p10" else measurement.median_ms
+        return self.measurement(spec).value_ms(self.statistic)
 
     def missing(self, specs: Iterable[OpSpec]) -> list[OpSpec]:
         """Return those of `specs` that have no row, sorted, each once."""

@@ -13,6 +13,7 @@ from tiny import TINY_SIZES, table_of, tiny_space
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
 from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
@@ -50,10 +51,9 @@ def advance(strategy, supernet, cost, steps: int, first: int = 0) -> None:
         mixture = strategy.ask()
         outcome = evaluate_mixture(
             supernet,
-            cost,
+            [Limit(cost, 1.0)],
             mixture,
             batch(step),
-            budget_ms=1.0,
             multiplier=0.5,
             with_gradient=strategy.uses_gradient,
         )
@@ -161,7 +161,7 @@ class TestDecoder:
     def test_all_that_is_decoded_keeps_the_budget(self, space, cost, rng) -> None:
         fastest, slowest = latency_range_ms(cost)
         for share in (0.0, 0.3, 0.9):
-            decoder = Decoder(cost, fastest + share * (slowest - fastest))
+            decoder = Decoder([Limit(cost, fastest + share * (slowest - fastest))])
             found = decoder.best(rng.normal(size=space.mask.shape), k=3)
             assert found and all(decoder.is_feasible(a) for a in found)
             assert len(set(found)) == len(found)
@@ -169,7 +169,7 @@ class TestDecoder:
     def test_impossible_budget_names_the_reachable_range(self, space, cost) -> None:
         fastest, slowest = latency_range_ms(cost)
         with pytest.raises(InputError, match=f"{fastest:.4g}.*{slowest:.4g}"):
-            Decoder(cost, 0.9 * fastest).best(np.zeros(space.mask.shape))
+            Decoder([Limit(cost, 0.9 * fastest)]).best(np.zeros(space.mask.shape))
 
 
 class TestStrategy:
@@ -184,12 +184,12 @@ class TestStrategy:
             torch.manual_seed(0)
             strategy = make_strategy(seed=7)
             advance(strategy, space.supernet(), cost, steps=3)
-            found.append(strategy.best(Decoder(cost), 2))
+            found.append(strategy.best(Decoder([Limit(cost)]), 2))
         assert found[0] == found[1]
 
     def test_best_keeps_the_budget(self, space, cost, make_strategy) -> None:
         fastest, slowest = latency_range_ms(cost)
-        decoder = Decoder(cost, fastest + 0.05 * (slowest - fastest))
+        decoder = Decoder([Limit(cost, fastest + 0.05 * (slowest - fastest))])
         strategy = make_strategy()
         advance(strategy, space.supernet(), cost, steps=2)
         found = strategy.best(decoder, 3)
@@ -213,4 +213,4 @@ class TestStrategy:
         resumed.load_state_dict(loaded[1]["strategy"])
         advance(resumed, shared, cost, steps=2, first=2)
         assert torch.equal(resumed.ask().weights, reference.ask().weights)
-        assert resumed.best(Decoder(cost), 2) == reference.best(Decoder(cost), 2)
+        assert resumed.best(Decoder([Limit(cost)]), 2) == reference.best(Decoder([Limit(cost)]), 2)

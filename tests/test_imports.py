@@ -21,15 +21,17 @@ FLOORS = [
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},
     {"hwnas.budget"},
-    {"hwnas.supernet", "hwnas.deploy", "hwnas.reporting"},
+    {"hwnas.supernet", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
     {"hwnas.workspace"},
     {"hwnas.profiling"},
     {"hwnas.pipeline"},
-    {"hwnas.cli", "hwnas.terminal", "hwnas.__main__", "hwnas"},
+    {"hwnas.options", "hwnas.terminal"},
+    {"hwnas.table_cli"},
+    {"hwnas.cli", "hwnas.__main__", "hwnas"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Neighbours on one floor that know each other.
-SIDEWAYS = {("hwnas.cli", "hwnas.terminal"), ("hwnas.__main__", "hwnas.cli")}
+SIDEWAYS = {("hwnas.__main__", "hwnas.cli")}
 # Tables and kernels can be taken out of the house and used alone.
 ALONE = {"hwnas.kernels": {"hwnas.errors"}, "hwnas.latency_tables": {"hwnas.errors"}}
 

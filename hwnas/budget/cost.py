@@ -1,82 +1,194 @@
-"""Expected latency of a mixture, from a table of measured operators."""
+"""Expected latency of a mixture, from a table of measured operators or calibrated networks."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
+from hwnas.budget.coefficients import Coefficients, architecture_features, features
+from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import Calibration
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces.base import SearchSpace
+
+# How far a sum of separately measured operators may be off, as standard deviations relative to the
+# figures: all of them together (a machine's two speeds), what does not scale with them, the launch
+# of an operator, all operators of a name, and each alone.
+SCALE, FIXED, LAUNCH, OPERATOR, SINGLE = 0.3, 0.1, 0.1, 0.1, 0.05
+NETWORK_NOISE = 0.02
+"""Relative deviation of a network from the sum, with the coefficients known."""
+CALIBRATED_SCALE = 0.02
+"""The same for a calibrated table on another day."""
 
 
 class CostModel:
     """Latency table x search space: a mixture in, expected milliseconds out.
 
-    The expectation is over the operators that run in the deployed network: `expected = scale *
-    (fixed_ms + sum_choice sum_option P(option runs) cost_ms[choice, option])`, where the space
-    supplies the probability (only the kept edges of a DARTS cell are priced). It is
-    differentiable, and exact for a one-hot mixture: the sum of the table's entries.
+    The expectation is over the operators that run in the deployed network: `fixed_ms +
+    sum_choice sum_option P(option runs) cost_ms[choice, option]`, where the space supplies the
+    probability (only the kept edges of a DARTS cell are priced). It is differentiable, and exact
+    for a one-hot mixture: the sum of the table's entries, or of its calibration where it has one
+    for this space.
 
     Attributes:
         space: the space at its deployed sizes.
-        cost_ms: (choices, max_options) milliseconds that an option adds when it runs.
-        fixed_ms: milliseconds of what runs in every network.
-        scale: measured over predicted latency of whole networks, 1 as the table predicts.
+        edges: which edges of a cell the runtime runs.
+        coefficients: fixed part and costs, with their uncertainty.
     """
 
     def __init__(
         self, space: SearchSpace, table: LatencyTable, *, command: str = "hwnas profile"
     ) -> None:
-        """Read all the operators' latencies.
+        """Read the calibration, or all the operators' latencies.
 
         Args:
             space: the search space at its deployed sizes.
-            table: measured operators.
+            table: measured operators or calibrated networks.
             command: what to run when operators are missing, for the error's text.
 
         Raises:
-            InputError: when the table lacks operators of the space.
+            InputError: when the table has neither all operators of the space nor a calibration
+                for it.
         """
-        table.require(space.all_operators(), command)
         self.space = space
-        self.scale = 1.0
-        self.fixed_ms = sum(
-            count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
-        )
-        self.cost_ms = np.zeros((len(space.choices), space.max_options))
-        for row, choice in enumerate(space.choices):
-            for column in range(len(choice.options)):
-                self.cost_ms[row, column] = sum(
-                    count * table.latency_ms(spec)
-                    for spec, count in space.operators(row, column).items()
-                )
+        calibration = table.calibration
+        if calibration is not None and is_calibrated_for(space, calibration):
+            self.edges = calibration.edges
+            self.coefficients = _calibrated(space, calibration)
+            return
+        if calibration is not None and not table.operators:
+            raise InputError(
+                "the latency table is calibrated for another space or other sizes",
+                where=table.device.device,
+                expected=f"{space.name} {space.options.model_dump()}",
+                actual=f"{calibration.space} {calibration.space_options}",
+            )
+        table.require(space.all_operators(), command)
+        self.edges = "live"
+        self.coefficients = _from_operators(space, table)
+
+    @property
+    def fixed_ms(self) -> float:
+        """Milliseconds of what runs in every network."""
+        return float(self.coefficients.mean[0])
+
+    @property
+    def cost_ms(self) -> np.ndarray:
+        """(choices, max_options) milliseconds that an option adds when it runs."""
+        return self.coefficients.mean[1:].reshape(len(self.space.choices), -1)
 
     def __call__(self, mixture: Mixture) -> Tensor:
         """Expected latency in milliseconds, a scalar in the mixture's dtype and device."""
         weights = mixture.weights
         cost_ms = torch.as_tensor(self.cost_ms, dtype=weights.dtype, device=weights.device)
-        expected = (self.space.run_probability(weights) * cost_ms).sum() + self.fixed_ms
-        return expected * self.scale
+        return (self.space.run_probability(weights, self.edges) * cost_ms).sum() + self.fixed_ms
 
-    def scaled(self, scale: float) -> CostModel:
-        """The same model corrected by measured over predicted latency of whole networks."""
+    def corrected(
+        self, architectures: Sequence[Architecture], latencies_ms: Sequence[float]
+    ) -> CostModel:
+        """The same model after networks of these architectures were measured on the device."""
         corrected = copy.copy(self)
-        corrected.scale = scale
+        rows = architecture_features(self.space, architectures, self.edges)
+        corrected.coefficients = self.coefficients.conditioned(rows, np.asarray(latencies_ms))
         return corrected
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Predicted latency of an architecture's network in milliseconds."""
-        weights = self.space.one_hot(architecture).weights.double()
-        return float(self(Mixture(weights)))
+        return float(self.predict([architecture])[0][0])
+
+    def predict(self, architectures: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
+        """Expected latencies and their standard deviations, (architectures,) ms each."""
+        rows = architecture_features(self.space, architectures, self.edges)
+        return self.coefficients.latency_ms(rows), self.coefficients.std_ms(rows)
 
     def operator_latencies_ms(self, architecture: Architecture) -> dict[str, float]:
         """What each choice of an architecture adds, by the choice's name, and `fixed`."""
         weights = self.space.one_hot(architecture).weights.double()
-        shares = (self.space.run_probability(weights).numpy() * self.cost_ms).sum(axis=1)
+        runs = self.space.run_probability(weights, self.edges).numpy()
+        shares = (runs * self.cost_ms).sum(axis=1)
         names = [choice.name for choice in self.space.choices]
-        latencies = {"fixed": self.fixed_ms, **dict(zip(names, shares.tolist(), strict=True))}
-        return {name: self.scale * value for name, value in latencies.items()}
+        return {"fixed": self.fixed_ms, **dict(zip(names, shares.tolist(), strict=True))}
+
+
+def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
+    """Whether a calibration is of networks of this space at these sizes."""
+    return (calibration.space, calibration.space_options) == (
+        space.name,
+        space.options.model_dump(),
+    )
+
+
+def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
+    """The coefficients of a calibration, in the space's order."""
+    mean = np.zeros(1 + space.mask.numel())
+    mean[0] = calibration.fixed_ms
+    columns = [0]
+    for name, options in calibration.costs_ms.items():
+        for option, cost_ms in options.items():
+            column = space.coefficient(name, option)
+            mean[column] = cost_ms
+            columns.append(column)
+    factors = np.zeros((len(calibration.factors) + 1, len(mean)))
+    for row, values in enumerate(calibration.factors):
+        factors[row, columns] = values
+    factors[-1] = CALIBRATED_SCALE * mean
+    return Coefficients(mean, factors.T @ factors, max(calibration.noise, 1e-3))
+
+
+def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
+    """The coefficients that a table's operators add up to, and how far they may be off."""
+    fixed_ms = sum(
+        count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
+    )
+    cost_ms, launches = np.zeros(space.mask.shape), np.zeros(space.mask.shape)
+    for row, choice in enumerate(space.choices):
+        for column in range(len(choice.options)):
+            counts = space.operators(row, column)
+            cost_ms[row, column] = sum(n * table.latency_ms(spec) for spec, n in counts.items())
+            launches[row, column] = counts.total()
+    mean = np.concatenate([[fixed_ms], cost_ms.ravel()])
+    return Coefficients(
+        mean, operator_covariance(space, mean, launches, scale=SCALE), NETWORK_NOISE
+    )
+
+
+def operator_covariance(
+    space: SearchSpace, mean: np.ndarray, launches: np.ndarray, *, scale: float
+) -> np.ndarray:
+    """Covariance of coefficients that were measured operator by operator.
+
+    Args:
+        space: the search space.
+        mean: (1 + choices * max_options,) ms.
+        launches: (choices, max_options), how many operators an option runs.
+        scale: relative standard deviation of all coefficients together.
+    """
+    typical = features(space, _uniform(space), "live")[0]
+    typical_ms = float(typical @ mean)
+    launch = np.concatenate([[0.0], launches.ravel()])
+    launch_ms = typical_ms / max(float(typical @ launch), 1.0)
+    # An option that runs nothing costs nothing, whatever is measured.
+    exists = np.concatenate([[True], (launches > 0).ravel()])
+    names = [""] + [
+        choice.options[i] if i < len(choice.options) else ""
+        for choice in space.choices
+        for i in range(space.max_options)
+    ]
+    factors = [scale * mean, LAUNCH * launch_ms * launch]
+    factors.append(np.eye(1, len(mean))[0] * FIXED * typical_ms)
+    for name in sorted(set(names) - {""}):
+        of_name = np.array([other == name for other in names])
+        factors.append(OPERATOR * mean * of_name)
+    stacked = np.array(factors) * exists
+    return stacked.T @ stacked + np.diag((SINGLE * mean * exists) ** 2)
+
+
+def _uniform(space: SearchSpace) -> Tensor:
+    """The mixture that weighs all options of each choice alike, as a batch of one."""
+    weights = space.mask.double()
+    return (weights / weights.sum(dim=1, keepdim=True)).unsqueeze(0)

@@ -1,59 +1,67 @@
-"""The best architectures under a latency budget, exactly: an integer programme.
+"""The best architectures under latency budgets, exactly: an integer programme.
 
-Maximise the sum of the options' scores subject to the structure of the space and to predicted
-latency <= budget. With log-probabilities as scores this is the most probable architecture of the
-distribution that the cost model takes its expectation over. The k best follow by excluding each
-solution found (no-good cuts). Solved by HiGHS through `scipy.optimize.milp`.
+Maximise the sum of the options' scores subject to the structure of the space and, for each limit,
+to predicted latency <= budget. With log-probabilities as scores this is the most probable
+architecture of the distribution that the cost model takes its expectation over. A limit with a
+confidence adds its margin by tangents (outer approximation: Duran & Grossmann, "An outer-
+approximation algorithm for a class of mixed-integer nonlinear programs", Mathematical Programming
+36, 1986). The k best follow by excluding each solution found (no-good cuts). Solved by HiGHS
+through `scipy.optimize.milp`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
+from hwnas.budget.limit import Limit
 from hwnas.errors import HwnasError, InputError
-from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.base import DecodingProgram, SearchSpace
 
-FEASIBILITY_TOLERANCE = 1e-6
+MAX_TANGENTS = 200
+"""Solutions over a budget with a confidence that are excluded before a decoding gives up."""
 
 
 class Decoder:
-    """Finds architectures of a space whose predicted latency keeps a budget.
+    """Finds architectures of a space whose predicted latencies keep all budgets.
 
     Args:
-        cost: the cost model, with its space.
-        budget_ms: the latency that no decoded architecture exceeds by the model's prediction.
+        limits: at least one, all of the same space.
     """
 
-    def __init__(self, cost: CostModel, budget_ms: float = np.inf) -> None:
-        self.cost = cost
-        self.space = cost.space
-        self.budget_ms = budget_ms
+    def __init__(self, limits: Sequence[Limit]) -> None:
+        self.limits = tuple(limits)
+        self.space = limits[0].cost.space
 
     def is_feasible(self, architecture: Architecture) -> bool:
-        """Whether the predicted latency is within the budget."""
-        return self.cost.latency_ms(architecture) <= self.budget_ms * (1 + FEASIBILITY_TOLERANCE)
+        """Whether the predicted latencies are within all budgets."""
+        return all(limit.is_kept(architecture) for limit in self.limits)
 
     def best(self, scores: np.ndarray, k: int = 1) -> list[Architecture]:
-        """The k architectures of highest total score within the budget, best first.
+        """The k architectures of highest total score within the budgets, best first.
 
         Args:
             scores: (choices, max_options); finite where the space has an option.
-            k: how many; fewer come back when fewer keep the budget.
+            k: how many; fewer come back when fewer keep the budgets.
 
         Raises:
-            InputError: when none keeps the budget; names the reachable range.
+            InputError: when none keeps the budgets; names the reachable range.
         """
-        found = list(solutions(self.space, scores, k, self.cost, self.budget_ms))
+        found = _Programme(self.space, scores, self.limits).solve(k)
         if not found:
-            fastest, slowest = latency_range_ms(self.cost)
+            reachable = []
+            for limit in self.limits:
+                fastest_ms, slowest_ms = latency_range_ms(limit.cost)
+                reachable.append(f"{fastest_ms:.4g} to {slowest_ms:.4g} ms")
             raise InputError(
                 "no architecture keeps the budget",
                 where="budget_ms",
-                expected=f"at least {fastest:.4g} ms (the slowest network takes {slowest:.4g} ms)",
-                actual=f"{self.budget_ms:.4g} ms",
+                expected=f"within the reach of the device ({'; '.join(reachable)})",
+                actual="; ".join(f"{limit.budget_ms:.4g} ms" for limit in self.limits),
                 mend="raise the budget or make the space smaller",
             )
         return found
@@ -61,47 +69,96 @@ class Decoder:
 
 def latency_range_ms(cost: CostModel) -> tuple[float, float]:
     """Predicted latency of the fastest and of the slowest network of the space."""
-    fastest = next(iter(solutions(cost.space, -cost.cost_ms, 1, cost, np.inf)))
-    slowest = next(iter(solutions(cost.space, cost.cost_ms, 1, cost, np.inf)))
-    return cost.latency_ms(fastest), cost.latency_ms(slowest)
+    best = [_Programme(cost.space, sign * cost.cost_ms, [Limit(cost)]) for sign in (-1.0, 1.0)]
+    fastest, slowest = (cost.latency_ms(programme.solve(1)[0]) for programme in best)
+    return fastest, slowest
 
 
-def solutions(
-    space: SearchSpace, scores: np.ndarray, k: int, cost: CostModel, budget_ms: float
-) -> list[Architecture]:
-    """Solve k times, each time without the solutions found before."""
-    program = space.decoding_program()
-    mask = space.mask.numpy()
-    choices, options = mask.shape
-    taken = choices * options
-    variables = taken + program.auxiliary
-    objective = np.zeros(variables)
-    objective[:taken] = -np.where(mask, scores, 0.0).ravel()
-    upper_bounds = np.ones(variables)
-    upper_bounds[:taken] = mask.ravel()
-    constraints = [LinearConstraint(program.matrix, program.lower, program.upper)]
-    if np.isfinite(budget_ms):
-        latency = np.zeros(variables)
-        runs = program.runs >= 0
-        np.add.at(latency, program.runs[runs], cost.cost_ms[runs])
-        room_ms = budget_ms / cost.scale - cost.fixed_ms
-        constraints.append(LinearConstraint(latency[None], -np.inf, room_ms))
-    found: list[Architecture] = []
-    for _ in range(k):
+class _Programme:
+    """The integer programme of one decoding; constraints are added while it is solved."""
+
+    def __init__(self, space: SearchSpace, scores: np.ndarray, limits: Sequence[Limit]) -> None:
+        self.space = space
+        self.limits = [limit for limit in limits if np.isfinite(limit.budget_ms)]
+        self.programs = {
+            limit.cost.edges: space.decoding_program(limit.cost.edges) for limit in limits
+        }
+        mask = space.mask.numpy()
+        self.taken = mask.size
+        # Each rule has auxiliary variables of its own behind the options.
+        self.offsets: dict[str, int] = {}
+        size = self.taken
+        for edges, program in self.programs.items():
+            self.offsets[edges] = size
+            size += program.auxiliary
+        self.size = size
+        self.objective = np.zeros(size)
+        self.objective[: self.taken] = -np.where(mask, scores, 0.0).ravel()
+        self.upper_bounds = np.ones(size)
+        self.upper_bounds[: self.taken] = mask.ravel()
+        self.constraints = [self._structure(*item) for item in self.programs.items()]
+        for limit in self.limits:
+            cost = limit.cost
+            self._add_latency(limit, cost.coefficients.mean, 0.0)
+
+    def solve(self, k: int) -> list[Architecture]:
+        """The k best, each excluded before the next is found."""
+        found: list[Architecture] = []
+        refused = 0
+        while len(found) < k and refused <= MAX_TANGENTS:
+            x = self._optimum()
+            if x is None:
+                break
+            chosen = x[: self.taken].reshape(self.space.mask.shape)
+            architecture = self.space.architecture([int(i) for i in chosen.argmax(axis=1)])
+            over = [limit for limit in self.limits if not limit.is_kept(architecture)]
+            if over:
+                refused += 1
+                for limit in over:
+                    gradient, constant_ms = limit.margin(architecture)
+                    self._add_latency(limit, limit.cost.coefficients.mean + gradient, constant_ms)
+            else:
+                found.append(architecture)
+            self._exclude(x)
+        return found
+
+    def _optimum(self) -> np.ndarray | None:
+        """The best values of the variables, rounded; None when nothing satisfies all."""
         result = milp(
-            objective,
-            integrality=np.ones(variables),
-            bounds=Bounds(0, upper_bounds),
-            constraints=constraints,
+            self.objective,
+            integrality=np.ones(self.size),
+            bounds=Bounds(0, self.upper_bounds),
+            constraints=self.constraints,
             options={"mip_rel_gap": 0.0},
         )
         if result.status == 2:
-            break
+            return None
         if result.x is None:
             raise HwnasError("the integer programme was not solved", actual=result.message)
-        x = np.round(result.x[:taken]).reshape(choices, options)
-        found.append(space.architecture([int(i) for i in x.argmax(axis=1)]))
-        cut = np.zeros(variables)
-        cut[:taken] = x.ravel()
-        constraints.append(LinearConstraint(cut[None], -np.inf, choices - 1))
-    return found
+        return np.round(result.x)
+
+    def _column(self, edges: str, variable: int) -> int:
+        """Where a variable of one rule's program stands here."""
+        return variable if variable < self.taken else self.offsets[edges] + variable - self.taken
+
+    def _structure(self, edges: str, program: DecodingProgram) -> LinearConstraint:
+        matrix = np.zeros((len(program.matrix), self.size))
+        columns = [self._column(edges, v) for v in range(program.matrix.shape[1])]
+        matrix[:, columns] = program.matrix
+        return LinearConstraint(matrix, program.lower, program.upper)
+
+    def _add_latency(self, limit: Limit, coefficients: np.ndarray, constant_ms: float) -> None:
+        """coefficients @ features + constant <= budget."""
+        edges = limit.cost.edges
+        runs = self.programs[edges].runs.ravel()
+        row = np.zeros(self.size)
+        for variable, cost_ms in zip(runs, coefficients[1:], strict=True):
+            if variable >= 0:
+                row[self._column(edges, int(variable))] += cost_ms
+        room_ms = limit.budget_ms - coefficients[0] - constant_ms
+        self.constraints.append(LinearConstraint(row[None], -np.inf, room_ms))
+
+    def _exclude(self, x: np.ndarray) -> None:
+        cut = np.zeros(self.size)
+        cut[: self.taken] = x[: self.taken]
+        self.constraints.append(LinearConstraint(cut[None], -np.inf, len(self.space.choices) - 1))

@@ -5,16 +5,14 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def dual(loss: Tensor, latency_ms: Tensor, budget_ms: float, multiplier: float) -> Tensor:
-    """Lagrangian of `min loss subject to latency <= budget`.
+def dual(loss: Tensor, ratio: Tensor, multiplier: float) -> Tensor:
+    """Lagrangian of `min loss subject to latency / budget <= 1`.
 
-    loss + multiplier (latency / budget - 1); the multiplier is moved by `updated_multiplier`.
+    loss + multiplier (ratio - 1); the multiplier is moved by `updated_multiplier`.
     """
-    return loss + multiplier * (latency_ms / budget_ms - 1)
+    return loss + multiplier * (ratio - 1)
 
 
-def updated_multiplier(
-    multiplier: float, latency_ms: float, budget_ms: float, rate: float
-) -> float:
+def updated_multiplier(multiplier: float, ratio: float, rate: float) -> float:
     """Projected dual ascent: up while over the budget, down while under it, never below zero."""
-    return max(0.0, multiplier + rate * (latency_ms / budget_ms - 1))
+    return max(0.0, multiplier + rate * (ratio - 1))

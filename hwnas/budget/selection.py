@@ -8,15 +8,14 @@ a few percent to learn.
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hwnas.architecture import Architecture
-from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency
+from hwnas.budget.limit import Limit
 from hwnas.errors import HwnasError, InputError
 from hwnas.runs import interruption
 from hwnas.runs.run_folder import RunFolder
@@ -24,7 +23,7 @@ from hwnas.strategies.base import SearchStrategy
 
 EVENT = "measurement"
 SETTLED = 0.03
-"""The correction is settled when a measurement moves it by no more than this share."""
+"""The correction is settled when a measurement moves its network's prediction by no more."""
 
 
 class BudgetError(HwnasError):
@@ -47,11 +46,6 @@ class Measured:
     predicted_ms: float
     accuracy: float
     latency: NetworkLatency
-
-    @property
-    def ratio(self) -> float:
-        """Upper end of the measured interval over the uncorrected prediction."""
-        return self.latency.ci_high_ms / self.predicted_ms
 
     def to_json(self) -> dict[str, Any]:
         """A record of the history."""
@@ -83,8 +77,7 @@ class Selection:
 
     Args:
         strategy: a finished search.
-        cost: the table's predictions.
-        budget_ms: the latency to keep.
+        limits: the budgets; the first is of the device that measures, and its model is corrected.
         rank: supernet accuracies of architectures.
         measure: latency of an architecture's exported network.
         folder: of the run.
@@ -95,8 +88,7 @@ class Selection:
     def __init__(
         self,
         strategy: SearchStrategy,
-        cost: CostModel,
-        budget_ms: float,
+        limits: Sequence[Limit],
         rank: Callable[[list[Architecture]], list[float]],
         measure: Callable[[Architecture], NetworkLatency],
         folder: RunFolder,
@@ -105,9 +97,10 @@ class Selection:
         max_measured: int,
     ) -> None:
         self.strategy = strategy
-        self.cost = cost
-        self.budget_ms = budget_ms
-        self.scale = 1.0
+        self.limits = tuple(limits)
+        self.cost = limits[0].cost
+        self.budget_ms = limits[0].budget_ms
+        self.corrected = self.cost
         self.rank = rank
         self.measure = measure
         self.folder = folder
@@ -117,8 +110,8 @@ class Selection:
         self.measured: dict[Architecture, Measured] = {}
         self.recorded = {
             m.architecture: m
-            for m in read_measurements(folder, cost.space.name)
-            if m.latency.gate(budget_ms) != "inconclusive"
+            for m in read_measurements(folder, self.cost.space.name)
+            if m.latency.gate(self.budget_ms) != "inconclusive"
         }
 
     def run(self) -> Measured:
@@ -153,7 +146,8 @@ class Selection:
     def _next_candidate(self) -> Architecture | None:
         """The best ranked decoding that was not measured."""
         try:
-            decoder = Decoder(self.cost.scaled(self.scale), self.budget_ms)
+            first, *others = self.limits
+            decoder = Decoder([first.with_cost(self.corrected), *others])
             decoded = self.strategy.best(decoder, self.candidates)
         except InputError:
             if not self.measured:
@@ -178,9 +172,12 @@ class Selection:
             )
             self.folder.append_history(known.to_json())
         self.measured[architecture] = known
-        before = self.scale
-        self.scale = statistics.median(m.ratio for m in self.measured.values())
-        return self._keeps_budget(known) and abs(self.scale / before - 1) <= SETTLED
+        before_ms = self.corrected.latency_ms(architecture)
+        self.corrected = self.cost.corrected(
+            list(self.measured), [m.latency.ci_high_ms for m in self.measured.values()]
+        )
+        moved = abs(self.corrected.latency_ms(architecture) / before_ms - 1)
+        return self._keeps_budget(known) and moved <= SETTLED
 
     def _keeps_budget(self, candidate: Measured) -> bool:
         return candidate.latency.gate(self.budget_ms) == "pass"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
 
@@ -119,15 +120,23 @@ class SearchSpace(ABC):
         """The operators of the deployed network that run whatever is chosen."""
 
     @abstractmethod
-    def run_probability(self, weights: Tensor) -> Tensor:
-        """Probability that each option's operators run, (choices, max_options), differentiable.
+    def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
+        """Probability that each option's operators run, differentiable.
 
         For one-hot weights it is 1 for the operators that the network runs and 0 for the others.
+
+        Args:
+            weights: (..., choices, max_options).
+            edges: which edges of a cell the runtime runs; networks that are built here have
+                nothing but `live` ones.
+
+        Returns:
+            The shape of `weights`.
         """
 
     @abstractmethod
-    def decoding_program(self) -> DecodingProgram:
-        """The structure of the space for exact decoding."""
+    def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
+        """The structure of the space for exact decoding, with `runs` under a rule."""
 
     @abstractmethod
     def validate(self, architecture: Architecture) -> None:
@@ -153,16 +162,38 @@ class SearchSpace(ABC):
     def from_genotype(self, genotype: Any) -> Architecture:
         """Read `to_genotype`'s notation; InputError when malformed."""
 
-    def one_hot(self, architecture: Architecture) -> Mixture:
-        """The mixture that is exactly this architecture."""
+    def chosen(self, architecture: Architecture) -> list[int]:
+        """The index of the option that each choice takes; the architecture is validated."""
         self.validate(architecture)
-        chosen = [
+        return [
             choice.options.index(option)
             for choice, (_, option) in zip(self.choices, architecture, strict=True)
         ]
+
+    def one_hot(self, architecture: Architecture) -> Mixture:
+        """The mixture that is exactly this architecture."""
+        chosen = self.chosen(architecture)
         weights = torch.zeros(len(self.choices), self.max_options)
         weights[torch.arange(len(chosen)), torch.tensor(chosen)] = 1.0
         return Mixture(weights, tuple((option,) for option in chosen))
+
+    def one_hots(self, architectures: Sequence[Architecture]) -> Tensor:
+        """Weights of many architectures, (architectures, choices, max_options), float64."""
+        chosen = torch.tensor([self.chosen(architecture) for architecture in architectures])
+        shape = (len(architectures), len(self.choices), self.max_options)
+        weights = torch.zeros(shape, dtype=torch.float64)
+        return weights.scatter_(2, chosen.view(*shape[:2], 1), 1.0)
+
+    def coefficient(self, choice: str, option: str) -> int:
+        """Where an option stands in a vector of one fixed coefficient and one for each option.
+
+        Raises:
+            InputError: when the space has no such choice or option.
+        """
+        for row, known in enumerate(self.choices):
+            if known.name == choice and option in known.options:
+                return 1 + row * self.max_options + known.options.index(option)
+        raise InputError("no such choice or option", where=self.name, actual=f"{choice} {option}")
 
     def architecture(self, chosen: Mapping[str, str] | list[int]) -> Architecture:
         """An architecture from option indices or a mapping; validated."""
@@ -205,6 +236,12 @@ class SearchSpace(ABC):
             for column in range(len(choice.options)):
                 specs |= set(self.operators(row, column))
         return sorted(specs)
+
+    @property
+    def coefficient_macs(self) -> np.ndarray:
+        """(1 + choices * max_options,) multiply-accumulates: fixed first, then of each option."""
+        macs = self._params_and_macs[..., 1].ravel()
+        return np.concatenate([self._fixed_params_and_macs[1:], macs])
 
     def params_and_macs(self, architecture: Architecture) -> tuple[int, int]:
         """Parameters and multiply-accumulates (one image) of an architecture's network."""

@@ -18,6 +18,13 @@ def cell_edges(inputs: int, nodes: int) -> list[tuple[int, int]]:
     ]
 
 
+def without_none(weights: Tensor) -> Tensor:
+    """1 for every option but the first, `none`, which costs nothing where it is not run."""
+    keep = torch.ones_like(weights)
+    keep[..., 0] = 0
+    return keep
+
+
 def drop_path(x: Tensor, probability: float) -> Tensor:
     """Zero whole samples of a branch, scaling the others (Larsson et al., FractalNet, 2017)."""
     keep = 1.0 - probability

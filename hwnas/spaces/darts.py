@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
@@ -30,7 +31,7 @@ from hwnas.spaces.base import (
     SpaceOptions,
     Supernet,
 )
-from hwnas.spaces.cells import cell_edges, drop_path
+from hwnas.spaces.cells import cell_edges, drop_path, without_none
 
 PRIMITIVES = (
     "none",
@@ -174,26 +175,24 @@ class DartsSpace(SearchSpace):
             counts[OpSpec("concat", cell.channels, nodes * cell.channels, height, width)] += 1
         return counts
 
-    def run_probability(self, weights: Tensor) -> Tensor:
+    def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
         """Probability that an edge is kept, with this operator.
 
         A node keeps two edges e, f. With the weights as independent propositions the probability
         of a pair is proportional to s_e s_f, where s_e is the weight of all options but `none`:
         conditional Poisson sampling of size two. So edge e is kept with its operator o with
         probability w_eo sum_{f != e} s_f / sum_{pairs} s_e s_f. The most probable architecture is
-        the one that the decoder finds, and a one-hot architecture has probability 1.
+        the one that the decoder finds, and a one-hot architecture has probability 1. All rules
+        are one here: edges that are not kept are no part of a network, the others are all live.
         """
         rows = []
         for group in self._node_groups():
-            node = weights[group]
-            strength = node[:, 1:].sum(dim=1)
-            total = strength.sum()
-            pairs = (total.square() - strength.square().sum()) / 2
-            rows.append(node * ((total - strength) / pairs.clamp_min(1e-12)).unsqueeze(1))
-        probability = torch.cat(rows)
-        keep = torch.ones_like(probability)
-        keep[:, 0] = 0
-        return probability * keep
+            node = weights[..., group, :]
+            strength = node[..., 1:].sum(dim=-1)
+            total = strength.sum(dim=-1, keepdim=True)
+            pairs = (total.square() - strength.square().sum(dim=-1, keepdim=True)) / 2
+            rows.append(node * ((total - strength) / pairs.clamp_min(1e-12)).unsqueeze(-1))
+        return torch.cat(rows, dim=-2) * without_none(weights)
 
     def _node_groups(self) -> list[list[int]]:
         """The choices (rows) of each node's incoming edges; in order, they cover all choices."""
@@ -205,7 +204,7 @@ class DartsSpace(SearchSpace):
                 )
         return groups
 
-    def decoding_program(self) -> DecodingProgram:
+    def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
         """One option an edge, and all but two edges of a node on `none`."""
         choices, options = len(self.choices), len(PRIMITIVES)
         index = np.arange(choices * options).reshape(choices, options)

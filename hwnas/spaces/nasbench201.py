@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
@@ -29,7 +30,7 @@ from hwnas.spaces.base import (
     SpaceOptions,
     Supernet,
 )
-from hwnas.spaces.cells import cell_edges, drop_path
+from hwnas.spaces.cells import cell_edges, drop_path, without_none
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = cell_edges(1, 3)
@@ -88,47 +89,55 @@ class NasBench201Space(SearchSpace):
     def fixed_operators(self) -> Counter[OpSpec]:
         return Counter([self.stem, *self.reductions, self.head])
 
-    def run_probability(self, weights: Tensor) -> Tensor:
-        """Probability that an operator runs: it is chosen and lies on a path to the output.
+    def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
+        """Probability that an operator runs: it is chosen and its edge is run.
 
-        The deployed network drops edges that start at a node without an input or end at a node
-        that nobody reads. Nodes' chances are combined as if independent, exact for one-hot.
+        A live edge starts at a node that the input reaches and ends at one that leads to the
+        output. An edge that is read ends at such a node, in a cell whose output depends on its
+        input at all: otherwise the whole is a constant. Nodes' chances are combined as if
+        independent, exact for one-hot.
         """
-        present = weights[:, 1:].sum(dim=1).clamp(max=1.0)
-        one = torch.ones((), dtype=weights.dtype, device=weights.device)
-        from_input = {0: one}
+        if edges == "all":
+            return weights
+        present = weights[..., 1:].sum(dim=-1).clamp(max=1.0)
+        one = torch.ones_like(present[..., 0])
+        from_input, to_output = {0: one}, {OUTPUT: one}
         for node in range(1, OUTPUT + 1):
             absent = one
             for row, (source, target) in enumerate(EDGES):
                 if target == node:
-                    absent = absent * (1 - from_input[source] * present[row])
+                    absent = absent * (1 - from_input[source] * present[..., row])
             from_input[node] = 1 - absent
-        to_output = {OUTPUT: one}
         for node in reversed(range(OUTPUT)):
             absent = one
             for row, (source, target) in enumerate(EDGES):
                 if source == node:
-                    absent = absent * (1 - to_output[target] * present[row])
+                    absent = absent * (1 - to_output[target] * present[..., row])
             to_output[node] = 1 - absent
-        live = torch.stack([from_input[source] * to_output[target] for source, target in EDGES])
-        keep = torch.ones_like(weights)
-        keep[:, 0] = 0
-        return weights * live.unsqueeze(1) * keep
+        run = [
+            from_input[source if edges == "live" else OUTPUT] * to_output[target]
+            for source, target in EDGES
+        ]
+        return weights * torch.stack(run, dim=-1).unsqueeze(-1) * without_none(weights)
 
-    def decoding_program(self) -> DecodingProgram:
-        """One option an edge; operators on dead edges need not be paid for.
+    def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
+        """One option an edge; operators on edges that do not run need not be paid for.
 
-        Auxiliary variables: whether the inner nodes are reached from the input, whether they
+        Auxiliary variables: whether the nodes are reached from the input, whether the inner ones
         reach the output, and for each edge and operator whether it runs. Lower bounds are enough,
         since running costs time and the decoder's budget pushes the variables down.
         """
-        edges, options = len(EDGES), len(PRIMITIVES)
-        taken = np.arange(edges * options).reshape(edges, options)
-        from_input = {1: taken.size, 2: taken.size + 1}
-        to_output = {1: taken.size + 2, 2: taken.size + 3}
-        runs = np.full((edges, options), -1)
-        runs[:, 1:] = taken.size + 4 + np.arange(edges * (options - 1)).reshape(edges, -1)
-        auxiliary = 4 + edges * (options - 1)
+        count, options = len(EDGES), len(PRIMITIVES)
+        taken = np.arange(count * options).reshape(count, options)
+        if edges == "all":
+            matrix = np.zeros((count, taken.size))
+            matrix[np.arange(count)[:, None], taken] = 1
+            return DecodingProgram(0, matrix, np.ones(count), np.ones(count), taken)
+        from_input = {node: taken.size + node - 1 for node in (1, 2, OUTPUT)}
+        to_output = {1: taken.size + 3, 2: taken.size + 4}
+        runs = np.full((count, options), -1)
+        runs[:, 1:] = taken.size + 5 + np.arange(count * (options - 1)).reshape(count, -1)
+        auxiliary = 5 + count * (options - 1)
         rows: list[np.ndarray] = []
         lower: list[float] = []
         upper: list[float] = []
@@ -151,7 +160,7 @@ class NasBench201Space(SearchSpace):
             if source in to_output:
                 reached, known = _optional(to_output, target)
                 constrain([(to_output[source], 1.0), *reached, none], known, np.inf)
-            ends_before, known_before = _optional(from_input, source)
+            ends_before, known_before = _optional(from_input, source if edges == "live" else OUTPUT)
             ends_after, known_after = _optional(to_output, target)
             for option in range(1, options):
                 terms = [(int(runs[edge, option]), 1.0), (int(taken[edge, option]), -1.0)]

@@ -16,7 +16,7 @@ class Decoder(Protocol):
     """Turns scores into architectures that keep the budget (`hwnas.budget.decode.Decoder`)."""
 
     def is_feasible(self, architecture: Architecture) -> bool:
-        """Whether the predicted latency is within the budget."""
+        """Whether the predicted latencies are within the budgets."""
 
     def best(self, scores: np.ndarray, k: int = 1) -> list[Architecture]:
         """The k feasible architectures with the highest sum of scores (choices, max_options)."""
@@ -29,14 +29,14 @@ class Outcome:
     Attributes:
         objective: the scalar to be minimised, loss and latency term together.
         loss: validation loss alone.
-        latency_ms: expected latency.
+        ratio: expected latency over budget, the largest of all devices.
         gradient: of the objective by the mixture's weights, (choices, max_options), for
             strategies that use it.
     """
 
     objective: float
     loss: float
-    latency_ms: float
+    ratio: float
     gradient: Tensor | None = None
 
 

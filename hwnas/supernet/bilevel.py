@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.architecture import Mixture
-from hwnas.budget.cost import CostModel
+from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
 from hwnas.spaces.base import Supernet
 from hwnas.strategies.base import Outcome
@@ -28,13 +28,12 @@ RELATIVE_STEP = 0.01
 
 def evaluate_mixture_second_order(
     supernet: Supernet,
-    cost: CostModel,
+    limits: Sequence[Limit],
     mixture: Mixture,
     training_batch: Batch,
     validation_batch: Batch,
     optimizer: torch.optim.SGD,
     *,
-    budget_ms: float,
     multiplier: float,
 ) -> Outcome:
     """Like `hwnas.supernet.evaluate.evaluate_mixture`, with the weights unrolled by one SGD step.
@@ -55,8 +54,8 @@ def evaluate_mixture_second_order(
     try:
         _unroll(parameters, loss_of(training_batch), optimizer)
         loss = loss_of(validation_batch)
-        latency_ms = cost(Mixture(weights))
-        objective = dual(loss, latency_ms.to(loss), budget_ms, multiplier)
+        ratio = largest_ratio(limits, Mixture(weights))
+        objective = dual(loss, ratio.to(loss), multiplier)
         gradient, *direction = torch.autograd.grad(
             objective, [weights, *parameters], allow_unused=True
         )
@@ -77,7 +76,7 @@ def evaluate_mixture_second_order(
                 parameter.copy_(value)
             for buffer, value in buffers:
                 buffer.copy_(value)
-    return Outcome(objective.item(), loss.item(), latency_ms.item(), gradient)
+    return Outcome(objective.item(), loss.item(), ratio.item(), gradient)
 
 
 def _unroll(parameters: Sequence[Tensor], loss: Tensor, optimizer: torch.optim.SGD) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
-from hwnas.budget.cost import CostModel
+from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
 from hwnas.mixed_op import MixedCell
 from hwnas.runs import interruption
@@ -22,11 +22,10 @@ Batch = tuple[Tensor, Tensor]
 
 def evaluate_mixture(
     supernet: Supernet,
-    cost: CostModel,
+    limits: Sequence[Limit],
     mixture: Mixture,
     batch: Batch,
     *,
-    budget_ms: float,
     multiplier: float,
     with_gradient: bool,
 ) -> Outcome:
@@ -40,10 +39,10 @@ def evaluate_mixture(
         weights = mixture.weights.detach().requires_grad_(with_gradient)
         attached = Mixture(weights.to(images.device), mixture.active)
         loss = F.cross_entropy(supernet(images, attached), labels)
-        latency_ms = cost(Mixture(weights))
-        objective = dual(loss, latency_ms.to(loss), budget_ms, multiplier)
+        ratio = largest_ratio(limits, Mixture(weights))
+        objective = dual(loss, ratio.to(loss), multiplier)
         gradient = torch.autograd.grad(objective, weights)[0] if with_gradient else None
-    return Outcome(objective.item(), loss.item(), latency_ms.item(), gradient)
+    return Outcome(objective.item(), loss.item(), ratio.item(), gradient)
 
 
 @contextmanager

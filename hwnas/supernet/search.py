@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from hwnas.architecture import Mixture
-from hwnas.budget.cost import CostModel
+from hwnas.budget.limit import Limit
 from hwnas.budget.objectives import updated_multiplier
 from hwnas.config import SearchConfig
 from hwnas.data import Batches
@@ -35,8 +36,7 @@ class SupernetSearch:
     Attributes:
         supernet: at the proxy's sizes.
         strategy: proposes mixtures and learns from outcomes.
-        cost: prices mixtures at the deployed sizes.
-        budget_ms: latency to keep.
+        limits: the budgets, on cost models at the deployed sizes; the first is of this device.
         config: settings.
         training, validation: batches for weights and for the architecture.
         multiplier: of the latency term; 0 until the weights have warmed up.
@@ -44,8 +44,7 @@ class SupernetSearch:
 
     supernet: Supernet
     strategy: SearchStrategy
-    cost: CostModel
-    budget_ms: float
+    limits: Sequence[Limit]
     config: SearchConfig
     training: Batches
     validation: Batches
@@ -105,27 +104,25 @@ class SupernetSearch:
         if self.config.order == 2 and self.strategy.uses_gradient:
             outcome = evaluate_mixture_second_order(
                 self.supernet,
-                self.cost,
+                self.limits,
                 mixture,
                 batch,
                 validation,
                 self.optimizer,
-                budget_ms=self.budget_ms,
                 multiplier=self.multiplier,
             )
         else:
             outcome = evaluate_mixture(
                 self.supernet,
-                self.cost,
+                self.limits,
                 mixture,
                 validation,
-                budget_ms=self.budget_ms,
                 multiplier=self.multiplier,
                 with_gradient=self.strategy.uses_gradient,
             )
         self.strategy.tell(mixture, outcome, self.step / self.config.steps)
         self.multiplier = updated_multiplier(
-            self.multiplier, outcome.latency_ms, self.budget_ms, self.config.latency_rate
+            self.multiplier, outcome.ratio, self.config.latency_rate
         )
         return outcome
 
@@ -140,15 +137,16 @@ class SupernetSearch:
         return loss.item()
 
     def _record(self, loss: float, mixture: Mixture, outcome: Outcome | None) -> dict[str, Any]:
+        cost = self.limits[0].cost
         with torch.no_grad():
-            latency_ms = float(self.cost(mixture))
+            latency_ms = float(cost(mixture))
         return {
             "loss": loss,
             "validation_loss": None if outcome is None else outcome.loss,
             "latency_ms": latency_ms,
             "multiplier": self.multiplier,
             "entropy": self.strategy.entropy(),
-            "skips": expected_skips(self.cost.space, mixture),
+            "skips": expected_skips(cost.space, mixture),
         }
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.limit import Limit
 from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
 
 
@@ -53,7 +54,7 @@ def test_k_best_are_those_of_brute_force(nasbench201, share: float) -> None:
     totals = scores[np.arange(len(EDGES)), cells].sum(axis=1)
     feasible = np.flatnonzero(latencies <= budget_ms * (1 + 1e-9))
     expected = np.sort(totals[feasible])[::-1][:4]
-    found = Decoder(cost, budget_ms).best(scores, k=4)
+    found = Decoder([Limit(cost, budget_ms)]).best(scores, k=4)
     options = [[PRIMITIVES.index(option) for _, option in a] for a in found]
     achieved = [scores[np.arange(len(EDGES)), chosen].sum() for chosen in options]
     assert achieved == pytest.approx(list(expected))
@@ -90,7 +91,7 @@ def test_darts_cell_against_brute_force(rng) -> None:
     reduce_ms, best = halves[1][order, 1], np.maximum.accumulate(halves[1][order, 0])
     index = np.searchsorted(reduce_ms, room_ms - halves[0][:, 1] + 1e-12, side="right") - 1
     expected = (halves[0][:, 0] + np.where(index >= 0, best[index], -np.inf)).max()
-    (found,) = Decoder(cost, budget_ms).best(scores)
+    (found,) = Decoder([Limit(cost, budget_ms)]).best(scores)
     achieved = sum(
         scores[row, choice.options.index(option)]
         for row, (choice, (_, option)) in enumerate(zip(space.choices, found, strict=True))
@@ -98,15 +99,17 @@ def test_darts_cell_against_brute_force(rng) -> None:
     assert achieved == pytest.approx(expected)
 
 
-def test_scale_of_measurements_tightens_the_budget(rng) -> None:
+def test_measurements_tighten_the_budget(rng) -> None:
     space = tiny_space("darts")
     cost = CostModel(space, table_of(space))
     fastest_ms, slowest_ms = latency_range_ms(cost)
     budget_ms = (fastest_ms + slowest_ms) / 2
     scores = 100 * cost.cost_ms
-    before = cost.latency_ms(Decoder(cost, budget_ms).best(scores)[0])
-    after = cost.latency_ms(Decoder(cost.scaled(1.2), budget_ms).best(scores)[0])
-    assert 1.2 * after <= budget_ms < 1.2 * before
+    before = cost.latency_ms(Decoder([Limit(cost, budget_ms)]).best(scores)[0])
+    networks = [space.sample(rng) for _ in range(3)]
+    slower = cost.corrected(networks, [1.2 * cost.latency_ms(a) for a in networks])
+    after = cost.latency_ms(Decoder([Limit(slower, budget_ms)]).best(scores)[0])
+    assert 1.19 * after <= budget_ms < 1.2 * before
 
 
 def test_budget_is_used_up_when_slower_is_better(rng) -> None:
@@ -115,5 +118,5 @@ def test_budget_is_used_up_when_slower_is_better(rng) -> None:
     fastest_ms, slowest_ms = latency_range_ms(cost)
     for share in (0.25, 0.5, 0.75):
         budget_ms = fastest_ms + share * (slowest_ms - fastest_ms)
-        (found,) = Decoder(cost, budget_ms).best(cost.cost_ms)
+        (found,) = Decoder([Limit(cost, budget_ms)]).best(cost.cost_ms)
         assert 0.98 * budget_ms <= cost.latency_ms(found) <= budget_ms * (1 + 1e-6)

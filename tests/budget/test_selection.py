@@ -9,6 +9,7 @@ from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
+from hwnas.budget.limit import Limit
 from hwnas.budget.selection import BudgetError, Selection
 from hwnas.config import SearchConfig
 from hwnas.errors import InputError
@@ -60,8 +61,7 @@ def selection(folder: RunFolder, factor: float, share: float = 0.5, limit: int =
 
     loop = Selection(
         strategy,
-        cost,
-        budget_ms,
+        [Limit(cost, budget_ms)],
         rank,
         device.measure,
         folder,
@@ -76,8 +76,9 @@ def test_a_wrong_table_is_corrected_and_the_budget_kept(folder, factor: float) -
     loop, device, budget_ms = selection(folder, factor)
     chosen = loop.run()
     assert device.true_ms(chosen.architecture) * 1.01 <= budget_ms
-    assert loop.scale == pytest.approx(factor * 1.01)
-    assert device.cost.scale == 1.0
+    learned_ms = loop.corrected.latency_ms(chosen.architecture)
+    assert learned_ms == pytest.approx(device.true_ms(chosen.architecture) * 1.01, rel=0.02)
+    assert loop.limits[0].cost is device.cost
     assert len(device.measured) <= 3
 
 

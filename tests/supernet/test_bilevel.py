@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
+from hwnas.budget.limit import Limit
 from hwnas.mixed_op import use_kernels
 from hwnas.spaces import SPACES
 from hwnas.supernet import bilevel
@@ -48,12 +49,11 @@ def test_second_order_is_the_derivative_through_the_step(setting, monkeypatch) -
     cost = CostModel(space, table_of(space))
     found = evaluate_mixture_second_order(
         supernet,
-        cost,
+        [Limit(cost, 1.0)],
         mixture,
         double_batch(1),
         double_batch(2),
         optimizer,
-        budget_ms=1.0,
         multiplier=0.7,
     )
     weights = mixture.weights.clone().requires_grad_()
@@ -87,12 +87,11 @@ def test_second_order_leaves_weights_and_statistics_as_they_were(setting) -> Non
     before = copy.deepcopy(supernet.state_dict())
     evaluate_mixture_second_order(
         supernet,
-        CostModel(space, table_of(space)),
+        [Limit(CostModel(space, table_of(space)), 1.0)],
         mixture,
         double_batch(1),
         double_batch(2),
         optimizer,
-        budget_ms=1.0,
         multiplier=0.0,
     )
     for name, value in supernet.state_dict().items():
@@ -103,10 +102,9 @@ def test_first_order_gives_the_weights_no_gradient(setting) -> None:
     space, supernet, _, mixture = setting
     outcome = evaluate_mixture(
         supernet,
-        CostModel(space, table_of(space)),
+        [Limit(CostModel(space, table_of(space)), 1.0)],
         mixture,
         double_batch(1),
-        budget_ms=1.0,
         multiplier=0.5,
         with_gradient=True,
     )

@@ -10,6 +10,7 @@ from tiny import table_of, tiny_space
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
+from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
 from hwnas.data import Batches, Dataset, Split
 from hwnas.errors import HwnasError
@@ -45,8 +46,7 @@ def make_search(space_name: str, config: SearchConfig, share: float = 0.5) -> Su
     return SupernetSearch(
         space.supernet(),
         STRATEGIES[config.strategy](space, 0, config),
-        cost,
-        fastest_ms + share * (slowest_ms - fastest_ms),
+        [Limit(cost, fastest_ms + share * (slowest_ms - fastest_ms))],
         config,
         *batches,
     )
@@ -123,10 +123,9 @@ def test_fused_and_plain_search_are_one_search_in_float64(space_name: str) -> No
             held_out = search.validation.batch(step)
             outcome = evaluate_mixture(
                 search.supernet,
-                search.cost,
+                search.limits,
                 Mixture(mixture.weights.double()),
                 (held_out[0].double(), held_out[1]),
-                budget_ms=search.budget_ms,
                 multiplier=0.3,
                 with_gradient=True,
             )
@@ -149,10 +148,9 @@ def test_first_step_of_the_fused_search_is_that_of_the_plain_one(space_name: str
         mixture = search.strategy.ask()
         outcome = evaluate_mixture(
             search.supernet,
-            search.cost,
+            search.limits,
             mixture,
             search.validation.batch(0),
-            budget_ms=search.budget_ms,
             multiplier=0.3,
             with_gradient=True,
         )

@@ -1,0 +1,1 @@
+"""Latency tables from whole networks: which to measure, what they teach, how well it predicts."""

@@ -1,0 +1,131 @@
+"""Which networks to measure next, so that few measurements teach most.
+
+First the homogeneous ones, where every choice takes the same option; then, one by one, the
+candidate whose measurement lowers the predictive variance of the wanted networks most (active
+learning by total variance: Cohn, Ghahramani & Jordan, JAIR 4, 1996). The variance is over the
+coefficients and over the rules of which edges run, so that networks which tell rules apart are
+among the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hwnas.architecture import Architecture
+from hwnas.budget.coefficients import JITTER, architecture_features
+from hwnas.budget.limit import Limit
+from hwnas.calibration.prior import Prior
+from hwnas.errors import InputError
+from hwnas.spaces.base import SearchSpace
+
+CANDIDATES = 400
+TARGETS = 400
+MAX_DRAWS = 100
+"""Draws for each network that is to have a latency in the budget's region."""
+REGION = (0.8, 1.1)
+"""Predicted latency over budget of the networks whose prediction matters."""
+
+
+def design(
+    space: SearchSpace,
+    prior: Prior,
+    count: int,
+    *,
+    seed: int = 0,
+    limit: Limit | None = None,
+) -> list[Architecture]:
+    """The networks to measure, most telling first behind the homogeneous ones.
+
+    Args:
+        space: the search space.
+        prior: what is known, of the device or of devices in general.
+        count: how many.
+        seed: of the candidates that are looked at.
+        limit: a budget whose region the predictions are wanted for; all networks if None.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = homogeneous(space)[:count]
+    if len(chosen) == count:
+        return chosen
+    candidates = _draw(space, rng, CANDIDATES, None)
+    targets = _draw(space, rng, TARGETS, limit)
+    networks = [*chosen, *candidates, *targets]
+    covariance = joint_covariance(space, prior, networks)
+    first_target = len(chosen) + len(candidates)
+    taken = list(range(len(chosen)))
+    for index in taken:
+        covariance = _measured(covariance, index, prior.noise)
+    while len(taken) < count:
+        shared = covariance[first_target:, :first_target]
+        gain = np.square(shared).sum(axis=0) / (np.diag(covariance)[:first_target] + prior.noise**2)
+        gain[taken] = -np.inf
+        index = int(gain.argmax())
+        taken.append(index)
+        covariance = _measured(covariance, index, prior.noise)
+    return [networks[index] for index in taken]
+
+
+def homogeneous(space: SearchSpace) -> list[Architecture]:
+    """For each option the network that takes it wherever it can.
+
+    Where all choices together are no architecture, as with the kept edges of DARTS cells, the
+    option stands on those edges that a random network keeps.
+    """
+    names = dict.fromkeys(option for choice in space.choices for option in choice.options)
+    pattern = dict(space.sample(np.random.default_rng(0)))
+    found: dict[Architecture, None] = {}
+    for name in names:
+        offers = {choice.name for choice in space.choices if name in choice.options}
+        everywhere = {c: name if c in offers else old for c, old in pattern.items()}
+        kept = {c: old if old == "none" else everywhere[c] for c, old in pattern.items()}
+        for options in (everywhere, kept):
+            try:
+                found[space.architecture(options)] = None
+                break
+            except InputError:
+                continue
+    return list(found)
+
+
+def joint_covariance(
+    space: SearchSpace, prior: Prior, networks: Sequence[Architecture]
+) -> np.ndarray:
+    """Covariance of the networks' latencies over coefficients and rules, (networks, networks)."""
+    total = sum(given.probability for given in prior.rules.values())
+    covariance = np.zeros((len(networks),) * 2)
+    means, shares = [], []
+    for edges, given in prior.rules.items():
+        rows = architecture_features(space, networks, edges)
+        share = given.probability / total
+        covariance += share * (rows @ given.covariance @ rows.T)
+        means.append(rows @ given.mean)
+        shares.append(share)
+    away = np.array(means) - np.array(shares) @ np.array(means)
+    return covariance + (away.T * np.array(shares)) @ away
+
+
+def _measured(covariance: np.ndarray, index: int, noise: float) -> np.ndarray:
+    """What is left when one of the networks has been measured."""
+    column = covariance[:, index]
+    return covariance - np.outer(column, column) / (
+        (column[index] + noise**2) * (1 + JITTER) + JITTER
+    )
+
+
+def _draw(
+    space: SearchSpace, rng: np.random.Generator, count: int, limit: Limit | None
+) -> list[Architecture]:
+    """Random networks, in the region of a budget where one is given and has such networks."""
+    found: dict[Architecture, None] = {}
+    for _ in range(MAX_DRAWS * count):
+        architecture = space.sample(rng)
+        if limit is not None:
+            share = limit.cost.latency_ms(architecture) / limit.budget_ms
+            if not REGION[0] <= share <= REGION[1]:
+                continue
+        found[architecture] = None
+        if len(found) == count:
+            break
+    return list(found) or _draw(space, rng, count, None)

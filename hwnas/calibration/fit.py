@@ -1,0 +1,182 @@
+"""Coefficients of a device from a few measured networks.
+
+With scale s of the device, `latency = s (features @ coefficients + noise)`. For each rule of which
+edges run and each of several noise levels the coefficients are Gaussian given s; s has a flat prior
+in its logarithm, its most probable value has a closed form, and the evidence of rule and noise
+follows by Laplace's approximation. The most probable rule is kept; its coefficients are averaged
+over the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.budget.coefficients import JITTER, Coefficients, condition
+from hwnas.calibration.prior import Prior, RulePrior
+from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import Calibration, EdgeRule
+from hwnas.spaces.base import SearchSpace
+
+NOISE_LEVELS = 12
+NOISE_RANGE = 2.5
+"""Levels reach this many deviations of the prior's logarithm to either side."""
+NEGLIGIBLE = 1e-4
+"""Noise levels less probable than this are left out of the average."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Coefficients of a device, the rule they hold under and how probable each rule is."""
+
+    edges: EdgeRule
+    coefficients: Coefficients
+    probabilities: dict[EdgeRule, float]
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """Measured networks under one rule, rotated so that no more rows are left than columns.
+
+    Attributes:
+        rows: (r, coefficients).
+        latency_ms: (r,).
+        rest: squared length of the part of the latencies that no coefficients can explain, ms^2.
+        networks: how many were measured.
+    """
+
+    rows: np.ndarray
+    latency_ms: np.ndarray
+    rest: float
+    networks: int
+
+    @classmethod
+    def of(cls, rows: np.ndarray, latency_ms: np.ndarray) -> _Observed:
+        """Rotate; white noise stays white."""
+        if len(rows) <= rows.shape[1]:
+            return cls(rows, latency_ms, 0.0, len(rows))
+        rotation, triangle = np.linalg.qr(rows)
+        inside = rotation.T @ latency_ms
+        rest = float(latency_ms @ latency_ms - inside @ inside)
+        return cls(triangle, inside, max(rest, 0.0), len(rows))
+
+
+@dataclass(frozen=True)
+class _Level:
+    """The fit at one noise level under one rule, in units of the scale."""
+
+    scale: float
+    log_evidence: float
+    log_scale_variance: float
+    noise: float
+
+
+def fit(prior: Prior, rows: Mapping[EdgeRule, np.ndarray], latency_ms: np.ndarray) -> Fitted:
+    """Fit the coefficients of one device.
+
+    Args:
+        prior: what was known before.
+        rows: features (networks, coefficients) of the measured networks under each rule.
+        latency_ms: (networks,) measured.
+
+    Raises:
+        InputError: when there is no measurement, or one is not a positive time.
+    """
+    if len(latency_ms) == 0 or not (np.isfinite(latency_ms).all() and latency_ms.mean() > 0):
+        raise InputError("no latencies to fit", expected="at least one positive time")
+    log_noises = np.log(prior.noise) + prior.noise_spread * np.linspace(
+        -NOISE_RANGE, NOISE_RANGE, NOISE_LEVELS
+    )
+    observed = {edges: _Observed.of(rows[edges], latency_ms) for edges in prior.rules}
+    levels = {
+        edges: [_level(given, observed[edges], noise) for noise in np.exp(log_noises)]
+        for edges, given in prior.rules.items()
+    }
+    log_prior = -0.5 * ((log_noises - np.log(prior.noise)) / prior.noise_spread) ** 2
+    evidence = {
+        edges: np.array([level.log_evidence for level in of_rule])
+        + log_prior
+        + np.log(prior.rules[edges].probability)
+        for edges, of_rule in levels.items()
+    }
+    largest = max(values.max() for values in evidence.values())
+    weights = {edges: np.exp(values - largest) for edges, values in evidence.items()}
+    total = sum(values.sum() for values in weights.values())
+    probabilities = {edges: float(values.sum() / total) for edges, values in weights.items()}
+    edges = max(probabilities, key=lambda rule: probabilities[rule])
+    shares = weights[edges] / weights[edges].sum()
+    coefficients = _average(prior.rules[edges], observed[edges], levels[edges], shares)
+    return Fitted(edges, coefficients, probabilities)
+
+
+def _level(prior: RulePrior, observed: _Observed, noise: float) -> _Level:
+    """Most probable scale and evidence of one noise level.
+
+    With u = 1/s, m = rows @ mean and K the covariance of `latency / s`, the log evidence is
+    `n log u - (u^2 y'y - 2 u y'm + m'm) / 2 - log|K| / 2`, where y'm stands for the product
+    whitened by K.
+    """
+    rows = observed.rows
+    inner = rows @ prior.covariance @ rows.T + noise**2 * np.eye(len(rows))
+    inner[np.diag_indices_from(inner)] += JITTER * np.trace(inner) / len(inner)
+    root = np.linalg.cholesky(inner)
+    y = np.linalg.solve(root, observed.latency_ms)
+    m = np.linalg.solve(root, rows @ prior.mean)
+    n, ym = observed.networks, float(y @ m)
+    yy = float(y @ y) + observed.rest / noise**2
+    u = (ym + np.sqrt(ym**2 + 4 * n * yy)) / (2 * yy)
+    log_determinant = 2 * np.log(np.diag(root)).sum() + 2 * (n - len(rows)) * np.log(noise)
+    variance = 1 / (u**2 * yy + n)
+    log_evidence = (
+        n * np.log(u)
+        - 0.5 * (u**2 * yy - 2 * u * ym + float(m @ m))
+        - 0.5 * float(log_determinant)
+        + 0.5 * np.log(variance)
+    )
+    return _Level(1 / u, float(log_evidence), float(variance), noise)
+
+
+def _average(
+    prior: RulePrior, observed: _Observed, levels: list[_Level], shares: np.ndarray
+) -> Coefficients:
+    """Mean and covariance over the noise levels, in ms."""
+    means, covariances, noises, weights = [], [], [], []
+    for level, share in zip(levels, shares, strict=True):
+        if share < NEGLIGIBLE:
+            continue
+        rows, latency = observed.rows, observed.latency_ms / level.scale
+        deviation = np.full(len(rows), level.noise)
+        mean, covariance = condition(prior.mean, prior.covariance, rows, latency, deviation)
+        scaled = np.outer(mean, mean) * level.log_scale_variance
+        means.append(mean * level.scale)
+        covariances.append((covariance + scaled) * level.scale**2)
+        noises.append(level.noise)
+        weights.append(share)
+    weight = np.array(weights) / np.sum(weights)
+    mean = weight @ np.array(means)
+    away = np.array(means) - mean
+    covariance = np.tensordot(weight, np.array(covariances), 1) + (away.T * weight) @ away
+    return Coefficients(mean, covariance, float(np.exp(weight @ np.log(noises))))
+
+
+def to_calibration(space: SearchSpace, fitted: Fitted, *, networks: int, prior: str) -> Calibration:
+    """What a table stores of a fit."""
+    known = fitted.coefficients
+    costs_ms, columns = {}, [0]
+    for choice in space.choices:
+        named = {option: space.coefficient(choice.name, option) for option in choice.options}
+        costs_ms[choice.name] = {option: float(known.mean[c]) for option, c in named.items()}
+        columns += named.values()
+    return Calibration(
+        space=space.name,
+        space_options=space.options.model_dump(),
+        edges=fitted.edges,
+        fixed_ms=float(known.mean[0]),
+        costs_ms=costs_ms,
+        noise=known.noise,
+        factors=[[float(f"{v:.6g}") for v in row] for row in known.factors()[:, columns]],
+        networks=networks,
+        prior=prior,
+    )

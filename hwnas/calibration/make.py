@@ -1,0 +1,149 @@
+"""Tables from whole networks: fitted to measurements, or converted from published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.architecture import Architecture
+from hwnas.budget.coefficients import architecture_features
+from hwnas.calibration.audit import audit
+from hwnas.calibration.fit import fit, to_calibration
+from hwnas.calibration.prior import Prior, from_counts
+from hwnas.data.nasbench201 import load_nasbench201
+from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EDGE_RULES, Source
+from hwnas.latency_tables.shipped import load_table
+from hwnas.latency_tables.table import DeviceProfile, LatencyTable
+from hwnas.spaces import build_space
+from hwnas.spaces.base import SearchSpace
+
+HELP = Source(
+    title="Lee et al., HELP: Hardware-Adaptive Efficient Latency Prediction for NAS via "
+    "Meta-Learning, NeurIPS 2021 (arXiv 2106.08630): measured latencies of all cells",
+    url="https://github.com/HayeonLee/HELP",
+    licence="MIT",
+    note="the number behind the device is the batch size; the runtime is not stated",
+)
+HELP_DATE = "2021-06-16"
+HELP_DEVICES = {
+    "1080ti": ("NVIDIA GTX 1080 Ti", "gpu"),
+    "2080ti": ("NVIDIA RTX 2080 Ti", "gpu"),
+    "titanx": ("NVIDIA Titan X", "gpu"),
+    "titanxp": ("NVIDIA Titan Xp", "gpu"),
+    "essential": ("Essential PH-1", "cpu"),
+    "gold": ("Intel Xeon Gold", "cpu"),
+    "silver": ("Intel Xeon Silver", "cpu"),
+    "pixel3": ("Google Pixel 3", "cpu"),
+    "samsung": ("Samsung", "cpu"),
+}
+
+
+def fitted_table(
+    space: SearchSpace,
+    prior: Prior,
+    architectures: Sequence[Architecture],
+    latency_ms: np.ndarray,
+    device_name: str,
+    base: str | Path | None = None,
+) -> LatencyTable:
+    """A table calibrated to measured networks.
+
+    Args:
+        space: the search space.
+        prior: what was known before.
+        architectures: what was measured.
+        latency_ms: (architectures,).
+        device_name: what it was measured on.
+        base: the table that the prior comes from; if it is this device's, its operators are kept.
+    """
+    rows = {edges: architecture_features(space, architectures, edges) for edges in prior.rules}
+    fitted = fit(prior, rows, latency_ms)
+    calibration = to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
+    if base is not None:
+        table = load_table(base)
+        if table.device.device == device_name:
+            return table.with_calibration(calibration)
+        profile = table.device.model_copy(update={"device": device_name})
+    else:
+        profile = external_profile(device_name, "cpu", 1)
+    return LatencyTable.from_measurements(
+        {}, device=profile, statistic="mean", registry="networks", calibration=calibration
+    )
+
+
+def external_profile(name: str, device_class: str, batch: int) -> DeviceProfile:
+    """A device of which no more is known than networks' latencies."""
+    return DeviceProfile.model_validate(
+        {
+            "device": name,
+            "device_class": device_class,
+            "runtime": "external",
+            "dtype": "float32",
+            "batch": batch,
+            "threads": 1,
+            "layout": "unknown",
+            "versions": {},
+        }
+    )
+
+
+def converted_help(path: Path, device: str | None) -> LatencyTable:
+    """A device of HELP's file of all NAS-Bench-201 latencies, `latency_ms` and `devices`.
+
+    The coefficients are fitted to all cells, in the benchmark's order, and audited on the same.
+
+    Raises:
+        InputError: when the file is another, or has no such device.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            latencies_ms, devices = file["latency_ms"], [str(name) for name in file["devices"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError("not HELP's file", where=str(path), actual=error) from None
+    space = build_space("nasbench201", {})
+    networks = all_cells(space)
+    if latencies_ms.shape != (len(networks), len(devices)):
+        raise InputError(
+            "not the latencies of all cells",
+            where=f"{path}: latency_ms",
+            expected=(len(networks), len(devices)),
+            actual=latencies_ms.shape,
+        )
+    if device not in devices:
+        raise InputError(
+            "no such device in the file",
+            where="--device",
+            expected=f"one of {', '.join(devices)}",
+            actual=device,
+        )
+    return _help_table(space, networks, device, latencies_ms[:, devices.index(device)])
+
+
+def _help_table(
+    space: SearchSpace, networks: list[Architecture], name: str, latency_ms: np.ndarray
+) -> LatencyTable:
+    latency_ms = latency_ms.astype(np.float64)
+    rows = {edges: architecture_features(space, networks, edges) for edges in EDGE_RULES}
+    fitted = fit(from_counts(space), rows, latency_ms)
+    calibration = to_calibration(space, fitted, networks=len(networks), prior="none")
+    full_name, device_class = HELP_DEVICES.get(name.split("_")[0], (name, "cpu"))
+    batch = int(name.split("_")[-1]) if device_class == "gpu" else 1
+    table = LatencyTable.from_measurements(
+        {},
+        device=external_profile(f"{full_name} ({name})", device_class, batch),
+        statistic="mean",
+        registry="networks",
+        created=HELP_DATE,
+        source=HELP,
+        # With thousands of networks nothing is left open.
+        calibration=calibration.model_copy(update={"factors": []}),
+    )
+    return table.with_audit(audit(space, table, networks, latency_ms))
+
+
+def all_cells(space: SearchSpace) -> list[Architecture]:
+    """Every NAS-Bench-201 cell in the benchmark's order."""
+    return [Architecture.of(space.name, choices) for choices in load_nasbench201().choices]
