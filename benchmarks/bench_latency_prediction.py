@@ -24,7 +24,7 @@ from hwnas.architecture import Architecture
 from hwnas.budget.coefficients import Coefficients, architecture_features
 from hwnas.budget.cost import CostModel
 from hwnas.calibration.audit import INTERVAL, audit
-from hwnas.calibration.design import design, homogeneous
+from hwnas.calibration.design import CANDIDATES, design, homogeneous, most_telling
 from hwnas.calibration.fit import fit
 from hwnas.calibration.make import all_cells, fitted_table
 from hwnas.calibration.prior import Prior, RulePrior, from_devices, from_table
@@ -144,17 +144,20 @@ def bench_fbnet(seeds: int) -> None:
         spread = np.cov(np.array(vectors)[others].T)
         mean = np.mean(np.array(vectors)[others], axis=0)
         noise = float(np.exp(np.mean(np.log(np.array(noises)[others]))))
-        priors = {"10 networks, other devices": (10, mean, spread, noise)}
+        priors = {"10 designed, other devices": (10, mean, spread, noise)}
         for other, name in enumerate(devices):
             gpus = all(_family(d) in GPUS for d in (device, name))
             if gpus and other in others and name.split("_")[1] == device.split("_")[1]:
-                key = f"5 networks, table of another GPU: {name}"
+                key = f"5 designed, table of another GPU: {name}"
                 priors[key] = (5, np.maximum(vectors[other], 0), 0.0 * spread, noises[other])
         for name, (count, mean, spread, noise) in priors.items():
             given = RulePrior(mean, spread + _fbnet_covariance(mean), 1.0)
             prior = Prior({"live": given}, noise, 1.0, None, name)
             for _ in range(seeds):
-                some = rng.choice(len(rows), count, replace=False)
+                looked_at = rng.choice(len(rows), 2 * CANDIDATES, replace=False)
+                covariance = rows[looked_at] @ given.covariance @ rows[looked_at].T
+                telling = most_telling(covariance, noise, count, targets=slice(CANDIDATES, None))
+                some = looked_at[telling]
                 fitted = fit(prior, {"live": rows[some]}, latencies_ms[some, column])
                 figures = _figures(fitted.coefficients, rows, latencies_ms[:, column])
                 found.setdefault(name.split(":")[0], []).append(figures)

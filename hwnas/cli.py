@@ -46,6 +46,18 @@ class DeviceName(StrEnum):
 Budget = Annotated[
     float | None, typer.Option("--budget-ms", metavar="X", help="Latency budget in milliseconds.")
 ]
+Confidence = Annotated[
+    float | None,
+    typer.Option("--budget-confidence", metavar="P", help="Keep the budget with probability P."),
+]
+DeviceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--device-measurements",
+        metavar="FILE.csv",
+        help="Networks' latencies that stand for a device that is not here.",
+    ),
+]
 Table = Annotated[
     Path | None, typer.Option("--table", metavar="TABLE.json", help="Latency table to use.")
 ]
@@ -61,6 +73,8 @@ def run(
     device: Annotated[DeviceName | None, typer.Option(help="Where to search and train.")] = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    confidence: Confidence = None,
+    device_measurements: DeviceFile = None,
     resume: Resume = False,
     settings: Set = None,
     as_json: Json = False,
@@ -75,7 +89,13 @@ def run(
         settings,
         out,
         resume,
-        {"budget.ms": budget_ms, "device": device, "seed": seed},
+        {
+            "budget.ms": budget_ms,
+            "budget.confidence": confidence,
+            "latency.device_measurements": _text(device_measurements),
+            "device": device,
+            "seed": seed,
+        },
     )
     folder = out or next_run_folder()
     with interruptible():
@@ -124,6 +144,8 @@ def search(
     table: Table = None,
     budget_ms: Budget = None,
     out: Out = None,
+    confidence: Confidence = None,
+    device_measurements: DeviceFile = None,
     resume: Resume = False,
     settings: Set = None,
     as_json: Json = False,
@@ -133,7 +155,12 @@ def search(
     from hwnas.runs import progress
     from hwnas.runs.run_folder import RunFolder, next_run_folder
 
-    loaded = _config(config, settings, out, resume, {"budget.ms": budget_ms})
+    changes = {
+        "budget.ms": budget_ms,
+        "budget.confidence": confidence,
+        "latency.device_measurements": _text(device_measurements),
+    }
+    loaded = _config(config, settings, out, resume, changes)
     path = out or next_run_folder()
     with interruptible():
         pipeline.search(loaded, path, table=table, resume=resume, stage=progress.shown)
@@ -255,6 +282,10 @@ def _config(
             raise InputError("no run to resume", where=str(out))
     overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
     return load_config(source, [*(settings or []), *overrides])
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 @contextmanager

@@ -55,6 +55,9 @@ class LatencyConfig(Section):
     dtype: Literal["float32"] = "float32"
     threads: int = Field(1, ge=1, le=1024)
     measure_seconds: float = Field(6.0, gt=0, description="limit for one network")
+    device_measurements: str | None = Field(
+        None, description="a CSV file of networks' latencies that stands for the device"
+    )
 
 
 class BudgetConfig(Section):

@@ -15,13 +15,15 @@ from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency, measure_network
-from hwnas.budget.selection import Measured, Selection
+from hwnas.budget.limit import Limit
+from hwnas.budget.selection import Measured, Selection, read_measurements
 from hwnas.config import Config
 from hwnas.data import Augmentation, Split, evaluation_batches, split_train
-from hwnas.deploy.check import Reference, check_model
+from hwnas.deploy.check import Gate, Reference, check_model, confidence_gate
 from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import OnnxRuntime
+from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.mixed_op import use_kernels
 from hwnas.ops import registry_hash
@@ -103,12 +105,19 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
     """
     kept = run.folder.latency_table
     if table is None and not kept.exists():
+        if run.device_measurements is not None:
+            raise InputError(
+                "a device that is not here cannot be profiled",
+                where="latency.device_measurements",
+                mend="give its table with --table; `hwnas table fit` makes one",
+            )
         profile(run.config, kept, partial=run.folder.partial_table, stage=run.stage)
         return
     source = Path(table) if table is not None else kept
-    given = LatencyTable.load(source)
-    given.require_device(run.device_profile())
-    if given.registry != registry_hash():
+    given = load_table(source)
+    if run.device_measurements is None:
+        given.require_device(run.device_profile())
+    if given.operators and given.registry != registry_hash():
         raise InputError(
             "measured on other definitions of the operators",
             where=str(source),
@@ -116,7 +125,7 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
             actual=given.registry,
             mend=f"measure them with `{run.profile_command}`",
         )
-    given.require(run.space.all_operators(), run.profile_command)
+    CostModel(run.space, given, command=run.profile_command)
     searched = run.folder.history.exists()
     if searched and kept.exists() and LatencyTable.load(kept).sha256 != given.sha256:
         raise InputError(
@@ -207,6 +216,8 @@ def measure_architecture(
     run: Run, architecture: Architecture, budget_ms: float | None
 ) -> NetworkLatency:
     """Latency of an architecture's exported network, with random weights."""
+    if run.device_measurements is not None:
+        return run.stated_latency(architecture)
     torch.manual_seed(run.seed("measurement"))
     network = run.space.network(architecture).eval()
     latency = run.config.latency
@@ -344,16 +355,31 @@ def check(
             lambda: inference(run.trained_network(), run.image_shape, run.runtime, latency.batch),
         ),
         stage=run.stage,
+        stated=None if run.device_measurements is None else run.stated_latency(run.architecture()),
+        more_gates=_confidence_gates(run),
     )
     if is_own:
         run.folder.write_json(run.folder.check, document)
     return document
 
 
+def _confidence_gates(run: Run) -> list[Gate]:
+    """With a confidence asked for: the probability by the model that the candidates corrected."""
+    confidence = run.config.budget.confidence
+    if confidence is None:
+        return []
+    measured = read_measurements(run.folder, run.space.name)
+    cost = run.cost.corrected(
+        [m.architecture for m in measured], [m.latency.ci_high_ms for m in measured]
+    )
+    limit = Limit(cost, run.budget_ms(), confidence)
+    return [confidence_gate(limit.probability(run.architecture()), confidence)]
+
+
 def _predicted_ms(run: Run) -> float | None:
     """What the table predicts, unless the model is checked on another runtime than the table's."""
     table = LatencyTable.load(run.folder.latency_table)
-    if table.device.runtime != run.runtime.name:
+    if run.device_measurements is None and table.device.runtime != run.runtime.name:
         return None
     return float(run.folder.read_json(run.folder.architecture)["predicted_ms"])
 

@@ -12,7 +12,9 @@ import torch
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
+from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
+from hwnas.calibration.networks import read_measurements, to_text
 from hwnas.config import Config, load_config
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
@@ -53,6 +55,11 @@ class Run:
             path = str(Path(config.data.path).expanduser().absolute())
             data = config.data.model_copy(update={"path": path})
             config = config.model_copy(update={"data": data})
+        measurements = config.latency.device_measurements
+        if measurements is not None:
+            path = str(Path(measurements).expanduser().absolute())
+            latency = config.latency.model_copy(update={"device_measurements": path})
+            config = config.model_copy(update={"latency": latency})
         folder = RunFolder(out)
         folder.create()
         if resume:
@@ -180,6 +187,37 @@ class Run:
         runtime = create_runtime(self.config.latency.runtime, self.config.latency.threads)
         runtime.require()
         return runtime
+
+    @cached_property
+    def device_measurements(self) -> dict[Architecture, float] | None:
+        """Latencies in ms by network that stand for the device; None to measure on this one.
+
+        Raises:
+            InputError: when the file is missing or malformed.
+        """
+        path = self.config.latency.device_measurements
+        if path is None:
+            return None
+        networks, latency_ms = read_measurements(Path(path), self.space)
+        return dict(zip(networks, latency_ms.tolist(), strict=True))
+
+    def stated_latency(self, architecture: Architecture) -> NetworkLatency:
+        """What the file that stands for the device says of a network.
+
+        Raises:
+            InputError: when it says nothing.
+        """
+        assert self.device_measurements is not None
+        latency_ms = self.device_measurements.get(architecture)
+        path = self.config.latency.device_measurements
+        if latency_ms is None:
+            raise InputError(
+                "the device's file has no latency of a network",
+                where=str(path),
+                expected=to_text(self.space, architecture),
+                actual=f"{len(self.device_measurements)} others",
+            )
+        return NetworkLatency.stated(latency_ms, f"file {Path(path or '').name}")
 
     @property
     def profile_command(self) -> str:

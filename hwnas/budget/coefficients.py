@@ -99,15 +99,20 @@ def condition(
         observed: (n,).
         deviation: (n,) standard deviations of the observations.
     """
-    joint = rows @ covariance
-    inner = joint @ rows.T + np.diag(deviation**2)
-    inner[np.diag_indices_from(inner)] += JITTER * np.trace(inner) / len(inner)
-    gain = np.linalg.solve(inner, joint).T
+    gain = gain_of(covariance, rows, deviation)
     posterior = mean + gain @ (observed - rows @ mean)
-    left = covariance - gain @ joint
+    left = covariance - gain @ rows @ covariance
     if (posterior < 0).any():
         posterior = _nonnegative(mean, covariance, rows, observed, deviation)
     return posterior, (left + left.T) / 2
+
+
+def gain_of(covariance: np.ndarray, rows: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """(d, n): how far each coefficient moves by each observation's surprise."""
+    joint = rows @ covariance
+    inner = joint @ rows.T + np.diag(deviation**2)
+    inner[np.diag_indices_from(inner)] += JITTER * np.trace(inner) / len(inner)
+    return np.linalg.solve(inner, joint).T
 
 
 def _nonnegative(

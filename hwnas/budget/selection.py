@@ -1,15 +1,17 @@
 """From a finished search to one architecture that keeps the budget on the device.
 
-The k most promising feasible architectures are ranked with the supernet; the best is exported and
-measured end to end; what is measured corrects the cost model, and the search is decoded again with
-the corrected model, until an architecture passes the budget's gate and the model has no more than
-a few percent to learn.
+The most promising architectures that are predicted to keep the budget, or to exceed it by little,
+are ranked with the supernet. The one with the largest expected gain, the probability that it keeps
+the budget times what its accuracy adds to the best so far, is exported and measured end to end;
+the measurement corrects the cost model, and the search is decoded again. (Expected constrained
+improvement: Gardner et al., "Bayesian Optimization with Inequality Constraints", ICML 2014, where
+here the accuracy counts as known and the latency as uncertain.)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hwnas.architecture import Architecture
@@ -22,8 +24,10 @@ from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies.base import SearchStrategy
 
 EVENT = "measurement"
-SETTLED = 0.03
-"""The correction is settled when a measurement moves its network's prediction by no more."""
+OPTIMISM = 1.0
+"""Candidates are also decoded under a budget that is larger by so many standard deviations."""
+LEAST_GAIN = 0.002
+"""Measuring ends when no candidate is expected to gain so much accuracy, 0 to 1."""
 
 
 class BudgetError(HwnasError):
@@ -123,13 +127,12 @@ class Selection:
             UndecidedError: when noise hides whether one does; a repeated call measures again.
             Interrupted: after a signal; the measurements so far are in the history.
         """
-        settled = False
-        while len(self.measured) < self.max_measured and not settled:
+        while len(self.measured) < self.max_measured:
             candidate = self._next_candidate()
             if candidate is None:
                 break
-            settled = self._measure(candidate)
-        kept = [m for m in self.measured.values() if self._keeps_budget(m)]
+            self._measure(candidate)
+        kept = self._kept()
         if not kept:
             closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
             undecided = any(
@@ -144,23 +147,36 @@ class Selection:
         return max(kept, key=lambda m: m.accuracy)
 
     def _next_candidate(self) -> Architecture | None:
-        """The best ranked decoding that was not measured."""
+        """The decoding with the largest expected gain that was not measured; None when done."""
+        limit = self.limits[0].with_cost(self.corrected)
         try:
-            first, *others = self.limits
-            decoder = Decoder([first.with_cost(self.corrected), *others])
-            decoded = self.strategy.best(decoder, self.candidates)
+            decoded = self._decoded(limit)
         except InputError:
             if not self.measured:
                 raise
             # The corrected model leaves nothing: what was measured has to do.
             return None
-        new = [a for a in decoded if a not in self.accuracies]
+        if limit.confidence is None:
+            spread_ms = OPTIMISM * float(self.corrected.predict(decoded[:1])[1][0])
+            decoded += self._decoded(replace(limit, budget_ms=limit.budget_ms + spread_ms))
+        new = list(dict.fromkeys(a for a in decoded if a not in self.accuracies))
         self.accuracies.update(zip(new, self.rank(new), strict=True) if new else [])
-        left = [a for a in decoded if a not in self.measured]
-        return max(left, key=lambda a: self.accuracies[a], default=None)
+        best = max((m.accuracy for m in self._kept()), default=None)
+        gains = {
+            a: limit.probability(a) * (self.accuracies[a] - (best or 0.0))
+            for a in decoded
+            if a not in self.measured
+        }
+        if not gains or (best is not None and max(gains.values()) < LEAST_GAIN):
+            return None
+        return max(gains, key=lambda a: gains[a])
 
-    def _measure(self, architecture: Architecture) -> bool:
-        """Measure, correct the model; whether the candidate ends the search."""
+    def _decoded(self, limit: Limit) -> list[Architecture]:
+        """The k best under this limit and those of the other devices."""
+        return self.strategy.best(Decoder([limit, *self.limits[1:]]), self.candidates)
+
+    def _measure(self, architecture: Architecture) -> None:
+        """Measure, unless it was recorded, and correct the model."""
         interruption.stop_if_requested()
         known = self.recorded.get(architecture)
         if known is None:
@@ -172,12 +188,11 @@ class Selection:
             )
             self.folder.append_history(known.to_json())
         self.measured[architecture] = known
-        before_ms = self.corrected.latency_ms(architecture)
         self.corrected = self.cost.corrected(
             list(self.measured), [m.latency.ci_high_ms for m in self.measured.values()]
         )
-        moved = abs(self.corrected.latency_ms(architecture) / before_ms - 1)
-        return self._keeps_budget(known) and moved <= SETTLED
 
-    def _keeps_budget(self, candidate: Measured) -> bool:
-        return candidate.latency.gate(self.budget_ms) == "pass"
+    def _kept(self) -> list[Measured]:
+        """What was measured and keeps the budget."""
+        measured = self.measured.values()
+        return [m for m in measured if m.latency.gate(self.budget_ms) == "pass"]

@@ -9,7 +9,7 @@ among the first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -53,18 +53,39 @@ def design(
     targets = _draw(space, rng, TARGETS, limit)
     networks = [*chosen, *candidates, *targets]
     covariance = joint_covariance(space, prior, networks)
-    first_target = len(chosen) + len(candidates)
-    taken = list(range(len(chosen)))
+    telling = most_telling(
+        covariance,
+        prior.noise,
+        count,
+        targets=slice(len(chosen) + len(candidates), None),
+        first=range(len(chosen)),
+    )
+    return [networks[index] for index in telling]
+
+
+def most_telling(
+    covariance: np.ndarray, noise: float, count: int, *, targets: slice, first: Iterable[int] = ()
+) -> list[int]:
+    """Indices of the networks to measure, greedily.
+
+    Args:
+        covariance: (networks, networks) of the latencies.
+        noise: standard deviation of a measurement.
+        count: how many.
+        targets: the networks at the end whose predictions matter; the others are candidates.
+        first: candidates that are measured anyway.
+    """
+    taken = list(first)
     for index in taken:
-        covariance = _measured(covariance, index, prior.noise)
+        covariance = _measured(covariance, index, noise)
     while len(taken) < count:
-        shared = covariance[first_target:, :first_target]
-        gain = np.square(shared).sum(axis=0) / (np.diag(covariance)[:first_target] + prior.noise**2)
+        shared = covariance[targets, : targets.start]
+        variance = np.diag(covariance)[: targets.start] + noise**2
+        gain = np.square(shared).sum(axis=0) / variance
         gain[taken] = -np.inf
-        index = int(gain.argmax())
-        taken.append(index)
-        covariance = _measured(covariance, index, prior.noise)
-    return [networks[index] for index in taken]
+        taken.append(int(gain.argmax()))
+        covariance = _measured(covariance, taken[-1], noise)
+    return taken
 
 
 def homogeneous(space: SearchSpace) -> list[Architecture]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.budget.coefficients import JITTER, Coefficients, condition
+from hwnas.budget.coefficients import JITTER, Coefficients, condition, gain_of
 from hwnas.calibration.prior import Prior, RulePrior
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Calibration, EdgeRule
@@ -149,16 +149,18 @@ def _average(
         rows, latency = observed.rows, observed.latency_ms / level.scale
         deviation = np.full(len(rows), level.noise)
         mean, covariance = condition(prior.mean, prior.covariance, rows, latency, deviation)
-        scaled = np.outer(mean, mean) * level.log_scale_variance
+        # With another scale the coefficients would be others: d(scale * mean) / d(log scale).
+        moved = prior.mean - gain_of(prior.covariance, rows, deviation) @ (rows @ prior.mean)
+        covariance += np.outer(moved, moved) * level.log_scale_variance
         means.append(mean * level.scale)
-        covariances.append((covariance + scaled) * level.scale**2)
+        covariances.append(covariance * level.scale**2)
         noises.append(level.noise)
         weights.append(share)
     weight = np.array(weights) / np.sum(weights)
     mean = weight @ np.array(means)
     away = np.array(means) - mean
     covariance = np.tensordot(weight, np.array(covariances), 1) + (away.T * weight) @ away
-    return Coefficients(mean, covariance, float(np.exp(weight @ np.log(noises))))
+    return Coefficients(mean, covariance, float(np.sqrt(weight @ np.square(noises))))
 
 
 def to_calibration(space: SearchSpace, fitted: Fitted, *, networks: int, prior: str) -> Calibration:

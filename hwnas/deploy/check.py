@@ -227,6 +227,11 @@ def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:
     return Gate("budget", status, latency.value_ms, budget_ms)
 
 
+def confidence_gate(probability: float, confidence: float) -> Gate:
+    """Whether the predicted probability of keeping the budget is as high as was asked for."""
+    return Gate("budget_confidence", _passed(probability >= confidence), probability, confidence)
+
+
 def verdict_of(gates: Sequence[Gate]) -> str:
     """`fail` if any gate failed, else `inconclusive` if any is undecided, else `pass`."""
     statuses = {gate.status for gate in gates}
@@ -270,6 +275,8 @@ def check_model(
     limits: CheckConfig,
     reference: Reference | None,
     stage: Stage = silent,
+    stated: NetworkLatency | None = None,
+    more_gates: Sequence[Gate] = (),
 ) -> dict[str, Any]:
     """Run all gates on an ONNX file.
 
@@ -282,6 +289,8 @@ def check_model(
         limits: of the gates.
         reference: gates of parity and accuracy need it; without, they are skipped.
         stage: shows progress.
+        stated: the latency on a device that is not here; measured on this one if None.
+        more_gates: of what was judged elsewhere.
 
     Returns:
         The content of `check.json`, schema 1.
@@ -298,23 +307,16 @@ def check_model(
             advance(0, 2, "parity and accuracy")
             parity, accuracy = _against_reference(path, data, input_name, shape, reference)
         advance(1, 2, "latency")
-        if isinstance(runtime, OnnxRuntime):
-            images = np.random.default_rng(0).standard_normal((batch, *shape), dtype=np.float32)
-            call = runtime.prepare_onnx(data, {input_name: images})
-        elif reference is not None:
-            call = reference.inference()
-        else:
-            raise InputError(
-                "this runtime needs the run that the model comes from",
-                where=runtime.name,
-                mend="add --run DIR",
-            )
-        latency = measure_network(
-            call, runtime, budget_ms=budget_ms, seconds=limits.measure_seconds
+        latency = stated or measure_network(
+            _inference(data, input_name, (batch, *shape), runtime, reference),
+            runtime,
+            budget_ms=budget_ms,
+            seconds=limits.measure_seconds,
         )
         advance(2, 2, f"{latency.value_ms:.3f} ms")
     gates = [
         budget_gate(latency, budget_ms),
+        *more_gates,
         *parity_gates(parity, limits),
         *accuracy_gates(accuracy, limits),
     ]
@@ -331,6 +333,26 @@ def check_model(
         "environment": environment()
         | {"device": runtime.device_name(), "threads": runtime.threads},
     }
+
+
+def _inference(
+    data: bytes,
+    input_name: str,
+    shape: tuple[int, ...],
+    runtime: Runtime,
+    reference: Reference | None,
+) -> Callable[[], None]:
+    """One inference of the model, or of the network that it comes from, as a call."""
+    if isinstance(runtime, OnnxRuntime):
+        images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        return runtime.prepare_onnx(data, {input_name: images})
+    if reference is not None:
+        return reference.inference()
+    raise InputError(
+        "this runtime needs the run that the model comes from",
+        where=runtime.name,
+        mend="add --run DIR",
+    )
 
 
 def check_without_run(

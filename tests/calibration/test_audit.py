@@ -1,0 +1,65 @@
+"""The audit's figures against their definitions, and published tables' own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau, spearmanr
+from tiny import table_of, tiny_space
+
+from hwnas.budget.cost import CostModel
+from hwnas.calibration.audit import audit, rank_correlations
+from hwnas.errors import InputError
+from hwnas.latency_tables.shipped import load_shipped, shipped_names
+
+
+def test_figures_are_what_they_are_called(rng) -> None:
+    space = tiny_space("darts")
+    table = table_of(space)
+    networks = [space.sample(rng) for _ in range(40)]
+    predicted_ms, std_ms = CostModel(space, table).predict(networks)
+    latency_ms = predicted_ms * (1 + 0.08 * rng.normal(size=40))
+    again_ms = latency_ms * np.where(np.arange(40) % 2, 1.01, 0.97)
+    found = audit(space, table, networks, latency_ms, again_ms)
+    error = np.abs(predicted_ms - latency_ms) / latency_ms
+    assert found.spearman == pytest.approx(spearmanr(predicted_ms, latency_ms).statistic)
+    assert found.kendall == pytest.approx(kendalltau(predicted_ms, latency_ms).statistic)
+    assert found.median_error == pytest.approx(np.median(error))
+    assert found.within_10_percent == np.mean(error <= 0.1)
+    inside = np.abs(predicted_ms - latency_ms) <= 1.6448536 * std_ms
+    assert found.within_90_interval == pytest.approx(np.mean(inside))
+    macs = [space.params_and_macs(n)[1] for n in networks]
+    assert found.macs.spearman == pytest.approx(spearmanr(macs, latency_ms).statistic)
+    assert found.repeatability.median_difference == pytest.approx(0.02, abs=1e-9)
+    assert found.repeatability.p95_difference == pytest.approx(0.03, abs=1e-9)
+
+
+def test_a_table_that_counting_beats_is_told(rng) -> None:
+    space = tiny_space("darts")
+    table = table_of(space)
+    networks = [space.sample(rng) for _ in range(30)]
+    macs = np.array([space.params_and_macs(n)[1] for n in networks], dtype=float)
+    assert audit(space, table, networks, macs).loses_to_macs
+    predicted_ms, _ = CostModel(space, table).predict(networks)
+    assert not audit(space, table, networks, predicted_ms).loses_to_macs
+
+
+def test_too_few_networks_are_refused(rng) -> None:
+    space = tiny_space("darts")
+    with pytest.raises(InputError, match="too few networks"):
+        audit(space, table_of(space), [space.sample(rng)], np.ones(1))
+
+
+def test_equal_latencies_have_no_order() -> None:
+    assert rank_correlations(np.arange(5.0), np.ones(5)).spearman == 0.0
+
+
+def test_every_table_that_ships_is_whole() -> None:
+    names = shipped_names()
+    assert sum(name.startswith("nasbench201-") for name in names) >= 19
+    for name in names:
+        table = load_shipped(name)
+        assert table.source is not None or table.operators
+        if table.calibration is not None and table.source is not None:
+            assert table.audit is not None and table.audit.spearman > 0.93
+            assert not table.audit.loses_to_macs, name

@@ -1,0 +1,252 @@
+"""Fitting coefficients: the textbook formula, devices with known ones, and physics."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import spearmanr
+from tiny import table_of, tiny_space
+
+from hwnas.budget.coefficients import Coefficients, architecture_features, condition
+from hwnas.budget.cost import CostModel
+from hwnas.calibration import fit as fit_module
+from hwnas.calibration.design import design, homogeneous
+from hwnas.calibration.fit import fit, to_calibration
+from hwnas.calibration.make import all_cells, fitted_table
+from hwnas.calibration.prior import from_counts, from_devices, from_table
+from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EDGE_RULES
+from hwnas.latency_tables.shipped import calibrated_for, load_shipped
+from hwnas.latency_tables.table import LatencyTable
+from hwnas.spaces import build_space
+from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
+
+SPACE = build_space("nasbench201", {})
+
+
+def true_costs(edges: str) -> np.ndarray:
+    """Coefficients in ms: fixed part 4, operators 0.3 to 3, a little more on late edges."""
+    costs = np.array([[0.3, 0.1, 1.0, 3.0, 0.6]]) * (1 + 0.02 * np.arange(6))[:, None]
+    if edges != "all":
+        costs[:, 0] = 0
+    return np.concatenate([[4.0], costs.ravel()])
+
+
+def rows_of(networks) -> dict:
+    return {edges: architecture_features(SPACE, networks, edges) for edges in EDGE_RULES}
+
+
+def sampled(count: int, seed: int = 0) -> list:
+    rng = np.random.default_rng(seed)
+    return [SPACE.sample(rng) for _ in range(count)]
+
+
+def test_condition_is_bayes_rule() -> None:
+    """Against the information form, sum of precisions."""
+    rng = np.random.default_rng(3)
+    root = rng.normal(size=(6, 6))
+    covariance, mean = root @ root.T + np.eye(6), 50 + rng.normal(size=6)
+    rows, deviation = rng.normal(size=(9, 6)), rng.uniform(0.1, 1, 9)
+    observed = rows @ mean + deviation * rng.normal(size=9)
+    found, left = condition(mean, covariance, rows, observed, deviation)
+    precision = np.linalg.inv(covariance) + rows.T @ (rows / deviation[:, None] ** 2)
+    expected = np.linalg.solve(
+        precision, np.linalg.solve(covariance, mean) + rows.T @ (observed / deviation**2)
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(left, np.linalg.inv(precision), atol=1e-6)
+
+
+@pytest.mark.parametrize("edges", EDGE_RULES)
+def test_a_device_and_its_rule_are_recognised_from_ten_networks(edges: str) -> None:
+    prior = from_devices(SPACE, calibrated_for("nasbench201"))
+    networks = design(SPACE, prior, 10)
+    rows = rows_of(networks)
+    latency_ms = rows[edges] @ true_costs(edges)
+    fitted = fit(prior, rows, latency_ms)
+    assert fitted.edges == edges and fitted.probabilities[edges] > 0.9
+    held_out = rows_of(sampled(300))[edges]
+    predicted, truth = fitted.coefficients.latency_ms(held_out), held_out @ true_costs(edges)
+    assert np.median(np.abs(predicted / truth - 1)) < 0.03
+    assert spearmanr(predicted, truth).statistic > 0.99
+
+
+def test_many_networks_are_folded_into_few_rows_without_loss(monkeypatch) -> None:
+    prior = from_counts(SPACE)
+    networks = sampled(80)
+    rows = rows_of(networks)
+    rng = np.random.default_rng(1)
+    latency_ms = rows["all"] @ true_costs("all") * (1 + 0.02 * rng.normal(size=80))
+    folded = fit(prior, rows, latency_ms)
+    whole = classmethod(lambda cls, rows, latency: cls(rows, latency, 0.0, len(rows)))
+    monkeypatch.setattr(fit_module._Observed, "of", whole)
+    unfolded = fit(prior, rows, latency_ms)
+    assert folded.edges == unfolded.edges
+    np.testing.assert_allclose(folded.coefficients.mean, unfolded.coefficients.mean, atol=1e-4)
+    np.testing.assert_allclose(
+        folded.coefficients.covariance, unfolded.coefficients.covariance, atol=1e-5
+    )
+
+
+def test_unit_of_the_latencies_scales_the_coefficients() -> None:
+    prior = from_counts(SPACE)
+    networks = sampled(12)
+    rows = rows_of(networks)
+    latency_ms = rows["live"] @ true_costs("live")
+    small, large = fit(prior, rows, latency_ms), fit(prior, rows, 1e3 * latency_ms)
+    np.testing.assert_allclose(large.coefficients.mean, 1e3 * small.coefficients.mean, atol=1e-3)
+    assert large.coefficients.noise == pytest.approx(small.coefficients.noise)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    latency_ms=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12),
+    seed=st.integers(0, 1000),
+    devices=st.booleans(),
+)
+def test_no_measurement_leads_to_a_negative_or_falling_latency(latency_ms, seed, devices) -> None:
+    """Whatever was measured: times are positive, and another live operator never saves time."""
+    prior = from_devices(SPACE, DEVICES) if devices else from_counts(SPACE)
+    networks = sampled(len(latency_ms), seed)
+    fitted = fit(prior, rows_of(networks), np.array(latency_ms))
+    known = fitted.coefficients
+    assert (known.mean >= 0).all()
+    rng = np.random.default_rng(seed)
+    cells = rng.integers(0, 5, size=(40, 6))
+    more = np.where((cells == 0) & (rng.random(cells.shape) < 0.5), 3, cells)
+    pairs = [[SPACE.architecture(list(map(int, c))) for c in side] for side in (cells, more)]
+    fewer_ms, more_ms = (architecture_features(SPACE, side, "live") @ known.mean for side in pairs)
+    assert (more_ms >= fewer_ms - 1e-9).all()
+
+
+DEVICES = [load_shipped(f"nasbench201-{name}") for name in ("1080ti_32", "gold_6240", "pixel3")]
+
+
+def test_no_latency_and_no_time_are_refused() -> None:
+    prior = from_counts(SPACE)
+    for latency_ms in ([], [np.nan], [0.0]):
+        with pytest.raises(InputError, match="no latencies"):
+            fit(prior, rows_of(sampled(len(latency_ms))), np.array(latency_ms))
+
+
+def test_intervals_cover_what_they_say() -> None:
+    """Devices drawn around a table: 90 % intervals of the calibrated one hold about 90 %."""
+    space = tiny_space("darts")
+    table = table_of(space)
+    prior = from_table(space, table)
+    (given_rule,) = prior.rules.values()
+    rng = np.random.default_rng(5)
+    networks = [space.sample(rng) for _ in range(60)]
+    rows = architecture_features(space, networks, "live")
+    inside = []
+    for _ in range(20):
+        costs = np.maximum(rng.multivariate_normal(given_rule.mean, given_rule.covariance), 0)
+        latency_ms = 7 * (rows @ costs) * (1 + 0.02 * rng.normal(size=60))
+        fitted = fit(prior, {"live": rows[:10]}, latency_ms[:10])
+        known = fitted.coefficients
+        error = np.abs(known.latency_ms(rows[10:]) - latency_ms[10:])
+        inside.append(np.mean(error <= 1.645 * known.std_ms(rows[10:])))
+    assert 0.85 <= np.mean(inside) <= 0.97
+
+
+def test_calibration_survives_the_file(tmp_path) -> None:
+    space = tiny_space("darts")
+    table = table_of(space)
+    prior = from_table(space, table)
+    networks = homogeneous(space)
+    latency_ms = 1.5 * CostModel(space, table).predict(networks)[0]
+    fitted = fitted_table(space, prior, networks, latency_ms, "another device")
+    fitted.save(tmp_path / "t.json")
+    loaded = LatencyTable.load(tmp_path / "t.json")
+    assert loaded == fitted
+    expected, std_ms = CostModel(space, fitted).predict(networks)
+    found, found_std_ms = CostModel(space, loaded).predict(networks)
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(found_std_ms, std_ms, rtol=1e-6)
+    np.testing.assert_allclose(found, latency_ms, rtol=0.02)
+
+
+def test_a_table_of_this_device_keeps_its_operators_when_calibrated(tmp_path) -> None:
+    space = tiny_space("darts")
+    table = table_of(space)
+    path = tmp_path / "t.json"
+    table.save(path)
+    networks = homogeneous(space)
+    latency_ms = 1.2 * CostModel(space, table).predict(networks)[0]
+    prior = from_table(space, table)
+    own = fitted_table(space, prior, networks, latency_ms, table.device.device, path)
+    assert own.operators == table.operators and own.calibration is not None
+    assert not fitted_table(space, prior, networks, latency_ms, "other", path).operators
+
+
+def test_other_sizes_than_the_calibrated_are_refused() -> None:
+    with pytest.raises(InputError, match="calibrated for another space or other sizes"):
+        CostModel(tiny_space("nasbench201"), load_shipped("nasbench201-1080ti_1"))
+
+
+def test_covariance_factors_restore_it() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(3, 20))
+    known = Coefficients(np.ones(20), root.T @ root, 0.1)
+    factors = known.factors()
+    assert len(factors) == 3
+    np.testing.assert_allclose(factors.T @ factors, known.covariance, atol=1e-8)
+
+
+def test_rules_against_paths_walked_one_by_one() -> None:
+    """Which edges run in each of 625 cells, by enumerating the paths of the graph."""
+    paths = [(0, 3), (0, 1, 3), (0, 2, 3), (0, 1, 2, 3)]
+    ends = {node: [p for p in _ends(node)] for node in (1, 2)}
+    row = {edge: index for index, edge in enumerate(EDGES)}
+    rng = np.random.default_rng(0)
+    for cell in rng.integers(0, 5, size=(625, 6)):
+        present = {edge for edge in EDGES if cell[row[edge]] != 0}
+        whole = [p for p in paths if set(itertools.pairwise(p)) <= present]
+        live = {edge for path in whole for edge in itertools.pairwise(path)}
+        read = {
+            (source, target)
+            for source, target in present
+            if whole
+            and (
+                target == 3 or any(set(itertools.pairwise(end)) <= present for end in ends[target])
+            )
+        }
+        network = SPACE.architecture([int(i) for i in cell])
+        for rule, expected in (("live", live), ("read", read)):
+            runs = architecture_features(SPACE, [network], rule)[0, 1:].reshape(6, 5)
+            found = {edge for edge in EDGES if runs[row[edge]].sum() > 0.5}
+            assert found == expected, (rule, SPACE.to_genotype(network))
+
+
+def _ends(node: int) -> list[tuple[int, ...]]:
+    return [(1, 3), (1, 2, 3)] if node == 1 else [(2, 3)]
+
+
+def test_published_device_from_ten_designed_networks(real_data) -> None:
+    with np.load(real_data / "help_nb201_latency_ms.npz", allow_pickle=False) as file:
+        column = [str(d) for d in file["devices"]].index("silver_4210r")
+        latency_ms = file["latency_ms"][:, column].astype(float)
+    others = [t for t in calibrated_for("nasbench201") if "Silver" not in t.device.device]
+    assert len(others) == 17
+    prior = from_devices(SPACE, others)
+    cells = all_cells(SPACE)
+    index = {cell: i for i, cell in enumerate(cells)}
+    measured = [index[network] for network in design(SPACE, prior, 10)]
+    rows = {edges: architecture_features(SPACE, cells, edges) for edges in EDGE_RULES}
+    fitted = fit(prior, {e: r[measured] for e, r in rows.items()}, latency_ms[measured])
+    assert fitted.edges == "all"
+    predicted = fitted.coefficients.latency_ms(rows["all"])
+    assert spearmanr(predicted, latency_ms).statistic > 0.98
+
+
+def test_coefficients_stand_in_the_space_order() -> None:
+    networks = sampled(20)
+    rows = rows_of(networks)
+    fitted = fit(from_counts(SPACE), rows, rows["all"] @ true_costs("all"))
+    calibration = to_calibration(SPACE, fitted, networks=20, prior="none")
+    assert list(calibration.costs_ms) == [choice.name for choice in SPACE.choices]
+    assert all(tuple(costs) == PRIMITIVES for costs in calibration.costs_ms.values())
