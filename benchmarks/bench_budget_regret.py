@@ -38,7 +38,7 @@ from hwnas.spaces import build_space
 from hwnas.strategies.base import Outcome, SearchStrategy
 
 LOOK_UPS = 10
-DESIGNED = 4
+DESIGNED = 6
 CANDIDATES = 50
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 ACCURACY = "c100_test_200"

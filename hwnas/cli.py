@@ -46,6 +46,14 @@ class DeviceName(StrEnum):
 Budget = Annotated[
     float | None, typer.Option("--budget-ms", metavar="X", help="Latency budget in milliseconds.")
 ]
+Budgets = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--budget-ms",
+        metavar="X",
+        help="Latency budget in milliseconds; several give a family, or one for each --table.",
+    ),
+]
 Confidence = Annotated[
     float | None,
     typer.Option("--budget-confidence", metavar="P", help="Keep the budget with probability P."),
@@ -58,8 +66,13 @@ DeviceFile = Annotated[
         help="Networks' latencies that stand for a device that is not here.",
     ),
 ]
-Table = Annotated[
-    Path | None, typer.Option("--table", metavar="TABLE.json", help="Latency table to use.")
+TableOptions = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--table",
+        metavar="TABLE.json",
+        help="Latency table to use; further ones are of devices that are not here.",
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")]
@@ -68,8 +81,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run stop
 @app.command(epilog=example("hwnas run --budget-ms 0.5 --out runs/first"))
 def run(
     config: ConfigArgument = None,
-    budget_ms: Budget = None,
-    table: Table = None,
+    budget_ms: Budgets = None,
+    table: TableOptions = None,
     device: Annotated[DeviceName | None, typer.Option(help="Where to search and train.")] = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
@@ -90,7 +103,7 @@ def run(
         out,
         resume,
         {
-            "budget.ms": budget_ms,
+            **_budgets(budget_ms, table),
             "budget.confidence": confidence,
             "latency.device_measurements": _text(device_measurements),
             "device": device,
@@ -99,7 +112,9 @@ def run(
     )
     folder = out or next_run_folder()
     with interruptible():
-        document = pipeline.run(loaded, folder, table=table, resume=resume, stage=progress.shown)
+        document = pipeline.run(
+            loaded, folder, table=_first(table), resume=resume, stage=progress.shown
+        )
     _finish_check(document, as_json, folder)
 
 
@@ -141,8 +156,8 @@ def profile(
 @app.command(epilog=example("hwnas search default --table table.json --budget-ms 0.5 --out DIR"))
 def search(
     config: ConfigArgument,
-    table: Table = None,
-    budget_ms: Budget = None,
+    table: TableOptions = None,
+    budget_ms: Budgets = None,
     out: Out = None,
     confidence: Confidence = None,
     device_measurements: DeviceFile = None,
@@ -156,14 +171,14 @@ def search(
     from hwnas.runs.run_folder import RunFolder, next_run_folder
 
     changes = {
-        "budget.ms": budget_ms,
+        **_budgets(budget_ms, table),
         "budget.confidence": confidence,
         "latency.device_measurements": _text(device_measurements),
     }
     loaded = _config(config, settings, out, resume, changes)
     path = out or next_run_folder()
     with interruptible():
-        pipeline.search(loaded, path, table=table, resume=resume, stage=progress.shown)
+        pipeline.search(loaded, path, table=_first(table), resume=resume, stage=progress.shown)
     folder = RunFolder(path)
     document = folder.read_json(folder.architecture)
     text = f"{folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
@@ -280,12 +295,49 @@ def _config(
         source = str(out / "config.toml") if out else None
         if not Path(source or "").exists():
             raise InputError("no run to resume", where=str(out))
-    overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
+    overrides = [f"{k}={_toml(v)}" for k, v in changes.items() if v is not None]
     return load_config(source, [*(settings or []), *overrides])
+
+
+def _budgets(budgets_ms: list[float] | None, tables: list[Path] | None) -> dict[str, Any]:
+    """Settings of one budget a device, or of a family on one device."""
+    budgets_ms, others = budgets_ms or [], (tables or [])[1:]
+    if not others:
+        return {
+            "budget.ms": budgets_ms[0] if budgets_ms else None,
+            "budget.family_ms": budgets_ms[1:] or None,
+        }
+    if len(budgets_ms) not in (1, 1 + len(others)):
+        raise InputError(
+            "one budget for all devices, or one for each",
+            where="--budget-ms",
+            expected=f"1 or {1 + len(others)}",
+            actual=len(budgets_ms),
+        )
+    for_others = budgets_ms[1:] or budgets_ms * len(others)
+    devices = [
+        {"table": str(path), "budget_ms": budget_ms}
+        for path, budget_ms in zip(others, for_others, strict=True)
+    ]
+    return {"budget.ms": budgets_ms[0], "devices": devices}
+
+
+def _first(tables: list[Path] | None) -> Path | None:
+    """This device's table."""
+    return tables[0] if tables else None
 
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML; mappings become inline tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value)
 
 
 @contextmanager
@@ -308,7 +360,8 @@ def _finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) 
         from hwnas.terminal import print_check
 
         print_check(document, folder)
-    raise typer.Exit(EXIT_CODES[document["verdict"]])
+    verdicts = [document["verdict"], *(member["verdict"] for member in document.get("family", []))]
+    raise typer.Exit(max((EXIT_CODES[v] for v in verdicts), key=[0, 3, 1].index))
 
 
 def main(arguments: list[str] | None = None) -> None:

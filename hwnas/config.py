@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -65,6 +65,10 @@ class BudgetConfig(Section):
 
     ms: float | None = Field(None, gt=0, allow_inf_nan=False)
     fraction: float | None = Field(None, ge=0, le=1)
+    family_ms: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=list,
+        description="further budgets; the one search decodes an architecture for each",
+    )
     confidence: float | None = Field(
         None, ge=0.5, lt=1, description="probability with which the predicted latency keeps it"
     )
@@ -74,6 +78,13 @@ class BudgetConfig(Section):
         if (self.ms is None) == (self.fraction is None):
             raise ValueError("give either ms or fraction")
         return self
+
+
+class DeviceConfig(Section):
+    """A further device whose budget is to be kept as its table predicts."""
+
+    table: str
+    budget_ms: float = Field(gt=0, allow_inf_nan=False)
 
 
 class SearchConfig(Section):
@@ -149,6 +160,7 @@ class Config(Section):
     space: SpaceConfig
     latency: LatencyConfig = LatencyConfig()
     budget: BudgetConfig
+    devices: list[DeviceConfig] = Field(default_factory=list)
     search: SearchConfig
     train: TrainConfig
     check: CheckConfig = CheckConfig()

@@ -8,34 +8,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import latency_range_ms
-from hwnas.budget.gate import NetworkLatency, measure_network
-from hwnas.budget.limit import Limit
-from hwnas.budget.selection import Measured, Selection, read_measurements
+from hwnas.budget.selection import read_measurements
 from hwnas.config import Config
-from hwnas.data import Augmentation, Split, evaluation_batches, split_train
-from hwnas.deploy.check import Gate, Reference, check_model, confidence_gate
+from hwnas.data import Augmentation
+from hwnas.deploy.check import (
+    Gate,
+    Reference,
+    check_model,
+    confidence_gate,
+    predicted_gate,
+)
 from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import OnnxRuntime
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.mixed_op import use_kernels
 from hwnas.ops import registry_hash
 from hwnas.profiling import inference, profile
 from hwnas.reporting.report import render_overview, render_report
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
 from hwnas.runs.run_folder import RunFolder, environment, next_run_folder
+from hwnas.search_stage import search_architecture
 from hwnas.spaces import build_space
-from hwnas.strategies import STRATEGIES
-from hwnas.supernet.evaluate import rank_architectures
-from hwnas.supernet.search import SupernetSearch
 from hwnas.training.train import Training, evaluate, final_weights
 from hwnas.workspace import Run
 
@@ -59,7 +58,7 @@ def run(
 
     Returns:
         The content of `check.json`; its verdict is `pass` when the model keeps the budget and
-        every other gate.
+        every other gate. With several budgets, `family` has a summary of the others' checks.
 
     Raises:
         HwnasError: with the exit code that the command line gives.
@@ -68,16 +67,36 @@ def run(
     with current.folder.locked():
         current.begin()
         prepare_table(current, table)
-        if not current.folder.architecture.exists():
+        members = [current, *current.family()]
+        if not all(member.folder.architecture.exists() for member in members):
             search_architecture(current)
-        if not current.folder.metrics.exists():
-            train(current)
-        interruption.stop_if_requested()
-        export(current)
-        interruption.stop_if_requested()
-        document = check(current)
-        report(current.folder.path)
+        document, *others = [_finish(member) for member in members]
+        if others:
+            document["family"] = [_front_point(other) for other in others]
+            write_atomic(current.folder.front, render_overview([m.folder for m in members]))
     return document
+
+
+def _finish(run: Run) -> dict[str, Any]:
+    """Train, export, check and report one architecture."""
+    if not run.folder.metrics.exists():
+        train(run)
+    interruption.stop_if_requested()
+    export(run)
+    interruption.stop_if_requested()
+    document = check(run)
+    report(run.folder.path)
+    return document
+
+
+def _front_point(document: dict[str, Any]) -> dict[str, Any]:
+    """What the family's summary says of one member's check."""
+    return {
+        "budget_ms": document["budget_ms"],
+        "latency_ms": document["measured"]["value_ms"],
+        "accuracy": document["accuracy"],
+        "verdict": document["verdict"],
+    }
 
 
 def search(
@@ -135,111 +154,13 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
         )
     if source != kept:
         given.save(kept)
-
-
-def search_architecture(run: Run) -> Architecture:
-    """Search, choose and measure; writes `architecture.json`.
-
-    Raises:
-        InputError: when no architecture can keep the budget, before any training.
-        BudgetError: when no candidate kept it.
-        Interrupted: after a signal, with everything saved.
-    """
-    budget_ms = run.budget_ms()
-    if not any(record["event"] == "budget" for record in run.folder.read_history()):
-        fastest_ms, slowest_ms = latency_range_ms(run.cost)
-        record = {"budget_ms": budget_ms, "fastest_ms": fastest_ms, "slowest_ms": slowest_ms}
-        run.folder.append_history({"event": "budget", **record})
-    training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
-    loop = _supernet_search(run, training, validation)
-    with run.stage("search") as advance:
-        loop.run(run.folder, advance)
-    chosen = _select(run, loop, training, validation)
-    _write_architecture(run, chosen)
-    return chosen.architecture
-
-
-def _supernet_search(run: Run, training: Split, validation: Split) -> SupernetSearch:
-    config = run.config.search
-    torch.manual_seed(run.seed("supernet"))
-    supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_kernels(supernet, run.config.search.kernels, run.config.search.recompute)
-    return SupernetSearch(
-        supernet,
-        STRATEGIES[config.strategy](run.space, run.seed("strategy"), config),
-        run.limits(),
-        config,
-        run.batches(training, config.batch_size, "search training"),
-        run.batches(validation, config.batch_size, "search validation"),
-    )
-
-
-def _select(run: Run, loop: SupernetSearch, training: Split, validation: Split) -> Measured:
-    """Rank and measure what the search found, until a candidate keeps the budget."""
-    config = run.config.search
-    batches = run.batches(training, config.batch_size, "recalibration")
-    recalibration = [batches.batch(i) for i in range(config.recalibration_batches)]
-    ranked = validation.take(np.arange(min(config.ranking_images, len(validation))))
-    validation_batches = list(evaluation_batches(ranked, run.dataset, 250, run.device))
-
-    def rank(architectures: list[Architecture]) -> list[float]:
-        return rank_architectures(
-            run.space,
-            loop.supernet,
-            architectures,
-            recalibration=recalibration,
-            validation=validation_batches,
-        )
-
-    with run.stage("measure") as advance:
-
-        def measure(architecture: Architecture) -> NetworkLatency:
-            budget_ms = loop.limits[0].budget_ms
-            latency = measure_architecture(run, architecture, budget_ms)
-            text = f"{latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
-            advance(len(selection.measured) + 1, config.max_measured, text)
-            return latency
-
-        selection = Selection(
-            loop.strategy,
-            loop.limits,
-            rank,
-            measure,
-            run.folder,
-            candidates=config.candidates,
-            max_measured=config.max_measured,
-        )
-        return selection.run()
-
-
-def measure_architecture(
-    run: Run, architecture: Architecture, budget_ms: float | None
-) -> NetworkLatency:
-    """Latency of an architecture's exported network, with random weights."""
-    if run.device_measurements is not None:
-        return run.stated_latency(architecture)
-    torch.manual_seed(run.seed("measurement"))
-    network = run.space.network(architecture).eval()
-    latency = run.config.latency
-    call = inference(network, run.image_shape, run.runtime, latency.batch)
-    return measure_network(call, run.runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
-
-
-def _write_architecture(run: Run, chosen: Measured) -> None:
-    architecture = chosen.architecture
-    params, macs = run.space.params_and_macs(architecture)
-    stated = architecture.to_json()
-    document = {
-        "schema": stated["schema"],
-        "space": stated["space"],
-        "space_options": run.space.options.model_dump(),
-        "choices": stated["choices"],
-        "genotype": run.space.to_genotype(architecture),
-        "params": params,
-        "macs": macs,
-        "predicted_ms": chosen.predicted_ms,
-    }
-    run.folder.write_json(run.folder.architecture, document)
+    for copy, device in zip(run.device_tables, run.config.devices, strict=True):
+        if not copy.exists():
+            other = load_table(device.table)
+            CostModel(run.space, other)
+            other.save(copy)
+    for member in run.family():
+        member.start_member(run)
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
@@ -356,24 +277,32 @@ def check(
         ),
         stage=run.stage,
         stated=None if run.device_measurements is None else run.stated_latency(run.architecture()),
-        more_gates=_confidence_gates(run),
+        more_gates=_prediction_gates(run),
     )
     if is_own:
         run.folder.write_json(run.folder.check, document)
     return document
 
 
-def _confidence_gates(run: Run) -> list[Gate]:
-    """With a confidence asked for: the probability by the model that the candidates corrected."""
-    confidence = run.config.budget.confidence
-    if confidence is None:
-        return []
-    measured = read_measurements(run.folder, run.space.name)
-    cost = run.cost.corrected(
-        [m.architecture for m in measured], [m.latency.ci_high_ms for m in measured]
-    )
-    limit = Limit(cost, run.budget_ms(), confidence)
-    return [confidence_gate(limit.probability(run.architecture()), confidence)]
+def _prediction_gates(run: Run) -> list[Gate]:
+    """Budgets of devices that are not here, and the probability where a confidence is asked for.
+
+    The probability is that of the model which the measured candidates corrected.
+    """
+    architecture = run.architecture()
+    here, *others = run.limits()
+    gates = []
+    if here.confidence is not None:
+        measured = read_measurements(run.folder, run.space.name)
+        cost = here.cost.corrected(
+            [m.architecture for m in measured], [m.latency.ci_high_ms for m in measured]
+        )
+        probability = here.with_cost(cost).probability(architecture)
+        gates.append(confidence_gate(probability, here.confidence))
+    for path, limit in zip(run.device_tables, others, strict=True):
+        name = LatencyTable.load(path).device.device
+        gates.append(predicted_gate(name, limit.bound_ms(architecture), limit.budget_ms))
+    return gates
 
 
 def _predicted_ms(run: Run) -> float | None:

@@ -27,6 +27,12 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
         f"predicted {_number(document['predicted_ms'])} ms, "
         f"budget {_number(document['budget_ms'])} ms on {measured['runtime']}"
     )
+    for member in document.get("family", []):
+        verdict = member["verdict"]
+        console.print(
+            f"budget {member['budget_ms']:.4g} ms: {member['latency_ms']:.4g} ms, accuracy "
+            f"{member['accuracy']['onnx']:.2%}, [{STYLES[verdict]}]{verdict}[/]"
+        )
     if folder is not None and (folder / "report.html").exists():
         console.print(f"report: {folder / 'report.html'}")
     verdict = document["verdict"]

@@ -15,7 +15,7 @@ from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.calibration.networks import read_measurements, to_text
-from hwnas.config import Config, load_config
+from hwnas.config import BudgetConfig, Config, load_config
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables.runtimes import Runtime, create_runtime
@@ -51,15 +51,7 @@ class Run:
             InputError: when the folder cannot be written, holds a run that is not to be resumed
                 or one with another configuration, or when there is nothing to resume.
         """
-        if config.data.path is not None:
-            path = str(Path(config.data.path).expanduser().absolute())
-            data = config.data.model_copy(update={"path": path})
-            config = config.model_copy(update={"data": data})
-        measurements = config.latency.device_measurements
-        if measurements is not None:
-            path = str(Path(measurements).expanduser().absolute())
-            latency = config.latency.model_copy(update={"device_measurements": path})
-            config = config.model_copy(update={"latency": latency})
+        config = _with_absolute_paths(config)
         folder = RunFolder(out)
         folder.create()
         if resume:
@@ -260,7 +252,38 @@ class Run:
 
     def limits(self) -> list[Limit]:
         """The budgets that the search has to keep, this device's first."""
-        return [Limit(self.cost, self.budget_ms(), self.config.budget.confidence)]
+        confidence = self.config.budget.confidence
+        limits = [Limit(self.cost, self.budget_ms(), confidence)]
+        for path, device in zip(self.device_tables, self.config.devices, strict=True):
+            cost = CostModel(self.space, LatencyTable.load(path))
+            limits.append(Limit(cost, device.budget_ms, confidence))
+        return limits
+
+    @property
+    def device_tables(self) -> list[Path]:
+        """The run's own copies of the tables of further devices."""
+        return self.folder.device_tables(len(self.config.devices))
+
+    def family(self) -> list[Run]:
+        """The runs of the further budgets, each in a folder of its own inside this one."""
+        members = []
+        for budget_ms in self.config.budget.family_ms:
+            budget = BudgetConfig(ms=budget_ms, confidence=self.config.budget.confidence)
+            folder = RunFolder(self.folder.path / "family" / f"{budget_ms:g}ms")
+            config = self.config.model_copy(update={"budget": budget})
+            members.append(Run(config, folder, self.stage))
+        return members
+
+    def start_member(self, main: Run) -> None:
+        """Write the files of a member of a family that are the main run's."""
+        self.folder.create()
+        write_atomic(self.folder.config, self.config.to_toml())
+        for source, copy in (
+            (main.folder.environment, self.folder.environment),
+            (main.folder.latency_table, self.folder.latency_table),
+            *zip(main.device_tables, self.device_tables, strict=True),
+        ):
+            write_atomic(copy, source.read_bytes())
 
     def seed(self, purpose: str) -> int:
         """A seed of its own for each purpose of the run."""
@@ -301,6 +324,27 @@ class Run:
                 mend="`hwnas train` writes them",
             ) from None
         return network.eval()
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """Files of the configuration, found again from another working directory."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    measurements = absolute(config.latency.device_measurements)
+    tables = [
+        # The name of a table that ships stays a name.
+        d.model_copy(update={"table": absolute(d.table)}) if Path(d.table).exists() else d
+        for d in config.devices
+    ]
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"path": absolute(config.data.path)}),
+            "latency": config.latency.model_copy(update={"device_measurements": measurements}),
+            "devices": tables,
+        }
+    )
 
 
 def derived_seed(seed: int, purpose: str) -> int:

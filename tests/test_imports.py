@@ -24,6 +24,7 @@ FLOORS = [
     {"hwnas.supernet", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
     {"hwnas.workspace"},
     {"hwnas.profiling"},
+    {"hwnas.search_stage"},
     {"hwnas.pipeline"},
     {"hwnas.options", "hwnas.terminal"},
     {"hwnas.table_cli"},

@@ -22,6 +22,8 @@ from hwnas.budget.limit import Limit
 from hwnas.errors import HwnasError, InputError
 from hwnas.spaces.base import DecodingProgram, SearchSpace
 
+FIRST_TANGENTS = 32
+"""Random architectures whose tangents bound the margin from the start."""
 MAX_TANGENTS = 200
 """Solutions over a budget with a confidence that are excluded before a decoding gives up."""
 
@@ -98,8 +100,11 @@ class _Programme:
         self.upper_bounds[: self.taken] = mask.ravel()
         self.constraints = [self._structure(*item) for item in self.programs.items()]
         for limit in self.limits:
-            cost = limit.cost
-            self._add_latency(limit, cost.coefficients.mean, 0.0)
+            self._add_latency(limit, limit.cost.coefficients.mean, 0.0)
+            if limit.deviations:
+                rng = np.random.default_rng(0)
+                for _ in range(FIRST_TANGENTS):
+                    self._add_tangent(limit, space.sample(rng))
 
     def solve(self, k: int) -> list[Architecture]:
         """The k best, each excluded before the next is found."""
@@ -112,11 +117,10 @@ class _Programme:
             chosen = x[: self.taken].reshape(self.space.mask.shape)
             architecture = self.space.architecture([int(i) for i in chosen.argmax(axis=1)])
             over = [limit for limit in self.limits if not limit.is_kept(architecture)]
+            for limit in over:
+                self._add_tangent(limit, architecture)
             if over:
                 refused += 1
-                for limit in over:
-                    gradient, constant_ms = limit.margin(architecture)
-                    self._add_latency(limit, limit.cost.coefficients.mean + gradient, constant_ms)
             else:
                 found.append(architecture)
             self._exclude(x)
@@ -146,6 +150,11 @@ class _Programme:
         columns = [self._column(edges, v) for v in range(program.matrix.shape[1])]
         matrix[:, columns] = program.matrix
         return LinearConstraint(matrix, program.lower, program.upper)
+
+    def _add_tangent(self, limit: Limit, architecture: Architecture) -> None:
+        """The limit's margin, linear about an architecture."""
+        gradient, constant_ms = limit.margin(architecture)
+        self._add_latency(limit, limit.cost.coefficients.mean + gradient, constant_ms)
 
     def _add_latency(self, limit: Limit, coefficients: np.ndarray, constant_ms: float) -> None:
         """coefficients @ features + constant <= budget."""

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from torch import nn
 
 from hwnas.budget.gate import GateStatus, NetworkLatency, measure_network
+from hwnas.budget.limit import TOLERANCE
 from hwnas.config import CheckConfig
 from hwnas.data import Dataset
 from hwnas.deploy.export import read_metadata
@@ -230,6 +231,12 @@ def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:
 def confidence_gate(probability: float, confidence: float) -> Gate:
     """Whether the predicted probability of keeping the budget is as high as was asked for."""
     return Gate("budget_confidence", _passed(probability >= confidence), probability, confidence)
+
+
+def predicted_gate(device: str, bound_ms: float, budget_ms: float) -> Gate:
+    """The budget of a device that is not here, by what its table predicts."""
+    kept = bound_ms <= budget_ms * (1 + TOLERANCE)
+    return Gate(f"budget: {device}", _passed(kept), bound_ms, budget_ms)
 
 
 def verdict_of(gates: Sequence[Gate]) -> str:

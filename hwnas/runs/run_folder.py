@@ -40,6 +40,11 @@ class RunFolder:
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
         self.report = self.path / "report.html"
+        self.front = self.path / "front.html"
+
+    def device_tables(self, devices: int) -> list[Path]:
+        """Where the tables of so many further devices are kept."""
+        return [self.path / f"latency_table_{number}.json" for number in range(2, 2 + devices)]
 
     def create(self) -> None:
         """Make the folder.

@@ -1,0 +1,134 @@
+"""The search stage: from a latency table to architectures that keep their budgets."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from hwnas.architecture import Architecture
+from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.gate import NetworkLatency, measure_network
+from hwnas.budget.selection import Measured, Selection
+from hwnas.data import Split, evaluation_batches, split_train
+from hwnas.mixed_op import use_kernels
+from hwnas.profiling import inference
+from hwnas.strategies import STRATEGIES
+from hwnas.supernet.evaluate import rank_architectures
+from hwnas.supernet.search import SupernetSearch
+from hwnas.workspace import Run
+
+
+def search_architecture(run: Run) -> Architecture:
+    """Search, choose and measure; writes `architecture.json`, in members' folders too.
+
+    Raises:
+        InputError: when no architecture can keep the budget, before any training.
+        BudgetError: when no candidate kept it.
+        Interrupted: after a signal, with everything saved.
+    """
+    members = [run, *run.family()]
+    for member in members:
+        _record_budget(member)
+    training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
+    loop = _supernet_search(run, training, validation)
+    with run.stage("search") as advance:
+        loop.run(run.folder, advance)
+    for member in members:
+        if not member.folder.architecture.exists():
+            _write_architecture(member, _select(member, loop, training, validation))
+    return run.architecture()
+
+
+def _record_budget(run: Run) -> None:
+    """Write the budget and the device's range to the history; InputError for one out of reach."""
+    budget_ms = run.budget_ms()
+    # Several devices' budgets may exclude each other, and a confidence may leave nothing.
+    Decoder(run.limits()).best(np.zeros(run.space.mask.shape))
+    if not any(record["event"] == "budget" for record in run.folder.read_history()):
+        fastest_ms, slowest_ms = latency_range_ms(run.cost)
+        record = {"budget_ms": budget_ms, "fastest_ms": fastest_ms, "slowest_ms": slowest_ms}
+        run.folder.append_history({"event": "budget", **record})
+
+
+def _supernet_search(run: Run, training: Split, validation: Split) -> SupernetSearch:
+    config = run.config.search
+    torch.manual_seed(run.seed("supernet"))
+    supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_kernels(supernet, run.config.search.kernels, run.config.search.recompute)
+    return SupernetSearch(
+        supernet,
+        STRATEGIES[config.strategy](run.space, run.seed("strategy"), config),
+        run.limits(),
+        config,
+        run.batches(training, config.batch_size, "search training"),
+        run.batches(validation, config.batch_size, "search validation"),
+    )
+
+
+def _select(run: Run, loop: SupernetSearch, training: Split, validation: Split) -> Measured:
+    """Rank and measure what the search found, until a candidate keeps the budget."""
+    config = run.config.search
+    limits = run.limits()
+    batches = run.batches(training, config.batch_size, "recalibration")
+    recalibration = [batches.batch(i) for i in range(config.recalibration_batches)]
+    ranked = validation.take(np.arange(min(config.ranking_images, len(validation))))
+    validation_batches = list(evaluation_batches(ranked, run.dataset, 250, run.device))
+
+    def rank(architectures: list[Architecture]) -> list[float]:
+        return rank_architectures(
+            run.space,
+            loop.supernet,
+            architectures,
+            recalibration=recalibration,
+            validation=validation_batches,
+        )
+
+    with run.stage("measure") as advance:
+
+        def measure(architecture: Architecture) -> NetworkLatency:
+            budget_ms = limits[0].budget_ms
+            latency = measure_architecture(run, architecture, budget_ms)
+            text = f"{latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
+            advance(len(selection.measured) + 1, config.max_measured, text)
+            return latency
+
+        selection = Selection(
+            loop.strategy,
+            limits,
+            rank,
+            measure,
+            run.folder,
+            candidates=config.candidates,
+            max_measured=config.max_measured,
+        )
+        return selection.run()
+
+
+def measure_architecture(
+    run: Run, architecture: Architecture, budget_ms: float | None
+) -> NetworkLatency:
+    """Latency of an architecture's exported network, with random weights."""
+    if run.device_measurements is not None:
+        return run.stated_latency(architecture)
+    torch.manual_seed(run.seed("measurement"))
+    network = run.space.network(architecture).eval()
+    latency = run.config.latency
+    call = inference(network, run.image_shape, run.runtime, latency.batch)
+    return measure_network(call, run.runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
+
+
+def _write_architecture(run: Run, chosen: Measured) -> None:
+    architecture = chosen.architecture
+    params, macs = run.space.params_and_macs(architecture)
+    stated = architecture.to_json()
+    document = {
+        "schema": stated["schema"],
+        "space": stated["space"],
+        "space_options": run.space.options.model_dump(),
+        "choices": stated["choices"],
+        "genotype": run.space.to_genotype(architecture),
+        "params": params,
+        "macs": macs,
+        "predicted_ms": chosen.predicted_ms,
+    }
+    run.folder.write_json(run.folder.architecture, document)
