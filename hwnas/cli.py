@@ -130,6 +130,13 @@ def profile(
     out: Annotated[Path, typer.Option(metavar="TABLE.json", help="The table.")] = Path(
         "latency_table.json"
     ),
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write models and a script for another device instead."),
+    ] = None,
+    networks: Annotated[
+        int, typer.Option("-n", min=0, max=1000, help="Whole networks in the bundle.")
+    ] = 10,
     as_json: Json = False,
 ) -> None:
     """Measure the operators of a search space on a runtime of this device."""
@@ -146,6 +153,12 @@ def profile(
     overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
     given = overrides_for_space(config, space, settings)
     loaded = load_config(config, [*given, *overrides])
+    if bundle is not None:
+        manifest = profiling.bundle(loaded, bundle, networks)
+        models = sum(len(group.models) for group in manifest.groups)
+        text = f"{bundle}: {models} models; run `python measure.py` in it on the device"
+        print_result({"bundle": str(bundle), "models": models}, as_json, text)
+        return
     with interruptible():
         table = profiling.profile(loaded, out, stage=progress.shown)
     document = {"table": str(out), "operators": len(table.operators), **table_facts(table)}
@@ -215,6 +228,10 @@ def check(
     ] = None,
     budget_ms: Budget = None,
     runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What measure.py --model left on another device."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Check parity, accuracy and latency of a model; ends with a verdict and an exit code."""
@@ -224,7 +241,9 @@ def check(
         from hwnas.deploy.check import check_without_run
 
         with interruptible():
-            document = check_without_run(model, budget_ms=budget_ms, runtime_name=runtime)
+            document = check_without_run(
+                model, budget_ms=budget_ms, runtime_name=runtime, measured=measured
+            )
         _finish_check(document, as_json, None)
         return
     from hwnas import pipeline
@@ -232,7 +251,7 @@ def check(
     with _opened(run_folder) as current:
         if runtime is not None:
             current = current.on_runtime(runtime)
-        document = pipeline.check(current, model, budget_ms)
+        document = pipeline.check(current, model, budget_ms, measured)
     _finish_check(document, as_json, run_folder)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
+from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
 from hwnas.config import Config
 from hwnas.data import Augmentation
@@ -20,6 +21,7 @@ from hwnas.deploy.check import (
     Reference,
     check_model,
     confidence_gate,
+    measured_elsewhere,
     predicted_gate,
 )
 from hwnas.deploy.export import export_network, set_metadata
@@ -244,7 +246,10 @@ def export(run: Run) -> Path:
 
 
 def check(
-    run: Run, model_path: Path | None = None, budget_ms: float | None = None
+    run: Run,
+    model_path: Path | None = None,
+    budget_ms: float | None = None,
+    measured: Path | None = None,
 ) -> dict[str, Any]:
     """Check a model against a run; returns the content of `check.json`, written for its own model.
 
@@ -252,6 +257,7 @@ def check(
         run: gives the network, the data, the runtime and the limits.
         model_path: the run's own model if None.
         budget_ms: the run's own budget if None.
+        measured: results of the model from another device; measured on this one if None.
     """
     latency = run.config.latency
     path = run.folder.model if model_path is None else model_path
@@ -276,12 +282,21 @@ def check(
             lambda: inference(run.trained_network(), run.image_shape, run.runtime, latency.batch),
         ),
         stage=run.stage,
-        stated=None if run.device_measurements is None else run.stated_latency(run.architecture()),
+        stated=_latency_elsewhere(run, path, measured),
         more_gates=_prediction_gates(run),
     )
     if is_own:
         run.folder.write_json(run.folder.check, document)
     return document
+
+
+def _latency_elsewhere(run: Run, model: Path, measured: Path | None) -> NetworkLatency | None:
+    """The model's latency on a device that is not here, if it is to be judged by that."""
+    if measured is not None:
+        return measured_elsewhere(measured, model)
+    if run.device_measurements is not None:
+        return run.stated_latency(run.architecture())
+    return None
 
 
 def _prediction_gates(run: Run) -> list[Gate]:

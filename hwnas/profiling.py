@@ -14,11 +14,16 @@ from torch import nn
 
 from hwnas.architecture import Architecture
 from hwnas.calibration.audit import audit
+from hwnas.calibration.design import design
+from hwnas.calibration.networks import to_text
+from hwnas.calibration.prior import from_counts
 from hwnas.config import Config
 from hwnas.deploy.export import INPUT, export_network, to_onnx
 from hwnas.deploy.fold import fold_batch_norms
+from hwnas.latency_tables.bundle import Manifest, write_bundle
 from hwnas.latency_tables.calibration import Audit
-from hwnas.latency_tables.profiler import Kind, Shape, profile_operators
+from hwnas.latency_tables.context import ContextGraph
+from hwnas.latency_tables.profiler import Kind, Shape, operator_graphs, profile_operators
 from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
@@ -74,6 +79,47 @@ def profile(
     table.save(out)
     partial.unlink(missing_ok=True)
     return table
+
+
+def bundle(config: Config, folder: Path, networks: int) -> Manifest:
+    """Write what another device needs to measure a configuration's operators and networks.
+
+    Args:
+        config: space, data and latency settings; the runtime is chosen on the device.
+        folder: a new or empty folder.
+        networks: how many whole networks are designed and added.
+
+    Raises:
+        InputError: when the folder holds something.
+    """
+    space, latency = profiled_space(config), config.latency
+    sizes = space.options
+    shape = (sizes.input_channels, sizes.height, sizes.width)
+    torch.manual_seed(0)
+    images = {INPUT: example_images(latency.batch, shape)}
+    whole = {
+        to_text(space, a): ContextGraph(
+            export_network(space.network(a).eval(), shape).SerializeToString(), images
+        )
+        for a in design(space, from_counts(space), networks)
+    }
+    groups = operator_graphs(
+        space.all_operators(),
+        build=operator_module,
+        to_onnx=to_onnx,
+        batch=latency.batch,
+        dtype=latency.dtype,
+    )
+    return write_bundle(
+        folder,
+        groups,
+        whole,
+        registry=registry_hash(),
+        dtype=latency.dtype,
+        batch=latency.batch,
+        space=space.name,
+        space_options=space.options.model_dump(),
+    )
 
 
 def profiled_space(config: Config) -> SearchSpace:

@@ -181,6 +181,9 @@ def audit(
     ] = None,
     count: Annotated[int, typer.Option("-k", min=3, max=1000, help="Networks to measure.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Of the networks.")] = 0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Limit of each of the two measurements.")
+    ] = 60.0,
     as_json: Json = False,
 ) -> None:
     """Compare a table with networks that it was not fitted to; stores the result in the table."""
@@ -198,7 +201,9 @@ def audit(
         from hwnas.profiling import audit_here
 
         with interruptible():
-            found = audit_here(searched, loaded, count, seed=seed, stage=progress.shown)
+            found = audit_here(
+                searched, loaded, count, seed=seed, seconds=seconds, stage=progress.shown
+            )
     if table.exists():
         loaded.with_audit(found).save(table)
     lines = [f"{key}: {_short(value)}" for key, value in found.model_dump().items()]
@@ -226,6 +231,21 @@ def convert(
     from hwnas.latency_tables.convert import convert as read_format
 
     table = converted_help(file, device) if source == "help" else read_format(source, file, device)
+    table.save(out)
+    text = f"{out}: {len(table.operators)} operators of {table.device.device}"
+    print_result({"table": str(out), **table_facts(table)}, as_json, text)
+
+
+@table_app.command("import", epilog=example("hwnas table import results.json --out phone.json"))
+def import_results(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="What measure.py left.")],
+    out: OutTable,
+    as_json: Json = False,
+) -> None:
+    """Make a table of what a bundle's script measured on another device."""
+    from hwnas.calibration.make import imported_table
+
+    table = imported_table(results)
     table.save(out)
     text = f"{out}: {len(table.operators)} operators of {table.device.device}"
     print_result({"table": str(out), **table_facts(table)}, as_json, text)

@@ -148,7 +148,10 @@ def _tfnas(path: Path, device: str | None) -> LatencyTable:
     column, name, device_class, batch = columns[device]
     rows: Rows = {}
     left_out = 0
-    for line in csv.DictReader(io.StringIO(_text(path))):
+    reader = csv.DictReader(io.StringIO(_text(path)))
+    if not {"op", "mid_channels", column} <= set(reader.fieldnames or ()):
+        raise ValueError(f"columns {reader.fieldnames}")
+    for line in reader:
         latency_ms = float(line[column])
         if latency_ms < 0:
             left_out += 1
@@ -185,6 +188,8 @@ def _table(
     source: Source,
     created: str,
 ) -> LatencyTable:
+    if not rows:
+        raise ValueError("no operators")
     profile = DeviceProfile(
         device=device,
         device_class=device_class,

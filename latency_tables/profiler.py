@@ -7,7 +7,7 @@ launches. Both times of a difference come from the same rounds, so that they see
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +23,8 @@ from hwnas.latency_tables.timing import Protocol, RoundMedians, measure
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+    from hwnas.latency_tables.context import ContextGraph
 
 Shape = tuple[int, int, int]  # (C, H, W)
 Kind = Literal["operator", "source"]
@@ -49,7 +51,7 @@ PROFILE_PROTOCOL = Protocol(
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """How one operator's latency follows from the timed calls, by their names."""
 
     total: str
@@ -122,10 +124,7 @@ def profile_operators(
     if partial_path is not None and partial_path.exists():
         table = _resume(partial_path, table)
     wanted = set(specs)
-    # Neighbours in this order share their input shape, and so their baseline.
-    missing = sorted(
-        table.missing(wanted), key=lambda spec: (-spec.height, -spec.width, spec.c_in, spec)
-    )
+    missing = _neighbours_first(table.missing(wanted))
     _report(progress, len(wanted) - len(missing), len(wanted))
     for start in range(0, len(missing), group_size):
         group = missing[start : start + group_size]
@@ -181,6 +180,20 @@ def _measure_group(
     protocol: Protocol,
 ) -> dict[OpSpec, Measurement]:
     """Prepare all operators of a group, time them in the same rounds, take the differences."""
+    operators, inputs = _prepared(group, build, batch, dtype)
+    if isinstance(runtime, OnnxRuntime):
+        graphs, plans = onnx_graphs(operators, inputs, to_onnx, batch, dtype)
+        calls = {name: runtime.prepare_onnx(g.model, g.feeds) for name, g in graphs.items()}
+    else:
+        calls, plans = _module_calls(operators, inputs, runtime, to_onnx)
+    timed = measure(calls, protocol, statistic=runtime.statistic, time_block=runtime.time_block)
+    return {spec: difference(plan, timed, runtime.statistic) for spec, plan in plans.items()}
+
+
+def _prepared(
+    group: Sequence[OpSpec], build: Build, batch: int, dtype: str
+) -> tuple[list[_Operator], list[tuple[torch.Tensor, ...]]]:
+    """The operators of a group and seeded inputs for them."""
     import torch
 
     # Builders initialise weights from the global generator: seed it here and restore it after.
@@ -193,12 +206,32 @@ def _measure_group(
         ]
     for operator in operators:
         operator.module.eval().to(getattr(torch, dtype))
-    if isinstance(runtime, OnnxRuntime):
-        calls, plans = _onnx_calls(operators, inputs, runtime, to_onnx, batch, dtype)
-    else:
-        calls, plans = _module_calls(operators, inputs, runtime, to_onnx)
-    timed = measure(calls, protocol, statistic=runtime.statistic, time_block=runtime.time_block)
-    return {spec: _difference(plan, timed, runtime.statistic) for spec, plan in plans.items()}
+    return operators, inputs
+
+
+def operator_graphs(
+    specs: Iterable[OpSpec],
+    *,
+    build: Build,
+    to_onnx: ToOnnx,
+    batch: int,
+    dtype: str = "float32",
+    group_size: int = GROUP_SIZE,
+) -> Iterator[tuple[dict[str, ContextGraph], dict[OpSpec, Plan]]]:
+    """Models whose times give the operators' latencies, in groups to be timed together.
+
+    Yields:
+        For each group the models by name, and how each operator follows from their times.
+    """
+    ordered = _neighbours_first(set(specs))
+    for start in range(0, len(ordered), group_size):
+        operators, inputs = _prepared(ordered[start : start + group_size], build, batch, dtype)
+        yield onnx_graphs(operators, inputs, to_onnx, batch, dtype)
+
+
+def _neighbours_first(specs: Iterable[OpSpec]) -> list[OpSpec]:
+    """Neighbours in this order share their input shape, and so their baseline."""
+    return sorted(specs, key=lambda spec: (-spec.height, -spec.width, spec.c_in, spec))
 
 
 def _module_calls(
@@ -206,7 +239,7 @@ def _module_calls(
     inputs: Sequence[tuple[torch.Tensor, ...]],
     runtime: Runtime,
     to_onnx: ToOnnx,
-) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, _Plan]]:
+) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, Plan]]:
     """Time modules as they are; an empty module is the baseline of what calling one costs."""
     from torch import nn
 
@@ -216,25 +249,24 @@ def _module_calls(
     for operator, given in zip(operators, inputs, strict=True):
         calls[str(operator.spec)] = runtime.prepare(operator.module, given, to_onnx)
         baseline = None if operator.kind == "source" else empty
-        plans[operator.spec] = _Plan(str(operator.spec), baseline, copies=1)
+        plans[operator.spec] = Plan(str(operator.spec), baseline, copies=1)
     return calls, plans
 
 
-def _onnx_calls(
+def onnx_graphs(
     operators: Sequence[_Operator],
     inputs: Sequence[tuple[torch.Tensor, ...]],
-    runtime: OnnxRuntime,
     to_onnx: ToOnnx,
     batch: int,
     dtype: str,
-) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, _Plan]]:
-    """Export the group at once and put each operator, and each baseline, into its own session."""
+) -> tuple[dict[str, ContextGraph], dict[OpSpec, Plan]]:
+    """Export the group at once and put each operator, and each baseline, into its own model."""
     # Only an ONNX runtime needs the onnx package.
     from hwnas.latency_tables import context
 
     rng = np.random.default_rng(SEED)
     branches = _export_branches(operators, inputs, to_onnx)
-    calls: dict[str, Callable[[], None]] = {}
+    graphs: dict[str, ContextGraph] = {}
     plans = {}
     for operator, given, branch in zip(operators, inputs, branches, strict=True):
         name = str(operator.spec)
@@ -242,20 +274,19 @@ def _onnx_calls(
             names = [value.name for value in branch.graph.input]
             feeds = {key: tensor.numpy() for key, tensor in zip(names, given, strict=True)}
             graph = context.source_graph(branch, feeds)
-            plans[operator.spec] = _Plan(name, None, copies=1)
+            plans[operator.spec] = Plan(name, None, copies=1)
         else:
             baseline = f"baseline {operator.shapes}"
-            if baseline not in calls:
-                empty = context.operator_graph(
+            if baseline not in graphs:
+                graphs[baseline] = context.operator_graph(
                     None, operator.shapes, copies=COPIES, batch=batch, dtype=dtype, rng=rng
                 )
-                calls[baseline] = runtime.prepare_onnx(empty.model, empty.feeds)
             graph = context.operator_graph(
                 branch, operator.shapes, copies=COPIES, batch=batch, dtype=dtype, rng=rng
             )
-            plans[operator.spec] = _Plan(name, baseline, COPIES)
-        calls[name] = runtime.prepare_onnx(graph.model, graph.feeds)
-    return calls, plans
+            plans[operator.spec] = Plan(name, baseline, COPIES)
+        graphs[name] = graph
+    return graphs, plans
 
 
 def _export_branches(
@@ -291,9 +322,7 @@ def _export_branches(
     ]
 
 
-def _difference(
-    plan: _Plan, timed: Mapping[str, RoundMedians], statistic: Statistic
-) -> Measurement:
+def difference(plan: Plan, timed: Mapping[str, RoundMedians], statistic: Statistic) -> Measurement:
     """Subtract the baseline from the total, quantile by quantile.
 
     The 10th percentile of the differences would be another thing than the difference of the 10th

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hwnas.latency_tables.runtimes import Runtime
-from hwnas.latency_tables.statistics import Statistic, Status, Summary
+from hwnas.latency_tables.statistics import Statistic, Status, Summary, summarise
 from hwnas.latency_tables.timing import Protocol, measure, status_of
 from hwnas.runs import interruption
 
@@ -46,6 +46,26 @@ class NetworkLatency:
     rounds: int
     status: Status
     runtime: str
+
+    @classmethod
+    def of_rounds(
+        cls, rounds_ms: Sequence[float], statistic: Statistic, runtime: str
+    ) -> NetworkLatency:
+        """The latency by the medians of its rounds."""
+        summary = summarise(rounds_ms, statistic)
+        judged = Protocol(min_rounds=JUDGED_ROUNDS)
+        return cls(
+            median_ms=summary.median_ms,
+            p10_ms=summary.p10_ms,
+            p90_ms=summary.p90_ms,
+            statistic=statistic,
+            value_ms=summary.value_ms,
+            ci_low_ms=summary.ci_low_ms,
+            ci_high_ms=summary.ci_high_ms,
+            rounds=summary.rounds,
+            status=status_of(list(rounds_ms), judged, statistic),
+            runtime=runtime,
+        )
 
     @classmethod
     def stated(cls, latency_ms: float, runtime: str) -> NetworkLatency:
@@ -125,19 +145,4 @@ def measure_network(
         progress=lambda done, total: interruption.stop_if_requested(),
         stop=decided,
     )["network"]
-    summary = result.summary
-    status = status_of(
-        list(result.rounds_ms), Protocol(min_rounds=JUDGED_ROUNDS), runtime.statistic
-    )
-    return NetworkLatency(
-        median_ms=summary.median_ms,
-        p10_ms=summary.p10_ms,
-        p90_ms=summary.p90_ms,
-        statistic=runtime.statistic,
-        value_ms=summary.value_ms,
-        ci_low_ms=summary.ci_low_ms,
-        ci_high_ms=summary.ci_high_ms,
-        rounds=summary.rounds,
-        status=status,
-        runtime=runtime.name,
-    )
+    return NetworkLatency.of_rounds(result.rounds_ms, runtime.statistic, runtime.name)

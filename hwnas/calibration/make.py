@@ -11,9 +11,11 @@ from hwnas.architecture import Architecture
 from hwnas.budget.coefficients import architecture_features
 from hwnas.calibration.audit import audit
 from hwnas.calibration.fit import fit, to_calibration
-from hwnas.calibration.prior import Prior, from_counts
+from hwnas.calibration.networks import from_text
+from hwnas.calibration.prior import Prior, from_counts, from_table
 from hwnas.data.nasbench201 import load_nasbench201
 from hwnas.errors import InputError
+from hwnas.latency_tables.bundle import measured_networks, operator_table, read_results
 from hwnas.latency_tables.calibration import EDGE_RULES, Source
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
@@ -72,6 +74,26 @@ def fitted_table(
     return LatencyTable.from_measurements(
         {}, device=profile, statistic="mean", registry="networks", calibration=calibration
     )
+
+
+def imported_table(path: Path) -> LatencyTable:
+    """The table of a device that was measured by a bundle's script, calibrated by its networks.
+
+    Raises:
+        InputError: when the file is malformed or the measurement unfinished.
+    """
+    results = read_results(path)
+    table = operator_table(results, str(path))
+    networks = measured_networks(results, str(path))
+    if not networks.genotypes or results.manifest is None:
+        return table
+    space = build_space(results.manifest.space, results.manifest.space_options, f"{path}: space")
+    architectures = [from_text(space, text, path.parent) for text in networks.genotypes]
+    prior = from_table(space, table)
+    rows = {edges: architecture_features(space, architectures, edges) for edges in prior.rules}
+    fitted = fit(prior, rows, networks.latency_ms)
+    calibration = to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
+    return table.with_calibration(calibration)
 
 
 def external_profile(name: str, device_class: str, batch: int) -> DeviceProfile:

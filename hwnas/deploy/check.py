@@ -21,6 +21,7 @@ from hwnas.config import CheckConfig
 from hwnas.data import Dataset
 from hwnas.deploy.export import read_metadata
 from hwnas.errors import InputError
+from hwnas.latency_tables.bundle import read_results
 from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment
@@ -362,14 +363,39 @@ def _inference(
     )
 
 
+def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
+    """A model's latency by the results that a bundle's script left on another device.
+
+    Raises:
+        InputError: when the results are malformed, or of another model.
+    """
+    found = read_results(results)
+    here = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    if found.model is None or found.model.sha256 != here or "0" not in found.rounds_ms:
+        raise InputError(
+            "measured another model",
+            where=str(results),
+            expected=here,
+            actual=found.model and found.model.sha256,
+            mend=f"run `measure.py --model {Path(model).name}` on the device",
+        )
+    rounds_ms = found.rounds_ms["0"][found.model.name]
+    return NetworkLatency.of_rounds(rounds_ms, found.statistic, f"{found.runtime}, {found.device}")
+
+
 def check_without_run(
-    path: str | Path, *, budget_ms: float | None, runtime_name: str | None
+    path: str | Path,
+    *,
+    budget_ms: float | None,
+    runtime_name: str | None,
+    measured: Path | None = None,
 ) -> dict[str, Any]:
     """Check a model that comes with no run: that it loads, and its latency against a budget.
 
     Budget, runtime, threads and batch that are not given are those in the model's properties.
     """
     properties = read_metadata(load_model(path))
+    stated = None if measured is None else measured_elsewhere(measured, path)
     name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
     runtime = create_runtime(name, int(_property(path, properties, "threads") or 1))
     runtime.require()
@@ -382,6 +408,7 @@ def check_without_run(
         batch=int(_property(path, properties, "batch") or 1),
         limits=CheckConfig(),
         reference=None,
+        stated=stated,
     )
 
 

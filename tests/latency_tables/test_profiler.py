@@ -269,8 +269,8 @@ def rounds(p10_ms, median_ms, p90_ms, status="ok"):
     ],
 )
 def test_difference_of_quantiles(total, baseline, statistic, expected):
-    plan = profiler._Plan("total", "baseline", copies=2)
-    found = profiler._difference(plan, {"total": total, "baseline": baseline}, statistic)
+    plan = profiler.Plan("total", "baseline", copies=2)
+    found = profiler.difference(plan, {"total": total, "baseline": baseline}, statistic)
     assert (found.p10_ms, found.median_ms, found.p90_ms, found.status) == expected
 
 
