@@ -75,7 +75,8 @@ def run(
         document, *others = [_finish(member) for member in members]
         if others:
             document["family"] = [_front_point(other) for other in others]
-            write_atomic(current.folder.front, render_overview([m.folder for m in members]))
+            front = render_overview([m.folder for m in members], current.folder.path)
+            write_atomic(current.folder.front, front)
     return document
 
 

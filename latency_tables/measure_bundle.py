@@ -6,6 +6,8 @@
 Stop it at any time: what is finished is kept, and the next start goes on from there.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import json
@@ -13,6 +15,8 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -23,7 +27,7 @@ WARM_UP_S = 0.05
 MIN_ROUNDS, MAX_ROUNDS = 50, 500
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--provider", default="CPUExecutionProvider")
@@ -34,7 +38,8 @@ def main():
     parser.add_argument("--out", default="results.json")
     arguments = parser.parse_args()
     if arguments.model:
-        groups, manifest = [one_model(arguments.model, arguments.batch)], None
+        manifest = None
+        groups = [one_model(arguments.model, arguments.batch)]
     else:
         with open(os.path.join(HERE, "manifest.json")) as file:
             manifest = json.load(file)
@@ -51,7 +56,7 @@ def main():
     print(f"{arguments.out}: done", flush=True)
 
 
-def one_model(path, batch):
+def one_model(path: str, batch: int) -> dict[str, Any]:
     """A group of one file, its inputs read from the file."""
     with open(path, "rb") as file:
         digest = hashlib.sha256(file.read()).hexdigest()
@@ -64,7 +69,7 @@ def one_model(path, batch):
     return {"models": [{"name": "model", "file": name, "inputs": inputs, "sha256": digest}]}
 
 
-def start(arguments, manifest):
+def start(arguments: argparse.Namespace, manifest: dict[str, Any] | None) -> dict[str, Any]:
     """New results, or the unfinished ones of the same settings."""
     head = {
         "schema": 1,
@@ -88,11 +93,11 @@ def start(arguments, manifest):
     return {**head, "rounds_ms": {}}
 
 
-def measure(models, arguments):
+def measure(models: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Medians of interleaved rounds, in ms a run, by the models' names."""
     calls = {model["name"]: prepared(model, arguments) for model in models}
     counts = {name: warmed_up(call) for name, call in calls.items()}
-    rounds = {name: [] for name in calls}
+    rounds: dict[str, list[float]] = {name: [] for name in calls}
     deadline = time.perf_counter() + max(arguments.seconds * len(calls), 2.0)
     while len(rounds[models[0]["name"]]) < MAX_ROUNDS:
         for name, call in calls.items():
@@ -103,7 +108,7 @@ def measure(models, arguments):
     return rounds
 
 
-def prepared(model, arguments):
+def prepared(model: dict[str, Any], arguments: argparse.Namespace) -> Callable[[], None]:
     """A call that runs a model once on random inputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = arguments.threads
@@ -123,10 +128,14 @@ def prepared(model, arguments):
         binding.bind_cpu_input(name, array)
     for output in session.get_outputs():
         binding.bind_output(output.name)
-    return lambda: session.run_with_iobinding(binding)
+
+    def call() -> None:
+        session.run_with_iobinding(binding)
+
+    return call
 
 
-def warmed_up(call):
+def warmed_up(call: Callable[[], None]) -> int:
     """Run for a while and return how many runs fill a block."""
     call()
     count, end = 1, time.perf_counter() + WARM_UP_S
@@ -138,14 +147,14 @@ def warmed_up(call):
             return max(1, round(count * BLOCK_MS / spent_ms))
 
 
-def block_ms(call, count):
+def block_ms(call: Callable[[], None], count: int) -> float:
     start_s = time.perf_counter()
     for _ in range(count):
         call()
     return (time.perf_counter() - start_s) * 1e3
 
 
-def device_name():
+def device_name() -> str:
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:
@@ -157,7 +166,7 @@ def device_name():
     return platform.processor() or platform.machine() or "unknown"
 
 
-def save(results, path):
+def save(results: dict[str, Any], path: str) -> None:
     """Write beside the file and rename, so that it is whole at any time."""
     temporary = f"{path}.tmp"
     with open(temporary, "w") as file:

@@ -71,7 +71,8 @@ def test_a_family_has_one_model_a_budget(tmp_path) -> None:
     check = json.loads((tmp_path / "run/family/2e+06ms/check.json").read_text())
     assert check["verdict"] == member["verdict"] == "pass"
     assert check["budget_ms"] == member["budget_ms"] == 2e6
-    assert (tmp_path / "run" / "front.html").exists()
+    front = (tmp_path / "run" / "front.html").read_text()
+    assert 'href="report.html"' in front and 'href="family/2e+06ms/report.html"' in front
 
 
 def test_an_unreachable_member_is_refused_before_training(tmp_path) -> None:

@@ -7,7 +7,9 @@ readable form, is said to be missing in its place.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hwnas.architecture import Architecture
@@ -45,6 +47,8 @@ from hwnas.spaces.base import SearchSpace
 
 GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "budget": ("latency, at most the budget", milliseconds),
+    "budget of a device": ("predicted latency, at most the device's budget", milliseconds),
+    "budget_confidence": ("predicted probability of keeping the budget, at least", percent),
     "parity": ("outputs as before the export; their largest difference", number),
     "sqnr": ("signal to error of the outputs, at least", decibels),
     "agreement": ("images with the same class as before the export", percent),
@@ -158,7 +162,9 @@ def _gates(run: Run) -> Html:
 def _gate_row(gate: dict[str, Any]) -> list[Html]:
     """Name, meaning, status, value and limit; a dash for what does not apply."""
     name = str(gate.get("name"))
-    asks, in_words = GATES.get(name, ("", number))
+    # A further device's budget is named by its device.
+    known = "budget of a device" if name.startswith("budget: ") else name
+    asks, in_words = GATES.get(known, ("", number))
     figures_of_gate = (number_at(gate, key) for key in ("value", "limit"))
     return [
         text(name),
@@ -228,11 +234,39 @@ def _operator_latencies(
         whole = text("Whole network, measured")
         rows.append([whole, bar(measured_ms / scale_ms, "measured"), _ms(measured_ms)])
     sentence = "Milliseconds for one inference; an operator counts in all cells it stands in."
-    return section(title, paragraph(sentence), table(("part", "", "latency"), rows, "bars"))
+    return section(
+        title,
+        paragraph(sentence),
+        paragraph(_audit_sentence(run)),
+        table(("part", "", "latency"), rows, "bars"),
+    )
 
 
-def render_overview(folders: Sequence[RunFolder]) -> str:
-    """The page over several runs; it links to their reports and belongs beside their folders.
+def _audit_sentence(run: Run) -> str:
+    """How far the table's predictions were tested, and whether counting would do better."""
+    audit = run.latency_table.get("audit")
+    spearman, error = number_at(audit, "spearman"), number_at(audit, "median_error")
+    if spearman is None or error is None:
+        return "The table has not been audited: `hwnas table audit` compares it with networks."
+    counted = max(number_at(audit, key, "spearman") or -1.0 for key in ("macs", "params"))
+    sentence = (
+        f"Audited on {count(number_at(audit, 'networks'))} networks: rank correlation "
+        f"{number(spearman)}, median error {percent(error)}."
+    )
+    if counted > spearman:
+        sentence += (
+            f" Counting operations or parameters orders them better ({number(counted)}): "
+            "do not trust this table's order."
+        )
+    return sentence
+
+
+def render_overview(folders: Sequence[RunFolder], beside: Path | None = None) -> str:
+    """The page over several runs, with links to their reports.
+
+    Args:
+        folders: of the runs.
+        beside: the folder that the page is for; the first run's parent if None.
 
     Raises:
         InputError: when there are no folders.
@@ -241,10 +275,12 @@ def render_overview(folders: Sequence[RunFolder]) -> str:
         raise InputError("no runs to show", expected="folders with a config.toml")
     rows: list[list[Html]] = []
     runs: dict[str, Run] = {}
+    base = (beside or folders[0].path.resolve().parent).resolve()
     for place, folder in enumerate(folders, start=1):
         name = folder.path.resolve().name
         linked = folder.report.is_file()
-        first = [text(place), link(f"{name}/{folder.report.name}", name) if linked else text(name)]
+        target = Path(os.path.relpath(folder.report.resolve(), base)).as_posix()
+        first = [text(place), link(target, name) if linked else text(name)]
         try:
             run = Run.read(folder)
         except InputError as error:

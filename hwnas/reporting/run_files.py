@@ -44,7 +44,7 @@ class Run:
     Attributes:
         name: of the folder.
         config: text of the configuration.
-        environment, architecture, metrics, check: the JSON files of these names.
+        environment, architecture, metrics, check, latency_table: the JSON files of these names.
         history: its records.
     """
 
@@ -54,6 +54,7 @@ class Run:
     architecture: dict[str, Any]
     metrics: dict[str, Any]
     check: dict[str, Any]
+    latency_table: dict[str, Any]
     history: list[dict[str, Any]]
 
     @classmethod
@@ -77,6 +78,7 @@ class Run:
             architecture=_read_document(folder, folder.architecture),
             metrics=_read_document(folder, folder.metrics),
             check=_read_document(folder, folder.check),
+            latency_table=_read_document(folder, folder.latency_table),
             history=folder.read_history(),
         )
 

@@ -77,6 +77,19 @@ class TestWholeRun:
             "within its budget of 0.5 ms. The accuracy on the test images is 87.3 %."
         )
 
+    def test_a_table_that_counting_beats_is_told(self, tmp_path: Path, space: SearchSpace) -> None:
+        folder = RunFolder(tmp_path / "run")
+        _, latencies = write_run(folder, space)
+        order = {"kendall": 0.5, "spearman": 0.7}
+        audit = {"networks": 20, "spearman": 0.8, "median_error": 0.04}
+        for macs, told in ((0.6, False), (0.9, True)):
+            controls = {"macs": order | {"spearman": macs}, "params": order}
+            table = {"schema": 1, "audit": audit | controls}
+            folder.latency_table.write_text(json.dumps(table))
+            page = assert_sound(render_report(folder, space, latencies))
+            assert "Audited on 20 networks: rank correlation 0.8, median error 4 %" in page.text
+            assert ("do not trust this table" in page.text) == told
+
     def test_same_files_give_the_same_bytes(self, tmp_path: Path) -> None:
         space = tiny_space("darts")
         folder = RunFolder(tmp_path / "run")
