@@ -69,6 +69,9 @@ class BudgetConfig(Section):
         default_factory=list,
         description="further budgets; the one search decodes an architecture for each",
     )
+    memory_mb: float | None = Field(
+        None, gt=0, description="host memory that a session of the model may take at its peak"
+    )
     confidence: float | None = Field(
         None, ge=0.5, lt=1, description="probability with which the predicted latency keeps it"
     )

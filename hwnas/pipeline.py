@@ -277,6 +277,7 @@ def check(
         predicted_ms=_predicted_ms(run),
         batch=latency.batch,
         limits=run.config.check,
+        memory_budget_mb=run.config.budget.memory_mb,
         reference=Reference(
             run.trained_network(),
             run.dataset,

@@ -65,14 +65,16 @@ def test_a_file_of_latencies_stands_for_a_device(slow_device, tmp_path) -> None:
 
 def test_a_family_has_one_model_a_budget(tmp_path) -> None:
     table = table_file("darts", tmp_path)
-    config = load_config(None, settings("darts", "budget.family_ms=[2e6]"))
+    config = load_config(None, settings("darts", "budget.family_ms=[9e5]", "budget.memory_mb=500"))
     document = run(config, tmp_path / "run", table=table)
     (member,) = document["family"]
-    check = json.loads((tmp_path / "run/family/2e+06ms/check.json").read_text())
+    memory = gates(document)["memory"]
+    assert memory["status"] == "pass" and 0.1 < memory["value"] == document["memory_mb"] < 500
+    check = json.loads((tmp_path / "run/family/900000ms/check.json").read_text())
     assert check["verdict"] == member["verdict"] == "pass"
-    assert check["budget_ms"] == member["budget_ms"] == 2e6
+    assert check["budget_ms"] == member["budget_ms"] == 9e5
     front = (tmp_path / "run" / "front.html").read_text()
-    assert 'href="report.html"' in front and 'href="family/2e+06ms/report.html"' in front
+    assert '"./report.html"' in front and '"./family/900000ms/report.html"' in front
 
 
 def test_an_unreachable_member_is_refused_before_training(tmp_path) -> None:

@@ -22,6 +22,7 @@ from hwnas.data import Dataset
 from hwnas.deploy.export import read_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.bundle import read_results
+from hwnas.latency_tables.memory import session_memory_mb
 from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment
@@ -229,6 +230,14 @@ def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:
     return Gate("budget", status, latency.value_ms, budget_ms)
 
 
+def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]:
+    """The session's peak memory against its budget, where there is one."""
+    if budget_mb is None:
+        return []
+    status = "skipped" if memory_mb is None else _passed(memory_mb <= budget_mb)
+    return [Gate("memory", status, memory_mb, budget_mb)]
+
+
 def confidence_gate(probability: float, confidence: float) -> Gate:
     """Whether the predicted probability of keeping the budget is as high as was asked for."""
     return Gate("budget_confidence", _passed(probability >= confidence), probability, confidence)
@@ -282,6 +291,7 @@ def check_model(
     batch: int,
     limits: CheckConfig,
     reference: Reference | None,
+    memory_budget_mb: float | None = None,
     stage: Stage = silent,
     stated: NetworkLatency | None = None,
     more_gates: Sequence[Gate] = (),
@@ -296,6 +306,7 @@ def check_model(
         batch: images per inference when latency is measured.
         limits: of the gates.
         reference: gates of parity and accuracy need it; without, they are skipped.
+        memory_budget_mb: gate of the session's peak memory; None leaves it out.
         stage: shows progress.
         stated: the latency on a device that is not here; measured on this one if None.
         more_gates: of what was judged elsewhere.
@@ -315,6 +326,9 @@ def check_model(
             advance(0, 2, "parity and accuracy")
             parity, accuracy = _against_reference(path, data, input_name, shape, reference)
         advance(1, 2, "latency")
+        memory_mb = None
+        if isinstance(runtime, OnnxRuntime) and stated is None:
+            memory_mb = session_memory_mb(runtime, data, _feeds(input_name, (batch, *shape)))
         latency = stated or measure_network(
             _inference(data, input_name, (batch, *shape), runtime, reference),
             runtime,
@@ -324,6 +338,7 @@ def check_model(
         advance(2, 2, f"{latency.value_ms:.3f} ms")
     gates = [
         budget_gate(latency, budget_ms),
+        *memory_gates(memory_mb, memory_budget_mb),
         *more_gates,
         *parity_gates(parity, limits),
         *accuracy_gates(accuracy, limits),
@@ -334,6 +349,7 @@ def check_model(
         "budget_ms": budget_ms,
         "predicted_ms": predicted_ms,
         "measured": latency.to_json(),
+        "memory_mb": memory_mb,
         "parity": None if parity is None else parity.to_json(),
         "accuracy": accuracy,
         "model": model_facts(path, model),
@@ -341,6 +357,11 @@ def check_model(
         "environment": environment()
         | {"device": runtime.device_name(), "threads": runtime.threads},
     }
+
+
+def _feeds(input_name: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Seeded random images."""
+    return {input_name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
 
 
 def _inference(
@@ -352,8 +373,7 @@ def _inference(
 ) -> Callable[[], None]:
     """One inference of the model, or of the network that it comes from, as a call."""
     if isinstance(runtime, OnnxRuntime):
-        images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-        return runtime.prepare_onnx(data, {input_name: images})
+        return runtime.prepare_onnx(data, _feeds(input_name, shape))
     if reference is not None:
         return reference.inference()
     raise InputError(

@@ -48,6 +48,7 @@ from hwnas.spaces.base import SearchSpace
 GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "budget": ("latency, at most the budget", milliseconds),
     "budget of a device": ("predicted latency, at most the device's budget", milliseconds),
+    "memory": ("peak host memory of a session in MB, at most", number),
     "budget_confidence": ("predicted probability of keeping the budget, at least", percent),
     "parity": ("outputs as before the export; their largest difference", number),
     "sqnr": ("signal to error of the outputs, at least", decibels),
@@ -148,6 +149,7 @@ def _gates(run: Run) -> Html:
         ("Accuracy after export", percent(number_at(check, "accuracy", "onnx"))),
         ("Images tested", count(number_at(check, "accuracy", "n"))),
         ("Signal to error", sqnr),
+        ("Peak memory of a session in MB", number(number_at(check, "memory_mb"))),
         ("File", kibibytes(number_at(check, "model", "size_bytes"))),
         ("ONNX operator set", number(number_at(check, "model", "opset"))),
     ]
