@@ -16,15 +16,9 @@ from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
 from hwnas.config import Config
 from hwnas.data import Augmentation
-from hwnas.deploy.check import (
-    Gate,
-    Reference,
-    check_model,
-    confidence_gate,
-    measured_elsewhere,
-    predicted_gate,
-)
+from hwnas.deploy.check import Reference, check_model, measured_elsewhere
 from hwnas.deploy.export import export_network, set_metadata
+from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
 from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import OnnxRuntime
 from hwnas.latency_tables.shipped import load_table

@@ -16,7 +16,7 @@ from hwnas.calibration.prior import Prior, from_counts, from_table
 from hwnas.data.nasbench201 import load_nasbench201
 from hwnas.errors import InputError
 from hwnas.latency_tables.bundle import measured_networks, operator_table, read_results
-from hwnas.latency_tables.calibration import EDGE_RULES, Source
+from hwnas.latency_tables.calibration import Calibration, Source
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.spaces import build_space
@@ -61,9 +61,7 @@ def fitted_table(
         device_name: what it was measured on.
         base: the table that the prior comes from; if it is this device's, its operators are kept.
     """
-    rows = {edges: architecture_features(space, architectures, edges) for edges in prior.rules}
-    fitted = fit(prior, rows, latency_ms)
-    calibration = to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
+    calibration = calibrate(space, prior, architectures, latency_ms)
     if base is not None:
         table = load_table(base)
         if table.device.device == device_name:
@@ -90,10 +88,19 @@ def imported_table(path: Path) -> LatencyTable:
     space = build_space(results.manifest.space, results.manifest.space_options, f"{path}: space")
     architectures = [from_text(space, text, path.parent) for text in networks.genotypes]
     prior = from_table(space, table)
+    return table.with_calibration(calibrate(space, prior, architectures, networks.latency_ms))
+
+
+def calibrate(
+    space: SearchSpace,
+    prior: Prior,
+    architectures: Sequence[Architecture],
+    latency_ms: np.ndarray,
+) -> Calibration:
+    """What measured networks (architectures,) teach, in ms."""
     rows = {edges: architecture_features(space, architectures, edges) for edges in prior.rules}
-    fitted = fit(prior, rows, networks.latency_ms)
-    calibration = to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
-    return table.with_calibration(calibration)
+    fitted = fit(prior, rows, latency_ms)
+    return to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
 
 
 def external_profile(name: str, device_class: str, batch: int) -> DeviceProfile:
@@ -148,9 +155,7 @@ def _help_table(
     space: SearchSpace, networks: list[Architecture], name: str, latency_ms: np.ndarray
 ) -> LatencyTable:
     latency_ms = latency_ms.astype(np.float64)
-    rows = {edges: architecture_features(space, networks, edges) for edges in EDGE_RULES}
-    fitted = fit(from_counts(space), rows, latency_ms)
-    calibration = to_calibration(space, fitted, networks=len(networks), prior="none")
+    calibration = calibrate(space, from_counts(space), networks, latency_ms)
     full_name, device_class = HELP_DEVICES.get(name.split("_")[0], (name, "cpu"))
     batch = int(name.split("_")[-1]) if device_class == "gpu" else 1
     table = LatencyTable.from_measurements(

@@ -14,7 +14,7 @@ from tiny import tiny_space
 from hwnas.config import CheckConfig
 from hwnas.data import Dataset, Split
 from hwnas.deploy import check
-from hwnas.deploy.check import Gate, Reference, check_model, compare, load_model, verdict_of
+from hwnas.deploy.check import Reference, check_model, compare, load_model
 from hwnas.deploy.export import (
     IR_VERSION,
     OPSET,
@@ -23,6 +23,7 @@ from hwnas.deploy.export import (
     require_deployable,
     set_metadata,
 )
+from hwnas.deploy.gates import Gate, verdict_of
 from hwnas.errors import HwnasError, InputError
 from hwnas.latency_tables.runtimes import create_runtime
 from hwnas.spaces import SPACES
