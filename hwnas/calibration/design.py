@@ -1,10 +1,14 @@
 """Which networks to measure next, so that few measurements teach most.
 
-First the homogeneous ones, where every choice takes the same option; then, one by one, the
-candidate whose measurement lowers the predictive variance of the wanted networks most (active
-learning by total variance: Cohn, Ghahramani & Jordan, JAIR 4, 1996). The variance is over the
-coefficients and over the rules of which edges run, so that networks which tell rules apart are
-among the first.
+Of a device of which little is known first the homogeneous ones, where every choice takes the same
+option; then, one by one, the candidate whose measurement lowers the predictive variance of the
+wanted networks most (active learning by total variance: Cohn, Ghahramani & Jordan, JAIR 4, 1996).
+The variance is over the coefficients and over the rules of which edges run, so that networks which
+tell rules apart are among the first.
+
+Where every operator was measured, only what a sum cannot know is left, and that is best learned
+from networks like those to be predicted: random ones over the whole range of latencies.
+Homogeneous ones would mislead, since graph runtimes run equal operators on equal inputs once.
 """
 
 from __future__ import annotations
@@ -46,6 +50,8 @@ def design(
         limit: a budget whose region the predictions are wanted for; all networks if None.
     """
     rng = np.random.default_rng(seed)
+    if prior.measured_operators:
+        return _spread(space, prior, _draw(space, rng, max(count, CANDIDATES), limit), count)
     chosen = homogeneous(space)[:count]
     if len(chosen) == count:
         return chosen
@@ -86,6 +92,16 @@ def most_telling(
         taken.append(int(gain.argmax()))
         covariance = _measured(covariance, taken[-1], noise)
     return taken
+
+
+def _spread(
+    space: SearchSpace, prior: Prior, candidates: list[Architecture], count: int
+) -> list[Architecture]:
+    """Candidates at even quantiles of the predicted latency."""
+    ((edges, given),) = prior.rules.items()
+    predicted = architecture_features(space, candidates, edges) @ given.mean
+    places = (np.arange(count) + 0.5) / count * len(candidates)
+    return [candidates[i] for i in np.argsort(predicted)[places.astype(int)]]
 
 
 def homogeneous(space: SearchSpace) -> list[Architecture]:

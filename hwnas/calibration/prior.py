@@ -55,6 +55,7 @@ class Prior:
         noise_spread: standard deviation of its logarithm.
         typical_ms: smallest and largest mean latency of known devices, None where none is known.
         name: for the table's record.
+        measured_operators: whether every operator was measured on this device.
     """
 
     rules: Mapping[EdgeRule, RulePrior]
@@ -62,6 +63,7 @@ class Prior:
     noise_spread: float
     typical_ms: tuple[float, float] | None
     name: str
+    measured_operators: bool = False
 
 
 def from_devices(space: SearchSpace, tables: Sequence[LatencyTable]) -> Prior:
@@ -118,6 +120,7 @@ def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
         noise_spread=NOISE_SPREAD,
         typical_ms=(scale_ms, scale_ms),
         name=f"{table.device.device}, {table.device.runtime}",
+        measured_operators=table.calibration is None,
     )
 
 
