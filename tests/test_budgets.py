@@ -63,6 +63,7 @@ def test_a_file_of_latencies_stands_for_a_device(slow_device, tmp_path) -> None:
     assert confidence["limit"] == 0.8 and confidence["value"] >= 0.8
 
 
+@pytest.mark.slow
 def test_a_family_has_one_model_a_budget(tmp_path) -> None:
     table = table_file("darts", tmp_path)
     config = load_config(None, settings("darts", "budget.family_ms=[9e5]", "budget.memory_mb=500"))

@@ -294,7 +294,6 @@ def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
                 arguments += ["--table", str(matching_table(arguments, tmp_path))]
         if arguments[0] == "profile":
             arguments += tiny()
-            arguments += ["-n", "1"] if "--bundle" in arguments else []
         if arguments[:2] == ["table", "fit"]:
             # Between design and fit the device is measured.
             cells = (tmp_path / "design.csv").read_text().split()[1:]
