@@ -63,7 +63,7 @@ def run(
     with current.folder.locked():
         current.begin()
         prepare_table(current, table)
-        members = [current, *current.family()]
+        members = [current, *current.family]
         if not all(member.folder.architecture.exists() for member in members):
             search_architecture(current)
         document, *others = [_finish(member) for member in members]
@@ -156,7 +156,7 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
             other = load_table(device.table)
             CostModel(run.space, other)
             other.save(copy)
-    for member in run.family():
+    for member in run.family:
         member.start_member(run)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
-from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency, measure_network
 from hwnas.budget.selection import Measured, Selection
 from hwnas.data import Split, evaluation_batches, split_train
@@ -26,7 +26,7 @@ def search_architecture(run: Run) -> Architecture:
         BudgetError: when no candidate kept it.
         Interrupted: after a signal, with everything saved.
     """
-    members = [run, *run.family()]
+    members = [run, *run.family]
     for member in members:
         _record_budget(member)
     training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
@@ -45,7 +45,7 @@ def _record_budget(run: Run) -> None:
     # Several devices' budgets may exclude each other, and a confidence may leave nothing.
     Decoder(run.limits()).best(np.zeros(run.space.mask.shape))
     if not any(record["event"] == "budget" for record in run.folder.read_history()):
-        fastest_ms, slowest_ms = latency_range_ms(run.cost)
+        fastest_ms, slowest_ms = run.latency_range_ms
         record = {"budget_ms": budget_ms, "fastest_ms": fastest_ms, "slowest_ms": slowest_ms}
         run.folder.append_history({"event": "budget", **record})
 

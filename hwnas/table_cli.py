@@ -328,6 +328,7 @@ def _space(
 
 def _prior(space: SearchSpace, name: str) -> Prior:
     """`auto`: the other devices' tables that ship, or else as for `none`."""
+    from hwnas.budget.cost import is_calibrated_for
     from hwnas.calibration import prior
     from hwnas.latency_tables.shipped import calibrated_for, load_table
 
@@ -338,6 +339,6 @@ def _prior(space: SearchSpace, name: str) -> Prior:
     tables = [
         t
         for t in calibrated_for(space.name)
-        if t.calibration is not None and t.calibration.space_options == space.options.model_dump()
+        if t.calibration is not None and is_calibrated_for(space, t.calibration)
     ]
     return prior.from_devices(space, tables) if tables else prior.from_counts(space)

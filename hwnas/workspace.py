@@ -228,13 +228,18 @@ class Run:
         table = LatencyTable.load(self.folder.latency_table)
         return CostModel(self.space, table, command=self.profile_command)
 
+    @cached_property
+    def latency_range_ms(self) -> tuple[float, float]:
+        """Predicted latency of the fastest and of the slowest network of the space."""
+        return latency_range_ms(self.cost)
+
     def budget_ms(self) -> float:
         """The budget in milliseconds.
 
         Raises:
             InputError: when it is below the fastest predicted network; names the range.
         """
-        fastest_ms, slowest_ms = latency_range_ms(self.cost)
+        fastest_ms, slowest_ms = self.latency_range_ms
         budget = self.config.budget
         if budget.fraction is not None:
             return fastest_ms + budget.fraction * (slowest_ms - fastest_ms)
@@ -264,6 +269,7 @@ class Run:
         """The run's own copies of the tables of further devices."""
         return self.folder.device_tables(len(self.config.devices))
 
+    @cached_property
     def family(self) -> list[Run]:
         """The runs of the further budgets, each in a folder of its own inside this one."""
         members = []

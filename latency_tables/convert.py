@@ -8,7 +8,6 @@ varies. A residual connection is there where input and output have the same shap
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
@@ -18,7 +17,7 @@ from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Source
-from hwnas.latency_tables.files import MAX_BYTES, read_json
+from hwnas.latency_tables.files import read_bytes, read_json
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, Measurement, OpSpec
 
 Rows = dict[OpSpec, Measurement]
@@ -90,7 +89,7 @@ def convert(source: str, path: Path, device: str | None = None) -> LatencyTable:
         raise InputError("unknown format", where="--from", expected=expected, actual=source)
     try:
         return readers[source](path, device)
-    except (KeyError, IndexError, TypeError, ValueError, OSError, EOFError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"not a table of {source}", where=str(path), actual=error) from None
 
 
@@ -113,7 +112,7 @@ def _proxylessnas(path: Path, device: str | None) -> LatencyTable:
 
 
 def _fbnet(path: Path, device: str | None) -> LatencyTable:
-    layers = [layer for layer in json.loads(_text(path)) if layer is not None]
+    layers = [layer for layer in json.loads(read_bytes(path)) if layer is not None]
     shapes = [
         (
             side if index == 0 else side // stride,
@@ -148,7 +147,7 @@ def _tfnas(path: Path, device: str | None) -> LatencyTable:
     column, name, device_class, batch = columns[device]
     rows: Rows = {}
     left_out = 0
-    reader = csv.DictReader(io.StringIO(_text(path)))
+    reader = csv.DictReader(io.StringIO(read_bytes(path).decode()))
     if not {"op", "mid_channels", column} <= set(reader.fieldnames or ()):
         raise ValueError(f"columns {reader.fieldnames}")
     for line in reader:
@@ -190,30 +189,11 @@ def _table(
 ) -> LatencyTable:
     if not rows:
         raise ValueError("no operators")
-    profile = DeviceProfile(
-        device=device,
-        device_class=device_class,
-        runtime=runtime,
-        dtype="float32",
-        batch=batch,
-        threads=1,
-        layout="unknown",
-        versions={},
-    )
     return LatencyTable.from_measurements(
         rows,
-        device=profile,
+        device=DeviceProfile.elsewhere(device, device_class, batch, runtime),
         statistic="mean",
         registry="published",
         created=created,
         source=source,
     )
-
-
-def _text(path: Path) -> str:
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES} bytes")
-    return data.decode("utf-8")

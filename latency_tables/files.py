@@ -22,7 +22,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing, too large, truncated or not JSON, or one of its objects
             has a key twice.
     """
-    return _parse(_read_bytes(path), path)
+    return _parse(read_bytes(path), path)
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -56,7 +56,12 @@ def show(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a file of at most `MAX_BYTES`, decompressed where its name ends in `.gz`.
+
+    Raises:
+        InputError: the file is missing, too large, or its compression damaged.
+    """
     try:
         # Also refuses pipes and devices, which could be read forever.
         if not path.is_file():

@@ -134,6 +134,22 @@ class DeviceProfile(BaseModel):
     layout: Text
     versions: dict[str, str]
 
+    @classmethod
+    def elsewhere(
+        cls, device: str, device_class: Literal["cpu", "gpu"], batch: int, runtime: str
+    ) -> DeviceProfile:
+        """A device that others measured on, of whose settings no more is known."""
+        return cls(
+            device=device,
+            device_class=device_class,
+            runtime=runtime,
+            dtype="float32",
+            batch=batch,
+            threads=1,
+            layout="unknown",
+            versions={},
+        )
+
     def differences(self, other: DeviceProfile, keys: Iterable[str]) -> list[str]:
         """Return "key: expected X, got Y" for every named key where `other` differs."""
         return [

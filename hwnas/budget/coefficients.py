@@ -109,10 +109,17 @@ def condition(
 
 def gain_of(covariance: np.ndarray, rows: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     """(d, n): how far each coefficient moves by each observation's surprise."""
-    joint = rows @ covariance
-    inner = joint @ rows.T + np.diag(deviation**2)
+    inner = observation_covariance(covariance, rows, deviation)
+    return np.linalg.solve(inner, rows @ covariance).T
+
+
+def observation_covariance(
+    covariance: np.ndarray, rows: np.ndarray, deviation: np.ndarray
+) -> np.ndarray:
+    """(n, n) covariance of what is observed, with a little added that keeps it invertible."""
+    inner = rows @ covariance @ rows.T + np.diag(deviation**2)
     inner[np.diag_indices_from(inner)] += JITTER * np.trace(inner) / len(inner)
-    return np.linalg.solve(inner, joint).T
+    return inner
 
 
 def _nonnegative(

@@ -145,40 +145,31 @@ def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
     fixed_ms = sum(
         count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
     )
-    cost_ms, launches = np.zeros(space.mask.shape), np.zeros(space.mask.shape)
+    cost_ms = np.zeros(space.mask.shape)
     for row, choice in enumerate(space.choices):
         for column in range(len(choice.options)):
             counts = space.operators(row, column)
             cost_ms[row, column] = sum(n * table.latency_ms(spec) for spec, n in counts.items())
-            launches[row, column] = counts.total()
     mean = np.concatenate([[fixed_ms], cost_ms.ravel()])
-    return Coefficients(
-        mean, operator_covariance(space, mean, launches, scale=SCALE), NETWORK_NOISE
-    )
+    return Coefficients(mean, operator_covariance(space, mean, scale=SCALE), NETWORK_NOISE)
 
 
-def operator_covariance(
-    space: SearchSpace, mean: np.ndarray, launches: np.ndarray, *, scale: float
-) -> np.ndarray:
+def operator_covariance(space: SearchSpace, mean: np.ndarray, *, scale: float) -> np.ndarray:
     """Covariance of coefficients that were measured operator by operator.
 
     Args:
         space: the search space.
         mean: (1 + choices * max_options,) ms.
-        launches: (choices, max_options), how many operators an option runs.
         scale: relative standard deviation of all coefficients together.
     """
     typical = features(space, _uniform(space), "live")[0]
     typical_ms = float(typical @ mean)
-    launch = np.concatenate([[0.0], launches.ravel()])
+    launch = np.concatenate([[0.0], space.launches.ravel()])
     launch_ms = typical_ms / max(float(typical @ launch), 1.0)
     # An option that runs nothing costs nothing, whatever is measured.
-    exists = np.concatenate([[True], (launches > 0).ravel()])
-    names = [""] + [
-        choice.options[i] if i < len(choice.options) else ""
-        for choice in space.choices
-        for i in range(space.max_options)
-    ]
+    exists = launch > 0
+    exists[0] = True
+    names = space.coefficient_options
     factors = [scale * mean, LAUNCH * launch_ms * launch]
     factors.append(np.eye(1, len(mean))[0] * FIXED * typical_ms)
     for name in sorted(set(names) - {""}):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.budget.coefficients import JITTER, Coefficients, condition, gain_of
+from hwnas.budget.coefficients import Coefficients, condition, gain_of, observation_covariance
 from hwnas.calibration.prior import Prior, RulePrior
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Calibration, EdgeRule
@@ -119,8 +119,7 @@ def _level(prior: RulePrior, observed: _Observed, noise: float) -> _Level:
     whitened by K.
     """
     rows = observed.rows
-    inner = rows @ prior.covariance @ rows.T + noise**2 * np.eye(len(rows))
-    inner[np.diag_indices_from(inner)] += JITTER * np.trace(inner) / len(inner)
+    inner = observation_covariance(prior.covariance, rows, np.full(len(rows), noise))
     root = np.linalg.cholesky(inner)
     y = np.linalg.solve(root, observed.latency_ms)
     m = np.linalg.solve(root, rows @ prior.mean)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -29,8 +30,10 @@ HELP = Source(
     licence="MIT",
     note="the number behind the device is the batch size; the runtime is not stated",
 )
+RUNTIME = "external"
+"""Of devices that are known by their networks' latencies only."""
 HELP_DATE = "2021-06-16"
-HELP_DEVICES = {
+HELP_DEVICES: dict[str, tuple[str, Literal["cpu", "gpu"]]] = {
     "1080ti": ("NVIDIA GTX 1080 Ti", "gpu"),
     "2080ti": ("NVIDIA RTX 2080 Ti", "gpu"),
     "titanx": ("NVIDIA Titan X", "gpu"),
@@ -68,7 +71,7 @@ def fitted_table(
             return table.with_calibration(calibration)
         profile = table.device.model_copy(update={"device": device_name})
     else:
-        profile = external_profile(device_name, "cpu", 1)
+        profile = DeviceProfile.elsewhere(device_name, "cpu", 1, RUNTIME)
     return LatencyTable.from_measurements(
         {}, device=profile, statistic="mean", registry="networks", calibration=calibration
     )
@@ -101,22 +104,6 @@ def calibrate(
     rows = {edges: architecture_features(space, architectures, edges) for edges in prior.rules}
     fitted = fit(prior, rows, latency_ms)
     return to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
-
-
-def external_profile(name: str, device_class: str, batch: int) -> DeviceProfile:
-    """A device of which no more is known than networks' latencies."""
-    return DeviceProfile.model_validate(
-        {
-            "device": name,
-            "device_class": device_class,
-            "runtime": "external",
-            "dtype": "float32",
-            "batch": batch,
-            "threads": 1,
-            "layout": "unknown",
-            "versions": {},
-        }
-    )
 
 
 def converted_help(path: Path, device: str | None) -> LatencyTable:
@@ -160,7 +147,7 @@ def _help_table(
     batch = int(name.split("_")[-1]) if device_class == "gpu" else 1
     table = LatencyTable.from_measurements(
         {},
-        device=external_profile(f"{full_name} ({name})", device_class, batch),
+        device=DeviceProfile.elsewhere(f"{full_name} ({name})", device_class, batch, RUNTIME),
         statistic="mean",
         registry="networks",
         created=HELP_DATE,

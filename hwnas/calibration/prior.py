@@ -113,7 +113,7 @@ def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
     model = CostModel(space, table)
     scale_ms = _mean_latency_ms(model)
     mean = model.coefficients.mean / scale_ms
-    covariance = operator_covariance(space, mean, launches(space), scale=0.0)
+    covariance = operator_covariance(space, mean, scale=0.0)
     return Prior(
         {model.edges: RulePrior(mean, covariance, 1.0)},
         noise=NOISE,
@@ -127,7 +127,7 @@ def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
 def from_counts(space: SearchSpace) -> Prior:
     """Launches and multiply-accumulates, half each: all that is known without any table."""
     counts = space.coefficient_macs.astype(np.float64)
-    launch = np.concatenate([[space.fixed_operators().total()], launches(space).ravel()])
+    launch = np.concatenate([[space.fixed_operators().total()], space.launches.ravel()])
     rows = _reference_rows(space, "live")
     mean = 0.5 * counts / (rows @ counts).mean() + 0.5 * launch / (rows @ launch).mean()
     covariance = _grouped(space, WEAK_FIXED, WEAK_OPERATOR, WEAK_EDGE)
@@ -141,15 +141,6 @@ def from_counts(space: SearchSpace) -> Prior:
         typical_ms=None,
         name="none",
     )
-
-
-def launches(space: SearchSpace) -> np.ndarray:
-    """(choices, max_options), how many operators an option runs in a deployed network."""
-    counts = np.zeros(space.mask.shape)
-    for row, choice in enumerate(space.choices):
-        for column in range(len(choice.options)):
-            counts[row, column] = space.operators(row, column).total()
-    return counts
 
 
 def _mean_latency_ms(model: CostModel) -> float:
@@ -166,7 +157,7 @@ def _reference_rows(space: SearchSpace, edges: EdgeRule) -> np.ndarray:
 
 def _grouped(space: SearchSpace, fixed: float, operator: float, edge: float) -> np.ndarray:
     """Covariance with one deviation for an option's name on all edges, and one for each edge."""
-    names = ["", *(option for choice in space.choices for option in _padded(space, choice.options))]
+    names = space.coefficient_options
     size = len(names)
     factors = [np.eye(1, size)[0] * fixed]
     for name in sorted(set(names) - {""}):
@@ -174,10 +165,6 @@ def _grouped(space: SearchSpace, fixed: float, operator: float, edge: float) -> 
     exists = np.array([True, *(name != "" for name in names[1:])])
     stacked = np.array(factors)
     return stacked.T @ stacked + np.diag(edge**2 * exists)
-
-
-def _padded(space: SearchSpace, options: Sequence[str]) -> list[str]:
-    return [*options, *[""] * (space.max_options - len(options))]
 
 
 def _possible(space: SearchSpace, rule: EdgeRule, prior: RulePrior) -> RulePrior:

@@ -238,6 +238,23 @@ class SearchSpace(ABC):
         return sorted(specs)
 
     @property
+    def coefficient_options(self) -> list[str]:
+        """Option of each coefficient; "" for the fixed one and where a choice has fewer options."""
+        names = [""]
+        for choice in self.choices:
+            names += [*choice.options, *[""] * (self.max_options - len(choice.options))]
+        return names
+
+    @property
+    def launches(self) -> np.ndarray:
+        """(choices, max_options), how many operators an option runs in a deployed network."""
+        counts = np.zeros(self.mask.shape)
+        for row, choice in enumerate(self.choices):
+            for column in range(len(choice.options)):
+                counts[row, column] = self.operators(row, column).total()
+        return counts
+
+    @property
     def coefficient_macs(self) -> np.ndarray:
         """(1 + choices * max_options,) multiply-accumulates: fixed first, then of each option."""
         macs = self._params_and_macs[..., 1].ravel()
