@@ -6,12 +6,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-EdgeRule = Literal["live", "read", "all"]
+EdgeRule = Literal["live", "once", "read", "all"]
 """Which edges of a cell a runtime runs: `live`, those on a path from the cell's input to its
-output; `read`, those whose result leads to the output, unless the whole cell is a constant; `all`,
-every edge, empty ones included."""
+output; `once`, the same, but equal operators without weights on one input as one; `read`, those
+whose result leads to the output, unless the whole cell is a constant; `all`, every edge, empty
+ones included."""
 
-EDGE_RULES: tuple[EdgeRule, ...] = ("live", "read", "all")
+EDGE_RULES: tuple[EdgeRule, ...] = ("live", "once", "read", "all")
+
+
+def deployed_edges(runtime: str) -> EdgeRule:
+    """What a runtime runs of a deployed network: ONNX Runtime's graph optimiser merges equals."""
+    return "once" if runtime.startswith("onnxruntime") else "live"
+
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 CoefficientMs = Annotated[float, Field(ge=0, le=3_600_000, allow_inf_nan=False)]

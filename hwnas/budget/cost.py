@@ -12,14 +12,14 @@ from torch import Tensor
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.coefficients import Coefficients, architecture_features, features
 from hwnas.errors import InputError
-from hwnas.latency_tables.calibration import Calibration
+from hwnas.latency_tables.calibration import Calibration, deployed_edges
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces.base import SearchSpace
 
 # How far a sum of separately measured operators may be off, as standard deviations relative to the
 # figures: all of them together (a machine's two speeds), what does not scale with them, the launch
 # of an operator, all operators of a name, and each alone.
-SCALE, FIXED, LAUNCH, OPERATOR, SINGLE = 0.3, 0.1, 0.1, 0.1, 0.05
+SCALE, FIXED, LAUNCH, OPERATOR, SINGLE = 0.3, 0.1, 0.03, 0.03, 0.03
 NETWORK_NOISE = 0.02
 """Relative deviation of a network from the sum, with the coefficients known."""
 CALIBRATED_SCALE = 0.02
@@ -69,7 +69,7 @@ class CostModel:
                 actual=f"{calibration.space} {calibration.space_options}",
             )
         table.require(space.all_operators(), command)
-        self.edges = "live"
+        self.edges = deployed_edges(table.device.runtime)
         self.coefficients = _from_operators(space, table)
 
     @property

@@ -20,7 +20,9 @@ from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.limit import Limit
 from hwnas.errors import HwnasError, InputError
-from hwnas.spaces.base import DecodingProgram, SearchSpace
+from hwnas.latency_tables.calibration import EdgeRule
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.decoding import DecodingProgram
 
 FIRST_TANGENTS = 32
 """Random architectures whose tangents bound the margin from the start."""
@@ -70,10 +72,14 @@ class Decoder:
 
 
 def latency_range_ms(cost: CostModel) -> tuple[float, float]:
-    """Predicted latency of the fastest and of the slowest network of the space."""
-    best = [_Programme(cost.space, sign * cost.cost_ms, [Limit(cost)]) for sign in (-1.0, 1.0)]
-    fastest, slowest = (cost.latency_ms(programme.solve(1)[0]) for programme in best)
-    return fastest, slowest
+    """Predicted latency of the fastest network, and of the one whose operators cost most.
+
+    The latter is the slowest, unless a runtime saves repeated operators in it.
+    """
+    fastest = _Programme(cost.space, np.zeros(cost.space.mask.shape), [Limit(cost)])
+    fastest.objective = fastest.latency_row(cost.edges, cost.coefficients.mean)
+    slowest = _Programme(cost.space, cost.cost_ms, [Limit(cost)])
+    return cost.latency_ms(fastest.solve(1)[0]), cost.latency_ms(slowest.solve(1)[0])
 
 
 class _Programme:
@@ -82,13 +88,13 @@ class _Programme:
     def __init__(self, space: SearchSpace, scores: np.ndarray, limits: Sequence[Limit]) -> None:
         self.space = space
         self.limits = [limit for limit in limits if np.isfinite(limit.budget_ms)]
-        self.programs = {
+        self.programs: dict[EdgeRule, DecodingProgram] = {
             limit.cost.edges: space.decoding_program(limit.cost.edges) for limit in limits
         }
         mask = space.mask.numpy()
         self.taken = mask.size
         # Each rule has auxiliary variables of its own behind the options.
-        self.offsets: dict[str, int] = {}
+        self.offsets: dict[EdgeRule, int] = {}
         size = self.taken
         for edges, program in self.programs.items():
             self.offsets[edges] = size
@@ -141,11 +147,11 @@ class _Programme:
             raise HwnasError("the integer programme was not solved", actual=result.message)
         return np.round(result.x)
 
-    def _column(self, edges: str, variable: int) -> int:
+    def _column(self, edges: EdgeRule, variable: int) -> int:
         """Where a variable of one rule's program stands here."""
         return variable if variable < self.taken else self.offsets[edges] + variable - self.taken
 
-    def _structure(self, edges: str, program: DecodingProgram) -> LinearConstraint:
+    def _structure(self, edges: EdgeRule, program: DecodingProgram) -> LinearConstraint:
         matrix = np.zeros((len(program.matrix), self.size))
         columns = [self._column(edges, v) for v in range(program.matrix.shape[1])]
         matrix[:, columns] = program.matrix
@@ -158,14 +164,17 @@ class _Programme:
 
     def _add_latency(self, limit: Limit, coefficients: np.ndarray, constant_ms: float) -> None:
         """coefficients @ features + constant <= budget."""
-        edges = limit.cost.edges
-        runs = self.programs[edges].runs.ravel()
-        row = np.zeros(self.size)
-        for variable, cost_ms in zip(runs, coefficients[1:], strict=True):
-            if variable >= 0:
-                row[self._column(edges, int(variable))] += cost_ms
+        row = self.latency_row(limit.cost.edges, coefficients)
         room_ms = limit.budget_ms - coefficients[0] - constant_ms
         self.constraints.append(LinearConstraint(row[None], -np.inf, room_ms))
+
+    def latency_row(self, edges: EdgeRule, coefficients: np.ndarray) -> np.ndarray:
+        """(variables,) with `row @ variables` what runs under a rule, priced."""
+        row = np.zeros(self.size)
+        for variable, cost_ms in zip(self.programs[edges].runs.flat, coefficients[1:], strict=True):
+            if variable >= 0:
+                row[self._column(edges, int(variable))] += cost_ms
+        return row
 
     def _exclude(self, x: np.ndarray) -> None:
         cut = np.zeros(self.size)

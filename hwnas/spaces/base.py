@@ -19,6 +19,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
+from hwnas.spaces.decoding import DecodingProgram, Repeats, run_once
 
 
 class SpaceOptions(BaseModel):
@@ -38,28 +39,6 @@ class Choice:
 
     name: str
     options: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DecodingProgram:
-    """Which 0/1 vectors are architectures: the structure of a space as linear constraints.
-
-    The variables are first one for each option of each choice (row-major as in a Mixture, 1 where
-    the option is taken), then `auxiliary` more that the space is free to use.
-
-    Attributes:
-        auxiliary: number of further 0/1 variables.
-        matrix: (constraints, variables).
-        lower, upper: (constraints,), bounds of `matrix @ variables`.
-        runs: (choices, max_options), index of the variable that is 1 when that operator runs and
-            costs time; -1 where there is no such option.
-    """
-
-    auxiliary: int
-    matrix: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-    runs: np.ndarray
 
 
 class Supernet(nn.Module):
@@ -120,6 +99,17 @@ class SearchSpace(ABC):
         """The operators of the deployed network that run whatever is chosen."""
 
     @abstractmethod
+    def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
+        """`run_probability` under a rule other than `once`."""
+
+    @abstractmethod
+    def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
+        """`decoding_program` under a rule other than `once`."""
+
+    def repeats(self) -> Repeats:
+        """Operators that a runtime may run once: equal, without weights, on one input."""
+        return ()
+
     def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
         """Probability that each option's operators run, differentiable.
 
@@ -133,10 +123,15 @@ class SearchSpace(ABC):
         Returns:
             The shape of `weights`.
         """
+        if edges == "once":
+            return run_once(self._run_probability(weights, "live"), self.repeats())
+        return self._run_probability(weights, edges)
 
-    @abstractmethod
     def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
         """The structure of the space for exact decoding, with `runs` under a rule."""
+        if edges == "once":
+            return self._decoding_program("live").run_once(self.repeats())
+        return self._decoding_program(edges)
 
     @abstractmethod
     def validate(self, architecture: Architecture) -> None:
@@ -161,6 +156,22 @@ class SearchSpace(ABC):
     @abstractmethod
     def from_genotype(self, genotype: Any) -> Architecture:
         """Read `to_genotype`'s notation; InputError when malformed."""
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """A random neighbour: one choice takes another option."""
+        chosen = self.chosen(architecture)
+        row = int(rng.choice([i for i, c in enumerate(self.choices) if len(c.options) > 1]))
+        step = int(rng.integers(1, len(self.choices[row].options)))
+        chosen[row] = (chosen[row] + step) % len(self.choices[row].options)
+        return self.architecture(chosen)
+
+    def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
+        """What the next choice may take, in their order, so that an architecture can follow.
+
+        Args:
+            decided: the options of all choices before it, each one open at its time.
+        """
+        return tuple(range(len(self.choices[len(decided)].options)))
 
     def chosen(self, architecture: Architecture) -> list[int]:
         """The index of the option that each choice takes; the architecture is validated."""

@@ -9,6 +9,7 @@ have the option `none`. Cells are stacked, with reductions at 1/3 and 2/3 of the
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +24,9 @@ from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
-from hwnas.spaces.base import (
-    Choice,
-    DecodingProgram,
-    Network,
-    SearchSpace,
-    SpaceOptions,
-    Supernet,
-)
+from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
 from hwnas.spaces.cells import cell_edges, drop_path, without_none
+from hwnas.spaces.decoding import DecodingProgram, Repeats
 
 PRIMITIVES = (
     "none",
@@ -44,6 +39,7 @@ PRIMITIVES = (
     "dil_conv_5x5",
 )
 CELL_TYPES = ("normal", "reduce")
+POOLS = (PRIMITIVES.index("max_pool_3x3"), PRIMITIVES.index("avg_pool_3x3"))
 KEPT_EDGES = 2
 """Incoming edges that a node keeps."""
 
@@ -175,7 +171,7 @@ class DartsSpace(SearchSpace):
             counts[OpSpec("concat", cell.channels, nodes * cell.channels, height, width)] += 1
         return counts
 
-    def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
+    def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
         """Probability that an edge is kept, with this operator.
 
         A node keeps two edges e, f. With the weights as independent propositions the probability
@@ -194,6 +190,16 @@ class DartsSpace(SearchSpace):
             rows.append(node * ((total - strength) / pairs.clamp_min(1e-12)).unsqueeze(-1))
         return torch.cat(rows, dim=-2) * without_none(weights)
 
+    def repeats(self) -> Repeats:
+        """The same pool on all edges out of a state."""
+        rows = list(enumerate(self.edges))
+        return [
+            [(offset + row, pool) for row, (source, _) in rows if source == state]
+            for offset in (0, len(self.edges))
+            for state in range(1 + self.options.nodes)
+            for pool in POOLS
+        ]
+
     def _node_groups(self) -> list[list[int]]:
         """The choices (rows) of each node's incoming edges; in order, they cover all choices."""
         groups = []
@@ -204,7 +210,7 @@ class DartsSpace(SearchSpace):
                 )
         return groups
 
-    def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
+    def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
         """One option an edge, and all but two edges of a node on `none`."""
         choices, options = len(self.choices), len(PRIMITIVES)
         index = np.arange(choices * options).reshape(choices, options)
@@ -236,6 +242,29 @@ class DartsSpace(SearchSpace):
             for row in rng.choice(group, KEPT_EDGES, replace=False):
                 chosen[row] = int(rng.integers(1, len(PRIMITIVES)))
         return self.architecture(chosen)
+
+    def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
+        """A kept edge gets another operator, or starts at another state (Real et al., 2019)."""
+        chosen = self.chosen(architecture)
+        group = self._node_groups()[int(rng.integers(2 * self.options.nodes))]
+        kept = [row for row in group if chosen[row]]
+        row = int(rng.choice(kept))
+        if len(group) > KEPT_EDGES and rng.random() < 0.5:
+            other = int(rng.choice([row for row in group if not chosen[row]]))
+            chosen[other], chosen[row] = chosen[row], 0
+        else:
+            operators = len(PRIMITIVES) - 1
+            chosen[row] = 1 + (chosen[row] - 1 + int(rng.integers(1, operators))) % operators
+        return self.architecture(chosen)
+
+    def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
+        """`none` while enough edges of the node are left, operators while too few are kept."""
+        row = len(decided)
+        group = next(group for group in self._node_groups() if row in group)
+        missing = KEPT_EDGES - sum(decided[i] != 0 for i in group if i < row)
+        left = sum(i >= row for i in group)
+        none = (0,) if left > missing else ()
+        return none + (tuple(range(1, len(PRIMITIVES))) if missing else ())
 
     def to_genotype(self, architecture: Architecture) -> dict[str, Any]:
         """DARTS' own notation: for each node two pairs [operator, source], and the joined nodes."""

@@ -22,15 +22,9 @@ from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
-from hwnas.spaces.base import (
-    Choice,
-    DecodingProgram,
-    Network,
-    SearchSpace,
-    SpaceOptions,
-    Supernet,
-)
+from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
 from hwnas.spaces.cells import cell_edges, drop_path, without_none
+from hwnas.spaces.decoding import DecodingProgram, Repeats
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = cell_edges(1, 3)
@@ -89,7 +83,7 @@ class NasBench201Space(SearchSpace):
     def fixed_operators(self) -> Counter[OpSpec]:
         return Counter([self.stem, *self.reductions, self.head])
 
-    def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
+    def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
         """Probability that an operator runs: it is chosen and its edge is run.
 
         A live edge starts at a node that the input reaches and ends at one that leads to the
@@ -120,7 +114,15 @@ class NasBench201Space(SearchSpace):
         ]
         return weights * torch.stack(run, dim=-1).unsqueeze(-1) * without_none(weights)
 
-    def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
+    def repeats(self) -> Repeats:
+        """The pool on all edges out of a node."""
+        pool = PRIMITIVES.index("avg_pool_3x3")
+        return [
+            [(row, pool) for row, (source, _) in enumerate(EDGES) if source == node]
+            for node in range(OUTPUT)
+        ]
+
+    def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
         """One option an edge; operators on edges that do not run need not be paid for.
 
         Auxiliary variables: whether the nodes are reached from the input, whether the inner ones

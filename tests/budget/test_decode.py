@@ -18,7 +18,7 @@ from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
 def nasbench201():
     """Space, cost model, all 15,625 architectures as option indices, and their latencies."""
     space = tiny_space("nasbench201")
-    cost = CostModel(space, table_of(space))
+    cost = CostModel(space, table_of(space, "torch-cpu"))
     cells = np.array(list(itertools.product(range(len(PRIMITIVES)), repeat=len(EDGES))))
     latencies = np.full(len(cells), cost.fixed_ms)
     # Independent of the space's own rule: walk all paths from the input to the output.
@@ -61,10 +61,12 @@ def test_k_best_are_those_of_brute_force(nasbench201, share: float) -> None:
     assert len(set(found)) == len(found)
 
 
-def test_darts_cell_against_brute_force(rng) -> None:
+@pytest.mark.parametrize("runtime", ["torch-cpu", "onnxruntime-cpu"])
+def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
     """Two nodes: the first keeps both its edges, the second two of three; both cell types."""
     space = tiny_space("darts", nodes=2)
-    cost = CostModel(space, table_of(space))
+    cost = CostModel(space, table_of(space, runtime))
+    pools = [i for i, name in enumerate(space.choices[0].options) if "pool" in name]
     scores = rng.normal(size=space.mask.shape)
     operators = range(1, 8)
     # For each cell type all (score, latency) of its 7^4 * 3 cells.
@@ -75,12 +77,13 @@ def test_darts_cell_against_brute_force(rng) -> None:
             rows = np.array([0, 1, *kept]) + offset
             dropped = offset + next(i for i in (2, 3, 4) if i not in kept)
             for chosen in itertools.product(operators, repeat=4):
-                cells.append(
-                    (
-                        scores[rows, chosen].sum() + scores[dropped, 0],
-                        cost.cost_ms[rows, chosen].sum(),
-                    )
-                )
+                latency_ms = cost.cost_ms[rows, chosen].sum()
+                if runtime == "onnxruntime-cpu":
+                    # The second node's edge from an input, if it has the first node's pool.
+                    for place, source in enumerate(kept, start=2):
+                        if source < 4 and chosen[place] == chosen[source - 2] in pools:
+                            latency_ms -= cost.cost_ms[rows[place], chosen[place]]
+                cells.append((scores[rows, chosen].sum() + scores[dropped, 0], latency_ms))
         halves.append(np.array(cells))
     fastest_ms, slowest_ms = latency_range_ms(cost)
     assert fastest_ms == pytest.approx(cost.fixed_ms + sum(h[:, 1].min() for h in halves))
@@ -101,7 +104,7 @@ def test_darts_cell_against_brute_force(rng) -> None:
 
 def test_measurements_tighten_the_budget(rng) -> None:
     space = tiny_space("darts")
-    cost = CostModel(space, table_of(space))
+    cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
     budget_ms = (fastest_ms + slowest_ms) / 2
     scores = cost.cost_ms * rng.uniform(0.5, 1.5, size=cost.cost_ms.shape)
@@ -115,7 +118,7 @@ def test_measurements_tighten_the_budget(rng) -> None:
 
 def test_budget_is_used_up_when_slower_is_better(rng) -> None:
     space = tiny_space("darts")
-    cost = CostModel(space, table_of(space))
+    cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
     for share in (0.25, 0.5, 0.75):
         budget_ms = fastest_ms + share * (slowest_ms - fastest_ms)

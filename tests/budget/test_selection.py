@@ -7,14 +7,13 @@ from tiny import table_of, tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import latency_range_ms
+from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import BudgetError, Selection
-from hwnas.config import SearchConfig
 from hwnas.errors import InputError
 from hwnas.runs.run_folder import RunFolder
-from hwnas.strategies import STRATEGIES
+from hwnas.strategies import build_strategy
 
 
 def latency(value_ms: float, half_width: float = 0.01) -> NetworkLatency:
@@ -49,11 +48,11 @@ class Device:
 
 def selection(folder: RunFolder, factor: float, share: float = 0.5, limit: int = 8):
     space = tiny_space("darts")
-    cost = CostModel(space, table_of(space))
+    cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
     budget_ms = fastest_ms + share * (slowest_ms - fastest_ms)
     device = Device(cost, factor)
-    strategy = STRATEGIES["darts"](space, 0, SearchConfig(steps=1))
+    strategy = build_strategy("darts", space, 0, {}, Decoder([Limit(cost, budget_ms)]))
 
     def rank(architectures: list[Architecture]) -> list[float]:
         """Slower networks are better: the budget binds."""

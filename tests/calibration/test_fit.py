@@ -138,15 +138,15 @@ def test_intervals_cover_what_they_say() -> None:
     space = tiny_space("darts")
     table = table_of(space)
     prior = from_table(space, table)
-    (given_rule,) = prior.rules.values()
+    ((rule, given),) = prior.rules.items()
     rng = np.random.default_rng(5)
     networks = [space.sample(rng) for _ in range(60)]
-    rows = architecture_features(space, networks, "live")
+    rows = architecture_features(space, networks, rule)
     inside = []
     for _ in range(20):
-        costs = np.maximum(rng.multivariate_normal(given_rule.mean, given_rule.covariance), 0)
+        costs = np.maximum(rng.multivariate_normal(given.mean, given.covariance), 0)
         latency_ms = 7 * (rows @ costs) * (1 + 0.02 * rng.normal(size=60))
-        fitted = fit(prior, {"live": rows[:10]}, latency_ms[:10])
+        fitted = fit(prior, {rule: rows[:10]}, latency_ms[:10])
         known = fitted.coefficients
         error = np.abs(known.latency_ms(rows[10:]) - latency_ms[10:])
         inside.append(np.mean(error <= 1.645 * known.std_ms(rows[10:])))

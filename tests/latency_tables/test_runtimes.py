@@ -11,6 +11,7 @@ from torch import nn
 
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables import devices, runtimes
+from hwnas.latency_tables.calibration import deployed_edges
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxRuntimeCpu, TorchCpu, create_runtime
 
 
@@ -220,3 +221,23 @@ def test_processor_name_falls_back_to_the_architecture(monkeypatch):
 
     monkeypatch.setattr(devices.Path, "read_text", no_file)
     assert devices.cpu_name()
+
+
+def test_the_graph_optimiser_runs_equal_operators_on_one_input_once(tmp_path):
+    """What the rule `once` says of the runtimes that it is given to."""
+    ort = pytest.importorskip("onnxruntime")
+    assert [deployed_edges(name) for name in RUNTIMES] == ["once", "once", "live", "live"]
+    shape = [1, 4, 8, 8]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
+    window = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [helper.make_node("AveragePool", ["x"], [name], **window) for name in "ab"]
+    nodes += [helper.make_node("Relu", ["a"], ["c"]), helper.make_node("Sub", ["b", "c"], ["y"])]
+    graph = helper.make_graph(nodes, "pools", [x], [y])
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    optimised = onnx.load(tmp_path / "optimised.onnx").graph.node
+    assert sum(node.op_type == "AveragePool" for node in optimised) == 1

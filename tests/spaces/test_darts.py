@@ -135,6 +135,29 @@ def test_run_probability_is_that_of_the_enumerated_distribution() -> None:
     torch.testing.assert_close(found[rows], expected[rows] / total)
 
 
+def test_equal_pools_on_one_input_are_counted_once_in_expectation() -> None:
+    """Against the sum over all normal cells of two nodes, weighted by products of weights."""
+    space = tiny_space("darts", nodes=2)
+    generator = torch.Generator().manual_seed(4)
+    weights = torch.rand(space.mask.shape, generator=generator, dtype=torch.float64)
+    found = space.run_probability(weights, "once")
+    options = len(PRIMITIVES)
+    expected = torch.zeros(5, options, dtype=torch.float64)
+    total = 0.0
+    for kept in itertools.combinations([2, 3, 4], 2):
+        rows = [0, 1, *kept]
+        for chosen in itertools.product(range(1, options), repeat=4):
+            probability = float(weights[rows, list(chosen)].prod())
+            total += probability
+            seen = set()
+            for row, option in zip(rows, chosen, strict=True):
+                operator = (space.edges[row][0], option)
+                if operator not in seen or "pool" not in PRIMITIVES[option]:
+                    expected[row, option] += probability
+                seen.add(operator)
+    torch.testing.assert_close(found[:5], expected / total)
+
+
 def test_operators_of_a_reduction_cell_halve_at_its_inputs_only() -> None:
     space = build_space("darts", {"cells": 3, "channels": 8})
     names = [choice.name for choice in space.choices]
