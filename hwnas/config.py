@@ -93,8 +93,11 @@ class DeviceConfig(Section):
 class SearchConfig(Section):
     """The supernet, the strategy's settings, and how candidates are chosen."""
 
-    strategy: Literal["darts", "random"] = "darts"
-    order: Literal[1, 2] = 1
+    strategy: str = Field("darts", description="as `hwnas strategies` lists them")
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by strategy, where they differ from its own"
+    )
+    order: Literal[1, 2] = Field(1, description="of the gradient, where one is used")
     steps: int = Field(ge=1)
     batch_size: int = Field(64, ge=1)
     warmup: float = Field(0.3, ge=0, lt=1, description="share of steps that train weights only")
@@ -103,9 +106,6 @@ class SearchConfig(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(3e-4, ge=0)
     gradient_clip: float = Field(5.0, gt=0)
-    alpha_learning_rate: float = Field(3e-4, gt=0)
-    alpha_weight_decay: float = Field(1e-3, ge=0)
-    beta_decay: float = Field(50.0, ge=0)
     latency_rate: float = Field(0.1, ge=0, description="step of the budget's multiplier")
     candidates: int = Field(8, ge=1, le=100, description="best decodings that are ranked")
     max_measured: int = Field(8, ge=1, description="candidates measured before giving up")

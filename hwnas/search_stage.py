@@ -12,7 +12,7 @@ from hwnas.budget.selection import Measured, Selection
 from hwnas.data import Split, evaluation_batches, split_train
 from hwnas.mixed_op import use_kernels
 from hwnas.profiling import inference
-from hwnas.strategies import STRATEGIES
+from hwnas.strategies import build_strategy
 from hwnas.supernet.evaluate import rank_architectures
 from hwnas.supernet.search import SupernetSearch
 from hwnas.workspace import Run
@@ -55,10 +55,18 @@ def _supernet_search(run: Run, training: Split, validation: Split) -> SupernetSe
     torch.manual_seed(run.seed("supernet"))
     supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_kernels(supernet, run.config.search.kernels, run.config.search.recompute)
+    limits = run.limits()
+    strategy = build_strategy(
+        config.strategy,
+        run.space,
+        run.seed("strategy"),
+        config.settings.get(config.strategy, {}),
+        Decoder(limits),
+    )
     return SupernetSearch(
         supernet,
-        STRATEGIES[config.strategy](run.space, run.seed("strategy"), config),
-        run.limits(),
+        strategy,
+        limits,
         config,
         run.batches(training, config.batch_size, "search training"),
         run.batches(validation, config.batch_size, "search validation"),

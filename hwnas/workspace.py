@@ -25,6 +25,7 @@ from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
+from hwnas.strategies import strategy_settings
 
 
 @dataclass
@@ -78,6 +79,9 @@ class Run:
             RuntimeMissingError: for a device or runtime that is not here.
         """
         search = self.config.search
+        for name in {search.strategy, *search.settings}:
+            where = f"{self.folder.config}: search.settings.{name}"
+            strategy_settings(name, search.settings.get(name, {}), where)
         space, batch_size = self.space, max(search.batch_size, self.config.train.batch_size)
         if self.proxy_space.choices != space.choices:
             raise InputError(

@@ -14,14 +14,13 @@ from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
-from hwnas.config import SearchConfig
 from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.spaces import SPACES
-from hwnas.strategies import STRATEGIES
+from hwnas.strategies import STRATEGIES, build_strategy
 from hwnas.supernet.evaluate import evaluate_mixture
 
-CONFIG = SearchConfig(steps=10, alpha_learning_rate=0.1, beta_decay=1.0)
+SETTINGS = {"darts": {"learning_rate": 0.1, "beta_decay": 1.0}}
 IMAGES = (4, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
 
 
@@ -36,8 +35,10 @@ def cost(space) -> CostModel:
 
 
 @pytest.fixture(params=sorted(STRATEGIES))
-def make_strategy(request, space):
-    return lambda seed=0: STRATEGIES[request.param](space, seed, CONFIG)
+def make_strategy(request, space, cost):
+    decoder = Decoder([Limit(cost)])
+    settings = SETTINGS.get(request.param, {})
+    return lambda seed=0: build_strategy(request.param, space, seed, settings, decoder)
 
 
 def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,7 +128,7 @@ class TestCost:
         table = table_of(space)
         for _ in range(5):
             architecture = space.sample(rng)
-            runs = space.run_probability(space.one_hot(architecture).weights)
+            runs = space.run_probability(space.one_hot(architecture).weights, cost.edges)
             total = sum(
                 count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
             )

@@ -39,7 +39,7 @@ SETTINGS = [
     "search.ranking_images=50",
     "search.recalibration_batches=2",
     "search.checkpoint_every=5",
-    "search.alpha_learning_rate=0.1",
+    "search.settings.darts.learning_rate=0.1",
     "train.epochs=1",
     "train.batch_size=16",
     "train.checkpoint_every=10",
@@ -97,12 +97,12 @@ def finish(line: list[str]) -> dict:
 ALL = [(space, strategy) for space in sorted(SPACES) for strategy in sorted(STRATEGIES)]
 
 
+QUICK = {("darts", "darts"), ("nasbench201", "evolution")}
+
+
 @pytest.mark.parametrize(
     "space,strategy",
-    [
-        pytest.param(*pair, marks=pytest.mark.slow if index % 3 else ())
-        for index, pair in enumerate(ALL)
-    ],
+    [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in ALL],
 )
 def test_a_run_ends_with_a_checked_model(space: str, strategy: str, tmp_path) -> None:
     out = tmp_path / "run"

@@ -2,32 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
-from hwnas.config import SearchConfig
+from pydantic import ValidationError
+
+from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Outcome, SearchStrategy
-from hwnas.strategies.differentiable import DartsStrategy
+from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
+from hwnas.strategies.differentiable import DartsMinusStrategy, DartsStrategy, FairDartsStrategy
+from hwnas.strategies.evolution import EvolutionStrategy
 from hwnas.strategies.random_search import RandomStrategy
+from hwnas.strategies.stochastic import DrnasStrategy, GdasStrategy, SnasStrategy
 
-
-def _darts(space: SearchSpace, seed: int, config: SearchConfig) -> SearchStrategy:
-    return DartsStrategy(
-        space,
-        seed,
-        learning_rate=config.alpha_learning_rate,
-        weight_decay=config.alpha_weight_decay,
-        beta_decay=config.beta_decay,
+STRATEGIES: dict[str, type[SearchStrategy]] = {
+    strategy.name: strategy
+    for strategy in (
+        DartsStrategy,
+        DartsMinusStrategy,
+        FairDartsStrategy,
+        SnasStrategy,
+        GdasStrategy,
+        DrnasStrategy,
+        RandomStrategy,
+        EvolutionStrategy,
     )
-
-
-def _random(space: SearchSpace, seed: int, config: SearchConfig) -> SearchStrategy:
-    return RandomStrategy(space, seed)
-
-
-STRATEGIES: dict[str, Callable[[SearchSpace, int, SearchConfig], SearchStrategy]] = {
-    "darts": _darts,
-    "random": _random,
 }
 
-__all__ = ["STRATEGIES", "Outcome", "SearchStrategy"]
+
+def strategy_settings(
+    name: str, settings: Mapping[str, Any], where: str = "search.settings"
+) -> Settings:
+    """The settings of a strategy, checked.
+
+    Raises:
+        InputError: for an unknown strategy or setting, or a value out of range.
+    """
+    if name not in STRATEGIES:
+        raise InputError(
+            "unknown strategy",
+            where=where,
+            expected=f"one of {', '.join(STRATEGIES)}",
+            actual=repr(name),
+            mend="`hwnas strategies` lists them",
+        )
+    try:
+        return STRATEGIES[name].settings_model(**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(STRATEGIES[name].settings_model.model_fields) or "none"
+        cause = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InputError(
+            cause,
+            where=f"{where}.{key}",
+            expected=f"settings of {name}: {known}",
+            actual=repr(first["input"]),
+        ) from None
+
+
+def build_strategy(
+    name: str, space: SearchSpace, seed: int, settings: Mapping[str, Any], decoder: Decoder
+) -> SearchStrategy:
+    """A new strategy.
+
+    Args:
+        name: of `STRATEGIES`.
+        space: the search space.
+        seed: of everything random.
+        settings: by name, where they differ from the strategy's own.
+        decoder: knows the budgets.
+
+    Raises:
+        InputError: as `strategy_settings`.
+    """
+    return STRATEGIES[name](space, seed, strategy_settings(name, settings), decoder)
+
+
+__all__ = [
+    "STRATEGIES",
+    "Outcome",
+    "SearchStrategy",
+    "build_strategy",
+    "strategy_settings",
+]

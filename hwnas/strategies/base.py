@@ -1,15 +1,17 @@
-"""What the search loop asks of a strategy: where to look next, and what it found best."""
+"""What a search asks of a strategy: where to look next, and what it found best."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
+from hwnas.spaces.base import SearchSpace
 
 
 class Decoder(Protocol):
@@ -28,22 +30,47 @@ class Outcome:
 
     Attributes:
         objective: the scalar to be minimised, loss and latency term together.
-        loss: validation loss alone.
+        loss: validation loss or error alone.
         ratio: expected latency over budget, the largest of all devices.
         gradient: of the objective by the mixture's weights, (choices, max_options), for
             strategies that use it.
+        lasting: whether the same mixture would get the same figures at any time of the search, up
+            to noise. A supernet's weights change; a table or a training from scratch lasts.
     """
 
     objective: float
     loss: float
     ratio: float
     gradient: Tensor | None = None
+    lasting: bool = False
+
+
+class Settings(BaseModel):
+    """What can be set of a strategy: `[search.settings]` in a configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SearchStrategy(ABC):
-    """One search algorithm. It knows the space, but neither data, tables nor kernels."""
+    """One search algorithm. It knows the space and what is feasible, but no data and no kernels.
 
-    uses_gradient: bool = False
+    Args:
+        space: the search space.
+        seed: of everything random.
+        settings: of `settings_model`.
+        decoder: knows the budgets as they are when the search starts.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    """Authors, title, venue and number of the paper that the strategy follows."""
+    settings_model: ClassVar[type[Settings]] = Settings
+    uses_gradient: ClassVar[bool] = False
+
+    def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
+        self.space = space
+        self.seed = seed
+        self.decoder = decoder
 
     @abstractmethod
     def ask(self) -> Mixture:
@@ -51,7 +78,7 @@ class SearchStrategy(ABC):
 
     @abstractmethod
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
-        """Learn from the outcome of the mixture that `ask` gave last.
+        """Learn from the outcome of a mixture that `ask` gave.
 
         Args:
             mixture: what was evaluated.
@@ -61,7 +88,11 @@ class SearchStrategy(ABC):
 
     @abstractmethod
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
-        """Up to k architectures that keep the budget, the most promising first."""
+        """Up to k architectures that keep the budget, the most promising first.
+
+        Raises:
+            InputError: when none keeps it.
+        """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -1,86 +1,207 @@
-"""DARTS: architecture weights learned by gradient (Liu et al., ICLR 2019, arXiv 1806.09055).
+"""Strategies that follow the gradient of the objective by the mixing weights: what they share, and
+those whose mixture is a function of their parameters.
 
-Whether the gradient is of first or second order is the evaluator's business; here it is only
-followed. Beta-decay (Ye et al., "beta-DARTS", CVPR 2022, arXiv 2203.01665) keeps the choices from
-collapsing onto parameter-free operators.
+Whether the gradient is of first or second order is the evaluator's business.
 """
 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Decoder, Outcome, SearchStrategy
+from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 
 
-class DartsStrategy(SearchStrategy):
-    """Softmax over the options of each choice; its logits follow the gradient by Adam.
+class GradientSettings(Settings):
+    """Adam's settings for the choices' parameters; the defaults are those of DARTS."""
 
-    Args:
-        space: the search space.
-        seed: of the initial logits, 1e-3 standard normal.
-        learning_rate: of Adam; betas (.5, .999) as published.
-        weight_decay: of Adam, in the gradient.
-        beta_decay: weight of the regulariser mean(logsumexp(logits)) at the search's end; it
-            grows linearly from 0 (eqs. 12 and 13 of beta-DARTS).
+    learning_rate: float = Field(3e-4, gt=0)
+    weight_decay: float = Field(1e-3, ge=0)
+
+
+class GradientStrategy(SearchStrategy):
+    """One parameter for each option of each choice, trained by Adam.
+
+    Attributes:
+        mask: (choices, max_options), where an option exists and is not pruned.
+        parameters: (choices, max_options), called alpha in the papers.
+        progress: share of the search that is done.
     """
 
     uses_gradient = True
 
     def __init__(
-        self,
-        space: SearchSpace,
-        seed: int,
-        *,
-        learning_rate: float,
-        weight_decay: float,
-        beta_decay: float,
+        self, space: SearchSpace, seed: int, settings: GradientSettings, decoder: Decoder
     ) -> None:
-        self.mask = space.mask
+        super().__init__(space, seed, settings, decoder)
+        self.mask = space.mask.clone()
         generator = torch.Generator().manual_seed(seed)
-        self.logits = 1e-3 * torch.randn(self.mask.shape, generator=generator)
-        self.logits.requires_grad_()
-        self.beta_decay = beta_decay
+        self.parameters = 1e-3 * torch.randn(self.mask.shape, generator=generator)
+        self.parameters.requires_grad_()
         self.optimizer = torch.optim.Adam(
-            [self.logits], lr=learning_rate, betas=(0.5, 0.999), weight_decay=weight_decay
+            [self.parameters],
+            lr=settings.learning_rate,
+            betas=(0.5, 0.999),
+            weight_decay=settings.weight_decay,
         )
+        self.progress = 0.0
 
-    def _log_probabilities(self) -> Tensor:
-        return self.logits.masked_fill(~self.mask, -math.inf).log_softmax(dim=1)
+    @abstractmethod
+    def mixing_weights(self) -> Tensor:
+        """The weights of the next mixture, differentiable; zero where there is no option."""
+
+    def regulariser(self) -> Tensor:
+        """What is added to the objective; nothing by default."""
+        return self.parameters.new_zeros(())
+
+    def log_probabilities(self) -> Tensor:
+        """The options' scores for decoding, -inf where there is none; log-softmax by default."""
+        return self.parameters.masked_fill(~self.mask, -math.inf).log_softmax(dim=1)
 
     def ask(self) -> Mixture:
-        return Mixture(self._log_probabilities().exp())
+        return Mixture(self.mixing_weights())
 
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
         if outcome.gradient is None:
-            raise ValueError("DARTS needs the gradient of the objective")
+            raise ValueError(f"{self.name} needs the gradient of the objective")
+        self.progress = progress
         self.optimizer.zero_grad()
-        masked = self.logits.masked_fill(~self.mask, -math.inf)
-        decay = self.beta_decay * progress * masked.logsumexp(dim=1).mean()
-        decay.backward()
+        added = self.regulariser()
+        if added.requires_grad:
+            added.backward()
         mixture.weights.backward(outcome.gradient.to(mixture.weights))
         self.optimizer.step()
 
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
         with torch.no_grad():
-            scores = self._log_probabilities().masked_fill(~self.mask, 0.0)
+            # An option that was pruned or never had a chance is the last to be taken.
+            scores = self.log_probabilities().clamp_min(-1e3).masked_fill(~self.space.mask, 0.0)
         return decoder.best(scores.double().numpy(), k)
 
     def entropy(self) -> float:
         with torch.no_grad():
-            log_p = self._log_probabilities()
+            log_p = self.log_probabilities()
             entropy = -(log_p.exp() * log_p.masked_fill(~self.mask, 0.0)).sum(dim=1)
-            return float((entropy / self.mask.sum(dim=1).log()).mean())
+            options = self.space.mask.sum(dim=1).clamp_min(2)
+            return float((entropy / options.log()).mean())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"logits": self.logits.detach(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "parameters": self.parameters.detach(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": self.progress,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         with torch.no_grad():
-            self.logits.copy_(state["logits"])
+            self.parameters.copy_(state["parameters"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = float(state["progress"])
+
+
+class DartsSettings(GradientSettings):
+    """With the weight of beta-decay."""
+
+    beta_decay: float = Field(
+        50.0, ge=0, description="at the end of the search; grows linearly from 0"
+    )
+
+
+class DartsStrategy(GradientStrategy):
+    """Softmax over the options of each choice, with beta-decay against collapse.
+
+    Beta-decay adds `beta_decay * progress * mean(logsumexp(parameters))`: Ye et al., "beta-DARTS",
+    CVPR 2022 (arXiv 2203.01665), eqs. 12 and 13.
+    """
+
+    name = "darts"
+    paper = "Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv 1806.09055"
+    settings_model = DartsSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: DartsSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.beta_decay = settings.beta_decay
+
+    def mixing_weights(self) -> Tensor:
+        return self.log_probabilities().exp()
+
+    def regulariser(self) -> Tensor:
+        masked = self.parameters.masked_fill(~self.mask, -math.inf)
+        return self.beta_decay * self.progress * masked.logsumexp(dim=1).mean()
+
+
+class DartsMinusSettings(DartsSettings):
+    """The published settings have no beta-decay."""
+
+    beta_decay: float = Field(0.0, ge=0)
+    auxiliary_skip: float = Field(1.0, ge=0, description="weight at the start; falls to 0")
+
+
+class DartsMinusStrategy(DartsStrategy):
+    """DARTS with an auxiliary skip on every edge, which vanishes during the search.
+
+    The skip's candidate carries the auxiliary weight too, so that no other module is needed.
+    """
+
+    name = "darts-minus"
+    paper = (
+        "Chu et al., DARTS-: Robustly Stepping out of Performance Collapse Without Indicators, "
+        "ICLR 2021, arXiv 2009.01027"
+    )
+    settings_model = DartsMinusSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: DartsMinusSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.auxiliary = torch.zeros(self.mask.shape)
+        for row, choice in enumerate(space.choices):
+            if "skip_connect" in choice.options:
+                self.auxiliary[row, choice.options.index("skip_connect")] = settings.auxiliary_skip
+
+    def mixing_weights(self) -> Tensor:
+        return super().mixing_weights() + (1 - self.progress) * self.auxiliary
+
+
+class FairDartsSettings(GradientSettings):
+    """With the weight of the zero-one loss."""
+
+    zero_one: float = Field(10.0, ge=0)
+
+
+class FairDartsStrategy(GradientStrategy):
+    """A sigmoid for each option, so that options do not compete; a loss drives them to 0 or 1."""
+
+    name = "fairdarts"
+    paper = (
+        "Chu et al., Fair DARTS: Eliminating Unfair Advantages in DARTS, ECCV 2020, "
+        "arXiv 1911.12126"
+    )
+    settings_model = FairDartsSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: FairDartsSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.zero_one = settings.zero_one
+
+    def mixing_weights(self) -> Tensor:
+        return self.parameters.sigmoid() * self.mask
+
+    def regulariser(self) -> Tensor:
+        """-w mean((sigmoid - 1/2)^2), eq. 6 of the paper."""
+        away = (self.parameters.sigmoid() - 0.5).square()
+        return -self.zero_one * away[self.mask].mean()
+
+    def log_probabilities(self) -> Tensor:
+        weights = self.mixing_weights()
+        return (weights / weights.sum(dim=1, keepdim=True)).log()

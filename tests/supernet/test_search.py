@@ -9,7 +9,7 @@ from tiny import table_of, tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import latency_range_ms
+from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
 from hwnas.data import Batches, Dataset, Split
@@ -17,7 +17,7 @@ from hwnas.errors import HwnasError
 from hwnas.mixed_op import use_kernels
 from hwnas.runs.progress import silent
 from hwnas.runs.run_folder import RunFolder
-from hwnas.strategies import STRATEGIES
+from hwnas.strategies import build_strategy
 from hwnas.supernet.evaluate import evaluate_mixture
 from hwnas.supernet.search import SupernetSearch
 
@@ -26,8 +26,7 @@ CONFIG = SearchConfig(
     batch_size=6,
     warmup=0.25,
     learning_rate=0.05,
-    alpha_learning_rate=0.2,
-    beta_decay=0.1,
+    settings={"darts": {"learning_rate": 0.2, "beta_decay": 0.1}},
     latency_rate=2.0,
     checkpoint_every=3,
 )
@@ -43,10 +42,12 @@ def make_search(space_name: str, config: SearchConfig, share: float = 0.5) -> Su
     dataset = Dataset("noise", ("a", "b", "c"), split, split)
     torch.manual_seed(0)
     batches = [Batches(split, dataset, config.batch_size, seed, augment=None) for seed in (1, 2)]
+    limits = [Limit(cost, fastest_ms + share * (slowest_ms - fastest_ms))]
+    settings = config.settings.get(config.strategy, {})
     return SupernetSearch(
         space.supernet(),
-        STRATEGIES[config.strategy](space, 0, config),
-        [Limit(cost, fastest_ms + share * (slowest_ms - fastest_ms))],
+        build_strategy(config.strategy, space, 0, settings, Decoder(limits)),
+        limits,
         config,
         *batches,
     )
@@ -92,7 +93,8 @@ def test_a_tight_budget_pulls_the_expected_latency_down() -> None:
 
 
 def test_choices_become_more_decided() -> None:
-    config = CONFIG.model_copy(update={"steps": 30, "beta_decay": 0.0})
+    settings = {"darts": {"learning_rate": 0.2, "beta_decay": 0.0}}
+    config = CONFIG.model_copy(update={"steps": 30, "settings": settings})
     loop = make_search("nasbench201", config)
     entropies = [loop.advance()["entropy"] for _ in range(config.steps)]
     assert entropies[0] > 0.99

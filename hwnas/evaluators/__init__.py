@@ -1,0 +1,1 @@
+"""What judges single architectures without a supernet."""

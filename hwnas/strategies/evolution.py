@@ -1,0 +1,67 @@
+"""Regularised evolution: Real et al., "Regularized Evolution for Image Classifier Architecture
+Search", AAAI 2019 (arXiv 1802.01548)."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from hwnas.architecture import Architecture
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Decoder, Outcome, Settings
+from hwnas.strategies.sampled import SampledStrategy
+
+
+class EvolutionSettings(Settings):
+    """The defaults are those of NAS-Bench-201's comparison."""
+
+    population: int = Field(10, ge=2, le=10_000)
+    tournament: int = Field(3, ge=1, le=10_000, description="members that compete to be parent")
+
+
+class EvolutionStrategy(SampledStrategy):
+    """A population as a queue: the best of a few drawn members has a child, the oldest dies."""
+
+    name = "evolution"
+    paper = (
+        "Real et al., Regularized Evolution for Image Classifier Architecture Search, "
+        "AAAI 2019, arXiv 1802.01548"
+    )
+    settings_model = EvolutionSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: EvolutionSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.tournament = settings.tournament
+        self.population: deque[tuple[Architecture, float]] = deque(maxlen=settings.population)
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        if len(self.population) < (self.population.maxlen or 0):
+            return self.space.sample(rng)
+        drawn = rng.integers(len(self.population), size=self.tournament)
+        parent, _ = min((self.population[i] for i in drawn), key=lambda member: member[1])
+        return self.space.mutate(parent, rng)
+
+    def learn(self, architecture: Architecture, outcome: Outcome) -> None:
+        self.population.append((architecture, outcome.objective))
+
+    def ranked(self) -> list[Architecture]:
+        """The records, or the living where evaluations do not last."""
+        if self.records:
+            return super().ranked()
+        return [a for a, _ in sorted(self.population, key=lambda member: member[1])]
+
+    def state_dict(self) -> dict[str, Any]:
+        members = [[*self.space.chosen(a), objective] for a, objective in self.population]
+        return super().state_dict() | {"population": members}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.population.clear()
+        for *chosen, objective in state["population"]:
+            architecture = self.space.architecture([int(i) for i in chosen])
+            self.population.append((architecture, float(objective)))

@@ -1,0 +1,199 @@
+"""Architectures drawn from a policy that policy gradients improve: REINFORCE, PPO and ENAS."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from hwnas.architecture import Architecture
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Decoder, Outcome, Settings
+from hwnas.strategies.sampled import SampledStrategy
+
+
+class PolicySettings(Settings):
+    """Of the policy gradient; the reward is minus the objective."""
+
+    learning_rate: float = Field(0.01, gt=0)
+    baseline: float = Field(0.9, ge=0, lt=1, description="decay of the mean reward, the baseline")
+    entropy: float = Field(0.0, ge=0, description="weight of the policy's entropy")
+    update: Literal["reinforce", "ppo"] = "reinforce"
+    batch: int = Field(1, ge=1, description="architectures per update")
+    clip: float = Field(0.2, gt=0, description="of PPO: how far a probability ratio counts")
+    epochs: int = Field(4, ge=1, description="of PPO: steps per update")
+
+
+class PolicyStrategy(SampledStrategy):
+    """Decides the choices one after the other, each given those before it.
+
+    An update follows `(reward - baseline) * grad log p`, or PPO's clipped ratio (Schulman et al.,
+    arXiv 1707.06347, eq. 7), by Adam.
+    """
+
+    settings_model = PolicySettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: PolicySettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.settings = settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.policy = self.new_policy()
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=settings.learning_rate)
+        self.baseline: float | None = None
+        self.pending: list[tuple[Architecture, float]] = []
+
+    @abstractmethod
+    def new_policy(self) -> nn.Module:
+        """The parameters of the policy."""
+
+    @abstractmethod
+    def logits(self, decided: Sequence[int]) -> Tensor:
+        """(choices decided + 1, max_options), of each choice given those before it."""
+
+    def _log_probabilities(self, decided: Sequence[int]) -> Tensor:
+        """Log-softmax of the logits over the options that are open; -inf elsewhere."""
+        logits = self.logits(decided)
+        closed = torch.ones(logits.shape, dtype=torch.bool)
+        for row in range(len(logits)):
+            closed[row, list(self.space.open_options(decided[:row]))] = False
+        return logits.masked_fill(closed, -math.inf).log_softmax(dim=1)
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        decided: list[int] = []
+        with torch.no_grad():
+            for _ in self.space.choices:
+                p = self._log_probabilities(decided)[-1].exp().double().numpy()
+                decided.append(int(rng.choice(len(p), p=p / p.sum())))
+        return self.space.architecture(decided)
+
+    def learn(self, architecture: Architecture, outcome: Outcome) -> None:
+        self.pending.append((architecture, -outcome.objective))
+        if len(self.pending) == self.settings.batch:
+            self._update()
+            self.pending.clear()
+
+    def _update(self) -> None:
+        rewards = torch.tensor([reward for _, reward in self.pending])
+        mean = float(rewards.mean())
+        known, decay = self.baseline, self.settings.baseline
+        self.baseline = mean if known is None else decay * known + (1 - decay) * mean
+        advantage = rewards - self.baseline
+        before = None
+        for _ in range(self.settings.epochs if self.settings.update == "ppo" else 1):
+            log_p, entropy = self._of_pending()
+            if self.settings.update == "ppo":
+                before = log_p.detach() if before is None else before
+                ratio = (log_p - before).exp()
+                clipped = ratio.clamp(1 - self.settings.clip, 1 + self.settings.clip)
+                gain = torch.minimum(ratio * advantage, clipped * advantage)
+            else:
+                gain = log_p * advantage
+            self.optimizer.zero_grad()
+            (-gain - self.settings.entropy * entropy).mean().backward()
+            self.optimizer.step()
+
+    def _of_pending(self) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy of each pending architecture's decisions."""
+        log_ps, entropies = [], []
+        for architecture, _ in self.pending:
+            chosen = self.space.chosen(architecture)
+            log_p = self._log_probabilities(chosen[:-1])
+            log_ps.append(log_p[torch.arange(len(chosen)), chosen].sum())
+            entropies.append(-(log_p.exp() * log_p.clamp_min(-1e9)).sum())
+        return torch.stack(log_ps), torch.stack(entropies)
+
+    def state_dict(self) -> dict[str, Any]:
+        pending = [[*self.space.chosen(a), reward] for a, reward in self.pending]
+        return super().state_dict() | {
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "baseline": self.baseline,
+            "pending": pending,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.baseline = state["baseline"]
+        self.pending = [
+            (self.space.architecture([int(i) for i in chosen]), float(reward))
+            for *chosen, reward in state["pending"]
+        ]
+
+
+class ReinforceStrategy(PolicyStrategy):
+    """A softmax for each choice, independent of the others but for what is open."""
+
+    name = "reinforce"
+    paper = (
+        "Williams, Simple Statistical Gradient-Following Algorithms for Connectionist "
+        "Reinforcement Learning, Machine Learning 8, 1992"
+    )
+
+    def new_policy(self) -> nn.Module:
+        return nn.ParameterDict({"logits": torch.zeros(self.space.mask.shape)})
+
+    def logits(self, decided: Sequence[int]) -> Tensor:
+        table: Tensor = self.policy["logits"]  # type: ignore[index]
+        return table[: len(decided) + 1]
+
+
+class EnasSettings(PolicySettings):
+    """The published settings of the controller."""
+
+    learning_rate: float = Field(0.0035, gt=0)
+    baseline: float = Field(0.99, ge=0, lt=1)
+    entropy: float = Field(1e-4, ge=0)
+    hidden: int = Field(64, ge=1)
+    tanh_constant: float = Field(1.10, gt=0, description="bound of the logits")
+    tanh_reduce: float = Field(2.5, gt=0, description="further division of that bound")
+
+
+class Controller(nn.Module):
+    """An LSTM that reads the decisions so far and gives the next choice's logits."""
+
+    def __init__(self, options: int, choices: int, hidden: int) -> None:
+        super().__init__()
+        # Row 0 stands for nothing decided yet; a choice's option has a row of its own.
+        self.embedding = nn.Embedding(1 + choices * options, hidden)
+        self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
+        self.output = nn.Linear(hidden, options, bias=False)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -0.1, 0.1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(length,) decisions to (length, options) logits."""
+        states, _ = self.lstm(self.embedding(tokens).unsqueeze(0))
+        logits: Tensor = self.output(states[0])
+        return logits
+
+
+class EnasStrategy(PolicyStrategy):
+    """An LSTM controller; the supernet's shared weights are trained on what it draws."""
+
+    name = "enas"
+    paper = (
+        "Pham et al., Efficient Neural Architecture Search via Parameter Sharing, ICML 2018, "
+        "arXiv 1802.03268"
+    )
+    settings_model = EnasSettings
+    settings: EnasSettings
+
+    def new_policy(self) -> nn.Module:
+        return Controller(self.space.max_options, len(self.space.choices), self.settings.hidden)
+
+    def logits(self, decided: Sequence[int]) -> Tensor:
+        tokens = [1 + i * self.space.max_options + option for i, option in enumerate(decided)]
+        bound = self.settings.tanh_constant / self.settings.tanh_reduce
+        logits: Tensor = self.policy(torch.tensor([0, *tokens]))
+        return bound * logits.tanh()

@@ -1,0 +1,93 @@
+"""What strategies share that propose one architecture at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+
+from hwnas.architecture import Architecture, Mixture
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
+
+MAX_DRAWS = 500
+"""Proposals that miss the budget before one is decoded from random scores instead."""
+
+
+class SampledStrategy(SearchStrategy):
+    """Proposes architectures within the budget; a subclass says which, and what it learns.
+
+    Attributes:
+        records: (architecture, objective) of all evaluations that last, in their order.
+        draws: how many random generators were used up; each is seeded by its number.
+    """
+
+    def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.records: list[tuple[Architecture, float]] = []
+        self.draws = 0
+
+    @abstractmethod
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        """An architecture to look at, within the budget or not."""
+
+    def learn(self, architecture: Architecture, outcome: Outcome) -> None:
+        """Take an evaluation into account; by default nothing but the record is kept."""
+
+    def ranked(self) -> list[Architecture]:
+        """What was found best, in order; by default the records by their objective."""
+        ordered = sorted(self.records, key=lambda record: record[1])
+        return list(dict.fromkeys(architecture for architecture, _ in ordered))
+
+    def ask(self) -> Mixture:
+        return self.space.one_hot(self._feasible(self.decoder, self._generator()))
+
+    def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
+        architecture = self.space.architecture(mixture.weights.argmax(dim=1).tolist())
+        if outcome.lasting:
+            self.records.append((architecture, outcome.objective))
+        self.learn(architecture, outcome)
+
+    def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
+        """The best that are known and feasible; then what would be proposed next."""
+        found: dict[Architecture, None] = {}
+        for architecture in self.ranked():
+            if len(found) == k:
+                break
+            if decoder.is_feasible(architecture):
+                found[architecture] = None
+        rng = np.random.default_rng([self.seed, self.draws, k])
+        for _ in range(MAX_DRAWS * (k - len(found))):
+            if len(found) == k:
+                break
+            architecture = self.propose(rng)
+            if architecture not in found and decoder.is_feasible(architecture):
+                found[architecture] = None
+        if len(found) < k:
+            random = decoder.best(rng.gumbel(size=self.space.mask.shape), k)
+            found.update(dict.fromkeys(random))
+        return list(found)[:k]
+
+    def _generator(self) -> np.random.Generator:
+        self.draws += 1
+        return np.random.default_rng([self.seed, self.draws])
+
+    def _feasible(self, decoder: Decoder, rng: np.random.Generator) -> Architecture:
+        """A proposal within the budget; where these are too rare, the nearest to random scores."""
+        for _ in range(MAX_DRAWS):
+            architecture = self.propose(rng)
+            if decoder.is_feasible(architecture):
+                return architecture
+        return decoder.best(rng.gumbel(size=self.space.mask.shape))[0]
+
+    def state_dict(self) -> dict[str, Any]:
+        records = [[*self.space.chosen(a), objective] for a, objective in self.records]
+        return {"draws": self.draws, "records": records}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.draws = int(state["draws"])
+        self.records = [
+            (self.space.architecture([int(i) for i in chosen]), float(objective))
+            for *chosen, objective in state["records"]
+        ]
