@@ -194,6 +194,18 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     return parse_config(document, where)
 
 
+def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """The document that `key=value` overrides alone make.
+
+    Raises:
+        InputError: when one is malformed.
+    """
+    document: dict[str, Any] = {}
+    for override in overrides:
+        _apply(document, override)
+    return document
+
+
 def parse_config(document: dict[str, Any], where: str = "configuration") -> Config:
     """Check a document against the schema; `where` names its file in errors."""
     try:

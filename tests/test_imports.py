@@ -21,13 +21,14 @@ FLOORS = [
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},
     {"hwnas.budget"},
-    {"hwnas.supernet", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
+    {"hwnas.supernet", "hwnas.evaluators", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
+    {"hwnas.bench"},
     {"hwnas.workspace"},
     {"hwnas.profiling"},
     {"hwnas.search_stage"},
     {"hwnas.pipeline"},
     {"hwnas.options", "hwnas.terminal"},
-    {"hwnas.table_cli"},
+    {"hwnas.table_cli", "hwnas.strategy_cli"},
     {"hwnas.cli", "hwnas.__main__", "hwnas"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -136,7 +136,7 @@ class _Programme:
         """The best values of the variables, rounded; None when nothing satisfies all."""
         result = milp(
             self.objective,
-            integrality=np.ones(self.size),
+            integrality=np.arange(self.size) < self.taken,
             bounds=Bounds(0, self.upper_bounds),
             constraints=self.constraints,
             options={"mip_rel_gap": 0.0},

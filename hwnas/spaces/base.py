@@ -19,7 +19,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
-from hwnas.spaces.decoding import DecodingProgram, Repeats, run_once
+from hwnas.spaces.decoding import DecodingProgram, Repeated, run_once
 
 
 class SpaceOptions(BaseModel):
@@ -106,14 +106,15 @@ class SearchSpace(ABC):
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
         """`decoding_program` under a rule other than `once`."""
 
-    def repeats(self) -> Repeats:
-        """Operators that a runtime may run once: equal, without weights, on one input."""
+    def repeats(self) -> Sequence[Repeated]:
+        """What a runtime may run once: equal work without weights on one input."""
         return ()
 
     def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
         """Probability that each option's operators run, differentiable.
 
-        For one-hot weights it is 1 for the operators that the network runs and 0 for the others.
+        For one-hot weights it is 1 for the operators that the network runs and 0 for the others;
+        under the rule `once` it is the share of its time that an operator costs.
 
         Args:
             weights: (..., choices, max_options).

@@ -24,7 +24,7 @@ from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
 from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
 from hwnas.spaces.cells import cell_edges, drop_path, without_none
-from hwnas.spaces.decoding import DecodingProgram, Repeats
+from hwnas.spaces.decoding import DecodingProgram, Repeated
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = cell_edges(1, 3)
@@ -114,11 +114,11 @@ class NasBench201Space(SearchSpace):
         ]
         return weights * torch.stack(run, dim=-1).unsqueeze(-1) * without_none(weights)
 
-    def repeats(self) -> Repeats:
+    def repeats(self) -> list[Repeated]:
         """The pool on all edges out of a node."""
         pool = PRIMITIVES.index("avg_pool_3x3")
         return [
-            [(row, pool) for row, (source, _) in enumerate(EDGES) if source == node]
+            Repeated(tuple((row, pool) for row, edge in enumerate(EDGES) if edge[0] == node))
             for node in range(OUTPUT)
         ]
 

@@ -10,8 +10,11 @@ from pydantic import ValidationError
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
+from hwnas.strategies.bayesian import BayesianStrategy
 from hwnas.strategies.differentiable import DartsMinusStrategy, DartsStrategy, FairDartsStrategy
 from hwnas.strategies.evolution import EvolutionStrategy
+from hwnas.strategies.optuna_samplers import Nsga2Strategy, TpeStrategy
+from hwnas.strategies.policies import EnasStrategy, ReinforceStrategy
 from hwnas.strategies.random_search import RandomStrategy
 from hwnas.strategies.stochastic import DrnasStrategy, GdasStrategy, SnasStrategy
 
@@ -26,6 +29,11 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
         DrnasStrategy,
         RandomStrategy,
         EvolutionStrategy,
+        Nsga2Strategy,
+        ReinforceStrategy,
+        EnasStrategy,
+        TpeStrategy,
+        BayesianStrategy,
     )
 }
 

@@ -84,9 +84,9 @@ class PolicyStrategy(SampledStrategy):
     def _update(self) -> None:
         rewards = torch.tensor([reward for _, reward in self.pending])
         mean = float(rewards.mean())
-        known, decay = self.baseline, self.settings.baseline
-        self.baseline = mean if known is None else decay * known + (1 - decay) * mean
-        advantage = rewards - self.baseline
+        baseline, decay = mean if self.baseline is None else self.baseline, self.settings.baseline
+        advantage = rewards - baseline
+        self.baseline = decay * baseline + (1 - decay) * mean
         before = None
         for _ in range(self.settings.epochs if self.settings.update == "ppo" else 1):
             log_p, entropy = self._of_pending()

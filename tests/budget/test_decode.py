@@ -11,6 +11,7 @@ from tiny import table_of, tiny_space
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
+from hwnas.spaces.darts import FACTORIZED_REDUCE_SHARE
 from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
 
 
@@ -66,7 +67,9 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
     """Two nodes: the first keeps both its edges, the second two of three; both cell types."""
     space = tiny_space("darts", nodes=2)
     cost = CostModel(space, table_of(space, runtime))
-    pools = [i for i, name in enumerate(space.choices[0].options) if "pool" in name]
+    pools = {i: 1.0 for i, name in enumerate(space.choices[0].options) if "pool" in name}
+    skip = space.choices[0].options.index("skip_connect")
+    shares = {0: pools, 5: pools | {skip: FACTORIZED_REDUCE_SHARE}}
     scores = rng.normal(size=space.mask.shape)
     operators = range(1, 8)
     # For each cell type all (score, latency) of its 7^4 * 3 cells.
@@ -79,10 +82,11 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
             for chosen in itertools.product(operators, repeat=4):
                 latency_ms = cost.cost_ms[rows, chosen].sum()
                 if runtime == "onnxruntime-cpu":
-                    # The second node's edge from an input, if it has the first node's pool.
+                    # The second node's edge from an input, if it has what the first node's has.
                     for place, source in enumerate(kept, start=2):
-                        if source < 4 and chosen[place] == chosen[source - 2] in pools:
-                            latency_ms -= cost.cost_ms[rows[place], chosen[place]]
+                        if source < 4 and chosen[place] == chosen[source - 2] in shares[offset]:
+                            share = shares[offset][chosen[place]]
+                            latency_ms -= share * cost.cost_ms[rows[place], chosen[place]]
                 cells.append((scores[rows, chosen].sum() + scores[dropped, 0], latency_ms))
         halves.append(np.array(cells))
     fastest_ms, slowest_ms = latency_range_ms(cost)

@@ -1,0 +1,208 @@
+"""Bayesian optimisation with a Gaussian process over what an architecture runs.
+
+The kernel is a product of squared exponentials over the operators that run and over the network's
+size, close to NASBOT's idea of comparing networks by what they compute (Kandasamy et al., "Neural
+Architecture Search with Bayesian Optimisation and Optimal Transport", NeurIPS 2018, arXiv
+1802.07191); candidates are mutants of the best and random draws, as in BANANAS (White et al., AAAI
+2021, arXiv 1910.11858). The next one has the largest expected improvement over the best mean.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+from scipy.special import ndtr
+
+from hwnas.architecture import Architecture
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Decoder, Outcome, Settings
+from hwnas.strategies.sampled import SampledStrategy
+
+REFERENCE_NETWORKS = 200
+"""Random networks whose sizes are standardised to deviation 1."""
+# Medians of the log-normal priors of length scales and of the noise's share, and their spreads.
+LENGTH, LENGTH_SPREAD, NOISE, NOISE_SPREAD = 2.0, 1.0, 0.3, 0.7
+
+
+class BayesianSettings(Settings):
+    """How the search is paced."""
+
+    startup: int = Field(20, ge=2, description="random evaluations at the start")
+    pool: int = Field(300, ge=1, description="random candidates for each proposal")
+    parents: int = Field(5, ge=1, description="best architectures whose mutants are candidates")
+    mutants: int = Field(30, ge=0, description="of each parent")
+    refit: int = Field(10, ge=1, description="evaluations between fits of the length scales")
+    memory: int = Field(500, ge=2, description="latest evaluations that the model knows")
+
+
+class BayesianStrategy(SampledStrategy):
+    """Proposes where the model expects the largest improvement within the budget."""
+
+    name = "bayesian"
+    paper = (
+        "Kandasamy et al., Neural Architecture Search with Bayesian Optimisation and Optimal "
+        "Transport, NeurIPS 2018, arXiv 1802.07191"
+    )
+    settings_model = BayesianSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: BayesianSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.settings = settings
+        self.observed: deque[tuple[Architecture, float]] = deque(maxlen=settings.memory)
+        self.model = GaussianProcess(groups=2)
+        rng = np.random.default_rng(seed)
+        sizes = self._log_sizes([space.sample(rng) for _ in range(REFERENCE_NETWORKS)])
+        self.size_mean, self.size_std = sizes.mean(axis=0), sizes.std(axis=0) + 1e-12
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        if len(self.observed) < self.settings.startup:
+            return self.space.sample(rng)
+        candidates = self._candidates(rng)
+        if not candidates:
+            return self.space.sample(rng)
+        self._fit()
+        mean, std = self.model.predict(self._features(candidates))
+        known, _ = self.model.predict(self._features([a for a, _ in self.observed]))
+        return candidates[int(expected_improvement(mean, std, known.min()).argmax())]
+
+    def _candidates(self, rng: np.random.Generator) -> list[Architecture]:
+        """Feasible architectures that were not observed."""
+        known = {architecture for architecture, _ in self.observed}
+        parents = sorted(self.observed, key=lambda pair: pair[1])[: self.settings.parents]
+        drawn = [self.space.sample(rng) for _ in range(self.settings.pool)]
+        for parent, _ in parents:
+            drawn += [self.space.mutate(parent, rng) for _ in range(self.settings.mutants)]
+        distinct = dict.fromkeys(a for a in drawn if a not in known)
+        return [a for a in distinct if self.decoder.is_feasible(a)]
+
+    def learn(self, architecture: Architecture, outcome: Outcome) -> None:
+        self.observed.append((architecture, outcome.objective))
+
+    def ranked(self) -> list[Architecture]:
+        """What was observed, by the model's mean: the noise of one evaluation is smoothed."""
+        distinct = list(dict.fromkeys(architecture for architecture, _ in self.observed))
+        if len(self.observed) < self.settings.startup:
+            return super().ranked()
+        self._fit()
+        mean, _ = self.model.predict(self._features(distinct))
+        return [distinct[i] for i in np.argsort(mean, kind="stable")]
+
+    def _fit(self) -> None:
+        objectives = np.array([objective for _, objective in self.observed])
+        features = self._features([architecture for architecture, _ in self.observed])
+        # A few failures would otherwise stretch the scale on which the good ones differ.
+        targets = np.log(np.maximum(objectives, 1e-6)) if objectives.min() > 0 else objectives
+        due = len(self.observed) % self.settings.refit == 0
+        self.model.fit(features, targets, search_scales=due)
+
+    def _features(self, architectures: list[Architecture]) -> list[np.ndarray]:
+        """What runs, (n, choices * max_options), and standardised log sizes, (n, 2)."""
+        runs = self.space.run_probability(self.space.one_hots(architectures))
+        sizes = (self._log_sizes(architectures) - self.size_mean) / self.size_std
+        return [runs.flatten(start_dim=1).numpy(), sizes]
+
+    def _log_sizes(self, architectures: list[Architecture]) -> np.ndarray:
+        counts = [self.space.params_and_macs(architecture) for architecture in architectures]
+        return np.log(np.array(counts, dtype=np.float64))
+
+    def state_dict(self) -> dict[str, Any]:
+        observed = [[*self.space.chosen(a), objective] for a, objective in self.observed]
+        scales = self.model.log_scales.tolist()
+        return super().state_dict() | {"observed": observed, "scales": scales}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.model.log_scales = np.array(state["scales"])
+        self.observed.clear()
+        for *chosen, objective in state["observed"]:
+            architecture = self.space.architecture([int(i) for i in chosen])
+            self.observed.append((architecture, float(objective)))
+
+
+def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:
+    """How far below `best` a Gaussian is expected to fall, 0 where it does not."""
+    distance = (best - mean) / std
+    density = np.exp(-0.5 * distance**2) / np.sqrt(2 * np.pi)
+    return std * (distance * ndtr(distance) + density)
+
+
+class GaussianProcess:
+    """Regression with one length scale for each group of features.
+
+    Attributes:
+        log_scales: logarithms of the groups' length scales, then of the noise's deviation relative
+            to the signal's.
+    """
+
+    def __init__(self, groups: int) -> None:
+        self.log_scales = np.log(np.array([LENGTH] * groups + [NOISE]))
+
+    def fit(self, features: list[np.ndarray], targets: np.ndarray, *, search_scales: bool) -> None:
+        """Condition on targets (n,); `search_scales` first maximises the scales' posterior."""
+        self.features = features
+        self.centre, self.spread = float(np.median(targets)), float(targets.std()) + 1e-12
+        values = (targets - self.centre) / self.spread
+        distances = [_squared_distances(f, f) for f in features]
+        if search_scales:
+            found = minimize(
+                _negative_log_posterior,
+                self.log_scales,
+                args=(distances, values),
+                method="L-BFGS-B",
+                options={"maxiter": 15},
+            )
+            self.log_scales = found.x
+        self.root = _root(self.log_scales, distances)
+        self.weights = cho_solve((self.root, True), values)
+        self.signal = (values @ self.weights + 1) / (len(values) + 2)
+
+    def predict(self, features: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (n,) of the targets without noise."""
+        distances = [
+            _squared_distances(new, old) for new, old in zip(features, self.features, strict=True)
+        ]
+        kernel = _kernel(self.log_scales, distances)
+        solved = solve_triangular(self.root, kernel.T, lower=True)
+        variance = np.maximum(1 - (solved**2).sum(axis=0), 1e-9) * self.signal
+        mean = self.centre + self.spread * (kernel @ self.weights)
+        return mean, self.spread * np.sqrt(variance)
+
+
+def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    inner = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    return np.maximum(inner, 0.0)
+
+
+def _kernel(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
+    exponent = np.zeros_like(distances[0])
+    for log_length, squared in zip(log_scales[:-1], distances, strict=True):
+        exponent += squared * np.exp(-2 * log_length)
+    return np.exp(-0.5 * exponent)
+
+
+def _root(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
+    """Lower Cholesky factor of the kernel with noise, for a signal of variance 1."""
+    matrix = _kernel(log_scales, distances)
+    matrix[np.diag_indices_from(matrix)] += np.exp(2 * log_scales[-1]) + 1e-6
+    root: np.ndarray = np.tril(cho_factor(matrix, lower=True)[0])
+    return root
+
+
+def _negative_log_posterior(
+    log_scales: np.ndarray, distances: list[np.ndarray], values: np.ndarray
+) -> float:
+    """Of the scales, with the signal's variance at its most probable value."""
+    root = _root(np.clip(log_scales, -6, 6), distances)
+    whitened = solve_triangular(root, values, lower=True)
+    n = len(values)
+    likelihood = 0.5 * n * np.log((whitened @ whitened + 1) / (n + 2)) + np.log(np.diag(root)).sum()
+    away = (log_scales[:-1] - np.log(LENGTH)) / LENGTH_SPREAD
+    noise = (log_scales[-1] - np.log(NOISE)) / NOISE_SPREAD
+    return float(likelihood + 0.5 * (away @ away + noise**2))

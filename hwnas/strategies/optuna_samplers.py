@@ -1,0 +1,156 @@
+"""Strategies that Optuna's samplers make: TPE and NSGA-II (Akiba et al., "Optuna", KDD 2019)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from hwnas.architecture import Architecture, Mixture
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Decoder, Outcome, Settings
+from hwnas.strategies.sampled import SampledStrategy
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.samplers import BaseSampler
+
+
+class OptunaStrategy(SampledStrategy):
+    """A choice is a categorical parameter; what is not open is replaced by the next that is.
+
+    Attributes:
+        log: the calls so far; a resumed strategy repeats them, since a sampler's state is its own.
+    """
+
+    directions: tuple[str, ...] = ("minimize",)
+
+    def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.settings = settings
+        self.study = self._new_study()
+        self.pending: dict[Architecture, Trial] = {}
+        self.log: list[list[float]] = []
+
+    @abstractmethod
+    def sampler(self, seed: int) -> BaseSampler:
+        """A sampler for the next trial."""
+
+    def values(self, outcome: Outcome) -> list[float]:
+        """What a trial is told, one value for each direction."""
+        return [outcome.objective]
+
+    def ask(self) -> Mixture:
+        self.log.append([])
+        return super().ask()
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        from optuna.distributions import CategoricalDistribution
+
+        self.study.sampler = self.sampler(int(rng.integers(2**31)))
+        trial = self.study.ask(
+            {choice.name: CategoricalDistribution(choice.options) for choice in self.space.choices}
+        )
+        decided: list[int] = []
+        for choice in self.space.choices:
+            wanted = choice.options.index(trial.params[choice.name])
+            options = self.space.open_options(decided)
+            decided.append(min(options, key=lambda o: (o - wanted) % len(choice.options)))
+        architecture = self.space.architecture(decided)
+        self.pending[architecture] = trial
+        return architecture
+
+    def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
+        chosen = mixture.weights.argmax(dim=1).tolist()
+        self.log.append([*chosen, outcome.objective, outcome.ratio, float(outcome.lasting)])
+        super().tell(mixture, outcome, progress)
+
+    def learn(self, architecture: Architecture, outcome: Outcome) -> None:
+        from optuna.trial import TrialState
+
+        trial = self.pending.pop(architecture, None)
+        if trial is not None:
+            self.study.tell(trial, self.values(outcome))
+        for missed in self.pending.values():
+            self.study.tell(missed, state=TrialState.FAIL)
+        self.pending.clear()
+
+    def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
+        found = super().best(decoder, k)
+        # What was proposed to fill up is no trial of the search.
+        self.load_state_dict(self.state_dict())
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"log": [list(entry) for entry in self.log]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.records.clear()
+        self.pending.clear()
+        self.log.clear()
+        self.draws = 0
+        self.study = self._new_study()
+        for entry in state["log"]:
+            if not entry:
+                self.ask()
+                continue
+            *chosen, objective, ratio, lasting = entry
+            mixture = self.space.one_hot(self.space.architecture([int(i) for i in chosen]))
+            self.tell(mixture, Outcome(objective, objective, ratio, lasting=bool(lasting)), 0.0)
+
+    def _new_study(self) -> Study:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        return optuna.create_study(directions=list(self.directions))
+
+
+class TpeSettings(Settings):
+    """Of Optuna's sampler."""
+
+    startup: int = Field(10, ge=1, description="random trials at the start")
+    candidates: int = Field(24, ge=1, description="drawn to maximise the expected improvement")
+
+
+class TpeStrategy(OptunaStrategy):
+    """Tree-structured Parzen estimator."""
+
+    name = "tpe"
+    paper = "Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011"
+    settings_model = TpeSettings
+    settings: TpeSettings
+
+    def sampler(self, seed: int) -> BaseSampler:
+        from optuna.samplers import TPESampler
+
+        return TPESampler(
+            seed=seed,
+            n_startup_trials=self.settings.startup,
+            n_ei_candidates=self.settings.candidates,
+        )
+
+
+class Nsga2Settings(Settings):
+    """Of Optuna's sampler."""
+
+    population: int = Field(20, ge=2)
+
+
+class Nsga2Strategy(OptunaStrategy):
+    """A genetic algorithm for two objectives: the evaluation's, and latency over budget."""
+
+    name = "nsga2"
+    paper = "Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002"
+    settings_model = Nsga2Settings
+    settings: Nsga2Settings
+    directions = ("minimize", "minimize")
+
+    def values(self, outcome: Outcome) -> list[float]:
+        return [outcome.objective, outcome.ratio]
+
+    def sampler(self, seed: int) -> BaseSampler:
+        from optuna.samplers import NSGAIISampler
+
+        return NSGAIISampler(seed=seed, population_size=self.settings.population)

@@ -1,0 +1,129 @@
+"""Mixtures of the differentiable strategies against what their papers define."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny import table_of, tiny_space
+
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder
+from hwnas.budget.limit import Limit
+from hwnas.strategies import Outcome, build_strategy
+
+SPACE = tiny_space("nasbench201")
+DECODER = Decoder([Limit(CostModel(SPACE, table_of(SPACE)))])
+
+
+def make(name: str, **settings):
+    return build_strategy(name, SPACE, 0, settings, DECODER)
+
+
+def tell(strategy, gradient: torch.Tensor, progress: float) -> None:
+    mixture = strategy.ask()
+    strategy.tell(mixture, Outcome(1.0, 1.0, 0.5, gradient), progress)
+
+
+def favour(row: int, option: int) -> torch.Tensor:
+    """A gradient that says: more of this option."""
+    gradient = torch.zeros(SPACE.mask.shape)
+    gradient[row, option] = -1.0
+    return gradient
+
+
+@pytest.mark.parametrize("name", ["darts", "darts-minus", "fairdarts", "snas", "gdas", "drnas"])
+def test_an_option_that_lowers_the_objective_is_decoded(name: str) -> None:
+    strategy = make(name, learning_rate=0.2)
+    for step in range(60):
+        tell(strategy, favour(2, 3), step / 60)
+    (best,) = strategy.best(DECODER)
+    assert best["1>2"] == SPACE.choices[2].options[3]
+    assert strategy.entropy() < 1
+
+
+def test_gdas_runs_one_option_and_follows_the_soft_gradient() -> None:
+    strategy = make("gdas", temperature=2.0, temperature_end=2.0)
+    mixture = strategy.ask()
+    assert mixture.active is not None and all(len(options) == 1 for options in mixture.active)
+    hard = mixture.weights.detach()
+    assert torch.equal(hard.round(), hard) and torch.equal(hard.sum(dim=1), torch.ones(6))
+    assert [int(i) for i in hard.argmax(dim=1)] == [options[0] for options in mixture.active]
+    weight = torch.randn(SPACE.mask.shape, generator=torch.Generator().manual_seed(1))
+    (found,) = torch.autograd.grad((mixture.weights * weight).sum(), strategy.parameters)
+    soft = make("snas", temperature=2.0, temperature_end=2.0)
+    (expected,) = torch.autograd.grad((soft.ask().weights * weight).sum(), soft.parameters)
+    torch.testing.assert_close(found, expected)
+
+
+def test_gumbel_draws_choose_as_often_as_the_probabilities_say() -> None:
+    strategy = make("gdas")
+    with torch.no_grad():
+        strategy.parameters[0] = torch.tensor([0.0, 1.0, 2.0, 0.0, -1.0])
+    p = strategy.log_probabilities()[0].exp()
+    draws = torch.stack([strategy.ask().weights.detach()[0] for _ in range(4000)])
+    assert (draws.mean(dim=0) - p).abs().max() < 4 * math.sqrt(0.25 / 4000)
+
+
+def test_temperature_ends_where_it_should() -> None:
+    strategy = make("snas", temperature=10.0, temperature_end=1e-4)
+    start = strategy.ask().weights.detach()
+    strategy.progress = 1.0
+    end = strategy.ask().weights.detach()
+    assert start.max() < 0.5 and end.max(dim=1).values.min() > 0.999
+
+
+def test_drnas_draws_have_the_mean_of_their_dirichlet() -> None:
+    strategy = make("drnas", prune_at=1.0)
+    with torch.no_grad():
+        strategy.parameters[1] = torch.tensor([0.5, 2.0, -1.0, 0.0, 1.0])
+    draws = torch.stack([strategy.ask().weights.detach()[1] for _ in range(4000)])
+    torch.testing.assert_close(draws.sum(dim=1), torch.ones(4000))
+    concentration = strategy.concentration().detach()[1]
+    mean = concentration / concentration.sum()
+    deviation = (mean * (1 - mean) / (concentration.sum() + 1)).sqrt()
+    assert ((draws.mean(dim=0) - mean).abs() < 4 * deviation / math.sqrt(4000)).all()
+
+
+def test_drnas_prunes_the_weak_options_once() -> None:
+    strategy = make("drnas", prune_at=0.5, prune_to=0.4)
+    with torch.no_grad():
+        strategy.parameters[:] = torch.arange(5.0)
+    tell(strategy, torch.zeros(SPACE.mask.shape), 0.4)
+    assert strategy.ask().active == ((0, 1, 2, 3, 4),) * 6
+    tell(strategy, torch.zeros(SPACE.mask.shape), 0.5)
+    mixture = strategy.ask()
+    assert mixture.active == ((3, 4),) * 6
+    assert (mixture.weights[:, :3] == 0).all()
+    resumed = make("drnas", prune_at=0.5, prune_to=0.4)
+    resumed.load_state_dict(strategy.state_dict())
+    assert resumed.ask().active == strategy.ask().active
+
+
+def test_fairdarts_options_do_not_compete() -> None:
+    strategy = make("fairdarts", weight_decay=0.0, zero_one=0.0, learning_rate=0.1)
+    before = strategy.ask().weights.detach().clone()
+    tell(strategy, favour(0, 1), 0.1)
+    after = strategy.ask().weights.detach()
+    assert after[0, 1] > before[0, 1]
+    changed = after != before
+    assert changed.sum() == 1
+
+
+def test_the_zero_one_loss_drives_weights_apart() -> None:
+    strategy = make("fairdarts", weight_decay=0.0, zero_one=10.0, learning_rate=0.1)
+    for step in range(50):
+        tell(strategy, torch.zeros(SPACE.mask.shape), step / 50)
+    weights = strategy.ask().weights.detach()
+    assert ((weights < 0.1) | (weights > 0.9)).all()
+
+
+def test_the_auxiliary_skip_vanishes() -> None:
+    strategy = make("darts-minus", auxiliary_skip=1.0)
+    skip = SPACE.choices[0].options.index("skip_connect")
+    plain = strategy.log_probabilities().exp()
+    excess = (strategy.ask().weights - plain).detach()
+    assert torch.allclose(excess[:, skip], torch.ones(6)) and excess.sum() == pytest.approx(6)
+    strategy.progress = 1.0
+    torch.testing.assert_close(strategy.ask().weights, plain)

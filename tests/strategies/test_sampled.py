@@ -1,0 +1,186 @@
+"""Strategies that propose single architectures: neighbours, policies, populations, records."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import table_of, tiny_space
+
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.limit import Limit
+from hwnas.spaces import SPACES
+from hwnas.strategies import STRATEGIES, Outcome, build_strategy
+
+SPACE = tiny_space("nasbench201")
+COST = CostModel(SPACE, table_of(SPACE))
+DECODER = Decoder([Limit(COST)])
+SAMPLED = [name for name, strategy in STRATEGIES.items() if not strategy.uses_gradient]
+
+
+def make(name: str, decoder=DECODER, seed: int = 0, **given):
+    return build_strategy(name, SPACE, seed, given, decoder)
+
+
+def architecture_of(mixture):
+    return SPACE.architecture(mixture.weights.argmax(dim=1).tolist())
+
+
+def convolutions(architecture) -> float:
+    """An objective to be minimised: the fewer 3x3 convolutions, the worse."""
+    return 1 - sum(option == "nor_conv_3x3" for _, option in architecture) / 6
+
+
+def search(strategy, evaluations: int, objective=convolutions, lasting: bool = True) -> list:
+    seen = []
+    for step in range(evaluations):
+        mixture = strategy.ask()
+        architecture = architecture_of(mixture)
+        value = objective(architecture)
+        seen.append(architecture)
+        outcome = Outcome(value, value, COST.latency_ms(architecture), lasting=lasting)
+        strategy.tell(mixture, outcome, step / evaluations)
+    return seen
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_open_options_lead_to_architectures_and_to_all_of_them(name: str, data) -> None:
+    space = tiny_space(name)
+    wanted = space.chosen(space.sample(np.random.default_rng(data.draw(st.integers(0, 2**31)))))
+    for row, option in enumerate(wanted):
+        assert option in space.open_options(wanted[:row])
+    decided: list[int] = []
+    for _ in space.choices:
+        decided.append(data.draw(st.sampled_from(space.open_options(decided))))
+    space.architecture(decided)
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_a_mutant_is_a_neighbour(name: str, seed: int) -> None:
+    space, rng = tiny_space(name), np.random.default_rng(seed)
+    parent = space.sample(rng)
+    child = space.mutate(parent, rng)
+    different = [a for (a, x), (_, y) in zip(parent, child, strict=True) if x != y]
+    assert child != parent and len(different) <= (2 if name == "darts" else 1)
+    if len(different) == 2:
+        assert len({choice.split(">")[1] for choice in different}) == 1
+
+
+def test_every_single_change_of_a_cell_is_reached() -> None:
+    rng = np.random.default_rng(0)
+    parent = SPACE.sample(rng)
+    children = {SPACE.mutate(parent, rng) for _ in range(600)}
+    assert len(children) == 6 * 4
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_only_what_keeps_the_budget_is_proposed(name: str) -> None:
+    fastest_ms, slowest_ms = latency_range_ms(COST)
+    limit = Limit(COST, fastest_ms + 0.1 * (slowest_ms - fastest_ms))
+    strategy = make(name, Decoder([limit]))
+    assert all(limit.is_kept(architecture) for architecture in search(strategy, 25))
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLED if name != "random"])
+def test_what_is_learned_beats_chance(name: str) -> None:
+    chance = np.mean([convolutions(a) for a in search(make("random"), 120)])
+    learned = np.mean([convolutions(a) for a in search(make(name), 120)[60:]])
+    assert learned < chance - (0.05 if name in ("reinforce", "enas", "nsga2") else 0.15)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_the_best_record_is_the_answer_where_evaluations_last(name: str) -> None:
+    strategy = make(name)
+    seen = search(strategy, 30)
+    assert convolutions(strategy.best(DECODER)[0]) == min(map(convolutions, seen))
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_objectives_of_shared_weights_are_no_records(name: str) -> None:
+    strategy = make(name)
+    search(strategy, 12, lasting=False)
+    assert not strategy.records
+    assert len(strategy.best(DECODER, 3)) == 3
+
+
+def test_the_oldest_dies_and_the_parent_is_the_best_drawn() -> None:
+    strategy = make("evolution", population=4, tournament=64)
+    seen = search(strategy, 9)
+    assert [member for member, _ in strategy.population] == seen[-4:]
+    parent = min(strategy.population, key=lambda member: member[1])[0]
+    child = strategy.propose(np.random.default_rng(0))
+    assert sum(a != b for a, b in zip(parent, child, strict=True)) == 1
+
+
+@pytest.mark.parametrize("name", ["reinforce", "enas"])
+@pytest.mark.parametrize("space", sorted(SPACES))
+def test_a_policy_s_probabilities_are_those_of_its_draws(name: str, space: str) -> None:
+    """The sum over the open options is 1 at each decision, and closed ones are never drawn."""
+    searched = tiny_space(space)
+    decoder = Decoder([Limit(CostModel(searched, table_of(searched)))])
+    strategy = build_strategy(name, searched, 1, {}, decoder)
+    chosen = searched.chosen(strategy.propose(np.random.default_rng(2)))
+    log_p = strategy._log_probabilities(chosen[:-1])
+    for row in range(len(chosen)):
+        opened = list(searched.open_options(chosen[:row]))
+        assert float(log_p[row, opened].exp().sum()) == pytest.approx(1, abs=1e-5)
+        closed = [i for i in range(searched.max_options) if i not in opened]
+        assert torch.isneginf(log_p[row, closed]).all()
+
+
+def test_reinforce_follows_the_gradient_of_the_expected_reward() -> None:
+    """The mean of its estimates against the exact gradient, by enumeration of two choices."""
+    strategy = make("reinforce", baseline=0.0)
+    rows, options = 2, SPACE.max_options
+    reward = torch.rand(options, options, generator=torch.Generator().manual_seed(0))
+    logits = torch.zeros(rows, options, requires_grad=True)
+    p = logits.softmax(dim=1)
+    expected = torch.autograd.grad((p[0, :, None] * p[1] * reward).sum(), logits)[0]
+    estimate = torch.zeros_like(expected)
+    for i, j in itertools.product(range(options), repeat=2):
+        architecture = SPACE.architecture([i, j, 0, 0, 0, 0])
+        strategy.pending = [(architecture, float(reward[i, j]))]
+        log_p, _ = strategy._of_pending()
+        table = strategy.policy["logits"]
+        (gradient,) = torch.autograd.grad((log_p * reward[i, j]).sum(), table)
+        estimate += gradient[:rows] / options**2
+    torch.testing.assert_close(estimate, expected)
+
+
+def test_the_first_step_of_ppo_is_reinforce_s() -> None:
+    """With the ratio at 1 both have the same gradient."""
+    stepped = []
+    for update in ("reinforce", "ppo"):
+        strategy = make("reinforce", update=update, epochs=1)
+        strategy.baseline = 0.3
+        strategy.learn(SPACE.architecture([1, 2, 3, 4, 0, 1]), Outcome(-1.0, -1.0, 0.0))
+        stepped.append(strategy.policy["logits"].detach().clone())
+    torch.testing.assert_close(*stepped)
+    assert stepped[0].abs().sum() > 0
+
+
+def test_ppo_stops_where_the_ratio_leaves_its_clip() -> None:
+    """A large step in the first epoch; the later ones have no gradient of their own."""
+    strategy = make("reinforce", update="ppo", epochs=5, learning_rate=1.0, clip=0.1)
+    strategy.optimizer = torch.optim.SGD(strategy.policy.parameters(), lr=1.0)
+    strategy.baseline = 0.0
+    strategy.learn(SPACE.architecture([1] * 6), Outcome(-1.0, -1.0, 0.0))
+    # The gradient of log p at the uniform policy, once.
+    expected = torch.full(SPACE.mask.shape, -0.2)
+    expected[:, 1] = 0.8
+    torch.testing.assert_close(strategy.policy["logits"].detach(), expected)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_same_seed_same_proposals_and_another_seed_others(name: str) -> None:
+    assert search(make(name), 15) == search(make(name), 15)
+    assert search(make(name), 15) != search(make(name, seed=1), 15)
