@@ -55,6 +55,10 @@ Budgets = Annotated[
         help="Latency budget in milliseconds; several give a family, or one for each --table.",
     ),
 ]
+Strategy = Annotated[
+    str | None,
+    typer.Option("--strategy", metavar="NAME", help="As `hwnas strategies` lists them."),
+]
 Confidence = Annotated[
     float | None,
     typer.Option("--budget-confidence", metavar="P", help="Keep the budget with probability P."),
@@ -87,6 +91,7 @@ def run(
     device: Annotated[DeviceName | None, typer.Option(help="Where to search and train.")] = None,
     out: Out = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    strategy: Strategy = None,
     confidence: Confidence = None,
     device_measurements: DeviceFile = None,
     resume: Resume = False,
@@ -109,6 +114,7 @@ def run(
             "latency.device_measurements": _text(device_measurements),
             "device": device,
             "seed": seed,
+            "search.strategy": strategy,
         },
     )
     folder = out or next_run_folder()
@@ -173,6 +179,7 @@ def search(
     table: TableOptions = None,
     budget_ms: Budgets = None,
     out: Out = None,
+    strategy: Strategy = None,
     confidence: Confidence = None,
     device_measurements: DeviceFile = None,
     resume: Resume = False,
@@ -188,6 +195,7 @@ def search(
         **_budgets(budget_ms, table),
         "budget.confidence": confidence,
         "latency.device_measurements": _text(device_measurements),
+        "search.strategy": strategy,
     }
     loaded = _config(config, settings, out, resume, changes)
     path = out or next_run_folder()

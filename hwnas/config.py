@@ -97,8 +97,15 @@ class SearchConfig(Section):
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by strategy, where they differ from its own"
     )
+    evaluator: Literal["supernet", "training", "zero-cost"] = Field(
+        "supernet", description="shared weights, a training of each architecture, or a proxy"
+    )
+    zero_cost: Literal["synflow", "jacob_cov", "naswot", "gradient_norm", "parameters", "macs"] = (
+        Field("naswot", description="of the zero-cost evaluator")
+    )
+    evaluation_epochs: int = Field(1, ge=1, description="of the training evaluator")
     order: Literal[1, 2] = Field(1, description="of the gradient, where one is used")
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, description="of the supernet; evaluations where each is a training")
     batch_size: int = Field(64, ge=1)
     warmup: float = Field(0.3, ge=0, lt=1, description="share of steps that train weights only")
     learning_rate: float = Field(0.025, gt=0)

@@ -33,6 +33,9 @@ from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
 from hwnas.workspace import data_sizes, read_dataset
 
+SESSIONS = 3
+"""How often a network is prepared when networks are compared."""
+
 
 def profile(
     config: Config,
@@ -179,7 +182,11 @@ def measure_networks(
     device: DeviceProfile,
     seconds: float,
 ) -> np.ndarray:
-    """Latencies (architectures,) in ms of networks with random weights, in interleaved rounds."""
+    """Latencies (architectures,) in ms of networks with random weights, in interleaved rounds.
+
+    Each is prepared several times and the mean is taken: where a session's memory happens to lie
+    moves a small network by 2 to 3 %.
+    """
     torch.set_num_threads(device.threads)
     space = build_space(space_name, space_options)
     runtime = create_runtime(device.runtime, device.threads)
@@ -187,8 +194,11 @@ def measure_networks(
     shape = (sizes.input_channels, sizes.height, sizes.width)
     torch.manual_seed(0)
     calls = {
-        str(index): inference(space.network(a).eval(), shape, runtime, device.batch)
+        f"{index}/{session}": call
         for index, a in enumerate(architectures)
+        for session, call in enumerate(
+            inferences(space.network(a).eval(), shape, runtime, device.batch, SESSIONS)
+        )
     }
     found = measure(
         calls,
@@ -203,7 +213,8 @@ def measure_networks(
         statistic=runtime.statistic,
         time_block=runtime.time_block,
     )
-    return np.array([found[str(i)].summary.value_ms for i in range(len(architectures))])
+    values_ms = np.array([rounds.summary.value_ms for rounds in found.values()])
+    return values_ms.reshape(len(architectures), SESSIONS).mean(axis=1)
 
 
 def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:
@@ -216,11 +227,19 @@ def inference(
     network: Network, image_shape: tuple[int, int, int], runtime: Runtime, batch: int
 ) -> Callable[[], None]:
     """One inference of a network as it is deployed on a runtime, as a call."""
+    return inferences(network, image_shape, runtime, batch, 1)[0]
+
+
+def inferences(
+    network: Network, image_shape: tuple[int, int, int], runtime: Runtime, batch: int, count: int
+) -> list[Callable[[], None]]:
+    """`inference`, prepared several times over."""
     images = example_images(batch, image_shape)
     if isinstance(runtime, OnnxRuntime):
         model = export_network(network, image_shape).SerializeToString()
-        return runtime.prepare_onnx(model, {INPUT: images})
-    return runtime.prepare(fold_batch_norms(network), (torch.from_numpy(images),), to_onnx)
+        return [runtime.prepare_onnx(model, {INPUT: images}) for _ in range(count)]
+    folded, inputs = fold_batch_norms(network), (torch.from_numpy(images),)
+    return [runtime.prepare(folded, inputs, to_onnx) for _ in range(count)]
 
 
 def example_images(batch: int, image_shape: tuple[int, int, int]) -> np.ndarray:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency, measure_network
+from hwnas.budget.limit import Limit
 from hwnas.budget.selection import Measured, Selection
-from hwnas.data import Split, evaluation_batches, split_train
+from hwnas.data import Augmentation, Split, evaluation_batches, split_train
+from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
+from hwnas.evaluators.short_training import ShortTraining
+from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.mixed_op import use_kernels
 from hwnas.profiling import inference
-from hwnas.strategies import build_strategy
+from hwnas.strategies import SearchStrategy, build_strategy
 from hwnas.supernet.evaluate import rank_architectures
 from hwnas.supernet.search import SupernetSearch
 from hwnas.workspace import Run
+
+Rank = Callable[[list[Architecture]], list[float]]
+"""Accuracies of architectures by which candidates are compared."""
 
 
 def search_architecture(run: Run) -> Architecture:
@@ -30,12 +39,12 @@ def search_architecture(run: Run) -> Architecture:
     for member in members:
         _record_budget(member)
     training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
-    loop = _supernet_search(run, training, validation)
-    with run.stage("search") as advance:
-        loop.run(run.folder, advance)
+    supernet = run.config.search.evaluator == "supernet"
+    search = _search_supernet if supernet else _search_evaluated
+    strategy, rank = search(run, training, validation)
     for member in members:
         if not member.folder.architecture.exists():
-            _write_architecture(member, _select(member, loop, training, validation))
+            _write_architecture(member, _select(member, strategy, rank))
     return run.architecture()
 
 
@@ -50,33 +59,34 @@ def _record_budget(run: Run) -> None:
         run.folder.append_history({"event": "budget", **record})
 
 
-def _supernet_search(run: Run, training: Split, validation: Split) -> SupernetSearch:
+def _strategy(run: Run, limits: list[Limit]) -> SearchStrategy:
     config = run.config.search
-    torch.manual_seed(run.seed("supernet"))
-    supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_kernels(supernet, run.config.search.kernels, run.config.search.recompute)
-    limits = run.limits()
-    strategy = build_strategy(
+    return build_strategy(
         config.strategy,
         run.space,
         run.seed("strategy"),
         config.settings.get(config.strategy, {}),
         Decoder(limits),
     )
-    return SupernetSearch(
+
+
+def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[SearchStrategy, Rank]:
+    """Train the supernet to the end; a finished strategy, and how it ranks architectures."""
+    config = run.config.search
+    torch.manual_seed(run.seed("supernet"))
+    supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_kernels(supernet, config.kernels, config.recompute)
+    limits = run.limits()
+    loop = SupernetSearch(
         supernet,
-        strategy,
+        _strategy(run, limits),
         limits,
         config,
         run.batches(training, config.batch_size, "search training"),
         run.batches(validation, config.batch_size, "search validation"),
     )
-
-
-def _select(run: Run, loop: SupernetSearch, training: Split, validation: Split) -> Measured:
-    """Rank and measure what the search found, until a candidate keeps the budget."""
-    config = run.config.search
-    limits = run.limits()
+    with run.stage("search") as advance:
+        loop.run(run.folder, advance)
     batches = run.batches(training, config.batch_size, "recalibration")
     recalibration = [batches.batch(i) for i in range(config.recalibration_batches)]
     ranked = validation.take(np.arange(min(config.ranking_images, len(validation))))
@@ -85,12 +95,54 @@ def _select(run: Run, loop: SupernetSearch, training: Split, validation: Split) 
     def rank(architectures: list[Architecture]) -> list[float]:
         return rank_architectures(
             run.space,
-            loop.supernet,
+            supernet,
             architectures,
             recalibration=recalibration,
             validation=validation_batches,
         )
 
+    return loop.strategy, rank
+
+
+def _search_evaluated(run: Run, training: Split, validation: Split) -> tuple[SearchStrategy, Rank]:
+    """Judge what the strategy proposes, one after the other, at the proxy's sizes."""
+    search, limits = run.config.search, run.limits()
+    evaluator = (_trained if search.evaluator == "training" else _zero_cost)(
+        run, training, validation
+    )
+    loop = EvaluatedSearch(_strategy(run, limits), evaluator, limits, search)
+    with run.stage("search") as advance:
+        loop.run(run.folder, advance)
+    return loop.strategy, loop.rank
+
+
+def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
+    train = run.config.train
+    epochs = run.config.search.evaluation_epochs
+    plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
+    augment = Augmentation(train.crop_padding, train.flip, train.cutout)
+    return ShortTraining(
+        run.proxy_space,
+        train.model_copy(update=plain),
+        run.batches(training, train.batch_size, "evaluation", augment),
+        validation,
+        run.dataset,
+        run.seed("evaluation"),
+        run.device,
+    )
+
+
+def _zero_cost(run: Run, training: Split, validation: Split) -> Evaluator:
+    search = run.config.search
+    images, labels = run.batches(training, search.batch_size, "evaluation").batch(0)
+    seed = run.seed("evaluation")
+    return ZeroCost(run.proxy_space, search.zero_cost, images, labels, seed)
+
+
+def _select(run: Run, strategy: SearchStrategy, rank: Rank) -> Measured:
+    """Rank and measure what the search found, until a candidate keeps the budget."""
+    config = run.config.search
+    limits = run.limits()
     with run.stage("measure") as advance:
 
         def measure(architecture: Architecture) -> NetworkLatency:
@@ -101,7 +153,7 @@ def _select(run: Run, loop: SupernetSearch, training: Split, validation: Split) 
             return latency
 
         selection = Selection(
-            loop.strategy,
+            strategy,
             limits,
             rank,
             measure,

@@ -25,7 +25,7 @@ from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
-from hwnas.strategies import strategy_settings
+from hwnas.strategies import STRATEGIES, strategy_settings
 
 
 @dataclass
@@ -82,6 +82,13 @@ class Run:
         for name in {search.strategy, *search.settings}:
             where = f"{self.folder.config}: search.settings.{name}"
             strategy_settings(name, search.settings.get(name, {}), where)
+        if search.evaluator != "supernet" and STRATEGIES[search.strategy].uses_gradient:
+            raise InputError(
+                f"needs the gradient of a supernet, and evaluator {search.evaluator} has none",
+                where=f"{self.folder.config}: search.strategy",
+                actual=search.strategy,
+                mend="choose a strategy that needs evaluations (`hwnas strategies`)",
+            )
         space, batch_size = self.space, max(search.batch_size, self.config.train.batch_size)
         if self.proxy_space.choices != space.choices:
             raise InputError(

@@ -267,10 +267,10 @@ class SearchSpace(ABC):
         return counts
 
     @property
-    def coefficient_macs(self) -> np.ndarray:
-        """(1 + choices * max_options,) multiply-accumulates: fixed first, then of each option."""
-        macs = self._params_and_macs[..., 1].ravel()
-        return np.concatenate([self._fixed_params_and_macs[1:], macs])
+    def coefficient_params_and_macs(self) -> np.ndarray:
+        """(1 + choices * max_options, 2): of what is fixed first, then of each option."""
+        of_options = self._params_and_macs.reshape(-1, 2)
+        return np.vstack([self._fixed_params_and_macs, of_options])
 
     def params_and_macs(self, architecture: Architecture) -> tuple[int, int]:
         """Parameters and multiply-accumulates (one image) of an architecture's network."""

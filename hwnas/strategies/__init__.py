@@ -84,7 +84,8 @@ def build_strategy(
     Raises:
         InputError: as `strategy_settings`.
     """
-    return STRATEGIES[name](space, seed, strategy_settings(name, settings), decoder)
+    checked = strategy_settings(name, settings)
+    return STRATEGIES[name](space, seed, checked, decoder)
 
 
 __all__ = [

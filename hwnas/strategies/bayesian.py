@@ -17,6 +17,7 @@ from pydantic import Field
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import ndtr
+from torch import Tensor
 
 from hwnas.architecture import Architecture
 from hwnas.spaces.base import SearchSpace
@@ -58,7 +59,8 @@ class BayesianStrategy(SampledStrategy):
         self.observed: deque[tuple[Architecture, float]] = deque(maxlen=settings.memory)
         self.model = GaussianProcess(groups=2)
         rng = np.random.default_rng(seed)
-        sizes = self._log_sizes([space.sample(rng) for _ in range(REFERENCE_NETWORKS)])
+        sampled = [space.sample(rng) for _ in range(REFERENCE_NETWORKS)]
+        sizes = self._log_sizes(space.one_hots(sampled))
         self.size_mean, self.size_std = sizes.mean(axis=0), sizes.std(axis=0) + 1e-12
 
     def propose(self, rng: np.random.Generator) -> Architecture:
@@ -70,17 +72,18 @@ class BayesianStrategy(SampledStrategy):
         self._fit()
         mean, std = self.model.predict(self._features(candidates))
         known, _ = self.model.predict(self._features([a for a, _ in self.observed]))
-        return candidates[int(expected_improvement(mean, std, known.min()).argmax())]
+        gains = expected_improvement(mean, std, known.min())
+        ordered = (candidates[i] for i in np.argsort(-gains, kind="stable"))
+        return next((a for a in ordered if self.decoder.is_feasible(a)), candidates[0])
 
     def _candidates(self, rng: np.random.Generator) -> list[Architecture]:
-        """Feasible architectures that were not observed."""
+        """Architectures that were not observed."""
         known = {architecture for architecture, _ in self.observed}
         parents = sorted(self.observed, key=lambda pair: pair[1])[: self.settings.parents]
         drawn = [self.space.sample(rng) for _ in range(self.settings.pool)]
         for parent, _ in parents:
             drawn += [self.space.mutate(parent, rng) for _ in range(self.settings.mutants)]
-        distinct = dict.fromkeys(a for a in drawn if a not in known)
-        return [a for a in distinct if self.decoder.is_feasible(a)]
+        return list(dict.fromkeys(a for a in drawn if a not in known))
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
         self.observed.append((architecture, outcome.objective))
@@ -104,13 +107,15 @@ class BayesianStrategy(SampledStrategy):
 
     def _features(self, architectures: list[Architecture]) -> list[np.ndarray]:
         """What runs, (n, choices * max_options), and standardised log sizes, (n, 2)."""
-        runs = self.space.run_probability(self.space.one_hots(architectures))
-        sizes = (self._log_sizes(architectures) - self.size_mean) / self.size_std
-        return [runs.flatten(start_dim=1).numpy(), sizes]
+        one_hots = self.space.one_hots(architectures)
+        runs = self.space.run_probability(one_hots).flatten(start_dim=1).numpy()
+        sizes = (self._log_sizes(one_hots) - self.size_mean) / self.size_std
+        return [runs, sizes]
 
-    def _log_sizes(self, architectures: list[Architecture]) -> np.ndarray:
-        counts = [self.space.params_and_macs(architecture) for architecture in architectures]
-        return np.log(np.array(counts, dtype=np.float64))
+    def _log_sizes(self, one_hots: Tensor) -> np.ndarray:
+        """(n, 2), logarithms of parameters and multiply-accumulates."""
+        counts = self.space.coefficient_params_and_macs
+        return np.log(counts[0] + one_hots.flatten(start_dim=1).numpy() @ counts[1:])
 
     def state_dict(self) -> dict[str, Any]:
         observed = [[*self.space.chosen(a), objective] for a, objective in self.observed]

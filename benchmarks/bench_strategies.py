@@ -1,0 +1,114 @@
+"""Claim: what black-box strategies find on NAS-Bench-201, with and without latency budgets.
+
+    python benchmarks/bench_strategies.py accuracy STRATEGY [--dataset cifar100] [--evaluations 150]
+        [--seeds 500] [--set key=value ...]
+    HWNAS_DATA=... python benchmarks/bench_strategies.py budgets STRATEGY [--evaluations 100]
+        [--seeds 5]
+
+A strategy sees 12-epoch validation accuracies; what it chose is judged by the 200-epoch test
+accuracy. `budgets` searches on each of 19 published devices at the latencies that 10, 25, 50, 75
+and 90 % of the cells keep; regret is to the best cell within the budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from results import append_row
+
+from hwnas.bench import Benchmark, bench_strategy
+from hwnas.config import read_overrides
+
+BENCHMARK = "strategies"
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("which", choices=("accuracy", "budgets"))
+    parser.add_argument("strategy")
+    parser.add_argument("--dataset", default="cifar100", choices=("cifar10", "cifar100"))
+    parser.add_argument("--evaluations", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--dry", action="store_true", help="print the row, write nothing")
+    arguments = parser.parse_args()
+    settings = read_overrides(arguments.set)
+    started = time.monotonic()
+    bench = bench_accuracy if arguments.which == "accuracy" else bench_budgets
+    figures, searches = bench(arguments, settings)
+    row = {
+        "case": arguments.which,
+        "strategy": " ".join([arguments.strategy, *arguments.set]),
+        "dataset": arguments.dataset,
+        "evaluations": arguments.evaluations,
+        "seeds": arguments.seeds,
+        **figures,
+        "seconds_per_search": (time.monotonic() - started) / searches,
+    }
+    if arguments.dry:
+        print(row)
+    else:
+        append_row(BENCHMARK, row)
+
+
+def bench_accuracy(
+    arguments: argparse.Namespace, settings: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """Without a budget."""
+    found = bench_strategy(
+        Benchmark(arguments.dataset),
+        arguments.strategy,
+        evaluations=arguments.evaluations,
+        seeds=range(arguments.seeds),
+        settings=settings,
+    )
+    regret = float(np.mean([record["regret"] for record in found["seeds"]]))
+    return _figures(found["mean"], found["std"], regret, 0), arguments.seeds
+
+
+def bench_budgets(
+    arguments: argparse.Namespace, settings: dict[str, Any]
+) -> tuple[dict[str, Any], int]:
+    """On every device at every budget."""
+    path = Path(os.environ["HWNAS_DATA"]) / "help_nb201_latency_ms.npz"
+    with np.load(path, allow_pickle=False) as file:
+        latencies_ms, devices = file["latency_ms"].astype(np.float64), file["devices"]
+    records = []
+    for device, latency_ms in zip(devices, latencies_ms.T, strict=True):
+        of_device = []
+        for quantile in QUANTILES:
+            budget_ms = float(np.quantile(latency_ms, quantile))
+            found = bench_strategy(
+                Benchmark(arguments.dataset, latency_ms, budget_ms),
+                arguments.strategy,
+                evaluations=arguments.evaluations,
+                seeds=range(arguments.seeds),
+                settings=settings,
+            )
+            of_device += found["seeds"]
+        records += of_device
+        print(f"{device}: regret {np.mean([r['regret'] for r in of_device]):.2f}", flush=True)
+    accuracies = [record["test_accuracy"] for record in records]
+    regret = float(np.mean([record["regret"] for record in records]))
+    violations = sum(record["violated"] for record in records)
+    figures = _figures(float(np.mean(accuracies)), float(np.std(accuracies)), regret, violations)
+    return figures, len(records)
+
+
+def _figures(mean: float, std: float, regret: float, violations: int) -> dict[str, Any]:
+    return {
+        "test_accuracy": mean,
+        "std": std,
+        "regret": regret,
+        "violations": violations,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The search loop without a supernet: one architecture is evaluated in each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hwnas.architecture import Architecture
+from hwnas.budget.limit import Limit
+from hwnas.config import SearchConfig
+from hwnas.runs.loop import run_steps
+from hwnas.runs.progress import Advance
+from hwnas.runs.run_folder import RunFolder
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Outcome, SearchStrategy
+
+STAGE = "search"
+
+
+class Evaluator(Protocol):
+    """Scores architectures, each once.
+
+    Attributes:
+        space: at the sizes that are evaluated.
+        known: scores so far.
+        perfect: the score that cannot be surpassed, or 0 where there is none.
+    """
+
+    space: SearchSpace
+    known: dict[Architecture, float]
+    perfect: float
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The score of an architecture, the higher the better."""
+
+    def rank(self, architectures: list[Architecture]) -> list[float]:
+        """What candidates are compared by, 0 to 1."""
+
+
+@dataclass
+class EvaluatedSearch:
+    """A strategy that proposes single architectures, each judged alone.
+
+    Attributes:
+        strategy: proposes and learns.
+        evaluator: gives an architecture's score, the higher the better.
+        limits: the budgets; strategies stay within them by themselves.
+        config: settings; a step is one evaluation.
+    """
+
+    strategy: SearchStrategy
+    evaluator: Evaluator
+    limits: list[Limit]
+    config: SearchConfig
+    step: int = 0
+
+    def run(self, folder: RunFolder, progress: Advance) -> None:
+        """Evaluate to the end, from the newest checkpoint if there is one.
+
+        Raises:
+            Interrupted: after a signal; what was evaluated before is kept.
+        """
+        run_steps(
+            self,
+            folder,
+            stage=STAGE,
+            steps=self.config.steps,
+            log_every=1,
+            checkpoint_every=1,
+            progress=progress,
+        )
+
+    def advance(self) -> dict[str, Any]:
+        """Evaluate one architecture."""
+        mixture = self.strategy.ask()
+        space = self.evaluator.space
+        architecture = space.architecture(mixture.weights.argmax(dim=1).tolist())
+        loss = self.evaluator.perfect - self.evaluator(architecture)
+        ratio = float(max(limit.ratio(mixture) for limit in self.limits))
+        self.step += 1
+        outcome = Outcome(loss, loss, ratio, lasting=True)
+        self.strategy.tell(mixture, outcome, self.step / self.config.steps)
+        return {
+            "loss": loss,
+            "validation_loss": loss,
+            "latency_ms": self.limits[0].cost.latency_ms(architecture),
+            "entropy": self.strategy.entropy(),
+            "architecture": space.to_genotype(architecture),
+        }
+
+    def rank(self, architectures: list[Architecture]) -> list[float]:
+        """What candidates are compared by, 0 to 1."""
+        return self.evaluator.rank(architectures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed search needs."""
+        known = [[*self.evaluator.space.chosen(a), v] for a, v in self.evaluator.known.items()]
+        return {"step": self.step, "strategy": self.strategy.state_dict(), "known": known}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.step = state["step"]
+        self.strategy.load_state_dict(state["strategy"])
+        for *chosen, value in state["known"]:
+            architecture = self.evaluator.space.architecture([int(i) for i in chosen])
+            self.evaluator.known[architecture] = float(value)

@@ -1,0 +1,65 @@
+"""Architectures judged by training each from scratch for a few epochs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from hwnas.architecture import Architecture
+from hwnas.config import TrainConfig
+from hwnas.data import Batches, Dataset, Split
+from hwnas.runs import interruption
+from hwnas.spaces.base import SearchSpace
+from hwnas.training.train import Training, predict
+
+
+@dataclass
+class ShortTraining:
+    """Validation accuracy after a short training; each architecture is trained once.
+
+    Attributes:
+        space: at the sizes that are trained.
+        config: of the training, with its few epochs.
+        training: batches of the training half.
+        validation: the half that judges.
+        dataset: what both are of.
+        seed: of weights and order.
+        device: where it is trained.
+        known: accuracies so far.
+        perfect: the accuracy that cannot be surpassed.
+    """
+
+    space: SearchSpace
+    config: TrainConfig
+    training: Batches
+    validation: Split
+    dataset: Dataset
+    seed: int
+    device: torch.device
+    known: dict[Architecture, float] = field(default_factory=dict)
+    perfect: float = 1.0
+
+    def __call__(self, architecture: Architecture) -> float:
+        """Accuracy, 0 to 1.
+
+        Raises:
+            Interrupted: after a signal; the training so far is lost.
+            HwnasError: when the loss is no longer finite.
+        """
+        if architecture not in self.known:
+            torch.manual_seed(self.seed)
+            network = self.space.network(architecture)
+            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            work = Training(network, self.config, self.training, self.seed)
+            while work.step < work.steps:
+                interruption.stop_if_requested()
+                work.advance()
+            logits = predict(work.average, self.validation, self.dataset, self.device)
+            right = logits.argmax(axis=1) == self.validation.labels
+            self.known[architecture] = float(right.mean())
+        return self.known[architecture]
+
+    def rank(self, architectures: list[Architecture]) -> list[float]:
+        """Accuracy of each."""
+        return [self(architecture) for architecture in architectures]

@@ -1,0 +1,145 @@
+"""Scores of untrained networks from one batch (Abdelfattah et al., "Zero-Cost Proxies for
+Lightweight NAS", ICLR 2021, arXiv 2101.08134, compares them); higher is better."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwnas.architecture import Architecture
+from hwnas.spaces.base import SearchSpace
+
+JITTER = 1e-5
+
+
+def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """log of sum |theta dR/dtheta|, R the output of ones through |theta|: Tanaka et al., "Pruning
+    Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS 2020.
+
+    Batch norms are left out, and all is float64, since R is a product over the depth.
+
+    Args:
+        network: (N, C, H, W) images to (N, classes) logits; it is not changed.
+        images: (N, C, H, W); only their shape counts.
+        labels: (N,); they do not count.
+    """
+    network = copy.deepcopy(network).double().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.abs_()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.zero_()  # type: ignore[union-attr]
+                module.running_var.fill_(1.0)  # type: ignore[union-attr]
+                module.eps = 0.0
+    output = network(torch.ones_like(images[:1], dtype=torch.float64)).sum()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(output, parameters, allow_unused=True)
+    total = sum(
+        float((p * g).detach().abs().sum())
+        for p, g in zip(parameters, gradients, strict=True)
+        if g is not None
+    )
+    return float(torch.tensor(total, dtype=torch.float64).log())
+
+
+def gradient_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Norm of the loss's gradient by all weights; arguments as for `synflow`."""
+    network = copy.deepcopy(network).train()
+    parameters = list(network.parameters())
+    loss = F.cross_entropy(network(images), labels)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return float(sum(g.square().sum() for g in gradients if g is not None)) ** 0.5
+
+
+def jacob_cov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """-sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the correlations between the
+    images' input gradients: Mellor et al., "Neural Architecture Search without Training", version 1
+    (arXiv 2006.04647v1). Arguments as for `synflow`."""
+    network = copy.deepcopy(network).train()
+    images = images.clone().requires_grad_()
+    (jacobian,) = torch.autograd.grad(network(images).sum(), images)
+    correlations = torch.corrcoef(jacobian.flatten(start_dim=1).double())
+    values = torch.linalg.eigvalsh(correlations.nan_to_num()) + JITTER
+    return -float((values.clamp_min(JITTER).log() + 1 / values.clamp_min(JITTER)).sum())
+
+
+def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """log |K|, K the shares of ReLUs on which two images agree, summed over the layers: Mellor et
+    al., "Neural Architecture Search without Training", ICML 2021. Arguments as for `synflow`."""
+    network = copy.deepcopy(network).train()
+    n = len(images)
+    kernel = torch.zeros(n, n, dtype=torch.float64, device=images.device)
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        code = (output.flatten(start_dim=1) > 0).double()
+        kernel.add_(code @ code.T + (1 - code) @ (1 - code).T)
+
+    for module in network.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network(images)
+    kernel.diagonal().add_(JITTER)
+    return float(torch.linalg.slogdet(kernel)[1])
+
+
+SCORES: dict[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
+    "synflow": synflow,
+    "jacob_cov": jacob_cov,
+    "naswot": naswot,
+    "gradient_norm": gradient_norm,
+}
+COUNTS = ("parameters", "macs")
+
+
+@dataclass
+class ZeroCost:
+    """Scores untrained networks.
+
+    Attributes:
+        space: at the sizes that are scored.
+        score: of `SCORES` or `COUNTS`.
+        images: (N, C, H, W), one batch.
+        labels: (N,).
+        seed: of the weights.
+        known: scores so far.
+        perfect: there is no highest score.
+    """
+
+    space: SearchSpace
+    score: str
+    images: Tensor
+    labels: Tensor
+    seed: int
+    known: dict[Architecture, float] = field(default_factory=dict)
+    perfect: float = 0.0
+
+    def __call__(self, architecture: Architecture) -> float:
+        """The score; -1e9 where it is not finite, as of a network without any weight."""
+        if architecture not in self.known:
+            value = self._value(architecture)
+            self.known[architecture] = value if math.isfinite(value) else -1e9
+        return self.known[architecture]
+
+    def _value(self, architecture: Architecture) -> float:
+        if self.score in COUNTS:
+            counts = self.space.params_and_macs(architecture)
+            return math.log(counts[COUNTS.index(self.score)])
+        torch.manual_seed(self.seed)
+        network = self.space.network(architecture).to(self.images.device)
+        network.auxiliary = None
+        return SCORES[self.score](network, self.images, self.labels)
+
+    def rank(self, architectures: list[Architecture]) -> list[float]:
+        """Share of all that were scored so far that each is better than."""
+        values = [self(architecture) for architecture in architectures]
+        known = np.array(list(self.known.values()))
+        return [float((known < value).mean()) for value in values]
