@@ -24,7 +24,7 @@ from hwnas.options import (
     overrides_for_space,
     print_result,
 )
-from hwnas.strategy_cli import bench_app, strategies
+from hwnas.strategy_cli import bench_app, strategies, tune
 from hwnas.table_cli import predict, table_app, table_facts
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
@@ -276,6 +276,7 @@ def report(folder: RunArgument, as_json: Json = False) -> None:
 app.add_typer(table_app, name="table")
 app.add_typer(bench_app, name="bench")
 app.command(epilog=example("hwnas strategies --json"))(strategies)
+app.command(epilog=example("hwnas tune --strategy evolution --storage tune.log"))(tune)
 app.command(epilog=example("hwnas predict --table T.json --archs a.csv --out p.csv"))(predict)
 
 

@@ -113,6 +113,12 @@ class SearchConfig(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(3e-4, ge=0)
     gradient_clip: float = Field(5.0, gt=0)
+    max_skips: int | None = Field(
+        None, ge=0, description="in a cell of the most probable architecture; more is a collapse"
+    )
+    max_growth: float | None = Field(
+        None, gt=1, description="of the Hessian's dominant eigenvalue; more is a collapse"
+    )
     latency_rate: float = Field(0.1, ge=0, description="step of the budget's multiplier")
     candidates: int = Field(8, ge=1, le=100, description="best decodings that are ranked")
     max_measured: int = Field(8, ge=1, description="candidates measured before giving up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +13,7 @@ from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency, measure_network
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import Measured, Selection
+from hwnas.config import SearchConfig
 from hwnas.data import Augmentation, Split, evaluation_batches, split_train
 from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
 from hwnas.evaluators.short_training import ShortTraining
@@ -20,6 +22,7 @@ from hwnas.mixed_op import use_kernels
 from hwnas.profiling import inference
 from hwnas.strategies import SearchStrategy, build_strategy
 from hwnas.supernet.evaluate import rank_architectures
+from hwnas.supernet.guard import Guard
 from hwnas.supernet.search import SupernetSearch
 from hwnas.workspace import Run
 
@@ -70,6 +73,13 @@ def _strategy(run: Run, limits: list[Limit]) -> SearchStrategy:
     )
 
 
+def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:
+    if config.max_skips is None and config.max_growth is None:
+        return None
+    most = math.inf if config.max_skips is None else config.max_skips
+    return Guard(Decoder([Limit(limits[0].cost)]), most, config.max_growth)
+
+
 def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[SearchStrategy, Rank]:
     """Train the supernet to the end; a finished strategy, and how it ranks architectures."""
     config = run.config.search
@@ -84,6 +94,7 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[Sear
         config,
         run.batches(training, config.batch_size, "search training"),
         run.batches(validation, config.batch_size, "search validation"),
+        guard=_guard(config, limits),
     )
     with run.stage("search") as advance:
         loop.run(run.folder, advance)

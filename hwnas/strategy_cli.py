@@ -1,4 +1,4 @@
-"""The verbs about strategies: `hwnas strategies` and `hwnas bench`."""
+"""The verbs about strategies: `hwnas strategies`, `hwnas bench` and `hwnas tune`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.options import Json, Set, example, print_result
+from hwnas.options import Json, Set, example, interruptible, print_result
 
 bench_app = typer.Typer(
     rich_markup_mode=None, help="Compare strategies where every architecture's accuracy is known."
@@ -90,4 +90,38 @@ def nasbench201(
     )
     regret = sum(record["regret"] for record in document["seeds"]) / seeds
     text += f", {regret:.2f} below the best" + (" within the budget" if latency else "")
+    print_result(document, as_json, text)
+
+
+def tune(
+    strategy: Annotated[str, typer.Option(metavar="S", help="As `hwnas strategies` lists them.")],
+    storage: Annotated[
+        str, typer.Option(metavar="FILE|URL", help="A journal or a database; resumed if it exists.")
+    ],
+    dataset: Annotated[NasBenchData, typer.Option(help="Whose accuracies.")] = NasBenchData.cifar10,
+    trials: Annotated[int, typer.Option(min=1, help="Finished ones, earlier included.")] = 50,
+    evaluations: Annotated[int, typer.Option(metavar="N", min=1, max=15_625)] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches per trial.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Search a strategy's settings on NAS-Bench-201; several processes may share the storage."""
+    from hwnas import tune as tuning
+    from hwnas.bench import Benchmark
+    from hwnas.runs import progress
+
+    with interruptible(), progress.shown("tune") as advance:
+        document = tuning.tune(
+            strategy,
+            Benchmark(dataset.value),
+            storage,
+            trials=trials,
+            evaluations=evaluations,
+            seeds=seeds,
+            progress=advance,
+        )
+    stated = ", ".join(f"{key} = {value}" for key, value in document["settings"].items())
+    text = (
+        f"{strategy}: {stated}: {document['regret']:.3f} below the best cell, with the defaults "
+        f"{document['default_regret']:.3f} ({document['trials']} trials)"
+    )
     print_result(document, as_json, text)

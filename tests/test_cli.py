@@ -290,10 +290,13 @@ def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
             else:
                 arguments += tiny()
             arguments += ["--set", "train.batch_size=8", "--set", "search.batch_size=4"]
+            arguments += ["--set", "data.train_limit=64", "--set", "search.steps=6"]
             if "--table" not in arguments:
                 arguments += ["--table", str(matching_table(arguments, tmp_path))]
         if arguments[0] == "profile":
             arguments += tiny()
+        if arguments[0] == "tune":
+            arguments += ["--trials", "2", "--evaluations", "12", "--seeds", "2"]
         if arguments[:2] == ["table", "fit"]:
             # Between design and fit the device is measured.
             cells = (tmp_path / "design.csv").read_text().split()[1:]

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwnas.architecture import Architecture
 from hwnas.budget.gate import judge
 from hwnas.errors import InputError
@@ -44,6 +46,7 @@ from hwnas.reporting.run_files import Interval, Run, number_at, text_at
 from hwnas.reporting.stages import candidates_section, search_section, training_section
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.pareto import knee
 
 GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "budget": ("latency, at most the budget", milliseconds),
@@ -324,6 +327,10 @@ def _accuracy_against_latency(runs: Mapping[str, Run]) -> Html:
         "those of the table, the bars 95 % intervals; a dashed line is the budget of the run of "
         "its colour, which keeps it when it stands to the left."
     )
+    if len(points) > 2:
+        minimised = np.array([[p.measured.value_ms, -p.accuracy] for p in points])
+        number = points[knee(minimised)].label
+        caption += f" Of the runs that no other beats in both, number {number} is the knee."
     return figure(runs_chart("runs", title, points), title, caption)
 
 

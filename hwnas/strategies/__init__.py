@@ -12,7 +12,7 @@ from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 from hwnas.strategies.bayesian import BayesianStrategy
 from hwnas.strategies.differentiable import DartsMinusStrategy, DartsStrategy, FairDartsStrategy
-from hwnas.strategies.evolution import EvolutionStrategy
+from hwnas.strategies.evolution import EvolutionStrategy, SposStrategy
 from hwnas.strategies.optuna_samplers import Nsga2Strategy, TpeStrategy
 from hwnas.strategies.policies import EnasStrategy, ReinforceStrategy
 from hwnas.strategies.random_search import RandomStrategy
@@ -29,6 +29,7 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
         DrnasStrategy,
         RandomStrategy,
         EvolutionStrategy,
+        SposStrategy,
         Nsga2Strategy,
         ReinforceStrategy,
         EnasStrategy,

@@ -38,6 +38,12 @@ class BayesianSettings(Settings):
     parents: int = Field(5, ge=1, description="best architectures whose mutants are candidates")
     mutants: int = Field(30, ge=0, description="of each parent")
     refit: int = Field(10, ge=1, description="evaluations between fits of the length scales")
+    capacity: float = Field(
+        0.25,
+        ge=0,
+        description="by how much a short training's log error falls further in a long one, for "
+        "each standard deviation of log parameters",
+    )
     memory: int = Field(500, ge=2, description="latest evaluations that the model knows")
 
 
@@ -100,8 +106,12 @@ class BayesianStrategy(SampledStrategy):
     def _fit(self) -> None:
         objectives = np.array([objective for _, objective in self.observed])
         features = self._features([architecture for architecture, _ in self.observed])
-        # A few failures would otherwise stretch the scale on which the good ones differ.
-        targets = np.log(np.maximum(objectives, 1e-6)) if objectives.min() > 0 else objectives
+        targets = objectives
+        if objectives.min() > 0:
+            # A few failures would otherwise stretch the scale on which the good ones differ.
+            targets = np.log(objectives)
+            if self.records:
+                targets = targets - self.settings.capacity * features[1][:, 0]
         due = len(self.observed) % self.settings.refit == 0
         self.model.fit(features, targets, search_scales=due)
 

@@ -1,5 +1,5 @@
-"""Regularised evolution: Real et al., "Regularized Evolution for Image Classifier Architecture
-Search", AAAI 2019 (arXiv 1802.01548)."""
+"""Regularised evolution (Real et al., "Regularized Evolution for Image Classifier Architecture
+Search", AAAI 2019, arXiv 1802.01548), and the same after single paths trained a supernet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from hwnas.architecture import Architecture
+from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, Settings
 from hwnas.strategies.sampled import SampledStrategy
@@ -65,3 +65,47 @@ class EvolutionStrategy(SampledStrategy):
         for *chosen, objective in state["population"]:
             architecture = self.space.architecture([int(i) for i in chosen])
             self.population.append((architecture, float(objective)))
+
+
+class SposSettings(EvolutionSettings):
+    """With the share of the search that trains the supernet alone; the paper's population."""
+
+    population: int = Field(50, ge=2, le=10_000)
+    tournament: int = Field(10, ge=1, le=10_000)
+    train: float = Field(0.7, ge=0, lt=1, description="share of the search with uniform paths")
+
+
+class SposStrategy(EvolutionStrategy):
+    """Uniform single paths train the supernet; then evolution searches on its weights."""
+
+    name = "spos"
+    paper = (
+        "Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, "
+        "ECCV 2020, arXiv 1904.00420"
+    )
+    settings_model = SposSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: SposSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.train = settings.train
+        self.progress = 0.0
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        return self.space.sample(rng) if self.progress < self.train else super().propose(rng)
+
+    def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
+        self.progress = progress
+        super().tell(mixture, outcome, progress)
+
+    def learn(self, architecture: Architecture, outcome: Outcome) -> None:
+        if self.progress >= self.train:
+            super().learn(architecture, outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"progress": self.progress}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.progress = float(state["progress"])

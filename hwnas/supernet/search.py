@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from hwnas.architecture import Mixture
 from hwnas.budget.limit import Limit
@@ -23,10 +24,12 @@ from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
+from hwnas.supernet.guard import Guard
 from hwnas.training.schedule import cosine
 
 STAGE = "search"
 LOG_EVERY = 10
+GUARD_EVERY = 10
 
 
 @dataclass
@@ -40,6 +43,7 @@ class SupernetSearch:
         config: settings.
         training, validation: batches for weights and for the architecture.
         multiplier: of the latency term; 0 until the weights have warmed up.
+        guard: watches for collapse; once it saw one, only weights are trained.
     """
 
     supernet: Supernet
@@ -50,6 +54,7 @@ class SupernetSearch:
     validation: Batches
     multiplier: float = 0.0
     step: int = 0
+    guard: Guard | None = None
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.SGD(
@@ -86,7 +91,8 @@ class SupernetSearch:
         batch = self.training.batch(self.step)
         mixture = self.strategy.ask()
         outcome = None
-        if self.step >= self.warmup_steps:
+        collapsed = self.guard is not None and self.guard.collapsed
+        if self.step >= self.warmup_steps and not collapsed:
             outcome = self._architecture_step(mixture, batch)
             mixture = self.strategy.ask()
         loss = self._weights_step(mixture.detach(), batch)
@@ -97,7 +103,28 @@ class SupernetSearch:
                 mend="lower search.learning_rate",
             )
         self.step += 1
-        return self._record(loss, mixture, outcome)
+        record = self._record(loss, mixture, outcome)
+        if self.guard is not None and outcome is not None and self.step % GUARD_EVERY == 0:
+            record |= self._look(self.guard)
+        return record
+
+    def _look(self, guard: Guard) -> dict[str, Any]:
+        """What the guard has to say; nothing while the search is in order."""
+        validation = self.validation.batch(self.step)
+
+        def gradient(weights: Tensor) -> Tensor:
+            outcome = evaluate_mixture(
+                self.supernet,
+                self.limits,
+                Mixture(weights),
+                validation,
+                multiplier=0.0,
+                with_gradient=True,
+            )
+            assert outcome.gradient is not None
+            return outcome.gradient
+
+        return guard.look(self.strategy, self.step, gradient)
 
     def _architecture_step(self, mixture: Mixture, batch: Batch) -> Outcome:
         validation = self.validation.batch(self.step)
@@ -157,6 +184,7 @@ class SupernetSearch:
             "supernet": self.supernet.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "strategy": self.strategy.state_dict(),
+            "guard": None if self.guard is None else self.guard.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -166,6 +194,8 @@ class SupernetSearch:
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.strategy.load_state_dict(state["strategy"])
+        if self.guard is not None and state["guard"] is not None:
+            self.guard.load_state_dict(state["guard"])
 
 
 def expected_skips(space: SearchSpace, mixture: Mixture) -> float:

@@ -91,7 +91,7 @@ def test_only_what_keeps_the_budget_is_proposed(name: str) -> None:
     assert all(limit.is_kept(architecture) for architecture in search(strategy, 25))
 
 
-@pytest.mark.parametrize("name", [n for n in SAMPLED if n not in ("random", "bayesian")])
+@pytest.mark.parametrize("name", [n for n in SAMPLED if n not in ("random", "bayesian", "spos")])
 def test_what_is_learned_beats_chance(name: str) -> None:
     chance = np.mean([convolutions(a) for a in search(make("random"), 120)])
     learned = np.mean([convolutions(a) for a in search(make(name), 120)[60:]])
@@ -146,6 +146,15 @@ def test_the_oldest_dies_and_the_parent_is_the_best_drawn() -> None:
     child = strategy.propose(np.random.default_rng(0))
     changes = [sum(a != b for a, b in zip(parent, child, strict=True)) for parent in parents]
     assert min(changes) == 1
+
+
+def test_single_paths_train_before_evolution_begins() -> None:
+    strategy = make("spos", population=4, tournament=4, train=0.5)
+    seen = search(strategy, 40)
+    assert [member for member, _ in strategy.population] == seen[-4:]
+    assert np.mean([convolutions(a) for a in seen[28:]]) < np.mean(
+        [convolutions(a) for a in seen[:20]]
+    )
 
 
 @pytest.mark.parametrize("name", ["reinforce", "enas"])
