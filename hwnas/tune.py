@@ -6,6 +6,7 @@ resumed and spread over machines.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -139,7 +140,8 @@ def _study(storage: str, name: str) -> Study:
 
 
 def _storage(storage: str) -> BaseStorage:
-    from optuna.storages import JournalStorage, RDBStorage, RetryFailedTrialCallback
+    import optuna
+    from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
     from optuna.storages.journal import JournalFileBackend
 
     if "://" not in storage:
@@ -148,10 +150,11 @@ def _storage(storage: str) -> BaseStorage:
             raise InputError("no such folder", where=f"--storage {storage}")
         return JournalStorage(JournalFileBackend(str(path)))
     try:
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return RDBStorage(
             storage,
             heartbeat_interval=HEARTBEAT_S,
-            failed_trial_callback=RetryFailedTrialCallback(max_retry=RETRIES),
+            failed_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
         )
     except Exception as error:  # of whichever driver the URL names
         raise InputError("cannot be opened", where=f"--storage {storage}", actual=error) from None

@@ -47,7 +47,7 @@ def test_overrides_replace_values() -> None:
         ("[train]\nepochs = 0.5", "train.epochs: .*integer"),
         ("[budget]\nms = 1.0\nfraction = 0.5", "budget: .*either ms or fraction"),
         ("[budget]\nms = inf", "budget.ms: .*finite"),
-        ("[search]\nstrategy = 'magic'", "search.strategy"),
+        ("[search]\nevaluator = 'magic'", "search.evaluator"),
     ],
 )
 def test_malformed_files_are_named(tmp_path, text: str, message: str) -> None:

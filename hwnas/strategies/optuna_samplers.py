@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,7 +25,7 @@ class OptunaStrategy(SampledStrategy):
         log: the calls so far; a resumed strategy repeats them, since a sampler's state is its own.
     """
 
-    directions: tuple[str, ...] = ("minimize",)
+    directions: tuple[Literal["minimize"], ...] = ("minimize",)
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         super().__init__(space, seed, settings, decoder)

@@ -11,8 +11,8 @@ from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 
-MAX_DRAWS = 500
-"""Proposals that miss the budget before one is decoded from random scores instead."""
+MAX_DRAWS = 100
+"""Proposals before the rest is decoded from random scores instead."""
 
 
 class SampledStrategy(SearchStrategy):
@@ -58,7 +58,7 @@ class SampledStrategy(SearchStrategy):
             if decoder.is_feasible(architecture):
                 found[architecture] = None
         rng = np.random.default_rng([self.seed, self.draws, k])
-        for _ in range(MAX_DRAWS * (k - len(found))):
+        for _ in range(MAX_DRAWS):
             if len(found) == k:
                 break
             architecture = self.propose(rng)

@@ -25,8 +25,20 @@ def needs_kernels():
         pytest.skip(str(error))
 
 
-@pytest.mark.parametrize("recompute", ["nothing", "first", "all"])
-@pytest.mark.parametrize("structure", [EDGE, ((0, 1, 2),), DARTS_CELL])
+OPCHECKS = [
+    (structure, recompute)
+    for structure in (EDGE, ((0, 1, 2),), DARTS_CELL)
+    for recompute in ("nothing", "first", "all")
+]
+
+
+@pytest.mark.parametrize(
+    ("structure", "recompute"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case[0] is DARTS_CELL and i % 3 else ())
+        for i, case in enumerate(OPCHECKS)
+    ],
+)
 def test_opcheck(structure, recompute, needs_kernels) -> None:
     case = make_cell("darts", structure, 2, 6, (7, 8), seed=1)
     parameters = [c.tensors[n].detach().requires_grad_() for c, n in tensors_of(case.edges)[0]]

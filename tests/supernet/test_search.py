@@ -34,7 +34,7 @@ CONFIG = SearchConfig(
 
 def make_search(space_name: str, config: SearchConfig, share: float = 0.5) -> SupernetSearch:
     space = tiny_space(space_name)
-    cost = CostModel(space, table_of(space))
+    cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
     rng = np.random.default_rng(0)
     labels = (np.arange(36) % 3).astype(np.int64)
@@ -75,8 +75,9 @@ def test_resumed_search_is_bit_identical(space: str, order: int, tmp_path) -> No
         resumed.run(folder, advance)
     assert resumed.step == config.steps and resumed.multiplier == whole.multiplier
     assert torch.equal(resumed.strategy.ask().weights, whole.strategy.ask().weights)
+    found = resumed.supernet.state_dict()
     for name, value in whole.supernet.state_dict().items():
-        assert torch.equal(resumed.supernet.state_dict()[name], value), name
+        assert torch.equal(found[name], value), name
 
 
 def test_a_tight_budget_pulls_the_expected_latency_down() -> None:

@@ -66,8 +66,9 @@ def test_resumed_training_is_bit_identical(dataset, space, auxiliary_weight, tmp
     resumed.load_state_dict(loaded[1])
     while resumed.step < resumed.steps:
         resumed.advance()
+    found = resumed.average.state_dict()
     for name, value in whole.average.state_dict().items():
-        assert torch.equal(resumed.average.state_dict()[name], value), name
+        assert torch.equal(found[name], value), name
 
 
 def test_it_learns(dataset) -> None:
