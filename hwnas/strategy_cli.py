@@ -71,6 +71,8 @@ def nasbench201(
 
     if (latency is None) != (budget_ms is None):
         raise InputError("a budget needs latencies, and they need a budget", where="--latency")
+    if budget_ms is not None and not 0 < budget_ms < float("inf"):
+        raise InputError("not a budget", where="--budget-ms", expected="> 0 ms", actual=budget_ms)
     if latency is None or budget_ms is None:
         benchmark = Benchmark(dataset.value)
     else:

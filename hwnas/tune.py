@@ -6,7 +6,6 @@ resumed and spread over machines.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 FACTOR = 10.0
 """Numbers are searched from their default divided by this to their default times this."""
-HEARTBEAT_S, RETRIES = 60, 3
 
 
 def tune(
@@ -56,6 +54,8 @@ def tune(
         InputError: for a strategy without settings, or one that needs a supernet.
         Interrupted: after a signal; finished trials are in the storage.
     """
+    import optuna
+
     strategy_settings(strategy, {})
     if not STRATEGIES[strategy].settings_model.model_fields:
         raise InputError("has no settings to tune", where=f"--strategy {strategy}")
@@ -76,13 +76,14 @@ def tune(
     while (done := _finished(study)) < trials:
         best = min((t.value for t in study.trials if t.value is not None), default=default_regret)
         progress(done, trials, f"regret {best:.3f}, default {default_regret:.3f}")
+        # Seeded by the number of trials: the same again when resumed, another in another process.
+        sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
+        study.sampler = sampler
         trial = study.ask()
         try:
             study.tell(trial, regret(suggest(trial, strategy)))
         except BaseException:
-            from optuna.trial import TrialState
-
-            study.tell(trial, state=TrialState.FAIL)
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
     progress(trials, trials, f"regret {study.best_value:.3f}, default {default_regret:.3f}")
     return {
@@ -134,27 +135,20 @@ def _study(storage: str, name: str) -> Study:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.create_study(
-        study_name=name, storage=_storage(storage), load_if_exists=True, direction="minimize"
-    )
+    if "://" not in storage and not Path(storage).parent.is_dir():
+        raise InputError("no such folder", where=f"--storage {storage}")
+    try:
+        return optuna.create_study(
+            study_name=name, storage=_storage(storage), load_if_exists=True, direction="minimize"
+        )
+    except Exception as error:  # of whichever driver or format it is
+        raise InputError("cannot be opened", where=f"--storage {storage}", actual=error) from None
 
 
 def _storage(storage: str) -> BaseStorage:
-    import optuna
-    from optuna.storages import JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+    from optuna.storages import JournalStorage, RDBStorage
     from optuna.storages.journal import JournalFileBackend
 
-    if "://" not in storage:
-        path = Path(storage)
-        if not path.parent.is_dir():
-            raise InputError("no such folder", where=f"--storage {storage}")
-        return JournalStorage(JournalFileBackend(str(path)))
-    try:
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return RDBStorage(
-            storage,
-            heartbeat_interval=HEARTBEAT_S,
-            failed_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-        )
-    except Exception as error:  # of whichever driver the URL names
-        raise InputError("cannot be opened", where=f"--storage {storage}", actual=error) from None
+    if "://" in storage:
+        return RDBStorage(storage)
+    return JournalStorage(JournalFileBackend(storage))

@@ -26,6 +26,7 @@ from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
 from hwnas.strategies import STRATEGIES, strategy_settings
+from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
 
 
 @dataclass
@@ -79,16 +80,7 @@ class Run:
             RuntimeMissingError: for a device or runtime that is not here.
         """
         search = self.config.search
-        for name in {search.strategy, *search.settings}:
-            where = f"{self.folder.config}: search.settings.{name}"
-            strategy_settings(name, search.settings.get(name, {}), where)
-        if search.evaluator != "supernet" and STRATEGIES[search.strategy].uses_gradient:
-            raise InputError(
-                f"needs the gradient of a supernet, and evaluator {search.evaluator} has none",
-                where=f"{self.folder.config}: search.strategy",
-                actual=search.strategy,
-                mend="choose a strategy that needs evaluations (`hwnas strategies`)",
-            )
+        self._check_strategy()
         space, batch_size = self.space, max(search.batch_size, self.config.train.batch_size)
         if self.proxy_space.choices != space.choices:
             raise InputError(
@@ -106,6 +98,31 @@ class Run:
         environment_here = {"device": self.runtime.device_name(), "search_on": str(self.device)}
         write_atomic(self.folder.config, self.config.to_toml())
         self.folder.write_json(self.folder.environment, environment() | environment_here)
+
+    def _check_strategy(self) -> None:
+        """InputError for settings, an evaluator or a guard that do not fit the strategy."""
+        search, where = self.config.search, f"{self.folder.config}: search"
+        for name, settings in sorted(search.settings.items()):
+            strategy_settings(name, settings, f"{where}.settings.{name}")
+        strategy_settings(search.strategy, {}, f"{where}.strategy")
+        strategy = STRATEGIES[search.strategy]
+        if search.evaluator != "supernet" and strategy.uses_gradient:
+            raise InputError(
+                f"needs the gradient of a supernet, and evaluator {search.evaluator} has none",
+                where=f"{where}.strategy",
+                actual=search.strategy,
+                mend="choose a strategy that needs evaluations (`hwnas strategies`)",
+            )
+        guards = {"max_skips": GradientStrategy, "max_growth": DeterministicStrategy}
+        for key, watched in guards.items():
+            if getattr(search, key) is not None and not issubclass(strategy, watched):
+                able = [name for name, known in STRATEGIES.items() if issubclass(known, watched)]
+                raise InputError(
+                    "this guard cannot watch the strategy",
+                    where=f"{where}.{key}",
+                    expected=f"strategy one of {', '.join(able)}",
+                    actual=search.strategy,
+                )
 
     @classmethod
     def open(cls, path: Path, *, stage: progress.Stage = progress.silent) -> Run:

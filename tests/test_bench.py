@@ -67,6 +67,8 @@ def test_bad_input_is_one_line(cli, tmp_path) -> None:
     refused(cli(*bench(strategy="darts")), "gradient", "one of random")
     refused(cli(*bench("--set", "populatoin=3")), "unknown key", "population")
     refused(cli(*bench(*latency)), "budget")
+    refused(cli(*bench(*latency, "--budget-ms", "inf")), "not a budget")
+    refused(cli(*bench("--set", "learning_rate=inf", strategy="reinforce")), "learning_rate")
     refused(cli(*bench(*latency, "--budget-ms", "0.5")), "no architecture keeps", "1.0")
     short = tmp_path / "short.csv"
     lines = (tmp_path / "l.csv").read_text().splitlines()

@@ -64,6 +64,8 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
         (["run", "--set", "space.name=no_such"], ["no_such", "darts"]),
         (["run", "--strategy", "magic"], ["magic", "unknown strategy", "evolution"]),
         (["run", "--set", "search.settings.darts.rate=1"], ["rate", "unknown key", "beta_decay"]),
+        (["run", "--strategy", "spos", "--set", "search.max_skips=2"], ["max_skips", "spos"]),
+        (["run", "--strategy", "gdas", "--set", "search.max_growth=1.3"], ["max_growth", "darts"]),
         (["run", "--set", "search.evaluator=training"], ["darts", "gradient", "training"]),
         (["run", "--set", "space.cels=3"], ["space.cels"]),
         (["run", "--set", "space.height=32"], ["space.height", "28", "32"]),

@@ -173,7 +173,15 @@ class TestDecoder:
             Decoder([Limit(cost, 0.9 * fastest)]).best(np.zeros(space.mask.shape))
 
 
+SMALL = {"darts": {"nodes": 2}}
+
+
 class TestStrategy:
+    @pytest.fixture(params=sorted(SPACES))
+    def space(self, request):
+        """There are many pairs of space and strategy: cells as small as they can be."""
+        return tiny_space(request.param, **SMALL.get(request.param, {}))
+
     def test_mixtures_have_the_space_s_shape(self, space, make_strategy) -> None:
         mixture = make_strategy().ask()
         assert mixture.weights.shape == space.mask.shape

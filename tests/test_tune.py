@@ -45,6 +45,9 @@ def test_what_cannot_be_tuned_is_refused(cli, tmp_path) -> None:
     refused(cli("tune", "--strategy", "darts", *storage), "gradient")
     refused(cli("tune", "--strategy", "evolution", "--storage", "no/such/s.log"), "no such folder")
     refused(cli("tune", "--strategy", "evolution", "--storage", "nosql://x"), "cannot be opened")
+    (tmp_path / "other.json").write_text('{"no": "journal"}')
+    other = str(tmp_path / "other.json")
+    refused(cli("tune", "--strategy", "evolution", "--storage", other), "cannot be opened")
 
 
 def test_two_processes_share_a_study_and_one_may_die(tmp_path) -> None:

@@ -11,7 +11,7 @@ from hwnas.config import TrainConfig
 from hwnas.data import Batches, Dataset, Split
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace
-from hwnas.training.train import Training, predict
+from hwnas.training.train import DivergedError, Training, predict
 
 
 @dataclass
@@ -41,24 +41,28 @@ class ShortTraining:
     perfect: float = 1.0
 
     def __call__(self, architecture: Architecture) -> float:
-        """Accuracy, 0 to 1.
+        """Accuracy, 0 to 1; 0 when the training diverged.
 
         Raises:
             Interrupted: after a signal; the training so far is lost.
-            HwnasError: when the loss is no longer finite.
         """
         if architecture not in self.known:
-            torch.manual_seed(self.seed)
-            network = self.space.network(architecture)
-            network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            work = Training(network, self.config, self.training, self.seed)
-            while work.step < work.steps:
-                interruption.stop_if_requested()
-                work.advance()
-            logits = predict(work.average, self.validation, self.dataset, self.device)
-            right = logits.argmax(axis=1) == self.validation.labels
-            self.known[architecture] = float(right.mean())
+            try:
+                self.known[architecture] = self._trained(architecture)
+            except DivergedError:
+                self.known[architecture] = 0.0
         return self.known[architecture]
+
+    def _trained(self, architecture: Architecture) -> float:
+        torch.manual_seed(self.seed)
+        network = self.space.network(architecture)
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        work = Training(network, self.config, self.training, self.seed)
+        while work.step < work.steps:
+            interruption.stop_if_requested()
+            work.advance()
+        logits = predict(work.average, self.validation, self.dataset, self.device)
+        return float((logits.argmax(axis=1) == self.validation.labels).mean())
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
         """Accuracy of each."""

@@ -65,8 +65,12 @@ def jacob_cov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     (arXiv 2006.04647v1). Arguments as for `synflow`."""
     network = copy.deepcopy(network).train()
     images = images.clone().requires_grad_()
-    (jacobian,) = torch.autograd.grad(network(images).sum(), images)
-    correlations = torch.corrcoef(jacobian.flatten(start_dim=1).double())
+    logits = network(images).sum()
+    # A cell without a path from its input makes the network a constant.
+    grads = torch.autograd.grad(logits, images, allow_unused=True) if logits.requires_grad else ()
+    if not grads or grads[0] is None:
+        return -math.inf
+    correlations = torch.atleast_2d(torch.corrcoef(grads[0].flatten(start_dim=1).double()))
     values = torch.linalg.eigvalsh(correlations.nan_to_num()) + JITTER
     return -float((values.clamp_min(JITTER).log() + 1 / values.clamp_min(JITTER)).sum())
 
@@ -104,6 +108,8 @@ COUNTS = ("parameters", "macs")
 class ZeroCost:
     """Scores untrained networks.
 
+    Candidates are ranked among what was scored before the first ranking, the search.
+
     Attributes:
         space: at the sizes that are scored.
         score: of `SCORES` or `COUNTS`.
@@ -112,6 +118,7 @@ class ZeroCost:
         seed: of the weights.
         known: scores so far.
         perfect: there is no highest score.
+        searched: the scores of the search, once there was a ranking.
     """
 
     space: SearchSpace
@@ -121,6 +128,7 @@ class ZeroCost:
     seed: int
     known: dict[Architecture, float] = field(default_factory=dict)
     perfect: float = 0.0
+    searched: np.ndarray | None = None
 
     def __call__(self, architecture: Architecture) -> float:
         """The score; -1e9 where it is not finite, as of a network without any weight."""
@@ -139,7 +147,7 @@ class ZeroCost:
         return SCORES[self.score](network, self.images, self.labels)
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """Share of all that were scored so far that each is better than."""
-        values = [self(architecture) for architecture in architectures]
-        known = np.array(list(self.known.values()))
-        return [float((known < value).mean()) for value in values]
+        """Share of what the search scored that each is better than."""
+        if self.searched is None:
+            self.searched = np.array(list(self.known.values()))
+        return [float(np.mean(self.searched < self(a))) for a in architectures]

@@ -91,6 +91,8 @@ class NasBench201Space(SearchSpace):
         input at all: otherwise the whole is a constant. Nodes' chances are combined as if
         independent, exact for one-hot.
         """
+        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
+        weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
         if edges == "all":
             return weights
         present = weights[..., 1:].sum(dim=-1).clamp(max=1.0)
@@ -115,12 +117,9 @@ class NasBench201Space(SearchSpace):
         return weights * torch.stack(run, dim=-1).unsqueeze(-1) * without_none(weights)
 
     def repeats(self) -> list[Repeated]:
-        """The pool on all edges out of a node."""
+        """The pool on the edges out of the input; elsewhere an addition is priced with it."""
         pool = PRIMITIVES.index("avg_pool_3x3")
-        return [
-            Repeated(tuple((row, pool) for row, edge in enumerate(EDGES) if edge[0] == node))
-            for node in range(OUTPUT)
-        ]
+        return [Repeated(tuple((row, pool) for row, edge in enumerate(EDGES) if edge[0] == 0))]
 
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
         """One option an edge; operators on edges that do not run need not be paid for.

@@ -39,9 +39,7 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
 }
 
 
-def strategy_settings(
-    name: str, settings: Mapping[str, Any], where: str = "search.settings"
-) -> Settings:
+def strategy_settings(name: str, settings: Mapping[str, Any], where: str = "strategy") -> Settings:
     """The settings of a strategy, checked.
 
     Raises:

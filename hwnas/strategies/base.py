@@ -35,7 +35,8 @@ class Outcome:
         gradient: of the objective by the mixture's weights, (choices, max_options), for
             strategies that use it.
         lasting: whether the same mixture would get the same figures at any time of the search, up
-            to noise. A supernet's weights change; a table or a training from scratch lasts.
+            to noise. A supernet's weights change; a table or a training from scratch lasts. Only
+            what lasts is answered with as the best.
     """
 
     objective: float
@@ -48,7 +49,7 @@ class Outcome:
 class Settings(BaseModel):
     """What can be set of a strategy: `[search.settings]` in a configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SearchStrategy(ABC):

@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import Field
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
 from torch import Tensor
 
 from hwnas.architecture import Architecture
@@ -64,6 +65,7 @@ class BayesianStrategy(SampledStrategy):
         self.settings = settings
         self.observed: deque[tuple[Architecture, float]] = deque(maxlen=settings.memory)
         self.model = GaussianProcess(groups=2)
+        self.seen = self.refitted = 0
         rng = np.random.default_rng(seed)
         sampled = [space.sample(rng) for _ in range(REFERENCE_NETWORKS)]
         sizes = self._log_sizes(space.one_hots(sampled))
@@ -93,6 +95,7 @@ class BayesianStrategy(SampledStrategy):
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
         self.observed.append((architecture, outcome.objective))
+        self.seen += 1
 
     def ranked(self) -> list[Architecture]:
         """What was observed, by the model's mean: the noise of one evaluation is smoothed."""
@@ -106,13 +109,15 @@ class BayesianStrategy(SampledStrategy):
     def _fit(self) -> None:
         objectives = np.array([objective for _, objective in self.observed])
         features = self._features([architecture for architecture, _ in self.observed])
-        targets = objectives
+        # A few failures would otherwise stretch the scale on which the good ones differ.
         if objectives.min() > 0:
-            # A few failures would otherwise stretch the scale on which the good ones differ.
             targets = np.log(objectives)
             if self.records:
                 targets = targets - self.settings.capacity * features[1][:, 0]
-        due = len(self.observed) % self.settings.refit == 0
+        else:
+            targets = ndtri((rankdata(objectives) - 0.5) / len(objectives))
+        due = self.seen - self.refitted >= self.settings.refit
+        self.refitted = self.seen if due else self.refitted
         self.model.fit(features, targets, search_scales=due)
 
     def _features(self, architectures: list[Architecture]) -> list[np.ndarray]:
@@ -130,11 +135,13 @@ class BayesianStrategy(SampledStrategy):
     def state_dict(self) -> dict[str, Any]:
         observed = [[*self.space.chosen(a), objective] for a, objective in self.observed]
         scales = self.model.log_scales.tolist()
-        return super().state_dict() | {"observed": observed, "scales": scales}
+        counts = [self.seen, self.refitted]
+        return super().state_dict() | {"observed": observed, "scales": scales, "counts": counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.model.log_scales = np.array(state["scales"])
+        self.seen, self.refitted = (int(count) for count in state["counts"])
         self.observed.clear()
         for *chosen, objective in state["observed"]:
             architecture = self.space.architecture([int(i) for i in chosen])

@@ -114,7 +114,11 @@ class DartsSettings(GradientSettings):
     )
 
 
-class DartsStrategy(GradientStrategy):
+class DeterministicStrategy(GradientStrategy):
+    """The mixture is a function of the parameters alone, so that its Hessian has a meaning."""
+
+
+class DartsStrategy(DeterministicStrategy):
     """Softmax over the options of each choice, with beta-decay against collapse.
 
     Beta-decay adds `beta_decay * progress * mean(logsumexp(parameters))`: Ye et al., "beta-DARTS",
@@ -178,7 +182,7 @@ class FairDartsSettings(GradientSettings):
     zero_one: float = Field(10.0, ge=0)
 
 
-class FairDartsStrategy(GradientStrategy):
+class FairDartsStrategy(DeterministicStrategy):
     """A sigmoid for each option, so that options do not compete; a loss drives them to 0 or 1."""
 
     name = "fairdarts"

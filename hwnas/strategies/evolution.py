@@ -42,7 +42,8 @@ class EvolutionStrategy(SampledStrategy):
     def propose(self, rng: np.random.Generator) -> Architecture:
         if len(self.population) < (self.population.maxlen or 0):
             return self.space.sample(rng)
-        drawn = rng.integers(len(self.population), size=self.tournament)
+        size = min(self.tournament, len(self.population))
+        drawn = rng.choice(len(self.population), size=size, replace=False)
         parent, _ = min((self.population[i] for i in drawn), key=lambda member: member[1])
         return self.space.mutate(parent, rng)
 
@@ -76,7 +77,10 @@ class SposSettings(EvolutionSettings):
 
 
 class SposStrategy(EvolutionStrategy):
-    """Uniform single paths train the supernet; then evolution searches on its weights."""
+    """Uniform single paths train the supernet; then evolution searches.
+
+    Unlike in the paper the weights go on training, on what evolution proposes.
+    """
 
     name = "spos"
     paper = (

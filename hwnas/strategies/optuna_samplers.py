@@ -23,6 +23,7 @@ class OptunaStrategy(SampledStrategy):
 
     Attributes:
         log: the calls so far; a resumed strategy repeats them, since a sampler's state is its own.
+        searching: False while the best are gathered; what is proposed then is no trial.
     """
 
     directions: tuple[Literal["minimize"], ...] = ("minimize",)
@@ -30,9 +31,15 @@ class OptunaStrategy(SampledStrategy):
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         super().__init__(space, seed, settings, decoder)
         self.settings = settings
+        self.searching = True
         self.study = self._new_study()
         self.pending: dict[Architecture, Trial] = {}
         self.log: list[list[float]] = []
+
+    @property
+    @abstractmethod
+    def startup(self) -> int:
+        """Trials that are drawn at random before the sampler takes over."""
 
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
@@ -49,7 +56,12 @@ class OptunaStrategy(SampledStrategy):
     def propose(self, rng: np.random.Generator) -> Architecture:
         from optuna.distributions import CategoricalDistribution
 
+        if not self.searching:
+            return self.space.sample(rng)
         self.study.sampler = self.sampler(int(rng.integers(2**31)))
+        if len(self.study.get_trials(deepcopy=False)) < self.startup:
+            # Uniform over architectures, which the parameters one by one are not.
+            self.study.enqueue_trial(dict(self.space.sample(rng).options))
         trial = self.study.ask(
             {choice.name: CategoricalDistribution(choice.options) for choice in self.space.choices}
         )
@@ -78,10 +90,11 @@ class OptunaStrategy(SampledStrategy):
         self.pending.clear()
 
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
-        found = super().best(decoder, k)
-        # What was proposed to fill up is no trial of the search.
-        self.load_state_dict(self.state_dict())
-        return found
+        self.searching = False
+        try:
+            return super().best(decoder, k)
+        finally:
+            self.searching = True
 
     def state_dict(self) -> dict[str, Any]:
         return {"log": [list(entry) for entry in self.log]}
@@ -122,6 +135,10 @@ class TpeStrategy(OptunaStrategy):
     settings_model = TpeSettings
     settings: TpeSettings
 
+    @property
+    def startup(self) -> int:
+        return self.settings.startup
+
     def sampler(self, seed: int) -> BaseSampler:
         from optuna.samplers import TPESampler
 
@@ -146,6 +163,10 @@ class Nsga2Strategy(OptunaStrategy):
     settings_model = Nsga2Settings
     settings: Nsga2Settings
     directions = ("minimize", "minimize")
+
+    @property
+    def startup(self) -> int:
+        return self.settings.population
 
     def values(self, outcome: Outcome) -> list[float]:
         return [outcome.objective, outcome.ratio]

@@ -3,7 +3,8 @@
 Two signs, looked at every so many steps: too many skips in the most probable architecture, and a
 dominant eigenvalue of the validation loss's Hessian by the parameters that grows (Zela et al.,
 "Understanding and Robustifying Differentiable Architecture Search", ICLR 2020, arXiv 1909.09656).
-At either the architecture goes back to where it last was in order, and stays there.
+At either the architecture goes back to where it was in order and stays there: by one look for
+skips, by WINDOW looks for the eigenvalue, which has grown for some time when it is noticed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hwnas.architecture import Architecture
-from hwnas.strategies.base import Decoder, SearchStrategy
+from hwnas.strategies.base import Decoder
 from hwnas.strategies.differentiable import GradientStrategy
 
 SKIP = "skip_connect"
@@ -41,7 +42,7 @@ class Guard:
             leave the eigenvalue out, which takes 2 * ITERATIONS gradients a look.
         collapsed: why the search was stopped; empty while it is in order.
         eigenvalues: one a look.
-        last: the strategy's state at the last look that was in order, and its step.
+        past: step and state of the strategy at the latest looks that were in order.
     """
 
     decoder: Decoder
@@ -49,11 +50,10 @@ class Guard:
     max_growth: float | None
     collapsed: str = ""
     eigenvalues: deque[float] = field(default_factory=lambda: deque(maxlen=2 * WINDOW))
-    last: dict[str, Any] | None = None
-    last_step: int = 0
+    past: deque[tuple[int, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def look(
-        self, strategy: SearchStrategy, step: int, gradient: Callable[[Tensor], Tensor]
+        self, strategy: GradientStrategy, step: int, gradient: Callable[[Tensor], Tensor]
     ) -> dict[str, Any]:
         """Judge the strategy; at a collapse its state is set back.
 
@@ -65,45 +65,43 @@ class Guard:
         Returns:
             What the history says of a collapse; empty when there is none.
         """
-        reason = self._reason(strategy, gradient)
-        if not reason:
-            self.last, self.last_step = copy.deepcopy(strategy.state_dict()), step
+        skips, growth = most_skips(strategy.best(self.decoder)[0]), self._growth(strategy, gradient)
+        # What was never in order cannot be set back: the first look only counts.
+        if self.past and skips > self.max_skips:
+            self.collapsed, back = f"{skips} skip connections in a cell", self.past[-1]
+        elif self.past and self.max_growth is not None and growth > self.max_growth:
+            self.collapsed = f"the dominant eigenvalue grew by {growth:.2f}"
+            back = self.past[0]
+        else:
+            self.past.append((step, copy.deepcopy(strategy.state_dict())))
             return {}
-        self.collapsed = reason
-        if self.last is not None:
-            strategy.load_state_dict(self.last)
-        return {"collapsed": reason, "back_to_step": self.last_step}
+        back_to_step, state = back
+        # An optimiser keeps the tensors it is given.
+        strategy.load_state_dict(copy.deepcopy(state))
+        return {"collapsed": self.collapsed, "back_to_step": back_to_step}
 
-    def _reason(self, strategy: SearchStrategy, gradient: Callable[[Tensor], Tensor]) -> str:
-        skips = most_skips(strategy.best(self.decoder)[0])
-        if skips > self.max_skips:
-            return f"{skips} skip connections in a cell"
-        if self.max_growth is None or not isinstance(strategy, GradientStrategy):
-            return ""
+    def _growth(self, strategy: GradientStrategy, gradient: Callable[[Tensor], Tensor]) -> float:
+        """The eigenvalue's mean over the last WINDOW looks by that of those before; 1 at first."""
+        if self.max_growth is None:
+            return 1.0
         self.eigenvalues.append(dominant_eigenvalue(strategy, gradient))
         values = list(self.eigenvalues)
-        if len(values) < 2 * WINDOW:
-            return ""
-        before, now = sum(values[:WINDOW]) / WINDOW, sum(values[WINDOW:]) / WINDOW
-        if before > 0 and now > self.max_growth * before:
-            return f"the dominant eigenvalue grew by {now / before:.2f}"
-        return ""
+        before, now = sum(values[:WINDOW]), sum(values[WINDOW:])
+        return now / before if len(values) == 2 * WINDOW and before > 0 else 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs."""
         return {
             "collapsed": self.collapsed,
             "eigenvalues": list(self.eigenvalues),
-            "last": self.last,
-            "last_step": self.last_step,
+            "past": [[step, state] for step, state in self.past],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.collapsed = state["collapsed"]
         self.eigenvalues = deque(state["eigenvalues"], maxlen=2 * WINDOW)
-        self.last = state["last"]
-        self.last_step = int(state["last_step"])
+        self.past = deque(((int(step), past) for step, past in state["past"]), maxlen=WINDOW)
 
 
 def most_skips(architecture: Architecture) -> int:
@@ -115,7 +113,8 @@ def most_skips(architecture: Architecture) -> int:
 def dominant_eigenvalue(strategy: GradientStrategy, gradient: Callable[[Tensor], Tensor]) -> float:
     """Largest eigenvalue, by its size, of the Hessian of the validation loss by the parameters.
 
-    Power iteration on finite differences of gradients.
+    Power iteration on finite differences of gradients; the mixture must be a function of the
+    parameters, not a draw.
 
     Args:
         strategy: its parameters are what they were before, afterwards.

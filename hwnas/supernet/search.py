@@ -22,6 +22,7 @@ from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy
+from hwnas.strategies.differentiable import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
 from hwnas.supernet.guard import Guard
@@ -124,6 +125,7 @@ class SupernetSearch:
             assert outcome.gradient is not None
             return outcome.gradient
 
+        assert isinstance(self.strategy, GradientStrategy)
         return guard.look(self.strategy, self.step, gradient)
 
     def _architecture_step(self, mixture: Mixture, batch: Batch) -> Outcome:

@@ -27,6 +27,10 @@ STAGE = "train"
 LOG_EVERY = 25
 
 
+class DivergedError(HwnasError):
+    """The loss is no longer finite."""
+
+
 @dataclass
 class Training:
     """The state of a training run and its steps; everything is a function of seed and step.
@@ -74,7 +78,7 @@ class Training:
 
         Raises:
             Interrupted: after a signal, with a checkpoint written.
-            HwnasError: when the loss is no longer finite.
+            DivergedError: when the loss is no longer finite.
         """
         run_steps(
             self,
@@ -90,7 +94,7 @@ class Training:
         """One step of SGD; returns its loss.
 
         Raises:
-            HwnasError: when the loss is not finite.
+            DivergedError: when the loss is not finite.
         """
         started = time.monotonic()
         config = self.config
@@ -110,7 +114,7 @@ class Training:
         ):
             loss = self._loss(images, labels)
         if not math.isfinite(loss.item()):
-            raise HwnasError(
+            raise DivergedError(
                 "the loss is no longer finite",
                 where=f"training step {self.step}",
                 mend="lower train.learning_rate",

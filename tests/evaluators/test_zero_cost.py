@@ -77,6 +77,12 @@ def test_every_score_orders_architectures_and_leaves_them_alone(score: str) -> N
         assert evaluator.rank([dense, sparse]) == [0.5, 0.0]
 
 
+@pytest.mark.parametrize("score", SCORES)
+def test_a_cell_without_a_path_is_the_worst(score: str) -> None:
+    evaluator = ZeroCost(SPACE, score, *batch(), seed=0)
+    assert evaluator(SPACE.architecture([0] * 6)) <= evaluator(SPACE.architecture([2] * 6))
+
+
 def test_the_batch_and_the_weights_stay_as_they_are() -> None:
     network = chain(63, 8, 3)
     before = [p.detach().clone() for p in network.parameters()]

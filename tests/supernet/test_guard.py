@@ -13,6 +13,7 @@ from torch import Tensor
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder
 from hwnas.budget.limit import Limit
+from hwnas.runs.checkpoints import save_checkpoint
 from hwnas.strategies import build_strategy
 from hwnas.supernet.guard import WINDOW, Guard, dominant_eigenvalue, most_skips
 
@@ -88,15 +89,22 @@ def test_a_growing_eigenvalue_is_a_collapse() -> None:
         seen = guard.look(strategy, look, lambda w, s=scale: s * w)
         assert bool(seen) == (look == 2 * WINDOW - 1)
     assert "eigenvalue grew by 2.0" in seen["collapsed"]
+    assert seen["back_to_step"] == look - WINDOW
+
+
+def test_what_was_never_in_order_is_not_set_back() -> None:
+    guard, strategy = Guard(DECODER, -1, None), darts()
+    assert guard.look(strategy, 10, no_gradient) == {} and not guard.collapsed
 
 
 @pytest.mark.parametrize("space", ["darts", "nasbench201"])
-def test_after_a_collapse_only_weights_are_trained(space: str) -> None:
+def test_after_a_collapse_only_weights_are_trained(space: str, tmp_path) -> None:
     config = CONFIG.model_copy(update={"steps": 30})
     search = make_search(space, config)
     search.guard = Guard(Decoder([Limit(search.limits[0].cost)]), -1, None)
-    records = [search.advance() for _ in range(10)]
-    assert "collapsed" in records[9] and "collapsed" not in records[8]
+    records = [search.advance() for _ in range(20)]
+    assert "collapsed" in records[19] and "collapsed" not in records[9]
+    save_checkpoint(tmp_path, "search", 20, search.state_dict())
     frozen = search.strategy.parameters.detach().clone()
     weights = copy.deepcopy(search.supernet.state_dict())
     assert search.advance()["validation_loss"] is None
@@ -116,4 +124,4 @@ def test_the_guard_survives_a_checkpoint() -> None:
     other.load_state_dict(state)
     assert other.guard.state_dict().keys() == search.guard.state_dict().keys()
     assert list(other.guard.eigenvalues) == list(search.guard.eigenvalues)
-    assert other.guard.last_step == 4
+    assert [step for step, _ in other.guard.past] == [4]
