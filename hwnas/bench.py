@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.architecture import Architecture
+from hwnas.calibration.make import all_cells
 from hwnas.calibration.networks import read_measurements
 from hwnas.data.nasbench201 import load_nasbench201
 from hwnas.errors import InputError
@@ -42,7 +43,7 @@ class Benchmark:
     @cached_property
     def cells(self) -> list[Architecture]:
         """All cells in the benchmark's order."""
-        return [Architecture.of("nasbench201", choices) for choices in load_nasbench201().choices]
+        return all_cells(build_space("nasbench201"))
 
     @cached_property
     def index(self) -> dict[Architecture, int]:
@@ -137,7 +138,7 @@ def _search(
     strategy = build_strategy(name, space, seed, settings, decoder)
     for done in range(evaluations):
         mixture = strategy.ask()
-        outcome = table(space.architecture(mixture.weights.argmax(dim=1).tolist()))
+        outcome = table(space.most_likely(mixture))
         strategy.tell(mixture, outcome, (done + 1) / evaluations)
     (chosen,) = strategy.best(decoder, 1)
     index = benchmark.index[chosen]
@@ -162,8 +163,9 @@ def read_latencies(path: Path) -> np.ndarray:
     Raises:
         InputError: when the file is malformed, or cells are missing.
     """
-    cells = [Architecture.of("nasbench201", choices) for choices in load_nasbench201().choices]
-    networks, latency_ms = read_measurements(path, build_space("nasbench201"))
+    space = build_space("nasbench201")
+    cells = all_cells(space)
+    networks, latency_ms = read_measurements(path, space)
     known = dict(zip(networks, latency_ms.tolist(), strict=True))
     missing = [cell for cell in cells if cell not in known]
     if missing:

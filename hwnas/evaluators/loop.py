@@ -74,7 +74,7 @@ class EvaluatedSearch:
         """Evaluate one architecture."""
         mixture = self.strategy.ask()
         space = self.evaluator.space
-        architecture = space.architecture(mixture.weights.argmax(dim=1).tolist())
+        architecture = space.most_likely(mixture)
         loss = self.evaluator.perfect - self.evaluator(architecture)
         ratio = float(max(limit.ratio(mixture) for limit in self.limits))
         self.step += 1
@@ -94,13 +94,11 @@ class EvaluatedSearch:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs."""
-        known = [[*self.evaluator.space.chosen(a), v] for a, v in self.evaluator.known.items()]
+        known = self.evaluator.space.to_rows(self.evaluator.known.items())
         return {"step": self.step, "strategy": self.strategy.state_dict(), "known": known}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
         self.step = state["step"]
         self.strategy.load_state_dict(state["strategy"])
-        for *chosen, value in state["known"]:
-            architecture = self.evaluator.space.architecture([int(i) for i in chosen])
-            self.evaluator.known[architecture] = float(value)
+        self.evaluator.known.update(self.evaluator.space.from_rows(state["known"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -195,6 +195,21 @@ class SearchSpace(ABC):
         shape = (len(architectures), len(self.choices), self.max_options)
         weights = torch.zeros(shape, dtype=torch.float64)
         return weights.scatter_(2, chosen.view(*shape[:2], 1), 1.0)
+
+    def most_likely(self, mixture: Mixture) -> Architecture:
+        """The architecture of each choice's heaviest option; for a one-hot mixture its own."""
+        return self.architecture(mixture.weights.argmax(dim=1).tolist())
+
+    def to_rows(self, figures: Iterable[tuple[Architecture, float]]) -> list[list[float]]:
+        """Architectures with a figure each as rows of numbers, for checkpoints."""
+        return [[*self.chosen(architecture), value] for architecture, value in figures]
+
+    def from_rows(self, rows: Iterable[Sequence[float]]) -> list[tuple[Architecture, float]]:
+        """Read `to_rows`."""
+        return [
+            (self.architecture([int(option) for option in chosen]), float(value))
+            for *chosen, value in rows
+        ]
 
     def coefficient(self, choice: str, option: str) -> int:
         """Where an option stands in a vector of one fixed coefficient and one for each option.

@@ -133,7 +133,7 @@ class BayesianStrategy(SampledStrategy):
         return np.log(counts[0] + one_hots.flatten(start_dim=1).numpy() @ counts[1:])
 
     def state_dict(self) -> dict[str, Any]:
-        observed = [[*self.space.chosen(a), objective] for a, objective in self.observed]
+        observed = self.space.to_rows(self.observed)
         scales = self.model.log_scales.tolist()
         counts = [self.seen, self.refitted]
         return super().state_dict() | {"observed": observed, "scales": scales, "counts": counts}
@@ -143,9 +143,7 @@ class BayesianStrategy(SampledStrategy):
         self.model.log_scales = np.array(state["scales"])
         self.seen, self.refitted = (int(count) for count in state["counts"])
         self.observed.clear()
-        for *chosen, objective in state["observed"]:
-            architecture = self.space.architecture([int(i) for i in chosen])
-            self.observed.append((architecture, float(objective)))
+        self.observed.extend(self.space.from_rows(state["observed"]))
 
 
 def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:

@@ -57,15 +57,12 @@ class EvolutionStrategy(SampledStrategy):
         return [a for a, _ in sorted(self.population, key=lambda member: member[1])]
 
     def state_dict(self) -> dict[str, Any]:
-        members = [[*self.space.chosen(a), objective] for a, objective in self.population]
-        return super().state_dict() | {"population": members}
+        return super().state_dict() | {"population": self.space.to_rows(self.population)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.population.clear()
-        for *chosen, objective in state["population"]:
-            architecture = self.space.architecture([int(i) for i in chosen])
-            self.population.append((architecture, float(objective)))
+        self.population.extend(self.space.from_rows(state["population"]))
 
 
 class SposSettings(EvolutionSettings):

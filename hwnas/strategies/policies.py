@@ -112,12 +112,11 @@ class PolicyStrategy(SampledStrategy):
         return torch.stack(log_ps), torch.stack(entropies)
 
     def state_dict(self) -> dict[str, Any]:
-        pending = [[*self.space.chosen(a), reward] for a, reward in self.pending]
         return super().state_dict() | {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "baseline": self.baseline,
-            "pending": pending,
+            "pending": self.space.to_rows(self.pending),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -125,10 +124,7 @@ class PolicyStrategy(SampledStrategy):
         self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.baseline = state["baseline"]
-        self.pending = [
-            (self.space.architecture([int(i) for i in chosen]), float(reward))
-            for *chosen, reward in state["pending"]
-        ]
+        self.pending = self.space.from_rows(state["pending"])
 
 
 class ReinforceStrategy(PolicyStrategy):

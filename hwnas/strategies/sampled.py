@@ -44,7 +44,7 @@ class SampledStrategy(SearchStrategy):
         return self.space.one_hot(self._feasible(self.decoder, self._generator()))
 
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
-        architecture = self.space.architecture(mixture.weights.argmax(dim=1).tolist())
+        architecture = self.space.most_likely(mixture)
         if outcome.lasting:
             self.records.append((architecture, outcome.objective))
         self.learn(architecture, outcome)
@@ -82,12 +82,8 @@ class SampledStrategy(SearchStrategy):
         return decoder.best(rng.gumbel(size=self.space.mask.shape))[0]
 
     def state_dict(self) -> dict[str, Any]:
-        records = [[*self.space.chosen(a), objective] for a, objective in self.records]
-        return {"draws": self.draws, "records": records}
+        return {"draws": self.draws, "records": self.space.to_rows(self.records)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.draws = int(state["draws"])
-        self.records = [
-            (self.space.architecture([int(i) for i in chosen]), float(objective))
-            for *chosen, objective in state["records"]
-        ]
+        self.records = self.space.from_rows(state["records"])
