@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas import kernels
@@ -18,13 +21,16 @@ class MixedOp(nn.Module):
     Args:
         specs: one operator for each option, in the order of the options.
         normalise_pools: whether pools are followed by a batch norm.
+        partial: the candidates work on 1 of so many channels.
     """
 
-    def __init__(self, specs: Sequence[OpSpec], *, normalise_pools: bool) -> None:
+    def __init__(self, specs: Sequence[OpSpec], *, normalise_pools: bool, partial: int = 1) -> None:
         super().__init__()
         self.stride = specs[0].stride
+        self.partial = partial
+        narrow = [replace(s, c_in=s.c_in // partial, c_out=s.c_out // partial) for s in specs]
         self.candidates = nn.ModuleDict(
-            {spec.name: build_candidate(spec, normalise_pools=normalise_pools) for spec in specs}
+            {spec.name: build_candidate(spec, normalise_pools=normalise_pools) for spec in narrow}
         )
 
     def described(self) -> list[kernels.Candidate]:
@@ -51,6 +57,7 @@ class MixedCell(nn.Module):
         super().__init__()
         self.edges = list(edges)
         self.mixed_ops = nn.ModuleList(mixed_ops)
+        self.partial = mixed_ops[0].partial
         self.momentum = 0.1
         self.impl = "auto"
         self.recompute = "nothing"
@@ -68,30 +75,60 @@ class MixedCell(nn.Module):
         Returns:
             (N, C, OH, OW) each.
         """
-        last_choice = first_choice + len(self.edges)
         edges = []
-        for row, (source, target), mixed_op in zip(
-            range(first_choice, last_choice), self.edges, self.mixed_ops, strict=True
+        for row, ((source, target), mixed_op) in enumerate(
+            zip(self.edges, self.mixed_ops, strict=True), start=first_choice
         ):
             assert isinstance(mixed_op, MixedOp)
-            edges.append(
-                kernels.Edge(
-                    source,
-                    target,
-                    mixed_op.described(),
-                    mixed_op.stride,
-                    mixture.active_options(row),
-                )
-            )
+            active = mixture.active_options(row)
+            candidates = mixed_op.described()
+            edges.append(kernels.Edge(source, target, candidates, mixed_op.stride, active))
+        weights = mixture.weights[first_choice:, : len(edges[0].candidates)][: len(edges)]
+        if self.partial == 1:
+            return self._mixed(inputs, weights, edges)
+        return self._partly_mixed(inputs, weights, edges)
+
+    def _mixed(
+        self, inputs: Sequence[Tensor], weights: Tensor, edges: list[kernels.Edge]
+    ) -> list[Tensor]:
         return kernels.mixed_cell(
             inputs,
-            mixture.weights[first_choice:last_choice, : len(edges[0].candidates)],
+            weights,
             edges,
             training=self.training,
             momentum=self.momentum,
             impl=self.impl,
             recompute=self.recompute,
         )
+
+    def _partly_mixed(
+        self, inputs: Sequence[Tensor], weights: Tensor, edges: list[kernels.Edge]
+    ) -> list[Tensor]:
+        """1 of `partial` channels of a state is mixed, the others go past (Xu et al., "PC-DARTS",
+        ICLR 2020, section 3.2); all are shuffled.
+
+        What goes past an edge has the weight of its candidates but `none`, so that an edge on
+        `none` passes nothing at all.
+        """
+        states, sums = list(inputs), dict[int, Tensor]()
+        last = max(edge.target for edge in edges)
+        present = torch.tensor([c.name != "none" for c in edges[0].candidates])
+        strength = (weights * present.to(weights)).sum(dim=1)
+        for source in range(last):
+            if source >= len(states):
+                states.append(sums[source])
+            rows = [row for row, edge in enumerate(edges) if edge.source == source]
+            share = states[source].shape[1] // self.partial
+            own, past = states[source][:, :share], states[source][:, share:]
+            if edges[rows[0]].stride == 2:
+                past = F.max_pool2d(past, 2, ceil_mode=True)
+            alone = [edges[row]._replace(source=0, target=1 + i) for i, row in enumerate(rows)]
+            for row, mixed in zip(rows, self._mixed([own], weights[rows], alone), strict=True):
+                joined = torch.cat((mixed, strength[row] * past), dim=1)
+                y = F.channel_shuffle(joined, self.partial)
+                target = edges[row].target
+                sums[target] = sums[target] + y if target in sums else y
+        return [sums[target] for target in sorted(sums)]
 
 
 def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:

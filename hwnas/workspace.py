@@ -189,7 +189,10 @@ class Run:
                     "this size is the data's and cannot be another in the proxy",
                     where=f"{where}.{key}",
                 )
-        return build_space(self.space.name, self.space.options.model_dump() | proxy, where)
+        options = self.space.options.model_dump()
+        if "partial_channels" in options:
+            options["partial_channels"] = STRATEGIES[self.config.search.strategy].partial_channels
+        return build_space(self.space.name, options | proxy, where)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -231,6 +231,15 @@ class SearchSpace(ABC):
         self.validate(architecture)
         return architecture
 
+    def node_inputs(self) -> list[list[int]]:
+        """Choices (rows) whose outputs are summed, node by node; together they are all choices."""
+        return [[row] for row in range(len(self.choices))]
+
+    @property
+    def scored(self) -> Tensor:
+        """(choices, max_options), options whose weight speaks for an architecture that takes it."""
+        return self.mask
+
     def validate_options(self, architecture: Architecture) -> None:
         """The part of `validate` that is the same for all spaces: names of choices and options."""
         if architecture.space != self.name:

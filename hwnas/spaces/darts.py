@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import out_size
-from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
-from hwnas.spaces.cells import cell_edges, without_none
+from hwnas.spaces.base import Choice, Network, SearchSpace, Supernet
+from hwnas.spaces.cells import CellOptions, cell_edges, without_none
 from hwnas.spaces.darts_networks import (
     CELL_TYPES,
     PRIMITIVES,
@@ -42,7 +43,7 @@ KEPT_EDGES = 2
 """Incoming edges that a node keeps."""
 
 
-class DartsOptions(SpaceOptions):
+class DartsOptions(CellOptions):
     """Sizes of the networks; the defaults are those of the paper's CIFAR-10 evaluation."""
 
     cells: int = Field(20, ge=3, le=100)
@@ -134,7 +135,7 @@ class DartsSpace(SearchSpace):
         are one here: edges that are not kept are no part of a network, the others are all live.
         """
         rows = []
-        for group in self._node_groups():
+        for group in self.node_inputs():
             node = weights[..., group, :]
             strength = node[..., 1:].sum(dim=-1)
             total = strength.sum(dim=-1, keepdim=True)
@@ -154,8 +155,7 @@ class DartsSpace(SearchSpace):
                     groups.append(Repeated(skips, FACTORIZED_REDUCE_SHARE))
         return groups
 
-    def _node_groups(self) -> list[list[int]]:
-        """The choices (rows) of each node's incoming edges; in order, they cover all choices."""
+    def node_inputs(self) -> list[list[int]]:
         groups = []
         for offset in (0, len(self.edges)):
             for target in range(2, 2 + self.options.nodes):
@@ -164,11 +164,16 @@ class DartsSpace(SearchSpace):
                 )
         return groups
 
+    @cached_property
+    def scored(self) -> Tensor:
+        """All but `none`, which stands for what is not kept."""
+        return self.mask & (without_none(self.mask) > 0)
+
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
         """One option an edge, and all but two edges of a node on `none`."""
         choices, options = len(self.choices), len(PRIMITIVES)
         index = np.arange(choices * options).reshape(choices, options)
-        groups = self._node_groups()
+        groups = self.node_inputs()
         matrix = np.zeros((choices + len(groups), choices * options))
         matrix[np.arange(choices)[:, None], index] = 1
         for row, group in enumerate(groups, start=choices):
@@ -179,7 +184,7 @@ class DartsSpace(SearchSpace):
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)
         options = [option for _, option in architecture]
-        for group in self._node_groups():
+        for group in self.node_inputs():
             kept = sum(options[row] != "none" for row in group)
             if kept != KEPT_EDGES:
                 name = self.choices[group[0]].name
@@ -192,7 +197,7 @@ class DartsSpace(SearchSpace):
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         chosen = [0] * len(self.choices)
-        for group in self._node_groups():
+        for group in self.node_inputs():
             for row in rng.choice(group, KEPT_EDGES, replace=False):
                 chosen[row] = int(rng.integers(1, len(PRIMITIVES)))
         return self.architecture(chosen)
@@ -200,7 +205,7 @@ class DartsSpace(SearchSpace):
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """A kept edge gets another operator, or starts at another state (Real et al., 2019)."""
         chosen = self.chosen(architecture)
-        group = self._node_groups()[int(rng.integers(2 * self.options.nodes))]
+        group = self.node_inputs()[int(rng.integers(2 * self.options.nodes))]
         kept = [row for row in group if chosen[row]]
         row = int(rng.choice(kept))
         if len(group) > KEPT_EDGES and rng.random() < 0.5:
@@ -214,7 +219,7 @@ class DartsSpace(SearchSpace):
     def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
         """`none` while enough edges of the node are left, operators while too few are kept."""
         row = len(decided)
-        group = next(group for group in self._node_groups() if row in group)
+        group = next(group for group in self.node_inputs() if row in group)
         missing = KEPT_EDGES - sum(decided[i] != 0 for i in group if i < row)
         left = sum(i >= row for i in group)
         none = (0,) if left > missing else ()
@@ -259,7 +264,8 @@ class DartsSpace(SearchSpace):
         return self.architecture(chosen)
 
     def supernet(self) -> Supernet:
-        return DartsSupernet(self.stem, self.cells, self.edges, self.head)
+        partial = self.options.partial_channels
+        return DartsSupernet(self.stem, self.cells, self.edges, self.head, partial)
 
     def network(self, architecture: Architecture) -> Network:
         self.validate(architecture)

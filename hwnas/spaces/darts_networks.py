@@ -77,7 +77,7 @@ class CellShape:
 class SupernetCell(nn.Module):
     """A cell with all edges, each a mixture of all primitives."""
 
-    def __init__(self, shape: CellShape, edges: list[tuple[int, int]]) -> None:
+    def __init__(self, shape: CellShape, edges: list[tuple[int, int]], partial: int) -> None:
         super().__init__()
         # The choices of reduction cells stand behind those of normal cells.
         self.first_choice = len(edges) if shape.reduction else 0
@@ -85,7 +85,11 @@ class SupernetCell(nn.Module):
         self.preprocess0 = build(first, affine=False)
         self.preprocess1 = build(second, affine=False)
         mixed_ops = [
-            MixedOp([shape.edge(name, source) for name in PRIMITIVES], normalise_pools=True)
+            MixedOp(
+                [shape.edge(name, source) for name in PRIMITIVES],
+                normalise_pools=True,
+                partial=partial,
+            )
             for source, _ in edges
         ]
         self.mixed = MixedCell(edges, mixed_ops)
@@ -100,11 +104,16 @@ class DartsSupernet(Supernet):
     """The stack of cells with all candidates; every cell of a type shares the mixture."""
 
     def __init__(
-        self, stem: OpSpec, cells: Sequence[CellShape], edges: list[tuple[int, int]], head: OpSpec
+        self,
+        stem: OpSpec,
+        cells: Sequence[CellShape],
+        edges: list[tuple[int, int]],
+        head: OpSpec,
+        partial: int,
     ) -> None:
         super().__init__()
         self.stem = build(stem)
-        self.cells = nn.ModuleList(SupernetCell(shape, edges) for shape in cells)
+        self.cells = nn.ModuleList(SupernetCell(shape, edges, partial) for shape in cells)
         self.head = build(head)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:

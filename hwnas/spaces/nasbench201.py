@@ -22,8 +22,8 @@ from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
-from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
-from hwnas.spaces.cells import cell_edges, drop_path, without_none
+from hwnas.spaces.base import Choice, Network, SearchSpace, Supernet
+from hwnas.spaces.cells import CellOptions, cell_edges, drop_path, without_none
 from hwnas.spaces.decoding import DecodingProgram, Repeated
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -32,7 +32,7 @@ OUTPUT = 3
 STAGES = 3
 
 
-class NasBench201Options(SpaceOptions):
+class NasBench201Options(CellOptions):
     """Sizes of the networks; the defaults are those of the benchmark."""
 
     cells: int = Field(5, ge=1, le=50, description="cells a stage, N in the paper")
@@ -115,6 +115,12 @@ class NasBench201Space(SearchSpace):
             for source, target in EDGES
         ]
         return weights * torch.stack(run, dim=-1).unsqueeze(-1) * without_none(weights)
+
+    def node_inputs(self) -> list[list[int]]:
+        return [
+            [row for row, edge in enumerate(EDGES) if edge[1] == node]
+            for node in range(1, OUTPUT + 1)
+        ]
 
     def repeats(self) -> list[Repeated]:
         """The pool on the edges out of the input; elsewhere an addition is priced with it."""
@@ -233,10 +239,11 @@ def stack(space: NasBench201Space, cells: list[nn.Module]) -> nn.ModuleList:
 class SupernetCell(nn.Module):
     """A cell whose every edge is a mixture."""
 
-    def __init__(self, channels: int, height: int, width: int) -> None:
+    def __init__(self, channels: int, height: int, width: int, partial: int) -> None:
         super().__init__()
         specs = [OpSpec(name, channels, channels, height, width) for name in PRIMITIVES]
-        self.mixed = MixedCell(EDGES, [MixedOp(specs, normalise_pools=False) for _ in EDGES])
+        mixed_ops = [MixedOp(specs, normalise_pools=False, partial=partial) for _ in EDGES]
+        self.mixed = MixedCell(EDGES, mixed_ops)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         """(N, channels, H, W) to the same shape."""
@@ -251,7 +258,11 @@ class NasBench201Supernet(Supernet):
         self.stem = build(space.stem)
         self.layers = stack(
             space,
-            [SupernetCell(*stage) for stage in space.stages for _ in range(space.options.cells)],
+            [
+                SupernetCell(*stage, space.options.partial_channels)
+                for stage in space.stages
+                for _ in range(space.options.cells)
+            ],
         )
         self.head = build(space.head)
 

@@ -11,7 +11,12 @@ from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 from hwnas.strategies.bayesian import BayesianStrategy
-from hwnas.strategies.differentiable import DartsMinusStrategy, DartsStrategy, FairDartsStrategy
+from hwnas.strategies.differentiable import (
+    DartsMinusStrategy,
+    DartsStrategy,
+    FairDartsStrategy,
+    PcDartsStrategy,
+)
 from hwnas.strategies.evolution import EvolutionStrategy, SposStrategy
 from hwnas.strategies.optuna_samplers import Nsga2Strategy, TpeStrategy
 from hwnas.strategies.policies import EnasStrategy, ReinforceStrategy
@@ -24,6 +29,7 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
         DartsStrategy,
         DartsMinusStrategy,
         FairDartsStrategy,
+        PcDartsStrategy,
         SnasStrategy,
         GdasStrategy,
         DrnasStrategy,

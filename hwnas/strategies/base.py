@@ -67,6 +67,8 @@ class SearchStrategy(ABC):
     """Authors, title, venue and number of the paper that the strategy follows."""
     settings_model: ClassVar[type[Settings]] = Settings
     uses_gradient: ClassVar[bool] = False
+    partial_channels: ClassVar[int] = 1
+    """1 of so many channels goes through the candidates of a supernet's cells."""
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         self.space = space

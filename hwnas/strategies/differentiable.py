@@ -62,8 +62,12 @@ class GradientStrategy(SearchStrategy):
         return self.parameters.new_zeros(())
 
     def log_probabilities(self) -> Tensor:
-        """The options' scores for decoding, -inf where there is none; log-softmax by default."""
+        """Of each choice's options, -inf where there is none; log-softmax by default."""
         return self.parameters.masked_fill(~self.mask, -math.inf).log_softmax(dim=1)
+
+    def scores(self) -> Tensor:
+        """What decoding maximises the sum of; the log-probabilities by default."""
+        return self.log_probabilities()
 
     def ask(self) -> Mixture:
         return Mixture(self.mixing_weights())
@@ -82,7 +86,7 @@ class GradientStrategy(SearchStrategy):
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
         with torch.no_grad():
             # An option that was pruned or never had a chance is the last to be taken.
-            scores = self.log_probabilities().clamp_min(-1e3).masked_fill(~self.space.mask, 0.0)
+            scores = self.scores().clamp_min(-1e3).masked_fill(~self.space.scored, 0.0)
         return decoder.best(scores.double().numpy(), k)
 
     def entropy(self) -> float:
@@ -141,6 +145,51 @@ class DartsStrategy(DeterministicStrategy):
     def regulariser(self) -> Tensor:
         masked = self.parameters.masked_fill(~self.mask, -math.inf)
         return self.beta_decay * self.progress * masked.logsumexp(dim=1).mean()
+
+
+class PcDartsStrategy(DartsStrategy):
+    """DARTS with a weight for each edge beside those of its options, the softmax over the edges
+    into a node; the supernet mixes 1 of 4 channels."""
+
+    name = "pc-darts"
+    paper = (
+        "Xu et al., PC-DARTS: Partial Channel Connections for Memory-Efficient Architecture "
+        "Search, ICLR 2020, arXiv 1907.05737"
+    )
+    partial_channels = 4
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: DartsSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.nodes = space.node_inputs()
+        generator = torch.Generator().manual_seed(seed)
+        self.edge_parameters = 1e-3 * torch.randn(len(space.choices), generator=generator)
+        self.edge_parameters.requires_grad_()
+        self.optimizer.add_param_group({"params": [self.edge_parameters]})
+
+    def log_edge_weights(self) -> Tensor:
+        """(choices, 1), logarithms of weights that add up to 1 over the edges into a node."""
+        rows = torch.empty_like(self.edge_parameters)
+        for edges in self.nodes:
+            rows = rows.index_copy(
+                0, torch.tensor(edges), self.edge_parameters[edges].log_softmax(dim=0)
+            )
+        return rows.unsqueeze(1)
+
+    def mixing_weights(self) -> Tensor:
+        return self.scores().exp()
+
+    def scores(self) -> Tensor:
+        return self.log_probabilities() + self.log_edge_weights()
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"edge_parameters": self.edge_parameters.detach()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        with torch.no_grad():
+            self.edge_parameters.copy_(state["edge_parameters"])
 
 
 class DartsMinusSettings(DartsSettings):

@@ -1,0 +1,64 @@
+"""Cells of a supernet that mix a part of the channels, against the paper's equation written out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import tiny_space
+
+from hwnas.architecture import Mixture
+from hwnas.errors import InputError
+from hwnas.mixed_op import MixedCell
+
+
+def by_hand(cell: MixedCell, inputs: list[torch.Tensor], weights: torch.Tensor) -> list:
+    """Eq. 1 of PC-DARTS on every edge, with the operators as modules; 1 of 2 channels is mixed."""
+    states = list(inputs)
+    for node in sorted({target for _, target in cell.edges}):
+        total = 0.0
+        for row, (source, target) in enumerate(cell.edges):
+            if target != node:
+                continue
+            half = states[source].shape[1] // 2
+            own, past = states[source][:, :half], states[source][:, half:]
+            mixed = sum(
+                weights[row, option] * candidate(own)
+                for option, (name, candidate) in enumerate(cell.mixed_ops[row].candidates.items())
+                if name != "none"
+            )
+            if mixed.shape[2:] != past.shape[2:]:
+                past = torch.nn.functional.max_pool2d(past, 2, 2, ceil_mode=True)
+            past = weights[row, 1:].sum() * past
+            # Shuffled: channels of both parts in turn.
+            pairs = torch.stack((mixed, past), dim=2).flatten(1, 2)
+            total = total + pairs
+        states.append(total)
+    return states[len(inputs) :]
+
+
+@pytest.mark.parametrize("name", ["nasbench201", "darts"])
+def test_part_of_the_channels_is_mixed_and_the_rest_goes_past(name: str) -> None:
+    torch.manual_seed(0)
+    space = tiny_space(name, partial_channels=2)
+    supernet = space.supernet().double().train()
+    calls = []
+    cells = [module for module in supernet.modules() if isinstance(module, MixedCell)]
+    for cell in cells:
+        cell.register_forward_pre_hook(lambda *call: calls.append(call))
+    mixture = Mixture(torch.rand(space.mask.shape, dtype=torch.float64))
+    supernet(torch.randn(3, 1, 9, 7, dtype=torch.float64), mixture)
+    assert len(calls) == len(cells) > 1
+    for cell, (given, _, *first) in list(calls):
+        inputs = [x.detach().requires_grad_() for x in given]
+        found = cell(inputs, mixture, *first)
+        weights = mixture.weights[sum(first) :][: len(cell.edges)]
+        expected = by_hand(cell, inputs, weights)
+        torch.testing.assert_close(found, expected)
+        gradients = torch.autograd.grad(sum(x.square().sum() for x in found), inputs)
+        references = torch.autograd.grad(sum(x.square().sum() for x in expected), inputs)
+        torch.testing.assert_close(gradients, references)
+
+
+def test_channels_have_to_divide() -> None:
+    with pytest.raises(InputError, match="multiple of partial_channels"):
+        tiny_space("darts", partial_channels=3)
