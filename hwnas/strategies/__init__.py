@@ -19,6 +19,7 @@ from hwnas.strategies.differentiable import (
 )
 from hwnas.strategies.evolution import EvolutionStrategy, SposStrategy
 from hwnas.strategies.optuna_samplers import Nsga2Strategy, TpeStrategy
+from hwnas.strategies.perturbation import PerturbationStrategy
 from hwnas.strategies.policies import EnasStrategy, ReinforceStrategy
 from hwnas.strategies.random_search import RandomStrategy
 from hwnas.strategies.stochastic import DrnasStrategy, GdasStrategy, SnasStrategy
@@ -30,6 +31,7 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
         DartsMinusStrategy,
         FairDartsStrategy,
         PcDartsStrategy,
+        PerturbationStrategy,
         SnasStrategy,
         GdasStrategy,
         DrnasStrategy,

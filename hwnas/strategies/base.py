@@ -79,6 +79,16 @@ class SearchStrategy(ABC):
     def ask(self) -> Mixture:
         """The mixture to train and evaluate next."""
 
+    def ask_training(self) -> Mixture | None:
+        """The mixture whose weights are trained next, None to leave them; by default as `ask`."""
+        return self.ask()
+
+    @property
+    def judged_on(self) -> int:
+        """How many validation batches judge the next mixture, always the same ones and without a
+        gradient; 0 for a batch of the step's own."""
+        return 0
+
     @abstractmethod
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
         """Learn from the outcome of a mixture that `ask` gave.

@@ -91,7 +91,7 @@ class GradientStrategy(SearchStrategy):
 
     def entropy(self) -> float:
         with torch.no_grad():
-            log_p = self.log_probabilities()
+            log_p = self.log_probabilities().clamp_min(-1e3)
             entropy = -(log_p.exp() * log_p.masked_fill(~self.mask, 0.0)).sum(dim=1)
             options = self.space.mask.sum(dim=1).clamp_min(2)
             return float((entropy / options.log()).mean())

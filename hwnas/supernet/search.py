@@ -90,13 +90,18 @@ class SupernetSearch:
             group["lr"] = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
         self.supernet.train()
         batch = self.training.batch(self.step)
-        mixture = self.strategy.ask()
         outcome = None
         collapsed = self.guard is not None and self.guard.collapsed
         if self.step >= self.warmup_steps and not collapsed:
-            outcome = self._architecture_step(mixture, batch)
             mixture = self.strategy.ask()
-        loss = self._weights_step(mixture.detach(), batch)
+            outcome = self._architecture_step(mixture, batch)
+        trained = self.strategy.ask_training()
+        if trained is not None:
+            mixture = trained
+            loss = self._weights_step(mixture.detach(), batch)
+        else:
+            assert outcome is not None, "nothing is done in a step"
+            loss = outcome.loss
         if not math.isfinite(loss) or (outcome and not math.isfinite(outcome.objective)):
             raise HwnasError(
                 "the loss is no longer finite",
@@ -105,7 +110,8 @@ class SupernetSearch:
             )
         self.step += 1
         record = self._record(loss, mixture, outcome)
-        if self.guard is not None and outcome is not None and self.step % GUARD_EVERY == 0:
+        looks = outcome is not None and not self.strategy.judged_on
+        if self.guard is not None and looks and self.step % GUARD_EVERY == 0:
             record |= self._look(self.guard)
         return record
 
@@ -128,9 +134,28 @@ class SupernetSearch:
         assert isinstance(self.strategy, GradientStrategy)
         return guard.look(self.strategy, self.step, gradient)
 
+    def _judged(self, mixture: Mixture, batches: int) -> Outcome:
+        """The mean over the first validation batches, without a gradient."""
+        outcomes = [
+            evaluate_mixture(
+                self.supernet,
+                self.limits,
+                mixture,
+                self.validation.batch(index),
+                multiplier=self.multiplier,
+                with_gradient=False,
+            )
+            for index in range(batches)
+        ]
+        objective = sum(outcome.objective for outcome in outcomes) / batches
+        loss = sum(outcome.loss for outcome in outcomes) / batches
+        return Outcome(objective, loss, outcomes[0].ratio)
+
     def _architecture_step(self, mixture: Mixture, batch: Batch) -> Outcome:
         validation = self.validation.batch(self.step)
-        if self.config.order == 2 and self.strategy.uses_gradient:
+        if self.strategy.judged_on:
+            outcome = self._judged(mixture, self.strategy.judged_on)
+        elif self.config.order == 2 and self.strategy.uses_gradient:
             outcome = evaluate_mixture_second_order(
                 self.supernet,
                 self.limits,

@@ -33,7 +33,9 @@ def favour(row: int, option: int) -> torch.Tensor:
     return gradient
 
 
-@pytest.mark.parametrize("name", ["darts", "darts-minus", "fairdarts", "snas", "gdas", "drnas"])
+@pytest.mark.parametrize(
+    "name", ["darts", "darts-minus", "fairdarts", "pc-darts", "snas", "gdas", "drnas"]
+)
 def test_an_option_that_lowers_the_objective_is_decoded(name: str) -> None:
     strategy = make(name, learning_rate=0.2)
     for step in range(60):
@@ -127,3 +129,18 @@ def test_the_auxiliary_skip_vanishes() -> None:
     assert torch.allclose(excess[:, skip], torch.ones(6)) and excess.sum() == pytest.approx(6)
     strategy.progress = 1.0
     torch.testing.assert_close(strategy.ask().weights, plain)
+
+
+def test_edges_of_a_node_compete_and_decide_what_is_kept() -> None:
+    space = tiny_space("darts", nodes=2)
+    decoder = Decoder([Limit(CostModel(space, table_of(space)))])
+    strategy = build_strategy("pc-darts", space, 0, {"learning_rate": 0.2}, decoder)
+    weights = strategy.mixing_weights().detach()
+    for node in space.node_inputs():
+        assert float(weights[node].sum()) == pytest.approx(1.0)
+    gradient = torch.zeros(space.mask.shape)
+    gradient[2, :] = 1.0  # of the first node with three inputs, the first edge costs
+    for step in range(60):
+        strategy.tell(strategy.ask(), Outcome(1.0, 1.0, 0.5, gradient), step / 60)
+    (best,) = strategy.best(decoder)
+    assert best["normal/0>3"] == "none"

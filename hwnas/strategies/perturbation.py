@@ -1,0 +1,171 @@
+"""Choosing by what is missed (Wang et al., "Rethinking Architecture Selection in Differentiable
+NAS", ICLR 2021, arXiv 2108.04392): an option's strength is how much the trained supernet loses
+without it, and not its weight."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hwnas.architecture import Mixture
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Decoder, Outcome
+from hwnas.strategies.differentiable import DartsSettings, DartsStrategy
+
+NONE = "none"
+
+
+class Trial(NamedTuple):
+    """One step of the selection.
+
+    Attributes:
+        row: the choice that it is about; -1 for none, all options stay.
+        option: what is taken away; -1 for the whole edge.
+        tunes: whether the weights are trained in this step, instead of the mixture judged.
+    """
+
+    row: int
+    option: int
+    tunes: bool = False
+
+
+class PerturbationSettings(DartsSettings):
+    """With the selection's; the paper judges on all validation images and tunes for 5 epochs."""
+
+    judged_on: int = Field(4, ge=1, description="validation batches, always the same")
+    tune: int = Field(2, ge=0, description="steps that train the weights after a choice is made")
+
+
+class PerturbationStrategy(DartsStrategy):
+    """DARTS; the last steps decide the choices, one after the other in random order.
+
+    Each option is taken away once, and the one that is missed most is chosen; then each edge that
+    may be left out is. Unlike in the paper edges are taken away one at a time from the whole. As
+    many steps are used as are needed; choices for which too few were left go by their weights.
+    """
+
+    name = "darts-pt"
+    paper = (
+        "Wang et al., Rethinking Architecture Selection in Differentiable NAS, ICLR 2021, "
+        "arXiv 2108.04392"
+    )
+    settings_model = PerturbationSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: PerturbationSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.settings = settings
+        self.trials = self._plan(np.random.default_rng(seed))
+        self.losses: list[float] = []
+        self.step_size = 0.0
+        self.selects = False
+
+    def _plan(self, rng: np.random.Generator) -> list[Trial]:
+        """All trials in their order: choices with their options, the whole, the edges."""
+        trials: list[Trial] = []
+        edges: list[Trial] = []
+        for row in rng.permutation(len(self.space.choices)).tolist():
+            options = self.space.choices[row].options
+            present = [i for i, option in enumerate(options) if option != NONE]
+            trials += [Trial(row, option) for option in present]
+            trials += [Trial(row, -1, tunes=True)] * self.settings.tune
+            edges += [Trial(row, -1)] if NONE in options else []
+        return [*trials, Trial(-1, -1), *edges]
+
+    @property
+    def judged_on(self) -> int:
+        return self.settings.judged_on if self.selects else 0
+
+    def _trial(self) -> Trial | None:
+        """What is tried next; None before the selection and after it."""
+        if not self.selects or len(self.losses) == len(self.trials):
+            return None
+        return self.trials[len(self.losses)]
+
+    def _missed(self) -> Tensor:
+        """(choices, max_options), the loss without each option; nan where it is not known."""
+        losses = torch.full(self.mask.shape, math.nan)
+        for trial, loss in zip(self.trials, self.losses, strict=False):
+            if trial.option >= 0:
+                losses[trial.row, trial.option] = loss
+        return losses
+
+    def _decided(self) -> dict[int, int]:
+        """The option of each choice all of whose options were tried."""
+        decided = {}
+        for row, losses in enumerate(self._missed()):
+            present = [i for i, o in enumerate(self.space.choices[row].options) if o != NONE]
+            if not losses[present].isnan().any():
+                decided[row] = present[int(losses[present].argmax())]
+        return decided
+
+    def log_probabilities(self) -> Tensor:
+        decided = self._decided()
+        rows = list(super().log_probabilities())
+        for row, option in decided.items():
+            chosen = torch.full_like(rows[row], -math.inf)
+            chosen[option] = 0.0
+            rows[row] = chosen
+        return torch.stack(rows)
+
+    def ask(self) -> Mixture:
+        trial = self._trial()
+        if trial is None:
+            return super().ask()
+        weights = self.mixing_weights().detach()
+        if trial.option >= 0:
+            weights[trial.row, trial.option] = 0.0
+        elif trial.row >= 0 and not trial.tunes:
+            weights[trial.row] = 0.0
+        return Mixture(weights)
+
+    def ask_training(self) -> Mixture | None:
+        trial = self._trial()
+        return None if trial is not None and not trial.tunes else Mixture(self.mixing_weights())
+
+    def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
+        if self._trial() is not None:
+            self.losses.append(outcome.loss)
+            return
+        if self.selects:
+            return
+        self.step_size = progress - self.progress if self.progress else 0.0
+        super().tell(mixture, outcome, progress)
+        if self.step_size:
+            steps_left = round((1 - progress) / self.step_size) - 1
+            self.selects = steps_left <= len(self.trials)
+
+    def scores(self) -> Tensor:
+        """How much more is lost without an option than without the row's most important one, and
+        how much without its edge; `none` loses nothing. By weights where it is not known."""
+        scores = super().log_probabilities()
+        missed = self._missed()
+        for row, option in self._decided().items():
+            relative = missed[row] - missed[row, option]
+            strongest = scores[row][~relative.isnan()].max()
+            scores[row] = torch.where(relative.isnan(), scores[row], strongest + relative)
+        if len(self.losses) == len(self.trials):
+            whole = self.losses[self.trials.index(Trial(-1, -1))]
+            for trial, loss in zip(self.trials, self.losses, strict=True):
+                if trial.row >= 0 and trial.option < 0 and not trial.tunes:
+                    none = self.space.choices[trial.row].options.index(NONE)
+                    scores[trial.row, none] = -math.inf
+                    scores[trial.row] += loss - whole - scores[trial.row].max()
+                    scores[trial.row, none] = 0.0
+        return scores
+
+    def state_dict(self) -> dict[str, Any]:
+        selection = [self.step_size, float(self.selects)]
+        return super().state_dict() | {"losses": self.losses, "selection": selection}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.losses = [float(loss) for loss in state["losses"]]
+        self.step_size, selects = state["selection"]
+        self.selects = bool(selects)

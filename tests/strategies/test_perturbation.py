@@ -1,0 +1,80 @@
+"""Selection by perturbation on losses that are known: what is missed most is chosen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import table_of, tiny_space
+
+from hwnas.architecture import Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder
+from hwnas.budget.limit import Limit
+from hwnas.strategies import Outcome, build_strategy
+
+SPACE = tiny_space("nasbench201")
+DECODER = Decoder([Limit(CostModel(SPACE, table_of(SPACE)))])
+SETTINGS = {"judged_on": 3, "tune": 1, "learning_rate": 0.2, "beta_decay": 0.0}
+WORTH = torch.rand(SPACE.mask.shape, generator=torch.Generator().manual_seed(5))
+WORTH[:, 0] = 0.0
+HARMFUL = 4
+"""An edge without which the loss is lower."""
+TRIALS = 6 * (4 + 1) + 1 + 6
+
+
+def make():
+    return build_strategy("darts-pt", SPACE, 0, SETTINGS, DECODER)
+
+
+def loss(mixture: Mixture) -> float:
+    """Falls with every option that is there, whatever its weight; grows with the harmful edge."""
+    present = mixture.weights > 0
+    return 10.0 - float((WORTH * present).sum()) + 5.0 * bool(present[HARMFUL].any())
+
+
+def search(strategy, first: int, last: int, steps: int) -> list[bool]:
+    """Which of the steps trained weights; the gradient misleads to the first operator."""
+    trained = []
+    for step in range(first, last):
+        mixture = strategy.ask()
+        assert strategy.judged_on in (0, 3)
+        gradient = torch.zeros(SPACE.mask.shape)
+        gradient[:, 1] = -1.0
+        known = None if strategy.judged_on else gradient
+        strategy.tell(mixture, Outcome(loss(mixture), loss(mixture), 0.5, known), step / steps)
+        trained.append(strategy.ask_training() is not None)
+    return trained
+
+
+def test_what_is_missed_most_is_chosen_against_its_weight() -> None:
+    strategy = make()
+    steps = TRIALS + 20
+    trained = search(strategy, 0, steps, steps)
+    assert sum(not t for t in trained) == TRIALS - 6, "all but the tuning steps judge"
+    assert all(trained[:10])
+    (best,) = strategy.best(DECODER)
+    for row, choice in enumerate(SPACE.choices):
+        expected = "none" if row == HARMFUL else choice.options[int(WORTH[row].argmax())]
+        assert best[choice.name] == expected
+    assert strategy.entropy() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_undecided_choices_go_by_their_weights() -> None:
+    strategy = make()
+    steps = TRIALS // 2
+    search(strategy, 0, steps, steps)
+    (best,) = strategy.best(DECODER)
+    chosen = torch.tensor(SPACE.chosen(best))
+    assert 0 < (chosen == WORTH.argmax(dim=1)).sum() < 6
+    assert (chosen == 1).any()
+
+
+def test_a_selection_is_resumed_where_it_was() -> None:
+    steps = TRIALS + 10
+    whole, half, rest = make(), make(), make()
+    search(whole, 0, steps, steps)
+    search(half, 0, steps - 17, steps)
+    rest.load_state_dict(half.state_dict())
+    search(rest, steps - 17, steps, steps)
+    assert rest.best(DECODER, 3) == whole.best(DECODER, 3)
+    assert torch.equal(rest.ask().weights, whole.ask().weights)
