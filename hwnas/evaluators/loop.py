@@ -22,7 +22,7 @@ class Evaluator(Protocol):
 
     Attributes:
         space: at the sizes that are evaluated.
-        known: scores so far.
+        known: scores so far, of whole evaluations.
         perfect: the score that cannot be surpassed, or 0 where there is none.
     """
 
@@ -30,8 +30,13 @@ class Evaluator(Protocol):
     known: dict[Architecture, float]
     perfect: float
 
-    def __call__(self, architecture: Architecture) -> float:
-        """The score of an architecture, the higher the better."""
+    def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
+        """The score of an architecture, the higher the better.
+
+        Args:
+            architecture: what is scored.
+            fidelity: share of a whole evaluation, where it can be cut short.
+        """
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
         """What candidates are compared by, 0 to 1."""
@@ -75,7 +80,8 @@ class EvaluatedSearch:
         mixture = self.strategy.ask()
         space = self.evaluator.space
         architecture = space.most_likely(mixture)
-        loss = self.evaluator.perfect - self.evaluator(architecture)
+        score = self.evaluator(architecture, self.strategy.fidelity)
+        loss = self.evaluator.perfect - score
         ratio = float(max(limit.ratio(mixture) for limit in self.limits))
         self.step += 1
         outcome = Outcome(loss, loss, ratio, lasting=True)

@@ -26,7 +26,7 @@ class ShortTraining:
         dataset: what both are of.
         seed: of weights and order.
         device: where it is trained.
-        known: accuracies so far.
+        known: accuracies so far, of whole trainings.
         perfect: the accuracy that cannot be surpassed.
     """
 
@@ -40,27 +40,35 @@ class ShortTraining:
     known: dict[Architecture, float] = field(default_factory=dict)
     perfect: float = 1.0
 
-    def __call__(self, architecture: Architecture) -> float:
+    def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
         """Accuracy, 0 to 1; 0 when the training diverged.
+
+        Args:
+            architecture: what is trained.
+            fidelity: share of the epochs, at least one; the schedule ends with them.
 
         Raises:
             Interrupted: after a signal; the training so far is lost.
         """
+        epochs = max(1, round(fidelity * self.config.epochs))
+        if epochs < self.config.epochs:
+            return self._trained(architecture, epochs)
         if architecture not in self.known:
-            try:
-                self.known[architecture] = self._trained(architecture)
-            except DivergedError:
-                self.known[architecture] = 0.0
+            self.known[architecture] = self._trained(architecture, epochs)
         return self.known[architecture]
 
-    def _trained(self, architecture: Architecture) -> float:
+    def _trained(self, architecture: Architecture, epochs: int) -> float:
         torch.manual_seed(self.seed)
         network = self.space.network(architecture)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        work = Training(network, self.config, self.training, self.seed)
-        while work.step < work.steps:
-            interruption.stop_if_requested()
-            work.advance()
+        config = self.config.model_copy(update={"epochs": epochs})
+        work = Training(network, config, self.training, self.seed)
+        try:
+            while work.step < work.steps:
+                interruption.stop_if_requested()
+                work.advance()
+        except DivergedError:
+            return 0.0
         logits = predict(work.average, self.validation, self.dataset, self.device)
         return float((logits.argmax(axis=1) == self.validation.labels).mean())
 

@@ -130,8 +130,11 @@ class ZeroCost:
     perfect: float = 0.0
     searched: np.ndarray | None = None
 
-    def __call__(self, architecture: Architecture) -> float:
-        """The score; -1e9 where it is not finite, as of a network without any weight."""
+    def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
+        """The score; -1e9 where it is not finite, as of a network without any weight.
+
+        There is one fidelity only.
+        """
         if architecture not in self.known:
             value = self._value(architecture)
             self.known[architecture] = value if math.isfinite(value) else -1e9

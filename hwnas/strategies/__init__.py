@@ -18,6 +18,7 @@ from hwnas.strategies.differentiable import (
     PcDartsStrategy,
 )
 from hwnas.strategies.evolution import EvolutionStrategy, SposStrategy
+from hwnas.strategies.hyperband import HyperbandStrategy, SuccessiveHalvingStrategy
 from hwnas.strategies.optuna_samplers import Nsga2Strategy, TpeStrategy
 from hwnas.strategies.perturbation import PerturbationStrategy
 from hwnas.strategies.policies import EnasStrategy, ReinforceStrategy
@@ -39,6 +40,8 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
         EvolutionStrategy,
         SposStrategy,
         Nsga2Strategy,
+        SuccessiveHalvingStrategy,
+        HyperbandStrategy,
         ReinforceStrategy,
         EnasStrategy,
         TpeStrategy,

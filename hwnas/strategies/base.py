@@ -84,6 +84,12 @@ class SearchStrategy(ABC):
         return self.ask()
 
     @property
+    def fidelity(self) -> float:
+        """Share of a whole evaluation that the next architecture is to get, where an evaluation
+        can be cut short; 1 by default."""
+        return 1.0
+
+    @property
     def judged_on(self) -> int:
         """How many validation batches judge the next mixture, always the same ones and without a
         gradient; 0 for a batch of the step's own."""

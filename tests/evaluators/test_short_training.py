@@ -52,6 +52,13 @@ def test_more_epochs_are_more_accurate_and_figures_repeat() -> None:
     assert evaluator(8)(architecture) == long(architecture)
 
 
+def test_a_third_of_the_fidelity_is_a_training_of_a_third_of_the_epochs() -> None:
+    architecture = SPACE.architecture([3, 3, 3, 3, 3, 3])
+    judged = evaluator(6)
+    assert judged(architecture, 1 / 3) == evaluator(2)(architecture)
+    assert not judged.known, "whole trainings only"
+
+
 def test_each_architecture_is_trained_once(monkeypatch) -> None:
     judged = evaluator(1)
     architecture = SPACE.architecture([1, 2, 3, 1, 2, 3])

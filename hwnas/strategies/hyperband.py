@@ -1,0 +1,125 @@
+"""Many architectures judged a little, the best of them longer: Jamieson & Talwalkar,
+"Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016, and Li et
+al., "Hyperband", JMLR 18(185), 2018 (arXiv 1603.06560), algorithm 1."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from hwnas.architecture import Architecture
+from hwnas.spaces.base import SearchSpace
+from hwnas.strategies.base import Decoder, Outcome, Settings
+from hwnas.strategies.sampled import SampledStrategy
+
+
+class HyperbandSettings(Settings):
+    """The paper's ratio; the lowest fidelity is `ratio ** -halvings` of a whole evaluation."""
+
+    ratio: int = Field(3, ge=2, le=100, description="of those who start to those who go on")
+    halvings: int = Field(2, ge=1, le=10, description="rungs above the lowest")
+
+
+class HyperbandStrategy(SampledStrategy):
+    """Brackets that start with many at a low fidelity, then with fewer at higher ones.
+
+    Attributes:
+        bracket: how many are finished.
+        rung: of the current bracket, 0 at its start.
+        waiting: what went on to this rung and is not judged yet.
+        judged: what this rung judged.
+        highest: the highest fidelity that each architecture was judged at, and its objective.
+    """
+
+    name = "hyperband"
+    paper = (
+        "Li et al., Hyperband: A Novel Bandit-Based Approach to Hyperparameter Optimization, "
+        "JMLR 2018, arXiv 1603.06560"
+    )
+    settings_model = HyperbandSettings
+
+    def __init__(
+        self, space: SearchSpace, seed: int, settings: HyperbandSettings, decoder: Decoder
+    ) -> None:
+        super().__init__(space, seed, settings, decoder)
+        self.ratio, self.halvings = settings.ratio, settings.halvings
+        self.bracket = self.rung = 0
+        self.waiting: list[Architecture] = []
+        self.judged: list[tuple[Architecture, float]] = []
+        self.highest: dict[Architecture, tuple[float, float]] = {}
+
+    def rungs_above(self) -> int:
+        """How many rungs the current bracket has above its lowest; s in the paper."""
+        return self.halvings - self.bracket % (self.halvings + 1)
+
+    def starters(self) -> int:
+        """How many architectures the current bracket starts with; n in the paper."""
+        above = self.rungs_above()
+        return math.ceil((self.halvings + 1) / (above + 1) * self.ratio**above)
+
+    @property
+    def fidelity(self) -> float:
+        return float(self.ratio) ** (self.rung - self.rungs_above())
+
+    def propose(self, rng: np.random.Generator) -> Architecture:
+        return self.waiting[0] if self.waiting else self.space.sample(rng)
+
+    def learn(self, architecture: Architecture, outcome: Outcome) -> None:
+        fidelity, _ = self.highest.get(architecture, (0.0, 0.0))
+        if self.fidelity >= fidelity:
+            self.highest[architecture] = self.fidelity, outcome.objective
+        self.judged.append((architecture, outcome.objective))
+        if self.waiting:
+            self.waiting.remove(architecture)
+        if not self.waiting and (self.rung or len(self.judged) == self.starters()):
+            self._climb()
+
+    def _climb(self) -> None:
+        """The best of the rung go on to the next one; after the last a bracket begins."""
+        if self.rung < self.rungs_above():
+            go_on = max(1, len(self.judged) // self.ratio)
+            ordered = sorted(self.judged, key=lambda record: record[1])
+            self.waiting = [architecture for architecture, _ in ordered[:go_on]]
+            self.rung += 1
+        else:
+            self.bracket += 1
+            self.rung = 0
+        self.judged = []
+
+    def ranked(self) -> list[Architecture]:
+        """By the fidelity reached, then by the objective there."""
+        return sorted(self.highest, key=lambda a: (-self.highest[a][0], self.highest[a][1]))
+
+    def state_dict(self) -> dict[str, Any]:
+        highest = self.highest.items()
+        return super().state_dict() | {
+            "position": [self.bracket, self.rung],
+            "waiting": [self.space.chosen(architecture) for architecture in self.waiting],
+            "judged": self.space.to_rows(self.judged),
+            "highest": self.space.to_rows((a, objective) for a, (_, objective) in highest),
+            "fidelities": [fidelity for _, (fidelity, _) in highest],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.bracket, self.rung = state["position"]
+        self.waiting = [self.space.architecture(list(chosen)) for chosen in state["waiting"]]
+        self.judged = self.space.from_rows(state["judged"])
+        highest = zip(self.space.from_rows(state["highest"]), state["fidelities"], strict=True)
+        self.highest = {a: (float(fidelity), value) for (a, value), fidelity in highest}
+
+
+class SuccessiveHalvingStrategy(HyperbandStrategy):
+    """The bracket that starts with most, again and again."""
+
+    name = "successive-halving"
+    paper = (
+        "Jamieson & Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter "
+        "Optimization, AISTATS 2016, arXiv 1502.07943"
+    )
+
+    def rungs_above(self) -> int:
+        return self.halvings
