@@ -97,11 +97,23 @@ class SearchConfig(Section):
     settings: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by strategy, where they differ from its own"
     )
-    evaluator: Literal["supernet", "training", "zero-cost"] = Field(
-        "supernet", description="shared weights, a training of each architecture, or a proxy"
+    evaluator: Literal["supernet", "training", "zero-cost", "table"] = Field(
+        "supernet", description="shared weights, a training of each architecture, a proxy, a file"
     )
+    accuracy_table: str | None = Field(
+        None, description="a CSV file `arch,accuracy` in percent, of the table evaluator"
+    )
+    storage: str | None = Field(
+        None,
+        description="a journal's file or a database's URL that several searches of this "
+        "configuration share, each with a folder of its own; not for a supernet",
+    )
+    warm_start: int = Field(
+        0, ge=0, description="random architectures scored by `zero_cost` before the search"
+    )
+    warm_start_kept: int = Field(10, ge=1, description="the best of these are proposed first")
     zero_cost: Literal["synflow", "jacob_cov", "naswot", "gradient_norm", "parameters", "macs"] = (
-        Field("naswot", description="of the zero-cost evaluator")
+        Field("naswot", description="of the zero-cost evaluator and of the warm start")
     )
     evaluation_epochs: int = Field(1, ge=1, description="of the training evaluator")
     order: Literal[1, 2] = Field(1, description="of the gradient, where one is used")
@@ -129,9 +141,20 @@ class SearchConfig(Section):
     recompute: Literal["nothing", "first", "all"] = Field(
         "nothing", description="activations computed again in the backward pass, to save memory"
     )
+    partial_channels: int | None = Field(
+        None, ge=1, description="1 of so many goes through a cell's candidates; the strategy's own"
+    )
     proxy: dict[str, int] = Field(
         default_factory=dict, description="sizes of the supernet where they differ"
     )
+
+    @model_validator(mode="after")
+    def _evaluator_has_what_it_needs(self) -> SearchConfig:
+        if (self.evaluator == "table") != (self.accuracy_table is not None):
+            raise ValueError("evaluator = table needs accuracy_table, and nothing else does")
+        if self.storage is not None and self.evaluator == "supernet":
+            raise ValueError("storage is for evaluators of single architectures, not for supernet")
+        return self
 
 
 class TrainConfig(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
 
@@ -15,12 +17,18 @@ from hwnas.budget.limit import Limit
 from hwnas.budget.selection import Measured, Selection
 from hwnas.config import SearchConfig
 from hwnas.data import Augmentation, Split, evaluation_batches, split_train
+from hwnas.errors import InputError
+from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
 from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
+from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
+from hwnas.evaluators.storage import open_study
 from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.mixed_op import use_kernels
 from hwnas.profiling import inference
+from hwnas.runs import interruption
 from hwnas.strategies import SearchStrategy, build_strategy
+from hwnas.strategies.sampled import SampledStrategy
 from hwnas.supernet.evaluate import rank_architectures
 from hwnas.supernet.guard import Guard
 from hwnas.supernet.search import SupernetSearch
@@ -62,15 +70,10 @@ def _record_budget(run: Run) -> None:
         run.folder.append_history({"event": "budget", **record})
 
 
-def _strategy(run: Run, limits: list[Limit]) -> SearchStrategy:
+def _strategy(run: Run, decoder: Decoder | TableDecoder) -> SearchStrategy:
     config = run.config.search
-    return build_strategy(
-        config.strategy,
-        run.space,
-        run.seed("strategy"),
-        config.settings.get(config.strategy, {}),
-        Decoder(limits),
-    )
+    settings = config.settings.get(config.strategy, {})
+    return build_strategy(config.strategy, run.space, run.seed("strategy"), settings, decoder)
 
 
 def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:
@@ -84,12 +87,14 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[Sear
     """Train the supernet to the end; a finished strategy, and how it ranks architectures."""
     config = run.config.search
     torch.manual_seed(run.seed("supernet"))
-    supernet = run.proxy_space.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    supernet = run.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_kernels(supernet, config.kernels, config.recompute)
     limits = run.limits()
+    strategy = _strategy(run, Decoder(limits))
+    _warm_start(run, strategy, training)
     loop = SupernetSearch(
         supernet,
-        _strategy(run, limits),
+        strategy,
         limits,
         config,
         run.batches(training, config.batch_size, "search training"),
@@ -116,12 +121,16 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[Sear
 
 
 def _search_evaluated(run: Run, training: Split, validation: Split) -> tuple[SearchStrategy, Rank]:
-    """Judge what the strategy proposes, one after the other, at the proxy's sizes."""
+    """Judge what the strategy proposes, one after the other, alone or together with others."""
     search, limits = run.config.search, run.limits()
-    evaluator = (_trained if search.evaluator == "training" else _zero_cost)(
-        run, training, validation
-    )
-    loop = EvaluatedSearch(_strategy(run, limits), evaluator, limits, search)
+    table = search.evaluator == "table"
+    evaluator = EVALUATORS[search.evaluator](run, training, validation)
+    strategy = _strategy(run, _within_table(run, limits) if table else Decoder(limits))
+    _warm_start(run, strategy, training)
+    loop = EvaluatedSearch(strategy, evaluator, limits, search)
+    if search.storage is not None:
+        study = open_study(search.storage, _shared_name(run), "maximize", "search.storage")
+        loop = SharedSearch(strategy, evaluator, limits, search, ledger=Ledger(study, run.space))
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
     return loop.strategy, loop.rank
@@ -143,11 +152,76 @@ def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
     )
 
 
-def _zero_cost(run: Run, training: Split, validation: Split) -> Evaluator:
+def _zero_cost(run: Run, training: Split, validation: Split | None = None) -> Evaluator:
     search = run.config.search
     images, labels = run.batches(training, search.batch_size, "evaluation").batch(0)
     seed = run.seed("evaluation")
     return ZeroCost(run.proxy_space, search.zero_cost, images, labels, seed)
+
+
+def _tabled(run: Run, training: Split, validation: Split) -> Evaluator:
+    where = str(run.config.search.accuracy_table)
+    return TabledAccuracy(run.space, run.accuracy_table, where)
+
+
+EVALUATORS: dict[str, Callable[[Run, Split, Split], Evaluator]] = {
+    "training": _trained,
+    "zero-cost": _zero_cost,
+    "table": _tabled,
+}
+
+
+def _within_table(run: Run, limits: list[Limit]) -> TableDecoder:
+    """What of the table of accuracies keeps the budgets."""
+    decoder = Decoder(limits)
+    kept = [
+        architecture for architecture in run.accuracy_table if decoder.is_feasible(architecture)
+    ]
+    if not kept:
+        raise InputError(
+            "no architecture of the table keeps the budget",
+            where=str(run.config.search.accuracy_table),
+            expected=f"at most {limits[0].budget_ms:.4g} ms",
+        )
+    return TableDecoder(run.space, kept)
+
+
+def _shared_name(run: Run) -> str:
+    """Names a storage's study: searches that share it have to get the same scores."""
+    config = run.config
+    search = config.search.model_dump(
+        include={
+            "evaluator",
+            "accuracy_table",
+            "evaluation_epochs",
+            "zero_cost",
+            "proxy",
+            "batch_size",
+        }
+    )
+    scored = [config.seed, config.data.model_dump(), config.space.model_dump(), search]
+    text = json.dumps([*scored, config.train.model_dump()], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"{config.space.name} {config.search.evaluator} {digest}"
+
+
+def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
+    """Suggest the best of random architectures by a zero-cost score, unless a search goes on."""
+    search = run.config.search
+    started = any(record["event"] == "search" for record in run.folder.read_history())
+    if not search.warm_start or started or not isinstance(strategy, SampledStrategy):
+        return
+    score = _zero_cost(run, training)
+    rng = np.random.default_rng(run.seed("warm start"))
+    scores: dict[Architecture, float] = {}
+    with run.stage("warm start") as advance:
+        for drawn in range(search.warm_start):
+            interruption.stop_if_requested()
+            architecture = strategy.feasible(rng)
+            scores[architecture] = score(architecture)
+            advance(drawn + 1, search.warm_start, search.zero_cost)
+    ordered = sorted(scores, key=lambda architecture: -scores[architecture])
+    strategy.suggested = ordered[: search.warm_start_kept]
 
 
 def _select(run: Run, strategy: SearchStrategy, rank: Rank) -> Measured:

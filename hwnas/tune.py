@@ -7,19 +7,18 @@ resumed and spread over machines.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import annotated_types
 
 from hwnas.bench import Benchmark, bench_strategy
 from hwnas.errors import InputError
+from hwnas.evaluators.storage import open_study
 from hwnas.runs import interruption
 from hwnas.strategies import STRATEGIES, strategy_settings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.storages import BaseStorage
     from pydantic.fields import FieldInfo
 
 FACTOR = 10.0
@@ -72,7 +71,8 @@ def tune(
         return sum(record["regret"] for record in found["seeds"]) / seeds
 
     default_regret = regret({})
-    study = _study(storage, f"{strategy} {benchmark.dataset} {evaluations} x {seeds}")
+    name = f"{strategy} {benchmark.dataset} {evaluations} x {seeds}"
+    study = open_study(storage, name, "minimize", "--storage")
     while (done := _finished(study)) < trials:
         best = min((t.value for t in study.trials if t.value is not None), default=default_regret)
         progress(done, trials, f"regret {best:.3f}, default {default_regret:.3f}")
@@ -129,26 +129,3 @@ def _finished(study: Study) -> int:
     from optuna.trial import TrialState
 
     return len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-
-
-def _study(storage: str, name: str) -> Study:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if "://" not in storage and not Path(storage).parent.is_dir():
-        raise InputError("no such folder", where=f"--storage {storage}")
-    try:
-        return optuna.create_study(
-            study_name=name, storage=_storage(storage), load_if_exists=True, direction="minimize"
-        )
-    except Exception as error:  # of whichever driver or format it is
-        raise InputError("cannot be opened", where=f"--storage {storage}", actual=error) from None
-
-
-def _storage(storage: str) -> BaseStorage:
-    from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    if "://" in storage:
-        return RDBStorage(storage)
-    return JournalStorage(JournalFileBackend(storage))

@@ -14,7 +14,7 @@ from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
-from hwnas.calibration.networks import read_measurements, to_text
+from hwnas.calibration.networks import read_accuracies, read_measurements, to_text
 from hwnas.config import BudgetConfig, Config, load_config
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
@@ -24,9 +24,10 @@ from hwnas.runs import progress
 from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
-from hwnas.spaces.base import Network, SpaceOptions
+from hwnas.spaces.base import Network, SpaceOptions, Supernet
 from hwnas.strategies import STRATEGIES, strategy_settings
 from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
+from hwnas.strategies.sampled import SampledStrategy
 
 
 @dataclass
@@ -87,6 +88,8 @@ class Run:
                 "the proxy has other choices than the space",
                 where=f"{self.folder.config}: search.proxy",
             )
+        with torch.device("meta"):
+            self.supernet()
         if len(self.dataset.train) < 2 * batch_size:
             raise InputError(
                 "too few training images",
@@ -112,6 +115,12 @@ class Run:
                 where=f"{where}.strategy",
                 actual=search.strategy,
                 mend="choose a strategy that needs evaluations (`hwnas strategies`)",
+            )
+        if search.warm_start and not issubclass(strategy, SampledStrategy):
+            raise InputError(
+                "only a strategy that proposes single architectures can start from some",
+                where=f"{where}.warm_start",
+                actual=search.strategy,
             )
         guards = {"max_skips": GradientStrategy, "max_growth": DeterministicStrategy}
         for key, watched in guards.items():
@@ -189,10 +198,17 @@ class Run:
                     "this size is the data's and cannot be another in the proxy",
                     where=f"{where}.{key}",
                 )
-        options = self.space.options.model_dump()
-        if "partial_channels" in options:
-            options["partial_channels"] = STRATEGIES[self.config.search.strategy].partial_channels
-        return build_space(self.space.name, options | proxy, where)
+        return build_space(self.space.name, self.space.options.model_dump() | proxy, where)
+
+    def supernet(self) -> Supernet:
+        """A new supernet at the proxy's sizes.
+
+        Raises:
+            InputError: when its channels cannot be divided as the configuration or strategy asks.
+        """
+        search = self.config.search
+        partial_channels = search.partial_channels or STRATEGIES[search.strategy].partial_channels
+        return self.proxy_space.supernet(partial_channels)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -223,6 +239,16 @@ class Run:
             return None
         networks, latency_ms = read_measurements(Path(path), self.space)
         return dict(zip(networks, latency_ms.tolist(), strict=True))
+
+    @cached_property
+    def accuracy_table(self) -> dict[Architecture, float]:
+        """Accuracies, 0 to 1, by network, from the file of the table evaluator.
+
+        Raises:
+            InputError: when the file is missing or malformed.
+        """
+        assert self.config.search.accuracy_table is not None
+        return read_accuracies(Path(self.config.search.accuracy_table), self.space)
 
     def stated_latency(self, architecture: Architecture) -> NetworkLatency:
         """What the file that stands for the device says of a network.
@@ -370,6 +396,10 @@ def _with_absolute_paths(config: Config) -> Config:
         return None if path is None else str(Path(path).expanduser().absolute())
 
     measurements = absolute(config.latency.device_measurements)
+    storage = config.search.storage
+    if storage is not None and "://" not in storage:
+        storage = absolute(storage)
+    search = {"accuracy_table": absolute(config.search.accuracy_table), "storage": storage}
     tables = [
         # The name of a table that ships stays a name.
         d.model_copy(update={"table": absolute(d.table)}) if Path(d.table).exists() else d
@@ -379,6 +409,7 @@ def _with_absolute_paths(config: Config) -> Config:
         update={
             "data": config.data.model_copy(update={"path": absolute(config.data.path)}),
             "latency": config.latency.model_copy(update={"device_measurements": measurements}),
+            "search": config.search.model_copy(update=search),
             "devices": tables,
         }
     )

@@ -17,7 +17,7 @@ from hwnas.errors import InputError
 from hwnas.runs.checkpoints import write_atomic
 from hwnas.spaces.base import SearchSpace
 
-ARCH, LATENCY_MS, STD_MS = "arch", "latency_ms", "std_ms"
+ARCH, LATENCY_MS, STD_MS, ACCURACY = "arch", "latency_ms", "std_ms", "accuracy"
 MAX_BYTES = 64 * 2**20
 IMPLAUSIBLE = 100.0
 """A mean latency beyond known devices' by this factor is looked at as a mistaken unit."""
@@ -50,10 +50,28 @@ def read_measurements(
             when the latencies are a thousand times what any known device takes.
     """
     rows = _rows(path, space, (LATENCY_MS,))
-    latency_ms = np.array([_time(values[LATENCY_MS], where) for _, (where, values) in rows])
+    latency_ms = np.array(
+        [
+            _number(values[LATENCY_MS], where, "latency", math.inf, "milliseconds >= 0")
+            for _, (where, values) in rows
+        ]
+    )
     if prior is not None and prior.typical_ms is not None:
         _check_unit(path, float(latency_ms.mean()), prior.typical_ms)
     return [architecture for architecture, _ in rows], latency_ms
+
+
+def read_accuracies(path: Path, space: SearchSpace) -> dict[Architecture, float]:
+    """Accuracies, 0 to 1, from a file with the columns `arch,accuracy`, the latter in percent.
+
+    Raises:
+        InputError: naming the line, for what is malformed, not of the space or no percentage.
+    """
+    rows = _rows(path, space, (ACCURACY,))
+    return {
+        architecture: _number(values[ACCURACY], where, "accuracy", 100.0, "percent 0 to 100") / 100
+        for architecture, (where, values) in rows
+    }
 
 
 def write_networks(
@@ -131,13 +149,13 @@ def _rows(
     return found
 
 
-def _time(text: str | None, where: str) -> float:
+def _number(text: str | None, where: str, what: str, most: float, expected: str) -> float:
     try:
         value = float(text or "")
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError("not a latency", where=where, expected="milliseconds >= 0", actual=text)
+    if not (math.isfinite(value) and 0 <= value <= most):
+        raise InputError(f"not a figure of {what}", where=where, expected=expected, actual=text)
     return value
 
 

@@ -43,6 +43,44 @@ class AccuracyTable:
         return Outcome(error, error, ratio, lasting=True)
 
 
+@dataclass
+class TabledAccuracy:
+    """Accuracies from a user's table in place of training.
+
+    Attributes:
+        space: the search space.
+        accuracy: by architecture, 0 to 1.
+        where: names the table in errors.
+        known: what was looked up.
+        perfect: the accuracy that cannot be surpassed.
+    """
+
+    space: SearchSpace
+    accuracy: Mapping[Architecture, float]
+    where: str
+    known: dict[Architecture, float] = field(default_factory=dict)
+    perfect: float = 1.0
+
+    def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
+        """The table's figure, for which there is one fidelity only.
+
+        Raises:
+            InputError: when the table does not have the architecture.
+        """
+        if architecture not in self.accuracy:
+            raise InputError(
+                "the table does not have an architecture",
+                where=self.where,
+                actual=self.space.to_genotype(architecture),
+            )
+        self.known[architecture] = self.accuracy[architecture]
+        return self.known[architecture]
+
+    def rank(self, architectures: list[Architecture]) -> list[float]:
+        """The table's figures; 0 for what it does not have."""
+        return [self.accuracy.get(architecture, 0.0) for architecture in architectures]
+
+
 class TableDecoder:
     """Feasibility and decoding by looking at every architecture of a table.
 

@@ -77,14 +77,19 @@ class EvaluatedSearch:
 
     def advance(self) -> dict[str, Any]:
         """Evaluate one architecture."""
-        mixture = self.strategy.ask()
+        architecture = self.evaluator.space.most_likely(self.strategy.ask())
+        fidelity = self.strategy.fidelity
+        score = self.evaluator(architecture, fidelity)
+        self.step += 1
+        return self.learn(architecture, fidelity, score)
+
+    def learn(self, architecture: Architecture, fidelity: float, score: float) -> dict[str, Any]:
+        """Tell the strategy of an evaluation; returns what the history says of it."""
         space = self.evaluator.space
-        architecture = space.most_likely(mixture)
-        score = self.evaluator(architecture, self.strategy.fidelity)
+        mixture = space.one_hot(architecture)
         loss = self.evaluator.perfect - score
         ratio = float(max(limit.ratio(mixture) for limit in self.limits))
-        self.step += 1
-        outcome = Outcome(loss, loss, ratio, lasting=True)
+        outcome = Outcome(loss, loss, ratio, lasting=True, fidelity=fidelity)
         self.strategy.tell(mixture, outcome, self.step / self.config.steps)
         return {
             "loss": loss,

@@ -143,8 +143,17 @@ class SearchSpace(ABC):
         """A uniformly random architecture."""
 
     @abstractmethod
-    def supernet(self) -> Supernet:
-        """A new supernet at this space's sizes."""
+    def supernet(self, partial_channels: int = 1) -> Supernet:
+        """A new supernet at this space's sizes.
+
+        Args:
+            partial_channels: 1 of so many channels goes through a cell's candidates, the others
+                go past them (Xu et al., "PC-DARTS", ICLR 2020). Spaces without cells have no such
+                thing and take no notice.
+
+        Raises:
+            InputError: when the channels cannot be divided so.
+        """
 
     @abstractmethod
     def network(self, architecture: Architecture) -> Network:

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from hwnas.spaces.base import SpaceOptions
+from hwnas.errors import InputError
 
 
-class CellOptions(SpaceOptions):
-    """Sizes of networks of cells."""
-
-    channels: int = Field(ge=2, le=1024, description="of the first cells' nodes")
-    partial_channels: int = Field(
-        1,
-        ge=1,
-        description="in the supernet, 1 of so many channels goes through an edge's candidates",
-    )
-
-    @model_validator(mode="after")
-    def _divides(self) -> CellOptions:
-        if self.channels % self.partial_channels:
-            raise ValueError("channels must be a multiple of partial_channels")
-        return self
+def require_divisible(channels: int, partial_channels: int) -> None:
+    """InputError unless 1 of `partial_channels` channels is a whole number of them."""
+    if channels % partial_channels:
+        raise InputError(
+            "the channels cannot be divided",
+            where="search.partial_channels",
+            expected=f"a divisor of {channels}",
+            actual=partial_channels,
+        )
 
 
 def cell_edges(inputs: int, nodes: int) -> list[tuple[int, int]]:

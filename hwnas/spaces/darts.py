@@ -23,8 +23,8 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import out_size
-from hwnas.spaces.base import Choice, Network, SearchSpace, Supernet
-from hwnas.spaces.cells import CellOptions, cell_edges, without_none
+from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.cells import cell_edges, require_divisible, without_none
 from hwnas.spaces.darts_networks import (
     CELL_TYPES,
     PRIMITIVES,
@@ -43,7 +43,7 @@ KEPT_EDGES = 2
 """Incoming edges that a node keeps."""
 
 
-class DartsOptions(CellOptions):
+class DartsOptions(SpaceOptions):
     """Sizes of the networks; the defaults are those of the paper's CIFAR-10 evaluation."""
 
     cells: int = Field(20, ge=3, le=100)
@@ -263,9 +263,9 @@ class DartsSpace(SearchSpace):
                 chosen[choice] = name
         return self.architecture(chosen)
 
-    def supernet(self) -> Supernet:
-        partial = self.options.partial_channels
-        return DartsSupernet(self.stem, self.cells, self.edges, self.head, partial)
+    def supernet(self, partial_channels: int = 1) -> Supernet:
+        require_divisible(self.options.channels, partial_channels)
+        return DartsSupernet(self.stem, self.cells, self.edges, self.head, partial_channels)
 
     def network(self, architecture: Architecture) -> Network:
         self.validate(architecture)

@@ -22,8 +22,8 @@ from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build, out_size
-from hwnas.spaces.base import Choice, Network, SearchSpace, Supernet
-from hwnas.spaces.cells import CellOptions, cell_edges, drop_path, without_none
+from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.cells import cell_edges, drop_path, require_divisible, without_none
 from hwnas.spaces.decoding import DecodingProgram, Repeated
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -32,7 +32,7 @@ OUTPUT = 3
 STAGES = 3
 
 
-class NasBench201Options(CellOptions):
+class NasBench201Options(SpaceOptions):
     """Sizes of the networks; the defaults are those of the benchmark."""
 
     cells: int = Field(5, ge=1, le=50, description="cells a stage, N in the paper")
@@ -208,8 +208,9 @@ class NasBench201Space(SearchSpace):
                 return architecture
         raise InputError("malformed", where="genotype", expected=expected, actual=repr(genotype))
 
-    def supernet(self) -> Supernet:
-        return NasBench201Supernet(self)
+    def supernet(self, partial_channels: int = 1) -> Supernet:
+        require_divisible(self.options.channels, partial_channels)
+        return NasBench201Supernet(self, partial_channels)
 
     def network(self, architecture: Architecture) -> Network:
         return NasBench201Network(self, architecture)
@@ -253,13 +254,13 @@ class SupernetCell(nn.Module):
 class NasBench201Supernet(Supernet):
     """Three stages of cells with all candidates; all cells share the mixture."""
 
-    def __init__(self, space: NasBench201Space) -> None:
+    def __init__(self, space: NasBench201Space, partial: int) -> None:
         super().__init__()
         self.stem = build(space.stem)
         self.layers = stack(
             space,
             [
-                SupernetCell(*stage, space.options.partial_channels)
+                SupernetCell(*stage, partial)
                 for stage in space.stages
                 for _ in range(space.options.cells)
             ],

@@ -37,6 +37,7 @@ class Outcome:
         lasting: whether the same mixture would get the same figures at any time of the search, up
             to noise. A supernet's weights change; a table or a training from scratch lasts. Only
             what lasts is answered with as the best.
+        fidelity: share of a whole evaluation that it was; None where none can be cut short.
     """
 
     objective: float
@@ -44,6 +45,7 @@ class Outcome:
     ratio: float
     gradient: Tensor | None = None
     lasting: bool = False
+    fidelity: float | None = None
 
 
 class Settings(BaseModel):
@@ -68,7 +70,8 @@ class SearchStrategy(ABC):
     settings_model: ClassVar[type[Settings]] = Settings
     uses_gradient: ClassVar[bool] = False
     partial_channels: ClassVar[int] = 1
-    """1 of so many channels goes through the candidates of a supernet's cells."""
+    """1 of so many channels goes through the candidates of a supernet's cells, unless the
+    configuration says otherwise."""
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         self.space = space

@@ -68,9 +68,13 @@ class HyperbandStrategy(SampledStrategy):
         return self.waiting[0] if self.waiting else self.space.sample(rng)
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
-        fidelity, _ = self.highest.get(architecture, (0.0, 0.0))
-        if self.fidelity >= fidelity:
-            self.highest[architecture] = self.fidelity, outcome.objective
+        fidelity = self.fidelity if outcome.fidelity is None else outcome.fidelity
+        if fidelity >= self.highest.get(architecture, (0.0, 0.0))[0]:
+            self.highest[architecture] = fidelity, outcome.objective
+        # Another process may have judged what is not of this bracket.
+        starts = not self.rung and fidelity == self.fidelity
+        if not starts and architecture not in self.waiting:
+            return
         self.judged.append((architecture, outcome.objective))
         if self.waiting:
             self.waiting.remove(architecture)

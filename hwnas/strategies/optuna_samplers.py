@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from hwnas.strategies.sampled import SampledStrategy
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
+    from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
 
 
@@ -41,6 +43,13 @@ class OptunaStrategy(SampledStrategy):
     def startup(self) -> int:
         """Trials that are drawn at random before the sampler takes over."""
 
+    @cached_property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """What each choice is drawn from."""
+        from optuna.distributions import CategoricalDistribution
+
+        return {c.name: CategoricalDistribution(c.options) for c in self.space.choices}
+
     @abstractmethod
     def sampler(self, seed: int) -> BaseSampler:
         """A sampler for the next trial."""
@@ -50,21 +59,18 @@ class OptunaStrategy(SampledStrategy):
         return [outcome.objective]
 
     def ask(self) -> Mixture:
-        self.log.append([])
+        if not self.suggested:
+            self.log.append([])
         return super().ask()
 
     def propose(self, rng: np.random.Generator) -> Architecture:
-        from optuna.distributions import CategoricalDistribution
-
         if not self.searching:
             return self.space.sample(rng)
         self.study.sampler = self.sampler(int(rng.integers(2**31)))
         if len(self.study.get_trials(deepcopy=False)) < self.startup:
             # Uniform over architectures, which the parameters one by one are not.
             self.study.enqueue_trial(dict(self.space.sample(rng).options))
-        trial = self.study.ask(
-            {choice.name: CategoricalDistribution(choice.options) for choice in self.space.choices}
-        )
+        trial = self.study.ask(self.distributions)
         decided: list[int] = []
         for choice in self.space.choices:
             wanted = choice.options.index(trial.params[choice.name])
@@ -80,11 +86,20 @@ class OptunaStrategy(SampledStrategy):
         super().tell(mixture, outcome, progress)
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
-        from optuna.trial import TrialState
+        from optuna.trial import TrialState, create_trial
 
         trial = self.pending.pop(architecture, None)
         if trial is not None:
             self.study.tell(trial, self.values(outcome))
+        else:
+            params = dict(architecture.options)
+            self.study.add_trial(
+                create_trial(
+                    params=params,
+                    distributions=self.distributions,
+                    values=self.values(outcome),
+                )
+            )
         for missed in self.pending.values():
             self.study.tell(missed, state=TrialState.FAIL)
         self.pending.clear()
@@ -97,12 +112,14 @@ class OptunaStrategy(SampledStrategy):
             self.searching = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"log": [list(entry) for entry in self.log]}
+        suggested = [self.space.chosen(architecture) for architecture in self.suggested]
+        return {"log": [list(entry) for entry in self.log], "suggested": suggested}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.records.clear()
         self.pending.clear()
         self.log.clear()
+        self.suggested.clear()
         self.draws = 0
         self.study = self._new_study()
         for entry in state["log"]:
@@ -112,6 +129,7 @@ class OptunaStrategy(SampledStrategy):
             *chosen, objective, ratio, lasting = entry
             mixture = self.space.one_hot(self.space.architecture([int(i) for i in chosen]))
             self.tell(mixture, Outcome(objective, objective, ratio, lasting=bool(lasting)), 0.0)
+        self.suggested = [self.space.architecture(list(row)) for row in state["suggested"]]
 
     def _new_study(self) -> Study:
         import optuna

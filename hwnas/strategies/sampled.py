@@ -20,12 +20,14 @@ class SampledStrategy(SearchStrategy):
 
     Attributes:
         records: (architecture, objective) of all evaluations that last, in their order.
+        suggested: what is proposed first, in this order.
         draws: how many random generators were used up; each is seeded by its number.
     """
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         super().__init__(space, seed, settings, decoder)
         self.records: list[tuple[Architecture, float]] = []
+        self.suggested: list[Architecture] = []
         self.draws = 0
 
     @abstractmethod
@@ -41,10 +43,14 @@ class SampledStrategy(SearchStrategy):
         return list(dict.fromkeys(architecture for architecture, _ in ordered))
 
     def ask(self) -> Mixture:
-        return self.space.one_hot(self._feasible(self.decoder, self._generator()))
+        if self.suggested:
+            return self.space.one_hot(self.suggested[0])
+        return self.space.one_hot(self.feasible(self._generator()))
 
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
         architecture = self.space.most_likely(mixture)
+        if architecture in self.suggested:
+            self.suggested.remove(architecture)
         if outcome.lasting:
             self.records.append((architecture, outcome.objective))
         self.learn(architecture, outcome)
@@ -73,17 +79,22 @@ class SampledStrategy(SearchStrategy):
         self.draws += 1
         return np.random.default_rng([self.seed, self.draws])
 
-    def _feasible(self, decoder: Decoder, rng: np.random.Generator) -> Architecture:
+    def feasible(self, rng: np.random.Generator) -> Architecture:
         """A proposal within the budget; where these are too rare, the nearest to random scores."""
         for _ in range(MAX_DRAWS):
             architecture = self.propose(rng)
-            if decoder.is_feasible(architecture):
+            if self.decoder.is_feasible(architecture):
                 return architecture
-        return decoder.best(rng.gumbel(size=self.space.mask.shape))[0]
+        return self.decoder.best(rng.gumbel(size=self.space.mask.shape))[0]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"draws": self.draws, "records": self.space.to_rows(self.records)}
+        return {
+            "draws": self.draws,
+            "records": self.space.to_rows(self.records),
+            "suggested": [self.space.chosen(architecture) for architecture in self.suggested],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.draws = int(state["draws"])
+        self.suggested = [self.space.architecture(list(row)) for row in state["suggested"]]
         self.records = self.space.from_rows(state["records"])

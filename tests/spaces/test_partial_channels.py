@@ -39,8 +39,8 @@ def by_hand(cell: MixedCell, inputs: list[torch.Tensor], weights: torch.Tensor) 
 @pytest.mark.parametrize("name", ["nasbench201", "darts"])
 def test_part_of_the_channels_is_mixed_and_the_rest_goes_past(name: str) -> None:
     torch.manual_seed(0)
-    space = tiny_space(name, partial_channels=2)
-    supernet = space.supernet().double().train()
+    space = tiny_space(name)
+    supernet = space.supernet(partial_channels=2).double().train()
     calls = []
     cells = [module for module in supernet.modules() if isinstance(module, MixedCell)]
     for cell in cells:
@@ -60,5 +60,5 @@ def test_part_of_the_channels_is_mixed_and_the_rest_goes_past(name: str) -> None
 
 
 def test_channels_have_to_divide() -> None:
-    with pytest.raises(InputError, match="multiple of partial_channels"):
-        tiny_space("darts", partial_channels=3)
+    with pytest.raises(InputError, match="a divisor of 4"):
+        tiny_space("darts").supernet(partial_channels=3)
