@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,9 @@ from hwnas.options import (
 )
 from hwnas.strategy_cli import bench_app, strategies, tune
 from hwnas.table_cli import predict, table_app, table_facts
+
+if TYPE_CHECKING:
+    from hwnas.runs.ranks import Ranks
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -101,6 +104,7 @@ def run(
     """Profile, search, train, export and check, all in a row."""
     from hwnas import pipeline
     from hwnas.runs import progress
+    from hwnas.runs.ranks import joined
     from hwnas.runs.run_folder import next_run_folder
 
     loaded = _config(
@@ -118,9 +122,11 @@ def run(
         },
     )
     folder = out or next_run_folder()
-    with interruptible():
+    with interruptible(), joined() as ranks:
+        if _assists(ranks, out):
+            return
         document = pipeline.run(
-            loaded, folder, table=_first(table), resume=resume, stage=progress.shown
+            loaded, folder, table=_first(table), resume=resume, stage=progress.shown, ranks=ranks
         )
     _finish_check(document, as_json, folder)
 
@@ -189,6 +195,7 @@ def search(
     """Search an architecture that keeps the budget; writes DIR/architecture.json."""
     from hwnas import pipeline
     from hwnas.runs import progress
+    from hwnas.runs.ranks import joined
     from hwnas.runs.run_folder import RunFolder, next_run_folder
 
     changes = {
@@ -199,8 +206,11 @@ def search(
     }
     loaded = _config(config, settings, out, resume, changes)
     path = out or next_run_folder()
-    with interruptible():
-        pipeline.search(loaded, path, table=_first(table), resume=resume, stage=progress.shown)
+    with interruptible(), joined() as ranks:
+        if _assists(ranks, out):
+            return
+        given = _first(table)
+        pipeline.search(loaded, path, table=given, resume=resume, stage=progress.shown, ranks=ranks)
     folder = RunFolder(path)
     document = folder.read_json(folder.architecture)
     text = f"{folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
@@ -351,6 +361,26 @@ def _budgets(budgets_ms: list[float] | None, tables: list[Path] | None) -> dict[
         for path, budget_ms in zip(others, for_others, strict=True)
     ]
     return {"budget.ms": budgets_ms[0], "devices": devices}
+
+
+def _assists(ranks: Ranks, out: Path | None) -> bool:
+    """Take part in what the first of several processes leads; False in that one.
+
+    Raises:
+        InputError: without a folder that all of them know.
+    """
+    from hwnas import pipeline
+
+    if ranks.size > 1 and out is None:
+        raise InputError(
+            "several processes need to know the folder",
+            where="--out",
+            mend="name one, on a disk that all of them share",
+        )
+    if ranks.writes or out is None:
+        return False
+    pipeline.assist(out, ranks)
+    return True
 
 
 def _first(tables: list[Path] | None) -> Path | None:

@@ -28,8 +28,9 @@ from hwnas.profiling import inference, profile
 from hwnas.reporting.report import render_overview, render_report
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
+from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder, environment, next_run_folder
-from hwnas.search_stage import search_architecture
+from hwnas.search_stage import assist_search, search_architecture
 from hwnas.spaces import build_space
 from hwnas.training.train import Training, evaluate, final_weights
 from hwnas.workspace import Run
@@ -42,6 +43,7 @@ def run(
     table: str | Path | None = None,
     resume: bool = False,
     stage: progress.Stage = progress.silent,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """All stages in a row: profile, search, train, export, check, report.
 
@@ -51,6 +53,7 @@ def run(
         table: a latency table of this device; measured now if None.
         resume: go on in a folder that holds an unfinished run.
         stage: shows progress.
+        ranks: the processes that search together; the others call `assist`.
 
     Returns:
         The content of `check.json`; its verdict is `pass` when the model keeps the budget and
@@ -59,12 +62,13 @@ def run(
     Raises:
         HwnasError: with the exit code that the command line gives.
     """
-    current = Run.start(config, Path(out or next_run_folder()), resume=resume, stage=stage)
+    path = Path(out or next_run_folder())
+    current = Run.start(config, path, resume=resume, stage=stage, ranks=ranks)
     with current.folder.locked():
         current.begin()
         prepare_table(current, table)
         members = [current, *current.family]
-        if not all(member.folder.architecture.exists() for member in members):
+        if ranks.any(not all(member.folder.architecture.exists() for member in members)):
             search_architecture(current)
         document, *others = [_finish(member) for member in members]
         if others:
@@ -103,13 +107,31 @@ def search(
     table: str | Path | None = None,
     resume: bool = False,
     stage: progress.Stage = progress.silent,
+    ranks: Ranks = ALONE,
 ) -> Architecture:
     """Profile (unless a table is given) and search; arguments and errors as for `run`."""
-    current = Run.start(config, Path(out or next_run_folder()), resume=resume, stage=stage)
+    path = Path(out or next_run_folder())
+    current = Run.start(config, path, resume=resume, stage=stage, ranks=ranks)
     with current.folder.locked():
         current.begin()
         prepare_table(current, table)
+        ranks.any(True)
         return search_architecture(current)
+
+
+def assist(path: Path, ranks: Ranks) -> None:
+    """Take part in the supernet search of a `run` or `search` that the first process leads.
+
+    Args:
+        path: the run folder, on a disk that all processes share.
+        ranks: the processes.
+
+    Raises:
+        HwnasError: when the processes' weights part.
+        Interrupted: after a signal to any of them.
+    """
+    if ranks.any(False):
+        assist_search(Run.open(path, ranks=ranks))
 
 
 def prepare_table(run: Run, table: str | Path | None) -> None:

@@ -59,6 +59,12 @@ def search_architecture(run: Run) -> Architecture:
     return run.architecture()
 
 
+def assist_search(run: Run) -> None:
+    """Do this process's part of a supernet search that another one leads, and write nothing."""
+    training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
+    _search_supernet(run, training, validation)
+
+
 def _record_budget(run: Run) -> None:
     """Write the budget and the device's range to the history; InputError for one out of reach."""
     budget_ms = run.budget_ms()
@@ -100,6 +106,7 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[Sear
         run.batches(training, config.batch_size, "search training"),
         run.batches(validation, config.batch_size, "search validation"),
         guard=_guard(config, limits),
+        ranks=run.ranks,
     )
     with run.stage("search") as advance:
         loop.run(run.folder, advance)

@@ -15,6 +15,7 @@ from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.calibration.networks import read_accuracies, read_measurements, to_text
+from hwnas.compatibility import check_ranks, check_strategy
 from hwnas.config import BudgetConfig, Config, load_config
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
@@ -22,12 +23,11 @@ from hwnas.latency_tables.runtimes import Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.runs import progress
 from hwnas.runs.checkpoints import write_atomic
+from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions, Supernet
-from hwnas.strategies import STRATEGIES, strategy_settings
-from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
-from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies import STRATEGIES
 
 
 @dataclass
@@ -38,15 +38,23 @@ class Run:
         config: the resolved configuration.
         folder: where everything is read and written.
         stage: shows progress.
+        ranks: the processes that search together.
     """
 
     config: Config
     folder: RunFolder
     stage: progress.Stage = progress.silent
+    ranks: Ranks = ALONE
 
     @classmethod
     def start(
-        cls, config: Config, out: Path, *, resume: bool, stage: progress.Stage = progress.silent
+        cls,
+        config: Config,
+        out: Path,
+        *,
+        resume: bool,
+        stage: progress.Stage = progress.silent,
+        ranks: Ranks = ALONE,
     ) -> Run:
         """Make a new folder for a run, or go on in one. Nothing but the folder is written yet.
 
@@ -57,7 +65,8 @@ class Run:
         config = _with_absolute_paths(config)
         folder = RunFolder(out)
         folder.create()
-        if resume:
+        # Processes that were started again go on with what they have.
+        if resume or (ranks.restarts and folder.history.exists()):
             folder.require(folder.config)
             if load_config(folder.config) != config:
                 raise InputError(
@@ -71,7 +80,7 @@ class Run:
                 where=str(out),
                 mend="go on with --resume, or choose another folder with --out",
             )
-        return cls(config, folder, stage)
+        return cls(config, folder, stage, ranks)
 
     def begin(self) -> None:
         """Build all that can be wrong before anything is measured, then write the configuration.
@@ -81,7 +90,9 @@ class Run:
             RuntimeMissingError: for a device or runtime that is not here.
         """
         search = self.config.search
-        self._check_strategy()
+        where = f"{self.folder.config}: search"
+        check_strategy(search, where)
+        check_ranks(search, self.ranks, where)
         space, batch_size = self.space, max(search.batch_size, self.config.train.batch_size)
         if self.proxy_space.choices != space.choices:
             raise InputError(
@@ -102,39 +113,10 @@ class Run:
         write_atomic(self.folder.config, self.config.to_toml())
         self.folder.write_json(self.folder.environment, environment() | environment_here)
 
-    def _check_strategy(self) -> None:
-        """InputError for settings, an evaluator or a guard that do not fit the strategy."""
-        search, where = self.config.search, f"{self.folder.config}: search"
-        for name, settings in sorted(search.settings.items()):
-            strategy_settings(name, settings, f"{where}.settings.{name}")
-        strategy_settings(search.strategy, {}, f"{where}.strategy")
-        strategy = STRATEGIES[search.strategy]
-        if search.evaluator != "supernet" and strategy.uses_gradient:
-            raise InputError(
-                f"needs the gradient of a supernet, and evaluator {search.evaluator} has none",
-                where=f"{where}.strategy",
-                actual=search.strategy,
-                mend="choose a strategy that needs evaluations (`hwnas strategies`)",
-            )
-        if search.warm_start and not issubclass(strategy, SampledStrategy):
-            raise InputError(
-                "only a strategy that proposes single architectures can start from some",
-                where=f"{where}.warm_start",
-                actual=search.strategy,
-            )
-        guards = {"max_skips": GradientStrategy, "max_growth": DeterministicStrategy}
-        for key, watched in guards.items():
-            if getattr(search, key) is not None and not issubclass(strategy, watched):
-                able = [name for name, known in STRATEGIES.items() if issubclass(known, watched)]
-                raise InputError(
-                    "this guard cannot watch the strategy",
-                    where=f"{where}.{key}",
-                    expected=f"strategy one of {', '.join(able)}",
-                    actual=search.strategy,
-                )
-
     @classmethod
-    def open(cls, path: Path, *, stage: progress.Stage = progress.silent) -> Run:
+    def open(
+        cls, path: Path, *, stage: progress.Stage = progress.silent, ranks: Ranks = ALONE
+    ) -> Run:
         """The run in an existing folder.
 
         Raises:
@@ -142,7 +124,7 @@ class Run:
         """
         folder = RunFolder(path)
         folder.require(folder.config)
-        return cls(load_config(folder.config), folder, stage)
+        return cls(load_config(folder.config), folder, stage, ranks)
 
     def on_runtime(self, name: str) -> Run:
         """The same run, deployed on another runtime."""

@@ -23,7 +23,7 @@ FLOORS = [
     {"hwnas.budget"},
     {"hwnas.supernet", "hwnas.evaluators", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
     {"hwnas.bench"},
-    {"hwnas.tune"},
+    {"hwnas.tune", "hwnas.compatibility"},
     {"hwnas.workspace"},
     {"hwnas.profiling"},
     {"hwnas.search_stage"},

@@ -35,6 +35,12 @@ def _request(number: int, frame: FrameType | None) -> None:
     _requested = number
 
 
+def request(number: int) -> None:
+    """Ask the running stage to stop, as if the signal had come; a signal that came counts."""
+    global _requested
+    _requested = _requested or number
+
+
 def requested() -> bool:
     """Whether the running stage should save and stop."""
     return _requested is not None

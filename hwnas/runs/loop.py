@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
+from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder
 
 
@@ -34,6 +36,7 @@ def run_steps(
     log_every: int,
     checkpoint_every: int,
     progress: Callable[[int, int, str], None],
+    ranks: Ranks = ALONE,
 ) -> None:
     """Work to the end, from the stage's newest checkpoint if there is one.
 
@@ -45,6 +48,7 @@ def run_steps(
         log_every: steps between records of the history.
         checkpoint_every: steps between checkpoints.
         progress: told the steps done, all steps, and the loss.
+        ranks: the processes that do the same work; a signal to one stops all.
 
     Raises:
         Interrupted: after a signal, with a checkpoint written.
@@ -52,13 +56,18 @@ def run_steps(
     resumed = load_checkpoint(folder.checkpoints, stage)
     if resumed is not None:
         work.load_state_dict(resumed[1])
-    folder.rewind_history(stage, work.step)
+    if ranks.writes:
+        folder.rewind_history(stage, work.step)
     while work.step < steps:
         record = work.advance()
-        if work.step % log_every == 0 or work.step == steps:
+        if ranks.any(interruption.requested()):
+            interruption.request(signal.SIGTERM)
+        logged = work.step % log_every == 0 or work.step == steps
+        if logged and ranks.writes:
             folder.append_history({"event": stage, "step": work.step, **record})
         progress(work.step, steps, f"loss {record['loss']:.3f}")
         due = work.step % checkpoint_every == 0 or work.step == steps
         if due or interruption.requested():
-            save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
+            if ranks.writes:
+                save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
             interruption.stop_if_requested()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from hwnas.data import Batches
 from hwnas.errors import HwnasError
 from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
+from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy
@@ -45,6 +46,7 @@ class SupernetSearch:
         training, validation: batches for weights and for the architecture.
         multiplier: of the latency term; 0 until the weights have warmed up.
         guard: watches for collapse; once it saw one, only weights are trained.
+        ranks: the processes that search together, each on its part of every batch.
     """
 
     supernet: Supernet
@@ -56,6 +58,7 @@ class SupernetSearch:
     multiplier: float = 0.0
     step: int = 0
     guard: Guard | None = None
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         self.optimizer = torch.optim.SGD(
@@ -81,6 +84,7 @@ class SupernetSearch:
             log_every=LOG_EVERY,
             checkpoint_every=self.config.checkpoint_every,
             progress=progress,
+            ranks=self.ranks,
         )
 
     def advance(self) -> dict[str, Any]:
@@ -89,7 +93,7 @@ class SupernetSearch:
         for group in self.optimizer.param_groups:
             group["lr"] = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
         self.supernet.train()
-        batch = self.training.batch(self.step)
+        batch = self._part(self.training.batch(self.step))
         outcome = None
         collapsed = self.guard is not None and self.guard.collapsed
         if self.step >= self.warmup_steps and not collapsed:
@@ -109,6 +113,8 @@ class SupernetSearch:
                 mend="lower search.learning_rate",
             )
         self.step += 1
+        if self.step % LOG_EVERY == 0:
+            self.ranks.require_equal([mixture.weights.detach(), *self.supernet.parameters()])
         record = self._record(loss, mixture, outcome)
         looks = outcome is not None and not self.strategy.judged_on
         if self.guard is not None and looks and self.step % GUARD_EVERY == 0:
@@ -117,34 +123,40 @@ class SupernetSearch:
 
     def _look(self, guard: Guard) -> dict[str, Any]:
         """What the guard has to say; nothing while the search is in order."""
-        validation = self.validation.batch(self.step)
 
         def gradient(weights: Tensor) -> Tensor:
-            outcome = evaluate_mixture(
-                self.supernet,
-                self.limits,
-                Mixture(weights),
-                validation,
-                multiplier=0.0,
-                with_gradient=True,
-            )
+            outcome = self._evaluated(Mixture(weights), self.step, 0.0, with_gradient=True)
             assert outcome.gradient is not None
             return outcome.gradient
 
         assert isinstance(self.strategy, GradientStrategy)
         return guard.look(self.strategy, self.step, gradient)
 
+    def _evaluated(
+        self, mixture: Mixture, batch: int, multiplier: float, *, with_gradient: bool
+    ) -> Outcome:
+        """The outcome on a validation batch, averaged over all processes."""
+        outcome = evaluate_mixture(
+            self.supernet,
+            self.limits,
+            mixture,
+            self._part(self.validation.batch(batch)),
+            multiplier=multiplier,
+            with_gradient=with_gradient,
+        )
+        if self.ranks.size == 1:
+            return outcome
+        figures = torch.tensor([outcome.objective, outcome.loss], dtype=torch.float64)
+        self.ranks.average([figures])
+        if outcome.gradient is not None:
+            self.ranks.average([outcome.gradient])
+        objective, loss = figures.tolist()
+        return replace(outcome, objective=objective, loss=loss)
+
     def _judged(self, mixture: Mixture, batches: int) -> Outcome:
         """The mean over the first validation batches, without a gradient."""
         outcomes = [
-            evaluate_mixture(
-                self.supernet,
-                self.limits,
-                mixture,
-                self.validation.batch(index),
-                multiplier=self.multiplier,
-                with_gradient=False,
-            )
+            self._evaluated(mixture, index, self.multiplier, with_gradient=False)
             for index in range(batches)
         ]
         objective = sum(outcome.objective for outcome in outcomes) / batches
@@ -152,7 +164,6 @@ class SupernetSearch:
         return Outcome(objective, loss, outcomes[0].ratio)
 
     def _architecture_step(self, mixture: Mixture, batch: Batch) -> Outcome:
-        validation = self.validation.batch(self.step)
         if self.strategy.judged_on:
             outcome = self._judged(mixture, self.strategy.judged_on)
         elif self.config.order == 2 and self.strategy.uses_gradient:
@@ -161,18 +172,14 @@ class SupernetSearch:
                 self.limits,
                 mixture,
                 batch,
-                validation,
+                self.validation.batch(self.step),
                 self.optimizer,
                 multiplier=self.multiplier,
             )
         else:
-            outcome = evaluate_mixture(
-                self.supernet,
-                self.limits,
-                mixture,
-                validation,
-                multiplier=self.multiplier,
-                with_gradient=self.strategy.uses_gradient,
+            uses_gradient = self.strategy.uses_gradient
+            outcome = self._evaluated(
+                mixture, self.step, self.multiplier, with_gradient=uses_gradient
             )
         self.strategy.tell(mixture, outcome, self.step / self.config.steps)
         self.multiplier = updated_multiplier(
@@ -186,9 +193,16 @@ class SupernetSearch:
         on_device = Mixture(mixture.weights.to(images.device), mixture.active)
         loss = F.cross_entropy(self.supernet(images, on_device), labels)
         loss.backward()
+        loss = loss.detach()
+        gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
+        self.ranks.average([loss, *gradients])
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         return loss.item()
+
+    def _part(self, batch: Batch) -> Batch:
+        images, labels = batch
+        return self.ranks.part(images), self.ranks.part(labels)
 
     def _record(self, loss: float, mixture: Mixture, outcome: Outcome | None) -> dict[str, Any]:
         cost = self.limits[0].cost

@@ -1,0 +1,57 @@
+"""Settings of a search that do not go together; `where` names the configuration in errors."""
+
+from __future__ import annotations
+
+from hwnas.config import SearchConfig
+from hwnas.errors import InputError
+from hwnas.runs.ranks import Ranks
+from hwnas.strategies import STRATEGIES, strategy_settings
+from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
+from hwnas.strategies.sampled import SampledStrategy
+
+
+def check_strategy(search: SearchConfig, where: str) -> None:
+    """InputError for settings, an evaluator or a guard that do not fit the strategy."""
+    for name, settings in sorted(search.settings.items()):
+        strategy_settings(name, settings, f"{where}.settings.{name}")
+    strategy_settings(search.strategy, {}, f"{where}.strategy")
+    strategy = STRATEGIES[search.strategy]
+    if search.evaluator != "supernet" and strategy.uses_gradient:
+        raise InputError(
+            f"needs the gradient of a supernet, and evaluator {search.evaluator} has none",
+            where=f"{where}.strategy",
+            actual=search.strategy,
+            mend="choose a strategy that needs evaluations (`hwnas strategies`)",
+        )
+    if search.warm_start and not issubclass(strategy, SampledStrategy):
+        raise InputError(
+            "only a strategy that proposes single architectures can start from some",
+            where=f"{where}.warm_start",
+            actual=search.strategy,
+        )
+    guards = {"max_skips": GradientStrategy, "max_growth": DeterministicStrategy}
+    for key, watched in guards.items():
+        if getattr(search, key) is not None and not issubclass(strategy, watched):
+            able = [name for name, known in STRATEGIES.items() if issubclass(known, watched)]
+            raise InputError(
+                "this guard cannot watch the strategy",
+                where=f"{where}.{key}",
+                expected=f"strategy one of {', '.join(able)}",
+                actual=search.strategy,
+            )
+
+
+def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
+    """InputError for what several processes cannot search together."""
+    for key, fits, expected in (
+        ("evaluator", search.evaluator == "supernet", "supernet; others share a storage"),
+        ("order", search.order == 1, "1"),
+        ("batch_size", search.batch_size % ranks.size == 0, "a multiple of their number"),
+    ):
+        if ranks.size > 1 and not fits:
+            raise InputError(
+                f"{ranks.size} processes cannot search so",
+                where=f"{where}.{key}",
+                expected=expected,
+                actual=getattr(search, key),
+            )

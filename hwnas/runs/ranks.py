@@ -1,0 +1,108 @@
+"""Processes that work on one search together, as `torchrun` starts them.
+
+Each works on its part of every batch; what is learned is averaged, so that weights and
+architecture parameters stay the same on all of them. The first one alone writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hwnas.errors import HwnasError
+
+PATIENCE = timedelta(days=1)
+"""The others wait while the first one measures a latency table."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of one search.
+
+    Attributes:
+        rank: of this process; 0 writes.
+        size: how many there are.
+        restarts: how often they were started again after one died.
+    """
+
+    rank: int = 0
+    size: int = 1
+    restarts: int = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def part(self, batch: Tensor) -> Tensor:
+        """This process's share of a batch; equal on all when `size` divides it."""
+        return batch[self.rank :: self.size]
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one dtype by their means over all processes."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(flat)
+        flat /= self.size
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; the same answer in all."""
+        if self.size == 1:
+            return flag
+        value = torch.tensor([float(flag)])
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def wait(self) -> None:
+        """Return when all processes are here."""
+        self.any(False)
+
+    def require_equal(self, tensors: Sequence[Tensor]) -> None:
+        """Compare tensors over all processes, by a checksum.
+
+        Raises:
+            HwnasError: in all of them, when they differ.
+        """
+        if self.size == 1:
+            return
+        lowest = torch.stack([tensor.double().sum().cpu() for tensor in tensors])
+        highest = lowest.clone()
+        dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        if not torch.equal(lowest, highest):
+            raise HwnasError(
+                "the processes of a search have parted",
+                mend="give all the same configuration, data and versions, and `--resume`",
+            )
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """The processes that `torchrun` started, connected inside; this one alone without it."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield ALONE
+        return
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        yield Ranks(dist.get_rank(), size, restarts)
+    finally:
+        dist.destroy_process_group()

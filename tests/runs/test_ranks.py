@@ -1,0 +1,93 @@
+"""Two processes that search together: the same weights in both, and those of the whole batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from search_in_ranks import STEPS
+from test_pipeline import settings, table_file
+
+SCRIPT = str(Path(__file__).with_name("search_in_ranks.py"))
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_are_one_search(tmp_path) -> None:
+    for line in ([*TORCHRUN, SCRIPT], [sys.executable, SCRIPT]):
+        done = subprocess.run(
+            [*line, str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    first, second, alone = (
+        load_file(tmp_path / f"{name}.safetensors") for name in ("2-0", "2-1", "1-0")
+    )
+    assert STEPS > 10, "long enough that the processes compare their weights"
+    for name, tensor in alone.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], tensor, rtol=1e-9, atol=1e-12)
+
+
+def test_a_killed_process_is_started_again_and_the_search_goes_on(tmp_path) -> None:
+    table = table_file("nasbench201", tmp_path)
+    out = tmp_path / "run"
+    line = [*TORCHRUN, "--max-restarts=1", "-m", "hwnas", "search", "default", "--json"]
+    line += ["--out", str(out), "--table", str(table)]
+    more = ["search.steps=60", "search.checkpoint_every=5", "data.train_limit=400"]
+    for setting in settings("nasbench201", *more):
+        line += ["--set", setting]
+    started = subprocess.Popen(
+        line, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("checkpoints/search-*")):
+        assert started.poll() is None and time.monotonic() < deadline, started.communicate()[1]
+        time.sleep(0.05)
+    os.kill(_follower(started.pid), signal.SIGKILL)
+    stdout, stderr = started.communicate(timeout=200)
+    assert started.returncode == 0, stderr
+    assert json.loads(stdout)["space"] == "nasbench201"
+    steps = [
+        record["step"]
+        for record in map(json.loads, (out / "history.jsonl").read_text().splitlines())
+        if record["event"] == "search"
+    ]
+    assert steps == list(range(10, 61, 10))
+
+
+def _follower(parent: int) -> int:
+    """The process of rank 1, found by its environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            is_child = f"\nPPid:\t{parent}\n" in (folder / "status").read_text()
+            if is_child and b"\0RANK=1\0" in (folder / "environ").read_bytes():
+                return int(folder.name)
+        except OSError:
+            continue
+    raise AssertionError("rank 1 is not running")
+
+
+@pytest.mark.parametrize(
+    "more,message",
+    [
+        (["search.batch_size=7"], "batch_size: 2 processes"),
+        (["search.order=2"], "order: 2 processes"),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(more: list[str], message: str, tmp_path) -> None:
+    from hwnas.compatibility import check_ranks
+    from hwnas.config import load_config
+    from hwnas.errors import InputError
+    from hwnas.runs.ranks import Ranks
+
+    config = load_config(None, settings("nasbench201", *more))
+    with pytest.raises(InputError, match=message):
+        check_ranks(config.search, Ranks(size=2), "search")
