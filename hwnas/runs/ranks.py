@@ -100,9 +100,17 @@ def joined() -> Iterator[Ranks]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        # The launcher keeps one store: the addresses in it may be those of processes that died.
+        store=dist.PrefixStore(f"start {restarts}", store),
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
     try:
-        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        yield Ranks(dist.get_rank(), size, restarts)
+        yield Ranks(rank, size, restarts)
     finally:
         dist.destroy_process_group()
