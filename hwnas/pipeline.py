@@ -16,15 +16,16 @@ from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
 from hwnas.config import Config
 from hwnas.data import Augmentation
-from hwnas.deploy.check import Reference, check_model, measured_elsewhere
-from hwnas.deploy.export import export_network, set_metadata
+from hwnas.deploy.check import Reference, check_model, load_model, measured_elsewhere
+from hwnas.deploy.export import INPUT, export_network, set_metadata
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
+from hwnas.deploy.operator_shares import operator_shares
 from hwnas.errors import InputError
-from hwnas.latency_tables.runtimes import OnnxRuntime
+from hwnas.latency_tables.runtimes import OnnxRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.ops import registry_hash
-from hwnas.profiling import inference, profile
+from hwnas.profiling import example_images, inference, profile
 from hwnas.reporting.report import render_overview, render_report
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
@@ -283,7 +284,22 @@ def check(
     )
     if is_own:
         run.folder.write_json(run.folder.check, document)
+        if measured is None:
+            _write_operator_shares(run)
     return document
+
+
+def _write_operator_shares(run: Run) -> None:
+    """Where the model's time goes, if it runs here and the runtime's profiler can tell."""
+    run.folder.operator_shares.unlink(missing_ok=True)
+    runtime = run.runtime
+    if run.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
+        return
+    images = example_images(run.config.latency.batch, run.image_shape)
+    shares = operator_shares(
+        load_model(run.folder.model), run.trained_network().choice_modules, runtime, {INPUT: images}
+    )
+    run.folder.write_json(run.folder.operator_shares, shares)
 
 
 def _latency_elsewhere(run: Run, model: Path, measured: Path | None) -> NetworkLatency | None:

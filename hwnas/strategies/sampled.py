@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
@@ -13,6 +15,8 @@ from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 
 MAX_DRAWS = 100
 """Proposals before the rest is decoded from random scores instead."""
+RECENT = 50
+"""Proposals whose options are counted as what the strategy thinks of them."""
 
 
 class SampledStrategy(SearchStrategy):
@@ -21,12 +25,14 @@ class SampledStrategy(SearchStrategy):
     Attributes:
         records: (architecture, objective) of all evaluations that last, in their order.
         draws: how many random generators were used up; each is seeded by its number.
+        recent: what was asked for last.
     """
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         super().__init__(space, seed, settings, decoder)
         self.records: list[tuple[Architecture, float]] = []
         self.draws = 0
+        self.recent: deque[Architecture] = deque(maxlen=RECENT)
 
     @abstractmethod
     def propose(self, rng: np.random.Generator) -> Architecture:
@@ -41,7 +47,9 @@ class SampledStrategy(SearchStrategy):
         return list(dict.fromkeys(architecture for architecture, _ in ordered))
 
     def ask(self) -> Mixture:
-        return self.space.one_hot(self._feasible(self.decoder, self._generator()))
+        architecture = self._feasible(self.decoder, self._generator())
+        self.recent.append(architecture)
+        return self.space.one_hot(architecture)
 
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
         architecture = self.space.most_likely(mixture)
@@ -81,9 +89,22 @@ class SampledStrategy(SearchStrategy):
                 return architecture
         return decoder.best(rng.gumbel(size=self.space.mask.shape))[0]
 
+    def probabilities(self) -> Tensor | None:
+        """How often the latest proposals took each option."""
+        return self.space.one_hots(self.recent).mean(dim=0) if self.recent else None
+
     def state_dict(self) -> dict[str, Any]:
-        return {"draws": self.draws, "records": self.space.to_rows(self.records)}
+        return {
+            "draws": self.draws,
+            "records": self.space.to_rows(self.records),
+            "recent": [self.space.chosen(architecture) for architecture in self.recent],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.draws = int(state["draws"])
         self.records = self.space.from_rows(state["records"])
+        self.recent.clear()
+        self.recent.extend(
+            self.space.architecture([int(option) for option in chosen])
+            for chosen in state["recent"]
+        )
