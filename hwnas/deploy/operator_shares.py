@@ -1,4 +1,4 @@
-"""Which of an architecture's choices an exported model spends its time on, by ONNX Runtime's profile.
+"""What an exported model spends its time on, choice by choice, by ONNX Runtime's profiler.
 
 The runtime fuses nodes across operators: a convolution with the addition and the ReLU behind it,
 which may be another operator's. What a fused node runs is found in the exported graph: everything
@@ -22,7 +22,7 @@ SCHEMA = 1
 FIXED, LAYOUT, UNCERTAIN = "fixed", "layout", "uncertain"
 """What no choice decides; changes of memory layout that the runtime inserts; the rest."""
 
-_FUSED_NAME = re.compile(r"(?:fused )?(.*?)(?:_nchwc)?(?:_token_\d+)?")
+_FUSED_NAME = re.compile(r"(?:fused )?(.*?)(?:_bn)?(?:_nchwc)?(?:_token_\d+)?")
 
 
 def operator_shares(

@@ -9,7 +9,6 @@ from hwnas.runs import interruption
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.runs.run_folder import RunFolder
 
-
 SPARSE_RECORDS = 100
 """About how many records of a stage hold what is too large for each."""
 
@@ -69,6 +68,6 @@ def run_steps(
 
 
 def is_sparse_record(step: int, steps: int, log_every: int) -> bool:
-    """Whether the record of a step is one of about `SPARSE_RECORDS` that are spread over a stage."""
+    """Whether a step's record is one of the about `SPARSE_RECORDS` spread over a stage."""
     every = log_every * -(-steps // (log_every * SPARSE_RECORDS))
     return step % every == 0 or step == steps
