@@ -228,7 +228,7 @@ def runs_chart(
         end for p in points for end in (p.measured.value_ms, p.measured.low_ms, p.measured.high_ms)
     ]
     # A budget that is far away would push all points into a corner.
-    limits = [p.budget_ms for p in points if budgets and _is_near(p.budget_ms, max(ends))]
+    limits = [p.budget_ms for p in points if budgets and is_near(p.budget_ms, max(ends))]
     x = Axis.over([*ends, *limits], LEFT, RIGHT, margin=0.08)
     y = Axis.over([100 * p.accuracy for p in points], BOTTOM, TOP, margin=0.18)
     centres = [(x(p.measured.value_ms), y(100 * p.accuracy)) for p in points]
@@ -256,7 +256,8 @@ def runs_chart(
     return svg_element(title, WIDTH, HEIGHT, parts)
 
 
-def _is_near(budget_ms: float | None, slowest_ms: float) -> bool:
+def is_near(budget_ms: float | None, slowest_ms: float) -> bool:
+    """Whether a budget fits on an axis of latencies and leaves them room."""
     return budget_ms is not None and 0 < budget_ms < 3 * slowest_ms
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwnas.budget.gate import judge
-from hwnas.reporting.charts import MAX_POINTS, candidates_chart, group_size, line_chart
+from hwnas.reporting.charts import MAX_POINTS, candidates_chart, group_size, is_near, line_chart
 from hwnas.reporting.html import (
     Html,
     Section,
@@ -97,6 +97,9 @@ def line_figure(
     records = max(len(line.x) for line in shown)
     if records > MAX_POINTS:
         caption += f" Each point is the mean of {group_size(records)} records."
+    if budget_ms is not None and not is_near(budget_ms, max(max(line.y) for line in shown)):
+        caption += f" The budget, {milliseconds(budget_ms)}, is far from here."
+        budget_ms = None
     chart = line_chart(title, shown, y_label=y_label, budget_ms=budget_ms, from_zero=from_zero)
     dashed = [] if budget_ms is None else [("dashed", "budget")]
     labels = [line.label for line in shown]
@@ -145,14 +148,16 @@ def candidates_figures(run: Run) -> list[Html]:
         )
     header = ("no.", "predicted", "measured (95 % interval)", "budget", "supernet accuracy")
     title = "Predicted and measured latency"
+    near = is_near(run.budget_ms, max(measured.high_ms for _, measured in complete))
+    budget_ms = run.budget_ms if near else None
     svg = candidates_chart(
         title,
         [number_at(record, "predicted_ms") for record, _ in complete],
         [measured for _, measured in complete],
-        run.budget_ms,
+        budget_ms,
     )
     caption = "Milliseconds for one inference of each exported candidate; bars are 95 % intervals."
-    dashed = [] if run.budget_ms is None else [("dashed", "budget")]
+    dashed = [] if budget_ms is None else [("dashed", "budget")]
     chart = figure(title, caption, legend(["predicted", "measured"], *dashed), svg)
     return [columns([chart, _first_rows("Candidates", header, rows)])]
 

@@ -48,9 +48,9 @@ def trajectory_figures(
     sentence = (
         "For each choice, from the first record to the last, how probable its options were: by the "
         "strategy's parameters, or, where it draws single architectures, how often the latest 50 "
-        "took the option. Titles say what was chosen and its last probability. The architecture is "
-        "the most probable one that keeps the budget, which need not be the most probable option "
-        "of each choice."
+        "took the option. Titles name the result and its last probability. The architecture "
+        "is the most probable one that keeps the budget, which need not be the most probable "
+        "option of each choice."
     )
     drawn = [
         _group(prefix, options, places, choices, steps, shares, taken)
@@ -71,6 +71,7 @@ def _group(
     """The panels of choices with the same options, under one legend, and their last values."""
     panels, rows = [], []
     routes = choice_routes(choices)
+    chosen = "chosen" if taken else "most probable"
     for place in places:
         name = choices[place].name
         last = shares[-1, place, : len(options)]
@@ -78,7 +79,7 @@ def _group(
         probability = f"{100 * last[options.index(option)]:.0f}{NO_BREAK}%"
         route = routes.get(name, name.rpartition("/")[2])
         if len(panels) < MOST_PANELS:
-            title = f"{name}, chosen {option}: {probability} in the end"
+            title = f"{name}, {chosen} {option}: {probability} in the end"
             svg = shares_panel(title, options, steps, shares[:, place, : len(options)])
             panels.append(
                 f"<figure><figcaption><strong>{text(route)}</strong> "
@@ -90,6 +91,6 @@ def _group(
     caption = f"{len(panels)} of {len(places)} choices, named by the states they join; steps "
     caption += f"{steps[0]:,.0f} to {steps[-1]:,.0f} from left to right."
     grid = Html(f'<div class="panels">{"".join(panels)}</div>')
-    values = table(f"{title}: last probabilities", ["choice", "chosen", *options], rows, "sortable")
+    values = table(f"{title}: last probabilities", ["choice", chosen, *options], rows, "sortable")
     as_table = details("Last probabilities as a table", values)
     return figure(title, caption, legend(options), grid, as_table, wide=True)
