@@ -166,21 +166,32 @@ def _slices(x: Axis, labels: Sequence[str], thinned: Sequence[np.ndarray]) -> li
     """Vertical slices of the chart that tell all lines' values at their step."""
     steps = np.unique(np.concatenate([points[0] for points in thinned]))
     steps = steps[:: -(-len(steps) // MAX_MARKS)]
-    centres = [x(step) for step in steps]
-    ends = [LEFT, *((a + b) / 2 for a, b in zip(centres, centres[1:], strict=False)), RIGHT]
     slices = []
-    for i, step in enumerate(steps):
+    for step, start, width in _strips(x, steps):
         values = []
         for label, (xs, ys) in zip(labels, thinned, strict=True):
             nearest = int(np.abs(xs - step).argmin())
-            if abs(x(xs[nearest]) - centres[i]) <= 6:
+            if abs(x(xs[nearest]) - x(step)) <= 6:
                 values.append(f"{label} {number(float(ys[nearest]))}")
-        shape = (
-            f'<rect class="slice" x="{ends[i]:g}" y="{TOP:g}" '
-            f'width="{max(ends[i + 1] - ends[i], 0.1):.4g}" height="{BOTTOM - TOP:g}"/>'
-        )
-        slices.append(mark(f"step {round(float(step)):,}: {', '.join(values)}", shape))
+        words = f"step {round(step):,}: {', '.join(values)}"
+        slices.append(mark(words, _slice(start, width, TOP, BOTTOM)))
     return slices
+
+
+def _strips(x: Axis, steps: np.ndarray) -> list[tuple[float, float, float]]:
+    """Each step with the start and width of the strip that is nearer to it than to the others."""
+    centres = [x(step) for step in steps]
+    middles = [(a + b) / 2 for a, b in zip(centres, centres[1:], strict=False)]
+    ends = [x.start, *middles, x.end]
+    pairs = zip(ends, ends[1:], strict=False)
+    return [(float(s), a, max(b - a, 0.1)) for s, (a, b) in zip(steps, pairs, strict=True)]
+
+
+def _slice(start: float, width: float, top: float, bottom: float) -> str:
+    return (
+        f'<rect class="slice" x="{start:g}" y="{top:g}" width="{width:.4g}" '
+        f'height="{bottom - top:g}"/>'
+    )
 
 
 def candidates_chart(
@@ -228,7 +239,8 @@ def runs_chart(
         end for p in points for end in (p.measured.value_ms, p.measured.low_ms, p.measured.high_ms)
     ]
     # A budget that is far away would push all points into a corner.
-    limits = [p.budget_ms for p in points if budgets and is_near(p.budget_ms, max(ends))]
+    near = [budgets and is_near(point.budget_ms, max(ends)) for point in points]
+    limits = [p.budget_ms or 0.0 for p, shown in zip(points, near, strict=True) if shown]
     x = Axis.over([*ends, *limits], LEFT, RIGHT, margin=0.08)
     y = Axis.over([100 * p.accuracy for p in points], BOTTOM, TOP, margin=0.18)
     centres = [(x(p.measured.value_ms), y(100 * p.accuracy)) for p in points]
@@ -237,23 +249,29 @@ def runs_chart(
         steps = f"M{centres[front[0]][0]:g} {centres[front[0]][1]:g}"
         steps += "".join(f"H{centres[i][0]:g}V{centres[i][1]:g}" for i in front[1:])
         parts.append(f'<path class="front" d="{steps}"/>')
-    labels: list[tuple[float, float]] = []
-    for point, (px, py) in zip(points, centres, strict=True):
-        shape = (
-            f'<path class="ring" d="M{x(point.measured.low_ms):g} {py:g}'
-            f'H{x(point.measured.high_ms):g}"/>'
-            f'<circle class="dot" cx="{px:g}" cy="{py:g}" r="6"/>'
-            + _label_beside(point.label, px, py, centres, labels)
-        )
-        words = f"{point.label}: {percent(point.accuracy)} at {point.measured.in_words()}"
-        if point.budget_ms in limits:
-            at = x(point.budget_ms)
-            shape = f'<path class="budget" d="M{at:g} {TOP:g}V{BOTTOM:g}"/>' + shape
-            words += f", budget {milliseconds(point.budget_ms)}"
-        parts.append(
-            f'<g data-series="{point.series}">{mark(words, shape, series_class(point.series))}</g>'
-        )
+    taken: list[tuple[float, float]] = []
+    for point, centre, shown in zip(points, centres, near, strict=True):
+        shape = _label_beside(point.label, *centre, centres, taken)
+        parts.append(_run_mark(point, x, centre, shape, point.budget_ms if shown else None))
     return svg_element(title, WIDTH, HEIGHT, parts)
+
+
+def _run_mark(
+    point: RunPoint, x: Axis, centre: tuple[float, float], label: str, budget_ms: float | None
+) -> str:
+    """A run's dot with its interval, and the line of its budget where that is to be drawn."""
+    measured = point.measured
+    words = f"{point.label}: {percent(point.accuracy)} at {measured.in_words()}"
+    shape = (
+        f'<path class="ring" d="M{x(measured.low_ms):g} {centre[1]:g}H{x(measured.high_ms):g}"/>'
+        f'<circle class="dot" cx="{centre[0]:g}" cy="{centre[1]:g}" r="6"/>{label}'
+    )
+    if budget_ms is not None:
+        at = x(budget_ms)
+        shape = f'<path class="budget" d="M{at:g} {TOP:g}V{BOTTOM:g}"/>{shape}'
+        words += f", budget {milliseconds(budget_ms)}"
+    colour = series_class(point.series)
+    return f'<g data-series="{point.series}">{mark(words, shape, colour)}</g>'
 
 
 def is_near(budget_ms: float | None, slowest_ms: float) -> bool:
@@ -327,29 +345,24 @@ def shares_panel(
     kept = np.unique(
         np.linspace(0, len(steps) - 1, min(len(steps), PANEL_POINTS)).round().astype(int)
     )
-    steps, shares = np.asarray(steps, dtype=float)[kept], shares[kept]
-    if len(steps) == 1:
-        steps, shares = np.array([0.0, steps[0]]), shares.repeat(2, axis=0)
-    x = Axis.over(steps.tolist(), 0, PANEL_WIDTH, margin=0.0)
+    at, shares = np.asarray(steps, dtype=float)[kept], shares[kept]
+    if len(at) == 1:
+        at, shares = np.array([0.0, at[0]]), shares.repeat(2, axis=0)
+    x = Axis.over(at.tolist(), 0, PANEL_WIDTH, margin=0.0)
     edges = PANEL_HEIGHT * (1 - np.pad(shares, ((0, 0), (1, 0))).cumsum(axis=1))
     parts = []
     for option in range(len(options)):
         below, above = (
-            [f"{x(s):g},{edge:.1f}" for s, edge in zip(steps, edges[:, i], strict=True)]
+            [f"{x(step):g},{edge:.1f}" for step, edge in zip(at, edges[:, i], strict=True)]
             for i in (option, option + 1)
         )
         area = f'<polygon class="area" points="{" ".join([*below, *reversed(above)])}"/>'
         parts.append(f'<g class="{series_class(option)}" data-series="{option}">{area}</g>')
-    centres = [x(step) for step in steps]
-    ends = [0.0, *((a + b) / 2 for a, b in zip(centres, centres[1:], strict=False)), PANEL_WIDTH]
-    for i, step in enumerate(steps):
-        order = np.argsort(-shares[i], kind="stable")[:3]
-        words = ", ".join(f"{options[o]} {percent(float(shares[i, o]))}" for o in order)
-        shape = (
-            f'<rect class="slice" x="{ends[i]:g}" y="0" width="{ends[i + 1] - ends[i]:.4g}" '
-            f'height="{PANEL_HEIGHT:g}"/>'
-        )
-        parts.append(mark(f"step {round(float(step)):,}: {words}", shape))
+    for (step, start, width), row in zip(_strips(x, at), shares, strict=True):
+        order = np.argsort(-row, kind="stable")[:3]
+        words = ", ".join(f"{options[o]} {percent(float(row[o]))}" for o in order)
+        shape = _slice(start, width, 0.0, PANEL_HEIGHT)
+        parts.append(mark(f"step {round(step):,}: {words}", shape))
     return svg_element(title, PANEL_WIDTH, PANEL_HEIGHT, parts)
 
 

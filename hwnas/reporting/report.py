@@ -122,7 +122,7 @@ def _banner(run: Run) -> Html:
     key_figures = [
         ("Budget", milliseconds(run.budget_ms)),
         ("Predicted", milliseconds(run.predicted_ms)),
-        ("Measured", milliseconds(run.measured and run.measured.value_ms)),
+        ("Measured", milliseconds(None if run.measured is None else run.measured.value_ms)),
         ("Accuracy", percent(run.accuracy)),
         ("Parameters", count(number_at(run.architecture, "params"))),
         ("Multiply-accumulates", count(number_at(run.architecture, "macs"))),

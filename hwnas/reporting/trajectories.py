@@ -69,7 +69,8 @@ def _group(
     taken: dict[str, str],
 ) -> Html:
     """The panels of choices with the same options, under one legend, and their last values."""
-    panels, rows = [], []
+    panels: list[str] = []
+    rows = []
     routes = choice_routes(choices)
     chosen = "chosen" if taken else "most probable"
     for place in places:

@@ -169,7 +169,7 @@ class SupernetSearch:
         cost = self.limits[0].cost
         with torch.no_grad():
             latency_ms = float(cost(mixture))
-        record = {
+        record: dict[str, Any] = {
             "loss": loss,
             "validation_loss": None if outcome is None else outcome.loss,
             "latency_ms": latency_ms,
