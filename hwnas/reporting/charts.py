@@ -270,8 +270,7 @@ def _run_mark(
         at = x(budget_ms)
         shape = f'<path class="budget" d="M{at:g} {TOP:g}V{BOTTOM:g}"/>{shape}'
         words += f", budget {milliseconds(budget_ms)}"
-    colour = series_class(point.series)
-    return f'<g data-series="{point.series}">{mark(words, shape, colour)}</g>'
+    return mark(words, shape, series_class(point.series))
 
 
 def is_near(budget_ms: float | None, slowest_ms: float) -> bool:

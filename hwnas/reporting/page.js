@@ -10,7 +10,8 @@
     const left = Math.min(box.left + box.width / 2 + 12, innerWidth - tip.offsetWidth - 8);
     const above = box.top - tip.offsetHeight - 8;
     tip.style.left = Math.max(8, left) + "px";
-    tip.style.top = Math.max(8, above < 8 ? Math.min(box.bottom, innerHeight - 60) + 8 : above) + "px";
+    const below = Math.min(box.bottom, innerHeight - 60) + 8;
+    tip.style.top = (above < 8 ? below : above) + "px";
   }
 
   // Marks: what a chart can tell about. A mark's title is shown by browsers without scripts too.
@@ -88,7 +89,9 @@
       button.addEventListener("click", () => {
         const before = head.getAttribute("aria-sort");
         const order = { none: "descending", descending: "ascending", ascending: "none" }[before];
-        heads.forEach((other) => other.hasAttribute("aria-sort") && other.setAttribute("aria-sort", "none"));
+        table.querySelectorAll("th[aria-sort]").forEach((other) => {
+          other.setAttribute("aria-sort", "none");
+        });
         head.setAttribute("aria-sort", order);
         const sign = order === "ascending" ? 1 : -1;
         const rows = order === "none" ? given
