@@ -64,6 +64,7 @@ setup(
         "hwnas": ["py.typed"],
         "hwnas.configs": ["*.toml"],
         "hwnas.datasets": ["*.npz", "*.md"],
+        "hwnas.reporting": ["*.css", "*.js"],
         "hwnas.kernels": ["*.md"],
         "hwnas.latency_tables": ["*.json", "*.md", "data/*.json", "data/*.json.gz", "data/*.md"],
     },

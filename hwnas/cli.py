@@ -275,11 +275,36 @@ def check(
 
 
 @app.command(epilog=example("hwnas report runs/first"))
-def report(folder: RunArgument, as_json: Json = False) -> None:
-    """Write DIR/report.html: of a run, or an overview of the runs in DIR."""
+def report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Run folders, or a folder of runs.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="The comparison; ./comparison.html by default."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="LOGDIR", help="Write the runs' histories for TensorBoard instead."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write DIR/report.html: of a run, or of all runs in DIR; several DIR are compared."""
     from hwnas import pipeline
 
-    path = pipeline.report(folder)
+    if out is not None and (tensorboard is not None or len(folders) == 1):
+        raise InputError("only for a comparison of several runs", where="--out", actual=str(out))
+    if tensorboard is not None:
+        pipeline.write_tensorboard(folders, tensorboard)
+        text = f"{tensorboard}: look at it with `tensorboard --logdir {tensorboard}`"
+        print_result({"tensorboard": str(tensorboard)}, as_json, text)
+        return
+    single = len(folders) == 1
+    path = (
+        pipeline.report(folders[0])
+        if single
+        else pipeline.compare(folders, out or Path("comparison.html"))
+    )
     print_result({"report": str(path)}, as_json, str(path))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,30 @@ from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
 from hwnas.config import Config
 from hwnas.data import Augmentation
-from hwnas.deploy.check import Reference, check_model, measured_elsewhere
-from hwnas.deploy.export import export_network, set_metadata
+from hwnas.deploy.check import Reference, check_model, load_model, measured_elsewhere
+from hwnas.deploy.export import INPUT, export_network, set_metadata
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
+from hwnas.deploy.operator_shares import operator_shares
 from hwnas.errors import InputError
-from hwnas.latency_tables.runtimes import OnnxRuntime
+from hwnas.latency_tables.runtimes import OnnxRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.ops import registry_hash
-from hwnas.profiling import inference, profile
-from hwnas.reporting.report import render_overview, render_report
+from hwnas.profiling import example_images, inference, profile
+from hwnas.reporting.comparison import render_comparison
+from hwnas.reporting.report import render_report
+from hwnas.reporting.tensorboard import write_events
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder, environment, next_run_folder
+<<<<<<< HEAD
 from hwnas.search_stage import assist_search, search_architecture
 from hwnas.spaces import build_space
+=======
+from hwnas.search_stage import search_architecture
+from hwnas.spaces import SearchSpace, build_space
+>>>>>>> page
 from hwnas.training.train import Training, evaluate, final_weights
 from hwnas.workspace import Run
 
@@ -73,8 +81,8 @@ def run(
         document, *others = [_finish(member) for member in members]
         if others:
             document["family"] = [_front_point(other) for other in others]
-            front = render_overview([m.folder for m in members], current.folder.path)
-            write_atomic(current.folder.front, front)
+            # The report of the first was written before the others were checked.
+            report(current.folder.path)
     return document
 
 
@@ -150,8 +158,20 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
                 mend="give its table with --table; `hwnas table fit` makes one",
             )
         profile(run.config, kept, partial=run.folder.partial_table, stage=run.stage)
-        return
-    source = Path(table) if table is not None else kept
+    else:
+        _take_table(run, Path(table) if table is not None else kept)
+    for copy, device in zip(run.device_tables, run.config.devices, strict=True):
+        if not copy.exists():
+            other = load_table(device.table)
+            CostModel(run.space, other)
+            other.save(copy)
+    for member in run.family:
+        member.start_member(run)
+
+
+def _take_table(run: Run, source: Path) -> None:
+    """Check a table against the run and copy it into the folder, unless it is there."""
+    kept = run.folder.latency_table
     given = load_table(source)
     if run.device_measurements is None:
         given.require_device(run.device_profile())
@@ -173,13 +193,6 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
         )
     if source != kept:
         given.save(kept)
-    for copy, device in zip(run.device_tables, run.config.devices, strict=True):
-        if not copy.exists():
-            other = load_table(device.table)
-            CostModel(run.space, other)
-            other.save(copy)
-    for member in run.family:
-        member.start_member(run)
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
@@ -305,7 +318,22 @@ def check(
     )
     if is_own:
         run.folder.write_json(run.folder.check, document)
+        if measured is None:
+            _write_operator_shares(run)
     return document
+
+
+def _write_operator_shares(run: Run) -> None:
+    """Where the model's time goes, if it runs here and the runtime's profiler can tell."""
+    run.folder.operator_shares.unlink(missing_ok=True)
+    runtime = run.runtime
+    if run.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
+        return
+    images = example_images(run.config.latency.batch, run.image_shape)
+    shares = operator_shares(
+        load_model(run.folder.model), run.trained_network().choice_modules, runtime, {INPUT: images}
+    )
+    run.folder.write_json(run.folder.operator_shares, shares)
 
 
 def _latency_elsewhere(run: Run, model: Path, measured: Path | None) -> NetworkLatency | None:
@@ -347,7 +375,7 @@ def _predicted_ms(run: Run) -> float | None:
 
 
 def report(path: Path) -> Path:
-    """Write the report of a run folder, or the overview of the run folders in a folder.
+    """Write the report of a run folder, or the comparison of the run folders in a folder.
 
     Raises:
         InputError: when there is no run.
@@ -358,22 +386,59 @@ def report(path: Path) -> Path:
     if not folders:
         raise InputError("no run here", where=str(path), expected="a run folder")
     target = path / "report.html"
-    write_atomic(target, render_overview(folders))
+    write_atomic(target, render_comparison(folders, path))
     return target
 
 
+def compare(paths: Sequence[Path], out: Path) -> Path:
+    """Write the comparison of several runs.
+
+    Raises:
+        InputError: when one of the folders holds no run, or the page cannot be written.
+    """
+    folders = [RunFolder(path) for path in paths]
+    for folder in folders:
+        folder.require(folder.config)
+    if not out.parent.is_dir():
+        raise InputError("no such folder", where=str(out.parent), mend="create it")
+    write_atomic(out, render_comparison(folders, out.parent))
+    return out
+
+
+def write_tensorboard(paths: Sequence[Path], logs: Path) -> None:
+    """Write the histories of runs as TensorBoard's event files, a folder in `logs` for each.
+
+    Raises:
+        InputError: when one of the folders holds no run.
+        RuntimeMissingError: when TensorBoard is not installed.
+    """
+    runs = []
+    for path in paths:
+        run = Run.open(path)
+        runs.append((run.folder, _stated_space(run)))
+    write_events(runs, logs)
+
+
 def _report_run(run: Run) -> Path:
-    """The report needs no data: an architecture's file states its sizes."""
+    """Needs no data once there is an architecture."""
     folder = run.folder
+    space = _stated_space(run)
     latencies: Mapping[str, float] = {}
-    if folder.architecture.exists():
-        stated = folder.read_json(folder.architecture)
-        where = f"{folder.architecture}: space_options"
-        space = build_space(stated.get("space", ""), stated.get("space_options"), where)
-        if folder.latency_table.exists():
-            cost = CostModel(space, LatencyTable.load(folder.latency_table))
-            latencies = cost.operator_latencies_ms(Architecture.load(folder.architecture))
-    else:
-        space = run.space
-    write_atomic(folder.report, render_report(folder, space, latencies))
+    if folder.architecture.exists() and folder.latency_table.exists():
+        cost = CostModel(space, LatencyTable.load(folder.latency_table))
+        latencies = cost.operator_latencies_ms(Architecture.load(folder.architecture))
+    family = [m.folder for m in run.family if m.folder.config.exists()]
+    write_atomic(folder.report, render_report(folder, space, latencies, family))
+    if family:
+        write_atomic(folder.front, render_comparison([folder, *family], folder.path))
     return folder.report
+
+
+def _stated_space(run: Run) -> SearchSpace:
+    """The space as the found architecture states it; before there is one, by the data."""
+    path = run.folder.architecture
+    if not path.exists():
+        return run.space
+    stated = run.folder.read_json(path)
+    where = f"{path}: space_options"
+    return build_space(stated.get("space", ""), stated.get("space_options"), where)

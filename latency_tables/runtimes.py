@@ -267,11 +267,12 @@ class OnnxRuntime(Runtime):
         """See `Runtime.require`."""
         import_onnxruntime(self.name)
 
-    def session(self, model: bytes) -> Any:
+    def session(self, model: bytes, *, profile_to: str | None = None) -> Any:
         """Start an `onnxruntime.InferenceSession` as it is deployed.
 
         Args:
             model: a serialised ONNX model.
+            profile_to: start of the path of the profiler's file; not profiled if None.
 
         Raises:
             InputError: ONNX Runtime refuses the model.
@@ -285,6 +286,9 @@ class OnnxRuntime(Runtime):
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        if profile_to is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_to
         try:
             session = ort.InferenceSession(model, options, providers=list(self.providers))
         except Exception as error:  # its exceptions share no base class

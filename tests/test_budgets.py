@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_pipeline import settings, table_file
 
+from hwnas import pipeline
 from hwnas.budget.cost import CostModel
 from hwnas.calibration.make import all_cells, fitted_table
 from hwnas.calibration.networks import write_networks
@@ -17,6 +18,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline import run
 from hwnas.profiling import profiled_space
+from hwnas.workspace import Run
 
 
 def gates(document: dict) -> dict[str, dict]:
@@ -76,6 +78,22 @@ def test_a_family_has_one_model_a_budget(tmp_path) -> None:
     assert check["budget_ms"] == member["budget_ms"] == 9e5
     front = (tmp_path / "run" / "front.html").read_text()
     assert '"./report.html"' in front and '"./family/900000ms/report.html"' in front
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "On the front, which no other run beats in both" in report
+
+
+def test_a_family_needs_no_table_of_its_own(tmp_path, monkeypatch) -> None:
+    """A table that is measured by the run itself is handed on to all members."""
+    table = table_file("darts", tmp_path)
+    monkeypatch.setattr(
+        pipeline, "profile", lambda config, out, **_: LatencyTable.load(table).save(out)
+    )
+    config = load_config(None, settings("darts", "budget.family_ms=[9e5]"))
+    current = Run.start(config, tmp_path / "run", resume=False)
+    current.begin()
+    pipeline.prepare_table(current, None)
+    (member,) = current.family
+    assert member.budget_ms() == 9e5
 
 
 def test_an_unreachable_member_is_refused_before_training(tmp_path) -> None:

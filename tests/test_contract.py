@@ -18,6 +18,7 @@ from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.spaces import SPACES
 from hwnas.strategies import STRATEGIES, build_strategy
+from hwnas.strategies.base import probability_rows
 from hwnas.supernet.evaluate import evaluate_mixture
 
 SETTINGS = {"darts": {"learning_rate": 0.1, "beta_decay": 1.0}}
@@ -221,5 +222,9 @@ class TestStrategy:
         assert loaded is not None
         resumed.load_state_dict(loaded[1]["strategy"])
         advance(resumed, shared, cost, steps=2, first=2)
+        rows = probability_rows(resumed)
+        assert rows is not None and rows == probability_rows(reference)
+        assert [len(row) for row in rows] == [len(choice.options) for choice in space.choices]
+        np.testing.assert_allclose([sum(row) for row in rows], 1, atol=1e-3)
         assert torch.equal(resumed.ask().weights, reference.ask().weights)
         assert resumed.best(Decoder([Limit(cost)]), 2) == reference.best(Decoder([Limit(cost)]), 2)

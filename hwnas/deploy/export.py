@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,8 @@ IR_VERSION = 8
 INPUT, OUTPUT = "images", "logits"
 FORBIDDEN = ("RandomNormal", "RandomUniform", "Bernoulli", "Dropout", "Multinomial")
 METADATA_PREFIX = "hwnas."
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Where the exporter notes the modules that an operator stands in."""
 
 
 def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
@@ -91,9 +95,36 @@ def _export(
     if program is None:
         raise HwnasError("the exporter gave no model")
     model = program.model_proto
+    _name_by_module(model)
     _strip(model)
     model.ir_version = IR_VERSION
     return model
+
+
+def _name_by_module(model: onnx.ModelProto) -> None:
+    """Name each node and its first output `module/Operator`, `cells.0.operators.1.relu1/Relu`.
+
+    Graph optimisers name what they fuse by its output, so that profiles can be traced back.
+    """
+    kept = {value.name for value in [*model.graph.input, *model.graph.output]}
+    counts: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
+    for node in model.graph.node:
+        scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), None)
+        if scopes is None:
+            continue
+        # The first scope is the network, which has no name, and the last the operator itself.
+        module = ast.literal_eval(scopes)[:-1][-1]
+        name = f"{module or 'network'}/{node.op_type}"
+        counts[name] += 1
+        node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"
+        if node.output[0] not in kept:
+            renamed[node.output[0]] = node.name
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    for value in model.graph.value_info:
+        value.name = renamed.get(value.name, value.name)
 
 
 def _strip(model: onnx.ModelProto) -> None:

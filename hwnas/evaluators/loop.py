@@ -8,13 +8,14 @@ from typing import Any, Protocol
 from hwnas.architecture import Architecture
 from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
-from hwnas.runs.loop import run_steps
+from hwnas.runs.loop import is_sparse_record, run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Outcome, SearchStrategy
+from hwnas.strategies.base import Outcome, SearchStrategy, probability_rows
 
 STAGE = "search"
+LOG_EVERY = 1
 
 
 class Evaluator(Protocol):
@@ -70,7 +71,7 @@ class EvaluatedSearch:
             folder,
             stage=STAGE,
             steps=self.config.steps,
-            log_every=1,
+            log_every=LOG_EVERY,
             checkpoint_every=1,
             progress=progress,
         )
@@ -91,13 +92,16 @@ class EvaluatedSearch:
         ratio = float(max(limit.ratio(mixture) for limit in self.limits))
         outcome = Outcome(loss, loss, ratio, lasting=True, fidelity=fidelity)
         self.strategy.tell(mixture, outcome, self.step / self.config.steps)
-        return {
+        record = {
             "loss": loss,
             "validation_loss": loss,
             "latency_ms": self.limits[0].cost.latency_ms(architecture),
             "entropy": self.strategy.entropy(),
             "architecture": space.to_genotype(architecture),
         }
+        if is_sparse_record(self.step, self.config.steps, LOG_EVERY):
+            record["probabilities"] = probability_rows(self.strategy)
+        return record
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
         """What candidates are compared by, 0 to 1."""

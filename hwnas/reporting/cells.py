@@ -8,13 +8,13 @@ height of its own, so that labels and lines cannot overlap whatever the graph.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from hwnas.architecture import Architecture
-from hwnas.reporting.charts import COLOURS, svg_element
-from hwnas.reporting.html import milliseconds, text
-from hwnas.spaces.base import SearchSpace
+from hwnas.reporting.charts import mark, svg_element
+from hwnas.reporting.html import Html, milliseconds, series_class, text
+from hwnas.spaces.base import Choice, SearchSpace
 
 CELL_NAMES = {"normal": "Normal cell", "reduce": "Reduction cell", "": "Cell"}
 
@@ -101,7 +101,11 @@ class Cell:
 
     def route(self, edge: Edge) -> str:
         """Where an edge leads, in words."""
-        return f"{self.state_name(edge.source)} to {self.state_name(edge.target)}"
+        return self.route_between(edge.source, edge.target)
+
+    def route_between(self, source: int, target: int) -> str:
+        """Where an edge between two states leads, in words."""
+        return f"{self.state_name(source)} to {self.state_name(target)}"
 
 
 def read_cells(
@@ -117,27 +121,56 @@ def read_cells(
         latencies_ms: predicted latency of each choice.
     """
     runs = space.run_probability(space.one_hot(architecture).weights).sum(dim=1) > 0.5
-    kept: dict[str, list[Edge]] = {}
-    pairs: dict[str, list[tuple[int, int]]] = {}
-    for row, (name, option) in enumerate(architecture):
-        match = _CHOICE_NAME.fullmatch(name)
-        if match is None or int(match[2]) >= int(match[3]):
-            return []
-        cell_type, source, target = match[1] or "", int(match[2]), int(match[3])
-        pairs.setdefault(cell_type, []).append((source, target))
-        edges = kept.setdefault(cell_type, [])
+    edges = _edges_of(space.choices)
+    if edges is None:
+        return []
+    kept: dict[str, list[Edge]] = {cell_type: [] for cell_type, _, _ in edges}
+    for row, ((cell_type, source, target), (name, option)) in enumerate(
+        zip(edges, architecture, strict=True)
+    ):
         if option != "none":
             latency_ms = latencies_ms.get(name)
-            edges.append(Edge(name, source, target, option, latency_ms, bool(runs[row])))
+            kept[cell_type].append(Edge(name, source, target, option, latency_ms, bool(runs[row])))
     return [
-        Cell(
-            cell_type,
-            inputs=min(target for _, target in pairs[cell_type]),
-            states=1 + max(target for _, target in pairs[cell_type]),
-            edges=tuple(edges),
-        )
-        for cell_type, edges in kept.items()
+        replace(cell, edges=tuple(kept[cell_type])) for cell_type, cell in _empty(edges).items()
     ]
+
+
+def choice_routes(choices: Sequence[Choice]) -> dict[str, str]:
+    """Where the edges that choices decide on lead, in words, by the choices' names.
+
+    Empty where `read_cells` is.
+    """
+    edges = _edges_of(choices)
+    if edges is None:
+        return {}
+    cells = _empty(edges)
+    return {
+        choice.name: cells[cell_type].route_between(source, target)
+        for choice, (cell_type, source, target) in zip(choices, edges, strict=True)
+    }
+
+
+def _edges_of(choices: Sequence[Choice]) -> list[tuple[str, int, int]] | None:
+    """Cell type, source and target of each choice's edge; None when a name says something else."""
+    edges = []
+    for choice in choices:
+        match = _CHOICE_NAME.fullmatch(choice.name)
+        if match is None or int(match[2]) >= int(match[3]):
+            return None
+        edges.append((match[1] or "", int(match[2]), int(match[3])))
+    return edges
+
+
+def _empty(edges: Sequence[tuple[str, int, int]]) -> dict[str, Cell]:
+    """The cells without what they keep, by type."""
+    targets: dict[str, list[int]] = {}
+    for cell_type, _, target in edges:
+        targets.setdefault(cell_type, []).append(target)
+    return {
+        cell_type: Cell(cell_type, inputs=min(found), states=1 + max(found), edges=())
+        for cell_type, found in targets.items()
+    }
 
 
 @dataclass
@@ -161,7 +194,7 @@ class _Layout:
     height: float = 0.0
 
 
-def draw_cell(cell: Cell) -> str:
+def draw_cell(cell: Cell) -> Html:
     """A cell as SVG.
 
     Every kept edge carries its operator's name and cost; those that do not run are dotted.
@@ -182,7 +215,8 @@ def draw_cell(cell: Cell) -> str:
             + _label(name, (BOX_LEFT + BOX_RIGHT) / 2, (box.top + box.bottom) / 2 + 5)
         )
     title = f"{cell.title}: {len(cell.edges)} operators between {cell.states} states"
-    return svg_element(title, WIDTH, layout.height, parts)
+    routes = "; ".join(f"{cell.route(edge)}: {edge.operator}" for edge in cell.edges)
+    return svg_element(title, WIDTH, layout.height, parts, routes)
 
 
 def _lay_out(cell: Cell) -> _Layout:
@@ -239,20 +273,20 @@ def _draw_edge(cell: Cell, edge: Edge, layout: _Layout) -> str:
     inwards = 1 if left else -1
     side = BOX_LEFT if left else BOX_RIGHT
     y0, y1 = layout.boxes[edge.source].exit, layout.entry[edge]
-    colour = COLOURS[edge.source % len(COLOURS)]
     turn = lane + inwards * CORNER
     line = (
         f"M{side:g} {y0:g}H{turn:g}Q{lane:g} {y0:g} {lane:g} {y0 + CORNER:g}V{y1 - CORNER:g}"
         f"Q{lane:g} {y1:g} {turn:g} {y1:g}H{side - 7 * inwards:g}"
     )
-    dots = "" if edge.runs else ' stroke-dasharray="2 4"'
+    css_class = "line" if edge.runs else "line dotted"
     middle = (LANES_LEFT + BOX_LEFT) / 2 if left else (LANES_RIGHT + BOX_RIGHT) / 2
-    return (
-        f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
-        f'<path d="{line}" fill="none" stroke="{colour}" stroke-width="2"{dots}/>'
-        f'<path d="M{side:g} {y1:g}l{-9 * inwards:g} -5v10z" fill="{colour}"/>'
-        f"{_label(edge.operator, middle, y1 - 6)}{_label(edge.cost, middle, y1 + 17)}</g>"
+    shape = (
+        f'<path class="{css_class}" d="{line}"/>'
+        f'<path class="arrow" d="M{side:g} {y1:g}l{-9 * inwards:g} -5v10z"/>'
+        f"{_label(edge.operator, middle, y1 - 6)}{_label(edge.cost, middle, y1 + 17)}"
     )
+    words = f"{cell.route(edge)}: {edge.operator} {edge.cost}"
+    return mark(words, shape, series_class(edge.source))
 
 
 def _draw_joins(cell: Cell, layout: _Layout) -> str:
@@ -265,9 +299,8 @@ def _draw_joins(cell: Cell, layout: _Layout) -> str:
     branches = "".join(f"M{BOX_RIGHT:g} {y:g}H{lane:g}" for y in exits)
     line = f"{branches}M{lane:g} {exits[0]:g}V{end:g}H{BOX_RIGHT + 7:g}"
     return (
-        f'<g><title>the output joins all nodes</title><path d="{line}" '
-        'fill="none" stroke="currentColor" stroke-opacity="0.6" stroke-dasharray="5 4"/>'
-        f'<path d="M{BOX_RIGHT:g} {end:g}l9 -5v10z" fill="currentColor"/></g>'
+        f'<g><title>the output joins all nodes</title><path class="join" d="{line}"/>'
+        f'<path class="join-end" d="M{BOX_RIGHT:g} {end:g}l9 -5v10z"/></g>'
     )
 
 

@@ -6,9 +6,13 @@ it, and the type checker keeps the two apart.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
 from typing import NewType
 from urllib.parse import quote
 
@@ -20,54 +24,21 @@ UNKNOWN = "not known"
 NO_BREAK = "\u00a0"
 """The space between a number and its unit."""
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2128; --dim: #555f6a; --paper: #ffffff;
-  --soft: #f2f4f6; --line: #ccd3da; --bar: #2f7fc4; --measured: #c9711c;
-  --pass: #1a7f37; --fail: #bf2b30; --inconclusive: #8a5b00; --unknown: #555f6a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --dim: #a3adb8; --paper: #14171b;
-  --soft: #1f242a; --line: #3a424b; --pass: #4fbf6b; --fail: #f2777a; --inconclusive: #dba43c;
-  --unknown: #a3adb8; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 66rem; padding: 1rem 0.75rem 3rem; color: var(--ink);
-  background: var(--paper); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: 0.5rem 0 1rem; }
-h2 { font-size: 1.2rem; line-height: 1.25; margin: 2.2rem 0 0.5rem; }
-p { margin: 0.5rem 0; max-width: 46rem; }
-a { color: inherit; }
-.banner { border: 1px solid var(--line); border-left: 0.6rem solid var(--tone);
-  border-radius: 0.4rem; background: var(--soft); padding: 0.8rem 1rem; }
-.banner h2 { color: var(--tone); margin: 0 0 0.3rem; }
-.pass { --tone: var(--pass); } .fail { --tone: var(--fail); }
-.inconclusive { --tone: var(--inconclusive); }
-.skipped, .unknown { --tone: var(--unknown); }
-.status { color: var(--tone); font-weight: 600; }
-.missing, figcaption { color: var(--dim); }
-.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr));
-  gap: 0.6rem 1rem; margin: 0.8rem 0 0; }
-.facts dt { color: var(--dim); font-size: 0.9rem; }
-.facts dd { margin: 0; font-weight: 600; }
-.scroll { overflow-x: auto; margin: 0.6rem 0; }
-table { border-collapse: collapse; font-size: 0.95rem; overflow-wrap: normal; }
-th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.9rem 0.3rem 0;
-  border-bottom: 1px solid var(--line); }
-td { font-variant-numeric: tabular-nums; max-width: 24rem; overflow-wrap: break-word; }
-.bars { width: 100%; max-width: 56rem; } .bars td { vertical-align: middle; }
-.bars td:last-child { white-space: nowrap; padding-right: 0; }
-.bars td:nth-child(2) { width: 40%; }
-.bar { height: 0.9rem; min-width: 1px; border-radius: 0.15rem; background: var(--bar); }
-.bar.measured { background: var(--measured); }
-.figures { display: grid; gap: 1.5rem 2rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); }
-figure { margin: 0; max-width: 30rem; }
-figcaption { font-size: 0.92rem; margin-top: 0.3rem; }
-figcaption strong { color: var(--ink); }
-svg { display: block; width: 100%; height: auto; }
-svg text { font-family: system-ui, sans-serif !important; fill: currentColor; }
-svg .node { fill: var(--soft); stroke: var(--dim); }
-details { margin: 0.5rem 0; } summary { cursor: pointer; }
-pre { overflow-x: auto; background: var(--soft); padding: 0.7rem; border-radius: 0.4rem;
-  font-size: 0.9rem; }
-"""
+LIGHT = {
+    "ink": "#1c2128", "dim": "#555f6a", "paper": "#ffffff", "soft": "#f2f4f6", "line": "#ccd3da",
+    "focus": "#1f6feb", "pass": "#1a7f37", "fail": "#bf2b30", "inconclusive": "#8a5b00",
+    "s0": "#2f7fc4", "s1": "#c9711c", "s2": "#3a945a", "s3": "#9165c9", "s4": "#cc4f5e",
+    "s5": "#8a7a35", "s6": "#1f8f99", "s7": "#6b7683",
+}  # fmt: skip
+DARK = LIGHT | {
+    "ink": "#e4e8ec", "dim": "#a3adb8", "paper": "#14171b", "soft": "#1f242a", "line": "#3a424b",
+    "focus": "#79b8ff", "pass": "#4fbf6b", "fail": "#f2777a", "inconclusive": "#dba43c",
+    "s0": "#5aa2e0", "s1": "#e08c3c", "s2": "#53b377", "s3": "#ab86dd", "s4": "#e07684",
+    "s5": "#b5a355", "s6": "#43b3bd", "s7": "#98a3af",
+}  # fmt: skip
+"""The pages' colours; s0 to s7 are those of series, which need 3:1 against the background."""
+SERIES = 8
+"""How many series have a colour of their own."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -138,8 +109,8 @@ def _tone(word: str | None) -> str:
 def banner(verdict: str | None, title: str, *parts: Html) -> Html:
     """What stands first: the verdict in words, in its colour."""
     return Html(
-        f'<section class="banner {_tone(verdict)}"><h2>{text(title)}</h2>{"".join(parts)}'
-        "</section>\n"
+        f'<section class="banner {_tone(verdict)}" aria-labelledby="verdict">'
+        f'<h2 id="verdict">{text(title)}</h2>{"".join(parts)}</section>\n'
     )
 
 
@@ -161,47 +132,151 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Html:
     return Html(f'<dl class="facts">{"".join(items)}</dl>')
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[Html]], css_class: str = "") -> Html:
-    """A table in a box of its own, which scrolls where the screen is narrower."""
-    head = "".join(f'<th scope="col">{text(name)}</th>' for name in header)
-    body = "\n".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+def table(
+    name: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[Html]],
+    css_class: str = "",
+) -> Html:
+    """A table in a box of its own, which scrolls where the screen is narrower.
+
+    Args:
+        name: for those who cannot see what stands around it.
+        header: of the columns.
+        rows: their first cell names the row.
+        css_class: `sortable` lets readers sort it by a column.
+    """
+    head = "".join(f'<th scope="col">{text(title)}</th>' for title in header)
+    body = "\n".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+        for first, *rest in rows
+    )
     return Html(
-        f'<div class="scroll" tabindex="0"><table class="{css_class}">'
+        f'<div class="scroll" role="group" aria-label="{text(name)}" tabindex="0">'
+        f'<table class="{css_class}"><caption class="unseen">{text(name)}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
-def figure(svg: str, title: str, caption: str) -> Html:
-    """A drawing with its title and a caption."""
+def legend(labels: Sequence[str], *more: tuple[str, str]) -> Html:
+    """What the colours of a chart's series mean, in their order.
+
+    Args:
+        labels: of the series, which can be switched off where scripts run.
+        more: class and label of what is no series: `dashed`, `hollow`.
+    """
+    items = [
+        f'<li class="{series_class(i)}" data-series="{i}">{text(label)}</li>'
+        for i, label in enumerate(labels)
+    ]
+    items += [f'<li class="{css_class}">{text(label)}</li>' for css_class, label in more]
+    return Html(f'<ul class="legend">{"".join(items)}</ul>')
+
+
+def series_class(index: int) -> str:
+    """The CSS class that gives a series its colour."""
+    return f"s{index % SERIES}"
+
+
+def figure(title: str, caption: str, *parts: Html, wide: bool = False) -> Html:
+    """A drawing under its title and a caption, with its legend and its values as a table."""
+    css_class = "chart wide" if wide else "chart"
     return Html(
-        f"<figure>{svg}<figcaption><strong>{text(title)}.</strong> {text(caption)}</figcaption>"
-        "</figure>"
+        f'<figure class="{css_class}"><figcaption><strong>{text(title)}.</strong> {text(caption)}'
+        f"</figcaption>{''.join(parts)}</figure>"
     )
 
 
-def figures(items: Sequence[Html]) -> Html:
-    """Figures side by side where there is room."""
-    return Html(f'<div class="figures">{"".join(items)}</div>')
+def columns(items: Sequence[Html]) -> Html:
+    """Parts side by side where there is room."""
+    return Html(f'<div class="columns">{"".join(items)}</div>')
 
 
-def details(title: str, content: str) -> Html:
-    """Text as it is in a file, folded away."""
-    return Html(f"<details><summary>{text(title)}</summary><pre>{text(content)}</pre></details>")
+def details(title: str, content: Html) -> Html:
+    """What is folded away under a title."""
+    return Html(f"<details><summary>{text(title)}</summary>{content}</details>")
 
 
-def section(title: str, *parts: Html) -> Html:
-    """A part of the page under its heading."""
-    content = "\n".join(parts)
-    return Html(f"<section>\n<h2>{text(title)}</h2>\n{content}\n</section>\n")
+def preformatted(content: str) -> Html:
+    """Text as it is in a file."""
+    return Html(f'<pre tabindex="0">{text(content)}</pre>')
 
 
-def page(title: str, *parts: Html) -> str:
-    """A whole document; its policy forbids scripts and everything from elsewhere."""
+def heading(title: str) -> Html:
+    """A heading inside a section."""
+    return Html(f"<h3>{text(title)}</h3>")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under a heading of its own, which the table of contents names."""
+
+    title: str
+    content: Html
+
+    @property
+    def name(self) -> str:
+        """Its identifier in the page."""
+        return "-".join(re.findall(r"[a-z0-9]+", self.title.lower()))
+
+    def render(self) -> Html:
+        """The markup."""
+        return Html(
+            f'<section id="{self.name}" aria-labelledby="{self.name}-title">\n'
+            f'<h2 id="{self.name}-title">{text(self.title)}</h2>\n{self.content}\n</section>\n'
+        )
+
+
+def section(title: str, *parts: Html) -> Section:
+    """A section of the parts; its title is the page's own words."""
+    return Section(title, Html("\n".join(parts)))
+
+
+def page(title: str, lead: Html, sections: Sequence[Section]) -> str:
+    """A whole document; its policy allows its own script and nothing from elsewhere.
+
+    Args:
+        title: of the page.
+        lead: what stands first.
+        sections: the rest, in order.
+    """
+    script, style = _resource("page.js"), _style()
+    script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    contents = "".join(f'<li><a href="#{s.name}">{text(s.title)}</a></li>' for s in sections)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{text(title)}</h1>\n{''.join(parts)}</body>\n</html>\n"
+        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        '<a class="skip" href="#main">Skip to the content</a>\n'
+        f'<header><h1>{text(title)}</h1><button type="button" id="theme" hidden></button>'
+        f'</header>\n<main id="main">\n{lead}\n'
+        f'<nav aria-label="Contents"><ul>{contents}</ul></nav>\n'
+        f"{''.join(s.render() for s in sections)}</main>\n"
+        f'<div id="tip" role="status"></div>\n<script>{script}</script>\n</body>\n</html>\n'
     )
+
+
+def _style() -> str:
+    """The style sheet: both themes' colours, the system's choice and the reader's, the rest."""
+    light, dark = (
+        " ".join(f"--{name}: {colour};" for name, colour in theme.items())
+        for theme in (LIGHT, DARK)
+    )
+    series = "\n".join(f".s{i} {{ --c: var(--s{i}); }}" for i in range(SERIES))
+    return (
+        f":root {{ {light} }}\n"
+        "@media (prefers-color-scheme: dark) { :root:not([data-theme]) "
+        f"{{ {dark} }} }}\n"
+        f":root[data-theme=dark] {{ color-scheme: dark; {dark} }}\n"
+        f":root[data-theme=light] {{ color-scheme: light; }}\n{series}\n{_resource('page.css')}"
+    )
+
+
+def _resource(name: str) -> str:
+    """A file beside this one."""
+    return (resources.files("hwnas.reporting") / name).read_text()

@@ -1,34 +1,33 @@
 """The report of a run: one HTML file that needs neither a network nor a server.
 
-A page is a view of the run's files. What a stage has not written yet, or a file holds in no
-readable form, is said to be missing in its place.
+A page is a view of the run's files, in the order of what somebody asks who has just run a search:
+did it work, why trust it, what was found, where does its time go, how was it found, how to repeat
+it. What a stage has not written yet, or a file holds in no readable form, is said to be missing in
+its place.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hwnas.architecture import Architecture
 from hwnas.budget.gate import judge
-from hwnas.errors import InputError
 from hwnas.reporting.cells import Cell, draw_cell, read_cells
-from hwnas.reporting.charts import RunPoint, runs_chart
+from hwnas.reporting.charts import budget_chart
+from hwnas.reporting.comparison import accuracy_against_latency
 from hwnas.reporting.html import (
     Html,
+    Section,
     banner,
-    bar,
+    columns,
     count,
     decibels,
     details,
     facts,
     figure,
-    figures,
+    heading,
     kibibytes,
     link,
     milliseconds,
@@ -37,16 +36,18 @@ from hwnas.reporting.html import (
     page,
     paragraph,
     percent,
+    preformatted,
     section,
     status,
     table,
     text,
 )
-from hwnas.reporting.run_files import Interval, Run, number_at, text_at
-from hwnas.reporting.stages import candidates_section, search_section, training_section
+from hwnas.reporting.latencies import audit_sentence, latency_section
+from hwnas.reporting.run_files import Run, number_at, text_at
+from hwnas.reporting.stages import candidates_figures, search_figures, training_section
+from hwnas.reporting.trajectories import trajectory_figures
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.pareto import knee
 
 GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "budget": ("latency, at most the budget", milliseconds),
@@ -63,7 +64,10 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
 
 
 def render_report(
-    folder: RunFolder, space: SearchSpace, operator_latencies_ms: Mapping[str, float]
+    folder: RunFolder,
+    space: SearchSpace,
+    operator_latencies_ms: Mapping[str, float],
+    family: Sequence[RunFolder] = (),
 ) -> str:
     """The page of one run.
 
@@ -72,6 +76,7 @@ def render_report(
         space: the run's search space at its deployed sizes.
         operator_latencies_ms: predicted milliseconds of the whole network for each choice of the
             found architecture, and for `fixed`; empty when there is none yet.
+        family: of the same search's further budgets.
 
     Raises:
         InputError: when the folder is no run's, a file is damaged or of another schema, or the
@@ -87,19 +92,22 @@ def render_report(
     return page(
         f"Report of {run.name}",
         _banner(run),
-        _gates(run),
-        _architecture(architecture, cells),
-        _operator_latencies(run, architecture, cells, operator_latencies_ms),
-        search_section(run),
-        candidates_section(run),
-        training_section(run),
-        section(
-            "Configuration and environment",
-            details("Configuration", run.config),
-            details("Environment", _indented(run.environment)),
-            details("Architecture", _indented(run.architecture)),
-            details("Check", _indented(run.check)),
-        ),
+        [
+            _trust(run),
+            *_family(run, [Run.read(member) for member in family]),
+            _architecture(architecture, cells),
+            latency_section(run, architecture, cells, operator_latencies_ms),
+            section(
+                "How the search went",
+                *search_figures(run),
+                heading("What the choices became"),
+                *trajectory_figures(run, space.choices, architecture),
+                heading("Candidates that were measured"),
+                *candidates_figures(run),
+            ),
+            training_section(run),
+            _reproduction(run, folder),
+        ],
     )
 
 
@@ -114,12 +122,27 @@ def _banner(run: Run) -> Html:
     key_figures = [
         ("Budget", milliseconds(run.budget_ms)),
         ("Predicted", milliseconds(run.predicted_ms)),
-        ("Measured (95 % interval)", _interval(run.measured)),
+        ("Measured", milliseconds(None if run.measured is None else run.measured.value_ms)),
         ("Accuracy", percent(run.accuracy)),
         ("Parameters", count(number_at(run.architecture, "params"))),
         ("Multiply-accumulates", count(number_at(run.architecture, "macs"))),
     ]
-    return banner(run.verdict, title, paragraph(" ".join(sentences)), facts(key_figures))
+    parts = [facts(key_figures), *_budget_drawing(run)]
+    return banner(run.verdict, title, paragraph(" ".join(sentences)), columns(parts))
+
+
+def _budget_drawing(run: Run) -> list[Html]:
+    """The budget as a line, unless it is so far away that nothing else could be seen."""
+    budget_ms, measured = run.budget_ms, run.measured
+    if budget_ms is None or measured is None or not 0 < measured.high_ms < 1e6:
+        return []
+    known_ms = max(measured.high_ms, run.predicted_ms or 0.0)
+    if not 0.05 < budget_ms / known_ms < 20 or min(measured.low_ms, run.predicted_ms or 0.0) < 0:
+        return []
+    title = "Latency in ms: predicted (diamond) and measured (dot), against the budget"
+    caption = "Milliseconds for one inference; the diamond is the prediction, the dot was measured."
+    drawing = budget_chart(title, budget_ms, run.predicted_ms, measured)
+    return [figure("Latency and budget", caption, drawing)]
 
 
 def _latency_sentence(run: Run) -> str:
@@ -140,9 +163,11 @@ def _latency_sentence(run: Run) -> str:
     return f"{start}{relation} {milliseconds(budget_ms)}."
 
 
-def _gates(run: Run) -> Html:
+def _trust(run: Run) -> Section:
+    """Gates, parity, accuracy before and after, prediction against measurement."""
+    title = "Why to trust it"
     if not run.check:
-        return section("Gates", missing("The exported model has not been checked yet."))
+        return section(title, missing("The exported model has not been checked yet."))
     check = run.check
     error = number_at(check, "parity", "max_abs_error")
     # A ratio to no error at all is infinite, which JSON cannot hold.
@@ -156,26 +181,37 @@ def _gates(run: Run) -> Html:
         ("File", kibibytes(number_at(check, "model", "size_bytes"))),
         ("ONNX operator set", number(number_at(check, "model", "opset"))),
     ]
+    header = ("gate", "status", "value", "limit", "asks for")
     return section(
-        "Gates",
-        table(("gate", "asks for", "status", "value", "limit"), map(_gate_row, run.gates)),
+        title,
+        table("Gates", header, map(_gate_row, run.gates)),
         facts(known),
+        paragraph(_prediction_sentence(run) + audit_sentence(run)),
         paragraph(_measurement_sentence(run)),
     )
 
 
+def _prediction_sentence(run: Run) -> str:
+    measured, predicted_ms = run.measured, run.predicted_ms
+    if measured is None or predicted_ms is None or measured.value_ms <= 0:
+        return ""
+    off = percent(abs(measured.value_ms / predicted_ms - 1)) if predicted_ms > 0 else "not known"
+    side = "more" if measured.value_ms > predicted_ms else "less"
+    return f"The model takes {off} {side} than its latency table predicts. "
+
+
 def _gate_row(gate: dict[str, Any]) -> list[Html]:
-    """Name, meaning, status, value and limit; a dash for what does not apply."""
+    """Name, status, value, limit and meaning; a dash for what does not apply."""
     name = str(gate.get("name"))
     # A further device's budget is named by its device.
     known = "budget of a device" if name.startswith("budget: ") else name
     asks, in_words = GATES.get(known, ("", number))
-    figures_of_gate = (number_at(gate, key) for key in ("value", "limit"))
+    value, limit = (number_at(gate, key) for key in ("value", "limit"))
     return [
         text(name),
-        text(asks),
         status(text_at(gate, "status")),
-        *(text("\u2013" if value is None else in_words(value)) for value in figures_of_gate),
+        *(text("\u2013" if v is None else in_words(v)) for v in (value, limit)),
+        text(asks),
     ]
 
 
@@ -190,13 +226,24 @@ def _measurement_sentence(run: Run) -> str:
     )
 
 
-def _architecture(architecture: Architecture | None, cells: Sequence[Cell]) -> Html:
+def _family(run: Run, members: Sequence[Run]) -> list[Section]:
+    """The front over the budgets of one search."""
+    if not members:
+        return []
+    labelled = [(str(place), one) for place, one in enumerate((run, *members), start=1)]
+    sentence = "One search answered several budgets; each architecture was trained and checked."
+    more = Html(f"<p>{link('front.html', 'All of them side by side')}</p>")
+    return [section("The family", paragraph(sentence), accuracy_against_latency(labelled), more)]
+
+
+def _architecture(architecture: Architecture | None, cells: Sequence[Cell]) -> Section:
     title = "The architecture"
     if architecture is None:
         return section(title, missing("The search has not found an architecture yet."))
+    header = ("choice", "option")
+    rows = [[text(choice), text(option)] for choice, option in architecture]
     if not cells:
-        rows = [[text(choice), text(option)] for choice, option in architecture]
-        return section(title, table(("choice", "option"), rows))
+        return section(title, table(title, header, rows))
     legend = (
         "States stand from top to bottom. Each line is an operator that was kept, with its "
         "predicted milliseconds over all cells of the network."
@@ -205,141 +252,36 @@ def _architecture(architecture: Architecture | None, cells: Sequence[Cell]) -> H
         legend += " Dashed: the output joins the channels of all nodes."
     if any(not edge.runs for cell in cells for edge in cell.edges):
         legend += " Dotted: dead ends, which the exported model leaves out."
-    drawings = [figure(draw_cell(cell), cell.title, cell.summary) for cell in cells]
-    return section(title, paragraph(legend), figures(drawings))
+    drawings = [figure(cell.title, cell.summary, draw_cell(cell)) for cell in cells]
+    as_table = details("The choices as a table", table(title, header, rows, "sortable"))
+    return section(title, paragraph(legend), columns(drawings), as_table)
 
 
-def _operator_latencies(
-    run: Run,
-    architecture: Architecture | None,
-    cells: Sequence[Cell],
-    latencies_ms: Mapping[str, float],
-) -> Html:
-    """Bars for each part, and on the same scale the whole as predicted and as measured."""
-    title = "Predicted latency of the operators"
-    if architecture is None or not latencies_ms:
-        return section(title, missing("There are no predictions of an architecture yet."))
-    names = {e.choice: f"{c.title}, {c.route(e)}: {e.operator}" for c in cells for e in c.edges}
-    parts = [
-        (names.get(choice, f"{choice}: {option}"), latencies_ms.get(choice, 0.0))
-        for choice, option in architecture
-        if option != "none"
+def _reproduction(run: Run, folder: RunFolder) -> Section:
+    """What it ran on, and the command that does it again."""
+    config, measured = folder.config.name, folder.latency_table.name
+    packages = run.environment.get("packages")
+    versions = packages if isinstance(packages, dict) else {}
+    known = [
+        ("Processor", run.device or "not known"),
+        ("Platform", text_at(run.environment, "platform") or "not known"),
+        ("Python", text_at(run.environment, "python") or "not known"),
+        *((str(name), str(version)) for name, version in versions.items()),
+        ("Seed", number(number_at(run.settings, "seed"))),
     ]
-    parts.append(("Fixed parts: all that runs in every network", latencies_ms.get("fixed", 0.0)))
-    parts.sort(key=lambda part: -part[1])
-    total_ms = sum(latency_ms for _, latency_ms in parts)
-    measured_ms = None if run.measured is None else run.measured.value_ms
-    scale_ms = max(total_ms, measured_ms or 0.0) or 1.0
-    rows = [
-        [text(name), bar(part_ms / scale_ms), text(milliseconds(part_ms, 3))]
-        for name, part_ms in parts
-    ]
-    rows.append([text("Whole network, predicted"), bar(total_ms / scale_ms), _ms(total_ms)])
-    if measured_ms is not None:
-        whole = text("Whole network, measured")
-        rows.append([whole, bar(measured_ms / scale_ms, "measured"), _ms(measured_ms)])
-    sentence = "Milliseconds for one inference; an operator counts in all cells it stands in."
     return section(
-        title,
-        paragraph(sentence),
-        paragraph(_audit_sentence(run)),
-        table(("part", "", "latency"), rows, "bars"),
+        "How to repeat it",
+        paragraph(
+            "In the run's folder; AGAIN is a new one. On the same machine the search goes the same "
+            "way, but latencies are measured anew, and another candidate may be chosen by them."
+        ),
+        preformatted(f"hwnas run {config} --table {measured} --out AGAIN"),
+        facts(known),
+        details("Configuration", preformatted(run.config)),
+        details("Environment", preformatted(_indented(run.environment))),
+        details("Architecture", preformatted(_indented(run.architecture))),
+        details("Check", preformatted(_indented(run.check))),
     )
-
-
-def _audit_sentence(run: Run) -> str:
-    """How far the table's predictions were tested, and whether counting would do better."""
-    audit = run.latency_table.get("audit")
-    spearman, error = number_at(audit, "spearman"), number_at(audit, "median_error")
-    if spearman is None or error is None:
-        return "The table has not been audited: `hwnas table audit` compares it with networks."
-    counted = max(number_at(audit, key, "spearman") or -1.0 for key in ("macs", "params"))
-    sentence = (
-        f"Audited on {count(number_at(audit, 'networks'))} networks: rank correlation "
-        f"{number(spearman)}, median error {percent(error)}."
-    )
-    if counted > spearman:
-        sentence += (
-            f" Counting operations or parameters orders them better ({number(counted)}): "
-            "do not trust this table's order."
-        )
-    return sentence
-
-
-def render_overview(folders: Sequence[RunFolder], beside: Path | None = None) -> str:
-    """The page over several runs, with links to their reports.
-
-    Args:
-        folders: of the runs.
-        beside: the folder that the page is for; the first run's parent if None.
-
-    Raises:
-        InputError: when there are no folders.
-    """
-    if not folders:
-        raise InputError("no runs to show", expected="folders with a config.toml")
-    rows: list[list[Html]] = []
-    runs: dict[str, Run] = {}
-    base = (beside or folders[0].path.resolve().parent).resolve()
-    for place, folder in enumerate(folders, start=1):
-        name = folder.path.resolve().name
-        linked = folder.report.is_file()
-        target = Path(os.path.relpath(folder.report.resolve(), base)).as_posix()
-        first = [text(place), link(target, name) if linked else text(name)]
-        try:
-            run = Run.read(folder)
-        except InputError as error:
-            # One damaged run must not hide the others.
-            rows.append([*first, text(error), *[text("")] * 4])
-            continue
-        runs[str(place)] = run
-        rows.append(
-            [
-                *first,
-                _ms(run.budget_ms),
-                _ms(run.predicted_ms),
-                text(_interval(run.measured)),
-                text(percent(run.accuracy)),
-                status(run.verdict or "not checked"),
-            ]
-        )
-    header = ["no.", "run", "budget", "predicted", "measured (95 % interval)", "accuracy"]
-    passed = sum(run.verdict == "pass" for run in runs.values())
-    return page(
-        "Overview of runs",
-        paragraph(f"{passed} of {len(folders)} runs passed their check."),
-        table([*header, "verdict"], rows),
-        section("Accuracy and latency", _accuracy_against_latency(runs)),
-    )
-
-
-def _accuracy_against_latency(runs: Mapping[str, Run]) -> Html:
-    points = [
-        RunPoint(label, run.measured, run.accuracy, run.budget_ms)
-        for label, run in runs.items()
-        if run.measured is not None and run.accuracy is not None
-    ]
-    if not points:
-        return missing("No run has been measured and tested yet.")
-    title = "Accuracy against measured latency"
-    caption = (
-        "Accuracy on the test images in percent, milliseconds for one inference. The numbers are "
-        "those of the table, the bars 95 % intervals; a dashed line is the budget of the run of "
-        "its colour, which keeps it when it stands to the left."
-    )
-    if len(points) > 2:
-        minimised = np.array([[p.measured.value_ms, -p.accuracy] for p in points])
-        number = points[knee(minimised)].label
-        caption += f" Of the runs that no other beats in both, number {number} is the knee."
-    return figure(runs_chart("runs", title, points), title, caption)
-
-
-def _ms(value_ms: float | None) -> Html:
-    return text(milliseconds(value_ms))
-
-
-def _interval(measured: Interval | None) -> str:
-    return milliseconds(None) if measured is None else measured.in_words()
 
 
 def _indented(document: dict[str, Any]) -> str:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.reporting.html import milliseconds, number
 from hwnas.runs.run_folder import RunFolder
+from hwnas.spaces.base import Choice
 
 SCHEMA = 1
 MAX_NUMBER = 10**18
@@ -44,7 +50,8 @@ class Run:
     Attributes:
         name: of the folder.
         config: text of the configuration.
-        environment, architecture, metrics, check, latency_table: the JSON files of these names.
+        environment, architecture, metrics, check, latency_table, operator_shares: the JSON files
+            of these names.
         history: its records.
     """
 
@@ -55,6 +62,7 @@ class Run:
     metrics: dict[str, Any]
     check: dict[str, Any]
     latency_table: dict[str, Any]
+    operator_shares: dict[str, Any]
     history: list[dict[str, Any]]
 
     @classmethod
@@ -79,6 +87,7 @@ class Run:
             metrics=_read_document(folder, folder.metrics),
             check=_read_document(folder, folder.check),
             latency_table=_read_document(folder, folder.latency_table),
+            operator_shares=_read_document(folder, folder.operator_shares),
             history=folder.read_history(),
         )
 
@@ -91,6 +100,42 @@ class Run:
         pairs = [(number_at(r, "step"), number_at(r, key)) for r in self.events(event)]
         points = [(x, y) for x, y in pairs if x is not None and y is not None]
         return Series(label, [x for x, _ in points], [y for _, y in points])
+
+    def trajectory(self, choices: tuple[Choice, ...]) -> tuple[list[float], np.ndarray]:
+        """The strategy's probabilities: steps (n,), and (n, choices, max_options).
+
+        Records that do not fit the choices are left out; rows are zero where a choice has fewer
+        options, and sum to 1.
+        """
+        most = max(len(choice.options) for choice in choices)
+        steps, tables = [], []
+        for record in self.events("search"):
+            step, rows = number_at(record, "step"), record.get("probabilities")
+            if step is None or not isinstance(rows, list) or len(rows) != len(choices):
+                continue
+            table = np.zeros((len(choices), most))
+            for place, (row, choice) in enumerate(zip(rows, choices, strict=True)):
+                if isinstance(row, list) and len(row) == len(choice.options):
+                    table[place, : len(row)] = [_share(value) for value in row]
+            sums = table.sum(axis=1, keepdims=True)
+            if (sums > 0).all():
+                steps.append(step)
+                tables.append(table / sums)
+        return steps, np.array(tables).reshape(-1, len(choices), most)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """The configuration; empty when it is no TOML."""
+        try:
+            return tomllib.loads(self.config)
+        except tomllib.TOMLDecodeError:
+            return {}
+
+    @property
+    def device(self) -> str | None:
+        """The processor that the model is measured on."""
+        stated = text_at(self.latency_table, "device", "device")
+        return stated or text_at(self.environment, "device")
 
     @property
     def verdict(self) -> str | None:
@@ -146,6 +191,16 @@ def _read_document(folder: RunFolder, path: Path) -> dict[str, Any]:
     return document
 
 
+def distinct_names(folders: Sequence[RunFolder]) -> list[str]:
+    """The folders' names, with their parents' where two are the same."""
+    paths = [folder.path.resolve() for folder in folders]
+    names = [path.name for path in paths]
+    return [
+        name if names.count(name) == 1 else f"{path.parent.name}/{name}"
+        for name, path in zip(names, paths, strict=True)
+    ]
+
+
 def value_at(document: Any, *keys: str) -> Any:
     """What nested objects hold under some keys, or None."""
     for key in keys:
@@ -162,6 +217,12 @@ def number_at(document: Any, *keys: str) -> float | None:
         return None
     # NaN is not smaller; charts cannot show what is much larger.
     return float(value) if abs(value) < MAX_NUMBER else None
+
+
+def _share(value: Any) -> float:
+    """A number from 0 to 1, or 0."""
+    known = isinstance(value, int | float) and 0 <= value <= 1
+    return float(value) if known else 0.0
 
 
 def text_at(document: Any, *keys: str) -> str | None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from hwnas.budget.gate import judge
-from hwnas.reporting.charts import MAX_POINTS, candidates_chart, group_size, line_chart
+from hwnas.reporting.charts import MAX_POINTS, candidates_chart, group_size, is_near, line_chart
 from hwnas.reporting.html import (
     Html,
+    Section,
+    columns,
     count,
+    details,
     facts,
     figure,
-    figures,
+    legend,
     milliseconds,
     missing,
     number,
@@ -26,41 +31,40 @@ from hwnas.reporting.run_files import Run, Series, interval_at, number_at, objec
 
 MOST_ROWS = 40
 """Rows of a table: all of 1,000 classes would help nobody."""
+MOST_VALUES = 20
+"""Rows of a table that stands for a chart."""
 
 
-def search_section(run: Run) -> Html:
+def search_figures(run: Run) -> list[Html]:
     """How loss, expected latency, entropy and skip connections went."""
-    title = "The course of the search"
     if not run.events("search"):
-        return section(title, missing("The search has not run yet."))
+        return [missing("The search has not run yet.")]
     losses = (
         run.series("search", "loss", "training"),
         run.series("search", "validation_loss", "validation"),
     )
-    latency = run.series("search", "latency_ms", "expected")
-    entropy = run.series("search", "entropy", "entropy")
-    skips = run.series("search", "skips", "skips")
     charts = [
-        _line_figure(
-            "search-loss", "Loss of the supernet", losses, "cross-entropy",
-            "Cross-entropy; validation begins with the steps of the architecture.",
+        line_figure(
+            "Loss of the search", losses, "loss",
+            "Of a supernet: cross-entropy; validation begins with the steps of the architecture. "
+            "Elsewhere what the evaluator said of each architecture.",
         ),
-        _line_figure(
-            "search-latency", "Expected latency", [latency], "latency, ms",
+        line_figure(
+            "Expected latency", [run.series("search", "latency_ms", "expected")], "latency, ms",
             "Milliseconds for one inference, over the operators as the search weighs them.",
             budget_ms=run.budget_ms,
         ),
-        _line_figure(
-            "search-entropy", "Entropy of the choices", [entropy], "entropy",
+        line_figure(
+            "Entropy of the choices", [run.series("search", "entropy", "entropy")], "entropy",
             "Mean over the choices, without unit: 1 is undecided, 0 is decided.", from_zero=True,
         ),
-        _line_figure(
-            "search-skips", "Skip connections", [skips], "number",
+        line_figure(
+            "Skip connections", [run.series("search", "skips", "skips")], "number",
             "Expected number in the cells; many of them can be the sign of a collapse.",
             from_zero=True,
         ),
     ]  # fmt: skip
-    return section(title, _reachable(run), figures(charts))
+    return [_reachable(run), columns(charts)]
 
 
 def _reachable(run: Run) -> Html:
@@ -77,8 +81,7 @@ def _reachable(run: Run) -> Html:
     )
 
 
-def _line_figure(
-    name: str,
+def line_figure(
     title: str,
     series: Sequence[Series],
     y_label: str,
@@ -87,23 +90,46 @@ def _line_figure(
     budget_ms: float | None = None,
     from_zero: bool = False,
 ) -> Html:
+    """A chart of lines over steps with its legend and its values as a table."""
     shown = [line for line in series if line.x]
     if not shown:
         return missing(f"{title}: the run has no records of it.")
     records = max(len(line.x) for line in shown)
     if records > MAX_POINTS:
         caption += f" Each point is the mean of {group_size(records)} records."
-    svg = line_chart(name, title, shown, y_label=y_label, budget_ms=budget_ms, from_zero=from_zero)
-    return figure(svg, title, caption)
+    if budget_ms is not None and not is_near(budget_ms, max(max(line.y) for line in shown)):
+        caption += f" The budget, {milliseconds(budget_ms)}, is far from here."
+        budget_ms = None
+    chart = line_chart(title, shown, y_label=y_label, budget_ms=budget_ms, from_zero=from_zero)
+    dashed = [] if budget_ms is None else [("dashed", "budget")]
+    labels = [line.label for line in shown]
+    key = [legend(labels, *dashed)] if len(labels) + len(dashed) > 1 else []
+    return figure(title, caption, *key, chart, _values(title, shown))
 
 
-def candidates_section(run: Run) -> Html:
+def _values(title: str, series: Sequence[Series]) -> Html:
+    """The lines' values at some of their steps, folded away."""
+    known = [dict(zip(line.x, line.y, strict=True)) for line in series]
+    steps = sorted({step for line in series for step in line.x})
+    places = np.unique(np.linspace(0, len(steps) - 1, MOST_VALUES).round().astype(int))
+    rows = [
+        [
+            text(number(steps[place])),
+            *(text(number(values[steps[place]]) if steps[place] in values else "\u2013")
+              for values in known),
+        ]
+        for place in places
+    ]  # fmt: skip
+    header = ["step", *(line.label for line in series)]
+    return details("Values as a table", table(title, header, rows))
+
+
+def candidates_figures(run: Run) -> list[Html]:
     """What was measured in the search, against its prediction and the budget."""
-    title = "Candidates that were measured"
     records = [(record, interval_at(record)) for record in run.events("measurement")]
     complete = [(record, measured) for record, measured in records if measured is not None]
     if not complete:
-        return section(title, missing("No candidate has been measured yet."))
+        return [missing("No candidate has been measured yet.")]
     chosen = run.architecture.get("choices")
     rows = []
     for place, (record, measured) in enumerate(complete, start=1):
@@ -121,25 +147,28 @@ def candidates_section(run: Run) -> Html:
             ]
         )
     header = ("no.", "predicted", "measured (95 % interval)", "budget", "supernet accuracy")
-    chart_title = "Predicted and measured latency"
+    title = "Predicted and measured latency"
+    near = is_near(run.budget_ms, max(measured.high_ms for _, measured in complete))
+    budget_ms = run.budget_ms if near else None
     svg = candidates_chart(
-        "candidates",
-        chart_title,
+        title,
         [number_at(record, "predicted_ms") for record, _ in complete],
         [measured for _, measured in complete],
-        run.budget_ms,
+        budget_ms,
     )
     caption = "Milliseconds for one inference of each exported candidate; bars are 95 % intervals."
-    return section(title, _first_rows(header, rows), figure(svg, chart_title, caption))
+    dashed = [] if budget_ms is None else [("dashed", "budget")]
+    chart = figure(title, caption, legend(["predicted", "measured"], *dashed), svg)
+    return [columns([chart, _first_rows("Candidates", header, rows)])]
 
 
-def training_section(run: Run) -> Html:
+def training_section(run: Run) -> Section:
     """The loss of the architecture's training, and its metrics on the test images."""
     title = "Training of the architecture"
     if not run.events("train") and not run.metrics:
         return section(title, missing("The architecture has not been trained yet."))
-    chart = _line_figure(
-        "train-loss", "Training loss", [run.series("train", "loss", "training")], "loss",
+    chart = line_figure(
+        "Training loss", [run.series("train", "loss", "training")], "loss",
         "Cross-entropy, with label smoothing and auxiliary head where they are configured.",
     )  # fmt: skip
     if not run.metrics:
@@ -162,13 +191,14 @@ def training_section(run: Run) -> Html:
         ]
         for record in classes
     ]
-    by_class = _first_rows(("class, weakest first", "precision", "recall", "F1", "images"), rows)
-    return section(title, facts(known), figures([chart, by_class]))
+    header = ("class, weakest first", "precision", "recall", "F1", "images")
+    by_class = _first_rows("Metrics by class", header, rows)
+    return section(title, facts(known), columns([chart, by_class]))
 
 
-def _first_rows(header: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
+def _first_rows(name: str, header: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
     """A table that says what it leaves out."""
-    shown = table(header, rows[:MOST_ROWS])
+    shown = table(name, header, rows[:MOST_ROWS], "sortable")
     if len(rows) <= MOST_ROWS:
         return Html(f"<div>{shown}</div>")
     return Html(f"<div>{shown}{missing(f'{MOST_ROWS} of {len(rows)} rows are shown.')}</div>")

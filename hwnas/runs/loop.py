@@ -11,6 +11,9 @@ from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder
 
+SPARSE_RECORDS = 100
+"""About how many records of a stage hold what is too large for each."""
+
 
 class Resumable(Protocol):
     """Work that is done step by step and can be stored between any two."""
@@ -71,3 +74,9 @@ def run_steps(
             if ranks.writes:
                 save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
             interruption.stop_if_requested()
+
+
+def is_sparse_record(step: int, steps: int, log_every: int) -> bool:
+    """Whether a step's record is one of the about `SPARSE_RECORDS` spread over a stage."""
+    every = log_every * -(-steps // (log_every * SPARSE_RECORDS))
+    return step % every == 0 or step == steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -55,12 +55,15 @@ class Network(nn.Module):
     Attributes:
         drop_path: probability that a branch is dropped while training.
         auxiliary: the head used in training only, or None.
+        choice_modules: paths of the modules that run because of a choice, with the choice's name;
+            a space may leave it empty.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.drop_path = 0.0
         self.auxiliary: nn.Module | None = None
+        self.choice_modules: dict[str, str] = {}
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -198,7 +201,7 @@ class SearchSpace(ABC):
         weights[torch.arange(len(chosen)), torch.tensor(chosen)] = 1.0
         return Mixture(weights, tuple((option,) for option in chosen))
 
-    def one_hots(self, architectures: Sequence[Architecture]) -> Tensor:
+    def one_hots(self, architectures: Collection[Architecture]) -> Tensor:
         """Weights of many architectures, (architectures, choices, max_options), float64."""
         chosen = torch.tensor([self.chosen(architecture) for architecture in architectures])
         shape = (len(architectures), len(self.choices), self.max_options)

@@ -197,6 +197,11 @@ class DartsNetwork(Network):
             NetworkCell(shape, kept[shape.cell_type], nodes) for shape in cells
         )
         self.head = build(head)
+        self.choice_modules = {
+            f"cells.{place}.operators.{i}": f"{shape.cell_type}/{source}>{target}"
+            for place, shape in enumerate(cells)
+            for i, (source, target, _) in enumerate(kept[shape.cell_type])
+        }
         self.auxiliary_index = 2 * len(cells) // 3
         shape = cells[self.auxiliary_index]
         self.auxiliary = AuxiliaryHead(nodes * shape.channels, shape.out_size, head.c_out)

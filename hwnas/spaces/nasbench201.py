@@ -308,6 +308,12 @@ class NasBench201Network(Network):
         self.stem = build(space.stem)
         self.layers = stack(space, cells)
         self.head = build(space.head)
+        self.choice_modules = {
+            f"layers.{place}.operators.{i}": f"{source}>{target}"
+            for place, layer in enumerate(self.layers)
+            if isinstance(layer, NetworkCell)
+            for i, (source, target) in enumerate(layer.edges)
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -127,3 +127,21 @@ class SearchStrategy(ABC):
     def entropy(self) -> float | None:
         """Mean entropy of the choices, 1 for undecided and 0 for decided; None if undefined."""
         return None
+
+    def probabilities(self) -> Tensor | None:
+        """What the strategy thinks of the options now, (choices, max_options); rows sum to 1.
+
+        None before there is anything to tell.
+        """
+        return None
+
+
+def probability_rows(strategy: SearchStrategy) -> list[list[float]] | None:
+    """The strategy's probabilities for the history: a row a choice, a number for each option."""
+    probabilities = strategy.probabilities()
+    if probabilities is None:
+        return None
+    return [
+        [round(p, 4) for p in row[: len(choice.options)]]
+        for choice, row in zip(strategy.space.choices, probabilities.tolist(), strict=True)
+    ]

@@ -96,6 +96,10 @@ class GradientStrategy(SearchStrategy):
             options = self.space.mask.sum(dim=1).clamp_min(2)
             return float((entropy / options.log()).mean())
 
+    def probabilities(self) -> Tensor:
+        with torch.no_grad():
+            return self.log_probabilities().exp()
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "parameters": self.parameters.detach(),

@@ -117,6 +117,7 @@ class OptunaStrategy(SampledStrategy):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.records.clear()
+        self.recent.clear()
         self.pending.clear()
         self.log.clear()
         self.suggested.clear()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
@@ -13,6 +15,8 @@ from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 
 MAX_DRAWS = 100
 """Proposals before the rest is decoded from random scores instead."""
+RECENT = 50
+"""Proposals whose options are counted as what the strategy thinks of them."""
 
 
 class SampledStrategy(SearchStrategy):
@@ -22,6 +26,7 @@ class SampledStrategy(SearchStrategy):
         records: (architecture, objective) of all evaluations that last, in their order.
         suggested: what is proposed first, in this order.
         draws: how many random generators were used up; each is seeded by its number.
+        recent: what was asked for last.
     """
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
@@ -29,6 +34,7 @@ class SampledStrategy(SearchStrategy):
         self.records: list[tuple[Architecture, float]] = []
         self.suggested: list[Architecture] = []
         self.draws = 0
+        self.recent: deque[Architecture] = deque(maxlen=RECENT)
 
     @abstractmethod
     def propose(self, rng: np.random.Generator) -> Architecture:
@@ -45,7 +51,9 @@ class SampledStrategy(SearchStrategy):
     def ask(self) -> Mixture:
         if self.suggested:
             return self.space.one_hot(self.suggested[0])
-        return self.space.one_hot(self.feasible(self._generator()))
+        architecture = self.feasible(self._generator())
+        self.recent.append(architecture)
+        return self.space.one_hot(architecture)
 
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
         architecture = self.space.most_likely(mixture)
@@ -87,14 +95,24 @@ class SampledStrategy(SearchStrategy):
                 return architecture
         return self.decoder.best(rng.gumbel(size=self.space.mask.shape))[0]
 
+    def probabilities(self) -> Tensor | None:
+        """How often the latest proposals took each option."""
+        return self.space.one_hots(self.recent).mean(dim=0) if self.recent else None
+
     def state_dict(self) -> dict[str, Any]:
         return {
             "draws": self.draws,
             "records": self.space.to_rows(self.records),
             "suggested": [self.space.chosen(architecture) for architecture in self.suggested],
+            "recent": [self.space.chosen(architecture) for architecture in self.recent],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.draws = int(state["draws"])
         self.suggested = [self.space.architecture(list(row)) for row in state["suggested"]]
         self.records = self.space.from_rows(state["records"])
+        self.recent.clear()
+        self.recent.extend(
+            self.space.architecture([int(option) for option in chosen])
+            for chosen in state["recent"]
+        )

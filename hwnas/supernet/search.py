@@ -17,12 +17,12 @@ from hwnas.budget.objectives import updated_multiplier
 from hwnas.config import SearchConfig
 from hwnas.data import Batches
 from hwnas.errors import HwnasError
-from hwnas.runs.loop import run_steps
+from hwnas.runs.loop import is_sparse_record, run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace, Supernet
-from hwnas.strategies.base import Outcome, SearchStrategy
+from hwnas.strategies.base import Outcome, SearchStrategy, probability_rows
 from hwnas.strategies.differentiable import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
@@ -208,7 +208,7 @@ class SupernetSearch:
         cost = self.limits[0].cost
         with torch.no_grad():
             latency_ms = float(cost(mixture))
-        return {
+        record: dict[str, Any] = {
             "loss": loss,
             "validation_loss": None if outcome is None else outcome.loss,
             "latency_ms": latency_ms,
@@ -216,6 +216,9 @@ class SupernetSearch:
             "entropy": self.strategy.entropy(),
             "skips": expected_skips(cost.space, mixture),
         }
+        if is_sparse_record(self.step, self.config.steps, LOG_EVERY):
+            record["probabilities"] = probability_rows(self.strategy)
+        return record
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed search needs."""

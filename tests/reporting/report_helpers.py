@@ -19,7 +19,7 @@ from hwnas.spaces.base import SearchSpace
 
 PREDICTED_MS = 0.4377
 VOID = {"meta", "br", "img", "link", "hr", "input"}
-STAGES = ("environment", "history", "architecture", "metrics", "check")
+STAGES = ("environment", "history", "architecture", "metrics", "check", "operator_shares")
 
 
 def measured(value_ms: float) -> dict[str, Any]:
@@ -46,7 +46,9 @@ def latencies_of(architecture: Architecture, rng: np.random.Generator) -> dict[s
     return {"fixed": PREDICTED_MS - sum(latencies.values()), **latencies}
 
 
-def history_of(architecture: Architecture, rng: np.random.Generator) -> list[dict[str, Any]]:
+def history_of(
+    space: SearchSpace, architecture: Architecture, rng: np.random.Generator
+) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = [
         {"event": "budget", "budget_ms": 0.5, "fastest_ms": 0.2137, "slowest_ms": 1.374}
     ]
@@ -62,6 +64,9 @@ def history_of(architecture: Architecture, rng: np.random.Generator) -> list[dic
                 "multiplier": 0.01 * step,
                 "entropy": 1.0 if not warm else math.exp(-(step - 180) / 300),
                 "skips": 2 + 3 * step / 600,
+                "probabilities": [
+                    rng.dirichlet(np.ones(len(choice.options))).tolist() for choice in space.choices
+                ],
             }
         )
     for value_ms, accuracy in ((0.53, 0.71), (0.4213, 0.69)):
@@ -148,10 +153,16 @@ def write_run(
             "seconds": 123.4,
         },
         "check": check_of(architecture),
+        "operator_shares": {
+            "schema": 1,
+            "runtime": "onnxruntime-cpu",
+            "by": "choice",
+            "shares": {"fixed": 0.4, "layout": 0.1, architecture.options[0][0]: 0.5},
+        },
     }
     for stage in stages:
         if stage == "history":
-            lines = [json.dumps(record) for record in history_of(architecture, rng)]
+            lines = [json.dumps(record) for record in history_of(space, architecture, rng)]
             folder.history.write_text("\n".join(lines) + "\n")
         else:
             folder.write_json(getattr(folder, stage), documents[stage])
@@ -189,36 +200,50 @@ class Page(HTMLParser):
         assert self.open and self.open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.texts.append(data)
 
 
+KNOWN = {
+    "aria-label", "aria-labelledby", "charset", "class", "content", "cx", "cy", "d", "data-series",
+    "font-size", "height", "hidden", "href", "http-equiv", "id", "lang", "name", "points", "r",
+    "role", "rx", "scope", "style", "tabindex", "text-anchor", "type", "viewbox", "width", "x",
+    "xmlns", "y",
+}  # fmt: skip
+
+
 def assert_sound(source: str) -> Page:
-    """Well-formed, self-contained, unique identifiers, small; the parsed page."""
+    """Well-formed, self-contained, accessible, unique identifiers, small; the parsed page."""
     page = Page(source)
-    drawings = re.findall(r"<svg.*?</svg>", source, flags=re.DOTALL)
-    for drawing in drawings:
+    for drawing in re.findall(r"<svg.*?</svg>", source, flags=re.DOTALL):
         root = ElementTree.fromstring(drawing)
-        assert root.get("viewBox", "").startswith("0 0 360 ")
+        assert root.get("viewBox", "").startswith(("0 0 360 ", "0 0 160 "))
         assert root.get("aria-label") and root.get("role") == "img"
         assert root.get("width") is None
-    known = {
-        "aria-label", "charset", "class", "clip-path", "content", "d", "fill", "font-size",
-        "height", "href", "http-equiv", "id", "lang", "name", "role", "rx", "scope", "stroke",
-        "stroke-dasharray", "stroke-opacity", "stroke-width", "style", "tabindex", "text-anchor",
-        "transform", "viewbox", "width", "x", "xmlns", "y",
-    }  # fmt: skip
+        for element in root.iter():
+            if element.get("class", "").split()[:1] == ["mark"]:
+                assert element[0].tag.endswith("title") and element[0].text
+            assert not any("nan" in v or "inf" in v for k, v in element.items() if len(k) < 7)
     for tag, attributes in page.elements:
-        assert tag not in {"script", "img", "link", "iframe", "object", "image", "foreignobject"}
-        assert set(attributes) <= known, (tag, attributes)
+        assert tag not in {"img", "link", "iframe", "object", "image", "foreignobject"}
+        assert set(attributes) <= KNOWN, (tag, attributes)
         href = attributes.get("href") or "#"
-        assert href.startswith("./" if tag == "a" else "#"), href
+        assert href.startswith(("./", "#") if tag == "a" else "#"), href
+    tags = [tag for tag, _ in page.elements]
+    # One script, the page's own: its policy knows no other.
+    assert tags.count("script") == tags.count("main") == tags.count("nav") == tags.count("h1") == 1
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert tags.count("table") == tags.count("caption") == tags.count("thead")
     without_namespaces = source.replace('xmlns="http://www.w3.org/2000/svg"', "")
     markup = re.sub(r">[^<]*<", "><", without_namespaces)
-    assert not re.search(r"https?:|\bsrc=|@import|url\((?!#)|data:|javascript:", markup)
+    assert not re.search(r"https?:|\bsrc=|@import|url\(|data:|javascript:|\son\w+=", markup)
+    own = re.findall(r"<(?:script|style)>(.*?)</", source, flags=re.DOTALL)
+    assert len(own) == 2
+    assert not any(re.search(r"https?:|\bimport\b|fetch|url", part) for part in own)
     identifiers = [a["id"] for _, a in page.elements if "id" in a]
     assert len(identifiers) == len(set(identifiers))
-    references = re.findall(r'(?:url\(|href=")#([\w-]+)', source)
+    references = re.findall(r'(?:href="#|aria-labelledby=")([\w-]+)', source)
     assert set(references) <= set(identifiers)
-    assert len(source.encode()) < 300_000
+    assert len(source.encode()) < 1_000_000
     return page

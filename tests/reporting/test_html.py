@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwnas.reporting.charts import COLOURS, MAX_POINTS, thin
-from hwnas.reporting.html import STYLE, number, text
+from hwnas.reporting.charts import MAX_POINTS, Axis, thin
+from hwnas.reporting.html import DARK, LIGHT, SERIES, Html, number, page, text
 
 
 class TestWords:
@@ -67,12 +67,43 @@ def contrast(a: str, b: str) -> float:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_can_be_told_from_the_background(scheme: str) -> None:
-    light, dark = STYLE.split("@media (prefers-color-scheme: dark)")
-    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", light))
-    if scheme == "dark":
-        colours |= dict(re.findall(r"--([\w-]+): (#\w{6})", dark))
-    for name in ("ink", "dim", "pass", "fail", "inconclusive", "unknown"):
+    """As the page's style sheet sets them for the system's choice, and for the reader's."""
+    style = page("", Html(""), []).partition("<style>")[2].partition("</style>")[0]
+    blocks = re.findall(r"(:root[^{]*)\{([^}]*)\}", style)
+    theirs = [
+        dict(re.findall(r"--(\w+): (#\w{6});", block))
+        for selector, block in blocks
+        if "ink" in block and (selector.strip() == ":root") == (scheme == "light")
+    ]
+    assert len(theirs) == (1 if scheme == "light" else 2)
+    for colours in theirs:
+        assert colours == (LIGHT if scheme == "light" else DARK)
         for background in ("paper", "soft"):
-            assert contrast(colours[name], colours[background]) >= 4.5, (name, background)
-    for colour in (*COLOURS, colours["bar"], colours["measured"]):
-        assert contrast(colour, colours["paper"]) >= 3, colour
+            for name in ("ink", "dim", "pass", "fail", "inconclusive"):
+                assert contrast(colours[name], colours[background]) >= 4.5, (name, background)
+        for name in ("focus", *(f"s{i}" for i in range(SERIES))):
+            assert contrast(colours[name], colours["paper"]) >= 3, name
+
+
+class TestAxis:
+    @given(
+        values=st.lists(st.floats(-1e17, 1e17, allow_subnormal=False), min_size=1, max_size=9),
+        from_zero=st.booleans(),
+        whole=st.booleans(),
+    )
+    def test_values_lie_on_the_axis_and_ticks_are_few(
+        self, values: list[float], from_zero: bool, whole: bool
+    ) -> None:
+        axis = Axis.over(values, 10.0, 110.0, from_zero=from_zero)
+        assert all(9.9 <= axis(value) <= 110.1 for value in values)
+        ticks = axis.ticks(5, whole=whole)
+        assert len(ticks) <= 11
+        assert all(9.9 <= axis(value) <= 110.1 for value, _ in ticks)
+
+    @given(st.floats(-1000, 1000), st.floats(1e-3, 1e4))
+    def test_labels_say_where_they_stand(self, low: float, span: float) -> None:
+        ticks = Axis.over([low, low + span], 0.0, 100.0).ticks(5)
+        assert len(ticks) >= 2
+        assert len({label for _, label in ticks}) == len(ticks)
+        for value, label in ticks:
+            assert float(label) == pytest.approx(value, abs=0.02 * span)

@@ -224,3 +224,15 @@ def test_ppo_stops_where_the_ratio_leaves_its_clip() -> None:
 def test_same_seed_same_proposals_and_another_seed_others(name: str) -> None:
     assert search(make(name), 15) == search(make(name), 15)
     assert search(make(name), 15) != search(make(name, seed=1), 15)
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_probabilities_count_the_latest_proposals(name: str) -> None:
+    strategy = make(name)
+    assert strategy.probabilities() is None
+    seen = search(strategy, 60)
+    counted = strategy.probabilities()
+    assert counted is not None
+    for row, choice in zip(counted.tolist(), SPACE.choices, strict=True):
+        taken = [architecture[choice.name] for architecture in seen[-50:]]
+        assert row == pytest.approx([taken.count(option) / 50 for option in choice.options])

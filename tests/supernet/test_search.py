@@ -15,6 +15,7 @@ from hwnas.config import SearchConfig
 from hwnas.data import Batches, Dataset, Split
 from hwnas.errors import HwnasError
 from hwnas.mixed_op import use_kernels
+from hwnas.runs.loop import is_sparse_record
 from hwnas.runs.progress import silent
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import build_strategy
@@ -100,6 +101,31 @@ def test_choices_become_more_decided() -> None:
     entropies = [loop.advance()["entropy"] for _ in range(config.steps)]
     assert entropies[0] > 0.99
     assert entropies[-1] < 0.95
+
+
+def test_probabilities_are_recorded_now_and_then(tmp_path) -> None:
+    config = CONFIG.model_copy(update={"steps": 25})
+    loop = make_search("nasbench201", config)
+    folder = RunFolder(tmp_path)
+    folder.create()
+    with silent("search") as advance:
+        loop.run(folder, advance)
+    records = folder.read_history()
+    assert [r["step"] for r in records if "probabilities" in r] == [10, 20, 25]
+    last = loop.strategy.probabilities()
+    assert last is not None
+    np.testing.assert_allclose(records[-1]["probabilities"], last, atol=6e-5)
+
+
+@pytest.mark.parametrize("steps, log_every", [(1, 1), (12, 10), (600, 10), (50_000, 10), (777, 1)])
+def test_sparse_records_are_about_a_hundred(steps: int, log_every: int) -> None:
+    sparse = [
+        step
+        for step in range(1, steps + 1)
+        if (step % log_every == 0 or step == steps) and is_sparse_record(step, steps, log_every)
+    ]
+    assert min(100, steps // log_every) // 2 <= len(sparse) <= 101
+    assert sparse[-1] == steps
 
 
 def test_a_loss_that_is_not_finite_stops_the_search() -> None:

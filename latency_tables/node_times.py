@@ -1,0 +1,84 @@
+"""How the time of an ONNX Runtime session spreads over the nodes that it runs.
+
+The profiler slows small networks down several times, so that its times are good for shares only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from hwnas.latency_tables.runtimes import OnnxRuntime
+
+WARM_UP_RUNS, MIN_RUNS, MAX_RUNS = 20, 40, 300
+MAX_EVENTS = 60_000
+"""About 600 bytes each in the profiler's file."""
+KEPT = 0.25
+"""Share of the runs that count, the fastest: the others met another process."""
+SUFFIX = "_kernel_time"
+
+
+@dataclass(frozen=True)
+class NodeShare:
+    """A node of the optimised graph.
+
+    Attributes:
+        name: as the runtime calls it.
+        operator: its type, which may be one of the runtime's own.
+        share: of the time in all nodes, 0 to 1.
+    """
+
+    name: str
+    operator: str
+    share: float
+
+
+def node_shares(
+    runtime: OnnxRuntime, model: bytes, feeds: Mapping[str, np.ndarray]
+) -> list[NodeShare]:
+    """Profile a model; the fastest of many runs count.
+
+    Args:
+        runtime: on a CPU; on a GPU the profiler sees launches, not work.
+        model: a serialised ONNX model.
+        feeds: an array for each input.
+
+    Raises:
+        InputError: the model is refused.
+    """
+    import onnx
+
+    nodes = len(onnx.load_from_string(model).graph.node)
+    runs = min(max(MAX_EVENTS // max(nodes, 1), MIN_RUNS), MAX_RUNS)
+    with TemporaryDirectory() as folder:
+        session = runtime.session(model, profile_to=str(Path(folder) / "profile"))
+        for _ in range(WARM_UP_RUNS + runs):
+            session.run(None, dict(feeds))
+        events = json.loads(Path(session.end_profiling()).read_text())
+    return _shares(events, WARM_UP_RUNS)
+
+
+def _shares(events: list[dict[str, Any]], warm_up_runs: int) -> list[NodeShare]:
+    """The nodes' shares of the time in the fastest runs, from the profiler's events."""
+    runs = sorted(
+        ((e["ts"], e["dur"]) for e in events if e["name"] == "model_run"), key=lambda run: run[0]
+    )[warm_up_runs:]
+    starts_us = np.array([start for start, _ in runs])
+    durations_us = np.array([duration for _, duration in runs])
+    fast = durations_us <= np.quantile(durations_us, KEPT)
+    times_us: dict[tuple[str, str], float] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith(SUFFIX):
+            continue
+        run = int(np.searchsorted(starts_us, event["ts"], side="right")) - 1
+        if run >= 0 and fast[run]:
+            key = event["name"].removesuffix(SUFFIX), event["args"]["op_name"]
+            times_us[key] = times_us.get(key, 0.0) + event["dur"]
+    total_us = sum(times_us.values()) or 1.0
+    return [NodeShare(*key, time_us / total_us) for key, time_us in times_us.items()]

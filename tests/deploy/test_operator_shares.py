@@ -1,0 +1,99 @@
+"""Profiled nodes are traced to the choices that they run for, also where the runtime fused them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper
+from tiny import tiny_space
+
+from hwnas.deploy.export import INPUT, export_network
+from hwnas.deploy.operator_shares import FIXED, LAYOUT, UNCERTAIN, attribute, operator_shares
+from hwnas.latency_tables.node_times import NodeShare
+from hwnas.latency_tables.runtimes import OnnxRuntime, create_runtime
+from hwnas.spaces import SPACES
+
+SHAPE = (1, 9, 7)
+SMALL = {"darts": {"nodes": 2}}
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_every_node_of_an_exported_network_finds_its_part(name: str) -> None:
+    torch.manual_seed(0)
+    space = tiny_space(name, **SMALL.get(name, {}))
+    architecture = space.sample(np.random.default_rng(0))
+    network = space.network(architecture).eval()
+    modules = dict(network.named_modules())
+    assert set(network.choice_modules) <= set(modules)
+    model = export_network(network, SHAPE)
+    assert {node.name.rpartition("/")[0] for node in model.graph.node} <= {*modules, "network"}
+    assert len({node.name for node in model.graph.node}) == len(model.graph.node)
+    runtime = create_runtime("onnxruntime-cpu", 1)
+    assert isinstance(runtime, OnnxRuntime)
+    images = {INPUT: np.ones((1, *SHAPE), dtype=np.float32)}
+    document = operator_shares(model, network.choice_modules, runtime, images)
+    shares = document["shares"]
+    assert document["by"] == "choice"
+    assert sum(shares.values()) == pytest.approx(1.0, abs=1e-3)
+    # Convolutions cannot be merged with others, so that each that runs is seen.
+    runs = space.run_probability(space.one_hot(architecture).weights).sum(dim=1)
+    expected = {
+        choice for row, (choice, option) in enumerate(architecture)
+        if "conv" in option and runs[row] > 0
+    }  # fmt: skip
+    taken = {choice for choice, option in architecture if option != "none"}
+    assert expected <= set(shares) <= taken | {FIXED, LAYOUT}
+    by_type = operator_shares(model, {}, runtime, images)
+    assert by_type["by"] == "operator type" and "Conv" in by_type["shares"]
+
+
+MODULES = {"cell.operators.0": "0>1", "cell.operators.1": "1>2", "cell.operators.2": "0>2"}
+
+
+def graph() -> onnx.ModelProto:
+    """Two convolutions that are added, and the ReLU of the operator behind them."""
+    nodes = [
+        helper.make_node("Conv", ["x"], ["cell.operators.0.conv/Conv"]),
+        helper.make_node("Conv", ["x"], ["cell.operators.1.conv/Conv"]),
+        helper.make_node(
+            "Add", ["cell.operators.0.conv/Conv", "cell.operators.1.conv/Conv"], ["cell/Add"]
+        ),
+        helper.make_node("Relu", ["cell/Add"], ["cell.operators.2.relu/Relu"]),
+        helper.make_node("Conv", ["cell.operators.2.relu/Relu"], ["cell.operators.2.conv/Conv"]),
+        helper.make_node("Gemm", ["cell.operators.2.conv/Conv"], ["y"], name="head.fc/Gemm"),
+    ]
+    for node in nodes:
+        node.name = node.name or node.output[0]
+    return helper.make_model(helper.make_graph(nodes, "cell", [], []))
+
+
+def parts(*names_and_operators: tuple[str, str]) -> list[str]:
+    nodes = [NodeShare(name, operator, 0.1) for name, operator in names_and_operators]
+    return attribute(graph(), MODULES, nodes)
+
+
+def test_a_fused_node_belongs_to_its_convolution_not_to_its_name() -> None:
+    found = parts(
+        ("cell.operators.0.conv/Conv_nchwc", "Conv"),
+        ("cell.operators.2.relu/Relu_nchwc", "Conv"),
+        ("fused cell.operators.2.conv/Conv", "FusedConv"),
+        ("ReorderOutput_token_3", "ReorderOutput"),
+        ("head.fc/Gemm", "Gemm"),
+    )
+    assert found == ["0>1", "1>2", "0>2", LAYOUT, FIXED]
+
+
+def test_what_nothing_was_fused_into_keeps_its_place() -> None:
+    found = parts(
+        ("cell.operators.0.conv/Conv_nchwc", "Conv"),
+        ("cell.operators.1.conv/Conv_nchwc_token_7", "Conv"),
+        ("cell/Add", "Add"),
+        ("cell.operators.2.relu/Relu", "Relu"),
+    )
+    assert found == ["0>1", "1>2", FIXED, "0>2"]
+
+
+def test_what_could_be_several_choices_is_uncertain() -> None:
+    assert parts(("cell.operators.2.relu/Relu", "Conv"), ("made up", "Conv")) == [UNCERTAIN] * 2

@@ -1,0 +1,153 @@
+"""The pages in a browser: their script runs, in both themes, at the width of a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from report_helpers import write_run
+from tiny import tiny_space
+
+from hwnas.reporting.comparison import render_comparison
+from hwnas.reporting.html import DARK, LIGHT
+from hwnas.reporting.report import render_report
+from hwnas.runs.run_folder import RunFolder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+
+# What a reader does, and what the page then shows; runs behind the page's own script.
+READER = """
+const found = {};
+const press = (target, key) => target.dispatchEvent(new KeyboardEvent("keydown", {key}));
+const shown = (part) => getComputedStyle(part).display !== "none";
+const tip = document.getElementById("tip");
+try {
+  found.overflow = document.documentElement.scrollWidth - innerWidth;
+  found.width = innerWidth;
+  const chart = document.querySelector('svg[aria-label="Loss of the search"]');
+  chart.focus();
+  press(chart, "ArrowRight");
+  found.first = tip.textContent;
+  press(chart, "End");
+  found.last = tip.textContent;
+  press(chart, "Escape");
+  found.closed = tip.textContent;
+  const dot = document.querySelectorAll('svg[aria-label^="Predicted"] g.mark')[1];
+  dot.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+  found.pointer = tip.textContent;
+  const line = chart.querySelector('[data-series="1"]');
+  const button = chart.closest("figure").querySelectorAll(".legend button")[1];
+  button.click();
+  found.hidden = [button.getAttribute("aria-pressed"), shown(line)];
+  button.click();
+  found.visible = [button.getAttribute("aria-pressed"), shown(line)];
+  const table = document.querySelector("table.bars");
+  const head = [...table.tHead.rows[0].cells].at(-1);
+  const column = () => [...table.tBodies[0].rows].map((row) => row.cells[head.cellIndex].innerText);
+  head.querySelector("button").click();
+  found.descending = [head.getAttribute("aria-sort"), column()];
+  head.querySelector("button").click();
+  found.ascending = [head.getAttribute("aria-sort"), column()];
+  const theme = document.getElementById("theme");
+  const paper = () => getComputedStyle(document.body).backgroundColor;
+  found.papers = [paper()];
+  for (let i = 0; i < 2; i++) {
+    theme.click();
+    found.papers.push(paper());
+  }
+} catch (error) {
+  found.error = String(error);
+}
+document.body.dataset.found = JSON.stringify(found);
+"""
+
+
+def browse(page: Path, *options: str, width: int = 1000, dark: bool = False) -> tuple[str, str]:
+    """Open a page in a headless browser; what it prints, and what its console says."""
+    assert CHROMIUM is not None
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={page.parent / 'profile'}", f"--window-size={width},900",
+            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+            "--enable-logging=stderr", *options, page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout, "\n".join(x for x in done.stderr.splitlines() if "CONSOLE" in x)
+
+
+def write_page(folder: Path) -> Path:
+    run = RunFolder(folder / "run")
+    space = tiny_space("darts")
+    _, latencies = write_run(run, space)
+    page = folder / "page.html"
+    page.write_text(render_report(run, space, latencies))
+    return page
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+
+def test_values_series_tables_and_themes_answer_the_reader(tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    source = page.read_text()
+    # The policy would rightly keep the reader's script out.
+    source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source)
+    page.write_text(source.replace("</body>", f"<script>{READER}</script></body>"))
+    dom, console = browse(page, "--dump-dom", width=390)
+    assert not console
+    written = re.search(r'data-found="([^"]*)"', dom)
+    assert written is not None
+    found: dict[str, Any] = json.loads(written[1].replace("&quot;", '"').replace("&nbsp;", " "))
+    assert "error" not in found, found["error"]
+    assert found["overflow"] <= 0 and found["width"] <= 500
+    assert re.fullmatch(r"step 10: training [\d.]+", found["first"])
+    assert re.fullmatch(r"step 600: training [\d.]+, validation [\d.]+", found["last"])
+    assert found["closed"] == ""
+    assert found["pointer"].startswith("candidate 2: predicted 0.44")
+    assert found["hidden"] == ["false", False] and found["visible"] == ["true", True]
+    for name, sign in (("descending", -1), ("ascending", 1)):
+        order, column = found[name]
+        values = [float(words.split()[0].replace("\u00a0ms", "")) for words in column]
+        assert order == name and values == sorted(values, key=lambda v: sign * v)
+    light, dark = (f"rgb({', '.join(map(str, rgb(t['paper'])))})" for t in (LIGHT, DARK))
+    assert found["papers"] == [light, dark, light]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_pages_follow_the_system_and_obey_their_policy(
+    tmp_path: Path, width: int, dark: bool
+) -> None:
+    report = write_page(tmp_path)
+    comparison = tmp_path / "comparison.html"
+    comparison.write_text(render_comparison([RunFolder(tmp_path / "run")] * 2, tmp_path))
+    for page in (report, comparison):
+        dom, console = browse(page, "--dump-dom", width=width, dark=dark)
+        assert not console and 'data-script="on"' in dom
+        picture = tmp_path / "page.png"
+        browse(page, f"--screenshot={picture}", width=width, dark=dark)
+        with Image.open(picture) as drawn:
+            assert drawn.size == (width, 900)
+            assert drawn.convert("RGB").getpixel((2, 2)) == rgb((DARK if dark else LIGHT)["paper"])
+            assert len(drawn.convert("RGB").getcolors(2**20) or []) > 20
+
+
+@pytest.mark.slow
+def test_foreign_scripts_do_not_run(tmp_path: Path) -> None:
+    page = write_page(tmp_path)
+    attack = "<script>document.body.dataset.owned = 1</script></body>"
+    page.write_text(page.read_text().replace("</body>", attack))
+    dom, console = browse(page, "--dump-dom")
+    assert "data-owned" not in dom and "Content Security Policy" in console

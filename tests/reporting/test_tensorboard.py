@@ -1,0 +1,46 @@
+"""Histories as TensorBoard's event files, read back by TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from report_helpers import write_run
+from tiny import tiny_space
+
+from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.reporting.tensorboard import write_events
+from hwnas.runs.run_folder import RunFolder
+
+
+def test_scalars_come_back(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    space = tiny_space("nasbench201")
+    folder = RunFolder(tmp_path / "run")
+    write_run(folder, space)
+    write_events([(folder, space)], tmp_path / "logs")
+    events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
+    history = [json.loads(line) for line in folder.history.read_text().splitlines()]
+    searched = [record for record in history if record["event"] == "search"]
+    found = {e.step: e.value for e in events.Scalars("search/loss")}
+    assert found == pytest.approx({r["step"]: r["loss"] for r in searched}, rel=1e-6)
+    trained = [record for record in history if record["event"] == "train"]
+    assert len(events.Scalars("train/loss")) == len(trained)
+    choice = space.choices[0]
+    last = events.Scalars(f"{choice.name}/{choice.options[1]}")[-1]
+    assert last.value == pytest.approx(searched[-1]["probabilities"][0][1], rel=1e-5)
+    with pytest.raises(InputError, match="exists already"):
+        write_events([(folder, space)], tmp_path / "logs")
+
+
+def test_without_the_package_one_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(RuntimeMissingError, match=r"pip install 'hwnas\[tensorboard\]'"):
+        write_events([], tmp_path)
