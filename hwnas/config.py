@@ -129,7 +129,7 @@ class SearchConfig(Section):
     recompute: Literal["nothing", "first", "all"] = Field(
         "nothing", description="activations computed again in the backward pass, to save memory"
     )
-    proxy: dict[str, int] = Field(
+    proxy: dict[str, int | float] = Field(
         default_factory=dict, description="sizes of the supernet where they differ"
     )
 
