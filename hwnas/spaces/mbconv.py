@@ -110,6 +110,7 @@ class MbconvOptions(SpaceOptions):
     stage_channels: list[int] | None = Field(
         None, description="in place of the layout's, before the multiplier"
     )
+    stage_layers: int | None = Field(None, ge=1, description="of a stage, at most")
     head_channels: int | None = Field(
         None, ge=1, le=65536, description="of the last convolution, likewise"
     )
@@ -267,7 +268,7 @@ def _lay_out(
         fixed.append(advance(c_in, c_out, 1).spec(f"ds_conv_3x3_{activation}"))
     layers = []
     for number, (_, count, stride) in enumerate(layout.stages, start=1):
-        for index in range(count):
+        for index in range(min(count, options.stage_layers or count)):
             c_in, c_out = c_out, round_channels(width * channels[number - 1])
             layer = advance(c_in, c_out, stride if index == 0 else 1)
             layers.append(replace(layer, name=f"stage{number}/layer{index + 1}"))
