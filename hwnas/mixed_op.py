@@ -110,6 +110,7 @@ class MixedBlocks(nn.Module):
             identity.
 
     Attributes:
+        momentum: of the last norms' running statistics.
         impl: as for `hwnas.kernels.weighted_norms`.
         recompute: "nothing", or else the blocks' hidden activations are computed again in the
             backward pass; their inputs and what the last norms read are kept.
@@ -118,6 +119,7 @@ class MixedBlocks(nn.Module):
     def __init__(self, specs: Sequence[OpSpec]) -> None:
         super().__init__()
         self.candidates = nn.ModuleList(build(spec, affine=False) for spec in specs)
+        self.momentum = 0.1
         self.impl = "auto"
         self.recompute = "nothing"
 
@@ -142,14 +144,14 @@ class MixedBlocks(nn.Module):
         return out
 
     def _normed_sum(self, x: Tensor, weights: Tensor, blocks: dict[int, MBConv]) -> Tensor:
-        norms = [block.bn3 for block in blocks.values()]
+        norms = [dict(_tensors(block.bn3)) for block in blocks.values()]
         return kernels.weighted_norms(
             [self._before_norm(block, x) for block in blocks.values()],
             weights[list(blocks)],
-            [norm.running_mean for norm in norms],
-            [norm.running_var for norm in norms],
+            [norm["running_mean"] for norm in norms],
+            [norm["running_var"] for norm in norms],
             training=self.training,
-            momentum=norms[0].momentum,
+            momentum=self.momentum,
             impl=self.impl,
         )
 

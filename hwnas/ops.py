@@ -153,6 +153,8 @@ class MBConv(nn.Sequential):
         residual: whether the input is added, where it has the shape of the output.
     """
 
+    bn3: nn.BatchNorm2d
+
     def __init__(
         self,
         spec: OpSpec,

@@ -23,12 +23,12 @@ IMAGENET = {"height": 224, "width": 224, "classes": 1000}
 MOBILENETV2 = {"layout": "proxylessnas", "stage_channels": [24, 32, 64, 96, 160, 320]}
 PROXYLESS_MOBILE = {"layout": "proxylessnas", "stage_channels": [32, 40, 80, 96, 192, 320]}
 
-# Kernel and expansion of each layer, `g` for two groups, `-` for a skip. FBNets: Wu et al., CVPR
-# 2019, figure 4, and the authors' definitions (facebookresearch/mobile-vision,
-# fbnet_modeldef_cls_fbnet.py); the one of FBNet-B has expansion 6 in the second layer of the fourth
-# stage, where the paper and the published figures have 1. ProxylessNAS: the networks that
-# mit-han-lab/proxylessnas publishes, as kernels and expansions in pytorchcv 0.0.74. MobileNetV2:
-# Sandler et al., CVPR 2018, table 2.
+# Kernel and expansion of each layer, `g` for two groups, `-` for a skip.
+# FBNet: the authors' definitions (facebookresearch/mobile-vision, fbnet_modeldef_cls_fbnet.py), but
+# for the second layer of FBNet-B's fourth stage, which has expansion 6 there and 1 in the network
+# that they released (FBNet/models/FBNet-B), whose counts are the published ones.
+# ProxylessNAS: the networks that mit-han-lab/proxylessnas publishes, as in pytorchcv 0.0.74.
+# MobileNetV2: Sandler et al., CVPR 2018, table 2.
 PUBLISHED = {
     "FBNet-A": (
         {"layout": "fbnet", "head_channels": 1504},
@@ -71,15 +71,16 @@ def published(name: str):
 @pytest.mark.parametrize(
     "name,params,macs,params_m,macs_m",
     [
-        # The paper's 3.4 M is 3.47 M, without the batch norms' 34 k, cut off (3.47 in the authors'
-        # table: tensorflow/models, research/slim/nets/mobilenet).
-        ("MobileNetV2", 3_504_872, 300_774_272, 3.4, 300),
-        ("FBNet-A", 4_321_464, 249_921_848, 4.3, 249),
-        # 4.5 M in the paper, 4.8 M in the authors' repository, whose file has 4.8 M.
-        ("FBNet-B", 4_813_048, 296_614_728, 4.8, 295),
-        # 375 M in the paper, which fits a head of 1504 channels, as 5.5 M does not; the authors'
-        # repository says 383.0, which is without the classifier's 2.0 M.
-        ("FBNet-C", 5_572_200, 384_960_160, 5.5, 383),
+        # The paper's 3.4 M is 3.47 M, without the batch norms' 34 k, cut off: the authors' table
+        # says 3.47 (tensorflow/models, research/slim/nets/mobilenet).
+        ("MobileNetV2", 3_504_872, 300_774_272, 3.47, 300),
+        # FBNets: the table of facebookresearch/mobile-vision. The paper (table 3) says the same of
+        # FBNet-A, cut off. Of FBNet-B it says 4.5 M parameters, 7 % less than its blocks have; of
+        # FBNet-C 375 M, 3 % less, which is what it has with a head of 1504 channels, and then it
+        # has 4.9 M parameters, not 5.5 M.
+        ("FBNet-A", 4_321_464, 249_921_848, 4.3, 249.4),
+        ("FBNet-B", 4_813_048, 296_614_728, 4.8, 295.6),
+        ("FBNet-C", 5_572_200, 384_960_160, 5.5, 383.0),
         ("ProxylessNAS-GPU", 7_119_848, 465_260_160, 7.1, 465),
         ("ProxylessNAS-CPU", 4_361_648, 439_243_864, 4.4, 439),
         ("ProxylessNAS-Mobile", 4_080_512, 320_427_584, 4.1, 320),
@@ -91,8 +92,8 @@ def test_counts_are_the_published_ones(name, params, macs, params_m, macs_m) -> 
     operators = sum(chosen, space.fixed_operators())
     counts = np.array([np.array(params_and_macs(spec)) * n for spec, n in operators.items()])
     assert tuple(counts.sum(axis=0)) == (params, macs)
-    assert params / 1e6 == pytest.approx(params_m, rel=0.035)
-    assert macs / 1e6 == pytest.approx(macs_m, rel=0.01)
+    assert params / 1e6 == pytest.approx(params_m, rel=0.014)
+    assert macs / 1e6 == pytest.approx(macs_m, rel=0.006)
     with torch.device("meta"):
         network = space.network(architecture)
     assert sum(p.numel() for p in network.parameters()) == params
