@@ -141,19 +141,19 @@ class MbconvOptions(SpaceOptions):
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a layer stands: its name, and the sizes that its blocks have."""
+    """Where a layer stands: its sizes and name, and whether it can be skipped.
 
-    name: str
+    The latter depends on the stated channels and strides alone, so that a supernet of another
+    width has the same choices.
+    """
+
     c_in: int
     c_out: int
     height: int
     width: int
     stride: int
-
-    @property
-    def keeps_shape(self) -> bool:
-        """Whether it can be skipped."""
-        return self.stride == 1 and self.c_in == self.c_out
+    name: str = ""
+    skippable: bool = False
 
     def spec(self, operator: str) -> OpSpec:
         """An operator at this place."""
@@ -181,7 +181,7 @@ class MbconvSpace(SearchSpace):
     def _choices(self) -> tuple[Choice, ...]:
         skippable = (*self.blocks, SKIP)
         return tuple(
-            Choice(layer.name, skippable if layer.keeps_shape else self.blocks)
+            Choice(layer.name, skippable if layer.skippable else self.blocks)
             for layer in self.layers
         )
 
@@ -256,7 +256,7 @@ def _lay_out(
         nonlocal size, dropped
         if stride == 2 and dropped:
             stride, dropped = 1, dropped - 1
-        layer = Layer("", c_in, c_out, *size, stride)
+        layer = Layer(c_in, c_out, *size, stride)
         size = (out_size(size[0], stride), out_size(size[1], stride))
         return layer
 
@@ -267,11 +267,16 @@ def _lay_out(
         c_in, c_out = c_out, round_channels(width * layout.first)
         fixed.append(advance(c_in, c_out, 1).spec(f"ds_conv_3x3_{activation}"))
     layers = []
-    for number, (_, count, stride) in enumerate(layout.stages, start=1):
+    before = layout.first or layout.stem
+    stages = zip(channels, layout.stages, strict=True)
+    for number, (stated, (_, count, stride)) in enumerate(stages, start=1):
         for index in range(min(count, options.stage_layers or count)):
-            c_in, c_out = c_out, round_channels(width * channels[number - 1])
+            name = f"stage{number}/layer{index + 1}"
+            skippable = index > 0 or (stride == 1 and before == stated)
+            c_in, c_out = c_out, round_channels(width * stated)
             layer = advance(c_in, c_out, stride if index == 0 else 1)
-            layers.append(replace(layer, name=f"stage{number}/layer{index + 1}"))
+            layers.append(replace(layer, name=name, skippable=skippable))
+        before = stated
     # A multiplier below 1 leaves the head as it is (MobileNetV2, section 6.1).
     features = round_channels(max(width, 1.0) * (options.head_channels or layout.head))
     head = [

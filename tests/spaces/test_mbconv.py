@@ -149,9 +149,18 @@ def test_the_first_strides_are_dropped(halvings, sides) -> None:
     strides = [space.fixed[0].stride, *(layer.stride for layer in space.layers)]
     where = [i for i, stride in enumerate(strides) if stride == 2]
     assert where == [0, 2, 6, 10, 18][5 - halvings :]
-    # Layers that no longer halve the size change the channels all the same.
-    skippable = ["skip_connect" in choice.options for choice in space.choices]
-    assert [i for i, skip in enumerate(skippable) if not skip] == [1, 5, 9, 13, 17, 21]
+    assert space.choices == build_space("mbconv", {"layout": "fbnet"}).choices
+
+
+def test_every_width_has_the_same_choices() -> None:
+    """Whatever the rounding: a narrow supernet searches for a wide network."""
+    spaces = [
+        build_space("mbconv", {"layout": "proxylessnas", "width_multiplier": width})
+        for width in (0.1, 0.5, 1.0, 1.4)
+    ]
+    skippable = ["skip_connect" in choice.options for choice in spaces[0].choices]
+    assert [i for i, skip in enumerate(skippable) if not skip] == [0, 4, 8, 12, 16, 20]
+    assert all(space.choices == spaces[0].choices for space in spaces)
 
 
 def test_squeeze_excitation_is_a_switch_or_a_choice() -> None:
