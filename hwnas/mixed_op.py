@@ -176,9 +176,11 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContext
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 0.0
-        yield
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        try:
+            yield  # the repetition stops by an exception once it has what it needs
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
     return nullcontext(), still()
 
