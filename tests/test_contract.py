@@ -173,7 +173,7 @@ class TestDecoder:
             Decoder([Limit(cost, 0.9 * fastest)]).best(np.zeros(space.mask.shape))
 
 
-SMALL = {"darts": {"nodes": 2}, "mbconv": {"stage_layers": 1}}
+SMALL = {"darts": {"nodes": 2}}
 
 
 class TestStrategy:

@@ -12,7 +12,7 @@ from hwnas.spaces import SearchSpace, build_space
 
 TINY_OPTIONS = {
     "darts": {"cells": 3, "channels": 4, "stem_multiplier": 1},
-    "mbconv": {"layout": "small", "width_multiplier": 0.25, "head_channels": 8},
+    "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},
     "nasbench201": {"cells": 1, "channels": 4},
 }
 TINY_SIZES = {"input_channels": 1, "height": 9, "width": 7, "classes": 3}

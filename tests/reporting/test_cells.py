@@ -45,7 +45,7 @@ class TestCells:
         assert cell.summary == "1 operator runs, predicted to take 0.0625\u00a0ms together."
 
     def test_stages_are_rows_of_layers(self) -> None:
-        space = tiny_space("mbconv")
+        space = tiny_space("mbconv", stage_layers=3)
         architecture = space.architecture([0, 6, 1, 0, 6, 2, 0, 0])
         stages = read_cells(space, architecture, {"stage2/layer1": 0.0625})
         assert [stage.title for stage in stages] == ["Stage 1", "Stage 2", "Stage 3"]
@@ -62,7 +62,8 @@ class TestCells:
 
     @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201"])
     def test_labels_meet_neither_lines_nor_labels(self, name: str) -> None:
-        space = tiny_space(name, **({"nodes": 6} if name == "darts" else {}))
+        larger = {"darts": {"nodes": 6}, "mbconv": {"stage_layers": 3}}
+        space = tiny_space(name, **larger.get(name, {}))
         rng = np.random.default_rng(0)
         for _ in range(25):
             architecture = space.sample(rng)

@@ -190,7 +190,7 @@ def test_bad_options_name_key_and_cause(options, cause) -> None:
         build_space("mbconv", options)
 
 
-TINY = tiny_space("mbconv")
+TINY = tiny_space("mbconv", stage_layers=2)
 
 
 @settings(max_examples=40, deadline=None)
@@ -225,7 +225,7 @@ def kept_bytes(run) -> int:
 
 
 def test_a_single_path_needs_the_memory_of_its_network(rng) -> None:
-    space = tiny_space("mbconv", height=24, width=24, width_multiplier=1.0)
+    space = tiny_space("mbconv", height=24, width=24, width_multiplier=1.0, stage_layers=2)
     architecture = space.architecture([len(space.blocks) - 1] * len(space.choices))
     mixture = space.one_hot(architecture)
     images = torch.randn(8, 1, 24, 24)
