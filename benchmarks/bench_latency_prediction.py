@@ -117,8 +117,8 @@ def _nasbench201_designs(
         yield f"{MEASURED} random", [cells[i] for i in rng.choice(len(cells), MEASURED, False)]
 
 
-# FBNet's space is not one of this package's yet: its features are coded here, without a cost for
-# the skip that most layers offer.
+# The published networks skip layers that change the shape too, which no architecture of the space
+# `mbconv` does: their features are coded here, without a cost for the skip.
 LAYERS, BLOCKS, SKIP = 22, 9, 8
 GPUS = ("1080ti", "2080ti", "titanx", "titanxp")
 FIXED, OPERATOR, LAYER, SINGLE = 0.05, 0.1, 0.05, 0.05

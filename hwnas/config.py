@@ -144,7 +144,7 @@ class SearchConfig(Section):
     partial_channels: int | None = Field(
         None, ge=1, description="1 of so many goes through a cell's candidates; the strategy's own"
     )
-    proxy: dict[str, int] = Field(
+    proxy: dict[str, int | float] = Field(
         default_factory=dict, description="sizes of the supernet where they differ"
     )
 

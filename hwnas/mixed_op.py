@@ -1,18 +1,21 @@
-"""Choices of a supernet: the weighted sum of an edge's candidate operators, and cells of them."""
+"""Choices of a supernet: the weighted sum of an edge's candidate operators, cells of them, and the
+weighted sum of blocks that end in a batch norm."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from hwnas import kernels
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops import build_candidate
+from hwnas.ops import MBConv, build, build_candidate
 
 
 class MixedOp(nn.Module):
@@ -131,15 +134,102 @@ class MixedCell(nn.Module):
         return [sums[target] for target in sorted(sums)]
 
 
-def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
-    """Set how the cells of a supernet are computed.
+class MixedBlocks(nn.Module):
+    """One choice between inverted bottlenecks, and perhaps the identity.
+
+    What the blocks compute before their last batch norms is plain PyTorch; the norms and the
+    weighted sum are `hwnas.kernels.weighted_norms`. Only the active options of a mixture are
+    computed: for a single path the activations are those of one network.
 
     Args:
-        supernet: any module with `MixedCell`s.
+        specs: one operator for each option, in the order of the options; `skip_connect` is the
+            identity.
+
+    Attributes:
+        momentum: of the last norms' running statistics.
+        impl: as for `hwnas.kernels.weighted_norms`.
+        recompute: "nothing", or else the blocks' hidden activations are computed again in the
+            backward pass; their inputs and what the last norms read are kept.
+    """
+
+    def __init__(self, specs: Sequence[OpSpec]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleList(build(spec, affine=False) for spec in specs)
+        self.momentum = 0.1
+        self.impl = "auto"
+        self.recompute = "nothing"
+
+    def forward(self, x: Tensor, mixture: Mixture, choice: int) -> Tensor:
+        """(N, c_out, OH, OW) of (N, c_in, H, W).
+
+        Args:
+            x: input.
+            mixture: of the whole space.
+            choice: the row of this choice.
+        """
+        weights = mixture.weights[choice]
+        active = mixture.active_options(choice)
+        options = range(len(self.candidates)) if active is None else active
+        blocks = {k: block for k in options if isinstance(block := self.candidates[k], MBConv)}
+        carried = [k for k in options if k not in blocks or blocks[k].residual]
+        out = self._normed_sum(x, weights, blocks) if blocks else None
+        if carried:
+            identity = weights[carried].sum().to(x.dtype) * x
+            out = identity if out is None else out + identity
+        assert out is not None
+        return out
+
+    def _normed_sum(self, x: Tensor, weights: Tensor, blocks: dict[int, MBConv]) -> Tensor:
+        norms = [dict(_tensors(block.bn3)) for block in blocks.values()]
+        return kernels.weighted_norms(
+            [self._before_norm(block, x) for block in blocks.values()],
+            weights[list(blocks)],
+            [norm["running_mean"] for norm in norms],
+            [norm["running_var"] for norm in norms],
+            training=self.training,
+            momentum=self.momentum,
+            impl=self.impl,
+        )
+
+    def _before_norm(self, block: MBConv, x: Tensor) -> Tensor:
+        if self.recompute == "nothing" or not torch.is_grad_enabled():
+            return block.before_norm(x)
+        return checkpoint(
+            block.before_norm,
+            x,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: _contexts(block),
+        )
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Around the forward pass and around its repetition, which leaves running statistics alone."""
+
+    @contextmanager
+    def still() -> Iterator[None]:
+        norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield  # the repetition stops by an exception once it has what it needs
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+    return nullcontext(), still()
+
+
+def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
+    """Set how the choices of a supernet are computed.
+
+    Args:
+        supernet: any module with `MixedCell`s or `MixedBlocks`.
         impl, recompute: as for `hwnas.kernels.mixed_cell`.
     """
     for module in supernet.modules():
-        if isinstance(module, MixedCell):
+        if isinstance(module, MixedCell | MixedBlocks):
             module.impl = impl
             module.recompute = recompute
 

@@ -2,15 +2,19 @@
 
 The DARTS operators are those of Liu et al., ICLR 2019 (arXiv 1806.09055), the `nor_conv` ones
 of Dong & Yang, "NAS-Bench-201", ICLR 2020 (arXiv 2001.00326). Submodules have the names that
-`hwnas.kernels` expects of a candidate's tensors.
+`hwnas.kernels` expects of a candidate's tensors. Of mobile networks
+`mbconv_<k>x<k>_e<expansion>[_g2][_se]_<activation>` is an inverted bottleneck,
+`ds_conv_3x3_<activation>` the one without expansion that they begin with, and
+`conv_bn_<k>x<k>_<activation>` a plain convolution.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +27,12 @@ from hwnas.latency_tables.table import OpSpec
 def out_size(size: int, stride: int) -> int:
     """Side of an operator's output: ceil(size / stride)."""
     return -(-size // stride)
+
+
+def round_channels(channels: float) -> int:
+    """The nearest multiple of 8, at least 8 and at most 10 % below: the rule of mobile networks."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -93,6 +103,103 @@ class ResidualReduction(nn.Module):
         return self.conv_b(self.conv_a(x)) + self.shortcut(x)
 
 
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "hswish": nn.Hardswish,
+}
+
+
+class ChannelShuffle(nn.Module):
+    """Channels of the groups in turn (Zhang et al., "ShuffleNet", CVPR 2018, section 3.1)."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+class SqueezeExcitation(nn.Module):
+    """Channels scaled by a gate that reads their means, through a quarter of the channels.
+
+    Howard et al., "Searching for MobileNetV3", ICCV 2019 (arXiv 1905.02244), section 5.3.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = round_channels(channels / 4)
+        self.gate = sequential(
+            pool=nn.AdaptiveAvgPool2d(1),
+            squeeze=nn.Conv2d(channels, squeezed, 1),
+            relu=nn.ReLU(),
+            excite=nn.Conv2d(squeezed, channels, 1),
+            sigmoid=nn.Hardsigmoid(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(x)
+
+
+class MBConv(nn.Sequential):
+    """Inverted bottleneck: 1x1 expansion, depthwise convolution, 1x1 projection without activation.
+
+    Sandler et al., "MobileNetV2", CVPR 2018 (arXiv 1801.04381). The expansion is there at factor 1
+    too, and both 1x1 convolutions may have groups: Wu et al., "FBNet", CVPR 2019 (arXiv
+    1812.03443), section 3.1.
+
+    Attributes:
+        residual: whether the input is added, where it has the shape of the output.
+    """
+
+    bn3: nn.BatchNorm2d
+
+    def __init__(
+        self,
+        spec: OpSpec,
+        affine: bool,
+        *,
+        kernel: int,
+        expansion: int,
+        groups: int,
+        squeeze: bool,
+        activation: str,
+    ) -> None:
+        hidden = expansion * spec.c_in
+        act = ACTIVATIONS[activation]
+        modules: OrderedDict[str, nn.Module] = OrderedDict(
+            expand=conv(spec.c_in, hidden, 1, groups=groups),
+            bn1=nn.BatchNorm2d(hidden, affine=affine),
+            act1=act(),
+        )
+        if groups > 1:
+            modules["shuffle"] = ChannelShuffle(groups)
+        modules["depthwise"] = conv(hidden, hidden, kernel, spec.stride, groups=hidden)
+        modules["bn2"] = nn.BatchNorm2d(hidden, affine=affine)
+        modules["act2"] = act()
+        if squeeze:
+            modules["excitation"] = SqueezeExcitation(hidden)
+        modules["project"] = conv(hidden, spec.c_out, 1, groups=groups)
+        modules["bn3"] = nn.BatchNorm2d(spec.c_out, affine=affine)
+        super().__init__(modules)
+        self.residual = spec.stride == 1 and spec.c_in == spec.c_out
+
+    def before_norm(self, x: Tensor) -> Tensor:
+        """All but the last batch norm and the residual connection."""
+        for child in list(self.children())[:-1]:
+            x = child(x)
+        return x
+
+    def branch(self, x: Tensor) -> Tensor:
+        """All but the residual connection."""
+        return super().forward(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.branch(x)
+        return x + y if self.residual else y
+
+
 class Add(nn.Module):
     """Sum of two tensors: the join of a cell's node."""
 
@@ -119,6 +226,26 @@ def relu_conv_bn(c_in: int, c_out: int, kernel: int, stride: int, affine: bool) 
 def conv_bn(c_in: int, c_out: int, kernel: int, stride: int) -> nn.Sequential:
     """The stem: a dense convolution and batch norm."""
     return sequential(conv=conv(c_in, c_out, kernel, stride), bn=nn.BatchNorm2d(c_out))
+
+
+def conv_bn_act(spec: OpSpec, affine: bool, *, kernel: int, activation: str) -> nn.Sequential:
+    """First and last convolution of a mobile network: with batch norm and activation."""
+    return sequential(
+        conv=conv(spec.c_in, spec.c_out, kernel, spec.stride),
+        bn=nn.BatchNorm2d(spec.c_out, affine=affine),
+        act=ACTIVATIONS[activation](),
+    )
+
+
+def ds_conv(spec: OpSpec, affine: bool, *, activation: str) -> nn.Sequential:
+    """Depthwise separable: an inverted bottleneck without expansion, the first of MobileNetV2."""
+    return sequential(
+        depthwise=conv(spec.c_in, spec.c_in, 3, spec.stride, groups=spec.c_in),
+        bn1=nn.BatchNorm2d(spec.c_in, affine=affine),
+        act=ACTIVATIONS[activation](),
+        pointwise=conv(spec.c_in, spec.c_out, 1),
+        bn2=nn.BatchNorm2d(spec.c_out, affine=affine),
+    )
 
 
 def classifier(c_in: int, classes: int) -> nn.Sequential:
@@ -162,7 +289,34 @@ def skip_connect(spec: OpSpec, affine: bool) -> nn.Module:
     return FactorizedReduce(spec.c_in, spec.c_out, affine)
 
 
-OPERATORS: dict[str, Callable[[OpSpec, bool], nn.Module]] = {
+Builder = Callable[[OpSpec, bool], nn.Module]
+
+
+def _mobile_operators() -> dict[str, Builder]:
+    """The operators of mobile networks, each with every activation."""
+    operators: dict[str, Builder] = {}
+    for activation in ACTIVATIONS:
+        for kernel in (1, 3):
+            plain = partial(conv_bn_act, kernel=kernel, activation=activation)
+            operators[f"conv_bn_{kernel}x{kernel}_{activation}"] = plain
+        operators[f"ds_conv_3x3_{activation}"] = partial(ds_conv, activation=activation)
+        for kernel, (expansion, groups), squeeze in itertools.product(
+            (3, 5, 7), ((1, 1), (1, 2), (3, 1), (6, 1)), (False, True)
+        ):
+            options = "_g2" * (groups > 1) + "_se" * squeeze
+            name = f"mbconv_{kernel}x{kernel}_e{expansion}{options}_{activation}"
+            operators[name] = partial(
+                MBConv,
+                kernel=kernel,
+                expansion=expansion,
+                groups=groups,
+                squeeze=squeeze,
+                activation=activation,
+            )
+    return operators
+
+
+OPERATORS: dict[str, Builder] = {
     "max_pool_3x3": lambda s, affine: nn.MaxPool2d(3, s.stride, padding=1),
     "avg_pool_3x3": lambda s, affine: nn.AvgPool2d(3, s.stride, padding=1, count_include_pad=False),
     "skip_connect": skip_connect,
@@ -179,10 +333,11 @@ OPERATORS: dict[str, Callable[[OpSpec, bool], nn.Module]] = {
     "concat": lambda s, affine: Concat(),
     "classifier": lambda s, affine: classifier(s.c_in, s.c_out),
     "bn_relu_classifier": lambda s, affine: bn_relu_classifier(s.c_in, s.c_out),
+    **_mobile_operators(),
 }
 """Every operator but `none`, which is never built: it is zero."""
 
-SOURCES = frozenset({"conv_bn_3x3"})
+SOURCES = frozenset({"conv_bn_3x3", *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS)})
 """Operators that read the network's input."""
 
 

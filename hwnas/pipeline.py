@@ -33,13 +33,8 @@ from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder, environment, next_run_folder
-<<<<<<< HEAD
 from hwnas.search_stage import assist_search, search_architecture
-from hwnas.spaces import build_space
-=======
-from hwnas.search_stage import search_architecture
 from hwnas.spaces import SearchSpace, build_space
->>>>>>> page
 from hwnas.training.train import Training, evaluate, final_weights
 from hwnas.workspace import Run
 

@@ -1,8 +1,10 @@
 """Operator tables that other projects published, in this format.
 
-Rows are named by operator as everywhere here: `mbconv_<k>x<k>_e<expansion>` is an inverted
-residual block, with the number of hidden channels, `_m<channels>`, where that is what the source
-varies. A residual connection is there where input and output have the same shape.
+Rows are named by operator as everywhere here: `mbconv_<k>x<k>_e<expansion>_<activation>` is an
+inverted residual block, with the number of hidden channels, `_m<channels>`, where that is what the
+source varies; `ds_conv_<k>x<k>_<activation>` is one without the first convolution, as ProxylessNAS'
+blocks of expansion 1 are and FBNet's are not. A residual connection is there where input and output
+have the same shape.
 """
 
 from __future__ import annotations
@@ -43,7 +45,12 @@ MOBILE = re.compile(
     r"-expand:(\d+)-kernel:(\d+)-stride:(\d+)-idskip:[01]"
 )
 PLAIN = re.compile(r"(Conv|Conv_1|Logits)-input:(\d+)x(\d+)x(\d+)-output:(?:\d+x\d+x)?(\d+)")
-PLAIN_NAMES = {"Conv": ("conv_bn_3x3", 2), "Conv_1": ("conv_bn_1x1", 1), "Logits": ("linear", 1)}
+# `Logits` is all that follows the last convolution.
+PLAIN_NAMES = {
+    "Conv": ("conv_bn_3x3_relu6", 2),
+    "Conv_1": ("conv_bn_1x1_relu6", 1),
+    "Logits": ("classifier", 1),
+}
 TF_BLOCK = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(\w+)")
 
 # FBNet's searched layers (table 1 of its paper): input side, channels in and out, first stride.
@@ -99,7 +106,9 @@ def _proxylessnas(path: Path, device: str | None) -> LatencyTable:
         mobile, plain = MOBILE.fullmatch(key), PLAIN.fullmatch(key)
         if mobile:
             height, width, c_in, c_out, expand, kernel, stride = map(int, mobile.groups())
-            name = f"mbconv_{kernel}x{kernel}_e{expand}"
+            block = "ds_conv" if expand == 1 else "mbconv"
+            expansion = "" if expand == 1 else f"_e{expand}"
+            name = f"{block}_{kernel}x{kernel}{expansion}_relu6"
             spec = OpSpec(name, c_in, c_out, height, width, stride)
         elif plain:
             name, stride = PLAIN_NAMES[plain[1]]
@@ -127,7 +136,7 @@ def _fbnet(path: Path, device: str | None) -> LatencyTable:
         raise ValueError(f"{len(layers)} layers, expected {len(shapes)}")
     figures: dict[OpSpec, list[float]] = {}
     for layer, (side, c_in, c_out, stride) in zip(layers, shapes, strict=True):
-        names = [f"mbconv_{block}" for block in FBNET_BLOCKS]
+        names = [f"mbconv_{block}_relu" for block in FBNET_BLOCKS]
         names += ["skip_connect"] * (len(layer) - len(names))
         for name, microseconds in zip(names, layer, strict=True):
             spec = OpSpec(name, c_in, c_out, side, side, stride)

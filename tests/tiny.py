@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hwnas.latency_tables.runtimes import create_runtime
 from hwnas.latency_tables.table import LatencyTable, Measurement, OpSpec
 from hwnas.latency_tables.timing import Protocol
@@ -10,12 +12,13 @@ from hwnas.spaces import SearchSpace, build_space
 
 TINY_OPTIONS = {
     "darts": {"cells": 3, "channels": 4, "stem_multiplier": 1},
+    "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},
     "nasbench201": {"cells": 1, "channels": 4},
 }
 TINY_SIZES = {"input_channels": 1, "height": 9, "width": 7, "classes": 3}
 
 
-def tiny_space(name: str, **options: int) -> SearchSpace:
+def tiny_space(name: str, **options: Any) -> SearchSpace:
     """A space whose supernet runs in milliseconds; odd image sides."""
     return build_space(name, TINY_OPTIONS[name] | TINY_SIZES | options)
 

@@ -105,7 +105,7 @@ def _spread(
 
 
 def homogeneous(space: SearchSpace) -> list[Architecture]:
-    """For each option the network that takes it wherever it can.
+    """For each option the network that takes it wherever it can, and first options elsewhere.
 
     Where all choices together are no architecture, as with the kept edges of DARTS cells, the
     option stands on those edges that a random network keeps.
@@ -114,8 +114,7 @@ def homogeneous(space: SearchSpace) -> list[Architecture]:
     pattern = dict(space.sample(np.random.default_rng(0)))
     found: dict[Architecture, None] = {}
     for name in names:
-        offers = {choice.name for choice in space.choices if name in choice.options}
-        everywhere = {c: name if c in offers else old for c, old in pattern.items()}
+        everywhere = {c.name: name if name in c.options else c.options[0] for c in space.choices}
         kept = {c: old if old == "none" else everywhere[c] for c, old in pattern.items()}
         for options in (everywhere, kept):
             try:

@@ -104,7 +104,7 @@ def from_text(space: SearchSpace, text: str, folder: Path) -> Architecture:
         InputError: when it is none of these, or not of the space.
     """
     text = text.strip()
-    if text.startswith("{"):
+    if text.startswith(("{", "[")):
         try:
             return space.from_genotype(json.loads(text))
         except (ValueError, RecursionError) as error:

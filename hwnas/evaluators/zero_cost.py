@@ -23,7 +23,8 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """log of sum |theta dR/dtheta|, R the output of ones through |theta|: Tanaka et al., "Pruning
     Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS 2020.
 
-    Batch norms are left out, and all is float64, since R is a product over the depth.
+    Batch norms are left out, and all is float64, since R is a product over the depth; ReLU6, which
+    would bound it, and h-swish are taken as ReLU.
 
     Args:
         network: (N, C, H, W) images to (N, classes) logits; it is not changed.
@@ -34,11 +35,14 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.abs_()
-        for module in network.modules():
+        for module in list(network.modules()):
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.zero_()  # type: ignore[union-attr]
                 module.running_var.fill_(1.0)  # type: ignore[union-attr]
                 module.eps = 0.0
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.ReLU6 | nn.Hardswish):
+                    setattr(module, name, nn.ReLU())
     output = network(torch.ones_like(images[:1], dtype=torch.float64)).sum()
     parameters = [p for p in network.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(output, parameters, allow_unused=True)
@@ -77,7 +81,8 @@ def jacob_cov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """log |K|, K the shares of ReLUs on which two images agree, summed over the layers: Mellor et
-    al., "Neural Architecture Search without Training", ICML 2021. Arguments as for `synflow`."""
+    al., "Neural Architecture Search without Training", ICML 2021. ReLU6 and h-swish count as ReLU,
+    whose sign is theirs. Arguments as for `synflow`."""
     network = copy.deepcopy(network).train()
     n = len(images)
     kernel = torch.zeros(n, n, dtype=torch.float64, device=images.device)
@@ -87,7 +92,7 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         kernel.add_(code @ code.T + (1 - code) @ (1 - code).T)
 
     for module in network.modules():
-        if isinstance(module, nn.ReLU):
+        if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardswish):
             module.register_forward_hook(count)
     with torch.no_grad():
         network(images)

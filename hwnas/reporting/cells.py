@@ -2,7 +2,8 @@
 
 The states of a cell stand below each other. An edge leaves its source's lower end, runs down a
 lane at the side and enters its target; its operator is written on the last piece, which has a
-height of its own, so that labels and lines cannot overlap whatever the graph.
+height of its own, so that labels and lines cannot overlap whatever the graph. A stage of a
+layer-wise space is a cell whose states follow each other; it is drawn as a row of its operators.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ LANE_GAP = 12.0
 ROW = 46.0
 PLAIN_BOX = 28.0
 EXIT = 16.0
+LAYER_ROW, LAYER_GAP = 44.0, 14.0
+SKIP = "skip_connect"
 CORNER = 6.0
 
-_CHOICE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
+_EDGE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
+_LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,14 @@ class Cell:
     @property
     def title(self) -> str:
         """The cell's name in words."""
+        if self.is_stage:
+            return self.cell_type.replace("stage", "Stage ")
         return CELL_NAMES.get(self.cell_type, f"Cell {self.cell_type}")
+
+    @property
+    def is_stage(self) -> bool:
+        """Whether it is a stage of layers, one behind the other."""
+        return self.cell_type.startswith("stage")
 
     @property
     def joins_nodes(self) -> bool:
@@ -111,7 +122,8 @@ class Cell:
 def read_cells(
     space: SearchSpace, architecture: Architecture, latencies_ms: Mapping[str, float]
 ) -> list[Cell]:
-    """The cells that an architecture's choices `type/source>target` or `source>target` describe.
+    """The cells that an architecture's choices `type/source>target` or `source>target` describe, or
+    the stages that its choices `stage1/layer1` do.
 
     Empty for a space whose choices have other names.
 
@@ -153,13 +165,8 @@ def choice_routes(choices: Sequence[Choice]) -> dict[str, str]:
 
 def _edges_of(choices: Sequence[Choice]) -> list[tuple[str, int, int]] | None:
     """Cell type, source and target of each choice's edge; None when a name says something else."""
-    edges = []
-    for choice in choices:
-        match = _CHOICE_NAME.fullmatch(choice.name)
-        if match is None or int(match[2]) >= int(match[3]):
-            return None
-        edges.append((match[1] or "", int(match[2]), int(match[3])))
-    return edges
+    edges = [_place(choice.name) for choice in choices]
+    return None if None in edges else [edge for edge in edges if edge is not None]
 
 
 def _empty(edges: Sequence[tuple[str, int, int]]) -> dict[str, Cell]:
@@ -171,6 +178,16 @@ def _empty(edges: Sequence[tuple[str, int, int]]) -> dict[str, Cell]:
         cell_type: Cell(cell_type, inputs=min(found), states=1 + max(found), edges=())
         for cell_type, found in targets.items()
     }
+
+
+def _place(choice: str) -> tuple[str, int, int] | None:
+    """Cell type, source and target that the name of a choice states; None if it states none."""
+    if layer := _LAYER_NAME.fullmatch(choice):
+        return layer[1], int(layer[2]) - 1, int(layer[2])
+    edge = _EDGE_NAME.fullmatch(choice)
+    if edge is None or int(edge[2]) >= int(edge[3]):
+        return None
+    return edge[1] or "", int(edge[2]), int(edge[3])
 
 
 @dataclass
@@ -199,6 +216,8 @@ def draw_cell(cell: Cell) -> Html:
 
     Every kept edge carries its operator's name and cost; those that do not run are dotted.
     """
+    if cell.is_stage:
+        return _draw_stage(cell)
     layout = _lay_out(cell)
     parts = [_draw_edge(cell, edge, layout) for edge in cell.edges]
     names = [cell.state_name(state) for state in range(cell.states)]
@@ -217,6 +236,33 @@ def draw_cell(cell: Cell) -> Html:
     title = f"{cell.title}: {len(cell.edges)} operators between {cell.states} states"
     routes = "; ".join(f"{cell.route(edge)}: {edge.operator}" for edge in cell.edges)
     return svg_element(title, WIDTH, layout.height, parts, routes)
+
+
+def _draw_stage(cell: Cell) -> str:
+    """The operators from top to bottom, each in a box but a skip, which is a line passing by."""
+    parts = []
+    middle = WIDTH / 2
+    for edge in cell.edges:
+        top = 2 + LAYER_ROW * edge.source
+        bottom = top + LAYER_ROW - LAYER_GAP
+        baseline = (top + bottom) / 2 + 5
+        if edge.operator == SKIP:
+            line_end = bottom
+            box = _label(edge.operator, middle + 75, baseline)
+        else:
+            line_end = top
+            box = (
+                f'<rect class="node" x="2" y="{top:g}" width="{WIDTH - 4:g}" '
+                f'height="{bottom - top:g}" rx="6"/>'
+                + _label(f"{edge.operator} {edge.cost}".rstrip(), middle, baseline)
+            )
+        parts.append(
+            f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
+            f'<path d="M{middle:g} {top - LAYER_GAP:g}V{line_end:g}" stroke="currentColor" '
+            f'stroke-opacity="0.6"/>{box}</g>'
+        )
+    height = 2 + LAYER_ROW * (cell.states - 1)
+    return svg_element(f"{cell.title}: {len(cell.edges)} layers", WIDTH, height, parts)
 
 
 def _lay_out(cell: Cell) -> _Layout:

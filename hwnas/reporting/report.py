@@ -244,10 +244,16 @@ def _architecture(architecture: Architecture | None, cells: Sequence[Cell]) -> S
     rows = [[text(choice), text(option)] for choice, option in architecture]
     if not cells:
         return section(title, table(title, header, rows))
-    legend = (
-        "States stand from top to bottom. Each line is an operator that was kept, with its "
-        "predicted milliseconds over all cells of the network."
-    )
+    if cells[0].is_stage:
+        legend = (
+            "Layers stand from top to bottom, each with its operator and predicted milliseconds; "
+            "a line without a box is a layer that is skipped."
+        )
+    else:
+        legend = (
+            "States stand from top to bottom. Each line is an operator that was kept, with its "
+            "predicted milliseconds over all cells of the network."
+        )
     if any(cell.joins_nodes for cell in cells):
         legend += " Dashed: the output joins the channels of all nodes."
     if any(not edge.runs for cell in cells for edge in cell.edges):

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.darts import DartsSpace
+from hwnas.spaces.mbconv import MbconvSpace
 from hwnas.spaces.nasbench201 import NasBench201Space
 
 SPACES: dict[str, type[SearchSpace]] = {
-    space.name: space for space in (DartsSpace, NasBench201Space)
+    space.name: space for space in (DartsSpace, MbconvSpace, NasBench201Space)
 }
 
 

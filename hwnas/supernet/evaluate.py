@@ -12,7 +12,7 @@ from torch import Tensor
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
-from hwnas.mixed_op import MixedCell
+from hwnas.mixed_op import MixedBlocks, MixedCell
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome
@@ -67,7 +67,7 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     modules = [
         module
         for module in supernet.modules()
-        if isinstance(module, torch.nn.BatchNorm2d | MixedCell)
+        if isinstance(module, torch.nn.BatchNorm2d | MixedCell | MixedBlocks)
     ]
     training = supernet.training
     supernet.train()

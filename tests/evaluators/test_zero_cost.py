@@ -57,6 +57,20 @@ def test_naswot_counts_agreeing_relus() -> None:
     assert SCORES["naswot"](network, images, labels) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("activation", ["relu6", "hswish"])
+def test_activations_of_mobile_networks_count_as_relu(activation: str) -> None:
+    """They have ReLU's sign, and in synflow its values too: bounded ones would end the flow."""
+    images, labels = batch(4)
+    scores = {}
+    for name in ("relu", activation):
+        space = tiny_space("mbconv", activation=name)
+        torch.manual_seed(0)
+        network = space.network(space.sample(np.random.default_rng(0)))
+        scores[name] = [SCORES[score](network, images, labels) for score in ("synflow", "naswot")]
+    assert scores[activation][0] == pytest.approx(scores["relu"][0])
+    assert scores[activation][1] > 4 * math.log(JITTER) + 1
+
+
 def test_jacob_cov_of_a_linear_network_is_that_of_equal_rows() -> None:
     """All images have one Jacobian: one eigenvalue is their number, the others are 0."""
     images, labels = batch(5)

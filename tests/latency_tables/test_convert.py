@@ -24,8 +24,8 @@ def test_proxylessnas_rows_are_milliseconds(tmp_path) -> None:
     }
     path.write_text(json.dumps(rows))
     table = convert("proxylessnas", path)
-    assert table.latency_ms(OpSpec("mbconv_5x5_e6", 96, 192, 14, 14, 2)) == 4.5
-    assert table.measurement(OpSpec("linear", 1280, 1000, 7, 7)).rounds == 949
+    assert table.latency_ms(OpSpec("mbconv_5x5_e6_relu6", 96, 192, 14, 14, 2)) == 4.5
+    assert table.measurement(OpSpec("classifier", 1280, 1000, 7, 7)).rounds == 949
     assert table.statistic == "mean" and table.source is not None
 
 
@@ -38,8 +38,8 @@ def test_fbnet_rows_are_microseconds(tmp_path) -> None:
     path = tmp_path / "lut.json"
     path.write_text(json.dumps(layers))
     table = convert("fbnet", path)
-    assert table.latency_ms(OpSpec("mbconv_3x3_e1", 16, 16, 112, 112)) == 1.0
-    assert table.latency_ms(OpSpec("mbconv_5x5_e6", 16, 24, 112, 112, 2)) == 8.0
+    assert table.latency_ms(OpSpec("mbconv_3x3_e1_relu", 16, 16, 112, 112)) == 1.0
+    assert table.latency_ms(OpSpec("mbconv_5x5_e6_relu", 16, 24, 112, 112, 2)) == 8.0
     assert table.latency_ms(OpSpec("skip_connect", 24, 24, 56, 56)) == 0.25
     assert len(FBNET_BLOCKS) == 8
 
@@ -81,7 +81,10 @@ def test_shipped_tables_are_the_published_files(real_data) -> None:
     pixel = convert("proxylessnas", lut / "proxylessnas_pixel1_lut.json")
     assert pixel == load_shipped("proxylessnas-pixel1")
     published = json.loads((lut / "proxylessnas_pixel1_lut.json").read_text())
-    assert pixel.latency_ms(OpSpec("mbconv_5x5_e6", 96, 192, 14, 14, 2)) == published[BLOCK]["mean"]
+    assert (
+        pixel.latency_ms(OpSpec("mbconv_5x5_e6_relu6", 96, 192, 14, 14, 2))
+        == published[BLOCK]["mean"]
+    )
     assert len(pixel.operators) == len(published)
     tfnas = convert("tfnas", lut / "tfnas_lut.csv.gz", "xeon6130")
     assert tfnas == load_shipped("tfnas-xeon6130")

@@ -44,14 +44,26 @@ class TestCells:
         ]
         assert cell.summary == "1 operator runs, predicted to take 0.0625\u00a0ms together."
 
+    def test_stages_are_rows_of_layers(self) -> None:
+        space = tiny_space("mbconv", stage_layers=3)
+        architecture = space.architecture([0, 6, 1, 0, 6, 2, 0, 0])
+        stages = read_cells(space, architecture, {"stage2/layer1": 0.0625})
+        assert [stage.title for stage in stages] == ["Stage 1", "Stage 2", "Stage 3"]
+        assert titles_of(stages[1]) == [
+            "input to 1: mbconv_3x3_e3 0.0625 ms",
+            "1 to 2: mbconv_3x3_e1 ",
+            "2 to output: skip_connect ",
+        ]
+
     def test_nothing_kept_is_drawn_without_edges(self) -> None:
         space = tiny_space("nasbench201")
         (cell,) = read_cells(space, space.architecture([0] * 6), {})
         assert drawn_words(cell) == ["input", "1", "2", "output"]
 
-    @pytest.mark.parametrize("name", ["darts", "nasbench201"])
+    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201"])
     def test_labels_meet_neither_lines_nor_labels(self, name: str) -> None:
-        space = tiny_space(name, **({"nodes": 6} if name == "darts" else {}))
+        larger = {"darts": {"nodes": 6}, "mbconv": {"stage_layers": 3}}
+        space = tiny_space(name, **larger.get(name, {}))
         rng = np.random.default_rng(0)
         for _ in range(25):
             architecture = space.sample(rng)

@@ -1,0 +1,332 @@
+"""Layer-wise spaces of mobile networks: Wu et al., "FBNet: Hardware-Aware Efficient ConvNet Design
+via Differentiable Neural Architecture Search", CVPR 2019 (arXiv 1812.03443), and Cai, Zhu & Han,
+"ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019 (arXiv
+1812.00332).
+
+A network is a row of layers between a fixed stem and a fixed head. Each layer takes one inverted
+bottleneck, with kernel and expansion of its own, or is skipped where input and output have one
+shape. Channels and strides of the layers are given.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from hwnas.architecture import Architecture, Mixture
+from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EdgeRule
+from hwnas.latency_tables.table import OpSpec
+from hwnas.mixed_op import MixedBlocks
+from hwnas.ops import MBConv, build, out_size, round_channels
+from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.cells import drop_path
+from hwnas.spaces.decoding import DecodingProgram
+
+SKIP = "skip_connect"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a paper gives before the search.
+
+    Attributes:
+        stem: channels of the first convolution, which halves the size.
+        first: channels of a depthwise separable convolution behind it; None without one.
+        stages: channels, number of layers, and stride of the first of them.
+        head: channels of the last 1x1 convolution.
+        blocks: what a layer can be, besides skipped.
+        activation: of all layers.
+    """
+
+    stem: int
+    first: int | None
+    stages: tuple[tuple[int, int, int], ...]
+    head: int
+    blocks: tuple[str, ...]
+    activation: str
+
+    @property
+    def halvings(self) -> int:
+        """Strides of 2, the first convolution's included."""
+        return 1 + sum(stride == 2 for _, _, stride in self.stages)
+
+
+LAYOUTS = {
+    # Tables 1 and 2 of the paper; the head is that of FBNet-B and C.
+    "fbnet": Layout(
+        stem=16,
+        first=None,
+        stages=(
+            (16, 1, 1),
+            (24, 4, 2),
+            (32, 4, 2),
+            (64, 4, 2),
+            (112, 4, 1),
+            (184, 4, 2),
+            (352, 1, 1),
+        ),
+        head=1984,
+        blocks=tuple(f"mbconv_{k}x{k}_{e}" for k in (3, 5) for e in ("e1", "e1_g2", "e3", "e6")),
+        activation="relu",
+    ),
+    # Section 4.2 of the paper; channels as in the authors' search.
+    "proxylessnas": Layout(
+        stem=32,
+        first=16,
+        stages=((24, 4, 2), (40, 4, 2), (80, 4, 2), (96, 4, 1), (192, 4, 2), (320, 1, 1)),
+        head=1280,
+        blocks=tuple(f"mbconv_{k}x{k}_{e}" for k in (3, 5, 7) for e in ("e3", "e6")),
+        activation="relu6",
+    ),
+    # For small images, searched in minutes on a CPU: the same blocks, fewer layers.
+    "small": Layout(
+        stem=16,
+        first=None,
+        stages=((16, 2, 1), (32, 3, 2), (64, 3, 2)),
+        head=256,
+        blocks=tuple(f"mbconv_{k}x{k}_{e}" for k in (3, 5) for e in ("e1", "e3", "e6")),
+        activation="relu",
+    ),
+}
+
+
+class MbconvOptions(SpaceOptions):
+    """Sizes of the networks; the defaults are FBNet's for ImageNet, at the size of the images."""
+
+    layout: Literal["fbnet", "proxylessnas", "small"] = "fbnet"
+    width_multiplier: float = Field(1.0, gt=0, le=8, description="of all channels")
+    halvings: int | None = Field(
+        None,
+        ge=0,
+        description="how often the size is halved, where the last strides of the layout are; "
+        "the strides before become 1. All of the layout's by default",
+    )
+    stage_channels: list[int] | None = Field(
+        None, description="in place of the layout's, before the multiplier"
+    )
+    stage_layers: int | None = Field(None, ge=1, description="of a stage, at most")
+    head_channels: int | None = Field(
+        None, ge=1, le=65536, description="of the last convolution, likewise"
+    )
+    activation: Literal["relu", "relu6", "hswish"] | None = Field(
+        None, description="the layout's by default"
+    )
+    squeeze_excitation: Literal["none", "all", "choice"] = Field(
+        "none", description="in no block, in all, or blocks with and without to choose from"
+    )
+
+    @field_validator("halvings")
+    @classmethod
+    def _at_most_the_layout_s(cls, value: int | None, info: ValidationInfo) -> int | None:
+        layout = LAYOUTS.get(info.data.get("layout", ""))
+        if value is not None and layout is not None and value > layout.halvings:
+            raise ValueError(f"expected at most {layout.halvings}, the layout's")
+        return value
+
+    @field_validator("stage_channels")
+    @classmethod
+    def _one_a_stage(cls, value: list[int] | None, info: ValidationInfo) -> list[int] | None:
+        layout = LAYOUTS.get(info.data.get("layout", ""))
+        if value is not None and layout is not None:
+            if len(value) != len(layout.stages) or not all(1 <= c <= 65536 for c in value):
+                raise ValueError(f"expected {len(layout.stages)} numbers of channels")
+        return value
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Where a layer stands: its sizes and name, and whether it can be skipped.
+
+    The latter depends on the stated channels and strides alone, so that a supernet of another
+    width has the same choices.
+    """
+
+    c_in: int
+    c_out: int
+    height: int
+    width: int
+    stride: int
+    name: str = ""
+    skippable: bool = False
+
+    def spec(self, operator: str) -> OpSpec:
+        """An operator at this place."""
+        return OpSpec(operator, self.c_in, self.c_out, self.height, self.width, self.stride)
+
+
+class MbconvSpace(SearchSpace):
+    """Layers of inverted bottlenecks; choices are `stage1/layer1` ... in the network's order."""
+
+    name = "mbconv"
+    options_model = MbconvOptions
+    options: MbconvOptions
+
+    def __init__(self, options: MbconvOptions) -> None:
+        layout = LAYOUTS[options.layout]
+        self.activation = options.activation or layout.activation
+        self.blocks = layout.blocks
+        if options.squeeze_excitation != "none":
+            excited = tuple(f"{block}_se" for block in layout.blocks)
+            plain = layout.blocks if options.squeeze_excitation == "choice" else ()
+            self.blocks = (*plain, *excited)
+        self.fixed, self.layers, self.head = _lay_out(options, layout, self.activation)
+        super().__init__(options)
+
+    def _choices(self) -> tuple[Choice, ...]:
+        skippable = (*self.blocks, SKIP)
+        return tuple(
+            Choice(layer.name, skippable if layer.skippable else self.blocks)
+            for layer in self.layers
+        )
+
+    def spec(self, choice: int, option: str) -> OpSpec:
+        """The operator of a layer that takes an option; it may be a skip."""
+        name = option if option == SKIP else f"{option}_{self.activation}"
+        return self.layers[choice].spec(name)
+
+    def operators(self, choice: int, option: int) -> Counter[OpSpec]:
+        taken = self.choices[choice].options[option]
+        return Counter([] if taken == SKIP else [self.spec(choice, taken)])
+
+    def fixed_operators(self) -> Counter[OpSpec]:
+        return Counter([*self.fixed, *self.head])
+
+    def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
+        """Layers decide independently, and a network has no other edges than those it runs."""
+        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
+        return weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+
+    def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
+        """One option a layer."""
+        count = len(self.choices)
+        index = np.arange(self.mask.numel()).reshape(self.mask.shape)
+        matrix = np.zeros((count, index.size))
+        matrix[np.arange(count)[:, None], index] = 1
+        runs = np.where(self.mask.numpy(), index, -1)
+        return DecodingProgram(0, matrix, np.ones(count), np.ones(count), runs)
+
+    def validate(self, architecture: Architecture) -> None:
+        self.validate_options(architecture)
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        return self.architecture([int(rng.integers(len(c.options))) for c in self.choices])
+
+    def to_genotype(self, architecture: Architecture) -> list[str]:
+        """The blocks' names from the first layer to the last."""
+        self.validate(architecture)
+        return [option for _, option in architecture]
+
+    def from_genotype(self, genotype: Any) -> Architecture:
+        """Read a list of blocks' names."""
+        expected = f"a list of {len(self.choices)} names of blocks"
+        if not isinstance(genotype, list) or not all(isinstance(name, str) for name in genotype):
+            raise InputError(
+                "malformed", where="genotype", expected=expected, actual=repr(genotype)
+            )
+        if len(genotype) != len(self.choices):
+            raise InputError(
+                "wrong length", where="genotype", expected=expected, actual=len(genotype)
+            )
+        names = (choice.name for choice in self.choices)
+        return self.architecture(dict(zip(names, genotype, strict=True)))
+
+    def supernet(self, partial_channels: int = 1) -> Supernet:
+        return MbconvSupernet(self)
+
+    def network(self, architecture: Architecture) -> Network:
+        return MbconvNetwork(self, architecture)
+
+
+def _lay_out(
+    options: MbconvOptions, layout: Layout, activation: str
+) -> tuple[list[OpSpec], list[Layer], list[OpSpec]]:
+    """The operators before the layers, the layers, and the operators behind them."""
+    width, size = options.width_multiplier, (options.height, options.width)
+    dropped = layout.halvings - (layout.halvings if options.halvings is None else options.halvings)
+    channels = options.stage_channels or [stage[0] for stage in layout.stages]
+
+    def advance(c_in: int, c_out: int, stride: int) -> Layer:
+        """A place behind the last one; the first strides may be dropped."""
+        nonlocal size, dropped
+        if stride == 2 and dropped:
+            stride, dropped = 1, dropped - 1
+        layer = Layer(c_in, c_out, *size, stride)
+        size = (out_size(size[0], stride), out_size(size[1], stride))
+        return layer
+
+    c_out = round_channels(width * layout.stem)
+    stem = advance(options.input_channels, c_out, 2)
+    fixed = [stem.spec(f"conv_bn_3x3_{activation}")]
+    if layout.first is not None:
+        c_in, c_out = c_out, round_channels(width * layout.first)
+        fixed.append(advance(c_in, c_out, 1).spec(f"ds_conv_3x3_{activation}"))
+    layers = []
+    before = layout.first or layout.stem
+    stages = zip(channels, layout.stages, strict=True)
+    for number, (stated, (_, count, stride)) in enumerate(stages, start=1):
+        for index in range(min(count, options.stage_layers or count)):
+            name = f"stage{number}/layer{index + 1}"
+            skippable = index > 0 or (stride == 1 and before == stated)
+            c_in, c_out = c_out, round_channels(width * stated)
+            layer = advance(c_in, c_out, stride if index == 0 else 1)
+            layers.append(replace(layer, name=name, skippable=skippable))
+        before = stated
+    # A multiplier below 1 leaves the head as it is (MobileNetV2, section 6.1).
+    features = round_channels(max(width, 1.0) * (options.head_channels or layout.head))
+    head = [
+        advance(c_out, features, 1).spec(f"conv_bn_1x1_{activation}"),
+        OpSpec("classifier", features, options.classes, *size),
+    ]
+    return fixed, layers, head
+
+
+class MbconvSupernet(Supernet):
+    """All layers with all candidates."""
+
+    def __init__(self, space: MbconvSpace) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*map(build, space.fixed))
+        self.layers = nn.ModuleList(
+            MixedBlocks([space.spec(row, option) for option in choice.options])
+            for row, choice in enumerate(space.choices)
+        )
+        self.head = nn.Sequential(*map(build, space.head))
+
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+        x = self.stem(x)
+        for row, layer in enumerate(self.layers):
+            x = layer(x, mixture, row)
+        return self.head(x)
+
+
+class MbconvNetwork(Network):
+    """The network of one architecture; layers that are skipped are not there."""
+
+    def __init__(self, space: MbconvSpace, architecture: Architecture) -> None:
+        super().__init__()
+        space.validate(architecture)
+        self.stem = nn.Sequential(*map(build, space.fixed))
+        self.blocks = nn.ModuleList(
+            build(space.spec(row, option))
+            for row, (_, option) in enumerate(architecture)
+            if option != SKIP
+        )
+        self.head = nn.Sequential(*map(build, space.head))
+        kept = [name for name, option in architecture if option != SKIP]
+        self.choice_modules = {f"blocks.{i}": name for i, name in enumerate(kept)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            assert isinstance(block, MBConv)
+            y = block.branch(x)
+            if self.training and self.drop_path > 0 and block.residual:
+                y = drop_path(y, self.drop_path)
+            x = x + y if block.residual else y
+        return self.head(x)
