@@ -18,7 +18,7 @@ run: install
 	$(PYTHON) -m hwnas run
 
 test: install
-	$(PYTHON) -m pytest -q
+	$(PYTHON) -m pytest -q -n 2
 
 # mypy does not follow the mapping of top-level folders into the package: it reads a copy.
 types:

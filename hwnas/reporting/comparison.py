@@ -32,7 +32,7 @@ from hwnas.reporting.html import (
 from hwnas.reporting.run_files import Run, Series, distinct_names, number_at, value_at
 from hwnas.reporting.stages import line_figure
 from hwnas.runs.run_folder import RunFolder
-from hwnas.strategies.pareto import knee, pareto_front
+from hwnas.strategies.pareto import covered_share, knee, pareto_front
 
 MOST_BUDGETS = 6
 """Runs whose budgets are drawn as lines; more would hide the points."""
@@ -179,7 +179,9 @@ def accuracy_against_latency(runs: Labelled) -> Html:
         labels = ", ".join(points[i].label for i in front)
         caption += f" On the front, which no other run beats in both: {labels}."
         if len(front) > 2:
-            caption += f" Its knee is {points[knee(minimised)].label}."
+            covered = percent(covered_share(minimised))
+            caption += f" Its knee is {points[knee(minimised)].label}; it covers {covered} of the "
+            caption += "area between the best and the worst figures (hypervolume)."
     budgets = len(points) <= MOST_BUDGETS
     if budgets:
         caption += " A dashed line is the budget of the run of its colour."

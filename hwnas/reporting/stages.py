@@ -28,6 +28,7 @@ from hwnas.reporting.html import (
     text,
 )
 from hwnas.reporting.run_files import Run, Series, interval_at, number_at, objects_at
+from hwnas.strategies.pareto import covered_share, knee, pareto_front
 
 MOST_ROWS = 40
 """Rows of a table: all of 1,000 classes would help nobody."""
@@ -64,7 +65,39 @@ def search_figures(run: Run) -> list[Html]:
             from_zero=True,
         ),
     ]  # fmt: skip
-    return [_reachable(run), columns(charts)]
+    return [_reachable(run), columns(charts), *_evaluated_front(run)]
+
+
+def _evaluated_front(run: Run) -> list[Html]:
+    """Of architectures that were judged one by one: those that none beats in loss and latency."""
+    judged = [
+        (str(record["architecture"]), [latency_ms, loss])
+        for record in run.events("search")
+        if "architecture" in record
+        and (latency_ms := number_at(record, "latency_ms")) is not None
+        and (loss := number_at(record, "loss")) is not None
+    ]
+    if not judged:
+        return []
+    distinct = dict(judged)
+    names, points = list(distinct), np.array(list(distinct.values()))
+    front, at_knee = pareto_front(points), knee(points)
+    sentence = (
+        f"{len(front)} of {len(names)} architectures that were judged are beaten by none in both "
+        f"loss and predicted latency; they cover {percent(covered_share(points))} of the area "
+        "between the best and the worst figures (hypervolume)."
+    )
+    rows = [
+        [
+            text(milliseconds(points[i][0])),
+            text(number(points[i][1])),
+            text("knee" if i == at_knee else ""),
+            text(names[i]),
+        ]
+        for i in front[:MOST_ROWS]
+    ]
+    header = ["predicted latency", "loss", "", "architecture"]
+    return [paragraph(sentence), details("The front", table("The front", header, rows))]
 
 
 def _reachable(run: Run) -> Html:

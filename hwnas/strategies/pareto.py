@@ -33,6 +33,18 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
     return float(area)
 
 
+def covered_share(points: np.ndarray) -> float:
+    """The hypervolume as a share of the rectangle between the points' best and worst figures, so
+    that the axes' units do not matter; 1 where one point is best in both.
+
+    Args:
+        points: (n, 2), at least one.
+    """
+    span = np.ptp(points, axis=0)
+    scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)
+    return hypervolume(scaled, np.ones(2))
+
+
 def knee(points: np.ndarray) -> int:
     """Index of the front's point farthest below the line between its ends, both axes to scale.
 

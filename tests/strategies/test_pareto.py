@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hwnas.strategies.pareto import hypervolume, knee, pareto_front
+from hwnas.strategies.pareto import covered_share, hypervolume, knee, pareto_front
 
 POINTS = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(2)), elements=st.integers(0, 9))
 
@@ -28,6 +28,15 @@ def test_hypervolume_counts_the_dominated_cells(points: np.ndarray) -> None:
     cells = np.stack(np.meshgrid(np.arange(10), np.arange(10)), axis=-1).reshape(-1, 2)
     dominated = (points[:, None, :] <= cells[None, :, :]).all(axis=2).any(axis=0)
     assert hypervolume(points, np.array([10.0, 10.0])) == dominated.sum()
+
+
+@settings(max_examples=100, deadline=None)
+@given(points=POINTS)
+def test_the_covered_share_knows_no_units(points: np.ndarray) -> None:
+    share = covered_share(points)
+    assert 0 <= share <= 1
+    assert np.isclose(covered_share(points * np.array([3.0, 0.01]) + 5.0), share)
+    assert covered_share(np.vstack([points, points.min(axis=0)])) == 1
 
 
 def test_the_knee_is_where_both_are_low() -> None:
