@@ -24,7 +24,7 @@ def test_gate_is_undecided_only_inside_the_interval(a: float, b: float, budget: 
 @pytest.mark.parametrize("budget_ms,expected", [(1e4, "pass"), (1e-7, "fail")])
 def test_a_real_call_is_judged(budget_ms: float, expected: str) -> None:
     runtime = create_runtime("onnxruntime-cpu", 1)
-    latency = measure_network(lambda: sum(range(1000)), runtime, budget_ms=budget_ms, seconds=5.0)
+    latency = measure_network(lambda: sum(range(1000)), runtime, budget_ms=budget_ms, seconds=60.0)
     assert latency.gate(budget_ms) == expected
     assert latency.rounds >= 300
     assert latency.ci_low_ms <= latency.value_ms <= latency.ci_high_ms
