@@ -13,6 +13,8 @@ from hwnas.runs import interruption
 
 GateStatus = Literal["pass", "fail", "inconclusive", "skipped"]
 
+TOLERANCE = 1e-6
+"""Relative slack for rounding when a predicted latency is compared with a budget."""
 MIN_ROUNDS = 300
 """About a second, to meet a shared machine's fast moments: the statistic is about them."""
 MAX_ROUNDS = 100_000

@@ -158,8 +158,10 @@ def _parse(descriptor: int, size: int, where: str, location: str) -> ModelProto:
         return ModelProto.FromString(without_weights(data, location))
     except WireError as error:
         found = str(error)
-    except DecodeError:
-        found = "something else"
+    except DecodeError as error:
+        found = str(error).split(": ")[-1]
+        if "alloc" in found:
+            raise MemoryError from None
     raise InputError(
         "not an ONNX model, or cut short", where=where, expected=expected, actual=found
     )
@@ -236,10 +238,8 @@ def _value(value: ValueInfoProto) -> dict[str, Any]:
     tensor = value.type.tensor_type
     shape = None
     if tensor.HasField("shape"):
-        shape = [
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-            for dim in tensor.shape.dim
-        ]
+        # Some exporters write 0 for a size that is left open.
+        shape = [dim.dim_value or dim.dim_param or None for dim in tensor.shape.dim]
     dtype = TensorProto.DataType.Name(tensor.elem_type).lower()
     return {"name": value.name, "dtype": {"float": "float32"}.get(dtype, dtype), "shape": shape}
 

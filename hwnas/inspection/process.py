@@ -28,11 +28,11 @@ class InspectionLimits:
 
     Attributes:
         memory_mb: MB (10^6 bytes); with the libraries the process stays below 200.
-        seconds: processor time; enough for some 20,000 nodes.
+        seconds: processor time; enough for some 15,000 nodes.
     """
 
     memory_mb: float = 150.0
-    seconds: float = 0.5
+    seconds: float = 0.4
 
 
 @dataclass(frozen=True)

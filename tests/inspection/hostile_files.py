@@ -511,8 +511,8 @@ def operator_of_a_later_opset(folder):
 
 
 @refused("takes too long", "--inspect-seconds")
-def half_a_million_nodes(folder):
-    names = ["x", *(f"t{index}" for index in range(499_999)), "y"]
+def a_hundred_thousand_nodes(folder):
+    names = ["x", *(f"t{index}" for index in range(99_999)), "y"]
     body = b"".join(
         field(1, field(1, a.encode()) + field(2, b.encode()) + field(4, b"Relu"))
         for a, b in zip(names, names[1:], strict=False)
@@ -521,3 +521,11 @@ def half_a_million_nodes(folder):
     graph.ClearField("node")
     model = ModelProto(ir_version=10, opset_import=[helper.make_opsetid("", 18)])
     return model.SerializeToString() + field(7, body + graph.SerializeToString())
+
+
+@refused("takes more than 150 MB", "--inspect-mb")
+def numbers_that_unpack_to_240_mb(folder):
+    count = 30_000_000
+    weight = TensorProto(name="w", data_type=TensorProto.INT64, dims=[count]).SerializeToString()
+    weight += field(7, bytes(count))
+    return model_of().SerializeToString() + field(7, field(5, weight))
