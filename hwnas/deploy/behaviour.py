@@ -45,7 +45,6 @@ class Behaviour:
     """What a model does.
 
     Attributes:
-        memory_mb: peak of a session, see `session_memory_mb`.
         batches: those that run.
         failures: a line for each batch that does not run, or gives outputs of another batch.
         contradiction: a shape that is not the declared one, or None.
@@ -56,7 +55,6 @@ class Behaviour:
         notes: what should be known about the figures.
     """
 
-    memory_mb: float | None
     batches: list[int]
     failures: list[str]
     contradiction: str | None
@@ -79,21 +77,37 @@ class Behaviour:
         }
 
 
+def probe(
+    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, limits: CheckConfig
+) -> float | None:
+    """Load a model and run it in a process with limits; returns the MB that it took.
+
+    To be called before a model is loaded here: nobody knows what it does when it runs.
+
+    Raises:
+        InputError: when the runtime refuses it, or it exceeds the limits of a session.
+    """
+    return session_memory_mb(
+        runtime,
+        model.path,
+        feeds.real(feeds.batch, 0),
+        limit_mb=limits.max_session_mb,
+        limit_s=limits.max_session_seconds,
+    )
+
+
 def observe(
     model: Inspection,
     runtime: OnnxRuntime,
     feeds: FeedMaker,
     reference: Reference | None,
-    limits: CheckConfig,
 ) -> Behaviour:
-    """Load a model and run it.
+    """Load a model that `probe` has accepted, run it, and compare it with all that is there.
 
     Raises:
-        InputError: when the runtime refuses it, or it exceeds the limits of a session.
+        InputError: when the runtime refuses it, or it does not fit the reference or the labels.
     """
     where = str(model.path)
-    # First of all, and in a process with limits: nobody knows what a model does when it runs.
-    memory_mb = probe(model, runtime, feeds, limits)
     predict = session_predict(runtime.session(model.path), where)
     batches, failures, contradiction = _run_batches(predict, feeds, model)
     placed, predicts = _placements(model.path, runtime)
@@ -111,7 +125,6 @@ def observe(
     others = {UNOPTIMISED: parity_with(plain)}
     others |= {name: parity_with(other) for name, other in predicts.items()}
     return Behaviour(
-        memory_mb=memory_mb,
         batches=batches,
         failures=failures,
         contradiction=model.shapes["contradiction"] or contradiction,
@@ -120,23 +133,6 @@ def observe(
         accuracy=_accuracy(predict, reference, feeds, where),
         runtimes=placed,
         notes=_notes(random, [parity, *others.values()]),
-    )
-
-
-def probe(
-    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, limits: CheckConfig
-) -> float | None:
-    """Load a model and run it in a process with limits; returns the MB that it took.
-
-    Raises:
-        InputError: when the runtime refuses it, or it exceeds the limits of a session.
-    """
-    return session_memory_mb(
-        runtime,
-        model.path,
-        feeds.real(feeds.batch, 0),
-        limit_mb=limits.max_session_mb,
-        limit_s=limits.max_session_seconds,
     )
 
 

@@ -80,7 +80,9 @@ def check_model(
     """
     with stage("check") as advance:
         advance(0, 2, "parity and accuracy")
-        behaviour = observe(model, _onnx_runtime(runtime), feeds, reference, limits)
+        onnx_runtime = _onnx_runtime(runtime)
+        memory_mb = probe(model, onnx_runtime, feeds, limits)
+        behaviour = observe(model, onnx_runtime, feeds, reference)
         advance(1, 2, "latency")
         if stated is not None:
             speed = Performance(stated)
@@ -96,8 +98,8 @@ def check_model(
                 load=load,
             )
         advance(2, 2, f"{speed.latency.value_ms:.3f} ms")
-    is_here = stated is None and isinstance(runtime, OnnxRuntime)
-    memory_mb = behaviour.memory_mb if is_here else None
+    if stated is not None or onnx_runtime is not runtime:
+        memory_mb = None
     held_to = parity_limits(model.precision, limits)
     gates = [
         budget_gate(speed.latency, budget_ms),

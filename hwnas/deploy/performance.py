@@ -19,8 +19,9 @@ from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.runs import interruption
 
 THROUGHPUT_BATCHES = (1, 8, 32)
-SINGLE_CALLS, SINGLE_SECONDS = 1000, 5.0
-THROUGHPUT_SECONDS = 3.0
+SINGLE_CALLS = 1000
+SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 30
+"""Of the time that measuring the latency may take."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def measure_performance(
         feeds: makes its inputs.
         batches: those that are known to run.
         budget_ms: the latency is measured until this is decided.
-        seconds: limit of measuring the latency.
+        seconds: limit of measuring the latency; the other figures take shares of it.
         reference: is measured where the runtime runs no ONNX files.
         load: of serving, or None.
 
@@ -100,17 +101,17 @@ def measure_performance(
         serving = serve(runtime, model.path, single, threads=load.threads, seconds=load.seconds)
     return Performance(
         latency,
-        percentiles_ms(_single_calls_ms(call)),
-        _throughput(model, runtime, feeds, batches, latency.median_ms / feeds.batch),
+        percentiles_ms(_single_calls_ms(call, seconds * SINGLE_SHARE)),
+        _throughput(model, runtime, feeds, _sizes(feeds, batches, latency), seconds),
         serving,
     )
 
 
-def _single_calls_ms(call: Callable[[], None]) -> list[float]:
-    """Each call by itself, so that a slow one shows."""
+def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:
+    """Each call by itself, so that a slow one shows; one at least."""
     samples: list[float] = []
-    end = time.perf_counter() + SINGLE_SECONDS
-    while len(samples) < SINGLE_CALLS and time.perf_counter() < end:
+    end = time.perf_counter() + seconds
+    while not samples or (len(samples) < SINGLE_CALLS and time.perf_counter() < end):
         start = time.perf_counter()
         call()
         samples.append((time.perf_counter() - start) * 1e3)
@@ -118,23 +119,23 @@ def _single_calls_ms(call: Callable[[], None]) -> list[float]:
     return samples
 
 
+def _sizes(feeds: FeedMaker, batches: Sequence[int], latency: NetworkLatency) -> list[int]:
+    """Batches that run and take less than a second; the first one anyway."""
+    several = feeds.is_dynamic and len(batches) > 1
+    sizes = THROUGHPUT_BATCHES if several else (feeds.batch,)
+    sample_ms = latency.median_ms / feeds.batch
+    return [size for size in sizes if size == sizes[0] or size * sample_ms < 1000]
+
+
 def _throughput(
-    model: Inspection,
-    runtime: OnnxRuntime,
-    feeds: FeedMaker,
-    batches: Sequence[int],
-    sample_ms: float,
+    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, sizes: Sequence[int], seconds: float
 ) -> tuple[dict[str, float | int], ...]:
-    """Latency and samples a second of each batch that takes less than a second, interleaved."""
-    if not batches:
-        return ()
-    sizes = THROUGHPUT_BATCHES if feeds.is_dynamic and len(batches) > 1 else (feeds.batch,)
-    sizes = tuple(size for size in sizes if size * sample_ms < 1000) or sizes[:1]
+    """Latency and samples a second of each batch, measured in interleaved rounds."""
     calls = {str(size): runtime.prepare_onnx(model.path, feeds.real(size, 0)) for size in sizes}
     found = measure(
         calls,
         # No single batch is a sentinel of the others.
-        Protocol(time_limit_s=THROUGHPUT_SECONDS, sentinel_drift=10.0),
+        Protocol(time_limit_s=seconds * THROUGHPUT_SHARE, sentinel_drift=10.0),
         statistic=runtime.statistic,
         time_block=runtime.time_block,
         progress=lambda done, total: interruption.stop_if_requested(),
