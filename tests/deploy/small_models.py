@@ -9,6 +9,7 @@ import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 CLASSES, CHANNELS, SIDE = 3, 8, 4
+FEATURES = CHANNELS * SIDE * SIDE
 
 
 def residual_net(layers: int = 3, opset: int = 18) -> ModelProto:
@@ -17,7 +18,7 @@ def residual_net(layers: int = 3, opset: int = 18) -> ModelProto:
     stored = {
         "shift": np.full((3, 1, 1), 0.5),
         "stem": rng.standard_normal((CHANNELS, 3, 3, 3)) * 0.3,
-        "head": rng.standard_normal((CHANNELS, CLASSES)) * 4,
+        "head": rng.standard_normal((FEATURES, CLASSES)) * 0.1,
     }
     nodes = [
         helper.make_node("Sub", ["x", "shift"], ["centred"], name="normalise"),
@@ -31,8 +32,7 @@ def residual_net(layers: int = 3, opset: int = 18) -> ModelProto:
             helper.make_node("Add", [f"s{index}", f"c{index}"], [f"s{index + 1}"]),
         ]
     nodes += [
-        helper.make_node("GlobalAveragePool", [f"s{layers}"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Flatten", [f"s{layers}"], ["flat"]),
         helper.make_node("MatMul", ["flat", "head"], ["y"]),
     ]
     tensors = [
@@ -79,9 +79,9 @@ def softmax_of_images(opset: int) -> ModelProto:
 def with_fixed_batch(model: ModelProto) -> ModelProto:
     """The classic mistake of an export: any batch is declared, one is written into a Reshape."""
     broken = ModelProto.FromString(model.SerializeToString())
-    shape = numpy_helper.from_array(np.array([1, CHANNELS]), "one")
+    shape = numpy_helper.from_array(np.array([1, FEATURES]), "one")
     flatten = next(node for node in broken.graph.node if node.op_type == "Flatten")
-    flatten.CopyFrom(helper.make_node("Reshape", ["pooled", "one"], ["flat"]))
+    flatten.CopyFrom(helper.make_node("Reshape", [flatten.input[0], "one"], ["flat"]))
     broken.graph.initializer.append(shape)
     return broken
 
