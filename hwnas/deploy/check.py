@@ -117,6 +117,7 @@ def check_model(
         "verdict": verdict_of(gates),
         "budget_ms": budget_ms,
         "predicted_ms": predicted_ms,
+        "batch": feeds.batch,
         **speed.to_json(),
         "memory_mb": memory_mb,
         **behaviour.to_json(),
