@@ -82,7 +82,7 @@ PERCENTILE_SAMPLES = {"p50_ms": (0.50, 1), "p90_ms": (0.90, 64), "p99_ms": (0.99
 """Percentiles of single calls and the fewest samples that they are told from."""
 
 
-def percentiles_ms(samples_ms: Sequence[float]) -> dict[str, float | int | None]:
+def percentiles_ms(samples_ms: Sequence[float] | np.ndarray) -> dict[str, float | int | None]:
     """Percentiles of single calls, `p50_ms` to `p99_ms`, None where the samples are too few.
 
     The tail beyond a percentile has six or seven samples at least.

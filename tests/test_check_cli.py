@@ -18,7 +18,7 @@ from small_models import labelled_data, residual_net, saved, with_other_shift
 import hwnas.cli
 from hwnas.runs import interruption
 
-QUICK = ["--set", "check.measure_seconds=1"]
+QUICK = ["--set", "check.measure_seconds=20"]
 
 
 @pytest.fixture

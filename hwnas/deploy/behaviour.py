@@ -151,7 +151,8 @@ def onnx_reference(model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker) ->
             actual=[value.name for value in model.inputs],
         )
     predict = session_predict(runtime.session(model.path, optimised=False), where)
-    theirs, ours = ({value.name: value for value in m} for m in (model.inputs, feeds.inputs))
+    theirs = {value.name: value for value in model.inputs}
+    ours = [given.name for given in feeds.inputs]
     pairs = dict(zip(theirs if set(theirs) == set(ours) else ours, theirs, strict=True))
 
     def renamed(given: Feeds) -> Feeds:
@@ -236,12 +237,11 @@ def _accuracy(
     if samples is None or samples.labels is None:
         return None
     batch = ACCURACY_BATCH if feeds.is_dynamic else 1
-    return Accuracy(
-        model=accuracy_of(predict, samples, batch, where),
-        reference=reference and accuracy_of(reference.predict, samples, batch, where),
-        reference_name="reference" if reference is None else reference.name,
-        samples=samples.labels.size,
-    )
+    found = accuracy_of(predict, samples, batch, where)
+    if reference is None:
+        return Accuracy(found, None, "reference", samples.labels.size)
+    right = accuracy_of(reference.predict, samples, batch, where)
+    return Accuracy(found, right, reference.name, samples.labels.size)
 
 
 def _notes(random: list[str], parities: list[Parity | None]) -> list[str]:

@@ -161,7 +161,7 @@ def feeds_for(
         missing = [value.name for value in model.inputs if value.name not in arrays]
         if missing:
             raise InputError("an input has no array", where=str(data), expected=missing[0])
-    batch_symbols = {
+    batch_symbols: set[int | str | None] = {
         value.shape[0] for value in model.inputs if value.shape and isinstance(value.shape[0], str)
     }
     inputs, batches = [], set()
@@ -215,14 +215,7 @@ def _sized(
         )
     sizes: list[int | None] = []
     for axis, size in enumerate(declared):
-        is_open = not isinstance(size, int)
-        if is_open and (axis == 0 or size in batch_symbols):
-            sizes.append(None)
-        elif is_open:
-            if known is None:
-                raise _unsized(value, str(size or f"dimension {axis}"), where)
-            sizes.append(known[axis])
-        else:
+        if isinstance(size, int):
             if stated is not None and stated[axis] != size:
                 raise InputError(
                     "another shape than the model declares",
@@ -230,7 +223,13 @@ def _sized(
                     expected=declared,
                     actual=stated,
                 )
-            sizes.append(int(size))
+            sizes.append(size)
+        elif axis == 0 or size in batch_symbols:
+            sizes.append(None)
+        elif known is None:
+            raise _unsized(value, size or f"dimension {axis}", where)
+        else:
+            sizes.append(known[axis])
     return InputSizes(value.name, DTYPES[value.dtype], tuple(sizes))
 
 

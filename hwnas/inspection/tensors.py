@@ -16,7 +16,7 @@ MAX_TENSOR_BYTES = 2**31
 """Of a tensor that inputs, outputs or inferred shapes declare."""
 
 _T = TensorProto
-BITS = {
+BITS: dict[int, int] = {
     **dict.fromkeys((_T.DOUBLE, _T.INT64, _T.UINT64, _T.COMPLEX64), 64),
     **dict.fromkeys((_T.FLOAT, _T.INT32, _T.UINT32), 32),
     **dict.fromkeys((_T.FLOAT16, _T.BFLOAT16, _T.INT16, _T.UINT16), 16),
@@ -30,8 +30,8 @@ BITS = {
 }
 """Bits of an element by data type; texts have none."""
 
-# Repeated fields that hold elements in place of raw bytes, and how many elements an entry holds.
-_FIELDS = {
+# Repeated fields that hold elements in place of raw bytes; the rest is in `int32_data`.
+_FIELDS: dict[int, str] = {
     **dict.fromkeys((_T.FLOAT, _T.COMPLEX64), "float_data"),
     **dict.fromkeys((_T.DOUBLE, _T.COMPLEX128), "double_data"),
     **dict.fromkeys((_T.UINT32, _T.UINT64), "uint64_data"),
@@ -39,7 +39,7 @@ _FIELDS = {
     _T.STRING: "string_data",
 }
 _VALUES = (*sorted(set(_FIELDS.values())), "int32_data")
-_ENTRIES_AN_ELEMENT = {_T.COMPLEX64: 2, _T.COMPLEX128: 2}
+_ENTRIES_AN_ELEMENT: dict[int, int] = {_T.COMPLEX64: 2, _T.COMPLEX128: 2}
 _ELEMENTS_AN_ENTRY = {4: 2, 2: 4}
 
 

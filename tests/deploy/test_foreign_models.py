@@ -18,7 +18,7 @@ NINE = sorted(path.name for path in LIGHT.glob("light_*.onnx"))
 
 
 def checked(path: Path, **settings) -> dict:
-    limits = CheckConfig(measure_seconds=2, **settings.pop("limits", {}))
+    limits = CheckConfig(measure_seconds=20, **settings.pop("limits", {}))
     return check_file(inspect_model(path), limits=limits, **settings)
 
 
@@ -57,8 +57,8 @@ def test_the_models_in_the_wheel_load_place_and_time(name) -> None:
     assert document["verdict"] == "pass"
     assert document["measured"]["value_ms"] > 0 and document["percentiles"]["samples"] >= 1
     placed = document["runtimes"]["onnxruntime-cpu"]["placement"]["CPUExecutionProvider"]
-    # Weights are made by operators that are computed while the model is loaded.
-    assert placed["Conv"] == document["model"]["operators"]["Conv"]
+    # Equal nodes are merged while the model is loaded.
+    assert 0 < placed["Conv"] <= document["model"]["operators"]["Conv"]
     assert document["parity_with"]["unoptimised"]["constant"]
     assert any("no parity" in note for note in document["notes"])
 
