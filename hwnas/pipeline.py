@@ -337,8 +337,14 @@ def _network_predict(run: Run) -> Predict:
 
     def predict(feeds: Feeds) -> Outputs:
         (images,) = feeds.values()
-        with torch.no_grad():
-            return {OUTPUT: network(torch.from_numpy(images)).numpy()}
+        threads_before = torch.get_num_threads()
+        # Beside busy neighbours two threads that wait for each other take longer than one.
+        torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                return {OUTPUT: network(torch.from_numpy(images)).numpy()}
+        finally:
+            torch.set_num_threads(threads_before)
 
     return predict
 

@@ -41,9 +41,9 @@ def test_a_good_model_and_its_broken_twin(check, tmp_path) -> None:
     data = labelled_data(good, tmp_path / "data.npz")
     junit, markdown = tmp_path / "check.xml", tmp_path / "check.md"
     options = ["--reference", good, "--data", data, "--junit", junit, "--markdown", markdown]
-    options += [*QUICK, "--json", "--serve-seconds", "1", "--serve-threads", "2"]
-    options += ["--set", "budget.memory_mb=1000", "--budget-ms", "1000"]
-    code, out, err = check(good, *options)
+    serving = ["--serve-seconds", "1", "--serve-threads", "2", "--budget-ms", "1000"]
+    options += [*QUICK, "--set", "budget.memory_mb=1000"]
+    code, out, err = check(good, *options, *serving, "--json")
     assert code == 0, err
     document = json.loads(out)
     assert document["verdict"] == "pass"
@@ -55,7 +55,6 @@ def test_a_good_model_and_its_broken_twin(check, tmp_path) -> None:
     assert_is_junit(junit, document)
 
     broken = saved(with_other_shift(residual_net()), tmp_path / "broken.onnx")
-    options = [option for option in options if option != "--json"]
     code, out, _ = check(broken, *options, "--set", "check.min_accuracy=0.99")
     assert code == 1 and "verdict: fail" in out and "samples a second" in out
     failed = {case.get("name") for case in ElementTree.parse(junit).findall(".//failure/..")}
