@@ -61,7 +61,7 @@ setup(
         "hwnas.latency_tables": "latency_tables",
     },
     package_data={
-        "hwnas": ["py.typed"],
+        "hwnas": ["py.typed", "examples/*.yml"],
         "hwnas.configs": ["*.toml"],
         "hwnas.datasets": ["*.npz", "*.md"],
         "hwnas.reporting": ["*.css", "*.js"],

@@ -7,7 +7,6 @@ names are imported when they are first used.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,7 +61,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("hwnas")
+        from importlib.metadata import version  # not for free
+
+        return version("hwnas")
     if name not in _MODULES:
         raise AttributeError(f"module 'hwnas' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

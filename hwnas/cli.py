@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwnas.check_cli import check, finish_check
 from hwnas.errors import HwnasError, InputError
 from hwnas.options import (
     ConfigArgument,
@@ -21,6 +21,7 @@ from hwnas.options import (
     SpaceName,
     example,
     interruptible,
+    opened,
     overrides_for_space,
     print_result,
 )
@@ -29,8 +30,6 @@ from hwnas.table_cli import predict, table_app, table_facts
 
 if TYPE_CHECKING:
     from hwnas.runs.ranks import Ranks
-
-EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 app = typer.Typer(
     add_completion=False,
@@ -47,9 +46,6 @@ class DeviceName(StrEnum):
     cuda = "cuda"
 
 
-Budget = Annotated[
-    float | None, typer.Option("--budget-ms", metavar="X", help="Latency budget in milliseconds.")
-]
 Budgets = Annotated[
     list[float] | None,
     typer.Option(
@@ -128,7 +124,7 @@ def run(
         document = pipeline.run(
             loaded, folder, table=_first(table), resume=resume, stage=progress.shown, ranks=ranks
         )
-    _finish_check(document, as_json, folder)
+    finish_check(document, as_json, folder)
 
 
 @app.command(epilog=example("hwnas profile --runtime onnxruntime-cpu --out table.json"))
@@ -222,7 +218,7 @@ def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) ->
     """Train the run's architecture from scratch; writes weights and metrics."""
     from hwnas import pipeline
 
-    with _opened(folder) as current:
+    with opened(folder) as current:
         metrics = pipeline.train(current, restart=not resume)
     text = f"test accuracy {metrics['accuracy']:.2%} after {metrics['epochs']} epochs"
     print_result(metrics, as_json, text)
@@ -233,45 +229,10 @@ def export(folder: RunArgument, as_json: Json = False) -> None:
     """Export the run's trained network to DIR/model.onnx."""
     from hwnas import pipeline
 
-    with _opened(folder) as current:
+    with opened(folder) as current:
         path = pipeline.export(current)
     size = path.stat().st_size
     print_result({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
-
-
-@app.command(epilog=example("hwnas check runs/first/model.onnx --run runs/first"))
-def check(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
-    run_folder: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="The run it comes from.")
-    ] = None,
-    budget_ms: Budget = None,
-    runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
-    measured: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What measure.py --model left on another device."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Check parity, accuracy and latency of a model; ends with a verdict and an exit code."""
-    if budget_ms is not None and not 0 < budget_ms < float("inf"):
-        raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
-    if run_folder is None:
-        from hwnas.deploy.check import check_without_run
-
-        with interruptible():
-            document = check_without_run(
-                model, budget_ms=budget_ms, runtime_name=runtime, measured=measured
-            )
-        _finish_check(document, as_json, None)
-        return
-    from hwnas import pipeline
-
-    with _opened(run_folder) as current:
-        if runtime is not None:
-            current = current.on_runtime(runtime)
-        document = pipeline.check(current, model, budget_ms, measured)
-    _finish_check(document, as_json, run_folder)
 
 
 @app.command(epilog=example("hwnas report runs/first"))
@@ -308,6 +269,7 @@ def report(
     print_result({"report": str(path)}, as_json, str(path))
 
 
+app.command(epilog=example("hwnas check model.onnx --budget-ms 5 --junit check.xml"))(check)
 app.add_typer(table_app, name="table")
 app.add_typer(bench_app, name="bench")
 app.command(epilog=example("hwnas strategies --json"))(strategies)
@@ -424,30 +386,6 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     return json.dumps(value)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """A run, locked."""
-    from hwnas.runs import progress
-    from hwnas.workspace import Run
-
-    with interruptible():
-        current = Run.open(path, stage=progress.shown)
-        with current.folder.locked():
-            yield current
-
-
-def _finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) -> None:
-    """Print a check's result and end with its exit code."""
-    if as_json:
-        print(json.dumps(document, allow_nan=False))
-    else:
-        from hwnas.terminal import print_check
-
-        print_check(document, folder)
-    verdicts = [document["verdict"], *(member["verdict"] for member in document.get("family", []))]
-    raise typer.Exit(max((EXIT_CODES[v] for v in verdicts), key=[0, 3, 1].index))
 
 
 def main(arguments: list[str] | None = None) -> None:

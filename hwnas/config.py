@@ -187,6 +187,12 @@ class CheckConfig(Section):
     max_accuracy_drop: float = Field(0.01, ge=0, le=1)
     min_accuracy: float = Field(0.0, ge=0, le=1)
     measure_seconds: float = Field(60.0, gt=0, description="limit of the latency measurement")
+    max_session_mb: float = Field(
+        8000.0, gt=0, description="what loading and running the model may allocate on a CPU"
+    )
+    max_session_seconds: int = Field(
+        120, ge=1, description="processor time that loading it and three runs may take"
+    )
 
 
 class Config(Section):

@@ -49,6 +49,18 @@ def interruptible() -> Iterator[None]:
     yield
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A run, locked."""
+    from hwnas.runs import progress
+    from hwnas.workspace import Run
+
+    with interruptible():
+        current = Run.open(path, stage=progress.shown)
+        with current.folder.locked():
+            yield current
+
+
 def print_result(document: dict[str, Any], as_json: bool, text: str) -> None:
     """A verb's only output on stdout."""
     print(json.dumps(document, allow_nan=False) if as_json else text)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
@@ -16,12 +18,18 @@ from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
 from hwnas.config import Config
 from hwnas.data import Augmentation
-from hwnas.deploy.check import Reference, check_model, load_model, measured_elsewhere
-from hwnas.deploy.export import INPUT, export_network, set_metadata
+from hwnas.deploy.accuracy import Samples
+from hwnas.deploy.behaviour import Reference
+from hwnas.deploy.check import check_model, measured_elsewhere
+from hwnas.deploy.export import INPUT, OUTPUT, export_network, set_metadata
+from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
 from hwnas.deploy.operator_shares import operator_shares
+from hwnas.deploy.parity import Feeds, Outputs, Predict
+from hwnas.deploy.performance import ServingLoad
 from hwnas.errors import InputError
-from hwnas.latency_tables.runtimes import OnnxRuntime, OnnxRuntimeCpu
+from hwnas.inspection.process import Inspection, inspect_model
+from hwnas.latency_tables.onnx_runtimes import OnnxRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.ops import registry_hash
@@ -275,6 +283,7 @@ def check(
     model_path: Path | None = None,
     budget_ms: float | None = None,
     measured: Path | None = None,
+    load: ServingLoad | None = None,
 ) -> dict[str, Any]:
     """Check a model against a run; returns the content of `check.json`, written for its own model.
 
@@ -283,6 +292,7 @@ def check(
         model_path: the run's own model if None.
         budget_ms: the run's own budget if None.
         measured: results of the model from another device; measured on this one if None.
+        load: of the smoke test of serving; None leaves it out.
     """
     latency = run.config.latency
     path = run.folder.model if model_path is None else model_path
@@ -294,19 +304,22 @@ def check(
             expected=str(run.folder.model),
             actual=str(path),
         )
+    model = inspect_model(path)
+    feeds = _dataset_feeds(run, model)
     document = check_model(
-        path,
+        model,
         run.runtime,
+        feeds,
         budget_ms=run.budget_ms() if budget_ms is None else budget_ms,
         predicted_ms=_predicted_ms(run),
-        batch=latency.batch,
         limits=run.config.check,
         memory_budget_mb=run.config.budget.memory_mb,
         reference=Reference(
-            run.trained_network(),
-            run.dataset,
+            "torch",
+            _network_predict(run),
             lambda: inference(run.trained_network(), run.image_shape, run.runtime, latency.batch),
         ),
+        load=load,
         stage=run.stage,
         stated=_latency_elsewhere(run, path, measured),
         more_gates=_prediction_gates(run),
@@ -320,15 +333,67 @@ def check(
 
 def _write_operator_shares(run: Run) -> None:
     """Where the model's time goes, if it runs here and the runtime's profiler can tell."""
+    import onnx
+
     run.folder.operator_shares.unlink(missing_ok=True)
     runtime = run.runtime
     if run.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
         return
     images = example_images(run.config.latency.batch, run.image_shape)
     shares = operator_shares(
-        load_model(run.folder.model), run.trained_network().choice_modules, runtime, {INPUT: images}
+        onnx.load(run.folder.model), run.trained_network().choice_modules, runtime, {INPUT: images}
     )
     run.folder.write_json(run.folder.operator_shares, shares)
+
+
+def _dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
+    """The test images as the model's inputs.
+
+    Raises:
+        InputError: when the model takes something else.
+    """
+    if len(model.inputs) != 1:
+        raise InputError(
+            "cannot feed the model",
+            where=str(model.path),
+            expected="one input of images",
+            actual=f"{len(model.inputs)} inputs",
+        )
+    feeds = feeds_for(model, {}, None, run.config.latency.batch)
+    name, dataset = model.inputs[0].name, run.dataset
+    expected = ("batch", *run.image_shape)
+    found = tuple("batch" if size is None else size for size in feeds.inputs[0].sizes)
+    if found != expected:
+        raise InputError(
+            "the model takes other images than the data have",
+            where=str(model.path),
+            expected=expected,
+            actual=found,
+        )
+
+    def take(chosen: np.ndarray) -> Feeds:
+        return {name: dataset.normalise(dataset.test.images[chosen]).numpy()}
+
+    labels = np.asarray(dataset.test.labels)
+    return replace(feeds, samples=Samples(len(labels), take, labels))
+
+
+def _network_predict(run: Run) -> Predict:
+    """The trained network in PyTorch, as the check compares with it."""
+    network = run.trained_network()
+
+    def predict(feeds: Feeds) -> Outputs:
+        (images,) = feeds.values()
+        threads_before = torch.get_num_threads()
+        # Beside busy neighbours two threads that wait for each other take longer than one.
+        torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                return {OUTPUT: network(torch.from_numpy(images)).numpy()}
+        finally:
+            torch.set_num_threads(threads_before)
+
+    return predict
 
 
 def _latency_elsewhere(run: Run, model: Path, measured: Path | None) -> NetworkLatency | None:

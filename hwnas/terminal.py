@@ -27,6 +27,8 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
         f"predicted {_number(document['predicted_ms'])} ms, "
         f"budget {_number(document['budget_ms'])} ms on {measured['runtime']}"
     )
+    for line in _more_figures(document):
+        console.print(line, highlight=False, markup=False)
     for member in document.get("family", []):
         verdict = member["verdict"]
         console.print(
@@ -37,6 +39,27 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
         console.print(f"report: {folder / 'report.html'}")
     verdict = document["verdict"]
     console.print(f"verdict: [{STYLES[verdict]} bold]{verdict}[/]")
+
+
+def _more_figures(document: dict[str, Any]) -> list[str]:
+    """Single calls, batches, load and notes, a line each."""
+    lines = []
+    calls, serving = document["percentiles"], document["serving"]
+    if calls is not None:
+        figures = (f"{name[:3]} {_number(calls[name])}" for name in ("p50_ms", "p90_ms", "p99_ms"))
+        lines.append(f"single calls in ms: {', '.join(figures)} ({calls['samples']} calls)")
+    if document["throughput"]:
+        rows = (f"{_number(r['per_second'])} at {r['batch']}" for r in document["throughput"])
+        lines.append(f"samples a second by batch: {', '.join(rows)}")
+    if serving is not None:
+        lines.append(
+            f"{serving['threads']} threads: {_number(serving['throughput_per_s'])} requests a "
+            f"second, p99 {_number(serving['latency'].get('p99_ms'))} ms, memory "
+            f"{_number(serving['growth_mb'])} MB more"
+        )
+    failures = document["batches"]["failures"]
+    contradiction = [document["contradiction"]] if document["contradiction"] else []
+    return [*lines, *contradiction, *failures, *document["notes"]]
 
 
 def _number(value: float | None) -> str:

@@ -63,7 +63,10 @@ def require_cuda_device(runtime: str) -> None:
     Raises:
         RuntimeMissingError: PyTorch is not installed or sees no GPU.
     """
-    if not import_torch(runtime).cuda.is_available():
+    # Without the driver there is nothing to see; PyTorch takes seconds to say so.
+    is_linux = platform.system() == "Linux"
+    has_driver = not is_linux or any(Path(d).exists() for d in ("/dev/nvidiactl", "/dev/dxg"))
+    if not has_driver or not import_torch(runtime).cuda.is_available():
         raise RuntimeMissingError(
             "no CUDA device",
             where=runtime,

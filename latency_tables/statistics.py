@@ -78,6 +78,22 @@ def summarise(round_medians_ms: Sequence[float], statistic: Statistic) -> Summar
     )
 
 
+PERCENTILE_SAMPLES = {"p50_ms": (0.50, 1), "p90_ms": (0.90, 64), "p99_ms": (0.99, 662)}
+"""Percentiles of single calls and the fewest samples that they are told from."""
+
+
+def percentiles_ms(samples_ms: Sequence[float] | np.ndarray) -> dict[str, float | int | None]:
+    """Percentiles of single calls, `p50_ms` to `p99_ms`, None where the samples are too few.
+
+    The tail beyond a percentile has six or seven samples at least.
+    """
+    found: dict[str, float | int | None] = {
+        name: float(np.quantile(samples_ms, q)) if len(samples_ms) >= fewest else None
+        for name, (q, fewest) in PERCENTILE_SAMPLES.items()
+    }
+    return found | {"samples": len(samples_ms)}
+
+
 @lru_cache(maxsize=4096)
 def interval_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
     """Return the 0-based ranks of the sorted sample that enclose the q-quantile.

@@ -15,6 +15,7 @@ SOURCES = {
 # From the ground up; a package may import itself and what stands on lower floors.
 FLOORS = [
     {"hwnas.errors"},
+    {"hwnas.inspection"},
     {"hwnas.kernels", "hwnas.latency_tables", "hwnas.architecture", "hwnas.runs", "hwnas.config"},
     {"hwnas.data", "hwnas.ops"},
     {"hwnas.mixed_op"},
@@ -29,7 +30,7 @@ FLOORS = [
     {"hwnas.search_stage"},
     {"hwnas.pipeline"},
     {"hwnas.options", "hwnas.terminal"},
-    {"hwnas.table_cli", "hwnas.strategy_cli"},
+    {"hwnas.check_cli", "hwnas.table_cli", "hwnas.strategy_cli"},
     {"hwnas.cli", "hwnas.__main__", "hwnas"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

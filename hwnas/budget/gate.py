@@ -13,6 +13,8 @@ from hwnas.runs import interruption
 
 GateStatus = Literal["pass", "fail", "inconclusive", "skipped"]
 
+TOLERANCE = 1e-6
+"""Relative slack for rounding when a predicted latency is compared with a budget."""
 MIN_ROUNDS = 300
 """About a second, to meet a shared machine's fast moments: the statistic is about them."""
 MAX_ROUNDS = 100_000
@@ -113,13 +115,16 @@ def measure_network(
         call: one inference.
         runtime: supplies the clock and the statistic.
         budget_ms: measuring goes on while the gate is inconclusive; None to stop at 300 rounds.
-        seconds: limit; slow networks are given the time that the fewest rounds take.
+        seconds: limit; where there is a budget, slow networks are given the time that the fewest
+            rounds take.
 
     Raises:
         Interrupted: after a signal.
     """
     look = MIN_ROUNDS
-    fewest_s = 3.0 + JUDGED_ROUNDS * CALLS_PER_ROUND * runtime.time_block(call, 2) / 2e3
+    fewest_s = 0.0
+    if budget_ms is not None:
+        fewest_s = 3.0 + JUDGED_ROUNDS * CALLS_PER_ROUND * runtime.time_block(call, 2) / 2e3
 
     def decided(summaries: dict[str, Summary]) -> bool:
         nonlocal look

@@ -13,9 +13,7 @@ from torch import Tensor
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.coefficients import architecture_features
 from hwnas.budget.cost import CostModel
-
-TOLERANCE = 1e-6
-"""Relative slack for rounding when a latency is compared with a budget."""
+from hwnas.budget.gate import TOLERANCE
 
 
 @dataclass(frozen=True)

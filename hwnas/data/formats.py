@@ -10,32 +10,15 @@ Shapes: images (N, C, H, W) uint8; labels (N,) int64 in 0 .. len(classes) - 1.
 from __future__ import annotations
 
 import gzip
-import lzma
 import math
 import struct
-import tarfile
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from hwnas.errors import InputError
-
-# What a damaged or hostile container makes the standard library and numpy raise.
-BROKEN_FILE = (
-    EOFError,
-    IndexError,
-    OSError,
-    RuntimeError,  # encrypted zip members, unknown compression, endless chains of tar headers
-    ValueError,
-    lzma.LZMAError,
-    struct.error,
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+from hwnas.inspection.arrays import BROKEN_FILE, check_inflation, open_npz, read_array
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -107,17 +90,6 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def check_inflation(stored: int, claimed: int, where: str) -> None:
-    """Refuse a compressed file that claims to hold far more than images compress to."""
-    if claimed > 2**26 and claimed > 200 * stored:
-        raise InputError(
-            "looks like a decompression bomb",
-            where=where,
-            expected=f"at most 200 times its {stored} compressed bytes",
-            actual=f"{claimed} bytes",
-        )
-
-
 # ---- npz ----
 
 
@@ -130,21 +102,11 @@ def read_npz(path: Path) -> RawData:
     Raises:
         InputError: not an npz file, a missing array, pickled objects, wrong shapes or labels.
     """
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            "is not an npz file, or it is truncated",
-            where=str(path),
-            expected="a zip of arrays, as numpy.savez writes it",
-            mend="pickles are never loaded: save the arrays with numpy.savez_compressed",
-        )
     keys = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {key: _read_npy(archive, key, path) for key in keys}
-            named = "classes.npy" in archive.namelist()
-            names = _read_npy(archive, "classes", path) if named else None
-    except BROKEN_FILE as error:
-        raise InputError("damaged npz file", where=str(path), actual=error) from error
+    with open_npz(path) as archive:
+        arrays = {key: read_array(archive, key, path) for key in keys}
+        named = "classes.npy" in archive.namelist()
+        names = read_array(archive, "classes", path) if named else None
     classes = _class_names(names, arrays["y_train"], str(path))
     for key in keys:
         where = f"{path}: {key}"
@@ -153,37 +115,6 @@ def read_npz(path: Path) -> RawData:
         else:
             arrays[key] = check_labels(arrays[key], len(classes), where)
     return RawData(classes, **arrays)
-
-
-def _read_npy(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
-    """Read one array, after its header has been checked against the size of the member."""
-    where = f"{path}: {key}"
-    if f"{key}.npy" not in archive.namelist():
-        found = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:8])
-        raise InputError("missing array", where=where, expected=key, actual=found or "no arrays")
-    info = archive.getinfo(f"{key}.npy")
-    check_inflation(info.compress_size, info.file_size, where)
-    with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-        header_bytes = stream.tell()
-    if dtype.hasobject:
-        raise InputError(
-            "holds pickled objects, which are never loaded",
-            where=where,
-            expected="an array of numbers or text",
-            actual=f"dtype {dtype}",
-            mend="convert it with numpy.asarray(..., dtype=...) and save it again",
-        )
-    size = header_bytes + math.prod(shape) * dtype.itemsize
-    if size != info.file_size:
-        expected, actual = f"{size} bytes by its header", info.file_size
-        raise InputError("wrong size", where=where, expected=expected, actual=actual)
-    with archive.open(info) as stream:
-        return np.lib.format.read_array(stream, allow_pickle=False)
 
 
 def _class_names(names: np.ndarray | None, y_train: np.ndarray, where: str) -> tuple[str, ...]:

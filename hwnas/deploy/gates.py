@@ -6,9 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hwnas.budget.gate import GateStatus, NetworkLatency
-from hwnas.budget.limit import TOLERANCE
+from hwnas.budget.gate import TOLERANCE, GateStatus, NetworkLatency
 from hwnas.config import CheckConfig
+from hwnas.deploy.accuracy import Accuracy
+from hwnas.deploy.parity import Parity
+from hwnas.inspection.process import Precision
+from hwnas.latency_tables.serving import Serving
+
+GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
+"""What a session may grow by under load, after its warm-up: MB, or a share of its memory."""
 
 
 @dataclass(frozen=True)
@@ -26,65 +32,97 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Parity:
-    """How far the exported model's outputs are from the network's.
+class ParityLimits:
+    """What a model's outputs are held to.
 
     Attributes:
-        max_abs_error: over all logits, None where one is not finite.
-        within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere.
-        sqnr_db: signal to quantisation noise ratio, None when there is no error at all.
-        top1_agreement: share of images that get the same class.
-        batches: how many batches were compared.
+        min_sqnr_db: signal to quantisation noise ratio.
+        min_agreement: share of samples that get the same class.
+        elementwise: whether every single output must be within tolerance.
     """
 
-    max_abs_error: float | None
-    within_tolerance: bool
-    sqnr_db: float | None
-    top1_agreement: float
-    batches: int
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields of the contract."""
-        return {
-            "max_abs_error": self.max_abs_error,
-            "sqnr_db": self.sqnr_db,
-            "top1_agreement": self.top1_agreement,
-            "batches": self.batches,
-        }
+    min_sqnr_db: float
+    min_agreement: float
+    elementwise: bool
 
 
-def parity_gates(parity: Parity | None, limits: CheckConfig) -> list[Gate]:
-    """Gates of the exported model's outputs against the network's."""
-    if parity is None:
-        return [Gate(name, "skipped", None, None) for name in ("parity", "sqnr", "agreement")]
-    sqnr_ok = parity.sqnr_db is None or parity.sqnr_db >= limits.min_sqnr_db
-    error = parity.max_abs_error
+def parity_limits(precision: Precision, limits: CheckConfig) -> ParityLimits:
+    """Limits by the model's number format; those of float32 are settings."""
+    if precision == "float16":
+        return ParityLimits(40.0, 0.995, elementwise=False)
+    if precision == "int8":
+        return ParityLimits(15.0, 0.97, elementwise=False)
+    return ParityLimits(limits.min_sqnr_db, 1.0, elementwise=True)
+
+
+def parity_gates(parity: Parity | None, limits: ParityLimits, against: str = "") -> list[Gate]:
+    """Gates of a model's outputs against a reference's.
+
+    Args:
+        parity: skipped where it is None or constant.
+        limits: of the model's number format.
+        against: names the reference where it is not the one that the check is about.
+    """
+    suffix = f": {against}" if against else ""
+    names = [f"{name}{suffix}" for name in ("parity", "sqnr", "agreement")]
+    if parity is None or parity.constant:
+        return [Gate(name, "skipped", None, None) for name in names]
+    error, sqnr_db, agreement = parity.max_abs_error, parity.sqnr_db, parity.top1_agreement
+    sqnr_ok = error is not None and (sqnr_db is None or sqnr_db >= limits.min_sqnr_db)
+    elementwise: GateStatus = _passed(parity.within_tolerance) if limits.elementwise else "skipped"
+    agreed: GateStatus = (
+        "skipped" if agreement is None else _passed(agreement >= limits.min_agreement)
+    )
     return [
-        Gate("parity", _passed(parity.within_tolerance), error, None),
-        Gate("sqnr", _passed(sqnr_ok and error is not None), parity.sqnr_db, limits.min_sqnr_db),
-        Gate("agreement", _passed(parity.top1_agreement == 1.0), parity.top1_agreement, 1.0),
+        Gate(names[0], elementwise, error, None),
+        Gate(names[1], _passed(sqnr_ok), sqnr_db, limits.min_sqnr_db),
+        Gate(names[2], agreed, agreement, limits.min_agreement),
     ]
 
 
-def accuracy_gates(accuracy: dict[str, Any] | None, limits: CheckConfig) -> list[Gate]:
-    """Gates of the accuracy on labelled data: what the export lost, and what is left."""
-    if accuracy is None:
-        return [Gate(name, "skipped", None, None) for name in ("accuracy_drop", "accuracy")]
-    drop = accuracy["torch"] - accuracy["onnx"]
+def accuracy_gates(accuracy: Accuracy | None, limits: CheckConfig) -> list[Gate]:
+    """Gates of the accuracy on labelled data: what was lost to the reference, and what is left."""
+    drop = None if accuracy is None else accuracy.drop
+    found = None if accuracy is None else accuracy.model
     return [
         Gate(
             "accuracy_drop",
-            _passed(drop <= limits.max_accuracy_drop),
+            "skipped" if drop is None else _passed(drop <= limits.max_accuracy_drop),
             drop,
-            limits.max_accuracy_drop,
+            None if drop is None else limits.max_accuracy_drop,
         ),
         Gate(
             "accuracy",
-            _passed(accuracy["onnx"] >= limits.min_accuracy),
-            accuracy["onnx"],
-            limits.min_accuracy,
+            "skipped" if found is None else _passed(found >= limits.min_accuracy),
+            found,
+            None if found is None else limits.min_accuracy,
         ),
     ]
+
+
+def shapes_gate(contradiction: str | None) -> Gate:
+    """Whether the shapes that a model declares are those that it computes."""
+    return Gate("shapes", _passed(contradiction is None), None, None)
+
+
+def batch_gate(is_dynamic: bool, failures: Sequence[str], batches: Sequence[int]) -> Gate:
+    """Whether a model that declares any batch runs several; its value is the largest that does."""
+    if not is_dynamic:
+        return Gate("dynamic_batch", "skipped", None, None)
+    return Gate("dynamic_batch", _passed(not failures), max(batches, default=0), None)
+
+
+def serving_gates(serving: Serving | None) -> list[Gate]:
+    """Whether a session under load answered every request, and kept its memory."""
+    if serving is None:
+        return []
+    answered = serving.requests > 0 and serving.errors == 0
+    gates = [Gate("serving_errors", _passed(answered), serving.errors, 0)]
+    if serving.memory_mb is not None and serving.growth_mb is not None:
+        limit_mb = max(GROWTH_MB, GROWTH_SHARE * serving.memory_mb)
+        kept = _passed(serving.growth_mb <= limit_mb)
+        gates.append(Gate("memory_growth", kept, serving.growth_mb, limit_mb))
+    return gates
 
 
 def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:

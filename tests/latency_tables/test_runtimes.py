@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from hwnas.errors import InputError, RuntimeMissingError
-from hwnas.latency_tables import devices, runtimes
+from hwnas.latency_tables import devices, onnx_runtimes
 from hwnas.latency_tables.calibration import deployed_edges
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxRuntimeCpu, TorchCpu, create_runtime
 
@@ -106,7 +106,7 @@ def test_a_session_that_fell_back_to_another_provider_is_refused(monkeypatch):
 
 
 def test_the_probe_model_is_valid():
-    onnx.checker.check_model(onnx.load_from_string(runtimes._identity_model()))
+    onnx.checker.check_model(onnx.load_from_string(onnx_runtimes._identity_model()))
 
 
 def test_torch_call_runs_the_module_in_eval_mode_and_leaves_it_as_it_was(to_onnx):

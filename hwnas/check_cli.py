@@ -1,0 +1,186 @@
+"""The verb `check`: files in, verdict and exit code out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.errors import InputError
+from hwnas.options import Json, Set, interruptible, opened
+
+EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
+SETTINGS = ("check.", "budget.memory_mb=")
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME:SHAPE", help="Sizes of an input, as in x:1x3x224x224."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.npz", help="Arrays named as the inputs, and maybe `labels`."),
+]
+Other = Annotated[
+    Path | None, typer.Option(metavar="OTHER.onnx", help="The model whose outputs are right.")
+]
+ServeSeconds = Annotated[
+    float | None, typer.Option(min=1, max=3600, help="Ask one session from several threads.")
+]
+ServeThreads = Annotated[
+    int | None, typer.Option(min=1, max=256, help="How many threads; the cores by default.")
+]
+Junit = Annotated[
+    Path | None, typer.Option(metavar="FILE.xml", help="Write the verdict as JUnit XML too.")
+]
+Markdown = Annotated[
+    Path | None, typer.Option(metavar="FILE.md", help="Write a summary in Markdown too.")
+]
+InspectMb = Annotated[
+    float | None, typer.Option(min=1, help="Memory for the process that inspects a file.")
+]
+InspectSeconds = Annotated[
+    float | None, typer.Option(min=0.1, max=600, help="Processor time of that process.")
+]
+
+
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="The run it comes from.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(metavar="X", help="Latency budget in milliseconds.")
+    ] = None,
+    runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
+    inputs: Inputs = None,
+    data: Data = None,
+    reference: Other = None,
+    serve_seconds: ServeSeconds = None,
+    serve_threads: ServeThreads = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What measure.py --model left on another device."),
+    ] = None,
+    settings: Set = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    inspect_mb: InspectMb = None,
+    inspect_seconds: InspectSeconds = None,
+    as_json: Json = False,
+) -> None:
+    """Check what an ONNX model computes and how fast; ends with a verdict and an exit code."""
+    if budget_ms is not None and not 0 < budget_ms < float("inf"):
+        raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
+    # Before anything heavy is imported: a hostile file ends here.
+    from hwnas.inspection.process import InspectionLimits, inspect_model, inspect_npz
+
+    default = InspectionLimits()
+    limits = InspectionLimits(inspect_mb or default.memory_mb, inspect_seconds or default.seconds)
+    inspected = inspect_model(model, limits)
+    other = None if reference is None else inspect_model(reference, limits)
+    if data is not None:
+        inspect_npz(data, limits)
+    alone = {"--threads": threads, "--input": inputs, "--data": data, "--reference": reference}
+    alone["--set"] = settings
+    if run_folder is not None:
+        _refuse(alone, "--run")
+        document = _check_with_run(
+            model, run_folder, budget_ms, runtime, measured, serve_seconds, serve_threads
+        )
+    else:
+        from hwnas.deploy.check import check_file
+        from hwnas.deploy.feeds import parse_shapes
+        from hwnas.runs import progress
+
+        config = _config(settings)
+        with interruptible():
+            document = check_file(
+                inspected,
+                limits=config.check,
+                budget_ms=budget_ms,
+                memory_budget_mb=config.budget.memory_mb,
+                runtime_name=runtime,
+                threads=threads,
+                shapes=parse_shapes(inputs or []),
+                data=data,
+                reference=other,
+                load=_load(serve_seconds, serve_threads),
+                measured=measured,
+                stage=progress.shown,
+            )
+    _write(document, junit, markdown)
+    finish_check(document, as_json, run_folder)
+
+
+def _check_with_run(
+    model: Path,
+    folder: Path,
+    budget_ms: float | None,
+    runtime: str | None,
+    measured: Path | None,
+    serve_seconds: float | None,
+    serve_threads: int | None,
+) -> dict[str, Any]:
+    from hwnas import pipeline
+
+    with opened(folder) as current:
+        if runtime is not None:
+            current = current.on_runtime(runtime)
+        load = _load(serve_seconds, serve_threads)
+        return pipeline.check(current, model, budget_ms, measured, load)
+
+
+def _refuse(options: dict[str, Any], beside: str) -> None:
+    """An option that would not be honoured is an error."""
+    for name, value in options.items():
+        if value is not None and value != []:
+            raise InputError(f"cannot be combined with {beside}", where=name)
+
+
+def _load(seconds: float | None, threads: int | None) -> Any:
+    from hwnas.deploy.performance import ServingLoad
+
+    if seconds is None:
+        _refuse({"--serve-threads": threads}, "no --serve-seconds")
+        return None
+    return ServingLoad(threads or os.cpu_count() or 1, seconds)
+
+
+def _config(settings: list[str] | None) -> Any:
+    """Limits of the gates; other settings belong to runs."""
+    from hwnas.config import load_config
+
+    for setting in settings or []:
+        if not setting.startswith(SETTINGS):
+            raise InputError(
+                "no setting of a check",
+                where=f"--set {setting}",
+                expected="check.NAME=VALUE or budget.memory_mb=VALUE",
+            )
+    return load_config(None, settings or [])
+
+
+def _write(document: dict[str, Any], junit: Path | None, markdown: Path | None) -> None:
+    from hwnas.reporting.verdict import to_junit, to_markdown
+    from hwnas.runs.checkpoints import write_atomic
+
+    if junit is not None:
+        write_atomic(junit, to_junit(document))
+    if markdown is not None:
+        write_atomic(markdown, to_markdown(document))
+
+
+def finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) -> None:
+    """Print a check's result and end with its exit code."""
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        from hwnas.terminal import print_check
+
+        print_check(document, folder)
+    verdicts = [document["verdict"], *(member["verdict"] for member in document.get("family", []))]
+    raise typer.Exit(max((EXIT_CODES[v] for v in verdicts), key=[0, 3, 1].index))

@@ -1,0 +1,253 @@
+"""What a model does: whether it loads and runs, at which batches, and what it computes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.config import CheckConfig
+from hwnas.deploy.accuracy import Accuracy, accuracy_of
+from hwnas.deploy.feeds import DTYPES, FeedMaker
+from hwnas.deploy.parity import Feeds, Outputs, Parity, Predict, compare, session_predict
+from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.inspection.process import Inspection
+from hwnas.latency_tables.memory import session_memory_mb
+from hwnas.latency_tables.runtimes import RUNTIMES, OnnxRuntime
+
+BATCHES, FEWEST_BATCHES = (1, 7, 64), (1, 3)
+BATCH_SECONDS = 2.0
+"""What running a batch may take to be tried."""
+ACCURACY_BATCH = 250
+RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+UNOPTIMISED = "unoptimised"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a model is compared with.
+
+    Attributes:
+        name: of its accuracy in the document, `torch` or `reference`.
+        predict: its outputs, for feeds of the model.
+        inference: makes a call that runs it once on a runtime that runs no ONNX files.
+    """
+
+    name: str
+    predict: Predict
+    inference: Callable[[], Callable[[], None]] | None = None
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What a model does.
+
+    Attributes:
+        batches: those that run.
+        failures: a line for each batch that does not run, or gives outputs of another batch.
+        contradiction: a shape that is not the declared one, or None.
+        parity: with the reference, if there is one.
+        parity_with: the model as it stands in the file, and other runtimes.
+        accuracy: where the samples have labels.
+        runtimes: for each that runs ONNX files, where operators are placed, or why it is missing.
+        notes: what should be known about the figures.
+    """
+
+    batches: list[int]
+    failures: list[str]
+    contradiction: str | None
+    parity: Parity | None
+    parity_with: dict[str, Parity | None]
+    accuracy: Accuracy | None
+    runtimes: dict[str, Any]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of the check's document."""
+        return {
+            "batches": {"run": self.batches, "failures": self.failures},
+            "parity": None if self.parity is None else self.parity.to_json(),
+            "parity_with": {n: p and p.to_json() for n, p in self.parity_with.items()},
+            "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
+            "runtimes": self.runtimes,
+            "contradiction": self.contradiction,
+            "notes": self.notes,
+        }
+
+
+def probe(
+    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, limits: CheckConfig
+) -> float | None:
+    """Load a model and run it in a process with limits; returns the MB that it took.
+
+    To be called before a model is loaded here: nobody knows what it does when it runs.
+
+    Raises:
+        InputError: when the runtime refuses it, or it exceeds the limits of a session.
+    """
+    return session_memory_mb(
+        runtime,
+        model.path,
+        feeds.real(feeds.batch, 0),
+        limit_mb=limits.max_session_mb,
+        limit_s=limits.max_session_seconds,
+    )
+
+
+def observe(
+    model: Inspection,
+    runtime: OnnxRuntime,
+    feeds: FeedMaker,
+    reference: Reference | None,
+) -> Behaviour:
+    """Load a model that `probe` has accepted, run it, and compare it with all that is there.
+
+    Raises:
+        InputError: when the runtime refuses it, or it does not fit the reference or the labels.
+    """
+    where = str(model.path)
+    predict = session_predict(runtime.session(model.path), where)
+    batches, failures, contradiction = _run_batches(predict, feeds, model)
+    placed, predicts = _placements(model.path, runtime)
+    plain = session_predict(runtime.session(model.path, optimised=False), where)
+    random = [name for name in model.operators if name.startswith(RANDOM_OPERATORS)]
+    # Two pairs of a fixed batch; a pair of each that runs where it is open.
+    compared = batches if feeds.is_dynamic else batches * 2
+
+    def parity_with(other: Predict) -> Parity | None:
+        if random or not compared:
+            return None
+        return compare(other, predict, feeds.pairs(compared), where)
+
+    parity = None if reference is None else parity_with(reference.predict)
+    others = {UNOPTIMISED: parity_with(plain)}
+    others |= {name: parity_with(other) for name, other in predicts.items()}
+    return Behaviour(
+        batches=batches,
+        failures=failures,
+        contradiction=model.shapes["contradiction"] or contradiction,
+        parity=parity,
+        parity_with=others,
+        accuracy=_accuracy(predict, reference, feeds, where),
+        runtimes=placed,
+        notes=_notes(random, [parity, *others.values()]),
+    )
+
+
+def onnx_reference(model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker) -> Reference:
+    """Another ONNX model, as it stands in its file, fed with a model's feeds in their order.
+
+    Raises:
+        InputError: when it takes another number of inputs, or the runtime refuses it.
+    """
+    where = str(model.path)
+    if len(model.inputs) != len(feeds.inputs):
+        raise InputError(
+            "the reference takes other inputs",
+            where=where,
+            expected=[given.name for given in feeds.inputs],
+            actual=[value.name for value in model.inputs],
+        )
+    predict = session_predict(runtime.session(model.path, optimised=False), where)
+    theirs = {value.name: value for value in model.inputs}
+    ours = [given.name for given in feeds.inputs]
+    pairs = dict(zip(theirs if set(theirs) == set(ours) else ours, theirs, strict=True))
+
+    def renamed(given: Feeds) -> Feeds:
+        return {
+            pairs[name]: array.astype(DTYPES.get(theirs[pairs[name]].dtype, array.dtype))
+            for name, array in given.items()
+        }
+
+    return Reference("reference", lambda given: predict(renamed(given)))
+
+
+def _run_batches(
+    predict: Predict, feeds: FeedMaker, model: Inspection
+) -> tuple[list[int], list[str], str | None]:
+    """Batches that run, lines about those that do not, a contradiction of shapes."""
+    start = time.perf_counter()
+    outputs = predict(feeds.real(feeds.batch, 0))
+    seconds = (time.perf_counter() - start) / feeds.batch
+    contradiction = _contradiction(outputs, model)
+    if not feeds.is_dynamic:
+        return [feeds.batch], [], contradiction
+    batches = [batch for batch in BATCHES if batch * seconds <= BATCH_SECONDS]
+    good, failures = [], []
+    for batch in batches if len(batches) > 1 else FEWEST_BATCHES:
+        try:
+            outputs = predict(feeds.random(batch, 0))
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        wrong = _outputs_of_another_batch(outputs, model, batch)
+        if wrong is None:
+            good.append(batch)
+        else:
+            failures.append(wrong)
+    return good, failures, contradiction
+
+
+def _contradiction(outputs: Outputs, model: Inspection) -> str | None:
+    for value in model.outputs:
+        found = outputs[value.name].shape if value.name in outputs else None
+        if value.shape is None or found is None:
+            continue
+        sizes = zip(value.shape, found, strict=False)
+        fits = all(not isinstance(stated, int) or stated == size for stated, size in sizes)
+        if len(value.shape) != len(found) or not fits:
+            return f"output {value.name!r}: declared {value.shape}, computed {found}"
+    return None
+
+
+def _outputs_of_another_batch(outputs: Outputs, model: Inspection, batch: int) -> str | None:
+    symbols = {value.shape[0] for value in model.inputs if value.shape} - {None}
+    for value in model.outputs:
+        is_batch = value.shape and isinstance(value.shape[0], str) and value.shape[0] in symbols
+        if is_batch and value.name in outputs and outputs[value.name].shape[:1] != (batch,):
+            found = outputs[value.name].shape
+            return f"output {value.name!r}: expected a batch of {batch}, got shape {found}"
+    return None
+
+
+def _placements(path: Path, main: OnnxRuntime) -> tuple[dict[str, Any], dict[str, Predict]]:
+    """For each runtime of ONNX files its placement, and for all but the main one its outputs."""
+    placed: dict[str, Any] = {}
+    predicts = {}
+    for name, kind in RUNTIMES.items():
+        if not issubclass(kind, OnnxRuntime):
+            continue
+        runtime = main if name == main.name else kind(main.threads)
+        try:
+            runtime.require()
+            placed[name] = {"placement": runtime.placement(path)}
+            if runtime is not main:
+                predicts[name] = session_predict(runtime.session(path), str(path))
+        except (RuntimeMissingError, InputError) as error:
+            placed[name] = {"missing": str(error)}
+    return placed, predicts
+
+
+def _accuracy(
+    predict: Predict, reference: Reference | None, feeds: FeedMaker, where: str
+) -> Accuracy | None:
+    samples = feeds.samples
+    if samples is None or samples.labels is None:
+        return None
+    batch = ACCURACY_BATCH if feeds.is_dynamic else 1
+    found = accuracy_of(predict, samples, batch, where)
+    if reference is None:
+        return Accuracy(found, None, "reference", samples.labels.size)
+    right = accuracy_of(reference.predict, samples, batch, where)
+    return Accuracy(found, right, reference.name, samples.labels.size)
+
+
+def _notes(random: list[str], parities: list[Parity | None]) -> list[str]:
+    notes = []
+    if random:
+        notes.append(f"random operators ({', '.join(random)}): no parity can be read")
+    if any(parity is not None and parity.constant for parity in parities):
+        notes.append("the outputs do not depend on the inputs: no parity can be read from them")
+    return notes

@@ -1,0 +1,192 @@
+"""How far one model's outputs are from another's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import InputError
+
+RELATIVE_TOLERANCE, SCALED_TOLERANCE = 1e-3, 1e-4
+CONSTANT_TOLERANCE = 1e-6
+
+Feeds = dict[str, np.ndarray]
+"""An array for each input of a model, by name."""
+Outputs = dict[str, np.ndarray]
+Predict = Callable[[Feeds], Outputs]
+"""One inference."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a model's outputs are from those of its reference.
+
+    Attributes:
+        max_abs_error: over all floating-point outputs, None where one alone is not finite.
+        within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere.
+        sqnr_db: signal to quantisation noise ratio of the worst output, None when there is no
+            error at all.
+        top1_agreement: share of samples that get the same class, or of whole numbers and texts
+            that are the same; None when no output is of that kind.
+        batches: how many batches were compared.
+        constant: whether the reference gives the same outputs whatever it is fed, so that
+            nothing can be read from them.
+    """
+
+    max_abs_error: float | None
+    within_tolerance: bool
+    sqnr_db: float | None
+    top1_agreement: float | None
+    batches: int
+    constant: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of the contract."""
+        return {
+            "max_abs_error": self.max_abs_error,
+            "sqnr_db": self.sqnr_db,
+            "top1_agreement": self.top1_agreement,
+            "batches": self.batches,
+            "constant": self.constant,
+        }
+
+
+def session_predict(session: Any, where: str) -> Predict:
+    """An ONNX Runtime session as a function; sequences and maps become arrays.
+
+    The function raises InputError when the session cannot run what it is fed.
+    """
+    names = [value.name for value in session.get_outputs()]
+
+    def predict(feeds: Feeds) -> Outputs:
+        try:
+            found = session.run(None, feeds)
+        except Exception as error:  # the runtime's exceptions share no base class
+            shapes = {name: list(array.shape) for name, array in feeds.items()}
+            raise InputError(
+                f"the model cannot run {shapes}",
+                where=where,
+                actual=str(error).splitlines()[0],
+            ) from None
+        return _arrays(dict(zip(names, found, strict=True)))
+
+    return predict
+
+
+def _arrays(outputs: Mapping[str, Any]) -> Outputs:
+    """Each output as arrays: rows of maps as a table in the order of their keys."""
+    found: Outputs = {}
+    for name, value in outputs.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            found[name] = np.array([[row[key] for key in sorted(row)] for row in value])
+        elif isinstance(value, list):
+            found |= {f"{name}[{index}]": np.asarray(item) for index, item in enumerate(value)}
+        else:
+            found[name] = np.asarray(value)
+    return found
+
+
+def compare(
+    reference: Predict, model: Predict, pairs: Iterable[tuple[Feeds, Feeds]], where: str
+) -> Parity:
+    """Run both on pairs of feeds that have equal shapes and unequal values.
+
+    Args:
+        reference: what is right.
+        model: what is compared with it.
+        pairs: two pairs or more are what a reader will believe.
+        where: the model, for errors.
+
+    Raises:
+        InputError: when the outputs differ in number or shape.
+    """
+    expected: list[list[np.ndarray]] = []
+    found: list[list[np.ndarray]] = []
+    constant = True
+    for pair in pairs:
+        first, second = (list(reference(feeds).values()) for feeds in pair)
+        constant = constant and all(map(_is_same, first, second))
+        expected += [first, second]
+        found += [list(model(feeds).values()) for feeds in pair]
+    _require_equal_shapes(expected, found, where)
+    worst_db, worst_error, agreement = math.inf, 0.0, []
+    within = comparable = True
+    for index in range(len(expected[0])):
+        outputs = [(a[index], b[index]) for a, b in zip(expected, found, strict=True)]
+        if outputs[0][0].dtype.kind == "f":
+            error, is_within, sqnr_db = _distance(outputs)
+            within, comparable = within and is_within, comparable and error is not None
+            worst_error, worst_db = max(worst_error, error or 0.0), min(worst_db, sqnr_db)
+        agreement += _agreements(outputs)
+    return Parity(
+        max_abs_error=worst_error if comparable else None,
+        within_tolerance=within,
+        sqnr_db=worst_db if math.isfinite(worst_db) else None,
+        top1_agreement=min(agreement) if agreement else None,
+        batches=len(expected),
+        constant=constant,
+    )
+
+
+def _distance(
+    outputs: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> tuple[float | None, bool, float]:
+    """Largest error, whether all are tolerated, and the signal to noise ratio in dB."""
+    a, b = (np.concatenate([o[i].ravel().astype(np.float64) for o in outputs]) for i in (0, 1))
+    finite = np.isfinite(a)
+    if (
+        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
+        or not np.isfinite(b[finite]).all()
+    ):
+        return None, False, math.inf
+    a, b = a[finite], b[finite]
+    if not a.size:
+        return 0.0, True, math.inf
+    error = np.abs(a - b)
+    tolerance = RELATIVE_TOLERANCE * np.abs(a) + SCALED_TOLERANCE * np.abs(a).max()
+    noise, signal = float(np.square(a - b).sum()), float(np.square(a).sum())
+    if noise == 0:
+        sqnr_db = math.inf
+    else:
+        sqnr_db = 10 * math.log10(signal / noise) if signal > 0 else -999.0
+    return float(error.max()), bool((error <= tolerance).all()), sqnr_db
+
+
+def _agreements(outputs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """Share of equal classes or values, for an output that has such."""
+    pairs = [(classes_of(a), classes_of(b)) for a, b in outputs]
+    same = [np.asarray(a == b).ravel() for a, b in pairs if a is not None and b is not None]
+    return [float(np.concatenate(same).mean())] if same else []
+
+
+def classes_of(output: np.ndarray) -> np.ndarray | None:
+    """The class of each sample by an output of scores (N, K >= 2) or of whole numbers or texts."""
+    if output.dtype.kind != "f":
+        return output
+    return output.argmax(axis=1) if output.ndim == 2 and output.shape[1] > 1 else None
+
+
+def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape or a.dtype.kind != "f":
+        return a.shape == b.shape and bool(np.all(a == b))
+    scale = float(np.abs(a).max(initial=0.0))
+    return bool(np.allclose(a, b, rtol=0, atol=CONSTANT_TOLERANCE * scale, equal_nan=True))
+
+
+def _require_equal_shapes(
+    expected: list[list[np.ndarray]], found: list[list[np.ndarray]], where: str
+) -> None:
+    for a, b in zip(expected, found, strict=True):
+        shapes = [[list(output.shape) for output in outputs] for outputs in (a, b)]
+        kinds = [[output.dtype.kind for output in outputs] for outputs in (a, b)]
+        if shapes[0] != shapes[1] or kinds[0] != kinds[1]:
+            raise InputError(
+                "other outputs than the reference",
+                where=where,
+                expected=shapes[0],
+                actual=shapes[1],
+            )

@@ -1,0 +1,150 @@
+"""How fast a model is: single calls, several batches, several threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hwnas.budget.gate import NetworkLatency, measure_network
+from hwnas.deploy.behaviour import Reference
+from hwnas.deploy.feeds import FeedMaker
+from hwnas.errors import InputError
+from hwnas.inspection.process import Inspection
+from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime
+from hwnas.latency_tables.serving import Serving, serve
+from hwnas.latency_tables.statistics import percentiles_ms
+from hwnas.latency_tables.timing import Protocol, measure
+from hwnas.runs import interruption
+
+THROUGHPUT_BATCHES = (1, 8, 32)
+SINGLE_CALLS = 1000
+SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 30
+"""Of the time that measuring the latency may take."""
+
+
+@dataclass(frozen=True)
+class ServingLoad:
+    """How many threads ask one session, and for how many seconds."""
+
+    threads: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Performance:
+    """How fast a model is; all but the latency is None or empty where nothing was measured.
+
+    Attributes:
+        latency: of one inference, as budgets are judged by.
+        percentiles: of single calls, see `percentiles_ms`.
+        throughput: for each batch its latency and samples a second.
+        serving: under load.
+    """
+
+    latency: NetworkLatency
+    percentiles: dict[str, float | int | None] | None = None
+    throughput: tuple[dict[str, float | int], ...] = ()
+    serving: Serving | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its part of the check's document."""
+        return {
+            "measured": self.latency.to_json(),
+            "percentiles": self.percentiles,
+            "throughput": list(self.throughput),
+            "serving": None if self.serving is None else self.serving.to_json(),
+        }
+
+
+def measure_performance(
+    model: Inspection,
+    runtime: Runtime,
+    feeds: FeedMaker,
+    batches: Sequence[int],
+    *,
+    budget_ms: float | None,
+    seconds: float,
+    reference: Reference | None,
+    load: ServingLoad | None,
+) -> Performance:
+    """Measure a model on a runtime; on one that runs no ONNX files, the latency alone.
+
+    Args:
+        model: the inspected file.
+        runtime: where it runs.
+        feeds: makes its inputs.
+        batches: those that are known to run.
+        budget_ms: the latency is measured until this is decided.
+        seconds: limit of measuring the latency; the other figures take shares of it.
+        reference: is measured where the runtime runs no ONNX files.
+        load: of serving, or None.
+
+    Raises:
+        InputError: when the runtime runs no ONNX files and there is no reference.
+    """
+    if not isinstance(runtime, OnnxRuntime):
+        if reference is None or reference.inference is None:
+            raise InputError(
+                "this runtime needs the run that the model comes from",
+                where=runtime.name,
+                mend="add --run DIR",
+            )
+        call = reference.inference()
+        return Performance(measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds))
+    single = feeds.real(feeds.batch, 0)
+    call = runtime.prepare_onnx(model.path, single)
+    latency = measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds)
+    serving = None
+    if load is not None:
+        serving = serve(runtime, model.path, single, threads=load.threads, seconds=load.seconds)
+    return Performance(
+        latency,
+        percentiles_ms(_single_calls_ms(call, seconds * SINGLE_SHARE)),
+        _throughput(model, runtime, feeds, _sizes(feeds, batches, latency), seconds),
+        serving,
+    )
+
+
+def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:
+    """Each call by itself, so that a slow one shows; one at least."""
+    samples: list[float] = []
+    end = time.perf_counter() + seconds
+    while not samples or (len(samples) < SINGLE_CALLS and time.perf_counter() < end):
+        start = time.perf_counter()
+        call()
+        samples.append((time.perf_counter() - start) * 1e3)
+    interruption.stop_if_requested()
+    return samples
+
+
+def _sizes(feeds: FeedMaker, batches: Sequence[int], latency: NetworkLatency) -> list[int]:
+    """Batches that run and take less than a second; the first one anyway."""
+    several = feeds.is_dynamic and len(batches) > 1
+    sizes = THROUGHPUT_BATCHES if several else (feeds.batch,)
+    sample_ms = latency.median_ms / feeds.batch
+    return [size for size in sizes if size == sizes[0] or size * sample_ms < 1000]
+
+
+def _throughput(
+    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, sizes: Sequence[int], seconds: float
+) -> tuple[dict[str, float | int], ...]:
+    """Latency and samples a second of each batch, measured in interleaved rounds."""
+    calls = {str(size): runtime.prepare_onnx(model.path, feeds.real(size, 0)) for size in sizes}
+    found = measure(
+        calls,
+        # No single batch is a sentinel of the others.
+        Protocol(time_limit_s=seconds * THROUGHPUT_SHARE, sentinel_drift=10.0),
+        statistic=runtime.statistic,
+        time_block=runtime.time_block,
+        progress=lambda done, total: interruption.stop_if_requested(),
+    )
+    return tuple(
+        {
+            "batch": int(size),
+            "latency_ms": rounds.summary.value_ms,
+            "per_second": int(size) / rounds.summary.value_ms * 1e3,
+        }
+        for size, rounds in found.items()
+    )

@@ -1,0 +1,273 @@
+"""The process that judges one file: `python -m hwnas.inspection KIND PATH LOCATION MB SECONDS`.
+
+It imports onnx and nothing heavier, lowers its own limits before it opens the file, and prints one
+JSON object: a description, or `refused` with a line.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import resource
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx.checker
+import onnx.defs
+import onnx.shape_inference
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
+
+from hwnas.errors import InputError
+from hwnas.inspection.arrays import judge_npz
+from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
+from hwnas.inspection.tensors import (
+    TensorJudge,
+    require_bounded,
+    tensors_of_graph,
+    tensors_of_nodes,
+)
+from hwnas.inspection.wire import WireError, without_weights
+
+MAX_MODEL_BYTES = 2**31 - 1
+MAX_LINE = 400
+FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")
+
+
+def main(kind: str, path: str, location: str, memory_mb: float, seconds: float) -> None:
+    """Judge the file and print what was found."""
+    judge: Callable[[Path, str], dict[str, Any]] = {"model": judge_model, "npz": judge_arrays}[kind]
+    lower_limits(memory_mb, seconds)
+    try:
+        found = judge(Path(path), location)
+    except InputError as error:
+        found = {"refused": printable(str(error))}
+    except MemoryError:
+        line = f"{path}: takes more than {memory_mb:g} MB to inspect; see --inspect-mb"
+        found = {"refused": printable(line)}
+    print(json.dumps(found))
+
+
+def lower_limits(memory_mb: float, seconds: float) -> None:
+    """Allow so much more memory and processor time than used so far, and no writing at all."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    used = int(Path("/proc/self/statm").read_text().split()[5]) * page if _has_proc() else 0
+    limit = used + int(memory_mb * 1e6)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The default action of its signal ends the process, whatever it is doing.
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _has_proc() -> bool:
+    return Path("/proc/self/statm").exists()
+
+
+def open_regular(path: Path) -> int:
+    """A descriptor of a regular file; opening never waits, as it would for a pipe.
+
+    Raises:
+        InputError: when there is none, or it cannot be read.
+    """
+    where = str(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise InputError(
+            "no such file", where=where, mend="`hwnas export` writes a run's model"
+        ) from None
+    except OSError as error:
+        raise InputError("cannot be read", where=where, actual=error.strerror) from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise InputError("not a file", where=where, actual=kind)
+    return descriptor
+
+
+def judge_arrays(path: Path, location: str) -> dict[str, Any]:
+    """Names and types of an npz file's arrays."""
+    open_regular(path)
+    return {"arrays": judge_npz(path)}
+
+
+def judge_model(path: Path, location: str) -> dict[str, Any]:
+    """Description of an ONNX model.
+
+    Raises:
+        InputError: when it is none, or must not be loaded.
+    """
+    where = str(path)
+    descriptor = open_regular(path)
+    size = os.fstat(descriptor).st_size
+    if size > MAX_MODEL_BYTES:
+        raise InputError("too large", where=where, expected="at most 2 GiB", actual=size)
+    model = _parse(descriptor, size, where, location)
+    if not model.graph.node:
+        raise InputError("not an ONNX model, or an empty one", where=where)
+    _require_known_opset(model, where)
+    require_finite_functions(model, where)
+    for graph in _graphs(model):
+        require_names(graph, where)
+    tensors = TensorJudge(path.resolve(), location)
+    for tensor in _tensors(model):
+        tensors.judge(tensor)
+    inputs = _inputs(model)
+    if not inputs or not model.graph.output:
+        missing = "inputs" if not inputs else "outputs"
+        raise InputError(f"a model without {missing}", where=where)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        require_bounded(value.type, f"{where}: {value.name!r}")
+    _run_checker(model, where)
+    operators = operator_counts(model)
+    return {
+        "path": str(path.resolve()),
+        "size_bytes": size,
+        "ir_version": model.ir_version,
+        "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
+        "producer": printable(f"{model.producer_name} {model.producer_version}".strip()),
+        "inputs": [_value(value) for value in inputs],
+        "outputs": [_value(value) for value in model.graph.output],
+        "nodes": sum(operators.values()),
+        "operators": operators,
+        "precision": _precision(model, operators),
+        "params": sum(_count(t) for t in model.graph.initializer if t.data_type in FLOATS),
+        "tensor_bytes": tensors.bytes,
+        "external_files": list(tensors.external_files),
+        "properties": {entry.key: entry.value for entry in model.metadata_props},
+        "shapes": _infer_shapes(model, where),
+    }
+
+
+def _parse(descriptor: int, size: int, where: str, location: str) -> ModelProto:
+    """The model without its long tensors."""
+    expected = "an ONNX model, which is a protobuf message"
+    if not size:
+        raise InputError("not an ONNX model", where=where, expected=expected, actual="0 bytes")
+    # Closed with the process: what an error still refers to would keep it open anyway.
+    data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+    try:
+        return ModelProto.FromString(without_weights(data, location))
+    except WireError as error:
+        found = str(error)
+    except DecodeError as error:
+        found = str(error).split(": ")[-1]
+        if "alloc" in found:
+            raise MemoryError from None
+    raise InputError(
+        "not an ONNX model, or cut short", where=where, expected=expected, actual=found
+    )
+
+
+def _require_known_opset(model: ModelProto, where: str) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and not 0 < entry.version <= newest:
+            raise InputError(
+                "unknown opset",
+                where=where,
+                expected=f"1 to {newest}",
+                actual=entry.version,
+                mend="export the model with an opset in this range",
+            )
+
+
+def _graphs(model: ModelProto) -> list[Any]:
+    training = [g for t in model.training_info for g in (t.initialization, t.algorithm)]
+    return [model.graph, *(g for g in training if g.node)]
+
+
+def _tensors(model: ModelProto) -> list[TensorProto]:
+    found = [tensor for graph in _graphs(model) for tensor in tensors_of_graph(graph)]
+    for function in model.functions:
+        found += tensors_of_nodes(function.node)
+    return found
+
+
+def _inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """What has to be fed; older models list their weights among the inputs."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    stored |= {pair.values.name for pair in model.graph.sparse_initializer}
+    return [value for value in model.graph.input if value.name not in stored]
+
+
+def _run_checker(model: ModelProto, where: str) -> None:
+    try:
+        onnx.checker.check_model(model.SerializeToString())
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InputError("not a valid ONNX model", where=where, actual=_first_line(error)) from None
+
+
+def _infer_shapes(model: ModelProto, where: str) -> dict[str, Any]:
+    """How many values have a known shape, and what contradicts the declared ones."""
+    data, contradiction = model.SerializeToString(), None
+    try:
+        inferred = onnx.shape_inference.infer_shapes(data, True, True, True)
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        contradiction = printable(_first_line(error))
+        try:
+            inferred = onnx.shape_inference.infer_shapes(data)
+        except (onnx.shape_inference.InferenceError, ValueError):
+            inferred = model
+    graph = inferred.graph
+    values = {value.name: value.type for value in (*graph.value_info, *graph.output)}
+    for name, kind in values.items():
+        require_bounded(kind, f"{where}: {name!r}")
+    computed = {name for node in graph.node for name in node.output if name}
+    known = sum(name in values and _has_shape(values[name]) for name in computed)
+    return {"values": len(computed), "known": known, "contradiction": contradiction}
+
+
+def _has_shape(kind: TypeProto) -> bool:
+    return kind.tensor_type.HasField("shape") if kind.HasField("tensor_type") else True
+
+
+def _value(value: ValueInfoProto) -> dict[str, Any]:
+    """Name, element type and shape; sizes are numbers, symbols or None."""
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        return {"name": value.name, "dtype": str(kind), "shape": None}
+    tensor = value.type.tensor_type
+    shape = None
+    if tensor.HasField("shape"):
+        # Some exporters write 0 for a size that is left open.
+        shape = [dim.dim_value or dim.dim_param or None for dim in tensor.shape.dim]
+    dtype = TensorProto.DataType.Name(tensor.elem_type).lower()
+    return {"name": value.name, "dtype": {"float": "float32"}.get(dtype, dtype), "shape": shape}
+
+
+def _precision(model: ModelProto, operators: dict[str, int]) -> str:
+    """`int8`, `float16` or `float32`: which limits the model's outputs are compared by."""
+    if any(name.split(":")[-1].startswith(QUANTISED) for name in operators):
+        return "int8"
+    halves = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
+    return "float16" if any(t.data_type in halves for t in model.graph.initializer) else "float32"
+
+
+def _count(tensor: TensorProto) -> int:
+    count = 1
+    for dim in tensor.dims:
+        count *= dim
+    return count
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """One line that a terminal shows as it is, with names from the file cut short."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= MAX_LINE else line[: MAX_LINE - 3] + "..."
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *(float(limit) for limit in sys.argv[4:6]))  # type: ignore[arg-type]

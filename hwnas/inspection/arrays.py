@@ -1,0 +1,139 @@
+"""Reading npz files as untrusted input: no pickles, no size is believed before it is checked."""
+
+from __future__ import annotations
+
+import lzma
+import math
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from hwnas.errors import InputError
+
+MAX_ARRAYS = 1000
+MAX_TOTAL_BYTES = 2**31
+
+# What a damaged or hostile container makes the standard library and numpy raise.
+BROKEN_FILE = (
+    EOFError,
+    IndexError,
+    OSError,
+    RuntimeError,  # encrypted zip members, unknown compression, endless chains of tar headers
+    ValueError,
+    lzma.LZMAError,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def check_inflation(stored: int, claimed: int, where: str) -> None:
+    """Refuse a compressed file that claims to hold far more than images compress to."""
+    if claimed > 2**26 and claimed > 200 * stored:
+        raise InputError(
+            "looks like a decompression bomb",
+            where=where,
+            expected=f"at most 200 times its {stored} compressed bytes",
+            actual=f"{claimed} bytes",
+        )
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An npz file, open for `read_array`; what is wrong with it is an InputError."""
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            "is not an npz file, or it is truncated",
+            where=str(path),
+            expected="a zip of arrays, as numpy.savez writes it",
+            mend="pickles are never loaded: save the arrays with numpy.savez_compressed",
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except BROKEN_FILE as error:
+        raise InputError("damaged npz file", where=str(path), actual=error) from error
+
+
+def judge_npz(path: Path) -> dict[str, str]:
+    """Name and type of every array, read from the headers alone.
+
+    Raises:
+        InputError: not an npz file, pickled objects, other members than arrays, gigantic sizes.
+    """
+    with open_npz(path) as archive:
+        members = archive.infolist()
+        if not 0 < len(members) <= MAX_ARRAYS:
+            expected = f"1 to {MAX_ARRAYS} arrays"
+            raise InputError(
+                "cannot use it", where=str(path), expected=expected, actual=len(members)
+            )
+        total = sum(member.file_size for member in members)
+        if total > MAX_TOTAL_BYTES:
+            expected = f"at most {MAX_TOTAL_BYTES} bytes"
+            raise InputError("too large", where=str(path), expected=expected, actual=total)
+        found = {}
+        for member in members:
+            name = member.filename.removesuffix(".npy")
+            if name == member.filename:
+                raise InputError("a member that is no array", where=str(path), actual=name)
+            shape, dtype = _header(archive, name, path)
+            found[name] = f"{dtype} {list(shape)}"
+    if len(found) != len(members):
+        raise InputError("an array is there twice", where=str(path))
+    return found
+
+
+def read_npz_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an npz file that `judge_npz` has accepted."""
+    with open_npz(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        return {name: read_array(archive, name, path) for name in names}
+
+
+def read_array(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
+    """Read one array, after its header has been checked against the size of the member.
+
+    Raises:
+        InputError: the array is missing, holds objects, or its size is not what it claims.
+    """
+    _header(archive, key, path)
+    with archive.open(f"{key}.npy") as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _header(archive: zipfile.ZipFile, key: str, path: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and dtype of an array, checked against its member."""
+    where = f"{path}: {key}"
+    if f"{key}.npy" not in archive.namelist():
+        found = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:8])
+        raise InputError("missing array", where=where, expected=key, actual=found or "no arrays")
+    info = archive.getinfo(f"{key}.npy")
+    check_inflation(info.compress_size, info.file_size, where)
+    with archive.open(info) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        header_bytes = stream.tell()
+    if dtype.hasobject:
+        raise InputError(
+            "holds pickled objects, which are never loaded",
+            where=where,
+            expected="an array of numbers or text",
+            actual=f"dtype {dtype}",
+            mend="convert it with numpy.asarray(..., dtype=...) and save it again",
+        )
+    size = header_bytes + math.prod(shape) * dtype.itemsize
+    if size != info.file_size:
+        expected, actual = f"{size} bytes by its header", info.file_size
+        raise InputError("wrong size", where=where, expected=expected, actual=actual)
+    return shape, dtype

@@ -1,0 +1,215 @@
+"""Whether tensors hold as many bytes as they declare, and where those outside the file are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto
+
+from hwnas.errors import InputError
+from hwnas.inspection.wire import RAW_BYTES
+
+MAX_TENSOR_BYTES = 2**31
+"""Of a tensor that inputs, outputs or inferred shapes declare."""
+
+_T = TensorProto
+BITS: dict[int, int] = {
+    **dict.fromkeys((_T.DOUBLE, _T.INT64, _T.UINT64, _T.COMPLEX64), 64),
+    **dict.fromkeys((_T.FLOAT, _T.INT32, _T.UINT32), 32),
+    **dict.fromkeys((_T.FLOAT16, _T.BFLOAT16, _T.INT16, _T.UINT16), 16),
+    **dict.fromkeys((_T.INT8, _T.UINT8, _T.BOOL), 8),
+    **dict.fromkeys(
+        (_T.FLOAT8E4M3FN, _T.FLOAT8E4M3FNUZ, _T.FLOAT8E5M2, _T.FLOAT8E5M2FNUZ, _T.FLOAT8E8M0), 8
+    ),
+    **dict.fromkeys((_T.INT4, _T.UINT4, _T.FLOAT4E2M1), 4),
+    **dict.fromkeys((_T.INT2, _T.UINT2), 2),
+    _T.COMPLEX128: 128,
+}
+"""Bits of an element by data type; texts have none."""
+
+# Repeated fields that hold elements in place of raw bytes; the rest is in `int32_data`.
+_FIELDS: dict[int, str] = {
+    **dict.fromkeys((_T.FLOAT, _T.COMPLEX64), "float_data"),
+    **dict.fromkeys((_T.DOUBLE, _T.COMPLEX128), "double_data"),
+    **dict.fromkeys((_T.UINT32, _T.UINT64), "uint64_data"),
+    _T.INT64: "int64_data",
+    _T.STRING: "string_data",
+}
+_VALUES = (*sorted(set(_FIELDS.values())), "int32_data")
+_ENTRIES_AN_ELEMENT: dict[int, int] = {_T.COMPLEX64: 2, _T.COMPLEX128: 2}
+_ELEMENTS_AN_ENTRY = {4: 2, 2: 4}
+
+
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs among a node's attributes."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def tensors_of_nodes(nodes: Any) -> Iterator[TensorProto]:
+    """All tensors among the attributes of nodes, those in subgraphs included."""
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for pair in (*sparse, *attribute.sparse_tensors):
+                yield from (pair.values, pair.indices)
+        for graph in subgraphs(node):
+            yield from tensors_of_graph(graph)
+
+
+def tensors_of_graph(graph: GraphProto) -> Iterator[TensorProto]:
+    """All tensors of a graph, those in its nodes and subgraphs included."""
+    yield from graph.initializer
+    for pair in graph.sparse_initializer:
+        yield from (pair.values, pair.indices)
+    yield from tensors_of_nodes(graph.node)
+
+
+class TensorJudge:
+    """Compares what tensors declare with what is there.
+
+    Attributes:
+        external_files: names of the files that hold external data, in the order met.
+        bytes: of all tensors judged so far.
+    """
+
+    def __init__(self, path: Path, location: str) -> None:
+        """Keep where the model is.
+
+        Args:
+            path: the model; its folder is the one that external data must be in.
+            location: what tensors state as their location when their bytes were left out.
+        """
+        self._path, self._location = path, location
+        self._folder = path.parent.resolve()
+        self.external_files: dict[str, None] = {}
+        self.bytes = 0
+
+    def judge(self, tensor: TensorProto) -> None:
+        """Judge one tensor; external data is replaced by the known location.
+
+        Raises:
+            InputError: when it declares another size than it has, or data out of reach.
+        """
+        where = f"{self._path}: tensor {tensor.name!r}"
+        if tensor.data_type != _T.STRING and tensor.data_type not in BITS:
+            raise InputError("unknown data type", where=where, actual=tensor.data_type)
+        elements = _elements(tensor.dims, where)
+        expected = -(-elements * BITS.get(tensor.data_type, 0) // 8)
+        self.bytes += expected
+        entries = [(entry.key, entry.value) for entry in tensor.external_data]
+        if ("location", self._location) in entries:
+            if len(entries) != 2 or tensor.HasField("raw_data") or _has_values(tensor):
+                raise InputError("its values are stored twice", where=where)
+            _require_bytes(int(dict(entries)[RAW_BYTES]), expected, where)
+        elif tensor.data_location == _T.EXTERNAL or entries:
+            self._judge_external(dict(entries), expected, where)
+            del tensor.external_data[:]
+            tensor.external_data.add(key="location", value=self._location)
+        elif tensor.HasField("raw_data"):
+            _require_bytes(len(tensor.raw_data), expected, where)
+        else:
+            _require_values(tensor, elements, where)
+
+    def _judge_external(self, entries: dict[str, str], expected: int, where: str) -> None:
+        location = entries.get("location", "")
+        file = self._folder / location
+        if not location or Path(location).is_absolute() or ".." in Path(location).parts:
+            raise InputError(
+                "external data out of the model's folder",
+                where=where,
+                expected="a relative path without `..`",
+                actual=location or "no location",
+            )
+        if not file.exists():
+            raise InputError("external data is missing", where=where, actual=location)
+        if not file.resolve().is_relative_to(self._folder):
+            raise InputError(
+                "external data out of the model's folder",
+                where=where,
+                expected="no link that leads out of it",
+                actual=location,
+            )
+        if not file.is_file():
+            raise InputError("external data is no regular file", where=where, actual=location)
+        size = file.stat().st_size
+        offset = _count(entries.get("offset", "0"), where)
+        length = _count(entries.get("length", str(max(0, size - offset))), where)
+        if offset + length > size:
+            raise InputError(
+                "external data past the end of its file",
+                where=where,
+                expected=f"at most {size} bytes in {location}",
+                actual=f"offset {offset}, length {length}",
+            )
+        if "length" in entries or length < expected:
+            _require_bytes(length, expected, where)
+        self.external_files[location] = None
+
+
+def _count(text: str, where: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise InputError("external data without a place", where=where, actual=text)
+    return int(text)
+
+
+def _elements(dims: Any, where: str) -> int:
+    if any(dim < 0 for dim in dims):
+        raise InputError("negative size", where=where, expected=">= 0", actual=list(dims))
+    return math.prod(dims)
+
+
+def _require_bytes(found: int, expected: int, where: str) -> None:
+    if found != expected:
+        raise InputError(
+            "holds another size than it declares",
+            where=where,
+            expected=f"{expected} bytes",
+            actual=found,
+        )
+
+
+def _has_values(tensor: TensorProto) -> bool:
+    return any(len(getattr(tensor, field)) for field in _VALUES)
+
+
+def _require_values(tensor: TensorProto, elements: int, where: str) -> None:
+    field = _FIELDS.get(tensor.data_type, "int32_data")
+    packed = _ELEMENTS_AN_ENTRY.get(BITS.get(tensor.data_type, 0), 1)
+    expected = -(-elements * _ENTRIES_AN_ELEMENT.get(tensor.data_type, 1) // packed)
+    found = len(getattr(tensor, field))
+    if found != expected:
+        raise InputError(
+            "holds another size than it declares",
+            where=where,
+            expected=f"{expected} values",
+            actual=found,
+        )
+
+
+def require_bounded(kind: TypeProto, where: str) -> None:
+    """Refuse a declared type of negative or gigantic size; unknown sizes count as 1.
+
+    Raises:
+        InputError: when a size is negative or the tensor larger than 2 GiB.
+    """
+    if not kind.HasField("tensor_type"):
+        return
+    tensor = kind.tensor_type
+    dims = [dim.dim_value for dim in tensor.shape.dim if dim.HasField("dim_value")]
+    size = _elements(dims, where) * BITS.get(tensor.elem_type, 8) // 8
+    if size > MAX_TENSOR_BYTES:
+        raise InputError(
+            "a gigantic shape",
+            where=where,
+            expected=f"at most {MAX_TENSOR_BYTES} bytes",
+            actual=f"{dims}, {size} bytes",
+        )

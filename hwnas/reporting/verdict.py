@@ -1,0 +1,84 @@
+"""A check's verdict for machines and for pull requests: JUnit XML and Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+FIGURES = (
+    ("latency", "measured", "value_ms", "ms"),
+    ("p50 of single calls", "percentiles", "p50_ms", "ms"),
+    ("p90 of single calls", "percentiles", "p90_ms", "ms"),
+    ("p99 of single calls", "percentiles", "p99_ms", "ms"),
+    ("requests under load", "serving", "throughput_per_s", "a second"),
+)
+
+
+def to_junit(document: dict[str, Any]) -> str:
+    """A test suite with a test case for each gate, as CI systems read it.
+
+    A gate that is inconclusive is an error: it neither held nor failed.
+    """
+    gates = document["gates"]
+    counts = {
+        status: str(sum(gate["status"] == status for gate in gates))
+        for status in ("fail", "inconclusive", "skipped")
+    }
+    totals = {
+        "tests": str(len(gates)),
+        "failures": counts["fail"],
+        "errors": counts["inconclusive"],
+        "skipped": counts["skipped"],
+    }
+    name = f"hwnas check {_model(document)}"
+    root = ElementTree.Element("testsuites", totals)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": name, **totals})
+    for gate in gates:
+        case = ElementTree.SubElement(
+            suite, "testcase", {"name": gate["name"], "classname": name, "time": "0"}
+        )
+        message = f"{_number(gate['value'])} against {_number(gate['limit'])}"
+        if gate["status"] == "fail":
+            ElementTree.SubElement(case, "failure", {"message": message, "type": "gate"})
+        elif gate["status"] == "inconclusive":
+            ElementTree.SubElement(case, "error", {"message": message, "type": "inconclusive"})
+        elif gate["status"] == "skipped":
+            ElementTree.SubElement(case, "skipped")
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def to_markdown(document: dict[str, Any]) -> str:
+    """A summary for a pull request: verdict, gates, figures, notes."""
+    lines = [f"## {_model(document)}: {document['verdict']}", ""]
+    lines += ["| gate | status | value | limit |", "|---|---|---|---|"]
+    for gate in document["gates"]:
+        status = f"**{gate['status']}**" if gate["status"] != "pass" else "pass"
+        values = f"{_number(gate['value'])} | {_number(gate['limit'])}"
+        lines.append(f"| {_cell(gate['name'])} | {status} | {values} |")
+    lines += ["", "| figure | value |", "|---|---|"]
+    for title, part, key, unit in FIGURES:
+        value = (document.get(part) or {}).get(key)
+        if value is not None:
+            lines.append(f"| {title} | {_number(value)} {unit} |")
+    for row in document.get("throughput", []):
+        lines.append(f"| batch {row['batch']} | {_number(row['per_second'])} a second |")
+    if document["memory_mb"] is not None:
+        lines.append(f"| memory of a session | {_number(document['memory_mb'])} MB |")
+    lines += [""] if document.get("notes") else []
+    lines += [f"- {_cell(note)}" for note in document.get("notes", [])]
+    return "\n".join(lines) + "\n"
+
+
+def _model(document: dict[str, Any]) -> str:
+    return _cell(document["model"]["name"])
+
+
+def _cell(text: str) -> str:
+    """Text that cannot leave its cell, and that XML can hold."""
+    kept = "".join(c if c.isprintable() else "?" for c in text)
+    return "".join(f"\\{c}" if c in "|`*<>[]\\" else c for c in kept)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,243 @@
+"""ONNX Runtime with its execution providers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.latency_tables.devices import (
+    cpu_name,
+    cuda_versions,
+    import_onnxruntime,
+    import_torch,
+    require_cuda_device,
+)
+from hwnas.latency_tables.runtime import Runtime, ToOnnx
+from hwnas.latency_tables.statistics import Statistic
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import nn
+
+Model = bytes | Path
+"""A serialised ONNX model, or its file, which may have external data beside it."""
+
+
+class OnnxRuntime(Runtime):
+    """ONNX Runtime with all graph optimisations (fused operators, blocked layout inside)."""
+
+    layout = "NCHW"
+    providers: ClassVar[tuple[str, ...]]
+    memory: ClassVar[str]
+
+    def require(self) -> None:
+        """See `Runtime.require`."""
+        import_onnxruntime(self.name)
+
+    def session(
+        self,
+        model: Model,
+        *,
+        optimised: bool = True,
+        entries: Mapping[str, str] | None = None,
+        profile_to: str | None = None,
+    ) -> Any:
+        """Start an `onnxruntime.InferenceSession` as it is deployed.
+
+        Args:
+            model: an ONNX model.
+            optimised: whether the graph is rewritten; False runs it as it stands in the file.
+            entries: further entries of the session's configuration.
+            profile_to: start of the path of the profiler's file; not profiled if None.
+
+        Raises:
+            InputError: ONNX Runtime refuses the model.
+            RuntimeMissingError: the execution provider did not start. ONNX Runtime lists
+                providers it cannot load and falls back without an error.
+        """
+        ort = import_onnxruntime(self.name)
+        levels = ort.GraphOptimizationLevel
+        options = ort.SessionOptions()
+        options.graph_optimization_level = (
+            levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
+        )
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if profile_to is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_to
+        for key, value in (entries or {}).items():
+            options.add_session_config_entry(key, value)
+        source = model if isinstance(model, bytes) else str(model)
+        try:
+            session = ort.InferenceSession(source, options, providers=list(self.providers))
+        except Exception as error:  # its exceptions share no base class
+            raise InputError(
+                f"ONNX Runtime refuses the model: {str(error).splitlines()[0]}",
+                where=self.name,
+            ) from error
+        if session.get_providers()[0] != self.providers[0]:
+            raise RuntimeMissingError(
+                "the execution provider did not start",
+                where=self.name,
+                expected=self.providers[0],
+                actual=session.get_providers()[0],
+                mend="install its libraries or choose onnxruntime-cpu",
+            )
+        return session
+
+    def placement(self, model: Model) -> dict[str, dict[str, int]]:
+        """How many nodes of each operator every execution provider runs.
+
+        The graph is the one that providers divide among themselves, before they fuse within
+        their share.
+
+        Raises:
+            InputError, RuntimeMissingError: as for `session`.
+        """
+        session = self.session(model, entries={"session.record_ep_graph_assignment_info": "1"})
+        counts: dict[str, Counter[str]] = {}
+        for part in session.get_provider_graph_assignment_info():
+            operators = counts.setdefault(part.ep_name, Counter())
+            operators.update(
+                f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+                for node in part.get_nodes()
+            )
+        return {provider: dict(sorted(found.items())) for provider, found in counts.items()}
+
+    def prepare(
+        self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
+    ) -> Callable[[], None]:
+        """See `Runtime.prepare`."""
+        import onnx
+
+        model = to_onnx(module, inputs)
+        names = [value.name for value in onnx.load_from_string(model).graph.input]
+        if len(names) != len(inputs):
+            raise InputError(
+                "the exported model takes other inputs",
+                where=self.name,
+                expected=f"{len(inputs)} inputs",
+                actual=len(names),
+            )
+        feeds = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return self.prepare_onnx(model, feeds)
+
+    def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        """Return a call that runs `model` once on tensors bound beforehand.
+
+        Texts, sequences and maps cannot be bound; a model that has them is fed with every call.
+
+        Args:
+            model: an ONNX model.
+            feeds: an array for each graph input, by name.
+
+        Raises:
+            InputError: the model is refused, or the feeds do not fit its inputs.
+            RuntimeMissingError: the execution provider did not start.
+        """
+        session = self.session(model)
+        names = {value.name for value in session.get_inputs()}
+        if names != set(feeds):
+            raise InputError(
+                "feeds do not fit the model",
+                where=self.name,
+                expected=sorted(names),
+                actual=sorted(feeds),
+            )
+        types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
+        can_bind = all(kind.startswith("tensor(") and "string" not in kind for kind in types)
+        return self._bound(session, feeds) if can_bind else self._fed(session, feeds)
+
+    def _fed(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        def call() -> None:
+            session.run(None, feeds)
+
+        self._first(call)
+        return call
+
+    def _bound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        ort = import_onnxruntime(self.name)
+        binding = session.io_binding()
+
+        def call() -> None:
+            session.run_with_iobinding(binding)
+
+        outputs = [value.name for value in session.get_outputs()]
+        for name in outputs:
+            binding.bind_output(name, self.memory)
+
+        def bind_and_run() -> None:
+            for name, array in feeds.items():
+                value = ort.OrtValue.ortvalue_from_numpy(array, self.memory, 0)
+                binding.bind_ortvalue_input(name, value)
+            call()
+
+        self._first(bind_and_run)
+        # The first run has shown the shapes: its outputs are reused, so none is allocated later.
+        for name, value in zip(outputs, binding.get_outputs(), strict=True):
+            binding.bind_ortvalue_output(name, value)
+        return call
+
+    def _first(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # its exceptions share no base class
+            raise InputError(
+                f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]}",
+                where=self.name,
+            ) from error
+
+
+class OnnxRuntimeCpu(OnnxRuntime):
+    """ONNX Runtime on the CPU."""
+
+    name = "onnxruntime-cpu"
+    device_class = "cpu"
+    statistic: ClassVar[Statistic] = "p10"
+    providers = ("CPUExecutionProvider",)
+    memory = "cpu"
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        return cpu_name()
+
+
+class OnnxRuntimeCuda(OnnxRuntime):
+    """ONNX Runtime on an NVIDIA GPU; each run waits for the device, so the host clock serves."""
+
+    name = "onnxruntime-cuda"
+    device_class = "gpu"
+    statistic: ClassVar[Statistic] = "median"
+    providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    memory = "cuda"
+
+    def require(self) -> None:
+        """See `Runtime.require`; starts a session, since only that shows the fallback."""
+        super().require()
+        require_cuda_device(self.name)
+        self.session(_identity_model())
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        return import_torch(self.name).cuda.get_device_name()
+
+    def _driver_versions(self) -> dict[str, str]:
+        return cuda_versions()
+
+
+def _identity_model() -> bytes:
+    """Return the smallest ONNX model, to see which execution provider starts."""
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()

@@ -1,0 +1,175 @@
+"""PyTorch as a runtime: eager on CPUs, a CUDA graph on GPUs, channels last on both."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hwnas.latency_tables.devices import cpu_name, cuda_versions, import_torch, require_cuda_device
+from hwnas.latency_tables.runtime import Runtime, ToOnnx
+from hwnas.latency_tables.statistics import Statistic
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# Enough input copies to exceed an L2 cache, or none: a few small ones would stay cached anyway.
+MAX_INPUT_COPIES = 8
+
+_log = logging.getLogger(__name__)
+
+
+class TorchCpu(Runtime):
+    """Eager PyTorch on the CPU, channels last."""
+
+    name = "torch-cpu"
+    device_class = "cpu"
+    statistic: ClassVar[Statistic] = "p10"
+    layout = "NHWC"
+
+    def require(self) -> None:
+        """See `Runtime.require`."""
+        import_torch(self.name)
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        return cpu_name()
+
+    def prepare(
+        self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
+    ) -> Callable[[], None]:
+        """See `Runtime.prepare`."""
+        torch = import_torch(self.name)
+        module = _deployed_copy(module)
+        inputs = tuple(_channels_last(tensor) for tensor in inputs)
+
+        @torch.inference_mode()
+        def call() -> None:
+            module(*inputs)
+
+        return call
+
+    def time_block(self, call: Callable[[], None], calls: int) -> float:
+        """See `Runtime.time_block`; PyTorch's thread count is set for the block only."""
+        torch = import_torch(self.name)
+        threads_before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            return super().time_block(call, calls)
+        finally:
+            torch.set_num_threads(threads_before)
+
+
+class TorchCuda(Runtime):
+    """PyTorch on an NVIDIA GPU: a CUDA graph where the module can be captured."""
+
+    name = "torch-cuda"
+    device_class = "gpu"
+    statistic: ClassVar[Statistic] = "median"
+    layout = "NHWC"
+
+    def require(self) -> None:
+        """See `Runtime.require`."""
+        require_cuda_device(self.name)
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        return import_torch(self.name).cuda.get_device_name()
+
+    def prepare(
+        self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
+    ) -> Callable[[], None]:
+        """See `Runtime.prepare`; the call only enqueues, `time_block` waits for it.
+
+        Inputs that a few copies of exceed the L2 cache are rotated, so that they are read from
+        memory, as a stream of new images is.
+        """
+        torch = import_torch(self.name)
+        module = _deployed_copy(module).cuda()
+        copies = [
+            tuple(_channels_last(tensor.cuda()).clone() for tensor in inputs)
+            for _ in range(self._input_copies(inputs))
+        ]
+        eager_calls = [self._eager_call(module, given) for given in copies]
+        try:
+            calls = [self._captured(call) for call in eager_calls]
+        except RuntimeError as error:
+            _log.warning("not a CUDA graph, timed eagerly: %s", str(error).splitlines()[0])
+            torch.cuda.synchronize()
+            calls = eager_calls
+        rotation = itertools.cycle(calls)
+
+        def call() -> None:
+            next(rotation)()
+
+        return call
+
+    def time_block(self, call: Callable[[], None], calls: int) -> float:
+        """See `Runtime.time_block`; read from CUDA events around the block."""
+        torch = import_torch(self.name)
+        start = torch.cuda.Event(enable_timing=True)
+        end = torch.cuda.Event(enable_timing=True)
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return start.elapsed_time(end)
+
+    def _driver_versions(self) -> dict[str, str]:
+        return cuda_versions()
+
+    def _input_copies(self, inputs: tuple[torch.Tensor, ...]) -> int:
+        torch = import_torch(self.name)
+        cache_bytes = torch.cuda.get_device_properties().L2_cache_size
+        input_bytes = sum(tensor.numel() * tensor.element_size() for tensor in inputs)
+        needed = 1 + cache_bytes // max(input_bytes, 1)
+        return needed if needed <= MAX_INPUT_COPIES else 1
+
+    def _eager_call(
+        self, module: nn.Module, inputs: tuple[torch.Tensor, ...]
+    ) -> Callable[[], None]:
+        torch = import_torch(self.name)
+
+        @torch.inference_mode()
+        def call() -> None:
+            module(*inputs)
+
+        return call
+
+    def _captured(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Record `call` into a CUDA graph and return a call that replays it."""
+        torch = import_torch(self.name)
+        # Libraries pick their algorithms in the first runs, which must not be captured.
+        side_stream = torch.cuda.Stream()
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side_stream):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(side_stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+
+        def replay(graph: Any = graph, inputs_alive: Any = call) -> None:
+            graph.replay()
+
+        return replay
+
+
+def _deployed_copy(module: nn.Module) -> nn.Module:
+    """Return a copy in eval mode and channels-last layout; the caller's module stays as it is."""
+    import torch
+
+    module = copy.deepcopy(module).eval()
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor

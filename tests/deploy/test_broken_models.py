@@ -1,0 +1,167 @@
+"""Each gate of what a model computes fails on a model that was broken on purpose."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from onnx import ModelProto, helper
+from small_models import (
+    SIDE,
+    constant_net,
+    labelled_data,
+    model_of,
+    residual_net,
+    saved,
+    softmax_of_images,
+    with_fixed_batch,
+    with_other_shift,
+    without_relu,
+)
+
+from hwnas.budget.gate import NetworkLatency
+from hwnas.config import CheckConfig
+from hwnas.deploy.behaviour import observe, onnx_reference
+from hwnas.deploy.check import check_model
+from hwnas.deploy.feeds import feeds_for
+from hwnas.deploy.gates import (
+    accuracy_gates,
+    batch_gate,
+    memory_gates,
+    parity_gates,
+    parity_limits,
+    serving_gates,
+    shapes_gate,
+)
+from hwnas.inspection.process import inspect_model
+from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
+from hwnas.latency_tables.serving import Serving
+
+RUNTIME = OnnxRuntimeCpu(1)
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """Statuses by gate of a model against a reference, on labelled data if there are any."""
+
+    def judge(model, reference: ModelProto | None = None, data=None, **limits) -> dict[str, str]:
+        path = saved(model, tmp_path / "model.onnx") if isinstance(model, ModelProto) else model
+        inspected = inspect_model(path)
+        feeds = feeds_for(inspected, {}, data, 1)
+        other = None
+        if reference is not None:
+            right = inspect_model(saved(reference, tmp_path / "reference.onnx"))
+            other = onnx_reference(right, RUNTIME, feeds)
+        found = observe(inspected, RUNTIME, feeds, other)
+        held_to = parity_limits(inspected.precision, CheckConfig())
+        gates = [
+            shapes_gate(found.contradiction),
+            batch_gate(feeds.is_dynamic, found.failures, found.batches),
+            *parity_gates(found.parity, held_to),
+            *parity_gates(found.parity_with["unoptimised"], held_to, "unoptimised"),
+            *accuracy_gates(found.accuracy, CheckConfig(**limits)),
+        ]
+        return {gate.name: gate.status for gate in gates}
+
+    return judge
+
+
+PARITY = ("parity", "sqnr", "agreement")
+
+
+def test_a_model_keeps_parity_with_itself(judged, tmp_path) -> None:
+    data = labelled_data(saved(residual_net(), tmp_path / "m.onnx"), tmp_path / "data.npz")
+    statuses = judged(residual_net(), residual_net(), data, min_accuracy=1.0)
+    assert set(statuses.values()) == {"pass"}
+
+
+def test_a_dropped_relu(judged) -> None:
+    statuses = judged(without_relu(residual_net()), residual_net())
+    assert statuses["parity"] == statuses["sqnr"] == "fail"
+    # The runtime itself is not to blame.
+    assert statuses["parity: unoptimised"] == "pass"
+
+
+def test_a_shifted_normalisation(judged, tmp_path) -> None:
+    data = labelled_data(saved(residual_net(), tmp_path / "m.onnx"), tmp_path / "data.npz")
+    statuses = judged(with_other_shift(residual_net()), residual_net(), data, min_accuracy=0.99)
+    assert [statuses[name] for name in PARITY] == ["fail"] * 3
+    assert statuses["accuracy"] == statuses["accuracy_drop"] == "fail"
+
+
+def test_a_wrong_opset(judged) -> None:
+    statuses = judged(softmax_of_images(11), softmax_of_images(13))
+    assert statuses["parity"] == statuses["sqnr"] == "fail"
+    # Written for another opset than it states, and out of the operator's signature.
+    graph = helper.make_node("ReduceSum", ["x"], ["y"], axes=[1])
+    model = model_of([graph], {"x": ("n", 3)}, {"y": ("n", 1)}, opset=11)
+    model.opset_import[0].version = 13
+    with pytest.raises(Exception, match="not a valid ONNX model.*axes"):
+        judged(model)
+
+
+@pytest.mark.parametrize(("form", "expected"), [("QDQ", "pass"), ("QOperator", "fail")])
+def test_quantisation_by_operators_drops_activations(judged, tmp_path, form, expected) -> None:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+
+    class Images(CalibrationDataReader):
+        def __init__(self) -> None:
+            rng = np.random.default_rng(5)
+            shape = (8, 3, SIDE, SIDE)
+            self._left = iter([rng.standard_normal(shape, dtype=np.float32) for _ in range(8)])
+
+        def get_next(self):
+            images = next(self._left, None)
+            return None if images is None else {"x": images}
+
+    source, target = saved(residual_net(), tmp_path / "m.onnx"), tmp_path / "int8.onnx"
+    quantize_static(source, target, Images(), quant_format=QuantFormat[form])
+    statuses = judged(target, residual_net())
+    assert statuses["sqnr"] == statuses["agreement"] == expected
+    assert statuses["parity"] == "skipped"
+
+
+def test_a_batch_written_into_a_reshape(judged) -> None:
+    assert judged(with_fixed_batch(residual_net()))["dynamic_batch"] == "fail"
+    assert judged(residual_net())["dynamic_batch"] == "pass"
+
+
+def test_a_shape_that_is_not_the_declared_one(judged) -> None:
+    model = residual_net()
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 5
+    assert judged(model)["shapes"] == "fail"
+
+
+def test_nothing_is_read_from_constant_outputs(judged) -> None:
+    statuses = judged(constant_net(), constant_net())
+    assert {s for name, s in statuses.items() if name.startswith(PARITY)} == {"skipped"}
+
+
+def test_memory_and_serving() -> None:
+    assert [g.status for g in memory_gates(20.0, 10.0)] == ["fail"]
+    good = Serving(2, 1.0, 100, 0, 100.0, {}, 200.0, 1.0)
+    leaking = Serving(2, 1.0, 100, 0, 100.0, {}, 200.0, 17.0)
+    failing = Serving(2, 1.0, 100, 1, 100.0, {}, 200.0, 1.0)
+    for serving, statuses in ((good, "pass pass"), (leaking, "pass fail"), (failing, "fail pass")):
+        assert " ".join(gate.status for gate in serving_gates(serving)) == statuses
+    assert serving_gates(None) == []
+
+
+def test_a_check_names_what_it_cannot_tell(tmp_path) -> None:
+    model = inspect_model(saved(constant_net(), tmp_path / "constant.onnx"))
+    document = check_model(
+        model,
+        RUNTIME,
+        feeds_for(model, {}, None, 1),
+        budget_ms=1.0,
+        predicted_ms=None,
+        limits=CheckConfig(),
+        stated=NetworkLatency.stated(2.0, "elsewhere"),
+    )
+    assert document["verdict"] == "fail"
+    skipped = {gate["name"] for gate in document["gates"] if gate["status"] == "skipped"}
+    assert {"parity", "sqnr", "agreement", "accuracy", "parity: unoptimised"} <= skipped
+    assert any("do not depend on the inputs" in note for note in document["notes"])
+    assert math.isclose(document["measured"]["value_ms"], 2.0)
+    assert document["runtimes"]["onnxruntime-cpu"]["placement"]["CPUExecutionProvider"]

@@ -1,0 +1,140 @@
+"""What a model is fed with: open sizes, random values by type, arrays that fit or are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwnas.deploy.feeds import feeds_for, parse_shapes
+from hwnas.errors import InputError
+from hwnas.inspection.process import Inspection, Value
+
+
+def model(*inputs: Value) -> Inspection:
+    return Inspection(
+        path=Path("m.onnx"),
+        size_bytes=1,
+        ir_version=8,
+        opsets={"ai.onnx": 18},
+        producer="",
+        inputs=inputs,
+        outputs=(),
+        nodes=1,
+        operators={},
+        precision="float32",
+        params=0,
+        tensor_bytes=0,
+        external_files=(),
+        properties={},
+        shapes={},
+    )
+
+
+IMAGES = model(Value("x", "float32", ("n", 3, 4, 4)))
+FIXED = model(Value("x", "float32", (2, 3)), Value("flag", "bool", (2,)))
+RECURRENT = model(
+    Value("x", "float32", ("batch", "length", 4)), Value("h", "float32", (1, "batch", 6))
+)
+UNNAMED = model(Value("X", "float32", (None, 4)))
+TYPES = ("float32", "float16", "double", "int64", "int32", "uint8", "int8", "bool", "string")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.text(min_size=1, max_size=20),
+    st.lists(st.integers(1, 10**6), min_size=1, max_size=6),
+    st.sampled_from("x,"),
+)
+def test_shapes_are_read_back(name, sizes, separator) -> None:
+    text = f"{name}:{separator.join(map(str, sizes))}"
+    assert parse_shapes([text]) == {name: tuple(sizes)}
+
+
+@pytest.mark.parametrize("text", ["x", ":1x2", "x:", "x:1xx2", "x:-1x2", "x:0x2", "x:1.5", "1x2"])
+def test_other_texts_are_no_shapes(text) -> None:
+    with pytest.raises(InputError, match="NAME:1x3x224x224"):
+        parse_shapes([text])
+
+
+def test_the_batch_is_the_open_first_size_and_its_symbol() -> None:
+    feeds = feeds_for(RECURRENT, {"x": (5, 9, 4)}, None, 1)
+    assert feeds.is_dynamic and feeds.batch == 5
+    shapes = {name: array.shape for name, array in feeds.random(7, 0).items()}
+    assert shapes == {"x": (7, 9, 4), "h": (1, 7, 6)}
+    assert feeds_for(UNNAMED, {}, None, 3).random(2, 0)["X"].shape == (2, 4)
+    assert not feeds_for(FIXED, {}, None, 1).is_dynamic
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_random_values_have_the_type_and_follow_the_seed(dtype) -> None:
+    feeds = feeds_for(model(Value("x", dtype, ("n", 50))), {}, None, 1)
+    first, again, other = (feeds.random(4, seed)["x"] for seed in (0, 0, 1))
+    expected = {"double": "float64", "string": "object"}.get(dtype, dtype)
+    assert first.dtype == expected
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("inspected", "shapes", "words"),
+    [
+        (IMAGES, {"z": (1, 3, 4, 4)}, "no such input.*'x'"),
+        (IMAGES, {"x": (1, 3, 5, 4)}, "another shape"),
+        (IMAGES, {"x": (1, 3, 4)}, "another number of dimensions"),
+        (IMAGES, {"x": (10**9, 3, 4, 4)}, "gigantic"),
+        (RECURRENT, {}, "left open.*length.*--input x:1x1x4"),
+        (RECURRENT, {"x": (5, 9, 4), "h": (1, 3, 6)}, "several batches"),
+        (model(Value("x", "float32", None)), {}, "left open"),
+        (model(Value("x", "sequence_type", None)), {}, "cannot feed the model"),
+        (model(Value("x", "bfloat16", (1,))), {}, "cannot feed the model"),
+    ],
+)
+def test_sizes_that_do_not_fit(inspected, shapes, words) -> None:
+    with pytest.raises(InputError, match=words):
+        feeds_for(inspected, shapes, None, 1)
+
+
+def test_samples_are_taken_along_the_batch(tmp_path) -> None:
+    x, h = np.arange(24.0).reshape(3, 2, 4), np.arange(18.0).reshape(1, 3, 6)
+    np.savez(tmp_path / "data.npz", x=x, h=h, labels=[2, 0, 1])
+    samples = feeds_for(RECURRENT, {}, tmp_path / "data.npz", 1).samples
+    chosen = samples.take(np.array([2, 0]))
+    np.testing.assert_array_equal(chosen["x"], x[[2, 0]])
+    np.testing.assert_array_equal(chosen["h"], h[:, [2, 0]])
+    assert [labels.tolist() for _, labels in samples.batches(2)] == [[2, 0], [1]]
+
+
+def test_a_fixed_batch_takes_whole_batches(tmp_path) -> None:
+    x, flag = np.arange(15.0).reshape(5, 3), np.array([1, 0, 1, 1, 0], bool)
+    np.savez(tmp_path / "data.npz", x=x, flag=flag, labels=np.arange(5))
+    feeds = feeds_for(FIXED, {}, tmp_path / "data.npz", 1)
+    assert feeds.samples.count == 2
+    second = feeds.samples.take(np.array([1]))
+    np.testing.assert_array_equal(second["x"], x[2:4])
+    np.testing.assert_array_equal(second["flag"], flag[2:4])
+    assert [labels.tolist() for _, labels in feeds.samples.batches(1)] == [[0, 1], [2, 3]]
+    assert feeds.real(1, 0)["x"].shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"z": np.zeros((2, 3, 4, 4))}, "no such input"),
+        ({"labels": np.zeros(2, int)}, "has no array"),
+        ({"x": np.zeros((2, 3, 4, 5))}, "another shape.*'N', 3, 4, 4"),
+        ({"x": np.zeros((2, 3, 4))}, "another number of dimensions"),
+        ({"x": np.zeros((0, 3, 4, 4))}, "shorter than the batch"),
+        ({"x": np.full((2, 3, 4, 4), "a")}, "another type"),
+        ({"x": np.zeros((2, 3, 4, 4), complex)}, "another type"),
+        ({"x": np.zeros((2, 3, 4, 4)), "labels": np.zeros(1, int)}, "bad labels"),
+        ({"x": np.zeros((2, 3, 4, 4)), "labels": np.zeros(2)}, "bad labels"),
+    ],
+)
+def test_arrays_that_do_not_fit(tmp_path, arrays, words) -> None:
+    np.savez(tmp_path / "data.npz", **arrays)
+    with pytest.raises(InputError, match=words):
+        feeds_for(IMAGES, {}, tmp_path / "data.npz", 1)

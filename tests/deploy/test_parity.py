@@ -1,0 +1,98 @@
+"""Figures of parity against errors that are known."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwnas.config import CheckConfig
+from hwnas.deploy.gates import parity_gates, parity_limits
+from hwnas.deploy.parity import compare
+from hwnas.errors import InputError
+
+RNG = np.random.default_rng(0)
+PAIRS = [
+    tuple({"x": RNG.standard_normal((size, 5)).astype(np.float32)} for _ in range(2))
+    for size in (1, 7)
+]
+
+
+def compared(change, reference=lambda x: x):
+    return compare(
+        lambda feeds: {"y": reference(feeds["x"])},
+        lambda feeds: {"y": change(reference(feeds["x"]))},
+        PAIRS,
+        "m.onnx",
+    )
+
+
+@given(st.floats(-6, -1))
+def test_a_relative_error_is_told_in_decibels(exponent) -> None:
+    parity = compared(lambda y: y.astype(np.float64) * (1 + 10**exponent))
+    assert parity.sqnr_db == pytest.approx(-20 * exponent, abs=0.01)
+    assert parity.top1_agreement == 1.0 and parity.batches == 4
+    assert parity.within_tolerance or exponent > -3
+
+
+def test_no_error_at_all() -> None:
+    parity = compared(lambda y: y)
+    assert (parity.max_abs_error, parity.sqnr_db, parity.constant) == (0.0, None, False)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_in_one_alone_fails(value) -> None:
+    parity = compared(lambda y: y * value)
+    json.dumps(parity.to_json(), allow_nan=False)
+    gates = parity_gates(parity, parity_limits("float32", CheckConfig()))
+    assert {gate.status for gate in gates} == {"fail"}
+
+
+def test_what_is_not_finite_in_both_is_equal() -> None:
+    parity = compared(lambda y: y, reference=lambda x: np.where(x > 1, np.nan, x))
+    assert parity.within_tolerance and parity.max_abs_error == 0.0
+
+
+def test_outputs_that_ignore_their_input_are_constant() -> None:
+    parity = compared(lambda y: y + 1, reference=lambda x: np.full_like(x, 0.25))
+    assert parity.constant
+    gates = parity_gates(parity, parity_limits("float32", CheckConfig()))
+    assert {gate.status for gate in gates} == {"skipped"}
+
+
+def test_the_worst_output_counts() -> None:
+    parity = compare(
+        lambda feeds: {"a": feeds["x"], "b": 100 * feeds["x"]},
+        lambda feeds: {"a": 1.1 * feeds["x"], "b": 100 * feeds["x"]},
+        PAIRS,
+        "m.onnx",
+    )
+    assert parity.sqnr_db == pytest.approx(20, abs=0.1) and not parity.within_tolerance
+
+
+def test_whole_numbers_and_texts_must_be_the_same() -> None:
+    half = compared(
+        lambda y: np.where(np.arange(y.size).reshape(y.shape) % 5 == 0, y + 1, y),
+        reference=lambda x: (x > 0).astype(np.int64),
+    )
+    assert half.top1_agreement == pytest.approx(0.8)
+    texts = compared(lambda y: y, reference=lambda x: np.where(x > 0, "yes", "no"))
+    assert texts.top1_agreement == 1.0 and texts.max_abs_error == 0.0
+
+
+def test_outputs_of_another_shape_are_refused() -> None:
+    with pytest.raises(InputError, match="m.onnx: other outputs than the reference"):
+        compared(lambda y: y[:, :2])
+
+
+def test_lower_precision_has_wider_limits() -> None:
+    parity = compared(lambda y: y * 1.02)
+    statuses = {
+        precision: parity_gates(parity, parity_limits(precision, CheckConfig()))[1].status
+        for precision in ("float32", "float16", "int8")
+    }
+    assert statuses == {"float32": "fail", "float16": "fail", "int8": "pass"}

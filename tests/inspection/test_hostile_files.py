@@ -1,0 +1,73 @@
+"""Hostile and broken files are refused with one line, by a process that stays small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from hostile_files import CASES
+
+from hwnas.errors import InputError
+from hwnas.inspection.__main__ import judge_model
+from hwnas.inspection.process import inspect_model
+
+ENDED_BY_LIMITS = {"a_hundred_thousand_nodes", "numbers_that_unpack_to_240_mb"}
+"""Only a process with limits refuses them."""
+
+
+def test_there_are_forty() -> None:
+    assert len(CASES) >= 40
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - ENDED_BY_LIMITS))
+def test_the_line_names_file_and_cause(name, tmp_path, monkeypatch) -> None:
+    write, words = CASES[name]
+    path = write(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "location").touch()
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(InputError) as refusal:
+        judge_model(path, "location")
+    line = str(refusal.value)
+    assert str(path) in line
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize("name", ["fifo", "declares_an_exabyte", *sorted(ENDED_BY_LIMITS)])
+def test_the_process_refuses(name, tmp_path) -> None:
+    write, words = CASES[name]
+    with pytest.raises(InputError) as refusal:
+        inspect_model(write(tmp_path))
+    for word in words:
+        assert word in str(refusal.value)
+
+
+MEASURED = """
+import json, resource, sys, time
+from hwnas.errors import InputError
+from hwnas.inspection.process import inspect_model
+start, line = time.perf_counter(), None
+try: inspect_model(sys.argv[1])
+except InputError as error: line = str(error)
+peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6
+print(json.dumps([line, peak_mb, time.perf_counter() - start]))
+"""
+
+
+def measured(path) -> tuple[str | None, float, float]:
+    """Line, peak memory of the process in MB, and its seconds."""
+    done = subprocess.run([sys.executable, "-c", MEASURED, path], capture_output=True, check=True)
+    return tuple(json.loads(done.stdout))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_the_process_stays_small(name, tmp_path) -> None:
+    write, words = CASES[name]
+    line, peak_mb, _ = measured(write(tmp_path))
+    assert line is not None and all(word in line for word in words)
+    assert peak_mb < 200

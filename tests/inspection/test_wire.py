@@ -1,0 +1,58 @@
+"""Leaving weights out changes nothing else, and any damage ends in the error it should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hostile_files import BIG, model_of, node, value, with_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto, helper, numpy_helper
+
+from hwnas.inspection.wire import KEPT_BYTES, RAW_BYTES, WireError, without_weights
+
+
+def nested() -> ModelProto:
+    """Long weights in the graph, in a constant and in a branch; short ones beside them."""
+    long = numpy_helper.from_array(np.arange(BIG, dtype=np.float32), "long")
+    short = numpy_helper.from_array(np.array([2, 3]), "short")
+    branch = helper.make_graph([node("Identity", "long", "b")], "b", [], [value("b")], [long])
+    return model_of(
+        node("Constant", "", "c", value=long),
+        node("If", "x", "z", then_branch=branch, else_branch=branch),
+        node("Add", "z c", "y"),
+        stored=(long, short),
+    )
+
+
+def test_only_long_weights_are_left_out() -> None:
+    model = nested()
+    data = model.SerializeToString()
+    copy = ModelProto.FromString(without_weights(memoryview(data), "there"))
+    found = [copy.graph.initializer[0], copy.graph.node[0].attribute[0].t]
+    found += [a.g.initializer[0] for a in copy.graph.node[1].attribute]
+    expected = {"location": "there", RAW_BYTES: str(4 * BIG)}
+    for tensor in found:
+        assert {e.key: e.value for e in tensor.external_data} == expected
+        assert not tensor.HasField("raw_data")
+        tensor.CopyFrom(model.graph.initializer[0])
+    found[1].name = model.graph.node[0].attribute[0].t.name
+    assert copy == model
+    assert len(without_weights(memoryview(data), "there")) < KEPT_BYTES * 2 < len(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**14), st.integers(0, 255), st.booleans())
+def test_damaged_bytes_never_end_in_another_error(at, byte, cut) -> None:
+    data = bytearray(with_weights(BIG).SerializeToString())
+    at = min(at, len(data) - 1)
+    data[at] = byte
+    try:
+        without_weights(memoryview(bytes(data[: at + 1] if cut else data)), "there")
+    except WireError as error:
+        assert str(error)
+
+
+def test_bytes_after_a_model_must_be_fields() -> None:
+    with pytest.raises(WireError):
+        without_weights(memoryview(model_of().SerializeToString() + bytes(2000)), "there")

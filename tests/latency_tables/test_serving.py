@@ -1,0 +1,29 @@
+"""One session under several threads answers all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_models import SIDE, residual_net
+
+from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
+from hwnas.latency_tables.serving import serve
+from hwnas.latency_tables.statistics import percentiles_ms
+
+
+def test_threads_are_answered() -> None:
+    feeds = {"x": np.zeros((1, 3, SIDE, SIDE), np.float32)}
+    model = residual_net().SerializeToString()
+    found = serve(OnnxRuntimeCpu(1), model, feeds, threads=3, seconds=0.4)
+    assert found.errors == 0 and found.requests >= 3 and found.threads == 3
+    assert found.throughput_per_s == pytest.approx(found.requests / found.seconds)
+    assert 0 < found.latency["p50_ms"] <= found.seconds * 1e3
+
+
+def test_percentiles_wait_for_enough_samples() -> None:
+    samples = list(range(1, 1001))
+    found = {n: percentiles_ms(samples[:n]) for n in (1, 63, 64, 661, 662)}
+    assert [found[n]["p90_ms"] is None for n in found] == [True, True, False, False, False]
+    assert [found[n]["p99_ms"] is None for n in found] == [True] * 4 + [False]
+    assert found[662]["p50_ms"] == np.median(samples[:662])
+    assert found[662]["samples"] == 662
