@@ -125,13 +125,13 @@ def _check_with_run(
     serve_seconds: float | None,
     serve_threads: int | None,
 ) -> dict[str, Any]:
-    from hwnas import pipeline
+    from hwnas import check_stage
 
     with opened(folder) as current:
         if runtime is not None:
             current = current.on_runtime(runtime)
         load = _load(serve_seconds, serve_threads)
-        return pipeline.check(current, model, budget_ms, measured, load)
+        return check_stage.check(current, model, budget_ms, measured, load)
 
 
 def _refuse(options: dict[str, Any], beside: str) -> None:

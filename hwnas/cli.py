@@ -251,21 +251,19 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Write DIR/report.html: of a run, or of all runs in DIR; several DIR are compared."""
-    from hwnas import pipeline
+    from hwnas import report_stage
 
     if out is not None and (tensorboard is not None or len(folders) == 1):
         raise InputError("only for a comparison of several runs", where="--out", actual=str(out))
     if tensorboard is not None:
-        pipeline.write_tensorboard(folders, tensorboard)
+        report_stage.write_tensorboard(folders, tensorboard)
         text = f"{tensorboard}: look at it with `tensorboard --logdir {tensorboard}`"
         print_result({"tensorboard": str(tensorboard)}, as_json, text)
         return
-    single = len(folders) == 1
-    path = (
-        pipeline.report(folders[0])
-        if single
-        else pipeline.compare(folders, out or Path("comparison.html"))
-    )
+    if len(folders) == 1:
+        path = report_stage.report(folders[0])
+    else:
+        path = report_stage.compare(folders, out or Path("comparison.html"))
     print_result({"report": str(path)}, as_json, str(path))
 
 

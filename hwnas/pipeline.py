@@ -4,45 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
-from hwnas.budget.gate import NetworkLatency
-from hwnas.budget.selection import read_measurements
+from hwnas.check_stage import check
 from hwnas.config import Config
 from hwnas.data import Augmentation
-from hwnas.deploy.accuracy import Samples
-from hwnas.deploy.behaviour import Reference
-from hwnas.deploy.check import check_model, measured_elsewhere
-from hwnas.deploy.export import INPUT, OUTPUT, export_network, set_metadata
-from hwnas.deploy.feeds import FeedMaker, feeds_for
-from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
-from hwnas.deploy.operator_shares import operator_shares
-from hwnas.deploy.parity import Feeds, Outputs, Predict
-from hwnas.deploy.performance import ServingLoad
+from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
-from hwnas.inspection.process import Inspection, inspect_model
-from hwnas.latency_tables.onnx_runtimes import OnnxRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.ops import registry_hash
-from hwnas.profiling import example_images, inference, profile
-from hwnas.reporting.comparison import render_comparison
-from hwnas.reporting.report import render_report
-from hwnas.reporting.tensorboard import write_events
+from hwnas.profiling import profile
+from hwnas.report_stage import report
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
 from hwnas.runs.ranks import ALONE, Ranks
-from hwnas.runs.run_folder import RunFolder, environment, next_run_folder
+from hwnas.runs.run_folder import environment, next_run_folder
 from hwnas.search_stage import assist_search, search_architecture
-from hwnas.spaces import SearchSpace, build_space
 from hwnas.training.train import Training, evaluate, final_weights
 from hwnas.workspace import Run
 
@@ -276,229 +259,3 @@ def export(run: Run) -> Path:
     )
     write_atomic(run.folder.model, model.SerializeToString())
     return run.folder.model
-
-
-def check(
-    run: Run,
-    model_path: Path | None = None,
-    budget_ms: float | None = None,
-    measured: Path | None = None,
-    load: ServingLoad | None = None,
-) -> dict[str, Any]:
-    """Check a model against a run; returns the content of `check.json`, written for its own model.
-
-    Args:
-        run: gives the network, the data, the runtime and the limits.
-        model_path: the run's own model if None.
-        budget_ms: the run's own budget if None.
-        measured: results of the model from another device; measured on this one if None.
-        load: of the smoke test of serving; None leaves it out.
-    """
-    latency = run.config.latency
-    path = run.folder.model if model_path is None else model_path
-    is_own = path.resolve() == run.folder.model.resolve()
-    if not is_own and not isinstance(run.runtime, OnnxRuntime):
-        raise InputError(
-            "this runtime runs the run's own network, no other file",
-            where=run.runtime.name,
-            expected=str(run.folder.model),
-            actual=str(path),
-        )
-    model = inspect_model(path)
-    feeds = _dataset_feeds(run, model)
-    document = check_model(
-        model,
-        run.runtime,
-        feeds,
-        budget_ms=run.budget_ms() if budget_ms is None else budget_ms,
-        predicted_ms=_predicted_ms(run),
-        limits=run.config.check,
-        memory_budget_mb=run.config.budget.memory_mb,
-        reference=Reference(
-            "torch",
-            _network_predict(run),
-            lambda: inference(run.trained_network(), run.image_shape, run.runtime, latency.batch),
-        ),
-        load=load,
-        stage=run.stage,
-        stated=_latency_elsewhere(run, path, measured),
-        more_gates=_prediction_gates(run),
-    )
-    if is_own:
-        run.folder.write_json(run.folder.check, document)
-        if measured is None:
-            _write_operator_shares(run)
-    return document
-
-
-def _write_operator_shares(run: Run) -> None:
-    """Where the model's time goes, if it runs here and the runtime's profiler can tell."""
-    import onnx
-
-    run.folder.operator_shares.unlink(missing_ok=True)
-    runtime = run.runtime
-    if run.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
-        return
-    images = example_images(run.config.latency.batch, run.image_shape)
-    shares = operator_shares(
-        onnx.load(run.folder.model), run.trained_network().choice_modules, runtime, {INPUT: images}
-    )
-    run.folder.write_json(run.folder.operator_shares, shares)
-
-
-def _dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
-    """The test images as the model's inputs.
-
-    Raises:
-        InputError: when the model takes something else.
-    """
-    if len(model.inputs) != 1:
-        raise InputError(
-            "cannot feed the model",
-            where=str(model.path),
-            expected="one input of images",
-            actual=f"{len(model.inputs)} inputs",
-        )
-    feeds = feeds_for(model, {}, None, run.config.latency.batch)
-    name, dataset = model.inputs[0].name, run.dataset
-    expected = ("batch", *run.image_shape)
-    found = tuple("batch" if size is None else size for size in feeds.inputs[0].sizes)
-    if found != expected:
-        raise InputError(
-            "the model takes other images than the data have",
-            where=str(model.path),
-            expected=expected,
-            actual=found,
-        )
-
-    def take(chosen: np.ndarray) -> Feeds:
-        return {name: dataset.normalise(dataset.test.images[chosen]).numpy()}
-
-    labels = np.asarray(dataset.test.labels)
-    return replace(feeds, samples=Samples(len(labels), take, labels))
-
-
-def _network_predict(run: Run) -> Predict:
-    """The trained network in PyTorch, as the check compares with it."""
-    network = run.trained_network()
-
-    def predict(feeds: Feeds) -> Outputs:
-        (images,) = feeds.values()
-        threads_before = torch.get_num_threads()
-        # Beside busy neighbours two threads that wait for each other take longer than one.
-        torch.set_num_threads(1)
-        try:
-            with torch.no_grad():
-                return {OUTPUT: network(torch.from_numpy(images)).numpy()}
-        finally:
-            torch.set_num_threads(threads_before)
-
-    return predict
-
-
-def _latency_elsewhere(run: Run, model: Path, measured: Path | None) -> NetworkLatency | None:
-    """The model's latency on a device that is not here, if it is to be judged by that."""
-    if measured is not None:
-        return measured_elsewhere(measured, model)
-    if run.device_measurements is not None:
-        return run.stated_latency(run.architecture())
-    return None
-
-
-def _prediction_gates(run: Run) -> list[Gate]:
-    """Budgets of devices that are not here, and the probability where a confidence is asked for.
-
-    The probability is that of the model which the measured candidates corrected.
-    """
-    architecture = run.architecture()
-    here, *others = run.limits()
-    gates = []
-    if here.confidence is not None:
-        measured = read_measurements(run.folder, run.space.name)
-        cost = here.cost.corrected(
-            [m.architecture for m in measured], [m.latency.ci_high_ms for m in measured]
-        )
-        probability = here.with_cost(cost).probability(architecture)
-        gates.append(confidence_gate(probability, here.confidence))
-    for path, limit in zip(run.device_tables, others, strict=True):
-        name = LatencyTable.load(path).device.device
-        gates.append(predicted_gate(name, limit.bound_ms(architecture), limit.budget_ms))
-    return gates
-
-
-def _predicted_ms(run: Run) -> float | None:
-    """What the table predicts, unless the model is checked on another runtime than the table's."""
-    table = LatencyTable.load(run.folder.latency_table)
-    if run.device_measurements is None and table.device.runtime != run.runtime.name:
-        return None
-    return float(run.folder.read_json(run.folder.architecture)["predicted_ms"])
-
-
-def report(path: Path) -> Path:
-    """Write the report of a run folder, or the comparison of the run folders in a folder.
-
-    Raises:
-        InputError: when there is no run.
-    """
-    if (path / "config.toml").exists():
-        return _report_run(Run.open(path))
-    folders = [RunFolder(p.parent) for p in sorted(path.glob("*/config.toml"))]
-    if not folders:
-        raise InputError("no run here", where=str(path), expected="a run folder")
-    target = path / "report.html"
-    write_atomic(target, render_comparison(folders, path))
-    return target
-
-
-def compare(paths: Sequence[Path], out: Path) -> Path:
-    """Write the comparison of several runs.
-
-    Raises:
-        InputError: when one of the folders holds no run, or the page cannot be written.
-    """
-    folders = [RunFolder(path) for path in paths]
-    for folder in folders:
-        folder.require(folder.config)
-    if not out.parent.is_dir():
-        raise InputError("no such folder", where=str(out.parent), mend="create it")
-    write_atomic(out, render_comparison(folders, out.parent))
-    return out
-
-
-def write_tensorboard(paths: Sequence[Path], logs: Path) -> None:
-    """Write the histories of runs as TensorBoard's event files, a folder in `logs` for each.
-
-    Raises:
-        InputError: when one of the folders holds no run.
-        RuntimeMissingError: when TensorBoard is not installed.
-    """
-    runs = []
-    for path in paths:
-        run = Run.open(path)
-        runs.append((run.folder, _stated_space(run)))
-    write_events(runs, logs)
-
-
-def _report_run(run: Run) -> Path:
-    """Needs no data once there is an architecture."""
-    folder = run.folder
-    space = _stated_space(run)
-    latencies: Mapping[str, float] = {}
-    if folder.architecture.exists() and folder.latency_table.exists():
-        cost = CostModel(space, LatencyTable.load(folder.latency_table))
-        latencies = cost.operator_latencies_ms(Architecture.load(folder.architecture))
-    family = [m.folder for m in run.family if m.folder.config.exists()]
-    write_atomic(folder.report, render_report(folder, space, latencies, family))
-    if family:
-        write_atomic(folder.front, render_comparison([folder, *family], folder.path))
-    return folder.report
-
-
-def _stated_space(run: Run) -> SearchSpace:
-    """The space as the found architecture states it; before there is one, by the data."""
-    path = run.folder.architecture
-    if not path.exists():
-        return run.space
-    stated = run.folder.read_json(path)
-    where = f"{path}: space_options"
-    return build_space(stated.get("space", ""), stated.get("space_options"), where)

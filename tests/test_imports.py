@@ -27,7 +27,7 @@ FLOORS = [
     {"hwnas.tune", "hwnas.compatibility"},
     {"hwnas.workspace"},
     {"hwnas.profiling"},
-    {"hwnas.search_stage"},
+    {"hwnas.search_stage", "hwnas.check_stage", "hwnas.report_stage"},
     {"hwnas.pipeline"},
     {"hwnas.options", "hwnas.terminal"},
     {"hwnas.check_cli", "hwnas.table_cli", "hwnas.strategy_cli"},
