@@ -88,9 +88,13 @@ def check(
     alone["--set"] = settings
     if run_folder is not None:
         _refuse(alone, "--run")
-        document = _check_with_run(
-            model, run_folder, budget_ms, runtime, measured, serve_seconds, serve_threads
-        )
+        from hwnas import check_stage
+
+        load = _load(serve_seconds, serve_threads)
+        with opened(run_folder) as current:
+            if runtime is not None:
+                current = current.on_runtime(runtime)
+            document = check_stage.check(current, model, budget_ms, measured, load, inspected)
     else:
         from hwnas.deploy.check import check_file
         from hwnas.deploy.feeds import parse_shapes
@@ -114,24 +118,6 @@ def check(
             )
     _write(document, junit, markdown)
     finish_check(document, as_json, run_folder)
-
-
-def _check_with_run(
-    model: Path,
-    folder: Path,
-    budget_ms: float | None,
-    runtime: str | None,
-    measured: Path | None,
-    serve_seconds: float | None,
-    serve_threads: int | None,
-) -> dict[str, Any]:
-    from hwnas import check_stage
-
-    with opened(folder) as current:
-        if runtime is not None:
-            current = current.on_runtime(runtime)
-        load = _load(serve_seconds, serve_threads)
-        return check_stage.check(current, model, budget_ms, measured, load)
 
 
 def _refuse(options: dict[str, Any], beside: str) -> None:

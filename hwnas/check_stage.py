@@ -34,6 +34,7 @@ def check(
     budget_ms: float | None = None,
     measured: Path | None = None,
     load: ServingLoad | None = None,
+    inspected: Inspection | None = None,
 ) -> dict[str, Any]:
     """Check a model against a run; returns the content of `check.json`, written for its own model.
 
@@ -43,6 +44,7 @@ def check(
         budget_ms: the run's own budget if None.
         measured: results of the model from another device; measured on this one if None.
         load: of the smoke test of serving; None leaves it out.
+        inspected: the file, if it was inspected already.
     """
     latency = run.config.latency
     path = run.folder.model if model_path is None else model_path
@@ -54,7 +56,7 @@ def check(
             expected=str(run.folder.model),
             actual=str(path),
         )
-    model = inspect_model(path)
+    model = inspected or inspect_model(path)
     feeds = _dataset_feeds(run, model)
     document = check_model(
         model,
