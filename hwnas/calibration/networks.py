@@ -52,7 +52,7 @@ def read_measurements(
     rows = _rows(path, space, (LATENCY_MS,))
     latency_ms = np.array(
         [
-            _number(values[LATENCY_MS], where, "latency", math.inf, "milliseconds >= 0")
+            _number(values[LATENCY_MS], where, "a latency", math.inf, "milliseconds >= 0")
             for _, (where, values) in rows
         ]
     )
@@ -69,7 +69,8 @@ def read_accuracies(path: Path, space: SearchSpace) -> dict[Architecture, float]
     """
     rows = _rows(path, space, (ACCURACY,))
     return {
-        architecture: _number(values[ACCURACY], where, "accuracy", 100.0, "percent 0 to 100") / 100
+        architecture: _number(values[ACCURACY], where, "an accuracy", 100.0, "percent 0 to 100")
+        / 100
         for architecture, (where, values) in rows
     }
 
@@ -155,7 +156,7 @@ def _number(text: str | None, where: str, what: str, most: float, expected: str)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and 0 <= value <= most):
-        raise InputError(f"not a figure of {what}", where=where, expected=expected, actual=text)
+        raise InputError(f"not {what}", where=where, expected=expected, actual=text)
     return value
 
 

@@ -1,0 +1,52 @@
+"""First-order DARTS collapses onto operators without weights in a small real search; the default,
+whose weights warm up first and whose choices are held together by beta-decay, does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import table_of
+
+from hwnas.architecture import Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder
+from hwnas.budget.limit import Limit
+from hwnas.config import load_config
+from hwnas.data import Batches, load_dataset, split_train
+from hwnas.spaces import build_space
+from hwnas.strategies import build_strategy
+from hwnas.supernet.search import SupernetSearch
+
+SIZES = {"cells": 1, "channels": 8, "input_channels": 1, "height": 28, "width": 28}
+PLAIN = ["search.warmup=0.0", "search.settings.darts.beta_decay=0.0", "search.learning_rate=0.025"]
+
+
+def operators_with_weights(seed: int, changes: list[str]) -> int:
+    """Convolutions in the most probable cell after the search of `nasbench201_slice`, no budget."""
+    config = load_config("nasbench201_slice", [*changes, "search.latency_rate=0.0"]).search
+    data = load_dataset("fashion-mnist-slice")
+    space = build_space("nasbench201", SIZES)
+    limits = [Limit(CostModel(space, table_of(space)))]
+    training, validation = split_train(data.train, 0.5, seed)
+    torch.manual_seed(seed)
+    strategy = build_strategy("darts", space, seed, config.settings["darts"], Decoder(limits))
+    search = SupernetSearch(
+        space.supernet().to(memory_format=torch.channels_last),
+        strategy,
+        limits,
+        config,
+        Batches(training, data, config.batch_size, seed, augment=None),
+        Batches(validation, data, config.batch_size, seed + 1, augment=None),
+    )
+    while search.step < config.steps:
+        search.advance()
+    cell = space.most_likely(Mixture(strategy.probabilities()))
+    return sum("conv" in option for _, option in cell)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_first_order_collapses_and_the_default_does_not(seed: int) -> None:
+    collapsed, default = operators_with_weights(seed, PLAIN), operators_with_weights(seed, [])
+    assert collapsed <= 2
+    assert default >= collapsed + 2
