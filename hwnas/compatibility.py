@@ -7,6 +7,7 @@ from hwnas.errors import InputError
 from hwnas.runs.ranks import Ranks
 from hwnas.strategies import STRATEGIES, strategy_settings
 from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
+from hwnas.strategies.hyperband import HyperbandSettings, HyperbandStrategy
 from hwnas.strategies.sampled import SampledStrategy
 
 
@@ -23,6 +24,16 @@ def check_strategy(search: SearchConfig, where: str) -> None:
             actual=search.strategy,
             mend="choose a strategy that needs evaluations (`hwnas strategies`)",
         )
+    if issubclass(strategy, HyperbandStrategy) and search.evaluator == "training":
+        settings = strategy.settings_model(**search.settings.get(search.strategy, {}))
+        assert isinstance(settings, HyperbandSettings)
+        if search.evaluation_epochs < settings.ratio**settings.halvings:
+            raise InputError(
+                "too few epochs for the lowest rung",
+                where=f"{where}.evaluation_epochs",
+                expected=f"at least {settings.ratio**settings.halvings}, ratio ** halvings",
+                actual=search.evaluation_epochs,
+            )
     if search.warm_start and not issubclass(strategy, SampledStrategy):
         raise InputError(
             "only a strategy that proposes single architectures can start from some",

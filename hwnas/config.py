@@ -256,6 +256,34 @@ def parse_config(document: dict[str, Any], where: str = "configuration") -> Conf
         raise InputError(*_first_error(error, where)) from None
 
 
+def with_absolute_paths(config: Config) -> Config:
+    """Files of the configuration, found again from another working directory."""
+
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
+
+    measurements = absolute(config.latency.device_measurements)
+    storage = config.search.storage
+    if storage is not None and "://" not in storage:
+        storage = absolute(storage)
+    elif storage is not None and storage.startswith("sqlite:///"):
+        storage = f"sqlite:///{absolute(storage.removeprefix('sqlite:///'))}"
+    search = {"accuracy_table": absolute(config.search.accuracy_table), "storage": storage}
+    tables = [
+        # The name of a table that ships stays a name.
+        d.model_copy(update={"table": absolute(d.table)}) if Path(d.table).exists() else d
+        for d in config.devices
+    ]
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"path": absolute(config.data.path)}),
+            "latency": config.latency.model_copy(update={"device_measurements": measurements}),
+            "search": config.search.model_copy(update=search),
+            "devices": tables,
+        }
+    )
+
+
 def shipped_configs() -> list[str]:
     """Names of the configurations that ship."""
     files = resources.files("hwnas.configs").iterdir()

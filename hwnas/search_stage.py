@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Callable
 
@@ -22,11 +20,11 @@ from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
 from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
 from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
-from hwnas.evaluators.storage import open_study
 from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.mixed_op import use_kernels
 from hwnas.profiling import inference
 from hwnas.runs import interruption
+from hwnas.runs.checkpoints import load_checkpoint
 from hwnas.strategies import SearchStrategy, build_strategy
 from hwnas.strategies.sampled import SampledStrategy
 from hwnas.supernet.evaluate import rank_architectures
@@ -79,7 +77,10 @@ def _record_budget(run: Run) -> None:
 def _strategy(run: Run, decoder: Decoder | TableDecoder) -> SearchStrategy:
     config = run.config.search
     settings = config.settings.get(config.strategy, {})
-    return build_strategy(config.strategy, run.space, run.seed("strategy"), settings, decoder)
+    # Searches that share a storage each draw their own.
+    own = f" {run.folder.path.name}" if config.storage else ""
+    seed = run.seed(f"strategy{own}")
+    return build_strategy(config.strategy, run.space, seed, settings, decoder)
 
 
 def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:
@@ -136,8 +137,8 @@ def _search_evaluated(run: Run, training: Split, validation: Split) -> tuple[Sea
     _warm_start(run, strategy, training)
     loop = EvaluatedSearch(strategy, evaluator, limits, search)
     if search.storage is not None:
-        study = open_study(search.storage, _shared_name(run), "maximize", "search.storage")
-        loop = SharedSearch(strategy, evaluator, limits, search, ledger=Ledger(study, run.space))
+        ledger = Ledger(run.open_study(), run.space)
+        loop = SharedSearch(strategy, evaluator, limits, search, ledger=ledger)
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
     return loop.strategy, loop.rank
@@ -193,30 +194,11 @@ def _within_table(run: Run, limits: list[Limit]) -> TableDecoder:
     return TableDecoder(run.space, kept)
 
 
-def _shared_name(run: Run) -> str:
-    """Names a storage's study: searches that share it have to get the same scores."""
-    config = run.config
-    search = config.search.model_dump(
-        include={
-            "evaluator",
-            "accuracy_table",
-            "evaluation_epochs",
-            "zero_cost",
-            "proxy",
-            "batch_size",
-        }
-    )
-    scored = [config.seed, config.data.model_dump(), config.space.model_dump(), search]
-    text = json.dumps([*scored, config.train.model_dump()], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return f"{config.space.name} {config.search.evaluator} {digest}"
-
-
 def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
     """Suggest the best of random architectures by a zero-cost score, unless a search goes on."""
     search = run.config.search
-    started = any(record["event"] == "search" for record in run.folder.read_history())
-    if not search.warm_start or started or not isinstance(strategy, SampledStrategy):
+    goes_on = load_checkpoint(run.folder.checkpoints, "search") is not None
+    if not search.warm_start or goes_on or not isinstance(strategy, SampledStrategy):
         return
     score = _zero_cost(run, training)
     rng = np.random.default_rng(run.seed("warm start"))
@@ -224,7 +206,7 @@ def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
     with run.stage("warm start") as advance:
         for drawn in range(search.warm_start):
             interruption.stop_if_requested()
-            architecture = strategy.feasible(rng)
+            architecture = strategy.draw_feasible(rng, run.space.sample)
             scores[architecture] = score(architecture)
             advance(drawn + 1, search.warm_start, search.zero_cost)
     ordered = sorted(scores, key=lambda architecture: -scores[architecture])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,9 +18,10 @@ from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.calibration.networks import read_accuracies, read_measurements, to_text
 from hwnas.compatibility import check_ranks, check_strategy
-from hwnas.config import BudgetConfig, Config, load_config
+from hwnas.config import BudgetConfig, Config, load_config, with_absolute_paths
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.evaluators.storage import open_study
 from hwnas.latency_tables.runtimes import Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.runs import progress
@@ -28,6 +31,9 @@ from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions, Supernet
 from hwnas.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from optuna import Study
 
 
 @dataclass
@@ -62,11 +68,12 @@ class Run:
             InputError: when the folder cannot be written, holds a run that is not to be resumed
                 or one with another configuration, or when there is nothing to resume.
         """
-        config = _with_absolute_paths(config)
+        config = with_absolute_paths(config)
         folder = RunFolder(out)
         folder.create()
-        # Processes that were started again go on with what they have.
-        if resume or (ranks.restarts and folder.history.exists()):
+        # Processes that their launcher started again go on with what they have.
+        started_here = ranks.restarts and folder.launch.exists()
+        if resume or (started_here and folder.launch.read_text() == ranks.launch):
             folder.require(folder.config)
             if load_config(folder.config) != config:
                 raise InputError(
@@ -101,6 +108,10 @@ class Run:
             )
         with torch.device("meta"):
             self.supernet()
+        if search.accuracy_table is not None:
+            self.accuracy_table  # noqa: B018
+        if search.storage is not None:
+            self.open_study()
         if len(self.dataset.train) < 2 * batch_size:
             raise InputError(
                 "too few training images",
@@ -112,6 +123,8 @@ class Run:
         environment_here = {"device": self.runtime.device_name(), "search_on": str(self.device)}
         write_atomic(self.folder.config, self.config.to_toml())
         self.folder.write_json(self.folder.environment, environment() | environment_here)
+        if self.ranks.size > 1:
+            write_atomic(self.folder.launch, self.ranks.launch)
 
     @classmethod
     def open(
@@ -148,6 +161,14 @@ class Run:
                 "no CUDA device on this machine", where="device", mend="use --device cpu"
             )
         torch.set_num_threads(self.config.threads)
+        if self.config.device == "cuda" and self.ranks.size > 1:
+            if self.ranks.local_rank >= torch.cuda.device_count():
+                raise InputError(
+                    "more processes than CUDA devices",
+                    where="torchrun --nproc-per-node",
+                    expected=f"at most {torch.cuda.device_count()}",
+                )
+            torch.cuda.set_device(self.ranks.local_rank)
         return torch.device(self.config.device)
 
     @cached_property
@@ -231,6 +252,31 @@ class Run:
         """
         assert self.config.search.accuracy_table is not None
         return read_accuracies(Path(self.config.search.accuracy_table), self.space)
+
+    def open_study(self) -> Study:
+        """The study in the storage that several searches share.
+
+        They have to get the same scores and search the same: its name says what they agree on,
+        by content where files may lie in different places.
+
+        Raises:
+            InputError: when the storage cannot be opened.
+        """
+        config, dataset = self.config, self.dataset
+        assert config.search.storage is not None
+        places = {"storage": None, "accuracy_table": None}
+        stated = config.model_copy(
+            update={
+                "data": config.data.model_copy(update={"path": None}),
+                "search": config.search.model_copy(update=places),
+            }
+        )
+        digest = hashlib.sha256(stated.to_toml().encode())
+        digest.update(dataset.train.labels.tobytes() + dataset.train.images[:100].tobytes())
+        if config.search.accuracy_table is not None:
+            digest.update(repr(sorted(self.accuracy_table.values())).encode())
+        name = f"{config.space.name} {config.search.evaluator} {digest.hexdigest()[:12]}"
+        return open_study(config.search.storage, name, "maximize", "search.storage")
 
     def stated_latency(self, architecture: Architecture) -> NetworkLatency:
         """What the file that stands for the device says of a network.
@@ -369,32 +415,6 @@ class Run:
                 mend="`hwnas train` writes them",
             ) from None
         return network.eval()
-
-
-def _with_absolute_paths(config: Config) -> Config:
-    """Files of the configuration, found again from another working directory."""
-
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else str(Path(path).expanduser().absolute())
-
-    measurements = absolute(config.latency.device_measurements)
-    storage = config.search.storage
-    if storage is not None and "://" not in storage:
-        storage = absolute(storage)
-    search = {"accuracy_table": absolute(config.search.accuracy_table), "storage": storage}
-    tables = [
-        # The name of a table that ships stays a name.
-        d.model_copy(update={"table": absolute(d.table)}) if Path(d.table).exists() else d
-        for d in config.devices
-    ]
-    return config.model_copy(
-        update={
-            "data": config.data.model_copy(update={"path": absolute(config.data.path)}),
-            "latency": config.latency.model_copy(update={"device_measurements": measurements}),
-            "search": config.search.model_copy(update=search),
-            "devices": tables,
-        }
-    )
 
 
 def derived_seed(seed: int, purpose: str) -> int:

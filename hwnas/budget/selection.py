@@ -10,6 +10,7 @@ here the accuracy counts as known and the latency as uncertain.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -165,8 +166,15 @@ class Selection:
         gains = {
             a: limit.probability(a) * (self.accuracies[a] - (best or 0.0))
             for a in decoded
-            if a not in self.measured
+            if a not in self.measured and math.isfinite(self.accuracies[a])
         }
+        if not gains and not self.measured:
+            raise InputError(
+                "none of the candidates can be judged",
+                expected="some that the table of accuracies has",
+                actual=f"{len(decoded)} others within the budget",
+                mend="raise the budget or give a larger table",
+            )
         if not gains or (best is not None and max(gains.values()) < LEAST_GAIN):
             return None
         return max(gains, key=lambda a: gains[a])

@@ -67,12 +67,12 @@ def read_accuracies(path: Path, space: SearchSpace) -> dict[Architecture, float]
     Raises:
         InputError: naming the line, for what is malformed, not of the space or no percentage.
     """
-    rows = _rows(path, space, (ACCURACY,))
-    return {
-        architecture: _number(values[ACCURACY], where, "an accuracy", 100.0, "percent 0 to 100")
-        / 100
-        for architecture, (where, values) in rows
-    }
+    found: dict[Architecture, float] = {}
+    for architecture, (where, values) in _rows(path, space, (ACCURACY,)):
+        percent = _number(values[ACCURACY], where, "an accuracy", 100.0, "percent 0 to 100")
+        if found.setdefault(architecture, percent / 100) != percent / 100:
+            raise InputError("another accuracy of the same network", where=where, actual=percent)
+    return found
 
 
 def write_networks(

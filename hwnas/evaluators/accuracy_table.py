@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -77,8 +78,8 @@ class TabledAccuracy:
         return self.known[architecture]
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """The table's figures; 0 for what it does not have."""
-        return [self.accuracy.get(architecture, 0.0) for architecture in architectures]
+        """The table's figures; -inf for what it does not have, which is no candidate."""
+        return [self.accuracy.get(architecture, -math.inf) for architecture in architectures]
 
 
 class TableDecoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hwnas.errors import InputError
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def open_study(storage: str, name: str, direction: str, where: str) -> Study:
+def open_study(
+    storage: str, name: str, direction: Literal["minimize", "maximize"], where: str
+) -> Study:
     """The study of a name; made if there is none.
 
     Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from types import FrameType
+from typing import NoReturn
 
 from hwnas.errors import HwnasError
 
@@ -35,12 +36,6 @@ def _request(number: int, frame: FrameType | None) -> None:
     _requested = number
 
 
-def request(number: int) -> None:
-    """Ask the running stage to stop, as if the signal had come; a signal that came counts."""
-    global _requested
-    _requested = _requested or number
-
-
 def requested() -> bool:
     """Whether the running stage should save and stop."""
     return _requested is not None
@@ -48,5 +43,10 @@ def requested() -> bool:
 
 def stop_if_requested() -> None:
     """Raise Interrupted when a signal came; to be called where the state on disk is complete."""
-    if _requested is not None:
-        raise Interrupted(_requested)
+    if requested():
+        stop()
+
+
+def stop() -> NoReturn:
+    """Raise Interrupted by the signal that came, here or to another process of the same work."""
+    raise Interrupted(_requested or signal.SIGTERM)

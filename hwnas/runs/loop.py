@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -63,17 +62,18 @@ def run_steps(
         folder.rewind_history(stage, work.step)
     while work.step < steps:
         record = work.advance()
-        if ranks.any(interruption.requested()):
-            interruption.request(signal.SIGTERM)
+        stops = ranks.any(interruption.requested())
         logged = work.step % log_every == 0 or work.step == steps
         if logged and ranks.writes:
             folder.append_history({"event": stage, "step": work.step, **record})
         progress(work.step, steps, f"loss {record['loss']:.3f}")
         due = work.step % checkpoint_every == 0 or work.step == steps
-        if due or interruption.requested():
-            if ranks.writes:
-                save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
-            interruption.stop_if_requested()
+        if (due or stops) and ranks.writes:
+            save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
+        if stops:
+            # The launcher ends all processes when the first one leaves: not before all is saved.
+            ranks.wait()
+            interruption.stop()
 
 
 def is_sparse_record(step: int, steps: int, log_every: int) -> bool:

@@ -29,12 +29,16 @@ class Ranks:
     Attributes:
         rank: of this process; 0 writes.
         size: how many there are.
+        local_rank: among those on this machine.
         restarts: how often they were started again after one died.
+        launch: names the launcher's process, the same at each start.
     """
 
     rank: int = 0
     size: int = 1
+    local_rank: int = 0
     restarts: int = 0
+    launch: str = ""
 
     @property
     def writes(self) -> bool:
@@ -50,7 +54,7 @@ class Ranks:
         if self.size == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
+        _all_reduce(flat, dist.ReduceOp.SUM)
         flat /= self.size
         parts = flat.split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
@@ -61,7 +65,7 @@ class Ranks:
         if self.size == 1:
             return flag
         value = torch.tensor([float(flag)])
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        _all_reduce(value, dist.ReduceOp.MAX)
         return bool(value.item())
 
     def wait(self) -> None:
@@ -78,8 +82,8 @@ class Ranks:
             return
         lowest = torch.stack([tensor.double().sum().cpu() for tensor in tensors])
         highest = lowest.clone()
-        dist.all_reduce(lowest, op=dist.ReduceOp.MIN)
-        dist.all_reduce(highest, op=dist.ReduceOp.MAX)
+        _all_reduce(lowest, dist.ReduceOp.MIN)
+        _all_reduce(highest, dist.ReduceOp.MAX)
         if not torch.equal(lowest, highest):
             raise HwnasError(
                 "the processes of a search have parted",
@@ -93,17 +97,16 @@ ALONE = Ranks()
 @contextmanager
 def joined() -> Iterator[Ranks]:
     """The processes that `torchrun` started, connected inside; this one alone without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    size = int(os.environ["WORLD_SIZE"]) if launched else 1
     if size == 1:
         yield ALONE
         return
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    launch = f"{os.environ['TORCHELASTIC_RUN_ID']} {os.getppid()}"
     store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
     dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if cuda else "gloo",
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         # The launcher keeps one store: the addresses in it may be those of processes that died.
         store=dist.PrefixStore(f"start {restarts}", store),
         rank=rank,
@@ -111,6 +114,20 @@ def joined() -> Iterator[Ranks]:
         timeout=PATIENCE,
     )
     try:
-        yield Ranks(rank, size, restarts)
+        yield Ranks(rank, size, int(os.environ["LOCAL_RANK"]), restarts, launch)
     finally:
         dist.destroy_process_group()
+
+
+def _all_reduce(tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> None:
+    """Combine a tensor in place.
+
+    Raises:
+        HwnasError: when another process is not there any more.
+    """
+    try:
+        dist.all_reduce(tensor, op=operation)
+    except RuntimeError as error:
+        raise HwnasError(
+            "another process of the search has ended", actual=str(error).splitlines()[0]
+        ) from None

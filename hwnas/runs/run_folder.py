@@ -42,6 +42,7 @@ class RunFolder:
         self.operator_shares = self.path / "operator_shares.json"
         self.report = self.path / "report.html"
         self.front = self.path / "front.html"
+        self.launch = self.path / ".launch"
 
     def device_tables(self, devices: int) -> list[Path]:
         """Where the tables of so many further devices are kept."""

@@ -151,6 +151,12 @@ class DartsStrategy(DeterministicStrategy):
         return self.beta_decay * self.progress * masked.logsumexp(dim=1).mean()
 
 
+class PcDartsSettings(DartsSettings):
+    """The published settings have no beta-decay."""
+
+    beta_decay: float = Field(0.0, ge=0)
+
+
 class PcDartsStrategy(DartsStrategy):
     """DARTS with a weight for each edge beside those of its options, the softmax over the edges
     into a node; the supernet mixes 1 of 4 channels."""
@@ -161,6 +167,7 @@ class PcDartsStrategy(DartsStrategy):
         "Search, ICLR 2020, arXiv 1907.05737"
     )
     partial_channels = 4
+    settings_model = PcDartsSettings
 
     def __init__(
         self, space: SearchSpace, seed: int, settings: DartsSettings, decoder: Decoder

@@ -4,7 +4,6 @@ al., "Hyperband", JMLR 18(185), 2018 (arXiv 1603.06560), algorithm 1."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class HyperbandStrategy(SampledStrategy):
     def starters(self) -> int:
         """How many architectures the current bracket starts with; n in the paper."""
         above = self.rungs_above()
-        return math.ceil((self.halvings + 1) / (above + 1) * self.ratio**above)
+        return -(-(self.halvings + 1) * self.ratio**above // (above + 1))
 
     @property
     def fidelity(self) -> float:
@@ -66,6 +65,12 @@ class HyperbandStrategy(SampledStrategy):
 
     def propose(self, rng: np.random.Generator) -> Architecture:
         return self.waiting[0] if self.waiting else self.space.sample(rng)
+
+    def skip(self, architecture: Architecture) -> None:
+        super().skip(architecture)
+        if architecture in self.waiting:
+            self.waiting.remove(architecture)
+            self.waiting.append(architecture)
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
         fidelity = self.fidelity if outcome.fidelity is None else outcome.fidelity

@@ -26,7 +26,7 @@ class Trial(NamedTuple):
     Attributes:
         row: the choice that it is about; -1 for none, all options stay.
         option: what is taken away; -1 for the whole edge.
-        tunes: whether the weights are trained in this step, instead of the mixture judged.
+        tunes: whether the weights are trained in this step; nothing is learned from its loss.
     """
 
     row: int
@@ -37,6 +37,7 @@ class Trial(NamedTuple):
 class PerturbationSettings(DartsSettings):
     """With the selection's; the paper judges on all validation images and tunes for 5 epochs."""
 
+    beta_decay: float = Field(0.0, ge=0)
     judged_on: int = Field(4, ge=1, description="validation batches, always the same")
     tune: int = Field(2, ge=0, description="steps that train the weights after a choice is made")
 
@@ -46,7 +47,14 @@ class PerturbationStrategy(DartsStrategy):
 
     Each option is taken away once, and the one that is missed most is chosen; then each edge that
     may be left out is. Unlike in the paper edges are taken away one at a time from the whole. As
-    many steps are used as are needed; choices for which too few were left go by their weights.
+    many steps are used as are needed, half of the search at most: for each choice one an option and
+    those that tune, and one for each edge. Choices for which they were too few go by their weights.
+
+    Attributes:
+        trials: all of them, in their order.
+        losses: what the first of these found.
+        selects: whether the selection has begun.
+        current: what the mixture that was asked for tries.
     """
 
     name = "darts-pt"
@@ -65,6 +73,7 @@ class PerturbationStrategy(DartsStrategy):
         self.losses: list[float] = []
         self.step_size = 0.0
         self.selects = False
+        self.current: Trial | None = None
 
     def _plan(self, rng: np.random.Generator) -> list[Trial]:
         """All trials in their order: choices with their options, the whole, the edges."""
@@ -80,7 +89,9 @@ class PerturbationStrategy(DartsStrategy):
 
     @property
     def judged_on(self) -> int:
-        return self.settings.judged_on if self.selects else 0
+        if self.current is None:
+            return 0
+        return 1 if self.current.tunes else self.settings.judged_on
 
     def _trial(self) -> Trial | None:
         """What is tried next; None before the selection and after it."""
@@ -115,7 +126,7 @@ class PerturbationStrategy(DartsStrategy):
         return torch.stack(rows)
 
     def ask(self) -> Mixture:
-        trial = self._trial()
+        self.current = trial = self._trial()
         if trial is None:
             return super().ask()
         weights = self.mixing_weights().detach()
@@ -126,11 +137,11 @@ class PerturbationStrategy(DartsStrategy):
         return Mixture(weights)
 
     def ask_training(self) -> Mixture | None:
-        trial = self._trial()
-        return None if trial is not None and not trial.tunes else Mixture(self.mixing_weights())
+        judges = self.current is not None and not self.current.tunes
+        return None if judges else Mixture(self.mixing_weights())
 
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
-        if self._trial() is not None:
+        if self.current is not None:
             self.losses.append(outcome.loss)
             return
         if self.selects:
@@ -139,7 +150,7 @@ class PerturbationStrategy(DartsStrategy):
         super().tell(mixture, outcome, progress)
         if self.step_size:
             steps_left = round((1 - progress) / self.step_size) - 1
-            self.selects = steps_left <= len(self.trials)
+            self.selects = progress >= 0.5 and steps_left <= len(self.trials)
 
     def scores(self) -> Tensor:
         """How much more is lost without an option than without the row's most important one, and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class SampledStrategy(SearchStrategy):
         self.draws = 0
         self.recent: deque[Architecture] = deque(maxlen=RECENT)
 
+    def skip(self, architecture: Architecture) -> None:
+        """Another process judges it: do not insist on it."""
+        if architecture in self.suggested:
+            self.suggested.remove(architecture)
+
     @abstractmethod
     def propose(self, rng: np.random.Generator) -> Architecture:
         """An architecture to look at, within the budget or not."""
@@ -51,7 +57,7 @@ class SampledStrategy(SearchStrategy):
     def ask(self) -> Mixture:
         if self.suggested:
             return self.space.one_hot(self.suggested[0])
-        architecture = self.feasible(self._generator())
+        architecture = self.draw_feasible(self._generator(), self.propose)
         self.recent.append(architecture)
         return self.space.one_hot(architecture)
 
@@ -87,10 +93,12 @@ class SampledStrategy(SearchStrategy):
         self.draws += 1
         return np.random.default_rng([self.seed, self.draws])
 
-    def feasible(self, rng: np.random.Generator) -> Architecture:
-        """A proposal within the budget; where these are too rare, the nearest to random scores."""
+    def draw_feasible(
+        self, rng: np.random.Generator, draw: Callable[[np.random.Generator], Architecture]
+    ) -> Architecture:
+        """One of the draws within the budget; where these are too rare, near to random scores."""
         for _ in range(MAX_DRAWS):
-            architecture = self.propose(rng)
+            architecture = draw(rng)
             if self.decoder.is_feasible(architecture):
                 return architecture
         return self.decoder.best(rng.gumbel(size=self.space.mask.shape))[0]

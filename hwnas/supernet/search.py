@@ -114,7 +114,8 @@ class SupernetSearch:
             )
         self.step += 1
         if self.step % LOG_EVERY == 0:
-            self.ranks.require_equal([mixture.weights.detach(), *self.supernet.parameters()])
+            same = [torch.tensor(self.step), mixture.weights.detach()]
+            self.ranks.require_equal([*same, *self.supernet.parameters()])
         record = self._record(loss, mixture, outcome)
         looks = outcome is not None and not self.strategy.judged_on
         if self.guard is not None and looks and self.step % GUARD_EVERY == 0:

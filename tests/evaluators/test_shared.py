@@ -14,7 +14,7 @@ from hwnas.budget.decode import Decoder
 from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
 from hwnas.errors import InputError
-from hwnas.evaluators.shared import ATTEMPTS, Ledger, SharedSearch
+from hwnas.evaluators.shared import ATTEMPTS, Evaluation, Ledger, SharedSearch
 from hwnas.evaluators.storage import open_study
 from hwnas.strategies import build_strategy
 
@@ -30,12 +30,11 @@ class Counted:
 
     def __init__(self) -> None:
         self.known: dict[Architecture, float] = {}
-        self.asked: list[Architecture] = []
+        self.asked: list[tuple[Architecture, float]] = []
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
-        self.asked.append(architecture)
-        self.known[architecture] = SPACE.chosen(architecture).count(3) / 6
-        return self.known[architecture]
+        self.asked.append((architecture, fidelity))
+        return SPACE.chosen(architecture).count(3) / 6
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
         return [self(architecture) for architecture in architectures]
@@ -66,7 +65,7 @@ def test_equal_searches_share_the_work_and_learn_the_same(storage: str) -> None:
     assert all(len(evaluator.asked) == 10 for _, evaluator in workers)
     late, evaluator = worker(storage)
     late.advance()
-    assert late.step == 20 and not evaluator.asked
+    assert late.step >= 20 and not evaluator.asked
     best = {search.strategy.best(Decoder([LIMIT]))[0] for search, _ in [*workers, (late, None)]}
     assert len({SPACE.chosen(a).count(3) for a in best}) == 1
 
@@ -83,48 +82,98 @@ def test_strategies_learn_from_what_others_judged(name: str, tmp_path) -> None:
     assert len(second.strategy.records) == 31
 
 
+def test_what_was_judged_is_known_at_its_fidelity_only(tmp_path) -> None:
+    """Two searches by Hyperband, which judges an architecture at several fidelities."""
+    workers = [worker(str(tmp_path / "s.log"), "hyperband", steps=30) for _ in range(2)]
+    while any(search.step < 30 for search, _ in workers):
+        for search, _ in workers:
+            if search.step < 30:
+                search.advance()
+    judged = [asked for _, evaluator in workers for asked in evaluator.asked]
+    assert len(judged) == len(set(judged))
+    assert len({fidelity for _, fidelity in judged}) == 3
+    assert len({architecture for architecture, _ in judged}) < len(judged)
+
+
+def test_a_search_of_few_architectures_ends(tmp_path) -> None:
+    search, evaluator = worker(str(tmp_path / "s.log"), steps=20)
+    few = [SPACE.architecture([i] * 6) for i in range(1, 4)]
+    search.strategy.propose = lambda rng: few[int(rng.integers(3))]
+    while search.step < 20:
+        search.advance()
+    assert len(evaluator.asked) == 3 and search.repeats == 17
+
+
+def test_suggestions_and_claims_are_not_insisted_on(tmp_path) -> None:
+    (first, _), (second, evaluator) = (worker(str(tmp_path / "s.log")) for _ in range(2))
+    suggested = [SPACE.architecture([i] * 6) for i in range(1, 4)]
+    first.strategy.suggested, second.strategy.suggested = list(suggested), list(suggested)
+    with first.ledger.claim(Evaluation(suggested[0], 1.0), 0) as trial:
+        assert trial is not None
+        second.advance()
+        with second.ledger.claim(Evaluation(suggested[0], 1.0), 0) as refused:
+            assert refused is None, "another one was first"
+    assert evaluator.asked == [(suggested[1], 1.0)]
+
+
 def test_a_lapsed_claim_is_taken_over_and_given_up_in_the_end(storage: str) -> None:
-    architecture = SPACE.architecture([3, 3, 3, 3, 3, 3])
+    evaluation = Evaluation(SPACE.architecture([3, 3, 3, 3, 3, 3]), 1.0)
     study = open_study(storage, "shared", "maximize", "storage")
-    dead = Ledger(study, SPACE, claim_s=0.0)
-    living = Ledger(study, SPACE)
+    first, second = (Ledger(study, SPACE, claim_s=0.01) for _ in range(2))
     for attempt in range(ATTEMPTS):
         trial = study.ask()
         for key, value in {
-            "options": SPACE.chosen(architecture),
+            "options": SPACE.chosen(evaluation.architecture),
             "fidelity": 1.0,
             "attempts": attempt + 1,
-            "until": time.time() - 1.0,
+            "renewed": time.time(),
         }.items():
             trial.set_user_attr(key, value)
-        expected = (architecture, 1.0, attempt + 1) if attempt + 1 < ATTEMPTS else None
-        assert living.take_over() == expected
-        assert dead.take_over() is None, "it is taken over once"
-    assert living.finished() == 0
+        assert first.take_over() is second.take_over() is None, "it was seen for the first time"
+        time.sleep(0.02)
+        expected = (evaluation, attempt + 1) if attempt + 1 < ATTEMPTS else None
+        assert first.take_over() == expected
+        assert second.take_over() is None, "it is taken over once"
+    assert not first.scores()
+    assert evaluation in first.taken(), "nobody tries it again"
 
 
 def test_a_claim_is_renewed_while_the_work_goes_on(storage: str) -> None:
-    architecture = SPACE.architecture([3, 3, 3, 3, 3, 3])
+    evaluation = Evaluation(SPACE.architecture([3, 3, 3, 3, 3, 3]), 1.0)
     study = open_study(storage, "shared", "maximize", "storage")
-    working = Ledger(study, SPACE, claim_s=1.0)
-    with working.claim(architecture, 1.0, 0) as trial:
-        time.sleep(2.0)
-        assert working.claimed() == {architecture}
-        assert working.take_over() is None
+    working, other = Ledger(study, SPACE, claim_s=1.0), Ledger(study, SPACE, claim_s=1.0)
+    with working.claim(evaluation, 0) as trial:
+        for _ in range(8):
+            assert other.taken() == {evaluation} and other.take_over() is None
+            time.sleep(0.25)
         working.finish(trial, 0.5)
-    assert not working.claimed() and working.finished() == 1
+    assert not other.taken() and other.scores() == {evaluation: 0.5}
     assert working.news() == [], "one's own is no news"
-    assert Ledger(study, SPACE).news() == [(architecture, 1.0, 0.5)]
+    assert other.news() == [(evaluation, 0.5)]
 
 
 def test_a_failed_evaluation_leaves_no_claim(storage: str) -> None:
     study = open_study(storage, "shared", "maximize", "storage")
     ledger = Ledger(study, SPACE)
-    with pytest.raises(KeyboardInterrupt), ledger.claim(SPACE.architecture([1] * 6), 1.0, 0):
+    evaluation = Evaluation(SPACE.architecture([1] * 6), 1.0)
+    with pytest.raises(KeyboardInterrupt), ledger.claim(evaluation, 0):
         raise KeyboardInterrupt
-    assert not ledger.claimed() and ledger.take_over() is None and ledger.finished() == 0
+    assert not ledger.taken() and ledger.take_over() is None and not ledger.scores()
     states = [trial.state for trial in study.get_trials()]
     assert states == [optuna.trial.TrialState.FAIL]
+
+
+def test_what_was_taken_over_ends_quietly(storage: str) -> None:
+    study = open_study(storage, "shared", "maximize", "storage")
+    slow, quick = Ledger(study, SPACE), Ledger(study, SPACE, claim_s=0.0)
+    evaluation = Evaluation(SPACE.architecture([1] * 6), 1.0)
+    with pytest.raises(KeyboardInterrupt), slow.claim(evaluation, 0) as trial:
+        quick.take_over()
+        time.sleep(0.01)
+        assert quick.take_over() == (evaluation, 1)
+        slow.finish(trial, 0.5)
+        raise KeyboardInterrupt
+    assert not quick.scores()
 
 
 def test_a_supernet_cannot_be_shared_so() -> None:

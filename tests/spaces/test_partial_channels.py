@@ -12,15 +12,15 @@ from hwnas.mixed_op import MixedCell
 
 
 def by_hand(cell: MixedCell, inputs: list[torch.Tensor], weights: torch.Tensor) -> list:
-    """Eq. 1 of PC-DARTS on every edge, with the operators as modules; 1 of 2 channels is mixed."""
+    """Eq. 1 of PC-DARTS on every edge, with the operators as modules."""
     states = list(inputs)
     for node in sorted({target for _, target in cell.edges}):
         total = 0.0
         for row, (source, target) in enumerate(cell.edges):
             if target != node:
                 continue
-            half = states[source].shape[1] // 2
-            own, past = states[source][:, :half], states[source][:, half:]
+            share = states[source].shape[1] // cell.partial
+            own, past = states[source][:, :share], states[source][:, share:]
             mixed = sum(
                 weights[row, option] * candidate(own)
                 for option, (name, candidate) in enumerate(cell.mixed_ops[row].candidates.items())
@@ -29,18 +29,19 @@ def by_hand(cell: MixedCell, inputs: list[torch.Tensor], weights: torch.Tensor) 
             if mixed.shape[2:] != past.shape[2:]:
                 past = torch.nn.functional.max_pool2d(past, 2, 2, ceil_mode=True)
             past = weights[row, 1:].sum() * past
-            # Shuffled: channels of both parts in turn.
-            pairs = torch.stack((mixed, past), dim=2).flatten(1, 2)
-            total = total + pairs
+            # Shuffled: the parts' first channels, then their second ones ...
+            parts = [mixed, *past.split(share, dim=1)]
+            total = total + torch.stack(parts, dim=2).flatten(1, 2)
         states.append(total)
     return states[len(inputs) :]
 
 
+@pytest.mark.parametrize("partial", [2, 4])
 @pytest.mark.parametrize("name", ["nasbench201", "darts"])
-def test_part_of_the_channels_is_mixed_and_the_rest_goes_past(name: str) -> None:
+def test_part_of_the_channels_is_mixed_and_the_rest_goes_past(name: str, partial: int) -> None:
     torch.manual_seed(0)
-    space = tiny_space(name)
-    supernet = space.supernet(partial_channels=2).double().train()
+    space = tiny_space(name, channels=8)
+    supernet = space.supernet(partial_channels=partial).double().train()
     calls = []
     cells = [module for module in supernet.modules() if isinstance(module, MixedCell)]
     for cell in cells:
