@@ -44,9 +44,9 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
 def print_variants(document: dict[str, Any]) -> None:
     """Print the variants of a `variants.json` and the fastest that passes on stdout."""
     console = Console()
-    table = Table("variant", "MB", "SQNR dB", "accuracy", "ms", box=None, padding=(0, 2, 0, 0))
+    table = Table("variant", "MB", "SQNR dB", "accuracy", "ms", box=None, padding=(0, 1, 0, 0))
     table.add_column("of fp32's time", no_wrap=True)
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     lines = []
     for name, entry in document["variants"].items():
         if entry["error"] is not None:

@@ -68,7 +68,7 @@ def export_variants(run: Run, names: Sequence[str]) -> dict[str, Any]:
     run.folder.require(run.folder.model)
     discard_variants(run.folder)
     run.folder.variants.mkdir(exist_ok=True)
-    calibration = _calibration(run)
+    calibration = calibration_feeds(run)
     reference = network_reference(run)
     variants: dict[str, _Variant] = {}
     errors: dict[str, str] = {}
@@ -115,7 +115,7 @@ def discard_variants(folder: RunFolder) -> None:
         path.unlink(missing_ok=True)
 
 
-def _calibration(run: Run) -> list[Feeds]:
+def calibration_feeds(run: Run) -> list[Feeds]:
     """Batches of training images, drawn by the run's seed."""
     dataset = run.dataset
     count = min(CALIBRATION_IMAGES, len(dataset.train))
