@@ -55,13 +55,14 @@ def export(capsys, monkeypatch):
     return call
 
 
-@pytest.fixture
-def trained(tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
     """A run that stands before its export; its weights are random."""
+    folder = tmp_path_factory.mktemp("variants")
     config = load_config(None, settings("nasbench201", "check.measure_seconds=1"))
-    run = Run.start(config, tmp_path / "run", resume=False)
+    run = Run.start(config, folder / "run", resume=False)
     run.begin()
-    run.folder.latency_table.write_bytes(table_file("nasbench201", tmp_path).read_bytes())
+    run.folder.latency_table.write_bytes(table_file("nasbench201", folder).read_bytes())
     architecture = run.space.sample(np.random.default_rng(0))
     params, macs = run.space.params_and_macs(architecture)
     stated = {
@@ -77,12 +78,32 @@ def trained(tmp_path) -> Path:
     return run.folder.path
 
 
+def test_an_unknown_variant_is_refused_in_one_line(export, trained) -> None:
+    code, out, err = export(trained, "--variants", "fp32,int4")
+    assert (code, out) == (2, "") and "int4" in err and len(err.splitlines()) == 1
+    assert not (trained / "model.onnx").exists()
+
+
+def test_calibration_is_drawn_from_the_training_images_by_the_seed(trained) -> None:
+    run, again = Run.open(trained), Run.open(trained)
+    found = np.concatenate([feeds["images"] for feeds in calibration_feeds(run)])
+    same = np.concatenate([feeds["images"] for feeds in calibration_feeds(again)])
+    np.testing.assert_array_equal(found, same)
+    assert len(found) == CALIBRATION_IMAGES
+    known = {image.tobytes() for image in run.dataset.normalise(run.dataset.train.images).numpy()}
+    assert len({image.tobytes() for image in found} & known) > 0.9 * CALIBRATION_IMAGES
+    config = run.config.model_copy(update={"seed": 1})
+    other = np.concatenate([f["images"] for f in calibration_feeds(Run(config, run.folder))])
+    assert not np.array_equal(found, other)
+
+
 def refused_by_the_checker(model, calibration, folder):
     """A conversion that leaves an operator which does not exist."""
     model.graph.node[0].op_type = "NoSuchOperator"
     return model
 
 
+@pytest.mark.slow
 def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
     export, trained, monkeypatch
 ) -> None:
@@ -110,22 +131,3 @@ def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
     code, _, err = export(trained)
     assert code == 0, err
     assert not list(folder.iterdir())
-
-
-def test_an_unknown_variant_is_refused_in_one_line(export, trained) -> None:
-    code, out, err = export(trained, "--variants", "fp32,int4")
-    assert (code, out) == (2, "") and "int4" in err and len(err.splitlines()) == 1
-    assert not (trained / "model.onnx").exists()
-
-
-def test_calibration_is_drawn_from_the_training_images_by_the_seed(trained) -> None:
-    run, again = Run.open(trained), Run.open(trained)
-    found = np.concatenate([feeds["images"] for feeds in calibration_feeds(run)])
-    same = np.concatenate([feeds["images"] for feeds in calibration_feeds(again)])
-    np.testing.assert_array_equal(found, same)
-    assert len(found) == CALIBRATION_IMAGES
-    known = {image.tobytes() for image in run.dataset.normalise(run.dataset.train.images).numpy()}
-    assert len({image.tobytes() for image in found} & known) > 0.9 * CALIBRATION_IMAGES
-    config = run.config.model_copy(update={"seed": 1})
-    other = np.concatenate([f["images"] for f in calibration_feeds(Run(config, run.folder))])
-    assert not np.array_equal(found, other)

@@ -115,7 +115,7 @@ def _static(
     """Weights in int8, activations in uint8 with the calibration's smallest and largest values."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
-    class Batches(CalibrationDataReader):  # type: ignore[misc]
+    class Batches(CalibrationDataReader):
         def __init__(self) -> None:
             self._left = iter(calibration)
 
