@@ -137,6 +137,7 @@ def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path
 
 
 def _observed(run: Run, runtime: OnnxRuntime, path: Path, reference: Reference) -> _Variant:
+    """The variant as it runs here; raises HwnasError when the runtime refuses it."""
     model = inspect_model(path)
     feeds = dataset_feeds(run, model)
     memory_mb = probe(model, runtime, feeds, run.config.check)
@@ -171,6 +172,7 @@ def _document(
     rounds_ms: Mapping[str, list[float]],
     errors: Mapping[str, str],
 ) -> dict[str, Any]:
+    """The content of `variants.json`."""
     ratios = {name: paired_ratio(rounds, rounds_ms[EXPORTED]) for name, rounds in rounds_ms.items()}
     judged = {
         name: _judged(run, runtime, variant, rounds_ms[name], ratios[name])
@@ -219,4 +221,5 @@ def _judged(
 
 
 def _unmade(error: str) -> dict[str, Any]:
+    """The entry of one that could not be made or run."""
     return {"verdict": None, "error": error}
