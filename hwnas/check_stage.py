@@ -46,7 +46,6 @@ def check(
         load: of the smoke test of serving; None leaves it out.
         inspected: the file, if it was inspected already.
     """
-    latency = run.config.latency
     path = run.folder.model if model_path is None else model_path
     is_own = path.resolve() == run.folder.model.resolve()
     if not is_own and not isinstance(run.runtime, OnnxRuntime):
@@ -57,7 +56,7 @@ def check(
             actual=str(path),
         )
     model = inspected or inspect_model(path)
-    feeds = _dataset_feeds(run, model)
+    feeds = dataset_feeds(run, model)
     document = check_model(
         model,
         run.runtime,
@@ -66,11 +65,7 @@ def check(
         predicted_ms=_predicted_ms(run),
         limits=run.config.check,
         memory_budget_mb=run.config.budget.memory_mb,
-        reference=Reference(
-            "torch",
-            _network_predict(run),
-            lambda: inference(run.trained_network(), run.image_shape, run.runtime, latency.batch),
-        ),
+        reference=network_reference(run),
         load=load,
         stage=run.stage,
         stated=_latency_elsewhere(run, path, measured),
@@ -98,7 +93,7 @@ def _write_operator_shares(run: Run) -> None:
     run.folder.write_json(run.folder.operator_shares, shares)
 
 
-def _dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
+def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
     """The test images as the model's inputs.
 
     Raises:
@@ -130,8 +125,17 @@ def _dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
     return replace(feeds, samples=Samples(len(labels), take, labels))
 
 
+def network_reference(run: Run) -> Reference:
+    """The trained network in PyTorch, which exported models are compared with."""
+    batch = run.config.latency.batch
+    return Reference(
+        "torch",
+        _network_predict(run),
+        lambda: inference(run.trained_network(), run.image_shape, run.runtime, batch),
+    )
+
+
 def _network_predict(run: Run) -> Predict:
-    """The trained network in PyTorch, as the check compares with it."""
     network = run.trained_network()
 
     def predict(feeds: Feeds) -> Outputs:

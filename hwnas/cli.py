@@ -78,6 +78,14 @@ TableOptions = Annotated[
         help="Latency table to use; further ones are of devices that are not here.",
     ),
 ]
+Variants = Annotated[
+    str | None,
+    typer.Option(
+        "--variants",
+        metavar="NAMES",
+        help="Other number formats too: fp32,fp16,int8,int8-tensor,int8-dynamic.",
+    ),
+]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run folder.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on where the run stopped.")]
 
@@ -225,14 +233,36 @@ def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) ->
 
 
 @app.command(epilog=example("hwnas export runs/first"))
-def export(folder: RunArgument, as_json: Json = False) -> None:
-    """Export the run's trained network to DIR/model.onnx."""
+def export(folder: RunArgument, variants: Variants = None, as_json: Json = False) -> None:
+    """Export the run's trained network to DIR/model.onnx, and variants of it to DIR/variants."""
     from hwnas import pipeline
 
+    if variants is not None:
+        _export_variants(folder, variants, as_json)
+        return
     with opened(folder) as current:
         path = pipeline.export(current)
     size = path.stat().st_size
     print_result({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
+
+
+def _export_variants(folder: Path, variants: str, as_json: bool) -> None:
+    """Export, judge and measure; what could not be made ends with exit code 3."""
+    from hwnas import pipeline, variants_stage
+    from hwnas.deploy.variants import parse_variants
+    from hwnas.terminal import print_variants
+
+    names = parse_variants(variants)
+    with opened(folder) as current:
+        variants_stage.require_measurable(current)
+        pipeline.export(current)
+        document = variants_stage.export_variants(current, names)
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        print_variants(document)
+    if any(entry["error"] for entry in document["variants"].values()):
+        raise typer.Exit(3)
 
 
 @app.command(epilog=example("hwnas report runs/first"))

@@ -27,6 +27,7 @@ from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import environment, next_run_folder
 from hwnas.search_stage import assist_search, search_architecture
 from hwnas.training.train import Training, evaluate, final_weights
+from hwnas.variants_stage import discard_variants
 from hwnas.workspace import Run
 
 
@@ -257,5 +258,6 @@ def export(run: Run) -> Path:
             "hwnas_version": environment()["packages"].get("hwnas", "unknown"),
         },
     )
+    discard_variants(run.folder)
     write_atomic(run.folder.model, model.SerializeToString())
     return run.folder.model

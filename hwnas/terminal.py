@@ -41,6 +41,39 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
     console.print(f"verdict: [{STYLES[verdict]} bold]{verdict}[/]")
 
 
+def print_variants(document: dict[str, Any]) -> None:
+    """Print the variants of a `variants.json` and the fastest that passes on stdout."""
+    console = Console()
+    table = Table("variant", "MB", "SQNR dB", "accuracy", "ms", box=None, padding=(0, 1, 0, 0))
+    table.add_column("of fp32's time", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    lines = []
+    for name, entry in document["variants"].items():
+        if entry["error"] is not None:
+            lines.append(f"{name}: {entry['error']}")
+            continue
+        ratio, verdict = entry["ratio"], entry["verdict"]
+        table.add_row(
+            name,
+            f"{entry['size_bytes'] / 1e6:.2f}",
+            _number(entry["parity"]["sqnr_db"]),
+            f"{entry['accuracy']['onnx']:.2%}",
+            _number(entry["measured"]["value_ms"]),
+            f"{ratio['value']:.3f} ({ratio['ci_low']:.3f}-{ratio['ci_high']:.3f})",
+            f"[{STYLES[verdict]}]{verdict}[/]",
+        )
+        failed = [gate["name"] for gate in entry["gates"] if gate["status"] == "fail"]
+        if failed:
+            lines.append(f"{name} fails {', '.join(failed)}")
+    console.print(table)
+    for line in lines:
+        console.print(line, highlight=False, markup=False)
+    console.print(
+        f"budget {_number(document['budget_ms'])} ms on {document['runtime']}; "
+        f"fastest that passes: [bold]{document['fastest'] or 'none'}[/]"
+    )
+
+
 def _more_figures(document: dict[str, Any]) -> list[str]:
     """Single calls, batches, load and notes, a line each."""
     lines = []

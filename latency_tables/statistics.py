@@ -94,6 +94,31 @@ def percentiles_ms(samples_ms: Sequence[float] | np.ndarray) -> dict[str, float 
     return found | {"samples": len(samples_ms)}
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """Median of the ratios of two candidates' rounds and its 95 % interval; below 1 is faster."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+
+
+def paired_ratio(rounds_ms: Sequence[float], reference_ms: Sequence[float]) -> Ratio:
+    """Compare two candidates round by round, so that what slows a whole round cancels.
+
+    Args:
+        rounds_ms: one number a round, in ms.
+        reference_ms: the other candidate's, of the same rounds.
+
+    Raises:
+        InputError: there is no round, or a figure is not finite.
+        ValueError: the lengths differ.
+    """
+    ratios = [a / b for a, b in zip(rounds_ms, reference_ms, strict=True)]
+    summary = summarise(ratios, "median")
+    return Ratio(summary.value_ms, summary.ci_low_ms, summary.ci_high_ms)
+
+
 @lru_cache(maxsize=4096)
 def interval_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
     """Return the 0-based ranks of the sorted sample that enclose the q-quantile.

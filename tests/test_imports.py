@@ -28,6 +28,7 @@ FLOORS = [
     {"hwnas.workspace"},
     {"hwnas.profiling"},
     {"hwnas.search_stage", "hwnas.check_stage", "hwnas.report_stage"},
+    {"hwnas.variants_stage"},
     {"hwnas.pipeline"},
     {"hwnas.options", "hwnas.terminal"},
     {"hwnas.check_cli", "hwnas.table_cli", "hwnas.strategy_cli"},

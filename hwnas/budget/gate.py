@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -106,17 +106,32 @@ def judge(ci_low_ms: float, ci_high_ms: float, budget_ms: float) -> GateStatus:
 def measure_network(
     call: Callable[[], None], runtime: Runtime, *, budget_ms: float | None, seconds: float
 ) -> NetworkLatency:
-    """Measure until the budget's gate is decided, or for the time given.
+    """Measure one network; arguments and errors as for `measure_together`."""
+    rounds = measure_together({"network": call}, runtime, budget_ms=budget_ms, seconds=seconds)
+    return NetworkLatency.of_rounds(rounds["network"], runtime.statistic, runtime.name)
+
+
+def measure_together(
+    calls: Mapping[str, Callable[[], None]],
+    runtime: Runtime,
+    *,
+    budget_ms: float | None,
+    seconds: float,
+) -> dict[str, tuple[float, ...]]:
+    """Measure in interleaved rounds until the budget's gate is decided, or for the time given.
 
     The gate is looked at after 300, 600, 1200 ... rounds, so that it is not tested so often that
     chance decides it.
 
     Args:
-        call: one inference.
+        calls: one inference of each network, by name.
         runtime: supplies the clock and the statistic.
         budget_ms: measuring goes on while the gate is inconclusive; None to stop at 300 rounds.
         seconds: limit; where there is a budget, slow networks are given the time that the fewest
             rounds take.
+
+    Returns:
+        The round medians in ms of each network; entry i of all comes from the same round.
 
     Raises:
         Interrupted: after a signal.
@@ -124,30 +139,35 @@ def measure_network(
     look = MIN_ROUNDS
     fewest_s = 0.0
     if budget_ms is not None:
-        fewest_s = 3.0 + JUDGED_ROUNDS * CALLS_PER_ROUND * runtime.time_block(call, 2) / 2e3
+        round_ms = sum(runtime.time_block(call, 2) / 2 for call in calls.values())
+        fewest_s = 3.0 * len(calls) + JUDGED_ROUNDS * CALLS_PER_ROUND * round_ms / 1e3
 
     def decided(summaries: dict[str, Summary]) -> bool:
         nonlocal look
-        summary = summaries["network"]
-        if summary.rounds < look:
+        if next(iter(summaries.values())).rounds < look:
             return False
         look *= 2
         if budget_ms is None:
             return True
-        return judge(summary.ci_low_ms, summary.ci_high_ms, budget_ms) != "inconclusive"
+        return all(
+            judge(summary.ci_low_ms, summary.ci_high_ms, budget_ms) != "inconclusive"
+            for summary in summaries.values()
+        )
 
-    result = measure(
-        {"network": call},
+    found = measure(
+        calls,
         # The width of the interval alone ends nothing: `decided` does.
         Protocol(
             min_rounds=MIN_ROUNDS,
             max_rounds=MAX_ROUNDS,
             time_limit_s=max(seconds, fewest_s),
             half_width=1e-9,
+            # No single one of several is a sentinel of the others.
+            sentinel_drift=Protocol.sentinel_drift if len(calls) == 1 else 10.0,
         ),
         statistic=runtime.statistic,
         time_block=runtime.time_block,
         progress=lambda done, total: interruption.stop_if_requested(),
         stop=decided,
-    )["network"]
-    return NetworkLatency.of_rounds(result.rounds_ms, runtime.statistic, runtime.name)
+    )
+    return {name: result.rounds_ms for name, result in found.items()}

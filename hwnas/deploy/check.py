@@ -15,7 +15,7 @@ from typing import Any
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
-from hwnas.deploy.behaviour import Reference, observe, onnx_reference, probe
+from hwnas.deploy.behaviour import Behaviour, Reference, observe, onnx_reference, probe
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import (
     Gate,
@@ -100,16 +100,11 @@ def check_model(
         advance(2, 2, f"{speed.latency.value_ms:.3f} ms")
     if stated is not None or onnx_runtime is not runtime:
         memory_mb = None
-    held_to = parity_limits(model.precision, limits)
     gates = [
         budget_gate(speed.latency, budget_ms),
         *memory_gates(memory_mb, memory_budget_mb),
         *more_gates,
-        shapes_gate(behaviour.contradiction),
-        batch_gate(feeds.is_dynamic, behaviour.failures, behaviour.batches),
-        *parity_gates(behaviour.parity, held_to),
-        *(g for name, p in behaviour.parity_with.items() for g in parity_gates(p, held_to, name)),
-        *accuracy_gates(behaviour.accuracy, limits),
+        *behaviour_gates(model, feeds, behaviour, limits),
         *serving_gates(speed.serving),
     ]
     return {
@@ -126,6 +121,20 @@ def check_model(
         "environment": environment()
         | {"device": runtime.device_name(), "threads": runtime.threads},
     }
+
+
+def behaviour_gates(
+    model: Inspection, feeds: FeedMaker, behaviour: Behaviour, limits: CheckConfig
+) -> list[Gate]:
+    """Gates of what a model computes, by the limits of its number format."""
+    held_to = parity_limits(model.precision, limits)
+    return [
+        shapes_gate(behaviour.contradiction),
+        batch_gate(feeds.is_dynamic, behaviour.failures, behaviour.batches),
+        *parity_gates(behaviour.parity, held_to),
+        *(g for name, p in behaviour.parity_with.items() for g in parity_gates(p, held_to, name)),
+        *accuracy_gates(behaviour.accuracy, limits),
+    ]
 
 
 def check_file(

@@ -126,10 +126,13 @@ class FeedMaker:
         size = batch if self.is_dynamic else 1
         return self.samples.take(np.random.default_rng(seed).choice(self.samples.count, size))
 
-    def pairs(self, batches: Sequence[int]) -> Iterator[tuple[Feeds, Feeds]]:
-        """For each batch, real values where there are any, and random ones."""
+    def pairs(
+        self, batches: Sequence[int], *, only_real: bool = False
+    ) -> Iterator[tuple[Feeds, Feeds]]:
+        """For each batch, real values where there are any, and random ones or more real ones."""
+        second = self.real if only_real else self.random
         for index, batch in enumerate(batches):
-            yield self.real(batch, 2 * index), self.random(batch, 2 * index + 1)
+            yield self.real(batch, 2 * index), second(batch, 2 * index + 1)
 
 
 def feeds_for(

@@ -39,6 +39,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
+        self.variants = self.path / "variants"
         self.operator_shares = self.path / "operator_shares.json"
         self.report = self.path / "report.html"
         self.front = self.path / "front.html"

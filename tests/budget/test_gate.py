@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.budget.gate import judge, measure_network
+from hwnas.budget.gate import judge, measure_network, measure_together
 from hwnas.budget.objectives import dual, updated_multiplier
 from hwnas.latency_tables.runtimes import create_runtime
 
@@ -29,6 +29,21 @@ def test_a_real_call_is_judged(budget_ms: float, expected: str) -> None:
     assert latency.rounds >= 300
     assert latency.ci_low_ms <= latency.value_ms <= latency.ci_high_ms
     assert latency.statistic == "p10" and latency.value_ms == pytest.approx(latency.p10_ms)
+
+
+def test_networks_that_are_measured_together_share_their_rounds() -> None:
+    runtime = create_runtime("onnxruntime-cpu", 1)
+    calls = {"short": lambda: sum(range(500)), "long": lambda: sum(range(5000))}
+    found = measure_together(
+        calls,
+        runtime,
+        budget_ms=1e4,
+        seconds=60.0,
+    )
+    assert list(found) == ["short", "long"]
+    assert len(found["short"]) == len(found["long"]) >= 300
+    slower = [a < b for a, b in zip(found["short"], found["long"], strict=True)]
+    assert sum(slower) > 0.9 * len(slower)
 
 
 def test_multiplier_rises_over_and_falls_under_the_budget() -> None:

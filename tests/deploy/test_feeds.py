@@ -138,3 +138,15 @@ def test_arrays_that_do_not_fit(tmp_path, arrays, words) -> None:
     np.savez(tmp_path / "data.npz", **arrays)
     with pytest.raises(InputError, match=words):
         feeds_for(IMAGES, {}, tmp_path / "data.npz", 1)
+
+
+def test_pairs_are_real_and_random_or_both_real(tmp_path) -> None:
+    path = tmp_path / "data.npz"
+    samples = np.arange(100, 150, dtype=np.float32)[:, None]
+    np.savez(path, x=samples)
+    feeds = feeds_for(model(Value("x", "float32", ("n", 1))), {}, path, 1)
+    for only_real in (False, True):
+        for first, second in feeds.pairs((1, 7), only_real=only_real):
+            assert np.isin(first["x"], samples).all()
+            assert np.isin(second["x"], samples).all() == only_real
+            assert not np.array_equal(first["x"], second["x"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.statistics import interval_ranks, summarise
+from hwnas.latency_tables.statistics import interval_ranks, paired_ratio, summarise
 
 times = st.floats(min_value=1e-6, max_value=1e6)
 
@@ -64,3 +64,15 @@ def test_a_small_sample_clamps_to_its_minimum_and_maximum():
 def test_unusable_rounds_are_refused(rounds_ms):
     with pytest.raises(InputError):
         summarise(rounds_ms, "p10")
+
+
+def test_a_paired_ratio_sees_through_a_machine_that_changes_its_speed():
+    rng = np.random.default_rng(3)
+    speed = rng.choice([1.0, 1.6], 300)
+    reference_ms = 2.0 * speed * rng.normal(1, 0.02, 300)
+    ratio = paired_ratio(1.8 * speed * rng.normal(1, 0.02, 300), reference_ms)
+    assert ratio.ci_low < 0.9 < ratio.ci_high and ratio.ci_high - ratio.ci_low < 0.02
+    same = paired_ratio(reference_ms, reference_ms)
+    assert (same.value, same.ci_low, same.ci_high) == (1.0, 1.0, 1.0)
+    with pytest.raises(ValueError):
+        paired_ratio([1.0], [1.0, 2.0])
