@@ -84,8 +84,6 @@ def test_every_layout_of_mbconv_is_listed() -> None:
     facts = describe_space(listed["mbconv proxylessnas"])
     assert (facts["choices"], facts["options"]) == (21, 6 * 6 + 15 * 7)
     assert facts["size"] == 6**6 * 7**15
-    # ProxylessNAS-Mobile has wider stages than this layout; its search's range holds MobileNetV2.
-    assert facts["macs"][0] < 300_774_272 < facts["macs"][1]
 
 
 def test_an_architecture_is_described_at_its_own_sizes(tmp_path, rng) -> None:
