@@ -33,6 +33,9 @@ TITLE_ROW = 40.0
 SKIP = "skip_connect"
 CORNER = 6.0
 
+WHOLE_WINDOW = "svg { height: 100vh; color: var(--ink); background: var(--paper); }"
+"""What a page gives to its drawings and a file of its own has to state."""
+
 _EDGE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
 _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
 
@@ -240,7 +243,7 @@ def draw_cells(cells: Sequence[Cell]) -> Html:
     """
     if not cells:
         raise InputError("the space has no drawing", expected="cells or stages of layers")
-    parts = [f"<style>{style_sheet()}</style>"]
+    parts = [f"<style>{style_sheet()}{WHOLE_WINDOW}</style>"]
     left = right = top = bottom = 0.0
     for cell in cells:
         drawing = _draw(cell)
