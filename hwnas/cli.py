@@ -13,6 +13,7 @@ import typer
 
 from hwnas.check_cli import check, finish_check
 from hwnas.errors import HwnasError, InputError
+from hwnas.info_cli import info, spaces
 from hwnas.options import (
     ConfigArgument,
     Json,
@@ -303,36 +304,8 @@ app.add_typer(bench_app, name="bench")
 app.command(epilog=example("hwnas strategies --json"))(strategies)
 app.command(epilog=example("hwnas tune --strategy evolution --storage tune.log"))(tune)
 app.command(epilog=example("hwnas predict --table T.json --archs a.csv --out p.csv"))(predict)
-
-
-@app.command(epilog=example("hwnas info --json"))
-def info(as_json: Json = False) -> None:
-    """List versions, runtimes, search spaces, strategies and configurations."""
-    from hwnas.config import shipped_configs
-    from hwnas.errors import RuntimeMissingError
-    from hwnas.latency_tables.runtimes import RUNTIMES
-    from hwnas.runs.run_folder import environment
-    from hwnas.spaces import SPACES
-    from hwnas.strategies import STRATEGIES
-
-    runtimes = {}
-    for name, runtime in RUNTIMES.items():
-        try:
-            runtime(1).require()
-            runtimes[name] = "available"
-        except RuntimeMissingError as error:
-            runtimes[name] = str(error)
-    document = {
-        **environment(),
-        "runtimes": runtimes,
-        "spaces": sorted(SPACES),
-        "strategies": sorted(STRATEGIES),
-        "configs": shipped_configs(),
-    }
-    lines = [f"{key}: {value}" for key, value in document.items() if not isinstance(value, dict)]
-    for key in ("packages", "runtimes"):
-        lines += [key, *(f"  {name}: {value}" for name, value in document[key].items())]
-    print_result(document, as_json, "\n".join(lines))
+app.command(epilog=example("hwnas info architecture.json --svg cells.svg"))(info)
+app.command(epilog=example("hwnas spaces --json"))(spaces)
 
 
 def _config(

@@ -1,12 +1,18 @@
-"""The check's result as a table on the terminal."""
+"""Results as tables and trees on the terminal."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from hwnas.reporting.cells import SKIP, Cell
 
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "skipped": "dim"}
 
@@ -97,3 +103,48 @@ def _more_figures(document: dict[str, Any]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
+
+
+def print_architecture(document: dict[str, Any], cells: Sequence[Cell]) -> None:
+    """Print what `describe_architecture` says, with a drawing of the cells, on stdout."""
+    console = Console(highlight=False, markup=False)
+    sizes = {key: value for key, value in document["space_options"].items() if value is not None}
+    stated = ", ".join(f"{key} {value}" for key, value in sizes.items())
+    console.print(f"{document['space']}: {stated}")
+    console.print(
+        f"{document['params']:,} parameters, {document['macs']:,} multiply-accumulates, "
+        f"{document['depth']} layers deep"
+    )
+    for cell in cells:
+        console.print(_layers(cell) if cell.is_stage else _tree(cell))
+    table = Table("choice", "option")
+    for header in ("parameters", "multiply-accumulates"):
+        table.add_column(header, justify="right")
+    for row in document["choices"]:
+        if row["option"] != "none":
+            option = Text(row["option"], "" if row["runs"] else "dim")
+            table.add_row(row["choice"], option, f"{row['params']:,}", f"{row['macs']:,}")
+    fixed = document["fixed"]
+    table.add_row("what is fixed", "", f"{fixed['params']:,}", f"{fixed['macs']:,}")
+    console.print(table)
+    console.print(f"genotype: {json.dumps(document['genotype'])}", soft_wrap=True)
+
+
+def _layers(cell: Cell) -> Text:
+    """A stage as a row of its layers; dashes stand for those that are skipped."""
+    names = ["-" if edge.operator == SKIP else edge.operator for edge in cell.edges]
+    return Text(f"{cell.title}: {' > '.join(names)}")
+
+
+def _tree(cell: Cell) -> Tree:
+    """A cell as its states, each with the edges that enter it."""
+    tree = Tree(Text(cell.title))
+    for state in range(cell.inputs, cell.states):
+        node = tree.add(Text(cell.state_name(state)))
+        for edge in cell.edges:
+            if edge.target == state:
+                words = f"{edge.operator} of {cell.state_name(edge.source)} {edge.cost}".rstrip()
+                node.add(Text(words, "" if edge.runs else "dim"))
+    if cell.joins_nodes:
+        tree.add(Text("output: all nodes joined"))
+    return tree

@@ -253,7 +253,7 @@ def test_profile_measures_and_resumes(cli, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    "run profile search train export check report info table".split()
+    "run profile search train export check report info spaces table".split()
     + [f"table {verb}" for verb in "validate info diff merge".split()],
 )
 def test_help_has_an_example(cli, verb: str) -> None:

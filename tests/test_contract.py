@@ -12,7 +12,7 @@ from tiny import TINY_SIZES, table_of, tiny_space
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.decode import Decoder, latency_range_ms, params_and_macs_ranges
 from hwnas.budget.limit import Limit
 from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
@@ -22,6 +22,8 @@ from hwnas.strategies.base import probability_rows
 from hwnas.supernet.evaluate import evaluate_mixture
 
 SETTINGS = {"darts": {"learning_rate": 0.1, "beta_decay": 1.0}}
+ENUMERABLE = {"darts": {"nodes": 1}}
+"""Options with which a space can be enumerated."""
 IMAGES = (4, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
 
 
@@ -117,6 +119,20 @@ class TestSpace:
         network = space.network(space.sample(rng)).eval()
         images = torch.randn(IMAGES)
         assert torch.equal(network(images), network(images))
+
+    def test_size_and_ranges_are_those_of_all_architectures(self, space) -> None:
+        small = tiny_space(space.name, **ENUMERABLE.get(space.name, {}))
+
+        def complete(decided: list[int]) -> list[list[int]]:
+            if len(decided) == len(small.choices):
+                return [decided]
+            return [c for i in small.open_options(decided) for c in complete([*decided, i])]
+
+        architectures = {small.architecture(chosen) for chosen in complete([])}
+        assert small.size() == len(architectures)
+        counts = np.array([small.params_and_macs(architecture) for architecture in architectures])
+        params, macs = np.stack([counts.min(axis=0), counts.max(axis=0)], axis=1).tolist()
+        assert params_and_macs_ranges(small) == (tuple(params), tuple(macs))
 
     def test_bad_options_name_the_key(self, space) -> None:
         for key, value in (("channels", 0), ("height", "tall"), ("no_such_key", 1)):

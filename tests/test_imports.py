@@ -23,7 +23,7 @@ FLOORS = [
     {"hwnas.strategies", "hwnas.training"},
     {"hwnas.budget"},
     {"hwnas.supernet", "hwnas.evaluators", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
-    {"hwnas.bench"},
+    {"hwnas.bench", "hwnas.description"},
     {"hwnas.tune", "hwnas.compatibility"},
     {"hwnas.workspace"},
     {"hwnas.profiling"},
@@ -31,7 +31,7 @@ FLOORS = [
     {"hwnas.variants_stage"},
     {"hwnas.pipeline"},
     {"hwnas.options", "hwnas.terminal"},
-    {"hwnas.check_cli", "hwnas.table_cli", "hwnas.strategy_cli"},
+    {"hwnas.check_cli", "hwnas.info_cli", "hwnas.table_cli", "hwnas.strategy_cli"},
     {"hwnas.cli", "hwnas.__main__", "hwnas"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -78,8 +78,21 @@ def latency_range_ms(cost: CostModel) -> tuple[float, float]:
     """
     fastest = _Programme(cost.space, np.zeros(cost.space.mask.shape), [Limit(cost)])
     fastest.objective = fastest.latency_row(cost.edges, cost.coefficients.mean)
-    slowest = _Programme(cost.space, cost.cost_ms, [Limit(cost)])
-    return cost.latency_ms(fastest.solve(1)[0]), cost.latency_ms(slowest.solve(1)[0])
+    slowest = _highest(cost.space, cost.cost_ms)
+    return cost.latency_ms(fastest.solve(1)[0]), cost.latency_ms(slowest)
+
+
+def params_and_macs_ranges(space: SearchSpace) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Least and most parameters of the space's networks, and of their multiply-accumulates."""
+    counts = space.coefficient_params_and_macs[1:].reshape(*space.mask.shape, 2)
+    least = [space.params_and_macs(_highest(space, -counts[..., i]))[i] for i in range(2)]
+    most = [space.params_and_macs(_highest(space, counts[..., i]))[i] for i in range(2)]
+    return (least[0], most[0]), (least[1], most[1])
+
+
+def _highest(space: SearchSpace, scores: np.ndarray) -> Architecture:
+    """The architecture whose options have the highest total score (choices, max_options)."""
+    return _Programme(space, scores, []).solve(1)[0]
 
 
 class _Programme:
@@ -88,8 +101,10 @@ class _Programme:
     def __init__(self, space: SearchSpace, scores: np.ndarray, limits: Sequence[Limit]) -> None:
         self.space = space
         self.limits = [limit for limit in limits if np.isfinite(limit.budget_ms)]
+        # Every rule's program has the architectures; without limits any will do.
+        rules: list[EdgeRule] = [limit.cost.edges for limit in limits] or ["all"]
         self.programs: dict[EdgeRule, DecodingProgram] = {
-            limit.cost.edges: space.decoding_program(limit.cost.edges) for limit in limits
+            edges: space.decoding_program(edges) for edges in rules
         }
         mask = space.mask.numpy()
         self.taken = mask.size

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hwnas.architecture import Architecture
+from hwnas.errors import InputError
 from hwnas.reporting.charts import mark, svg_element
-from hwnas.reporting.html import Html, milliseconds, series_class, text
+from hwnas.reporting.html import Html, milliseconds, series_class, style_sheet, text
 from hwnas.spaces.base import Choice, SearchSpace
 
 CELL_NAMES = {"normal": "Normal cell", "reduce": "Reduction cell", "": "Cell"}
@@ -28,8 +29,12 @@ ROW = 46.0
 PLAIN_BOX = 28.0
 EXIT = 16.0
 LAYER_ROW, LAYER_GAP = 44.0, 14.0
+TITLE_ROW = 40.0
 SKIP = "skip_connect"
 CORNER = 6.0
+
+WHOLE_WINDOW = "svg { height: 100vh; color: var(--ink); background: var(--paper); }"
+"""What a page gives to its drawings and a file of its own has to state."""
 
 _EDGE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
 _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
@@ -211,13 +216,56 @@ class _Layout:
     height: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Drawing:
+    """Shapes from (0, 0) to (WIDTH, height), and what they show in words."""
+
+    title: str
+    height: float
+    parts: list[str]
+    description: str = ""
+
+
 def draw_cell(cell: Cell) -> Html:
     """A cell as SVG.
 
     Every kept edge carries its operator's name and cost; those that do not run are dotted.
     """
-    if cell.is_stage:
-        return _draw_stage(cell)
+    drawing = _draw(cell)
+    return svg_element(drawing.title, WIDTH, drawing.height, drawing.parts, drawing.description)
+
+
+def draw_cells(cells: Sequence[Cell]) -> Html:
+    """All cells as one SVG file of its own: cells beside each other, stages below each other.
+
+    Raises:
+        InputError: without cells, for a space whose choices `read_cells` cannot place.
+    """
+    if not cells:
+        raise InputError("the space has no drawing", expected="cells or stages of layers")
+    parts = [f"<style>{style_sheet()}{WHOLE_WINDOW}</style>"]
+    left = right = top = bottom = 0.0
+    for cell in cells:
+        drawing = _draw(cell)
+        parts.append(
+            f'<g transform="translate({left:g} {top:g})">{_label(cell.title, WIDTH / 2, 20)}'
+            f'<g transform="translate(0 {TITLE_ROW:g})">{"".join(drawing.parts)}</g></g>'
+        )
+        right = max(right, left + WIDTH)
+        bottom = max(bottom, top + TITLE_ROW + drawing.height)
+        if cell.is_stage:
+            top = bottom + LAYER_GAP
+        else:
+            left = right + TITLE_ROW
+    return svg_element("Architecture", right, bottom, parts)
+
+
+def _draw(cell: Cell) -> _Drawing:
+    return _draw_stage(cell) if cell.is_stage else _draw_graph(cell)
+
+
+def _draw_graph(cell: Cell) -> _Drawing:
+    """The states as boxes, and the edges between them."""
     layout = _lay_out(cell)
     parts = [_draw_edge(cell, edge, layout) for edge in cell.edges]
     names = [cell.state_name(state) for state in range(cell.states)]
@@ -235,10 +283,10 @@ def draw_cell(cell: Cell) -> Html:
         )
     title = f"{cell.title}: {len(cell.edges)} operators between {cell.states} states"
     routes = "; ".join(f"{cell.route(edge)}: {edge.operator}" for edge in cell.edges)
-    return svg_element(title, WIDTH, layout.height, parts, routes)
+    return _Drawing(title, layout.height, parts, routes)
 
 
-def _draw_stage(cell: Cell) -> str:
+def _draw_stage(cell: Cell) -> _Drawing:
     """The operators from top to bottom, each in a box but a skip, which is a line passing by."""
     parts = []
     middle = WIDTH / 2
@@ -262,7 +310,7 @@ def _draw_stage(cell: Cell) -> str:
             f'stroke-opacity="0.6"/>{box}</g>'
         )
     height = 2 + LAYER_ROW * (cell.states - 1)
-    return svg_element(f"{cell.title}: {len(cell.edges)} layers", WIDTH, height, parts)
+    return _Drawing(f"{cell.title}: {len(cell.edges)} layers", height, parts)
 
 
 def _lay_out(cell: Cell) -> _Layout:

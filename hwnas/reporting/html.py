@@ -240,7 +240,7 @@ def page(title: str, lead: Html, sections: Sequence[Section]) -> str:
         lead: what stands first.
         sections: the rest, in order.
     """
-    script, style = _resource("page.js"), _style()
+    script, style = _resource("page.js"), style_sheet()
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; "
@@ -261,7 +261,7 @@ def page(title: str, lead: Html, sections: Sequence[Section]) -> str:
     )
 
 
-def _style() -> str:
+def style_sheet() -> str:
     """The style sheet: both themes' colours, the system's choice and the reader's, the rest."""
     light, dark = (
         " ".join(f"--{name}: {colour};" for name, colour in theme.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -78,7 +79,11 @@ class SearchSpace(ABC):
     """Named choices with named options, the operators they run, and the networks they make."""
 
     name: ClassVar[str]
+    paper: ClassVar[str]
+    """Authors, title, venue and number of the paper that the space follows."""
     options_model: ClassVar[type[SpaceOptions]]
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}}
+    """Options, by name, that make spaces worth listing; at the sizes of their papers."""
 
     def __init__(self, options: SpaceOptions) -> None:
         self.options = options
@@ -136,6 +141,10 @@ class SearchSpace(ABC):
         if edges == "once":
             return self._decoding_program("live").run_once(self.repeats())
         return self._decoding_program(edges)
+
+    def size(self) -> int:
+        """Number of architectures, exact; here of choices that are free of each other."""
+        return math.prod(len(choice.options) for choice in self.choices)
 
     @abstractmethod
     def validate(self, architecture: Architecture) -> None:

@@ -8,6 +8,7 @@ have the option `none`. Cells are stacked, with reductions at 1/3 and 2/3 of the
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -57,6 +58,7 @@ class DartsSpace(SearchSpace):
     """DARTS cells; choices are `normal/0>2` ... `reduce/4>5`, sources 0 and 1 the cell's inputs."""
 
     name = "darts"
+    paper = "Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv 1806.09055"
     options_model = DartsOptions
     options: DartsOptions
 
@@ -180,6 +182,14 @@ class DartsSpace(SearchSpace):
             matrix[row, index[group, 0]] = 1
         bounds = np.array([1] * choices + [len(group) - KEPT_EDGES for group in groups])
         return DecodingProgram(0, matrix, bounds, bounds, index)
+
+    def size(self) -> int:
+        """Each node keeps two of its edges and takes an operator for either."""
+        operators = len(PRIMITIVES) - 1
+        return math.prod(
+            math.comb(len(group), KEPT_EDGES) * operators**KEPT_EDGES
+            for group in self.node_inputs()
+        )
 
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)

@@ -29,6 +29,8 @@ from hwnas.spaces.cells import drop_path
 from hwnas.spaces.decoding import DecodingProgram
 
 SKIP = "skip_connect"
+IMAGENET = {"height": 224, "width": 224, "classes": 1000}
+"""Sizes that the papers state their counts for."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,17 @@ class MbconvSpace(SearchSpace):
     """Layers of inverted bottlenecks; choices are `stage1/layer1` ... in the network's order."""
 
     name = "mbconv"
+    paper = (
+        "Wu et al., FBNet: Hardware-Aware Efficient ConvNet Design via Differentiable Neural "
+        "Architecture Search, CVPR 2019, arXiv 1812.03443; Cai, Zhu & Han, ProxylessNAS: Direct "
+        "Neural Architecture Search on Target Task and Hardware, ICLR 2019, arXiv 1812.00332"
+    )
     options_model = MbconvOptions
+    variants = {
+        "fbnet": {"layout": "fbnet", **IMAGENET},
+        "proxylessnas": {"layout": "proxylessnas", **IMAGENET},
+        "small": {"layout": "small"},
+    }
     options: MbconvOptions
 
     def __init__(self, options: MbconvOptions) -> None:

@@ -43,6 +43,10 @@ class NasBench201Space(SearchSpace):
     """NAS-Bench-201 cells; the choices are `0>1` ... `2>3`."""
 
     name = "nasbench201"
+    paper = (
+        "Dong & Yang, NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture "
+        "Search, ICLR 2020, arXiv 2001.00326"
+    )
     options_model = NasBench201Options
     options: NasBench201Options
 
@@ -217,7 +221,9 @@ class NasBench201Space(SearchSpace):
 
     def live_edges(self, architecture: Architecture) -> list[int]:
         """Edges (rows) whose operator the deployed network runs."""
-        runs = self.run_probability(self.one_hot(architecture).weights).sum(dim=1)
+        # Values are needed also where a network is built on the meta device.
+        with torch.device("cpu"):
+            runs = self.run_probability(self.one_hot(architecture).weights).sum(dim=1)
         return [row for row in range(len(EDGES)) if runs[row] > 0]
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tiny import tiny_space
 
-from hwnas.reporting.cells import Cell, Edge, draw_cell, read_cells
+from hwnas.errors import InputError
+from hwnas.reporting.cells import Cell, Edge, draw_cell, draw_cells, read_cells
 from hwnas.spaces.base import SearchSpace
 
 
@@ -69,6 +70,32 @@ class TestCells:
             architecture = space.sample(rng)
             for cell in read_cells(space, architecture, dict.fromkeys(space_names(space), 0.01)):
                 assert_readable(draw_cell(cell))
+
+    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201"])
+    def test_one_file_holds_all_drawings_apart(self, name: str) -> None:
+        space = tiny_space(name)
+        cells = read_cells(space, space.sample(np.random.default_rng(0)), {})
+        namespace = "{http://www.w3.org/2000/svg}"
+        root = ElementTree.fromstring(draw_cells(cells))
+        _, _, width, height = map(float, root.get("viewBox", "").split())
+        corners = []
+        for group, cell in zip(root.findall(f"{namespace}g"), cells, strict=True):
+            assert group.findtext(f"{namespace}text") == cell.title
+            alone = ElementTree.fromstring(draw_cell(cell))
+            shapes = group.find(f"{namespace}g")
+            assert shapes is not None
+            drawn = [ElementTree.tostring(element) for element in shapes]
+            assert drawn == [ElementTree.tostring(e) for e in alone if not e.tag.endswith("desc")]
+            moves = [re.findall(r"[\d.]+", g.get("transform", "")) for g in (group, shapes)]
+            x, y = (sum(map(float, pair)) for pair in zip(*moves, strict=True))
+            w, h = map(float, alone.get("viewBox", "").split()[2:])
+            assert x + w <= width and y + h <= height
+            assert all(x >= right or y >= bottom for right, bottom in corners)
+            corners.append((x + w, y + h))
+
+    def test_nothing_to_draw_is_refused(self) -> None:
+        with pytest.raises(InputError, match="no drawing"):
+            draw_cells([])
 
     def test_dense_cells_stay_readable(self) -> None:
         edges = [

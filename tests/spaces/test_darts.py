@@ -65,6 +65,19 @@ def test_counted_parameters_are_those_of_the_network(rng) -> None:
         assert space.params_and_macs(architecture)[0] == counted
 
 
+def test_size_is_that_of_the_decoding_program() -> None:
+    """Of two nodes: every set of kept edges that satisfies it, with 7 operators on each."""
+    space = tiny_space("darts", nodes=2)
+    program = space.decoding_program()
+    sets = []
+    for kept in itertools.product((0, 1), repeat=len(space.choices)):
+        taken = torch.nn.functional.one_hot(torch.tensor(kept), len(PRIMITIVES)).flatten().numpy()
+        sums = program.matrix @ taken
+        if (program.lower <= sums).all() and (sums <= program.upper).all():
+            sets.append(kept)
+    assert space.size() == sum(7 ** sum(kept) for kept in sets) == (3 * 7**4) ** 2
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_genotype_round_trip(seed: int) -> None:

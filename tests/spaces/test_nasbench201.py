@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import tiny_space
 
+from hwnas.budget.decode import params_and_macs_ranges
 from hwnas.errors import InputError
 from hwnas.spaces import build_space
 from hwnas.spaces.nasbench201 import EDGES
@@ -28,6 +29,8 @@ def test_all_parameters_and_macs_are_the_published_ones(real_data) -> None:
         architecture = space.architecture([int(option) for option in table["ops"][index]])
         expected = (int(table["params"][index]), int(table["macs"][index]))
         assert space.params_and_macs(architecture) == expected
+    ranges = tuple((table[name].min(), table[name].max()) for name in ("params", "macs"))
+    assert params_and_macs_ranges(space) == ranges
 
 
 def test_golden_counts() -> None:

@@ -1,0 +1,125 @@
+"""Search spaces and architectures in figures: what can be chosen, what was, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from hwnas.architecture import Architecture, read_architecture_file
+from hwnas.budget.decode import params_and_macs_ranges
+from hwnas.errors import InputError
+from hwnas.spaces import SPACES, SearchSpace, build_space
+from hwnas.spaces.base import Network
+
+
+def listed_spaces() -> Iterator[tuple[str, SearchSpace]]:
+    """Every registered space, and each of its variants, with a name for it."""
+    for name, kind in SPACES.items():
+        for variant, options in kind.variants.items():
+            yield f"{name} {variant}".rstrip(), build_space(name, options)
+
+
+def describe_space(space: SearchSpace) -> dict[str, Any]:
+    """Paper, sizes, numbers of choices, options and architectures, and what networks cost.
+
+    `params` and `macs` (of one image) are the least and the most of all networks.
+    """
+    params, macs = params_and_macs_ranges(space)
+    return {
+        "space": space.name,
+        "paper": space.paper,
+        "space_options": space.options.model_dump(),
+        "choices": len(space.choices),
+        "options": sum(len(choice.options) for choice in space.choices),
+        "size": space.size(),
+        "params": params,
+        "macs": macs,
+    }
+
+
+def load_architecture(path: Path) -> tuple[SearchSpace, Architecture]:
+    """The architecture in a file and its space, at the space's default sizes if it states none.
+
+    Raises:
+        InputError: when the file is missing or malformed, or the architecture is not of the space.
+    """
+    document = read_architecture_file(path)
+    architecture = Architecture.from_json(document, str(path))
+    options = document.get("space_options", {})
+    where = f"{path}: space_options"
+    if not isinstance(options, dict):
+        raise InputError("malformed", where=where, expected="a JSON object")
+    space = build_space(architecture.space, options, where)
+    try:
+        space.validate(architecture)
+    except InputError as error:
+        raise InputError(str(error), where=str(path)) from None
+    return space, architecture
+
+
+def describe_architecture(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
+    """Sizes, genotype, depth, and what the network costs, as a whole and by choice.
+
+    A choice counts in all cells that it decides on; `runs` is false where the deployed network
+    leaves its operator out.
+    """
+    params, macs = space.params_and_macs(architecture)
+    counts = space.coefficient_params_and_macs
+    runs = space.run_probability(space.one_hot(architecture).weights).sum(dim=1) > 0.5
+    choices = []
+    for (name, option), is_run in zip(architecture, runs.tolist(), strict=True):
+        own_params, own_macs = counts[space.coefficient(name, option)].tolist()
+        costs = {"params": own_params, "macs": own_macs, "runs": is_run}
+        choices.append({"choice": name, "option": option, **costs})
+    with torch.device("meta"):
+        network = space.network(architecture)
+    sizes = space.options
+    shape = (1, sizes.input_channels, sizes.height, sizes.width)
+    return {
+        "space": space.name,
+        "space_options": sizes.model_dump(),
+        "genotype": space.to_genotype(architecture),
+        "params": params,
+        "macs": macs,
+        "depth": depth(network, shape),
+        "fixed": dict(zip(("params", "macs"), counts[0].tolist(), strict=True)),
+        "choices": choices,
+    }
+
+
+def depth(network: Network, shape: tuple[int, ...]) -> int:
+    """Convolutions and linear layers on the longest path from the images to the logits.
+
+    Args:
+        network: with its parameters on the meta device; nothing is computed.
+        shape: (N, C, H, W) of the images.
+    """
+    images = torch.zeros(shape, device="meta")
+    with torch.no_grad(), _Depths() as depths:
+        return depths.of(network.eval()(images))
+
+
+class _Depths(TorchFunctionMode):
+    """Follows every tensor that is computed back to the images, counting layers."""
+
+    LAYERS = (torch.nn.functional.conv2d, torch.nn.functional.linear)
+
+    def of(self, tensor: Tensor) -> int:
+        """Layers on the longest path to a tensor."""
+        return getattr(tensor, "depth", 0)
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        read = [self.of(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                leaf.depth = max(read, default=0) + (func in self.LAYERS)  # type: ignore[attr-defined]
+        return result

@@ -1,0 +1,109 @@
+"""The verbs that tell what there is: `hwnas info` and `hwnas spaces`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.errors import InputError
+from hwnas.options import Json, print_result
+
+
+def info(
+    architecture: Annotated[
+        Path | None, typer.Argument(metavar="[ARCHITECTURE.json]", help="What a search found.")
+    ] = None,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE.svg", help="Write the architecture's drawing.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List versions, runtimes, spaces, strategies, configurations; or describe an architecture."""
+    if architecture is not None:
+        _describe(architecture, svg, as_json)
+        return
+    if svg is not None:
+        raise InputError("nothing to draw", where="--svg", mend="name an architecture.json")
+    from hwnas.config import shipped_configs
+    from hwnas.runs.run_folder import environment
+    from hwnas.spaces import SPACES
+    from hwnas.strategies import STRATEGIES
+
+    document = {
+        **environment(),
+        "runtimes": _runtimes(),
+        "spaces": sorted(SPACES),
+        "strategies": sorted(STRATEGIES),
+        "configs": shipped_configs(),
+    }
+    lines = [f"{key}: {value}" for key, value in document.items() if not isinstance(value, dict)]
+    for key in ("packages", "runtimes"):
+        lines += [key, *(f"  {name}: {value}" for name, value in document[key].items())]
+    print_result(document, as_json, "\n".join(lines))
+
+
+def spaces(as_json: Json = False) -> None:
+    """List the search spaces: paper, choices, size, range of parameters and MACs, runtimes."""
+    from hwnas.description import describe_space, listed_spaces
+
+    document: dict[str, dict[str, Any]] = {}
+    lines = []
+    for name, space in listed_spaces():
+        facts = document[name] = describe_space(space)
+        sizes = space.options
+        lines += [
+            name,
+            f"  {facts['paper']}",
+            f"  {facts['choices']} choices of {facts['options']} options in all, "
+            f"{facts['size']:,} architectures",
+            f"  for {sizes.input_channels} x {sizes.height} x {sizes.width} images and "
+            f"{sizes.classes} classes: {_millions(facts['params'])} parameters, "
+            f"{_millions(facts['macs'])} multiply-accumulates",
+        ]
+    runtimes = _runtimes()
+    lines += [
+        "runtimes, for every space",
+        *(f"  {key}: {state}" for key, state in runtimes.items()),
+    ]
+    print_result({"spaces": document, "runtimes": runtimes}, as_json, "\n".join(lines))
+
+
+def _describe(path: Path, svg: Path | None, as_json: bool) -> None:
+    """Print what is known of an architecture, and write its drawing."""
+    import json
+
+    from hwnas.description import describe_architecture, load_architecture
+    from hwnas.reporting.cells import draw_cells, read_cells
+    from hwnas.runs.checkpoints import write_atomic
+    from hwnas.terminal import print_architecture
+
+    space, architecture = load_architecture(path)
+    cells = read_cells(space, architecture, {})
+    document = describe_architecture(space, architecture)
+    if svg is not None:
+        write_atomic(svg, draw_cells(cells))
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        print_architecture(document, cells)
+
+
+def _runtimes() -> dict[str, str]:
+    """Every runtime: `available`, or why it is not."""
+    from hwnas.errors import RuntimeMissingError
+    from hwnas.latency_tables.runtimes import RUNTIMES
+
+    states = {}
+    for name, runtime in RUNTIMES.items():
+        try:
+            runtime(1).require()
+            states[name] = "available"
+        except RuntimeMissingError as error:
+            states[name] = str(error)
+    return states
+
+
+def _millions(bounds: tuple[int, int]) -> str:
+    return " to ".join(f"{bound / 1e6:.4g}" for bound in bounds) + " M"
