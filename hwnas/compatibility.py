@@ -25,13 +25,12 @@ def check_strategy(search: SearchConfig, where: str) -> None:
             mend="choose a strategy that needs evaluations (`hwnas strategies`)",
         )
     if issubclass(strategy, HyperbandStrategy) and search.evaluator == "training":
-        settings = strategy.settings_model(**search.settings.get(search.strategy, {}))
-        assert isinstance(settings, HyperbandSettings)
-        if search.evaluation_epochs < settings.ratio**settings.halvings:
+        own = HyperbandSettings(**search.settings.get(search.strategy, {}))
+        if search.evaluation_epochs < own.ratio**own.halvings:
             raise InputError(
                 "too few epochs for the lowest rung",
                 where=f"{where}.evaluation_epochs",
-                expected=f"at least {settings.ratio**settings.halvings}, ratio ** halvings",
+                expected=f"at least {own.ratio**own.halvings}, ratio ** halvings",
                 actual=search.evaluation_epochs,
             )
     if search.warm_start and not issubclass(strategy, SampledStrategy):
