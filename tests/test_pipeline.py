@@ -30,7 +30,7 @@ SETTINGS = [
     "data.train_limit=400",
     "data.test_limit=100",
     "budget.ms=1e6",
-    "latency.measure_seconds=0.5",
+    "latency.measure_seconds=5",
     "search.proxy={}",
     "search.steps=12",
     "search.batch_size=8",
@@ -43,7 +43,7 @@ SETTINGS = [
     "train.epochs=1",
     "train.batch_size=16",
     "train.checkpoint_every=10",
-    "check.measure_seconds=5",
+    "check.measure_seconds=20",
 ]
 SPACE = {
     "darts": ["space={name='darts', cells=3, channels=4, stem_multiplier=1, stem_stride=2}"],
