@@ -30,8 +30,8 @@ from hwnas.inspection.graphs import operator_counts, require_finite_functions, r
 from hwnas.inspection.tensors import (
     TensorJudge,
     require_bounded,
+    tensors_of_function,
     tensors_of_graph,
-    tensors_of_nodes,
 )
 from hwnas.inspection.wire import WireError, without_weights
 
@@ -188,7 +188,7 @@ def _graphs(model: ModelProto) -> list[Any]:
 def _tensors(model: ModelProto) -> list[TensorProto]:
     found = [tensor for graph in _graphs(model) for tensor in tensors_of_graph(graph)]
     for function in model.functions:
-        found += tensors_of_nodes(function.node)
+        found += tensors_of_function(function)
     return found
 
 
