@@ -357,6 +357,11 @@ def property_that_is_not_utf8(folder):
     return model.SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc")
 
 
+@refused("a name that is not UTF-8")
+def external_in_a_file_that_is_not_utf8(folder):
+    return external(folder, "ABCD", None).SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc")
+
+
 @refused("another size than it declares", str(4 * 2**60))
 def declares_an_exabyte(folder):
     return with_weights(dims=[2**20, 2**20, 2**20])

@@ -39,6 +39,8 @@ from hwnas.runs.run_folder import environment
 
 SCHEMA = 1
 METADATA_PREFIX = "hwnas."
+MAX_THREADS, MAX_BATCH = 1024, 2**20
+"""What a model's properties may ask for."""
 
 
 def check_model(
@@ -171,9 +173,18 @@ def check_file(
     where, properties = str(model.path), _properties(model)
     stated = None if measured is None else measured_elsewhere(measured, model.path)
     name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
-    runtime = create_runtime(name, threads or int(_number(where, properties, "threads") or 1))
+    stated_threads = _whole_number(where, properties, "threads", MAX_THREADS)
+    runtime = create_runtime(name, threads or stated_threads or 1)
     runtime.require()
-    feeds = feeds_for(model, shapes or {}, data, int(_number(where, properties, "batch") or 1))
+    stated_batch = _whole_number(where, properties, "batch", MAX_BATCH)
+    feeds = feeds_for(model, shapes or {}, data, stated_batch or 1)
+    if stated_batch is not None and not feeds.is_dynamic and feeds.batch != stated_batch:
+        raise InputError(
+            "another batch than the inputs have",
+            where=f"{where}: property {METADATA_PREFIX}batch",
+            expected=feeds.batch,
+            actual=stated_batch,
+        )
     other = None
     if reference is not None:
         cpu = _onnx_runtime(runtime)
@@ -211,7 +222,14 @@ def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
             actual=found.model and found.model.sha256,
             mend=f"run `measure.py --model {Path(model).name}` on the device",
         )
-    rounds_ms = found.rounds_ms["0"][found.model.name]
+    rounds_ms = found.rounds_ms["0"].get(found.model.name)
+    if rounds_ms is None:
+        raise InputError(
+            "no times of the model",
+            where=f"{results}: rounds_ms",
+            expected=found.model.name,
+            actual=sorted(found.rounds_ms["0"]),
+        )
     return NetworkLatency.of_rounds(rounds_ms, found.statistic, f"{found.runtime}, {found.device}")
 
 
@@ -221,7 +239,7 @@ def model_facts(model: Inspection) -> dict[str, Any]:
     params, macs = (_number(where, properties, name) for name in ("params", "macs"))
     return {
         "name": model.path.name,
-        "sha256": _sha256(model.path),
+        "sha256": model.sha256,
         "size_bytes": model.size_bytes,
         "opset": model.opset,
         "opsets": model.opsets,
@@ -277,6 +295,25 @@ def _number(where: str, properties: Mapping[str, str], name: str) -> float | Non
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise InputError(
-            "not a positive number", where=f"{where}: property hwnas.{name}", actual=text
+            "not a positive number", where=f"{where}: property {METADATA_PREFIX}{name}", actual=text
         )
     return value
+
+
+def _whole_number(where: str, properties: Mapping[str, str], name: str, most: int) -> int | None:
+    """A whole number from 1 among a model's properties, or None.
+
+    Raises:
+        InputError: when it is something else.
+    """
+    value = _number(where, properties, name)
+    if value is None:
+        return None
+    if value != int(value) or value > most:
+        raise InputError(
+            "not a whole number that can be used",
+            where=f"{where}: property {METADATA_PREFIX}{name}",
+            expected=f"1 to {most}",
+            actual=properties[name],
+        )
+    return int(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
 
 RELATIVE_TOLERANCE, SCALED_TOLERANCE = 1e-3, 1e-4
 CONSTANT_TOLERANCE = 1e-6
@@ -70,7 +70,7 @@ def session_predict(session: Any, where: str) -> Predict:
             raise InputError(
                 f"the model cannot run {shapes}",
                 where=where,
-                actual=str(error).splitlines()[0],
+                actual=first_line(error),
             ) from None
         return _arrays(dict(zip(names, found, strict=True)))
 

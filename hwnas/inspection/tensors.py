@@ -127,6 +127,8 @@ class TensorJudge:
             _require_values(tensor, elements, where)
 
     def _judge_external(self, entries: dict[str, str], expected: int, where: str) -> None:
+        if not all(isinstance(text, str) for pair in entries.items() for text in pair):
+            raise InputError("a name that is not UTF-8", where=where, actual=entries)
         location = entries.get("location", "")
         file = self._folder / location
         if not location or Path(location).is_absolute() or ".." in Path(location).parts:
