@@ -83,8 +83,8 @@ def check_model(
     with stage("check") as advance:
         advance(0, 2, "parity and accuracy")
         onnx_runtime = _onnx_runtime(runtime)
-        memory_mb = probe(model, onnx_runtime, feeds, limits)
-        behaviour = observe(model, onnx_runtime, feeds, reference)
+        trial = probe(model, onnx_runtime, feeds, limits)
+        behaviour = observe(model, onnx_runtime, feeds, reference, trial)
         advance(1, 2, "latency")
         if stated is not None:
             speed = Performance(stated)
@@ -93,15 +93,15 @@ def check_model(
                 model,
                 runtime,
                 feeds,
-                behaviour.batches,
+                trial.batches,
                 budget_ms=budget_ms,
                 seconds=limits.measure_seconds,
                 reference=reference,
                 load=load,
             )
         advance(2, 2, f"{speed.latency.value_ms:.3f} ms")
-    if stated is not None or onnx_runtime is not runtime:
-        memory_mb = None
+    is_measured_here = stated is None and onnx_runtime is runtime
+    memory_mb = trial.memory_mb if is_measured_here else None
     held_to = parity_limits(model.precision, limits)
     gates = [
         budget_gate(speed.latency, budget_ms),
@@ -109,7 +109,7 @@ def check_model(
         *more_gates,
         shapes_gate(behaviour.contradiction),
         batch_gate(feeds.is_dynamic, behaviour.failures, behaviour.batches),
-        *parity_gates(behaviour.parity, held_to),
+        *parity_gates(behaviour.parity, held_to, is_wanted=reference is not None),
         *(g for name, p in behaviour.parity_with.items() for g in parity_gates(p, held_to, name)),
         *accuracy_gates(behaviour.accuracy, limits),
         *serving_gates(speed.serving),
@@ -188,8 +188,7 @@ def check_file(
     other = None
     if reference is not None:
         cpu = _onnx_runtime(runtime)
-        probe(reference, cpu, feeds, limits)
-        other = onnx_reference(reference, cpu, feeds)
+        other = onnx_reference(reference, cpu, feeds, probe(reference, cpu, feeds, limits))
     stated_ms = _number(where, properties, "budget_ms")
     return check_model(
         model,
