@@ -19,12 +19,13 @@ GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
 
 @dataclass(frozen=True)
 class Gate:
-    """One requirement and how it went."""
+    """One requirement and how it went; `detail` says what numbers do not."""
 
     name: str
     status: GateStatus
     value: float | None
     limit: float | None
+    detail: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -111,14 +112,15 @@ def accuracy_gates(accuracy: Accuracy | None, limits: CheckConfig) -> list[Gate]
 
 def shapes_gate(contradiction: str | None) -> Gate:
     """Whether the shapes that a model declares are those that it computes."""
-    return Gate("shapes", _passed(contradiction is None), None, None)
+    return Gate("shapes", _passed(contradiction is None), None, None, contradiction)
 
 
 def batch_gate(is_dynamic: bool, failures: Sequence[str], batches: Sequence[int]) -> Gate:
     """Whether a model that declares any batch runs several; its value is the largest that does."""
     if not is_dynamic:
         return Gate("dynamic_batch", "skipped", None, None)
-    return Gate("dynamic_batch", _passed(not failures), max(batches, default=0), None)
+    detail = "; ".join(failures) or None
+    return Gate("dynamic_batch", _passed(not failures), max(batches, default=0), None, detail)
 
 
 def serving_gates(serving: Serving | None) -> list[Gate]:

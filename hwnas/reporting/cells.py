@@ -238,7 +238,7 @@ def draw_cell(cell: Cell) -> Html:
     return svg_element(title, WIDTH, layout.height, parts, routes)
 
 
-def _draw_stage(cell: Cell) -> str:
+def _draw_stage(cell: Cell) -> Html:
     """The operators from top to bottom, each in a box but a skip, which is a line passing by."""
     parts = []
     middle = WIDTH / 2
