@@ -302,5 +302,7 @@ def _notes(random: list[str] | None, parities: list[Parity | None]) -> list[str]
         named = f" (random operators: {', '.join(random)})" if random else ""
         notes.append(f"the outputs differ from run to run{named}: no parity can be read")
     if any(parity is not None and parity.constant for parity in parities):
-        notes.append("the outputs do not depend on the inputs: no parity can be read from them")
+        notes.append(
+            "outputs that do not depend on the inputs: where both agree, no parity can be read"
+        )
     return notes

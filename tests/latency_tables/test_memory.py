@@ -95,5 +95,22 @@ def test_batches_that_a_model_refuses_are_told() -> None:
     assert found.batches == (1,) and set(found.failures) == {2, 3}
 
 
+def test_outputs_whose_shape_changes_from_run_to_run() -> None:
+    nodes = [
+        helper.make_node("RandomUniformLike", ["x"], ["u"]),
+        helper.make_node("Round", ["u"], ["ones"]),
+        helper.make_node("NonZero", ["ones"], ["y"]),
+    ]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 400])
+    computed = helper.make_tensor_value_info("y", TensorProto.INT64, [2, "k"])
+    graph = helper.make_graph(nodes, "random", [given], [computed])
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    runtime = create_runtime("onnxruntime-cpu", 1)
+    assert isinstance(runtime, OnnxRuntime)
+    with pytest.raises(InputError, match="ONNX Runtime cannot run the model"):
+        try_session(runtime, model, rows(1, width=400))
+
+
 def rows(batch: int, width: int) -> dict[str, np.ndarray]:
     return {"x": np.ones((batch, width), np.float32)}
