@@ -68,7 +68,6 @@ class Behaviour:
         accuracy: where the samples have labels.
         runtimes: for each that runs ONNX files, where operators are placed, or why it is missing.
         notes: what should be known about the figures.
-        is_random: whether the outputs differ from run to run, so that no parity can be read.
     """
 
     batches: list[int]
@@ -79,7 +78,6 @@ class Behaviour:
     accuracy: Accuracy | None
     runtimes: dict[str, Any]
     notes: list[str]
-    is_random: bool
 
     def to_json(self) -> dict[str, Any]:
         """Its part of the check's document."""
@@ -175,7 +173,6 @@ def observe(
         accuracy=_accuracy(predict, reference, feeds, common, where),
         runtimes=placed,
         notes=_notes(random if is_random else None, [parity, *others.values()]),
-        is_random=is_random,
     )
 
 

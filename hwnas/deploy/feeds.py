@@ -84,7 +84,7 @@ class InputSizes:
         """Where the batch stands, if anywhere."""
         return self.sizes.index(None) if None in self.sizes else None
 
-    def bytes(self, batch: int) -> int:
+    def size_bytes(self, batch: int) -> int:
         """What a feed of that batch takes."""
         is_text = self.dtype is np.object_
         return math.prod(self.shape(batch)) * (
@@ -129,7 +129,7 @@ class FeedMaker:
 
     def is_affordable(self, batch: int) -> bool:
         """Whether all inputs of that batch together stay below 1 GiB."""
-        return sum(given.bytes(batch) for given in self.inputs) <= MAX_FEED_BYTES
+        return sum(given.size_bytes(batch) for given in self.inputs) <= MAX_FEED_BYTES
 
     def random(self, batch: int, seed: int) -> Feeds:
         """Seeded random values for every input."""
@@ -265,7 +265,7 @@ def _unsized(value: Value, what: str, where: str) -> InputError:
 
 def _require_affordable(maker: FeedMaker, where: str) -> None:
     if not maker.is_affordable(maker.batch):
-        largest = max(maker.inputs, key=lambda given: given.bytes(maker.batch))
+        largest = max(maker.inputs, key=lambda given: given.size_bytes(maker.batch))
         raise InputError(
             "a gigantic shape",
             where=f"{where}: input {largest.name!r}",

@@ -28,7 +28,7 @@ class Parity:
     """How far a model's outputs are from those of its reference.
 
     Attributes:
-        max_abs_error: over all floating-point outputs, None where one alone is not finite.
+        max_abs_error: over all floating-point outputs, None where it, or one alone, is not finite.
         within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere; the
             maximum, and the signal of `sqnr_db`, is that of channels that are not constant.
         sqnr_db: signal to quantisation noise ratio of the worst output, None when there is no
@@ -163,7 +163,8 @@ def _distance(
         sqnr_db = math.inf
     else:
         sqnr_db = 10 * math.log10(ratio) if 0 < ratio < math.inf else NO_SIGNAL_DB
-    return float(error.max()), bool((error <= tolerance).all()), sqnr_db
+    worst = float(error.max())
+    return worst if math.isfinite(worst) else None, bool((error <= tolerance).all()), sqnr_db
 
 
 def _by_channel(outputs: Sequence[np.ndarray]) -> np.ndarray:

@@ -87,6 +87,9 @@ def test_figures_do_not_depend_on_the_scale(scale) -> None:
     assert compared(lambda y: -y, scaled).sqnr_db == pytest.approx(-6.02, abs=0.01)
     assert compared(lambda y: y * 1.1, scaled).sqnr_db == pytest.approx(20, abs=0.01)
     assert statuses(compared(lambda y: y * 1e5, scaled))[1] == "fail"
+    largest = compared(lambda y: -y, lambda x: np.sign(x).astype(np.float64) * 1.7e308)
+    json.dumps(largest.to_json(), allow_nan=False)
+    assert statuses(largest)[:2] == ["fail"] * 2
 
 
 def test_what_could_not_be_compared() -> None:
