@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +15,8 @@ from hwnas.errors import InputError
 from hwnas.options import Json, Set, interruptible, opened
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
-SETTINGS = ("check.", "budget.memory_mb=")
+MEMORY = "budget.memory_mb="
+SETTINGS = ("check.", MEMORY)
 
 Inputs = Annotated[
     list[str] | None,
@@ -55,7 +58,9 @@ def check(
         float | None, typer.Option(metavar="X", help="Latency budget in milliseconds.")
     ] = None,
     runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the runtime.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads of the runtime.")
+    ] = None,
     inputs: Inputs = None,
     data: Data = None,
     reference: Other = None,
@@ -75,6 +80,12 @@ def check(
     """Check what an ONNX model computes and how fast; ends with a verdict and an exit code."""
     if budget_ms is not None and not 0 < budget_ms < float("inf"):
         raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
+    if measured is not None:
+        # Figures of this machine beside the latency of another one.
+        memory = [setting for setting in settings or [] if setting.startswith(MEMORY)]
+        _refuse({"--serve-seconds": serve_seconds, f"--set {MEMORY}X": memory}, "--measured")
+    for option, path in {"--junit": junit, "--markdown": markdown}.items():
+        _require_writable(option, path)
     # Before anything heavy is imported: a hostile file ends here.
     from hwnas.inspection.process import InspectionLimits, inspect_model, inspect_npz
 
@@ -86,36 +97,37 @@ def check(
         inspect_npz(data, limits)
     alone = {"--threads": threads, "--input": inputs, "--data": data, "--reference": reference}
     alone["--set"] = settings
-    if run_folder is not None:
-        _refuse(alone, "--run")
-        from hwnas import check_stage
+    load = _load(serve_seconds, serve_threads)
+    with _enough_memory(model):
+        if run_folder is not None:
+            _refuse(alone, "--run")
+            from hwnas import check_stage
 
-        load = _load(serve_seconds, serve_threads)
-        with opened(run_folder) as current:
-            if runtime is not None:
-                current = current.on_runtime(runtime)
-            document = check_stage.check(current, model, budget_ms, measured, load, inspected)
-    else:
-        from hwnas.deploy.check import check_file
-        from hwnas.deploy.feeds import parse_shapes
-        from hwnas.runs import progress
+            with opened(run_folder) as current:
+                if runtime is not None:
+                    current = current.on_runtime(runtime)
+                document = check_stage.check(current, model, budget_ms, measured, load, inspected)
+        else:
+            from hwnas.deploy.check import check_file
+            from hwnas.deploy.feeds import parse_shapes
+            from hwnas.runs import progress
 
-        config = _config(settings)
-        with interruptible():
-            document = check_file(
-                inspected,
-                limits=config.check,
-                budget_ms=budget_ms,
-                memory_budget_mb=config.budget.memory_mb,
-                runtime_name=runtime,
-                threads=threads,
-                shapes=parse_shapes(inputs or []),
-                data=data,
-                reference=other,
-                load=_load(serve_seconds, serve_threads),
-                measured=measured,
-                stage=progress.shown,
-            )
+            config = _config(settings)
+            with interruptible():
+                document = check_file(
+                    inspected,
+                    limits=config.check,
+                    budget_ms=budget_ms,
+                    memory_budget_mb=config.budget.memory_mb,
+                    runtime_name=runtime,
+                    threads=threads,
+                    shapes=parse_shapes(inputs or []),
+                    data=data,
+                    reference=other,
+                    load=load,
+                    measured=measured,
+                    stage=progress.shown,
+                )
     _write(document, junit, markdown)
     finish_check(document, as_json, run_folder)
 
@@ -125,6 +137,26 @@ def _refuse(options: dict[str, Any], beside: str) -> None:
     for name, value in options.items():
         if value is not None and value != []:
             raise InputError(f"cannot be combined with {beside}", where=name)
+
+
+def _require_writable(option: str, path: Path | None) -> None:
+    """A verdict that cannot be written is refused before anything is measured."""
+    if path is None:
+        return
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise InputError("cannot be written", where=f"{option} {path}")
+
+
+@contextmanager
+def _enough_memory(model: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise InputError(
+            "the check takes more memory than there is",
+            where=str(model),
+            mend="state smaller sizes with --input",
+        ) from None
 
 
 def _load(seconds: float | None, threads: int | None) -> Any:

@@ -7,6 +7,20 @@ measurement is inconclusive.
 
 from __future__ import annotations
 
+MAX_LINE, MAX_ERROR = 400, 2000
+"""Characters of a text from a file, and of an error that may hold several."""
+
+
+def printable(text: str, longest: int = MAX_LINE) -> str:
+    """One line that a terminal shows as it is: no control characters, cut where it is longer."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= longest else line[: longest - 3] + "..."
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, its type where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
 
 class HwnasError(Exception):
     """Base of all errors raised on purpose; printed as one line, without a traceback."""
@@ -42,7 +56,7 @@ class HwnasError(Exception):
         line = ", ".join(parts)
         if mend:
             line = f"{line}; {mend}"
-        super().__init__(" ".join(line.split()))
+        super().__init__(printable(line, MAX_ERROR))
 
 
 class InputError(HwnasError):

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from hwnas.errors import printable
 from hwnas.reporting.cells import SKIP, Cell
 
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "skipped": "dim"}
@@ -23,7 +25,7 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
     table = Table("gate", "status", "value", "limit")
     for gate in document["gates"]:
         status = f"[{STYLES[gate['status']]}]{gate['status']}[/]"
-        table.add_row(gate["name"], status, _number(gate["value"]), _number(gate["limit"]))
+        table.add_row(_plain(gate["name"]), status, _number(gate["value"]), _number(gate["limit"]))
     console.print(table)
     measured = document["measured"]
     console.print(
@@ -31,10 +33,10 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
         f"({measured['statistic']}, 95 % interval {measured['ci_low_ms']:.4g} to "
         f"{measured['ci_high_ms']:.4g}, p90 {measured['p90_ms']:.4g}), "
         f"predicted {_number(document['predicted_ms'])} ms, "
-        f"budget {_number(document['budget_ms'])} ms on {measured['runtime']}"
+        f"budget {_number(document['budget_ms'])} ms on {_plain(measured['runtime'])}"
     )
     for line in _more_figures(document):
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
     for member in document.get("family", []):
         verdict = member["verdict"]
         console.print(
@@ -99,6 +101,11 @@ def _more_figures(document: dict[str, Any]) -> list[str]:
     failures = document["batches"]["failures"]
     contradiction = [document["contradiction"]] if document["contradiction"] else []
     return [*lines, *contradiction, *failures, *document["notes"]]
+
+
+def _plain(text: str) -> str:
+    """A text from a file, without control characters and read as no markup."""
+    return escape(printable(text))
 
 
 def _number(value: float | None) -> str:

@@ -140,12 +140,12 @@ def _observed(run: Run, runtime: OnnxRuntime, path: Path, reference: Reference) 
     """The variant as it runs here; raises HwnasError when the runtime refuses it."""
     model = inspect_model(path)
     feeds = dataset_feeds(run, model)
-    memory_mb = probe(model, runtime, feeds, run.config.check)
-    behaviour = observe(model, runtime, feeds, reference)
+    trial = probe(model, runtime, feeds, run.config.check)
+    behaviour = observe(model, runtime, feeds, reference, trial)
     single = feeds.real(feeds.batch, 0)
     # Where a session's memory happens to lie moves a small network by 2 to 3 %.
     calls = [runtime.prepare_onnx(path, single) for _ in range(SESSIONS)]
-    return _Variant(path, model, feeds, memory_mb, behaviour, calls)
+    return _Variant(path, model, feeds, trial.memory_mb, behaviour, calls)
 
 
 def _measured(

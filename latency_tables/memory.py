@@ -1,55 +1,91 @@
-"""Peak memory of an inference session, in a process of its own that may be limited."""
+"""A model's first runs, in a process of its own that may be limited, and their peak memory."""
 
 from __future__ import annotations
 
+import math
 import re
 import resource
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
 from hwnas.latency_tables.runtimes import Model, OnnxRuntime, create_runtime
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RUNS = 3
 
 
-def session_memory_mb(
+@dataclass(frozen=True)
+class Trial:
+    """What a model did in a process with limits.
+
+    Attributes:
+        memory_mb: MB (10^6 bytes) of host memory that loading the model and running it adds at its
+            peak, or None where the system does not tell it (it does on Linux). The process has
+            imported the runtime before, so that its libraries do not count.
+        batches: those that ran, with the graph optimised and as it stands in the file.
+        failures: a line for each batch that did not run.
+    """
+
+    memory_mb: float | None
+    batches: tuple[int, ...] = ()
+    failures: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches to try after the first run.
+
+    Attributes:
+        sizes: from the smallest.
+        make: feeds for a size; can be sent to another process.
+        first: the batch of the first run; what it takes tells which sizes take too long.
+        max_seconds: a size that would take longer is left out, but no smaller one than `always`.
+    """
+
+    sizes: Sequence[int]
+    make: Callable[[int], Mapping[str, np.ndarray]]
+    first: int
+    max_seconds: float
+    always: int
+
+
+def try_session(
     runtime: OnnxRuntime,
     model: Model,
     feeds: Mapping[str, np.ndarray],
+    batches: Batches | None = None,
     *,
     limit_mb: float | None = None,
     limit_s: int | None = None,
-) -> float | None:
-    """MB (10^6 bytes) of host memory that loading a model and running it adds at its peak.
-
-    The process has imported the runtime before, so that its libraries do not count.
+) -> Trial:
+    """Load a model and run it in a process of its own.
 
     Args:
         runtime: whose session is made.
         model: an ONNX model.
-        feeds: an array for each input.
+        feeds: an array for each input, of the first runs.
+        batches: what is tried after them.
         limit_mb: what it may allocate; on CPUs only, since GPUs map their memory into the process.
-        limit_s: processor time that loading it and running it three times may take.
-
-    Returns:
-        The figure, or None where the system does not tell it (it does on Linux).
+        limit_s: processor time that loading it and running it three times may take, and each
+            further batch.
 
     Raises:
         InputError: the runtime refuses the model, or it exceeds a limit.
     """
     limit_mb = limit_mb if runtime.device_class == "cpu" else None
-    arguments = (runtime.name, runtime.threads, model, dict(feeds), limit_mb, limit_s)
+    arguments = (runtime.name, runtime.threads, model, dict(feeds), batches, limit_mb, limit_s)
     # A spawned process shares nothing with this one.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
-            return process.submit(_peak_mb, *arguments).result()
+            return process.submit(_try, *arguments).result()
         except (BrokenProcessPool, MemoryError):
             limits = " and ".join(
                 f"{limit:g} {unit}" for limit, unit in ((limit_mb, "MB"), (limit_s, "s")) if limit
@@ -61,20 +97,20 @@ def session_memory_mb(
             ) from None
 
 
-def _peak_mb(
+def _try(
     name: str,
     threads: int,
     model: Model,
     feeds: dict[str, np.ndarray],
+    batches: Batches | None,
     limit_mb: float | None,
     limit_s: int | None,
-) -> float | None:
+) -> Trial:
     runtime = create_runtime(name, threads)
     runtime.require()
     assert isinstance(runtime, OnnxRuntime)
     tells = STATUS.exists() and RESET.exists()
-    if limit_s is not None:
-        resource.setrlimit(resource.RLIMIT_CPU, (limit_s, limit_s))
+    _allow_seconds(limit_s)
     if tells and limit_mb is not None:
         limit = int((status_mb("VmData") + limit_mb) * 1e6)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -83,10 +119,58 @@ def _peak_mb(
         before_mb = status_mb("VmRSS")
         # Sets the high-water mark to what is used now.
         RESET.write_text("5")
+    seconds = _run(runtime, model, feeds)
+    memory_mb = max(0.0, status_mb("VmHWM") - before_mb) if tells else None
+    if batches is None:
+        return Trial(memory_mb)
+    return _try_batches(runtime, model, feeds, batches, seconds / batches.first, memory_mb, limit_s)
+
+
+def _run(runtime: OnnxRuntime, model: Model, feeds: Mapping[str, np.ndarray]) -> float:
+    """Run three times as it is deployed; returns the seconds of the last one."""
     call = runtime.prepare_onnx(model, feeds)
     for _ in range(RUNS):
+        start = time.perf_counter()
         call()
-    return max(0.0, status_mb("VmHWM") - before_mb) if tells else None
+    return time.perf_counter() - start
+
+
+def _try_batches(
+    runtime: OnnxRuntime,
+    model: Model,
+    feeds: Mapping[str, np.ndarray],
+    batches: Batches,
+    sample_seconds: float,
+    memory_mb: float | None,
+    limit_s: int | None,
+) -> Trial:
+    """Each batch in a session of either kind, one session at a time."""
+    sizes = [
+        size
+        for size in batches.sizes
+        if size <= batches.always or size * sample_seconds <= batches.max_seconds
+    ]
+    failures: dict[int, str] = {}
+    for optimised in (True, False):
+        _allow_seconds(limit_s)
+        session = runtime.session(model, optimised=optimised)
+        session.run(None, dict(feeds))
+        for size in sizes:
+            _allow_seconds(limit_s)
+            try:
+                session.run(None, dict(batches.make(size)))
+            except Exception as error:  # the runtime's exceptions share no base class
+                failures.setdefault(size, first_line(error))
+        del session
+    ran = tuple(size for size in sizes if size not in failures)
+    return Trial(memory_mb, ran, failures)
+
+
+def _allow_seconds(limit_s: int | None) -> None:
+    """So much more processor time than used so far; more than that ends the process."""
+    if limit_s is not None:
+        limit = math.ceil(time.process_time()) + limit_s
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
 def status_mb(key: str) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.errors import InputError, RuntimeMissingError, first_line
 from hwnas.latency_tables.devices import (
     cpu_name,
     cuda_versions,
@@ -68,18 +68,20 @@ class OnnxRuntime(Runtime):
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        # What goes wrong is an exception; its log would put a model's texts on the terminal.
+        options.log_severity_level = 4
         if profile_to is not None:
             options.enable_profiling = True
             options.profile_file_prefix = profile_to
-        for key, value in (entries or {}).items():
+        # Otherwise the file's name would decide how it is read.
+        for key, value in {"session.load_model_format": "ONNX", **(entries or {})}.items():
             options.add_session_config_entry(key, value)
         source = model if isinstance(model, bytes) else str(model)
         try:
             session = ort.InferenceSession(source, options, providers=list(self.providers))
         except Exception as error:  # its exceptions share no base class
             raise InputError(
-                f"ONNX Runtime refuses the model: {str(error).splitlines()[0]}",
+                f"ONNX Runtime refuses the model: {first_line(error)}",
                 where=self.name,
             ) from error
         if session.get_providers()[0] != self.providers[0]:
@@ -157,9 +159,12 @@ class OnnxRuntime(Runtime):
 
     def _fed(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
         def call() -> None:
-            session.run(None, feeds)
+            try:
+                session.run(None, feeds)
+            except Exception as error:  # its exceptions share no base class
+                raise self._cannot_run(error) from error
 
-        self._first(call)
+        call()
         return call
 
     def _bound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
@@ -167,32 +172,31 @@ class OnnxRuntime(Runtime):
         binding = session.io_binding()
 
         def call() -> None:
-            session.run_with_iobinding(binding)
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:  # its exceptions share no base class
+                raise self._cannot_run(error) from error
 
         outputs = [value.name for value in session.get_outputs()]
         for name in outputs:
             binding.bind_output(name, self.memory)
 
-        def bind_and_run() -> None:
+        try:
             for name, array in feeds.items():
                 value = ort.OrtValue.ortvalue_from_numpy(array, self.memory, 0)
                 binding.bind_ortvalue_input(name, value)
-            call()
-
-        self._first(bind_and_run)
+        except Exception as error:
+            raise self._cannot_run(error) from error
+        call()
         # The first run has shown the shapes: its outputs are reused, so none is allocated later.
         for name, value in zip(outputs, binding.get_outputs(), strict=True):
             binding.bind_ortvalue_output(name, value)
         return call
 
-    def _first(self, call: Callable[[], None]) -> None:
-        try:
-            call()
-        except Exception as error:  # its exceptions share no base class
-            raise InputError(
-                f"ONNX Runtime cannot run the model: {str(error).splitlines()[0]}",
-                where=self.name,
-            ) from error
+    def _cannot_run(self, error: Exception) -> InputError:
+        return InputError(
+            f"ONNX Runtime cannot run the model: {first_line(error)}", where=self.name
+        )
 
 
 class OnnxRuntimeCpu(OnnxRuntime):

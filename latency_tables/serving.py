@@ -6,12 +6,15 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hwnas.errors import InputError
 from hwnas.latency_tables.memory import STATUS, status_mb
 from hwnas.latency_tables.runtimes import Model, OnnxRuntime, create_runtime
 from hwnas.latency_tables.statistics import percentiles_ms
@@ -67,11 +70,20 @@ def serve(
         feeds: an array for each input.
         threads: how many ask at the same time.
         seconds: how long they ask.
+
+    Raises:
+        InputError: when the process ends before it answers.
     """
     arguments = (runtime.name, runtime.threads, model, dict(feeds), threads, seconds)
     # A spawned process shares nothing with this one.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(_serve, *arguments).result()
+        try:
+            return process.submit(_serve, *arguments).result()
+        except (BrokenProcessPool, MemoryError):
+            raise InputError(
+                "the model ended the process that served it",
+                where=str(model) if isinstance(model, Path) else runtime.name,
+            ) from None
 
 
 class _Client(threading.Thread):

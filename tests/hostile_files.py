@@ -325,6 +325,43 @@ def external_in_a_function(folder):
     return model_of(node("F", "x", "y", domain="local"), functions=(function("F", *body),))
 
 
+def with_default(weight: TensorProto) -> ModelProto:
+    """A model that calls a function whose attribute is this weight by default."""
+    constant = node("Constant", "", "w")
+    constant.attribute.add(name="value", ref_attr_name="value", type=onnx.AttributeProto.TENSOR)
+    called = function("F", constant, node("Add", "a w", "b"))
+    called.attribute_proto.append(helper.make_attribute("value", weight))
+    return model_of(node("F", "x", "y", domain="local"), functions=(called,))
+
+
+@refused("out of the model's folder", "/etc/passwd")
+def external_in_a_default(folder):
+    return with_default(external(folder, "/etc/passwd", None).graph.initializer[0])
+
+
+@refused("out of the model's folder", "no link")
+def external_by_link_in_a_default(folder):
+    (folder / "weights").symlink_to("/etc/passwd")
+    return with_default(external(folder, "weights").graph.initializer[0])
+
+
+@refused("another size than it declares", str(4 * 2**60))
+def declares_an_exabyte_in_a_default(folder):
+    return with_default(with_weights(BIG, dims=[2**20, 2**20, 2**20]).graph.initializer[0])
+
+
+@refused("a name that is not UTF-8")
+def property_that_is_not_utf8(folder):
+    model = model_of()
+    helper.set_model_props(model, {"k": "ABCD"})
+    return model.SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc")
+
+
+@refused("a name that is not UTF-8")
+def external_in_a_file_that_is_not_utf8(folder):
+    return external(folder, "ABCD", None).SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc")
+
+
 @refused("another size than it declares", str(4 * 2**60))
 def declares_an_exabyte(folder):
     return with_weights(dims=[2**20, 2**20, 2**20])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,10 +14,15 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 from hostile_files import CASES
-from small_models import labelled_data, residual_net, saved, with_other_shift
+from onnx import helper
+from small_models import labelled_data, model_of, residual_net, saved, with_other_shift
 
 import hwnas.cli
+from hwnas.deploy.gates import Gate
+from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
+from hwnas.reporting.verdict import to_junit, to_markdown
 from hwnas.runs import interruption
+from hwnas.terminal import print_check
 
 QUICK = ["--set", "check.measure_seconds=20"]
 
@@ -82,6 +88,63 @@ def assert_is_junit(path: Path, document: dict) -> None:
         assert case.get("classname") and len(case) <= 1
 
 
+def test_a_gate_without_numbers_says_what_is_wrong() -> None:
+    detail = "output 'y': declared (2,), computed (3,)"
+    gates = [Gate("shapes", "fail", None, None, detail), Gate("b", "fail", 1.0, 2.0)]
+    document = {"verdict": "fail", "gates": [gate.to_json() for gate in gates], "memory_mb": None}
+    document["model"] = {"name": "a[1]\x1b_.onnx"}
+    root = ElementTree.fromstring(to_junit(document).encode())
+    assert [failure.get("message") for failure in root.iter("failure")] == [detail, "1 against 2"]
+    assert root[0].get("name") == "hwnas check a[1]?_.onnx"
+    assert f"- shapes: {detail}" in to_markdown(document)
+    assert "a\\[1\\]?_.onnx" in to_markdown(document)
+
+
+def test_texts_of_files_are_neither_markup_nor_control_characters(capsys) -> None:
+    measured = {"value_ms": 1.0, "ci_low_ms": 1.0, "ci_high_ms": 1.0, "p90_ms": 1.0}
+    measured |= {"statistic": "p10", "runtime": "cpu, phone [/x]"}
+    document = {"verdict": "pass", "measured": measured, "budget_ms": None, "predicted_ms": None}
+    document |= {"percentiles": None, "serving": None, "throughput": [], "notes": []}
+    document |= {"contradiction": "output \x1b]0;t\x07", "batches": {"failures": ["[/y]"]}}
+    document["gates"] = [Gate("budget: [/z]", "pass", 1.0, 2.0).to_json()]
+    print_check(document, None)
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("[/x]", "[/y]", "[/z]", "output ?]0;t?"))
+    assert "\x07" not in out
+
+
+def test_the_name_of_a_file_does_not_decide_how_it_is_read(tmp_path) -> None:
+    session = OnnxRuntimeCpu(1).session(saved(residual_net(), tmp_path / "m.ort"))
+    assert [value.name for value in session.get_inputs()] == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ({"threads": "1e300"}, ["hwnas.threads", "1 to 1024", "1e300"]),
+        ({"threads": "1.5"}, ["hwnas.threads", "1.5"]),
+        ({"batch": "64"}, ["hwnas.batch", "expected 2", "got 64"]),
+        ({"budget_ms": "\x1b[31mred"}, ["hwnas.budget_ms", "?[31mred"]),
+        ({"runtime": "\x1b[31mred"}, ["unknown runtime", "?[31mred"]),
+    ],
+)
+def test_properties_that_are_refused(check, tmp_path, properties, words) -> None:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    model = model_of([node], {"x": (2, 4)}, {"y": (2, 4)})
+    helper.set_model_props(model, {f"hwnas.{name}": text for name, text in properties.items()})
+    refused(check(saved(model, tmp_path / "m.onnx")), *words)
+
+
+def test_results_without_the_times_of_their_model(check, tmp_path) -> None:
+    path = saved(residual_net(), tmp_path / "m.onnx")
+    model = {"name": "m", "file": "m.onnx", "inputs": {"x": [1, 3, 4, 4]}}
+    model["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    results = {"schema": 1, "device": "phone", "provider": "CPUExecutionProvider", "threads": 1}
+    results |= {"versions": {}, "manifest": None, "model": model, "rounds_ms": {"0": {"z": [1.0]}}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    refused(check(path, "--measured", tmp_path / "results.json"), "no times of the model")
+
+
 def test_a_missing_runtime_ends_with_3(check, tmp_path) -> None:
     import torch
 
@@ -110,6 +173,12 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
         (["--run", "folder", "--threads", "2"], ["--threads", "--run"]),
         (["--data", "missing.npz"], ["missing.npz", "no such file"]),
         (["--reference", "missing.onnx"], ["missing.onnx", "no such file"]),
+        (["--measured", "r.json", "--serve-seconds", "1"], ["--serve-seconds", "--measured"]),
+        (
+            ["--measured", "r.json", "--set", "budget.memory_mb=9"],
+            ["budget.memory_mb", "--measured"],
+        ),
+        (["--markdown", "nowhere/check.md"], ["--markdown", "nowhere", "cannot be written"]),
     ],
 )
 def test_bad_options(check, tmp_path, monkeypatch, options, words) -> None:

@@ -27,10 +27,12 @@ class Samples:
     labels: np.ndarray | None = None
 
     def batches(self, size: int) -> Iterator[tuple[Feeds, np.ndarray]]:
-        """All samples in order, and their labels."""
+        """All samples in order, and their labels; what fills no batch comes one by one."""
         assert self.labels is not None
-        for start in range(0, self.count, size):
-            chosen = np.arange(start, min(start + size, self.count))
+        full = self.count - self.count % size
+        starts = [*range(0, full, size), *range(full, self.count)]
+        for start in starts:
+            chosen = np.arange(start, start + (size if start < full else 1))
             yield self.take(chosen), self.labels[chosen].ravel()
 
 

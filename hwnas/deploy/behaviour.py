@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.accuracy import Accuracy, accuracy_of
 from hwnas.deploy.feeds import DTYPES, FeedMaker
-from hwnas.deploy.parity import Feeds, Outputs, Parity, Predict, compare, session_predict
+from hwnas.deploy.parity import (
+    Feeds,
+    Outputs,
+    Parity,
+    Predict,
+    compare,
+    differs_from_run_to_run,
+    session_predict,
+)
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.memory import session_memory_mb
+from hwnas.latency_tables.memory import Batches, Trial, try_session
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxRuntime
 
 BATCHES, FEWEST_BATCHES = (1, 7, 64), (1, 3)
 BATCH_SECONDS = 2.0
 """What running a batch may take to be tried."""
+THROUGHPUT_BATCHES = (1, 8, 32)
 ACCURACY_BATCH = 250
 RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
 UNOPTIMISED = "unoptimised"
@@ -33,11 +42,17 @@ class Reference:
         name: of its accuracy in the document, `torch` or `reference`.
         predict: its outputs, for feeds of the model.
         inference: makes a call that runs it once on a runtime that runs no ONNX files.
+        trial: of a file, what `probe` found.
     """
 
     name: str
     predict: Predict
     inference: Callable[[], Callable[[], None]] | None = None
+    trial: Trial | None = None
+
+    def takes(self, batch: int) -> bool:
+        """Whether it runs with a batch, as far as it was tried."""
+        return self.trial is None or batch in self.trial.batches
 
 
 @dataclass(frozen=True)
@@ -77,20 +92,31 @@ class Behaviour:
         }
 
 
-def probe(
-    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, limits: CheckConfig
-) -> float | None:
-    """Load a model and run it in a process with limits; returns the MB that it took.
+def probe(model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, limits: CheckConfig) -> Trial:
+    """Load a model and run it in a process with limits, with every batch that is used later.
 
     To be called before a model is loaded here: nobody knows what it does when it runs.
 
     Raises:
-        InputError: when the runtime refuses it, or it exceeds the limits of a session.
+        InputError: when the file is another than was inspected, the runtime refuses it, or it
+            exceeds the limits of a session.
     """
-    return session_memory_mb(
+    model.require_unchanged()
+    sizes = {*BATCHES, *FEWEST_BATCHES, *THROUGHPUT_BATCHES}
+    if feeds.samples is not None and feeds.samples.labels is not None:
+        sizes.add(ACCURACY_BATCH)
+    batches = Batches(
+        sorted(filter(feeds.is_affordable, sizes)) if feeds.is_dynamic else (),
+        partial(replace(feeds, samples=None).random, seed=0),
+        feeds.batch,
+        BATCH_SECONDS,
+        max(FEWEST_BATCHES),
+    )
+    return try_session(
         runtime,
         model.path,
         feeds.real(feeds.batch, 0),
+        batches,
         limit_mb=limits.max_session_mb,
         limit_s=limits.max_session_seconds,
     )
@@ -101,26 +127,39 @@ def observe(
     runtime: OnnxRuntime,
     feeds: FeedMaker,
     reference: Reference | None,
+    trial: Trial,
 ) -> Behaviour:
     """Load a model that `probe` has accepted, run it, and compare it with all that is there.
+
+    Args:
+        model: the inspected file.
+        runtime: where it runs.
+        feeds: makes its inputs.
+        reference: what it is compared with, besides itself.
+        trial: what `probe` found; only batches that ran there run here.
 
     Raises:
         InputError: when the runtime refuses it, or it does not fit the reference or the labels.
     """
     where = str(model.path)
     predict = session_predict(runtime.session(model.path), where)
-    batches, failures, contradiction = _run_batches(predict, feeds, model)
+    common = [b for b in trial.batches if reference is None or reference.takes(b)]
+    batches, failures, contradiction = _run_batches(predict, feeds, model, trial)
     placed, predicts = _placements(model.path, runtime)
     plain = session_predict(runtime.session(model.path, optimised=False), where)
     random = [name for name in model.operators if name.startswith(RANDOM_OPERATORS)]
     # Two pairs of a fixed batch; a pair of each that runs where it is open.
-    compared = batches if feeds.is_dynamic else batches * 2
+    compared = [b for b in batches if b in common] if feeds.is_dynamic else batches * 2
     # A quantised model clips what real inputs never reach; a single one shows no differences.
     has_several = feeds.samples is not None and feeds.samples.count > 1
     only_real = model.precision == "int8" and has_several
+    is_random = any(
+        differs_from_run_to_run(one, feeds.real(feeds.batch, 0))
+        for one in (predict, *([reference.predict] if reference else []))
+    )
 
     def parity_with(other: Predict) -> Parity | None:
-        if random or not compared:
+        if is_random or not compared:
             return None
         return compare(other, predict, feeds.pairs(compared, only_real=only_real), where)
 
@@ -133,13 +172,15 @@ def observe(
         contradiction=model.shapes["contradiction"] or contradiction,
         parity=parity,
         parity_with=others,
-        accuracy=_accuracy(predict, reference, feeds, where),
+        accuracy=_accuracy(predict, reference, feeds, common, where),
         runtimes=placed,
-        notes=_notes(random, [parity, *others.values()]),
+        notes=_notes(random if is_random else None, [parity, *others.values()]),
     )
 
 
-def onnx_reference(model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker) -> Reference:
+def onnx_reference(
+    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, trial: Trial
+) -> Reference:
     """Another ONNX model, as it stands in its file, fed with a model's feeds in their order.
 
     Raises:
@@ -164,22 +205,23 @@ def onnx_reference(model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker) ->
             for name, array in given.items()
         }
 
-    return Reference("reference", lambda given: predict(renamed(given)))
+    return Reference("reference", lambda given: predict(renamed(given)), trial=trial)
 
 
 def _run_batches(
-    predict: Predict, feeds: FeedMaker, model: Inspection
+    predict: Predict, feeds: FeedMaker, model: Inspection, trial: Trial
 ) -> tuple[list[int], list[str], str | None]:
     """Batches that run, lines about those that do not, a contradiction of shapes."""
-    start = time.perf_counter()
-    outputs = predict(feeds.real(feeds.batch, 0))
-    seconds = (time.perf_counter() - start) / feeds.batch
-    contradiction = _contradiction(outputs, model)
+    contradiction = _contradiction(predict(feeds.real(feeds.batch, 0)), model)
     if not feeds.is_dynamic:
         return [feeds.batch], [], contradiction
-    batches = [batch for batch in BATCHES if batch * seconds <= BATCH_SECONDS]
+    tried = {*trial.batches, *trial.failures}
+    batches = [batch for batch in BATCHES if batch in tried]
     good, failures = [], []
-    for batch in batches if len(batches) > 1 else FEWEST_BATCHES:
+    for batch in batches if len(batches) > 1 else sorted(tried & {*FEWEST_BATCHES}):
+        if batch in trial.failures:
+            failures.append(f"batch {batch}: {trial.failures[batch]}")
+            continue
         try:
             outputs = predict(feeds.random(batch, 0))
         except InputError as error:
@@ -234,12 +276,17 @@ def _placements(path: Path, main: OnnxRuntime) -> tuple[dict[str, Any], dict[str
 
 
 def _accuracy(
-    predict: Predict, reference: Reference | None, feeds: FeedMaker, where: str
+    predict: Predict,
+    reference: Reference | None,
+    feeds: FeedMaker,
+    batches: Sequence[int],
+    where: str,
 ) -> Accuracy | None:
     samples = feeds.samples
     if samples is None or samples.labels is None:
         return None
-    batch = ACCURACY_BATCH if feeds.is_dynamic else 1
+    # Samples of a fixed batch are whole batches.
+    batch = max(batches, default=feeds.batch) if feeds.is_dynamic else 1
     found = accuracy_of(predict, samples, batch, where)
     if reference is None:
         return Accuracy(found, None, "reference", samples.labels.size)
@@ -247,10 +294,14 @@ def _accuracy(
     return Accuracy(found, right, reference.name, samples.labels.size)
 
 
-def _notes(random: list[str], parities: list[Parity | None]) -> list[str]:
+def _notes(random: list[str] | None, parities: list[Parity | None]) -> list[str]:
+    """`random` are the operators that may be why the outputs differ from run to run, if they do."""
     notes = []
-    if random:
-        notes.append(f"random operators ({', '.join(random)}): no parity can be read")
+    if random is not None:
+        named = f" (random operators: {', '.join(random)})" if random else ""
+        notes.append(f"the outputs differ from run to run{named}: no parity can be read")
     if any(parity is not None and parity.constant for parity in parities):
-        notes.append("the outputs do not depend on the inputs: no parity can be read from them")
+        notes.append(
+            "outputs that do not depend on the inputs: where both agree, no parity can be read"
+        )
     return notes

@@ -39,6 +39,8 @@ from hwnas.runs.run_folder import environment
 
 SCHEMA = 1
 METADATA_PREFIX = "hwnas."
+MAX_THREADS, MAX_BATCH = 1024, 2**20
+"""What a model's properties may ask for."""
 
 
 def check_model(
@@ -81,8 +83,8 @@ def check_model(
     with stage("check") as advance:
         advance(0, 2, "parity and accuracy")
         onnx_runtime = _onnx_runtime(runtime)
-        memory_mb = probe(model, onnx_runtime, feeds, limits)
-        behaviour = observe(model, onnx_runtime, feeds, reference)
+        trial = probe(model, onnx_runtime, feeds, limits)
+        behaviour = observe(model, onnx_runtime, feeds, reference, trial)
         advance(1, 2, "latency")
         if stated is not None:
             speed = Performance(stated)
@@ -91,20 +93,20 @@ def check_model(
                 model,
                 runtime,
                 feeds,
-                behaviour.batches,
+                trial.batches,
                 budget_ms=budget_ms,
                 seconds=limits.measure_seconds,
                 reference=reference,
                 load=load,
             )
         advance(2, 2, f"{speed.latency.value_ms:.3f} ms")
-    if stated is not None or onnx_runtime is not runtime:
-        memory_mb = None
+    is_measured_here = stated is None and onnx_runtime is runtime
+    memory_mb = trial.memory_mb if is_measured_here else None
     gates = [
         budget_gate(speed.latency, budget_ms),
         *memory_gates(memory_mb, memory_budget_mb),
         *more_gates,
-        *behaviour_gates(model, feeds, behaviour, limits),
+        *behaviour_gates(model, feeds, behaviour, limits, is_wanted=reference is not None),
         *serving_gates(speed.serving),
     ]
     return {
@@ -124,14 +126,25 @@ def check_model(
 
 
 def behaviour_gates(
-    model: Inspection, feeds: FeedMaker, behaviour: Behaviour, limits: CheckConfig
+    model: Inspection,
+    feeds: FeedMaker,
+    behaviour: Behaviour,
+    limits: CheckConfig,
+    *,
+    is_wanted: bool = True,
 ) -> list[Gate]:
-    """Gates of what a model computes, by the limits of its number format."""
+    """Gates of what a model computes, by the limits of its number format.
+
+    Args:
+        model, feeds, behaviour: what was observed, and of what.
+        limits: of the gates.
+        is_wanted: whether there is a reference, so that parity has to be known.
+    """
     held_to = parity_limits(model.precision, limits)
     return [
         shapes_gate(behaviour.contradiction),
         batch_gate(feeds.is_dynamic, behaviour.failures, behaviour.batches),
-        *parity_gates(behaviour.parity, held_to),
+        *parity_gates(behaviour.parity, held_to, is_wanted=is_wanted),
         *(g for name, p in behaviour.parity_with.items() for g in parity_gates(p, held_to, name)),
         *accuracy_gates(behaviour.accuracy, limits),
     ]
@@ -180,14 +193,22 @@ def check_file(
     where, properties = str(model.path), _properties(model)
     stated = None if measured is None else measured_elsewhere(measured, model.path)
     name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
-    runtime = create_runtime(name, threads or int(_number(where, properties, "threads") or 1))
+    stated_threads = _whole_number(where, properties, "threads", MAX_THREADS)
+    runtime = create_runtime(name, threads or stated_threads or 1)
     runtime.require()
-    feeds = feeds_for(model, shapes or {}, data, int(_number(where, properties, "batch") or 1))
+    stated_batch = _whole_number(where, properties, "batch", MAX_BATCH)
+    feeds = feeds_for(model, shapes or {}, data, stated_batch or 1)
+    if stated_batch is not None and not feeds.is_dynamic and feeds.batch != stated_batch:
+        raise InputError(
+            "another batch than the inputs have",
+            where=f"{where}: property {METADATA_PREFIX}batch",
+            expected=feeds.batch,
+            actual=stated_batch,
+        )
     other = None
     if reference is not None:
         cpu = _onnx_runtime(runtime)
-        probe(reference, cpu, feeds, limits)
-        other = onnx_reference(reference, cpu, feeds)
+        other = onnx_reference(reference, cpu, feeds, probe(reference, cpu, feeds, limits))
     stated_ms = _number(where, properties, "budget_ms")
     return check_model(
         model,
@@ -220,7 +241,14 @@ def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
             actual=found.model and found.model.sha256,
             mend=f"run `measure.py --model {Path(model).name}` on the device",
         )
-    rounds_ms = found.rounds_ms["0"][found.model.name]
+    rounds_ms = found.rounds_ms["0"].get(found.model.name)
+    if rounds_ms is None:
+        raise InputError(
+            "no times of the model",
+            where=f"{results}: rounds_ms",
+            expected=found.model.name,
+            actual=sorted(found.rounds_ms["0"]),
+        )
     return NetworkLatency.of_rounds(rounds_ms, found.statistic, f"{found.runtime}, {found.device}")
 
 
@@ -230,7 +258,7 @@ def model_facts(model: Inspection) -> dict[str, Any]:
     params, macs = (_number(where, properties, name) for name in ("params", "macs"))
     return {
         "name": model.path.name,
-        "sha256": _sha256(model.path),
+        "sha256": model.sha256,
         "size_bytes": model.size_bytes,
         "opset": model.opset,
         "opsets": model.opsets,
@@ -286,6 +314,25 @@ def _number(where: str, properties: Mapping[str, str], name: str) -> float | Non
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise InputError(
-            "not a positive number", where=f"{where}: property hwnas.{name}", actual=text
+            "not a positive number", where=f"{where}: property {METADATA_PREFIX}{name}", actual=text
         )
     return value
+
+
+def _whole_number(where: str, properties: Mapping[str, str], name: str, most: int) -> int | None:
+    """A whole number from 1 among a model's properties, or None.
+
+    Raises:
+        InputError: when it is something else.
+    """
+    value = _number(where, properties, name)
+    if value is None:
+        return None
+    if value != int(value) or value > most:
+        raise InputError(
+            "not a whole number that can be used",
+            where=f"{where}: property {METADATA_PREFIX}{name}",
+            expected=f"1 to {most}",
+            actual=properties[name],
+        )
+    return int(value)

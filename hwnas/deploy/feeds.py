@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,10 @@ from hwnas.inspection.process import Inspection, Value
 
 LABELS = "labels"
 """Name of the array that holds the samples' classes."""
-MAX_FEED_BYTES = 2**31
+MAX_FEED_BYTES = 2**30
+"""Of all inputs of one inference together."""
+TEXT_BYTES = 100
+"""A short text with its place in an array, in memory."""
 DTYPES = {
     "float32": np.float32,
     "float16": np.float16,
@@ -81,15 +84,24 @@ class InputSizes:
         """Where the batch stands, if anywhere."""
         return self.sizes.index(None) if None in self.sizes else None
 
+    def size_bytes(self, batch: int) -> int:
+        """What a feed of that batch takes."""
+        is_text = self.dtype is np.object_
+        return math.prod(self.shape(batch)) * (
+            TEXT_BYTES if is_text else np.dtype(self.dtype).itemsize
+        )
+
     def random(self, batch: int, rng: np.random.Generator) -> np.ndarray:
         """Seeded values: normal numbers, any byte, 0 or 1 for other whole numbers and texts."""
         shape = self.shape(batch)
         if np.issubdtype(self.dtype, np.floating):
+            if self.dtype is np.float32:
+                return rng.standard_normal(shape, dtype=np.float32)
             return rng.standard_normal(shape).astype(self.dtype)
         if self.dtype is np.uint8:
             return rng.integers(0, 256, shape, dtype=np.uint8)
         # Indices of tables with two rows or more.
-        bits = rng.integers(0, 2, shape)
+        bits = rng.integers(0, 2, shape, dtype=np.int8)
         return (
             bits.astype(str).astype(object) if self.dtype is np.object_ else bits.astype(self.dtype)
         )
@@ -101,7 +113,8 @@ class FeedMaker:
 
     Attributes:
         inputs: in the model's order.
-        batch: that a single inference takes; the only one where no size is open.
+        batch: that a single inference takes; where no size is open, the first one that all
+            inputs share, else 1.
         samples: real inputs, if there are any.
     """
 
@@ -113,6 +126,10 @@ class FeedMaker:
     def is_dynamic(self) -> bool:
         """Whether the model takes any batch."""
         return any(given.batch_axis is not None for given in self.inputs)
+
+    def is_affordable(self, batch: int) -> bool:
+        """Whether all inputs of that batch together stay below 1 GiB."""
+        return sum(given.size_bytes(batch) for given in self.inputs) <= MAX_FEED_BYTES
 
     def random(self, batch: int, seed: int) -> Feeds:
         """Seeded random values for every input."""
@@ -150,7 +167,7 @@ def feeds_for(
         model: the inspected model.
         shapes: of inputs, by name.
         data: an npz file that was inspected: arrays named as inputs, and maybe `labels`.
-        default_batch: of one inference, unless `shapes` states it.
+        default_batch: of one inference, unless `shapes` or the model states it.
 
     Raises:
         InputError: names the input whose size is unknown, or the array that does not fit.
@@ -178,10 +195,13 @@ def feeds_for(
         raise InputError("inputs of several batches", where="--input", actual=sorted(batches))
     batch = batches.pop() if batches else default_batch
     maker = FeedMaker(tuple(inputs), batch)
+    if not maker.is_dynamic:
+        firsts = {given.sizes[0] if given.sizes else None for given in inputs}
+        maker = FeedMaker(maker.inputs, firsts.pop() or 1 if len(firsts) == 1 else 1)
     _require_affordable(maker, where)
     if data is None:
         return maker
-    return FeedMaker(maker.inputs, batch, _samples(maker, arrays, labels, str(data)))
+    return replace(maker, samples=_samples(maker, arrays, labels, str(data)))
 
 
 def _require_known(named: Mapping[str, object], model: Inspection, where: str) -> None:
@@ -247,15 +267,14 @@ def _unsized(value: Value, what: str, where: str) -> InputError:
 
 
 def _require_affordable(maker: FeedMaker, where: str) -> None:
-    for given in maker.inputs:
-        size = math.prod(given.shape(maker.batch)) * np.dtype(given.dtype).itemsize
-        if size > MAX_FEED_BYTES:
-            raise InputError(
-                "a gigantic shape",
-                where=f"{where}: input {given.name!r}",
-                expected=f"at most {MAX_FEED_BYTES} bytes",
-                actual=given.shape(maker.batch),
-            )
+    if not maker.is_affordable(maker.batch):
+        largest = max(maker.inputs, key=lambda given: given.size_bytes(maker.batch))
+        raise InputError(
+            "a gigantic shape",
+            where=f"{where}: input {largest.name!r}",
+            expected=f"at most {MAX_FEED_BYTES} bytes for all inputs",
+            actual=largest.shape(maker.batch),
+        )
 
 
 def _samples(

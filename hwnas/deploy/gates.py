@@ -19,12 +19,13 @@ GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
 
 @dataclass(frozen=True)
 class Gate:
-    """One requirement and how it went."""
+    """One requirement and how it went; `detail` says what numbers do not."""
 
     name: str
     status: GateStatus
     value: float | None
     limit: float | None
+    detail: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -55,29 +56,38 @@ def parity_limits(precision: Precision, limits: CheckConfig) -> ParityLimits:
     return ParityLimits(limits.min_sqnr_db, 1.0, elementwise=True)
 
 
-def parity_gates(parity: Parity | None, limits: ParityLimits, against: str = "") -> list[Gate]:
+def parity_gates(
+    parity: Parity | None, limits: ParityLimits, against: str = "", *, is_wanted: bool = False
+) -> list[Gate]:
     """Gates of a model's outputs against a reference's.
 
+    A reference that is constant shows a fault where the outputs are others, else nothing.
+
     Args:
-        parity: skipped where it is None or constant.
+        parity: None where nothing could be compared.
         limits: of the model's number format.
         against: names the reference where it is not the one that the check is about.
+        is_wanted: whether a parity that cannot be read leaves the verdict open.
     """
     suffix = f": {against}" if against else ""
     names = [f"{name}{suffix}" for name in ("parity", "sqnr", "agreement")]
-    if parity is None or parity.constant:
-        return [Gate(name, "skipped", None, None) for name in names]
+    if parity is None:
+        status: GateStatus = "inconclusive" if is_wanted else "skipped"
+        return [Gate(name, status, None, None) for name in names]
     error, sqnr_db, agreement = parity.max_abs_error, parity.sqnr_db, parity.top1_agreement
     sqnr_ok = error is not None and (sqnr_db is None or sqnr_db >= limits.min_sqnr_db)
     elementwise: GateStatus = _passed(parity.within_tolerance) if limits.elementwise else "skipped"
     agreed: GateStatus = (
         "skipped" if agreement is None else _passed(agreement >= limits.min_agreement)
     )
-    return [
+    gates = [
         Gate(names[0], elementwise, error, None),
         Gate(names[1], _passed(sqnr_ok), sqnr_db, limits.min_sqnr_db),
         Gate(names[2], agreed, agreement, limits.min_agreement),
     ]
+    if parity.constant and verdict_of(gates) == "pass":
+        return [Gate(name, "skipped", None, None) for name in names]
+    return gates
 
 
 def accuracy_gates(accuracy: Accuracy | None, limits: CheckConfig) -> list[Gate]:
@@ -102,14 +112,15 @@ def accuracy_gates(accuracy: Accuracy | None, limits: CheckConfig) -> list[Gate]
 
 def shapes_gate(contradiction: str | None) -> Gate:
     """Whether the shapes that a model declares are those that it computes."""
-    return Gate("shapes", _passed(contradiction is None), None, None)
+    return Gate("shapes", _passed(contradiction is None), None, None, contradiction)
 
 
 def batch_gate(is_dynamic: bool, failures: Sequence[str], batches: Sequence[int]) -> Gate:
     """Whether a model that declares any batch runs several; its value is the largest that does."""
     if not is_dynamic:
         return Gate("dynamic_batch", "skipped", None, None)
-    return Gate("dynamic_batch", _passed(not failures), max(batches, default=0), None)
+    detail = "; ".join(failures) or None
+    return Gate("dynamic_batch", _passed(not failures), max(batches, default=0), None, detail)
 
 
 def serving_gates(serving: Serving | None) -> list[Gate]:

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
 
+NO_SIGNAL_DB = -999.0
+"""Where there is nothing but noise."""
 RELATIVE_TOLERANCE, SCALED_TOLERANCE = 1e-3, 1e-4
 CONSTANT_TOLERANCE = 1e-6
 
@@ -26,15 +28,16 @@ class Parity:
     """How far a model's outputs are from those of its reference.
 
     Attributes:
-        max_abs_error: over all floating-point outputs, None where one alone is not finite.
-        within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere.
+        max_abs_error: over all floating-point outputs, None where it, or one alone, is not finite.
+        within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere; the
+            maximum, and the signal of `sqnr_db`, is that of channels that are not constant.
         sqnr_db: signal to quantisation noise ratio of the worst output, None when there is no
             error at all.
         top1_agreement: share of samples that get the same class, or of whole numbers and texts
             that are the same; None when no output is of that kind.
         batches: how many batches were compared.
         constant: whether the reference gives the same outputs whatever it is fed, so that
-            nothing can be read from them.
+            nothing can be read from them but that they agree.
     """
 
     max_abs_error: float | None
@@ -70,7 +73,7 @@ def session_predict(session: Any, where: str) -> Predict:
             raise InputError(
                 f"the model cannot run {shapes}",
                 where=where,
-                actual=str(error).splitlines()[0],
+                actual=first_line(error),
             ) from None
         return _arrays(dict(zip(names, found, strict=True)))
 
@@ -136,24 +139,44 @@ def _distance(
     outputs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[float | None, bool, float]:
     """Largest error, whether all are tolerated, and the signal to noise ratio in dB."""
-    a, b = (np.concatenate([o[i].ravel().astype(np.float64) for o in outputs]) for i in (0, 1))
+    a, b = (_by_channel([pair[i] for pair in outputs]) for i in (0, 1))
     finite = np.isfinite(a)
     if (
         not np.array_equal(a[~finite], b[~finite], equal_nan=True)
         or not np.isfinite(b[finite]).all()
     ):
-        return None, False, math.inf
-    a, b = a[finite], b[finite]
+        return None, False, NO_SIGNAL_DB
     if not a.size:
         return 0.0, True, math.inf
-    error = np.abs(a - b)
-    tolerance = RELATIVE_TOLERANCE * np.abs(a) + SCALED_TOLERANCE * np.abs(a).max()
-    noise, signal = float(np.square(a - b).sum()), float(np.square(a).sum())
-    if noise == 0:
+    a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+    largest = np.abs(a).max(axis=1)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        varies = a.max(axis=1) - a.min(axis=1) > CONSTANT_TOLERANCE * largest
+        scale = float(largest[varies].max() if varies.any() else largest.max())
+        error = np.abs(a - b)
+        tolerance = RELATIVE_TOLERANCE * np.abs(a) + SCALED_TOLERANCE * scale
+        # Divided first: squares of large numbers overflow.
+        signal = a[varies] / scale if varies.any() else a / scale
+        noise_power = float(np.square(b / scale - a / scale).sum())
+        ratio = float(np.square(signal).sum()) / noise_power if noise_power else math.inf
+    if not error.any():
         sqnr_db = math.inf
     else:
-        sqnr_db = 10 * math.log10(signal / noise) if signal > 0 else -999.0
-    return float(error.max()), bool((error <= tolerance).all()), sqnr_db
+        sqnr_db = 10 * math.log10(ratio) if 0 < ratio < math.inf else NO_SIGNAL_DB
+    worst = float(error.max())
+    return worst if math.isfinite(worst) else None, bool((error <= tolerance).all()), sqnr_db
+
+
+def _by_channel(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """All values in float64, (channels, values); one channel where the second axis is none."""
+    channels = {output.shape[1] if output.ndim > 1 else 1 for output in outputs}
+    rows = channels.pop() if len(channels) == 1 else 1
+    parts = [
+        (np.moveaxis(output, 1, 0) if output.ndim > 1 and rows > 1 else output).reshape(rows, -1)
+        for output in outputs
+        if output.size
+    ]
+    return np.concatenate(parts, axis=1).astype(np.float64) if parts else np.zeros((1, 0))
 
 
 def _agreements(outputs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
@@ -170,11 +193,24 @@ def classes_of(output: np.ndarray) -> np.ndarray | None:
     return output.argmax(axis=1) if output.ndim == 2 and output.shape[1] > 1 else None
 
 
+def differs_from_run_to_run(predict: Predict, feeds: Feeds) -> bool:
+    """Whether a model gives other outputs for the same feeds, as random operators make it do."""
+    first, second = (list(predict(feeds).values()) for _ in range(2))
+    return not all(map(_is_same, first, second))
+
+
 def _is_same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal but for rounding, as each channel by itself goes."""
     if a.shape != b.shape or a.dtype.kind != "f":
         return a.shape == b.shape and bool(np.all(a == b))
-    scale = float(np.abs(a).max(initial=0.0))
-    return bool(np.allclose(a, b, rtol=0, atol=CONSTANT_TOLERANCE * scale, equal_nan=True))
+    if not a.size:
+        return True
+    first, second = _by_channel([a]), _by_channel([b])
+    scale = np.abs(np.where(np.isfinite(first), first, 0.0)).max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.abs(first - second) <= CONSTANT_TOLERANCE * scale
+    near |= (first == second) | (np.isnan(first) & np.isnan(second))
+    return bool(near.all())
 
 
 def _require_equal_shapes(

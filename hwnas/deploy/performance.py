@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.budget.gate import NetworkLatency, measure_network
-from hwnas.deploy.behaviour import Reference
+from hwnas.deploy.behaviour import THROUGHPUT_BATCHES, Reference
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
@@ -18,7 +18,6 @@ from hwnas.latency_tables.statistics import percentiles_ms
 from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.runs import interruption
 
-THROUGHPUT_BATCHES = (1, 8, 32)
 SINGLE_CALLS = 1000
 SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 30
 """Of the time that measuring the latency may take."""
@@ -39,7 +38,7 @@ class Performance:
     Attributes:
         latency: of one inference, as budgets are judged by.
         percentiles: of single calls, see `percentiles_ms`.
-        throughput: for each batch its latency and samples a second.
+        throughput: for each batch its latency, and samples a second by the median of the rounds.
         serving: under load.
     """
 
@@ -121,8 +120,7 @@ def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:
 
 def _sizes(feeds: FeedMaker, batches: Sequence[int], latency: NetworkLatency) -> list[int]:
     """Batches that run and take less than a second; the first one anyway."""
-    several = feeds.is_dynamic and len(batches) > 1
-    sizes = THROUGHPUT_BATCHES if several else (feeds.batch,)
+    sizes = [size for size in THROUGHPUT_BATCHES if size in batches] or [feeds.batch]
     sample_ms = latency.median_ms / feeds.batch
     return [size for size in sizes if size == sizes[0] or size * sample_ms < 1000]
 
@@ -144,7 +142,7 @@ def _throughput(
         {
             "batch": int(size),
             "latency_ms": rounds.summary.value_ms,
-            "per_second": int(size) / rounds.summary.value_ms * 1e3,
+            "per_second": int(size) / rounds.summary.median_ms * 1e3,
         }
         for size, rounds in found.items()
     )

@@ -6,6 +6,7 @@ JSON object: a description, or `refused` with a line.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import os
@@ -24,19 +25,18 @@ import onnx.shape_inference
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line, printable
 from hwnas.inspection.arrays import judge_npz
 from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
 from hwnas.inspection.tensors import (
     TensorJudge,
     require_bounded,
+    tensors_of_function,
     tensors_of_graph,
-    tensors_of_nodes,
 )
 from hwnas.inspection.wire import WireError, without_weights
 
 MAX_MODEL_BYTES = 2**31 - 1
-MAX_LINE = 400
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
 QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")
 
@@ -95,8 +95,8 @@ def open_regular(path: Path) -> int:
 
 def judge_arrays(path: Path, location: str) -> dict[str, Any]:
     """Names and types of an npz file's arrays."""
-    open_regular(path)
-    return {"arrays": judge_npz(path)}
+    with open(open_regular(path), "rb") as file:
+        return {"arrays": judge_npz(path, file)}
 
 
 def judge_model(path: Path, location: str) -> dict[str, Any]:
@@ -105,8 +105,16 @@ def judge_model(path: Path, location: str) -> dict[str, Any]:
     Raises:
         InputError: when it is none, or must not be loaded.
     """
+    with open(open_regular(path), "rb") as file:
+        found = _describe(path, file.fileno(), location)
+        _require_texts(found, str(path))
+        # Takes as long as the file is, which was limited above.
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        return found | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
     where = str(path)
-    descriptor = open_regular(path)
     size = os.fstat(descriptor).st_size
     if size > MAX_MODEL_BYTES:
         raise InputError("too large", where=where, expected="at most 2 GiB", actual=size)
@@ -188,7 +196,7 @@ def _graphs(model: ModelProto) -> list[Any]:
 def _tensors(model: ModelProto) -> list[TensorProto]:
     found = [tensor for graph in _graphs(model) for tensor in tensors_of_graph(graph)]
     for function in model.functions:
-        found += tensors_of_nodes(function.node)
+        found += tensors_of_function(function)
     return found
 
 
@@ -203,7 +211,7 @@ def _run_checker(model: ModelProto, where: str) -> None:
     try:
         onnx.checker.check_model(model.SerializeToString())
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise InputError("not a valid ONNX model", where=where, actual=_first_line(error)) from None
+        raise InputError("not a valid ONNX model", where=where, actual=first_line(error)) from None
 
 
 def _infer_shapes(model: ModelProto, where: str) -> dict[str, Any]:
@@ -212,7 +220,7 @@ def _infer_shapes(model: ModelProto, where: str) -> dict[str, Any]:
     try:
         inferred = onnx.shape_inference.infer_shapes(data, True, True, True)
     except (onnx.shape_inference.InferenceError, ValueError) as error:
-        contradiction = printable(_first_line(error))
+        contradiction = printable(first_line(error))
         try:
             inferred = onnx.shape_inference.infer_shapes(data)
         except (onnx.shape_inference.InferenceError, ValueError):
@@ -228,6 +236,17 @@ def _infer_shapes(model: ModelProto, where: str) -> dict[str, Any]:
 
 def _has_shape(kind: TypeProto) -> bool:
     return kind.tensor_type.HasField("shape") if kind.HasField("tensor_type") else True
+
+
+def _require_texts(found: Any, where: str) -> None:
+    """Refuse bytes, which protobuf gives for strings that are no texts."""
+    if isinstance(found, bytes):
+        raise InputError("a name that is not UTF-8", where=where, actual=found)
+    if isinstance(found, dict):
+        found = [*found, *found.values()]
+    if isinstance(found, list):
+        for part in found:
+            _require_texts(part, where)
 
 
 def _value(value: ValueInfoProto) -> dict[str, Any]:
@@ -257,16 +276,6 @@ def _count(tensor: TensorProto) -> int:
     for dim in tensor.dims:
         count *= dim
     return count
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def printable(text: str) -> str:
-    """One line that a terminal shows as it is, with names from the file cut short."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= MAX_LINE else line[: MAX_LINE - 3] + "..."
 
 
 if __name__ == "__main__":

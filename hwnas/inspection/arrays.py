@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -46,9 +47,14 @@ def check_inflation(stored: int, claimed: int, where: str) -> None:
 
 
 @contextmanager
-def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An npz file, open for `read_array`; what is wrong with it is an InputError."""
-    if not zipfile.is_zipfile(path):
+def open_npz(path: Path, file: BinaryIO | None = None) -> Iterator[zipfile.ZipFile]:
+    """An npz file, open for `read_array`; what is wrong with it is an InputError.
+
+    Args:
+        path: of the file.
+        file: the same, if it is open already.
+    """
+    if not zipfile.is_zipfile(file or path):
         raise InputError(
             "is not an npz file, or it is truncated",
             where=str(path),
@@ -56,19 +62,19 @@ def open_npz(path: Path) -> Iterator[zipfile.ZipFile]:
             mend="pickles are never loaded: save the arrays with numpy.savez_compressed",
         )
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file or path) as archive:
             yield archive
     except BROKEN_FILE as error:
         raise InputError("damaged npz file", where=str(path), actual=error) from error
 
 
-def judge_npz(path: Path) -> dict[str, str]:
-    """Name and type of every array, read from the headers alone.
+def judge_npz(path: Path, file: BinaryIO) -> dict[str, str]:
+    """Name and type of every array of an open file, read from the headers alone.
 
     Raises:
         InputError: not an npz file, pickled objects, other members than arrays, gigantic sizes.
     """
-    with open_npz(path) as archive:
+    with open_npz(path, file) as archive:
         members = archive.infolist()
         if not 0 < len(members) <= MAX_ARRAYS:
             expected = f"1 to {MAX_ARRAYS} arrays"
@@ -132,6 +138,9 @@ def _header(archive: zipfile.ZipFile, key: str, path: Path) -> tuple[tuple[int, 
             actual=f"dtype {dtype}",
             mend="convert it with numpy.asarray(..., dtype=...) and save it again",
         )
+    if not dtype.itemsize:
+        # As many of them as the header likes fit into no bytes.
+        raise InputError("elements without a size", where=where, actual=f"dtype {dtype}")
     size = header_bytes + math.prod(shape) * dtype.itemsize
     if size != info.file_size:
         expected, actual = f"{size} bytes by its header", info.file_size

@@ -44,7 +44,7 @@ def require_names(graph: GraphProto, where: str, outer: Sequence[set[str]] = ())
         for name in node.input:
             if name and not any(name in scope for scope in scopes):
                 _raise_unknown(name, name in computed, at)
-        for inner in subgraphs(node):
+        for inner in subgraphs(node.attribute):
             require_names(inner, where, scopes)
         for name in filter(None, node.output):
             if name in known:
@@ -89,6 +89,7 @@ def require_finite_functions(model: ModelProto, where: str) -> None:
             raise InputError("a function calls itself", where=f"{where}: function {key[1]!r}")
         calls.add(key)
         total = count(functions[key].node)
+        total += sum(count(inner.node) for inner in subgraphs(functions[key].attribute_proto))
         calls.remove(key)
         return total
 
@@ -97,7 +98,7 @@ def require_finite_functions(model: ModelProto, where: str) -> None:
         for node in nodes:
             key = (node.domain, node.op_type)
             total += nodes_in(key) if key in functions else 1
-            total += sum(count(inner.node) for inner in subgraphs(node))
+            total += sum(count(inner.node) for inner in subgraphs(node.attribute))
         if total > MAX_NODES:
             raise InputError(
                 "too many nodes once its functions are written out",
@@ -123,10 +124,12 @@ def operator_counts(model: ModelProto) -> dict[str, int]:
         for node in nodes:
             standard = node.domain in ("", "ai.onnx")
             counts[node.op_type if standard else f"{node.domain}:{node.op_type}"] += 1
-            for inner in subgraphs(node):
+            for inner in subgraphs(node.attribute):
                 add(inner.node)
 
     add(model.graph.node)
     for function in model.functions:
         add(function.node)
+        for inner in subgraphs(function.attribute_proto):
+            add(inner.node)
     return dict(sorted(counts.items()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
@@ -56,6 +57,7 @@ class Inspection:
 
     Attributes:
         path: of the file, links followed.
+        sha256: of its bytes, in hexadecimal digits.
         size_bytes: of the file, without external data.
         ir_version, opsets: versions that it states; opsets by domain.
         inputs: what has to be fed.
@@ -69,6 +71,7 @@ class Inspection:
     """
 
     path: Path
+    sha256: str
     size_bytes: int
     ir_version: int
     opsets: dict[str, int]
@@ -83,6 +86,27 @@ class Inspection:
     external_files: tuple[str, ...]
     properties: dict[str, str]
     shapes: dict[str, Any]
+
+    def require_unchanged(self) -> None:
+        """Refuse a file that is no longer the one that was judged.
+
+        Raises:
+            InputError: when its bytes are others, or it is gone.
+        """
+        try:
+            with self.path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise InputError(
+                "cannot be read", where=str(self.path), actual=error.strerror
+            ) from None
+        if found != self.sha256:
+            raise InputError(
+                "changed since it was inspected",
+                where=str(self.path),
+                expected=self.sha256,
+                actual=found,
+            )
 
     @cached_property
     def opset(self) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, TypeProto
+from onnx import AttributeProto, FunctionProto, GraphProto, TensorProto, TypeProto
 
 from hwnas.errors import InputError
 from hwnas.inspection.wire import RAW_BYTES
@@ -43,25 +43,24 @@ _ENTRIES_AN_ELEMENT: dict[int, int] = {_T.COMPLEX64: 2, _T.COMPLEX128: 2}
 _ELEMENTS_AN_ENTRY = {4: 2, 2: 4}
 
 
-def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs among a node's attributes."""
-    for attribute in node.attribute:
+def subgraphs(attributes: Iterable[AttributeProto]) -> Iterator[GraphProto]:
+    """The graphs among attributes of a node, or default ones of a function."""
+    for attribute in attributes:
         if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def tensors_of_nodes(nodes: Any) -> Iterator[TensorProto]:
-    """All tensors among the attributes of nodes, those in subgraphs included."""
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
-            for pair in (*sparse, *attribute.sparse_tensors):
-                yield from (pair.values, pair.indices)
-        for graph in subgraphs(node):
+def tensors_of_attributes(attributes: Iterable[AttributeProto]) -> Iterator[TensorProto]:
+    """All tensors among attributes, those in subgraphs included."""
+    for attribute in attributes:
+        if attribute.HasField("t"):
+            yield attribute.t
+        yield from attribute.tensors
+        sparse = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+        for pair in (*sparse, *attribute.sparse_tensors):
+            yield from (pair.values, pair.indices)
+        for graph in subgraphs([attribute]):
             yield from tensors_of_graph(graph)
 
 
@@ -70,7 +69,15 @@ def tensors_of_graph(graph: GraphProto) -> Iterator[TensorProto]:
     yield from graph.initializer
     for pair in graph.sparse_initializer:
         yield from (pair.values, pair.indices)
-    yield from tensors_of_nodes(graph.node)
+    for node in graph.node:
+        yield from tensors_of_attributes(node.attribute)
+
+
+def tensors_of_function(function: FunctionProto) -> Iterator[TensorProto]:
+    """All tensors of a function: in its nodes, and in the attributes it has by default."""
+    yield from tensors_of_attributes(function.attribute_proto)
+    for node in function.node:
+        yield from tensors_of_attributes(node.attribute)
 
 
 class TensorJudge:
@@ -120,6 +127,8 @@ class TensorJudge:
             _require_values(tensor, elements, where)
 
     def _judge_external(self, entries: dict[str, str], expected: int, where: str) -> None:
+        if not all(isinstance(text, str) for pair in entries.items() for text in pair):
+            raise InputError("a name that is not UTF-8", where=where, actual=entries)
         location = entries.get("location", "")
         file = self._folder / location
         if not location or Path(location).is_absolute() or ".." in Path(location).parts:

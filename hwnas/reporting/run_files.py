@@ -192,13 +192,24 @@ def _read_document(folder: RunFolder, path: Path) -> dict[str, Any]:
 
 
 def distinct_names(folders: Sequence[RunFolder]) -> list[str]:
-    """The folders' names, with their parents' where two are the same."""
+    """The folders' names, with so many of their parents that no two are the same.
+
+    Raises:
+        InputError: when a folder is there twice.
+    """
     paths = [folder.path.resolve() for folder in folders]
-    names = [path.name for path in paths]
-    return [
-        name if names.count(name) == 1 else f"{path.parent.name}/{name}"
-        for name, path in zip(names, paths, strict=True)
-    ]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise InputError("the same run twice", where=str(path))
+
+    def name(path: Path) -> str:
+        for length in range(1, len(path.parts) + 1):
+            last = path.parts[-length:]
+            if sum(other.parts[-length:] == last for other in paths) == 1:
+                break
+        return "/".join(last).lstrip("/")
+
+    return [name(path) for path in paths]
 
 
 def value_at(document: Any, *keys: str) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
+from hwnas.errors import printable
+
 FIGURES = (
     ("latency", "measured", "value_ms", "ms"),
     ("p50 of single calls", "percentiles", "p50_ms", "ms"),
@@ -30,14 +32,15 @@ def to_junit(document: dict[str, Any]) -> str:
         "errors": counts["inconclusive"],
         "skipped": counts["skipped"],
     }
-    name = f"hwnas check {_model(document)}"
+    name = f"hwnas check {printable(document['model']['name'])}"
     root = ElementTree.Element("testsuites", totals)
     suite = ElementTree.SubElement(root, "testsuite", {"name": name, **totals})
     for gate in gates:
         case = ElementTree.SubElement(
-            suite, "testcase", {"name": gate["name"], "classname": name, "time": "0"}
+            suite, "testcase", {"name": printable(gate["name"]), "classname": name, "time": "0"}
         )
-        message = f"{_number(gate['value'])} against {_number(gate['limit'])}"
+        against = f"{_number(gate['value'])} against {_number(gate['limit'])}"
+        message = printable(gate.get("detail") or against)
         if gate["status"] == "fail":
             ElementTree.SubElement(case, "failure", {"message": message, "type": "gate"})
         elif gate["status"] == "inconclusive":
@@ -56,6 +59,9 @@ def to_markdown(document: dict[str, Any]) -> str:
         status = f"**{gate['status']}**" if gate["status"] != "pass" else "pass"
         values = f"{_number(gate['value'])} | {_number(gate['limit'])}"
         lines.append(f"| {_cell(gate['name'])} | {status} | {values} |")
+    details = [(gate["name"], gate["detail"]) for gate in document["gates"] if gate.get("detail")]
+    lines += [""] if details else []
+    lines += [f"- {_cell(name)}: {_cell(detail)}" for name, detail in details]
     lines += ["", "| figure | value |", "|---|---|"]
     for title, part, key, unit in FIGURES:
         value = (document.get(part) or {}).get(key)
@@ -75,9 +81,8 @@ def _model(document: dict[str, Any]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that cannot leave its cell, and that XML can hold."""
-    kept = "".join(c if c.isprintable() else "?" for c in text)
-    return "".join(f"\\{c}" if c in "|`*<>[]\\" else c for c in kept)
+    """Text that cannot leave its cell."""
+    return "".join(f"\\{c}" if c in "|`*<>[]\\" else c for c in printable(text))
 
 
 def _number(value: float | None) -> str:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, numpy_helper
 from small_models import (
     SIDE,
     constant_net,
@@ -22,8 +22,8 @@ from small_models import (
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
-from hwnas.deploy.behaviour import observe, onnx_reference
-from hwnas.deploy.check import check_model
+from hwnas.deploy.behaviour import observe, onnx_reference, probe
+from hwnas.deploy.check import check_file, check_model
 from hwnas.deploy.feeds import feeds_for
 from hwnas.deploy.gates import (
     accuracy_gates,
@@ -52,13 +52,15 @@ def judged(tmp_path):
         other = None
         if reference is not None:
             right = inspect_model(saved(reference, tmp_path / "reference.onnx"))
-            other = onnx_reference(right, RUNTIME, feeds)
-        found = observe(inspected, RUNTIME, feeds, other)
+            trial = probe(right, RUNTIME, feeds, CheckConfig())
+            other = onnx_reference(right, RUNTIME, feeds, trial)
+        trial = probe(inspected, RUNTIME, feeds, CheckConfig())
+        found = observe(inspected, RUNTIME, feeds, other, trial)
         held_to = parity_limits(inspected.precision, CheckConfig())
         gates = [
             shapes_gate(found.contradiction),
             batch_gate(feeds.is_dynamic, found.failures, found.batches),
-            *parity_gates(found.parity, held_to),
+            *parity_gates(found.parity, held_to, is_wanted=other is not None),
             *parity_gates(found.parity_with["unoptimised"], held_to, "unoptimised"),
             *accuracy_gates(found.accuracy, CheckConfig(**limits)),
         ]
@@ -136,6 +138,42 @@ def test_a_shape_that_is_not_the_declared_one(judged) -> None:
 def test_nothing_is_read_from_constant_outputs(judged) -> None:
     statuses = judged(constant_net(), constant_net())
     assert {s for name, s in statuses.items() if name.startswith(PARITY)} == {"skipped"}
+
+
+def test_a_random_operator_switches_no_gate_off(judged) -> None:
+    dead = [
+        helper.make_node("Relu", ["x"], ["y"]),
+        helper.make_node("RandomNormalLike", ["x"], ["dead"]),
+    ]
+    shapes = {"x": ("n", 4)}, {"y": ("n", 4)}
+    negated = model_of([helper.make_node("Neg", ["x"], ["y"])], *shapes)
+    statuses = judged(model_of(dead, *shapes), negated)
+    assert statuses["parity"] == statuses["sqnr"] == "fail"
+    assert statuses["parity: unoptimised"] == "pass"
+    random = model_of([helper.make_node("RandomNormalLike", ["x"], ["y"])], *shapes)
+    statuses = judged(random, negated)
+    assert {statuses[name] for name in PARITY} == {"inconclusive"}
+    assert statuses["parity: unoptimised"] == "skipped"
+
+
+def test_a_model_of_few_batches_fails(judged, tmp_path) -> None:
+    """Adds a row of a table to each sample: there are 16."""
+    stored = {"table": np.ones((16, 3), np.float32), "zero": np.array(0), "one": np.array(1)}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["sizes"], start=0, end=1),
+        helper.make_node("Squeeze", ["sizes"], ["n"]),
+        helper.make_node("Range", ["zero", "n", "one"], ["rows"]),
+        helper.make_node("Gather", ["table", "rows"], ["taken"]),
+        helper.make_node("Add", ["x", "taken"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    model = model_of(nodes, {"x": ("n", 3)}, {"y": ("n", 3)}, tensors)
+    assert judged(model)["dynamic_batch"] == "fail"
+    document = check_file(
+        inspect_model(tmp_path / "model.onnx"), limits=CheckConfig(measure_seconds=2)
+    )
+    assert document["verdict"] == "fail" and document["batches"]["run"] == [1, 7]
+    assert [row["batch"] for row in document["throughput"]] == [1, 8]
 
 
 def test_memory_and_serving() -> None:

@@ -17,6 +17,7 @@ from hwnas.inspection.process import Inspection, Value
 def model(*inputs: Value) -> Inspection:
     return Inspection(
         path=Path("m.onnx"),
+        sha256="",
         size_bytes=1,
         ir_version=8,
         opsets={"ai.onnx": 18},
@@ -67,6 +68,24 @@ def test_the_batch_is_the_open_first_size_and_its_symbol() -> None:
     assert shapes == {"x": (7, 9, 4), "h": (1, 7, 6)}
     assert feeds_for(UNNAMED, {}, None, 3).random(2, 0)["X"].shape == (2, 4)
     assert not feeds_for(FIXED, {}, None, 1).is_dynamic
+
+
+def test_a_fixed_batch_is_what_all_inputs_share() -> None:
+    assert feeds_for(FIXED, {}, None, 1).batch == 2
+    unequal = model(Value("x", "float32", (2, 3)), Value("h", "float32", (4, 2)))
+    assert feeds_for(unequal, {}, None, 1).batch == 1
+
+
+def test_inputs_count_together_and_by_batch() -> None:
+    quarter = Value("x", "float32", ("n", 2**26))
+    feeds = feeds_for(model(quarter), {}, None, 1)
+    assert [batch for batch in (1, 4, 5, 64) if feeds.is_affordable(batch)] == [1, 4]
+    five = [Value(f"x{index}", "float32", (2**26,)) for index in range(5)]
+    feeds_for(model(*five[:4]), {}, None, 1)
+    with pytest.raises(InputError, match="gigantic.*all inputs"):
+        feeds_for(model(*five), {}, None, 1)
+    with pytest.raises(InputError, match="gigantic"):
+        feeds_for(model(Value("x", "string", (2**24,))), {}, None, 1)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -58,10 +58,48 @@ def test_what_is_not_finite_in_both_is_equal() -> None:
 
 
 def test_outputs_that_ignore_their_input_are_constant() -> None:
-    parity = compared(lambda y: y + 1, reference=lambda x: np.full_like(x, 0.25))
-    assert parity.constant
-    gates = parity_gates(parity, parity_limits("float32", CheckConfig()))
-    assert {gate.status for gate in gates} == {"skipped"}
+    def constant(x):
+        return np.full_like(x, 0.25)
+
+    agreeing, other = compared(lambda y: y, constant), compared(lambda y: y + 1, constant)
+    assert agreeing.constant and other.constant
+    assert statuses(agreeing) == ["skipped"] * 3
+    assert statuses(other)[:2] == ["fail"] * 2
+    whole = compared(lambda y: y + 1, lambda x: np.zeros(len(x), np.int64))
+    assert whole.constant and statuses(whole)[2] == "fail"
+
+
+def test_a_large_constant_channel_hides_no_other() -> None:
+    def beside(x):
+        return np.concatenate([np.full((len(x), 1), 1e6), x], axis=1)
+
+    parity = compared(lambda y: beside(-9 * y[:, 1:]), beside)
+    assert not parity.constant
+    assert statuses(parity)[:2] == ["fail"] * 2
+    assert statuses(compared(lambda y: y, beside)) == ["pass"] * 3
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e160, 1e300])
+def test_figures_do_not_depend_on_the_scale(scale) -> None:
+    def scaled(x):
+        return x.astype(np.float64) * scale
+
+    assert compared(lambda y: -y, scaled).sqnr_db == pytest.approx(-6.02, abs=0.01)
+    assert compared(lambda y: y * 1.1, scaled).sqnr_db == pytest.approx(20, abs=0.01)
+    assert statuses(compared(lambda y: y * 1e5, scaled))[1] == "fail"
+    largest = compared(lambda y: -y, lambda x: np.sign(x).astype(np.float64) * 1.7e308)
+    json.dumps(largest.to_json(), allow_nan=False)
+    assert statuses(largest)[:2] == ["fail"] * 2
+
+
+def test_what_could_not_be_compared() -> None:
+    assert statuses(None) == ["skipped"] * 3
+    assert statuses(None, is_wanted=True) == ["inconclusive"] * 3
+
+
+def statuses(parity, **options) -> list[str]:
+    gates = parity_gates(parity, parity_limits("float32", CheckConfig()), **options)
+    return [gate.status for gate in gates]
 
 
 def test_the_worst_output_counts() -> None:

@@ -74,6 +74,10 @@ HOSTILE = {
     "no arrays": (lambda path: zipped(path), "1 to 1000 arrays"),
     "text": (lambda path: zipped(path, readme_dot_txt=b"hello"), "no array"),
     "terabyte": (lambda path: zipped(path, x_dot_npy=npy_header((2**40,))), "wrong size"),
+    "no bytes": (
+        lambda path: zipped(path, x_dot_npy=npy_header((2**40,), "<U0")),
+        "without a size",
+    ),
     "negative": (lambda path: zipped(path, x_dot_npy=npy_header((-2,))), "wrong size"),
     "cut header": (lambda path: zipped(path, x_dot_npy=npy_header((1,))[:20]), "damaged"),
     "no header": (lambda path: zipped(path, x_dot_npy=b"abc"), "damaged"),

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hostile_files import CASES
+from hostile_files import CASES, model_of, node
 
 from hwnas.errors import InputError
 from hwnas.inspection.__main__ import judge_model
@@ -44,6 +44,19 @@ def test_the_process_refuses(name, tmp_path) -> None:
         inspect_model(write(tmp_path))
     for word in words:
         assert word in str(refusal.value)
+
+
+def test_a_file_that_changed_since_is_refused(tmp_path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_of().SerializeToString())
+    found = inspect_model(path)
+    found.require_unchanged()
+    path.write_bytes(model_of(node("Abs", "x", "y")).SerializeToString())
+    with pytest.raises(InputError, match="changed since it was inspected"):
+        found.require_unchanged()
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        found.require_unchanged()
 
 
 MEASURED = """

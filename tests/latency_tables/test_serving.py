@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import threading
+import time
+
 import numpy as np
 import pytest
 from small_models import SIDE, residual_net
 
+from hwnas.errors import InputError
 from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.serving import serve
 from hwnas.latency_tables.statistics import percentiles_ms
@@ -18,6 +23,22 @@ def test_threads_are_answered() -> None:
     assert found.errors == 0 and found.requests >= 3 and found.threads == 3
     assert found.throughput_per_s == pytest.approx(found.requests / found.seconds)
     assert 0 < found.latency["p50_ms"] <= found.seconds * 1e3
+
+
+def test_a_process_that_is_killed_ends_in_one_line() -> None:
+    feeds = {"x": np.zeros((1, 3, SIDE, SIDE), np.float32)}
+    before = set(multiprocessing.active_children())
+
+    def kill() -> None:
+        while not (started := set(multiprocessing.active_children()) - before):
+            time.sleep(0.01)
+        started.pop().kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(InputError, match="ended the process that served it"):
+        serve(OnnxRuntimeCpu(1), residual_net().SerializeToString(), feeds, threads=1, seconds=60)
+    killer.join()
 
 
 def test_percentiles_wait_for_enough_samples() -> None:

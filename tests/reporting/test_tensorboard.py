@@ -11,6 +11,7 @@ from report_helpers import write_run
 from tiny import tiny_space
 
 from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.reporting.run_files import distinct_names
 from hwnas.reporting.tensorboard import write_events
 from hwnas.runs.run_folder import RunFolder
 
@@ -35,6 +36,14 @@ def test_scalars_come_back(tmp_path: Path) -> None:
     assert last.value == pytest.approx(searched[-1]["probabilities"][0][1], rel=1e-5)
     with pytest.raises(InputError, match="exists already"):
         write_events([(folder, space)], tmp_path / "logs")
+
+
+def test_runs_of_equal_names_get_those_of_their_parents() -> None:
+    paths = ["/a/runs/r1", "/b/runs/r1", "/b/runs/r2", "/b/other/r1"]
+    folders = [RunFolder(Path(path)) for path in paths]
+    assert distinct_names(folders) == ["a/runs/r1", "b/runs/r1", "r2", "other/r1"]
+    with pytest.raises(InputError, match="twice"):
+        distinct_names([folders[0], folders[2], folders[0]])
 
 
 def test_without_the_package_one_line_says_what_to_install(
