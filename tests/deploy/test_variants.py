@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from small_models import CHANNELS, SIDE, labelled_data, residual_net, saved
 
 from hwnas.config import CheckConfig
-from hwnas.deploy.behaviour import Reference, observe, onnx_reference
+from hwnas.deploy.behaviour import observe, onnx_reference, probe
 from hwnas.deploy.check import behaviour_gates
 from hwnas.deploy.export import read_metadata, set_metadata
 from hwnas.deploy.feeds import feeds_for
@@ -46,9 +46,10 @@ def observed(source, name, calibration, tmp_path):
     path.write_bytes(make_variant(name, source, calibration))
     model, right = inspect_model(path), inspect_model(source)
     feeds = feeds_for(model, {}, labelled_data(source, tmp_path / "data.npz"), 1)
-    reference: Reference = onnx_reference(right, RUNTIME, feeds)
-    behaviour = observe(model, RUNTIME, feeds, reference)
-    gates = behaviour_gates(model, feeds, behaviour, CheckConfig(max_accuracy_drop=0.05))
+    limits = CheckConfig(max_accuracy_drop=0.05)
+    reference = onnx_reference(right, RUNTIME, feeds, probe(right, RUNTIME, feeds, limits))
+    behaviour = observe(model, RUNTIME, feeds, reference, probe(model, RUNTIME, feeds, limits))
+    gates = behaviour_gates(model, feeds, behaviour, limits)
     return behaviour, {gate.name: gate.status for gate in gates}
 
 
