@@ -30,6 +30,7 @@ from hwnas.deploy.gates import (
     verdict_of,
 )
 from hwnas.deploy.performance import Performance, ServingLoad, measure_performance
+from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.bundle import read_results
@@ -38,7 +39,6 @@ from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment
 
 SCHEMA = 1
-METADATA_PREFIX = "hwnas."
 MAX_THREADS, MAX_BATCH = 1024, 2**20
 """What a model's properties may ask for."""
 
@@ -190,7 +190,7 @@ def check_file(
         InputError: when files do not fit each other, or the runtime refuses the model.
         RuntimeMissingError: when the runtime is not here.
     """
-    where, properties = str(model.path), _properties(model)
+    where, properties = str(model.path), own_properties(model.properties)
     stated = None if measured is None else measured_elsewhere(measured, model.path)
     name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
     stated_threads = _whole_number(where, properties, "threads", MAX_THREADS)
@@ -254,7 +254,7 @@ def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
 
 def model_facts(model: Inspection) -> dict[str, Any]:
     """The `model` object of a check; counts of the architecture come from the file's properties."""
-    where, properties = str(model.path), _properties(model)
+    where, properties = str(model.path), own_properties(model.properties)
     params, macs = (_number(where, properties, name) for name in ("params", "macs"))
     return {
         "name": model.path.name,
@@ -288,15 +288,6 @@ def _onnx_runtime(runtime: Runtime) -> OnnxRuntime:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _properties(model: Inspection) -> dict[str, str]:
-    """What `set_metadata` of the export wrote."""
-    return {
-        key.removeprefix(METADATA_PREFIX): value
-        for key, value in model.properties.items()
-        if key.startswith(METADATA_PREFIX)
-    }
 
 
 def _number(where: str, properties: Mapping[str, str], name: str) -> float | None:

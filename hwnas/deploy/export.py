@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.deploy.fold import fold_batch_norms
+from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import HwnasError
 
 OPSET = 18
 IR_VERSION = 8
 INPUT, OUTPUT = "images", "logits"
 FORBIDDEN = ("RandomNormal", "RandomUniform", "Bernoulli", "Dropout", "Multinomial")
-METADATA_PREFIX = "hwnas."
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes the modules that an operator stands in."""
 
@@ -164,8 +164,4 @@ def set_metadata(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
     """The properties that `set_metadata` wrote."""
-    return {
-        entry.key.removeprefix(METADATA_PREFIX): entry.value
-        for entry in model.metadata_props
-        if entry.key.startswith(METADATA_PREFIX)
-    }
+    return own_properties({entry.key: entry.value for entry in model.metadata_props})

@@ -64,6 +64,7 @@ class Ledger:
         self.claim_s = claim_s
         self.seen: set[int] = set()
         self._watched: dict[int, tuple[float, float]] = {}
+        self._evaluations: dict[int, Evaluation] = {}
 
     def news(self) -> list[tuple[Evaluation, float]]:
         """What other processes judged since the last call, with its score."""
@@ -174,8 +175,12 @@ class Ledger:
         return now - self._watched[trial.number][1] > self.claim_s
 
     def _evaluation(self, trial: FrozenTrial) -> Evaluation:
-        attrs = trial.user_attrs
-        return Evaluation(self.space.architecture(list(attrs["options"])), attrs["fidelity"])
+        """What a trial is about; read once, since that of a trial never changes."""
+        if trial.number not in self._evaluations:
+            attrs = trial.user_attrs
+            architecture = self.space.architecture(list(attrs["options"]))
+            self._evaluations[trial.number] = Evaluation(architecture, attrs["fidelity"])
+        return self._evaluations[trial.number]
 
 
 @dataclass

@@ -116,13 +116,13 @@ class TensorJudge:
         if ("location", self._location) in entries:
             if len(entries) != 2 or tensor.HasField("raw_data") or _has_values(tensor):
                 raise InputError("its values are stored twice", where=where)
-            _require_bytes(int(dict(entries)[RAW_BYTES]), expected, where)
+            _require_size(int(dict(entries)[RAW_BYTES]), expected, "bytes", where)
         elif tensor.data_location == _T.EXTERNAL or entries:
             self._judge_external(dict(entries), expected, where)
             del tensor.external_data[:]
             tensor.external_data.add(key="location", value=self._location)
         elif tensor.HasField("raw_data"):
-            _require_bytes(len(tensor.raw_data), expected, where)
+            _require_size(len(tensor.raw_data), expected, "bytes", where)
         else:
             _require_values(tensor, elements, where)
 
@@ -160,7 +160,7 @@ class TensorJudge:
                 actual=f"offset {offset}, length {length}",
             )
         if "length" in entries or length < expected:
-            _require_bytes(length, expected, where)
+            _require_size(length, expected, "bytes", where)
         self.external_files[location] = None
 
 
@@ -176,12 +176,12 @@ def _elements(dims: Any, where: str) -> int:
     return math.prod(dims)
 
 
-def _require_bytes(found: int, expected: int, where: str) -> None:
+def _require_size(found: int, expected: int, unit: str, where: str) -> None:
     if found != expected:
         raise InputError(
             "holds another size than it declares",
             where=where,
-            expected=f"{expected} bytes",
+            expected=f"{expected} {unit}",
             actual=found,
         )
 
@@ -194,14 +194,7 @@ def _require_values(tensor: TensorProto, elements: int, where: str) -> None:
     field = _FIELDS.get(tensor.data_type, "int32_data")
     packed = _ELEMENTS_AN_ENTRY.get(BITS.get(tensor.data_type, 0), 1)
     expected = -(-elements * _ENTRIES_AN_ELEMENT.get(tensor.data_type, 1) // packed)
-    found = len(getattr(tensor, field))
-    if found != expected:
-        raise InputError(
-            "holds another size than it declares",
-            where=where,
-            expected=f"{expected} values",
-            actual=found,
-        )
+    _require_size(len(getattr(tensor, field)), expected, "values", where)
 
 
 def require_bounded(kind: TypeProto, where: str) -> None:

@@ -80,12 +80,14 @@ class PerturbationStrategy(DartsStrategy):
         trials: list[Trial] = []
         edges: list[Trial] = []
         for row in rng.permutation(len(self.space.choices)).tolist():
-            options = self.space.choices[row].options
-            present = [i for i, option in enumerate(options) if option != NONE]
-            trials += [Trial(row, option) for option in present]
+            trials += [Trial(row, option) for option in self._operators(row)]
             trials += [Trial(row, -1, tunes=True)] * self.settings.tune
-            edges += [Trial(row, -1)] if NONE in options else []
+            edges += [Trial(row, -1)] if NONE in self.space.choices[row].options else []
         return [*trials, Trial(-1, -1), *edges]
+
+    def _operators(self, row: int) -> list[int]:
+        """The options of a choice but `none`."""
+        return [i for i, o in enumerate(self.space.choices[row].options) if o != NONE]
 
     @property
     def judged_on(self) -> int:
@@ -111,7 +113,7 @@ class PerturbationStrategy(DartsStrategy):
         """The option of each choice all of whose options were tried."""
         decided = {}
         for row, losses in enumerate(self._missed()):
-            present = [i for i, o in enumerate(self.space.choices[row].options) if o != NONE]
+            present = self._operators(row)
             if not losses[present].isnan().any():
                 decided[row] = present[int(losses[present].argmax())]
         return decided
