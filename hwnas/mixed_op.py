@@ -15,7 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from hwnas import kernels
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops import MBConv, build, build_candidate
+from hwnas.ops import build, build_candidate
+from hwnas.ops.mobile import MBConv
 
 
 class MixedOp(nn.Module):

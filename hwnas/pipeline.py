@@ -18,7 +18,7 @@ from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.ops import registry_hash
+from hwnas.ops import definitions
 from hwnas.profiling import profile
 from hwnas.report_stage import report
 from hwnas.runs import interruption, progress
@@ -162,14 +162,16 @@ def _take_table(run: Run, source: Path) -> None:
     given = load_table(source)
     if run.device_measurements is None:
         given.require_device(run.device_profile())
-    if given.operators and given.registry != registry_hash():
-        raise InputError(
-            "measured on other definitions of the operators",
-            where=str(source),
-            expected=registry_hash(),
-            actual=given.registry,
-            mend=f"measure them with `{run.profile_command}`",
-        )
+    used = set(run.space.all_operators()).intersection(given.specs())
+    for name, definition in definitions(used).items():
+        if given.definitions.get(name) != definition:
+            raise InputError(
+                f"{name} was measured on another definition of the operator",
+                where=f"{source}: definitions",
+                expected=definition,
+                actual=given.definitions.get(name),
+                mend=f"measure it with `{run.profile_command}`",
+            )
     CostModel(run.space, given, command=run.profile_command)
     searched = run.folder.history.exists()
     if searched and kept.exists() and LatencyTable.load(kept).sha256 != given.sha256:

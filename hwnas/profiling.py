@@ -27,7 +27,7 @@ from hwnas.latency_tables.profiler import Kind, Shape, operator_graphs, profile_
 from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
-from hwnas.ops import SOURCES, build, input_shapes, registry_hash
+from hwnas.ops import SOURCES, build, definitions, input_shapes
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
@@ -75,7 +75,7 @@ def profile(
             to_onnx=to_onnx,
             batch=latency.batch,
             dtype=latency.dtype,
-            registry=registry_hash(),
+            definitions=definitions(space.all_operators()),
             partial_path=partial,
             progress=on_progress,
         )
@@ -117,7 +117,7 @@ def bundle(config: Config, folder: Path, networks: int) -> Manifest:
         folder,
         groups,
         whole,
-        registry=registry_hash(),
+        definitions=definitions(space.all_operators()),
         dtype=latency.dtype,
         batch=latency.batch,
         space=space.name,

@@ -288,7 +288,7 @@ def table_facts(table: LatencyTable) -> dict[str, Any]:
         "created": table.created,
         "operators": len(table.operators),
         "not_ok": sum(row.status != "ok" for row in table.operators),
-        "registry": table.registry,
+        "definitions": table.definitions,
         "sha256": table.sha256,
     }
     if table.source is not None:

@@ -69,7 +69,7 @@ class Manifest(_Part):
     """What a bundle holds."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
-    registry: str
+    definitions: dict[str, str]
     dtype: str
     batch: Annotated[int, Field(ge=1)]
     space: str
@@ -113,7 +113,7 @@ def write_bundle(
     groups: Iterable[tuple[dict[str, ContextGraph], dict[OpSpec, Plan]]],
     networks: Mapping[str, ContextGraph],
     *,
-    registry: str,
+    definitions: dict[str, str],
     dtype: str,
     batch: int,
     space: str,
@@ -125,7 +125,7 @@ def write_bundle(
         folder: a new or empty folder.
         groups: of operators, from `operator_graphs`.
         networks: whole networks by genotype, measured in one group.
-        registry: hash of the operator definitions.
+        definitions: hash of the structure of each operator.
         dtype, batch: of every inference.
         space, space_options: what the operators and networks are of.
 
@@ -153,7 +153,7 @@ def write_bundle(
     except OSError as error:
         raise InputError("cannot write there", where=str(folder), actual=error.strerror) from None
     manifest = Manifest(
-        registry=registry,
+        definitions=definitions,
         dtype=dtype,
         batch=batch,
         space=space,
@@ -210,7 +210,7 @@ def operator_table(results: Results, where: str) -> LatencyTable:
         ),
         protocol=PROTOCOL,
         statistic=results.statistic,
-        registry=manifest.registry,
+        definitions=manifest.definitions,
     )
 
 

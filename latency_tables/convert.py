@@ -202,7 +202,7 @@ def _table(
         rows,
         device=DeviceProfile.elsewhere(device, device_class, batch, runtime),
         statistic="mean",
-        registry="published",
+        definitions={},
         created=created,
         source=source,
     )

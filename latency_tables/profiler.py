@@ -76,7 +76,7 @@ def profile_operators(
     build: Build,
     to_onnx: ToOnnx,
     batch: int,
-    registry: str,
+    definitions: Mapping[str, str],
     dtype: str = "float32",
     protocol: Protocol = PROFILE_PROTOCOL,
     partial_path: Path | None = None,
@@ -95,7 +95,7 @@ def profile_operators(
             overhead once.
         to_onnx: exports a module with fixed shapes; called once a group.
         batch: images per inference.
-        registry: hash of the operator definitions, stored in the table.
+        definitions: hash of the structure of each operator, stored in the table.
         dtype: "float32" or "float16".
         protocol: `time_limit_s` is for a full group.
         partial_path: a table file, written after every group; rows that it already has are not
@@ -119,7 +119,7 @@ def profile_operators(
         device=runtime.profile(dtype=dtype, batch=batch, versions=versions),
         protocol=protocol,
         statistic=runtime.statistic,
-        registry=registry,
+        definitions=definitions,
     )
     if partial_path is not None and partial_path.exists():
         table = _resume(partial_path, table)
@@ -143,8 +143,8 @@ def _resume(partial_path: Path, empty: LatencyTable) -> LatencyTable:
     """Load the rows measured earlier and check that they belong to this measurement."""
     found = LatencyTable.load(partial_path)
     differences = empty.device.differences(found.device, DeviceProfile.model_fields)
-    if found.registry != empty.registry:
-        differences.append(f"registry: expected {empty.registry!r}, got {found.registry!r}")
+    if found.definitions != empty.definitions:
+        differences.append("definitions of operators")
     if differences:
         raise InputError(
             f"rows were measured in another setting ({'; '.join(differences)})",
@@ -160,7 +160,7 @@ def _with_rows(table: LatencyTable, rows: Mapping[OpSpec, Measurement]) -> Laten
         device=table.device,
         protocol=table.protocol,
         statistic=table.statistic,
-        registry=table.registry,
+        definitions=table.definitions,
         created=table.created,
     )
 

@@ -172,7 +172,9 @@ class LatencyTable(BaseModel):
     protocol: Protocol | None = None
     statistic: TableStatistic
     created: str = Field(description="ISO 8601 date of the measurement")
-    registry: Text = Field(description="hash of the operator definitions that were measured")
+    definitions: dict[str, str] = Field(
+        description="hash of the structure of each operator that was measured here, by name"
+    )
     source: Source | None = None
     calibration: Calibration | None = None
     audit: Audit | None = None
@@ -224,7 +226,7 @@ class LatencyTable(BaseModel):
         *,
         device: DeviceProfile,
         statistic: TableStatistic,
-        registry: str,
+        definitions: Mapping[str, str],
         protocol: Protocol | None = None,
         created: str | None = None,
         source: Source | None = None,
@@ -242,7 +244,7 @@ class LatencyTable(BaseModel):
             device=device,
             protocol=protocol,
             statistic=statistic,
-            registry=registry,
+            definitions=dict(definitions),
             created=created or datetime.now(UTC).date().isoformat(),
             source=source,
             calibration=calibration,
@@ -393,10 +395,12 @@ class LatencyTable(BaseModel):
             InputError: device profile, statistic or operator definitions differ.
         """
         differences = self.device.differences(other.device, DeviceProfile.model_fields)
+        if self.statistic != other.statistic:
+            differences.append(f"statistic: expected {self.statistic!r}, got {other.statistic!r}")
         differences += [
-            f"{key}: expected {getattr(self, key)!r}, got {getattr(other, key)!r}"
-            for key in ("statistic", "registry")
-            if getattr(self, key) != getattr(other, key)
+            f"definition of {name}: expected {self.definitions[name]!r}, got {definition!r}"
+            for name, definition in other.definitions.items()
+            if self.definitions.get(name, definition) != definition
         ]
         if differences:
             raise InputError(f"tables do not belong together ({'; '.join(differences)})")
@@ -405,7 +409,7 @@ class LatencyTable(BaseModel):
             device=other.device,
             protocol=other.protocol,
             statistic=other.statistic,
-            registry=other.registry,
+            definitions=self.definitions | other.definitions,
             created=other.created,
         )
 

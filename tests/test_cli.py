@@ -139,7 +139,7 @@ def test_table_of_another_device(cli, table, tmp_path, key, value) -> None:
         device=mine.device.model_copy(update={key: value}),
         protocol=mine.protocol,
         statistic=mine.statistic,
-        registry=mine.registry,
+        definitions=mine.definitions,
     )
     other.save(table)
     result = cli("run", *tiny(), "--table", str(table), "--out", str(tmp_path / "run"))
@@ -153,11 +153,11 @@ def test_table_of_other_operators(cli, table, tmp_path) -> None:
         device=mine.device,
         protocol=mine.protocol,
         statistic=mine.statistic,
-        registry="0123456789abcdef",
+        definitions=dict.fromkeys(mine.definitions, "0123456789abcdef"),
     )
     other.save(table)
     result = cli("run", *tiny(), "--table", str(table), "--out", str(tmp_path / "run"))
-    refused(result, "other definitions", "hwnas profile")
+    refused(result, "another definition", "hwnas profile")
 
 
 def test_table_without_the_operators(cli, tmp_path) -> None:

@@ -169,7 +169,7 @@ class TestCost:
             device=table.device,
             protocol=table.protocol,
             statistic=table.statistic,
-            registry=table.registry,
+            definitions=table.definitions,
         )
         with pytest.raises(InputError, match="measure it --now"):
             CostModel(space, smaller, command="measure it --now")

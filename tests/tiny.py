@@ -7,7 +7,7 @@ from typing import Any
 from hwnas.latency_tables.runtimes import create_runtime
 from hwnas.latency_tables.table import LatencyTable, Measurement, OpSpec
 from hwnas.latency_tables.timing import Protocol
-from hwnas.ops import registry_hash
+from hwnas.ops import definitions
 from hwnas.spaces import SearchSpace, build_space
 
 TINY_OPTIONS = {
@@ -42,5 +42,5 @@ def table_of(space: SearchSpace, runtime: str = "onnxruntime-cpu") -> LatencyTab
         device=create_runtime(runtime, 1).profile(dtype="float32", batch=1),
         protocol=Protocol(),
         statistic="p10",
-        registry=registry_hash(),
+        definitions=definitions(measurements),
     )

@@ -73,7 +73,7 @@ def fitted_table(
     else:
         profile = DeviceProfile.elsewhere(device_name, "cpu", 1, RUNTIME)
     return LatencyTable.from_measurements(
-        {}, device=profile, statistic="mean", registry="networks", calibration=calibration
+        {}, device=profile, statistic="mean", definitions={}, calibration=calibration
     )
 
 
@@ -149,7 +149,7 @@ def _help_table(
         {},
         device=DeviceProfile.elsewhere(f"{full_name} ({name})", device_class, batch, RUNTIME),
         statistic="mean",
-        registry="networks",
+        definitions={},
         created=HELP_DATE,
         source=HELP,
         # With thousands of networks nothing is left open.

@@ -7,7 +7,7 @@ import copy
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hwnas.ops import FactorizedReduce
+from hwnas.ops.cells import FactorizedReduce
 from hwnas.spaces.base import Network
 
 

@@ -23,7 +23,7 @@ from hwnas.architecture import Architecture
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops import out_size
+from hwnas.ops.parts import out_size
 from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
 from hwnas.spaces.cells import cell_edges, require_divisible, without_none
 from hwnas.spaces.darts_networks import (

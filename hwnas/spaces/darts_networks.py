@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
-from hwnas.ops import build, out_size
+from hwnas.ops import build
+from hwnas.ops.parts import out_size
 from hwnas.spaces.base import Network, Supernet
 from hwnas.spaces.cells import drop_path
 

@@ -23,7 +23,9 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedBlocks
-from hwnas.ops import MBConv, build, out_size, round_channels
+from hwnas.ops import build
+from hwnas.ops.mobile import MBConv
+from hwnas.ops.parts import out_size, round_channels
 from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
 from hwnas.spaces.cells import drop_path
 from hwnas.spaces.decoding import DecodingProgram

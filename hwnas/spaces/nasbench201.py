@@ -21,7 +21,8 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedCell, MixedOp
-from hwnas.ops import build, out_size
+from hwnas.ops import build
+from hwnas.ops.parts import out_size
 from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
 from hwnas.spaces.cells import cell_edges, drop_path, require_divisible, without_none
 from hwnas.spaces.decoding import DecodingProgram, Repeated

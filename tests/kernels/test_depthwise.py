@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.kernels import dilated_depthwise_conv2d
-from hwnas.ops import DilatedDepthwiseConv2d
+from hwnas.ops.cells import DilatedDepthwiseConv2d
 
 
 @settings(max_examples=40, deadline=None)

@@ -67,7 +67,7 @@ def build(spec):
 
 
 def run(specs, runtime, to_onnx, **options):
-    options = {"protocol": QUICK, "batch": 1, "registry": "r1"} | options
+    options = {"protocol": QUICK, "batch": 1, "definitions": {"conv": "r1"}} | options
     return profile_operators(specs, runtime=runtime, build=build, to_onnx=to_onnx, **options)
 
 
@@ -142,7 +142,7 @@ def test_an_operator_costs_its_own_nodes_and_a_source_the_session_too(counting):
         }
     )
     assert {table.measurement(spec).status for spec in table.specs()} == {"ok"}
-    assert table.registry == "r1" and table.statistic == "p10"
+    assert table.definitions == {"conv": "r1"} and table.statistic == "p10"
 
 
 def test_specs_of_one_shape_share_a_baseline(counting):
@@ -200,7 +200,7 @@ def test_rows_of_another_setting_are_not_resumed(counting, tmp_path):
     run([CONV], counting, structure_to_onnx, partial_path=partial)
     before = partial.read_bytes()
     for options, expected in [
-        ({"registry": "r2"}, "registry: expected 'r2', got 'r1'"),
+        ({"definitions": {"conv": "r2"}}, "definitions of operators"),
         ({"batch": 2}, "batch: expected 2, got 1"),
         ({"versions": {"hwnas": "9"}}, "versions"),
     ]:

@@ -23,6 +23,7 @@ from hwnas.latency_tables.table import (
 )
 from hwnas.latency_tables.timing import Protocol
 
+DEFINITIONS = {"nor_conv_3x3": "ab12", "max_pool_3x3": "cd34"}
 CONV = OpSpec("nor_conv_3x3", 16, 16, 32, 32)
 POOL = OpSpec("max_pool_3x3", 16, 16, 32, 32, 2)
 PROFILE = DeviceProfile(
@@ -44,13 +45,15 @@ def measurement(p10_ms, median_ms=None, status="ok"):
     )
 
 
-def make_table(rows=None, *, profile=PROFILE, statistic="p10", registry="ab12", created=None):
+def make_table(
+    rows=None, *, profile=PROFILE, statistic="p10", definitions=DEFINITIONS, created=None
+):
     return LatencyTable.from_measurements(
         {CONV: measurement(0.5, 0.75), POOL: measurement(0.0625)} if rows is None else rows,
         device=profile,
         protocol=Protocol(),
         statistic=statistic,
-        registry=registry,
+        definitions=definitions,
         created=created,
     )
 
@@ -211,7 +214,7 @@ def test_an_impossible_row_is_named(saved, key, value, expected):
         (lambda c: c.update(schema=True), r"schema: unknown schema, expected 1, got True"),
         (lambda c: c.pop("schema"), r"schema: unknown schema, expected 1, got None"),
         (lambda c: c.pop("sha256"), r"sha256: .*expected \w{64}, got None"),
-        (lambda c: c.pop("registry"), r"registry: missing key"),
+        (lambda c: c.pop("definitions"), r"definitions: missing key"),
         (lambda c: c.update(note="hi"), r"note: unknown key, got 'hi'"),
         (lambda c: c.update(created="yesterday"), r"created: .*yesterday"),
         (lambda c: c["device"].update(batch=0), r"device\.batch: .*or equal to 1, got 0"),
@@ -317,7 +320,7 @@ def test_merge_keeps_the_newer_rows():
         {"profile": PROFILE.model_copy(update={"threads": 2})},
         {"profile": PROFILE.model_copy(update={"versions": {"onnxruntime": "1.28.0"}})},
         {"statistic": "median"},
-        {"registry": "other"},
+        {"definitions": DEFINITIONS | {"nor_conv_3x3": "other"}},
     ],
 )
 def test_tables_that_do_not_belong_together_are_not_merged(options):

@@ -16,7 +16,8 @@ from hwnas.budget.cost import CostModel
 from hwnas.errors import InputError
 from hwnas.latency_tables.shipped import load_shipped
 from hwnas.mixed_op import use_kernels
-from hwnas.ops import params_and_macs, round_channels
+from hwnas.ops import params_and_macs
+from hwnas.ops.parts import round_channels
 from hwnas.spaces import build_space
 
 IMAGENET = {"height": 224, "width": 224, "classes": 1000}

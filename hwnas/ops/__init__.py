@@ -1,0 +1,90 @@
+"""Operators as modules, by their published names; one `OpSpec` builds one module."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops.cells import CELL_OPERATORS
+from hwnas.ops.mobile import MOBILE_OPERATORS
+from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
+
+OPERATORS: dict[str, Builder] = {**CELL_OPERATORS, **MOBILE_OPERATORS}
+"""Every operator but `none`, which is never built: it is zero."""
+
+SOURCES = frozenset({"conv_bn_3x3", *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS)})
+"""Operators that read the network's input."""
+
+
+def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
+    """The operator of a finished network; `affine` says whether batch norms scale and shift.
+
+    Raises:
+        KeyError: for a name that is not in `OPERATORS`.
+    """
+    return OPERATORS[spec.name](spec, affine)
+
+
+def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:
+    """The operator as a candidate in a supernet: batch norms without scale and shift.
+
+    Args:
+        spec: what to build; the name may be `none`.
+        normalise_pools: follow pools by a batch norm, as DARTS does in its search only.
+    """
+    if spec.name == "none":
+        return nn.Identity()
+    operator = build(spec, affine=False)
+    if normalise_pools and spec.name in ("max_pool_3x3", "avg_pool_3x3"):
+        return sequential(pool=operator, bn=nn.BatchNorm2d(spec.c_out, affine=False))
+    return operator
+
+
+def input_shapes(spec: OpSpec) -> list[tuple[int, int, int]]:
+    """(C, H, W) of each input of an operator: two for `add`, several for `concat`."""
+    inputs = {"add": 2, "concat": spec.c_out // max(spec.c_in, 1)}.get(spec.name, 1)
+    return [(spec.c_in, spec.height, spec.width)] * inputs
+
+
+@cache
+def params_and_macs(spec: OpSpec) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates of one image, of an operator.
+
+    Multiply-accumulates are those of convolutions and linear layers, the usual convention of the
+    field; they are counted by running the module on shapes alone.
+    """
+    if spec.name == "none":
+        return 0, 0
+    with torch.device("meta"):
+        module = build(spec).eval()
+        inputs = [torch.empty(1, *shape) for shape in input_shapes(spec)]
+    macs = 0
+
+    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal macs
+        if isinstance(layer, nn.Conv2d):
+            macs += layer.weight[0].numel() * output.numel()
+        elif isinstance(layer, nn.Linear):
+            macs += layer.weight.numel()
+
+    for layer in module.modules():
+        layer.register_forward_hook(count)
+    module(*inputs)
+    return sum(p.numel() for p in module.parameters()), macs
+
+
+@cache
+def definition_hash(name: str) -> str:
+    """Hash of an operator's structure: a row measured on another definition is told apart."""
+    structures = [repr(build(OpSpec(name, 16, 16, 8, 8, stride))) for stride in (1, 2)]
+    return hashlib.sha256("\n".join(structures).encode()).hexdigest()[:16]
+
+
+def definitions(specs: Iterable[OpSpec]) -> dict[str, str]:
+    """`definition_hash` of each operator that the specs name, sorted by name."""
+    return {name: definition_hash(name) for name in sorted({spec.name for spec in specs})}
