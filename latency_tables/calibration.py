@@ -34,8 +34,8 @@ class _Part(BaseModel):
 class Calibration(_Part):
     """Latency of a space's networks as a sum of coefficients, fitted to end-to-end measurements.
 
-    `latency = fixed_ms + sum of costs_ms[choice][option] over what runs`, times
-    `1 + noise * standard normal`.
+    `latency = fixed_ms + sum of costs_ms[choice][option] over what runs - sum of shared_ms[part]
+    each time that an operator finds the part done`, times `1 + noise * standard normal`.
     """
 
     space: Text
@@ -43,19 +43,23 @@ class Calibration(_Part):
     edges: EdgeRule = Field(description="which edges of a cell the runtime runs")
     fixed_ms: CoefficientMs
     costs_ms: dict[str, dict[str, CoefficientMs]] = Field(description="by choice and option")
+    shared_ms: dict[str, CoefficientMs] = Field(
+        default_factory=dict,
+        description="parts that operators share under the rule `once`",
+    )
     noise: Annotated[float, Field(ge=0, le=10)] = Field(
         description="relative standard deviation of one network about the sum"
     )
     factors: list[list[Number]] = Field(
         description="covariance of the coefficients = factors^T factors, in ms; the columns are "
-        "fixed_ms, then costs_ms in their order"
+        "fixed_ms, then costs_ms and shared_ms in their order"
     )
     networks: Annotated[int, Field(ge=1)] = Field(description="how many were measured")
     prior: Text = Field(description="what was known before")
 
     @model_validator(mode="after")
     def _factors_fit_the_costs(self) -> Calibration:
-        columns = 1 + sum(len(options) for options in self.costs_ms.values())
+        columns = 1 + sum(map(len, self.costs_ms.values())) + len(self.shared_ms)
         for row in self.factors:
             if len(row) != columns:
                 raise ValueError(f"a row of factors has {len(row)} columns, expected {columns}")

@@ -142,6 +142,7 @@ class TestSpace:
 
 class TestCost:
     def test_one_hot_costs_the_sum_of_its_operators(self, space, cost, rng) -> None:
+        """What is shared once, the others each."""
         table = table_of(space)
         for _ in range(5):
             architecture = space.sample(rng)
@@ -153,7 +154,13 @@ class TestCost:
                 assert runs[row, column] == 1
                 for spec, count in space.operators(row, column).items():
                     total += count * table.latency_ms(spec)
+            for part in space.shared_parts():
+                again = max(sum(float(runs[option]) for option in part.options) - 1, 0)
+                for spec, count in part.operators.items():
+                    total -= again * count * table.latency_ms(spec)
             assert cost.latency_ms(architecture) == pytest.approx(total, rel=1e-12)
+            shares = cost.operator_latencies_ms(architecture)
+            assert sum(shares.values()) == pytest.approx(total, rel=1e-12)
 
     def test_gradient_is_that_of_float64_differences(self, space, cost) -> None:
         torch.manual_seed(1)

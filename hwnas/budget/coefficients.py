@@ -1,9 +1,10 @@
 """What is known of a device's latency: coefficients of a sum, as a Gaussian.
 
-A network's latency is `fixed + sum over what runs of its cost`, times `1 + noise * N(0, 1)`. The
-coefficients, `fixed` first and then one for each option of each choice, have a mean and a
-covariance; measured networks condition them (linear-Gaussian regression: Rasmussen & Williams,
-"Gaussian Processes for Machine Learning", 2006, section 2.1), with costs that are never negative.
+A network's latency is `fixed + sum over what runs of its cost - sum over shared parts of what is
+saved`, times `1 + noise * N(0, 1)`. The coefficients, `fixed` first, then one for each option of
+each choice, then one for each shared part, have a mean and a covariance; measured networks
+condition them (linear-Gaussian regression: Rasmussen & Williams, "Gaussian Processes for Machine
+Learning", 2006, section 2.1), with costs that are never negative.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ JITTER = 1e-9
 
 
 def features(space: SearchSpace, weights: Tensor, edges: EdgeRule) -> np.ndarray:
-    """What runs in each network: (networks, 1 + choices * max_options), the first column 1.
+    """What runs in each network: (networks, coefficients).
+
+    The first column is 1, then come probabilities of running, then, negative, how often each
+    shared part is saved.
 
     Args:
         space: the search space.
@@ -32,7 +36,8 @@ def features(space: SearchSpace, weights: Tensor, edges: EdgeRule) -> np.ndarray
         edges: which edges of a cell the runtime runs.
     """
     runs = space.run_probability(weights, edges).flatten(start_dim=1).double().numpy()
-    return np.hstack([np.ones((len(runs), 1)), runs])
+    saved = space.saved_parts(weights, edges).double().numpy()
+    return np.hstack([np.ones((len(runs), 1)), runs, -saved])
 
 
 def architecture_features(

@@ -30,10 +30,10 @@ class CostModel:
     """Latency table x search space: a mixture in, expected milliseconds out.
 
     The expectation is over the operators that run in the deployed network: `fixed_ms +
-    sum_choice sum_option P(option runs) cost_ms[choice, option]`, where the space supplies the
-    probability (only the kept edges of a DARTS cell are priced). It is differentiable, and exact
-    for a one-hot mixture: the sum of the table's entries, or of its calibration where it has one
-    for this space.
+    sum_choice sum_option P(option runs) cost_ms[choice, option] - sum_part E(times saved)
+    part_ms[part]`, where the space supplies the probability (only the kept edges of a DARTS cell
+    are priced). It is differentiable, and exact for a one-hot mixture: the sum of the table's
+    entries, or of its calibration where it has one for this space.
 
     Attributes:
         space: the space at its deployed sizes.
@@ -80,13 +80,23 @@ class CostModel:
     @property
     def cost_ms(self) -> np.ndarray:
         """(choices, max_options) milliseconds that an option adds when it runs."""
-        return self.coefficients.mean[1:].reshape(len(self.space.choices), -1)
+        mask = self.space.mask
+        return self.coefficients.mean[1 : 1 + mask.numel()].reshape(mask.shape)
+
+    @property
+    def part_ms(self) -> np.ndarray:
+        """(parts,) milliseconds of each part that operators may share."""
+        return self.coefficients.mean[1 + self.space.mask.numel() :]
 
     def __call__(self, mixture: Mixture) -> Tensor:
         """Expected latency in milliseconds, a scalar in the mixture's dtype and device."""
         weights = mixture.weights
-        cost_ms = torch.as_tensor(self.cost_ms, dtype=weights.dtype, device=weights.device)
-        return (self.space.run_probability(weights, self.edges) * cost_ms).sum() + self.fixed_ms
+        cost_ms, part_ms = (
+            torch.as_tensor(ms, dtype=weights.dtype, device=weights.device)
+            for ms in (self.cost_ms, self.part_ms)
+        )
+        run_ms = (self.space.run_probability(weights, self.edges) * cost_ms).sum()
+        return self.fixed_ms + run_ms - self.space.saved_parts(weights, self.edges) @ part_ms
 
     def corrected(
         self, architectures: Sequence[Architecture], latencies_ms: Sequence[float]
@@ -107,10 +117,17 @@ class CostModel:
         return self.coefficients.latency_ms(rows), self.coefficients.std_ms(rows)
 
     def operator_latencies_ms(self, architecture: Architecture) -> dict[str, float]:
-        """What each choice of an architecture adds, by the choice's name, and `fixed`."""
+        """What each choice of an architecture adds, by the choice's name, and `fixed`.
+
+        Of those that share work, the first pays for it.
+        """
         weights = self.space.one_hot(architecture).weights.double()
         runs = self.space.run_probability(weights, self.edges).numpy()
         shares = (runs * self.cost_ms).sum(axis=1)
+        if self.edges == "once":
+            for part, part_ms in zip(self.space.shared_parts(), self.part_ms, strict=True):
+                wanting = [choice for choice, option in part.options if weights[choice, option]]
+                shares[wanting[1:]] -= part_ms
         names = [choice.name for choice in self.space.choices]
         return {"fixed": self.fixed_ms, **dict(zip(names, shares.tolist(), strict=True))}
 
@@ -125,7 +142,8 @@ def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
 
 def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
     """The coefficients of a calibration, in the space's order."""
-    mean = np.zeros(1 + space.mask.numel())
+    parts = [part.name for part in space.shared_parts()]
+    mean = np.zeros(1 + space.mask.numel() + len(parts))
     mean[0] = calibration.fixed_ms
     columns = [0]
     for name, options in calibration.costs_ms.items():
@@ -133,6 +151,12 @@ def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
             column = space.coefficient(name, option)
             mean[column] = cost_ms
             columns.append(column)
+    for name, part_ms in calibration.shared_ms.items():
+        if name not in parts:
+            raise InputError("no such shared part", where=space.name, expected=parts, actual=name)
+        column = 1 + space.mask.numel() + parts.index(name)
+        mean[column] = part_ms
+        columns.append(column)
     factors = np.zeros((len(calibration.factors) + 1, len(mean)))
     for row, values in enumerate(calibration.factors):
         factors[row, columns] = values
@@ -150,7 +174,11 @@ def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
         for column in range(len(choice.options)):
             counts = space.operators(row, column)
             cost_ms[row, column] = sum(n * table.latency_ms(spec) for spec, n in counts.items())
-    mean = np.concatenate([[fixed_ms], cost_ms.ravel()])
+    part_ms = [
+        sum(n * table.latency_ms(spec) for spec, n in part.operators.items())
+        for part in space.shared_parts()
+    ]
+    mean = np.concatenate([[fixed_ms], cost_ms.ravel(), part_ms])
     return Coefficients(mean, operator_covariance(space, mean, scale=SCALE), NETWORK_NOISE)
 
 
@@ -159,12 +187,13 @@ def operator_covariance(space: SearchSpace, mean: np.ndarray, *, scale: float) -
 
     Args:
         space: the search space.
-        mean: (1 + choices * max_options,) ms.
+        mean: (coefficients,) ms.
         scale: relative standard deviation of all coefficients together.
     """
     typical = features(space, _uniform(space), "live")[0]
     typical_ms = float(typical @ mean)
-    launch = np.concatenate([[0.0], space.launches.ravel()])
+    launch = space.coefficient_launches
+    launch[0] = 0
     launch_ms = typical_ms / max(float(typical @ launch), 1.0)
     # An option that runs nothing costs nothing, whatever is measured.
     exists = launch > 0

@@ -84,7 +84,8 @@ def latency_range_ms(cost: CostModel) -> tuple[float, float]:
 
 def params_and_macs_ranges(space: SearchSpace) -> tuple[tuple[int, int], tuple[int, int]]:
     """Least and most parameters of the space's networks, and of their multiply-accumulates."""
-    counts = space.coefficient_params_and_macs[1:].reshape(*space.mask.shape, 2)
+    counts = space.coefficient_params_and_macs[1 : 1 + space.mask.numel()]
+    counts = counts.reshape(*space.mask.shape, 2)
     least = [space.params_and_macs(_highest(space, -counts[..., i]))[i] for i in range(2)]
     most = [space.params_and_macs(_highest(space, counts[..., i]))[i] for i in range(2)]
     return (least[0], most[0]), (least[1], most[1])
@@ -186,9 +187,15 @@ class _Programme:
     def latency_row(self, edges: EdgeRule, coefficients: np.ndarray) -> np.ndarray:
         """(variables,) with `row @ variables` what runs under a rule, priced."""
         row = np.zeros(self.size)
-        for variable, cost_ms in zip(self.programs[edges].runs.flat, coefficients[1:], strict=True):
+        program = self.programs[edges]
+        costs_ms, parts_ms = np.split(coefficients[1:], [program.runs.size])
+        for variable, cost_ms in zip(program.runs.flat, costs_ms, strict=True):
             if variable >= 0:
                 row[self._column(edges, int(variable))] += cost_ms
+        for (part, members), part_ms in zip(program.shared, parts_ms, strict=False):
+            row[self._column(edges, part)] += part_ms
+            for member in members:
+                row[self._column(edges, member)] -= part_ms
         return row
 
     def _exclude(self, x: np.ndarray) -> None:

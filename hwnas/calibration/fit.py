@@ -170,12 +170,18 @@ def to_calibration(space: SearchSpace, fitted: Fitted, *, networks: int, prior: 
         named = {option: space.coefficient(choice.name, option) for option in choice.options}
         costs_ms[choice.name] = {option: float(known.mean[c]) for option, c in named.items()}
         columns += named.values()
+    first_part = 1 + space.mask.numel()
+    shared_ms = {
+        part.name: float(known.mean[first_part + i]) for i, part in enumerate(space.shared_parts())
+    }
+    columns += range(first_part, first_part + len(shared_ms))
     return Calibration(
         space=space.name,
         space_options=space.options.model_dump(),
         edges=fitted.edges,
         fixed_ms=float(known.mean[0]),
         costs_ms=costs_ms,
+        shared_ms=shared_ms,
         noise=known.noise,
         factors=[[float(f"{v:.6g}") for v in row] for row in known.factors()[:, columns]],
         networks=networks,

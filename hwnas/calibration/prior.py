@@ -127,7 +127,7 @@ def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
 def from_counts(space: SearchSpace) -> Prior:
     """Launches and multiply-accumulates, half each: all that is known without any table."""
     counts = space.coefficient_params_and_macs[:, 1].astype(np.float64)
-    launch = np.concatenate([[space.fixed_operators().total()], space.launches.ravel()])
+    launch = space.coefficient_launches
     rows = _reference_rows(space, "live")
     mean = 0.5 * counts / (rows @ counts).mean() + 0.5 * launch / (rows @ launch).mean()
     covariance = _grouped(space, WEAK_FIXED, WEAK_OPERATOR, WEAK_EDGE)

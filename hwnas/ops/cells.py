@@ -38,6 +38,17 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
         return super().forward(x)
 
 
+class ShiftByPixel(nn.Module):
+    """All but the first row and column, padded to an even size: half of FactorizedReduce's input.
+
+    Shapes: (N, C, H, W) -> (N, C, H' - 1, W' - 1), with H' and W' rounded up to even.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        return F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
+
+
 class FactorizedReduce(nn.Module):
     """Halve height and width: two strided 1x1 convolutions, one shifted by a pixel, joined.
 
@@ -47,15 +58,14 @@ class FactorizedReduce(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
         super().__init__()
+        self.shift = ShiftByPixel()
         self.conv1 = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
         self.conv2 = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
-        height, width = x.shape[-2:]
-        shifted = F.pad(x, (0, width % 2, 0, height % 2))[:, :, 1:, 1:]
-        return self.bn(torch.cat((self.conv1(x), self.conv2(shifted)), dim=1))
+        return self.bn(torch.cat((self.conv1(x), self.conv2(self.shift(x))), dim=1))
 
 
 class ResidualReduction(nn.Module):
@@ -141,6 +151,8 @@ def skip_connect(spec: OpSpec, affine: bool) -> nn.Module:
 CELL_OPERATORS: dict[str, Builder] = {
     "max_pool_3x3": lambda s, affine: nn.MaxPool2d(3, s.stride, padding=1),
     "avg_pool_3x3": lambda s, affine: nn.AvgPool2d(3, s.stride, padding=1, count_include_pad=False),
+    "relu": lambda s, affine: nn.ReLU(),
+    "shift_by_pixel": lambda s, affine: ShiftByPixel(),
     "skip_connect": skip_connect,
     "sep_conv_3x3": lambda s, affine: sep_conv(s.c_in, 3, s.stride, affine),
     "sep_conv_5x5": lambda s, affine: sep_conv(s.c_in, 5, s.stride, affine),

@@ -20,7 +20,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
-from hwnas.spaces.decoding import DecodingProgram, Repeated, run_once
+from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedPart, run_once, saved
 
 
 class SpaceOptions(BaseModel):
@@ -118,6 +118,10 @@ class SearchSpace(ABC):
         """What a runtime may run once: equal work without weights on one input."""
         return ()
 
+    def shared_parts(self) -> Sequence[SharedPart]:
+        """What a runtime may run once though it belongs to several different operators."""
+        return ()
+
     def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
         """Probability that each option's operators run, differentiable.
 
@@ -136,10 +140,25 @@ class SearchSpace(ABC):
             return run_once(self._run_probability(weights, "live"), self.repeats())
         return self._run_probability(weights, edges)
 
+    def saved_parts(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
+        """How often the runtime saves each shared part, differentiable.
+
+        Args:
+            weights: (..., choices, max_options).
+            edges: which edges of a cell the runtime runs; parts are shared under `once` only.
+
+        Returns:
+            (..., parts), the expected number of times.
+        """
+        if edges != "once":
+            return weights.new_zeros((*weights.shape[:-2], len(self.shared_parts())))
+        return saved(self._run_probability(weights, "live"), self.shared_parts())
+
     def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
         """The structure of the space for exact decoding, with `runs` under a rule."""
         if edges == "once":
-            return self._decoding_program("live").run_once(self.repeats())
+            program = self._decoding_program("live")
+            return program.run_once(self.repeats(), self.shared_parts())
         return self._decoding_program(edges)
 
     def size(self) -> int:
@@ -233,7 +252,7 @@ class SearchSpace(ABC):
         ]
 
     def coefficient(self, choice: str, option: str) -> int:
-        """Where an option stands in a vector of one fixed coefficient and one for each option.
+        """Where an option stands among the coefficients: the fixed one, the options, the parts.
 
         Raises:
             InputError: when the space has no such choice or option.
@@ -289,6 +308,8 @@ class SearchSpace(ABC):
     def all_operators(self) -> list[OpSpec]:
         """Every operator that a latency table needs for this space, sorted."""
         specs = set(self.fixed_operators())
+        for part in self.shared_parts():
+            specs |= set(part.operators)
         for row, choice in enumerate(self.choices):
             for column in range(len(choice.options)):
                 specs |= set(self.operators(row, column))
@@ -296,26 +317,33 @@ class SearchSpace(ABC):
 
     @property
     def coefficient_options(self) -> list[str]:
-        """Option of each coefficient; "" for the fixed one and where a choice has fewer options."""
+        """Option of each coefficient, operators of a shared part.
+
+        "" for the fixed one and where a choice has fewer options.
+        """
         names = [""]
         for choice in self.choices:
             names += [*choice.options, *[""] * (self.max_options - len(choice.options))]
+        for part in self.shared_parts():
+            names.append("shared " + " ".join(sorted(spec.name for spec in part.operators)))
         return names
 
     @property
-    def launches(self) -> np.ndarray:
-        """(choices, max_options), how many operators an option runs in a deployed network."""
+    def coefficient_launches(self) -> np.ndarray:
+        """(coefficients,), how many operators what a coefficient stands for runs."""
         counts = np.zeros(self.mask.shape)
         for row, choice in enumerate(self.choices):
             for column in range(len(choice.options)):
                 counts[row, column] = self.operators(row, column).total()
-        return counts
+        parts = [part.operators.total() for part in self.shared_parts()]
+        return np.concatenate([[self.fixed_operators().total()], counts.ravel(), parts])
 
     @property
     def coefficient_params_and_macs(self) -> np.ndarray:
-        """(1 + choices * max_options, 2): of what is fixed first, then of each option."""
+        """(coefficients, 2): of what is fixed first, of each option, of shared parts (none)."""
         of_options = self._params_and_macs.reshape(-1, 2)
-        return np.vstack([self._fixed_params_and_macs, of_options])
+        of_parts = np.zeros((len(self.shared_parts()), 2), dtype=np.int64)
+        return np.vstack([self._fixed_params_and_macs, of_options, of_parts])
 
     def params_and_macs(self, architecture: Architecture) -> tuple[int, int]:
         """Parameters and multiply-accumulates (one image) of an architecture's network."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -33,13 +34,11 @@ from hwnas.spaces.darts_networks import (
     DartsNetwork,
     DartsSupernet,
 )
-from hwnas.spaces.decoding import DecodingProgram, Repeated
+from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedPart
 
 POOLS = (PRIMITIVES.index("max_pool_3x3"), PRIMITIVES.index("avg_pool_3x3"))
 SKIP = PRIMITIVES.index("skip_connect")
-FACTORIZED_REDUCE_SHARE = 0.7
-"""Of its time, for ReLU, padding and slice, which several on one input share: 0.72 on a Xeon with
-onnxruntime-cpu, fitted to 120 networks."""
+CONVOLUTIONS = tuple(i for i, name in enumerate(PRIMITIVES) if "conv" in name)
 KEPT_EDGES = 2
 """Incoming edges that a node keeps."""
 
@@ -146,16 +145,34 @@ class DartsSpace(SearchSpace):
         return torch.cat(rows, dim=-2) * without_none(weights)
 
     def repeats(self) -> list[Repeated]:
-        """Of the edges out of a state: the same pool, and what skips that halve the size share."""
-        groups = []
+        """The same pool on the edges out of a state."""
+        return [
+            Repeated(tuple((row, pool) for row in rows))
+            for _, _, rows in self._states()
+            for pool in POOLS
+        ]
+
+    def shared_parts(self) -> list[SharedPart]:
+        """The ReLU of a state, and the shift of skips that halve its size."""
+        parts = []
+        for cell_type, state, rows in self._states():
+            halving = cell_type == "reduce" and state < 2
+            begin = {"relu": (*CONVOLUTIONS, SKIP) if halving else CONVOLUTIONS}
+            if halving:
+                begin["shift_by_pixel"] = (SKIP,)
+            cells = [cell for cell in self.cells if cell.cell_type == cell_type]
+            for name, options in begin.items():
+                operators = Counter(replace(cell.edge(name, state), stride=1) for cell in cells)
+                members = tuple((row, option) for row in rows for option in options)
+                parts.append(SharedPart(f"{cell_type}/{state} {name}", operators, members))
+        return parts
+
+    def _states(self) -> Iterator[tuple[str, int, list[int]]]:
+        """Each state of each type of cell that has edges out, with their rows."""
         for cell_type, offset in zip(CELL_TYPES, (0, len(self.edges)), strict=True):
             for state in range(1 + self.options.nodes):
                 rows = [offset + row for row, edge in enumerate(self.edges) if edge[0] == state]
-                groups += [Repeated(tuple((row, pool) for row in rows)) for pool in POOLS]
-                if cell_type == "reduce" and state < 2:
-                    skips = tuple((row, SKIP) for row in rows)
-                    groups.append(Repeated(skips, FACTORIZED_REDUCE_SHARE))
-        return groups
+                yield cell_type, state, rows
 
     def node_inputs(self) -> list[list[int]]:
         groups = []

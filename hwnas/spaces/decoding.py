@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,19 +10,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hwnas.latency_tables.table import OpSpec
+
 
 @dataclass(frozen=True)
 class Repeated:
-    """Options that run the same work on the same input, in full or in part.
+    """Options that run the same work on the same input.
 
     Attributes:
         options: (choice, option) of each.
-        share: of an option's time that the others need not spend again; 1 for operators without
-            weights, less for those that begin with a part without weights.
     """
 
     options: tuple[tuple[int, int], ...]
-    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class SharedPart:
+    """Work without weights on one input, in which several options' operators begin.
+
+    Attributes:
+        name: tells it from the space's other parts.
+        operators: what it is, as a table prices it.
+        options: (choice, option) of each; a choice's options exclude each other.
+    """
+
+    name: str
+    operators: Counter[OpSpec]
+    options: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,8 @@ class DecodingProgram:
         lower, upper: (constraints,), bounds of `matrix @ variables`.
         runs: (choices, max_options), index of the variable that is 1 when that operator runs and
             costs time; -1 where there is no such option.
+        shared: of each shared part, the variable that is 1 when it runs, and the variables of the
+            operators that begin with it.
     """
 
     auxiliary: int
@@ -45,34 +62,54 @@ class DecodingProgram:
     lower: np.ndarray
     upper: np.ndarray
     runs: np.ndarray
+    shared: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
-    def run_once(self, repeats: Sequence[Repeated]) -> DecodingProgram:
-        """The same structure, where the first option of a group that runs pays for all.
+    def run_once(
+        self, repeats: Sequence[Repeated], parts: Sequence[SharedPart] = ()
+    ) -> DecodingProgram:
+        """The same structure, where what is repeated and what is shared runs once.
 
-        One more variable for each option that is not its group's first: what it still pays when
-        it runs. Running costs time, so a budget pushes the variable no higher than it must be.
+        One more variable for each option that is not its group's first: whether it still pays when
+        it runs; and one for each part: whether any of its options runs. Running costs time, so a
+        budget pushes the variables no higher than they must be.
         """
+        return self._run_repeats_once(repeats)._run_parts_once(parts, self.runs)
+
+    def _run_parts_once(self, parts: Sequence[SharedPart], runs: np.ndarray) -> DecodingProgram:
+        variables = self.matrix.shape[1]
+        rows, shared = [], []
+        for number, part in enumerate(parts):
+            of_choice: dict[int, np.ndarray] = {}
+            for choice, option in part.options:
+                row = of_choice.setdefault(choice, np.zeros(variables + len(parts)))
+                row[[variables + number, runs[choice, option]]] = 1, -1
+            rows += of_choice.values()
+            members = tuple(int(runs[option]) for option in part.options)
+            shared.append((variables + number, members))
+        return replace(self._wider(len(parts), rows), shared=tuple(shared))
+
+    def _wider(self, count: int, rows: Sequence[np.ndarray]) -> DecodingProgram:
+        """With so many more variables, and rows that are at least 0."""
+        wider = np.pad(self.matrix, ((0, 0), (0, count)))
+        return replace(
+            self,
+            auxiliary=self.auxiliary + count,
+            matrix=np.vstack([wider, *rows]),
+            lower=np.concatenate([self.lower, np.zeros(len(rows))]),
+            upper=np.concatenate([self.upper, np.full(len(rows), np.inf)]),
+        )
+
+    def _run_repeats_once(self, repeats: Sequence[Repeated]) -> DecodingProgram:
         later = [(group, i) for group in repeats for i in range(1, len(group.options))]
         variables = self.matrix.shape[1]
         rows, runs = [], self.runs.copy()
         for number, (group, position) in enumerate(later):
-            run = self.runs[group.options[position]]
-            least, first = np.zeros((2, variables + len(later)))
-            least[variables + number] = first[variables + number] = 1
-            least[run] = group.share - 1
-            first[run] = -1
-            first[[self.runs[earlier] for earlier in group.options[:position]]] = group.share
-            rows += [least, first]
+            row = np.zeros(variables + len(later))
+            row[[self.runs[earlier] for earlier in group.options[:position]]] = 1
+            row[[variables + number, self.runs[group.options[position]]]] = 1, -1
+            rows.append(row)
             runs[group.options[position]] = variables + number
-        wider = np.pad(self.matrix, ((0, 0), (0, len(later))))
-        return replace(
-            self,
-            auxiliary=self.auxiliary + len(later),
-            matrix=np.vstack([wider, *rows]),
-            lower=np.concatenate([self.lower, np.zeros(len(rows))]),
-            upper=np.concatenate([self.upper, np.full(len(rows), np.inf)]),
-            runs=runs,
-        )
+        return replace(self._wider(len(later), rows), runs=runs)
 
 
 def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
@@ -88,6 +125,28 @@ def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
     for group in repeats:
         absent = torch.ones_like(runs[..., 0, 0])
         for choice, option in group.options:
-            paid[..., choice, option] = 1 - group.share * (1 - absent)
+            paid[..., choice, option] = absent
             absent = absent * (1 - runs[..., choice, option])
     return runs * paid
+
+
+def saved(runs: Tensor, parts: Sequence[SharedPart]) -> Tensor:
+    """How often a shared part is expected to be wanted beyond its first time.
+
+    Exact where the choices run their operators independently of each other.
+
+    Args:
+        runs: (..., choices, max_options), probability that each operator runs.
+        parts: the parts.
+
+    Returns:
+        (..., parts).
+    """
+    columns = []
+    for part in parts:
+        wanted: dict[int, Tensor] = {}
+        for choice, option in part.options:
+            wanted[choice] = wanted.get(choice, 0.0) + runs[..., choice, option]
+        choices = torch.stack(list(wanted.values()), dim=-1)
+        columns.append(choices.sum(dim=-1) - (1 - (1 - choices).prod(dim=-1)))
+    return torch.stack(columns, dim=-1) if columns else runs.new_zeros((*runs.shape[:-2], 0))

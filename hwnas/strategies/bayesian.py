@@ -130,7 +130,8 @@ class BayesianStrategy(SampledStrategy):
     def _log_sizes(self, one_hots: Tensor) -> np.ndarray:
         """(n, 2), logarithms of parameters and multiply-accumulates."""
         counts = self.space.coefficient_params_and_macs
-        return np.log(counts[0] + one_hots.flatten(start_dim=1).numpy() @ counts[1:])
+        of_options = counts[1 : 1 + self.space.mask.numel()]
+        return np.log(counts[0] + one_hots.flatten(start_dim=1).numpy() @ of_options)
 
     def state_dict(self) -> dict[str, Any]:
         observed = self.space.to_rows(self.observed)

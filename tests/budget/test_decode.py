@@ -11,7 +11,6 @@ from tiny import table_of, tiny_space
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
-from hwnas.spaces.darts import FACTORIZED_REDUCE_SHARE
 from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
 
 
@@ -67,9 +66,9 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
     """Two nodes: the first keeps both its edges, the second two of three; both cell types."""
     space = tiny_space("darts", nodes=2)
     cost = CostModel(space, table_of(space, runtime))
-    pools = {i: 1.0 for i, name in enumerate(space.choices[0].options) if "pool" in name}
-    skip = space.choices[0].options.index("skip_connect")
-    shares = {0: pools, 5: pools | {skip: FACTORIZED_REDUCE_SHARE}}
+    names = space.choices[0].options
+    part_ms = {part.name: ms for part, ms in zip(space.shared_parts(), cost.part_ms, strict=True)}
+    sources = [0, 1, 0, 1, 2]
     scores = rng.normal(size=space.mask.shape)
     operators = range(1, 8)
     # For each cell type all (score, latency) of its 7^4 * 3 cells.
@@ -82,11 +81,18 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
             for chosen in itertools.product(operators, repeat=4):
                 latency_ms = cost.cost_ms[rows, chosen].sum()
                 if runtime == "onnxruntime-cpu":
-                    # The second node's edge from an input, if it has what the first node's has.
-                    for place, source in enumerate(kept, start=2):
-                        if source < 4 and chosen[place] == chosen[source - 2] in shares[offset]:
-                            share = shares[offset][chosen[place]]
-                            latency_ms -= share * cost.cost_ms[rows[place], chosen[place]]
+                    done = set()
+                    for row, option in zip(rows, chosen, strict=True):
+                        name, source = names[option], sources[row - offset]
+                        where = f"{'reduce' if offset else 'normal'}/{source}"
+                        halves_size = offset and source < 2 and name == "skip_connect"
+                        work = {(where, name): cost.cost_ms[row, option]} if "pool" in name else {}
+                        if "conv" in name or halves_size:
+                            work[where, "relu"] = part_ms[f"{where} relu"]
+                        if halves_size:
+                            work[where, "shift"] = part_ms[f"{where} shift_by_pixel"]
+                        latency_ms -= sum(ms for key, ms in work.items() if key in done)
+                        done |= set(work)
                 cells.append((scores[rows, chosen].sum() + scores[dropped, 0], latency_ms))
         halves.append(np.array(cells))
     fastest_ms, slowest_ms = latency_range_ms(cost)
