@@ -34,8 +34,8 @@ class _Part(BaseModel):
 class Calibration(_Part):
     """Latency of a space's networks as a sum of coefficients, fitted to end-to-end measurements.
 
-    `latency = fixed_ms + sum of costs_ms[choice][option] over what runs - sum of shared_ms[part]
-    each time that an operator finds the part done`, times `1 + noise * standard normal`.
+    `latency = fixed_ms + sum of costs_ms[choice][option] over what runs - sum of shared_ms[work]
+    each time that an operator finds the work done`, times `1 + noise * standard normal`.
     """
 
     space: Text
@@ -45,7 +45,7 @@ class Calibration(_Part):
     costs_ms: dict[str, dict[str, CoefficientMs]] = Field(description="by choice and option")
     shared_ms: dict[str, CoefficientMs] = Field(
         default_factory=dict,
-        description="parts that operators share under the rule `once`",
+        description="work that operators share under the rule `once`",
     )
     noise: Annotated[float, Field(ge=0, le=10)] = Field(
         description="relative standard deviation of one network about the sum"

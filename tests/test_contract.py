@@ -154,9 +154,9 @@ class TestCost:
                 assert runs[row, column] == 1
                 for spec, count in space.operators(row, column).items():
                     total += count * table.latency_ms(spec)
-            for part in space.shared_parts():
-                again = max(sum(float(runs[option]) for option in part.options) - 1, 0)
-                for spec, count in part.operators.items():
+            for work in space.shared_work():
+                again = max(sum(float(runs[option]) for option in work.options) - 1, 0)
+                for spec, count in work.operators.items():
                     total -= again * count * table.latency_ms(spec)
             assert cost.latency_ms(architecture) == pytest.approx(total, rel=1e-12)
             shares = cost.operator_latencies_ms(architecture)

@@ -1,8 +1,8 @@
 """What is known of a device's latency: coefficients of a sum, as a Gaussian.
 
-A network's latency is `fixed + sum over what runs of its cost - sum over shared parts of what is
+A network's latency is `fixed + sum over what runs of its cost - sum over shared work of what is
 saved`, times `1 + noise * N(0, 1)`. The coefficients, `fixed` first, then one for each option of
-each choice, then one for each shared part, have a mean and a covariance; measured networks
+each choice, then one for each shared work, have a mean and a covariance; measured networks
 condition them (linear-Gaussian regression: Rasmussen & Williams, "Gaussian Processes for Machine
 Learning", 2006, section 2.1), with costs that are never negative.
 """
@@ -28,7 +28,7 @@ def features(space: SearchSpace, weights: Tensor, edges: EdgeRule) -> np.ndarray
     """What runs in each network: (networks, coefficients).
 
     The first column is 1, then come probabilities of running, then, negative, how often each
-    shared part is saved.
+    shared work is saved.
 
     Args:
         space: the search space.
@@ -36,7 +36,7 @@ def features(space: SearchSpace, weights: Tensor, edges: EdgeRule) -> np.ndarray
         edges: which edges of a cell the runtime runs.
     """
     runs = space.run_probability(weights, edges).flatten(start_dim=1).double().numpy()
-    saved = space.saved_parts(weights, edges).double().numpy()
+    saved = space.saved_work(weights, edges).double().numpy()
     return np.hstack([np.ones((len(runs), 1)), runs, -saved])
 
 

@@ -30,8 +30,8 @@ class CostModel:
     """Latency table x search space: a mixture in, expected milliseconds out.
 
     The expectation is over the operators that run in the deployed network: `fixed_ms +
-    sum_choice sum_option P(option runs) cost_ms[choice, option] - sum_part E(times saved)
-    part_ms[part]`, where the space supplies the probability (only the kept edges of a DARTS cell
+    sum_choice sum_option P(option runs) cost_ms[choice, option] - sum_work E(times saved)
+    shared_ms[work]`, where the space supplies the probability (only the kept edges of a DARTS cell
     are priced). It is differentiable, and exact for a one-hot mixture: the sum of the table's
     entries, or of its calibration where it has one for this space.
 
@@ -84,19 +84,19 @@ class CostModel:
         return self.coefficients.mean[1 : 1 + mask.numel()].reshape(mask.shape)
 
     @property
-    def part_ms(self) -> np.ndarray:
-        """(parts,) milliseconds of each part that operators may share."""
+    def shared_ms(self) -> np.ndarray:
+        """(shared,) milliseconds of work that operators may share."""
         return self.coefficients.mean[1 + self.space.mask.numel() :]
 
     def __call__(self, mixture: Mixture) -> Tensor:
         """Expected latency in milliseconds, a scalar in the mixture's dtype and device."""
         weights = mixture.weights
-        cost_ms, part_ms = (
+        cost_ms, shared_ms = (
             torch.as_tensor(ms, dtype=weights.dtype, device=weights.device)
-            for ms in (self.cost_ms, self.part_ms)
+            for ms in (self.cost_ms, self.shared_ms)
         )
         run_ms = (self.space.run_probability(weights, self.edges) * cost_ms).sum()
-        return self.fixed_ms + run_ms - self.space.saved_parts(weights, self.edges) @ part_ms
+        return self.fixed_ms + run_ms - self.space.saved_work(weights, self.edges) @ shared_ms
 
     def corrected(
         self, architectures: Sequence[Architecture], latencies_ms: Sequence[float]
@@ -125,9 +125,9 @@ class CostModel:
         runs = self.space.run_probability(weights, self.edges).numpy()
         shares = (runs * self.cost_ms).sum(axis=1)
         if self.edges == "once":
-            for part, part_ms in zip(self.space.shared_parts(), self.part_ms, strict=True):
-                wanting = [choice for choice, option in part.options if weights[choice, option]]
-                shares[wanting[1:]] -= part_ms
+            for work, work_ms in zip(self.space.shared_work(), self.shared_ms, strict=True):
+                wanting = [choice for choice, option in work.options if weights[choice, option]]
+                shares[wanting[1:]] -= work_ms
         names = [choice.name for choice in self.space.choices]
         return {"fixed": self.fixed_ms, **dict(zip(names, shares.tolist(), strict=True))}
 
@@ -142,8 +142,8 @@ def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
 
 def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
     """The coefficients of a calibration, in the space's order."""
-    parts = [part.name for part in space.shared_parts()]
-    mean = np.zeros(1 + space.mask.numel() + len(parts))
+    shared = [work.name for work in space.shared_work()]
+    mean = np.zeros(1 + space.mask.numel() + len(shared))
     mean[0] = calibration.fixed_ms
     columns = [0]
     for name, options in calibration.costs_ms.items():
@@ -151,11 +151,11 @@ def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
             column = space.coefficient(name, option)
             mean[column] = cost_ms
             columns.append(column)
-    for name, part_ms in calibration.shared_ms.items():
-        if name not in parts:
-            raise InputError("no such shared part", where=space.name, expected=parts, actual=name)
-        column = 1 + space.mask.numel() + parts.index(name)
-        mean[column] = part_ms
+    for name, work_ms in calibration.shared_ms.items():
+        if name not in shared:
+            raise InputError("no such shared work", where=space.name, expected=shared, actual=name)
+        column = 1 + space.mask.numel() + shared.index(name)
+        mean[column] = work_ms
         columns.append(column)
     factors = np.zeros((len(calibration.factors) + 1, len(mean)))
     for row, values in enumerate(calibration.factors):
@@ -174,11 +174,11 @@ def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
         for column in range(len(choice.options)):
             counts = space.operators(row, column)
             cost_ms[row, column] = sum(n * table.latency_ms(spec) for spec, n in counts.items())
-    part_ms = [
-        sum(n * table.latency_ms(spec) for spec, n in part.operators.items())
-        for part in space.shared_parts()
+    shared_ms = [
+        sum(n * table.latency_ms(spec) for spec, n in work.operators.items())
+        for work in space.shared_work()
     ]
-    mean = np.concatenate([[fixed_ms], cost_ms.ravel(), part_ms])
+    mean = np.concatenate([[fixed_ms], cost_ms.ravel(), shared_ms])
     return Coefficients(mean, operator_covariance(space, mean, scale=SCALE), NETWORK_NOISE)
 
 

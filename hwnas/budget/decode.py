@@ -188,14 +188,14 @@ class _Programme:
         """(variables,) with `row @ variables` what runs under a rule, priced."""
         row = np.zeros(self.size)
         program = self.programs[edges]
-        costs_ms, parts_ms = np.split(coefficients[1:], [program.runs.size])
+        costs_ms, shared_ms = np.split(coefficients[1:], [program.runs.size])
         for variable, cost_ms in zip(program.runs.flat, costs_ms, strict=True):
             if variable >= 0:
                 row[self._column(edges, int(variable))] += cost_ms
-        for (part, members), part_ms in zip(program.shared, parts_ms, strict=False):
-            row[self._column(edges, part)] += part_ms
+        for (work, members), work_ms in zip(program.shared, shared_ms, strict=False):
+            row[self._column(edges, work)] += work_ms
             for member in members:
-                row[self._column(edges, member)] -= part_ms
+                row[self._column(edges, member)] -= work_ms
         return row
 
     def _exclude(self, x: np.ndarray) -> None:

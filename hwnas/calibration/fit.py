@@ -170,11 +170,11 @@ def to_calibration(space: SearchSpace, fitted: Fitted, *, networks: int, prior: 
         named = {option: space.coefficient(choice.name, option) for option in choice.options}
         costs_ms[choice.name] = {option: float(known.mean[c]) for option, c in named.items()}
         columns += named.values()
-    first_part = 1 + space.mask.numel()
+    first = 1 + space.mask.numel()
     shared_ms = {
-        part.name: float(known.mean[first_part + i]) for i, part in enumerate(space.shared_parts())
+        work.name: float(known.mean[first + i]) for i, work in enumerate(space.shared_work())
     }
-    columns += range(first_part, first_part + len(shared_ms))
+    columns += range(first, first + len(shared_ms))
     return Calibration(
         space=space.name,
         space_options=space.options.model_dump(),

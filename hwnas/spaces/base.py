@@ -20,7 +20,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
-from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedPart, run_once, saved
+from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork, run_once, saved
 
 
 class SpaceOptions(BaseModel):
@@ -118,7 +118,7 @@ class SearchSpace(ABC):
         """What a runtime may run once: equal work without weights on one input."""
         return ()
 
-    def shared_parts(self) -> Sequence[SharedPart]:
+    def shared_work(self) -> Sequence[SharedWork]:
         """What a runtime may run once though it belongs to several different operators."""
         return ()
 
@@ -140,25 +140,25 @@ class SearchSpace(ABC):
             return run_once(self._run_probability(weights, "live"), self.repeats())
         return self._run_probability(weights, edges)
 
-    def saved_parts(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
-        """How often the runtime saves each shared part, differentiable.
+    def saved_work(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
+        """How often the runtime saves each shared work, differentiable.
 
         Args:
             weights: (..., choices, max_options).
-            edges: which edges of a cell the runtime runs; parts are shared under `once` only.
+            edges: which edges of a cell the runtime runs; work is shared under `once` only.
 
         Returns:
-            (..., parts), the expected number of times.
+            (..., shared), the expected number of times.
         """
         if edges != "once":
-            return weights.new_zeros((*weights.shape[:-2], len(self.shared_parts())))
-        return saved(self._run_probability(weights, "live"), self.shared_parts())
+            return weights.new_zeros((*weights.shape[:-2], len(self.shared_work())))
+        return saved(self._run_probability(weights, "live"), self.shared_work())
 
     def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
         """The structure of the space for exact decoding, with `runs` under a rule."""
         if edges == "once":
             program = self._decoding_program("live")
-            return program.run_once(self.repeats(), self.shared_parts())
+            return program.run_once(self.repeats(), self.shared_work())
         return self._decoding_program(edges)
 
     def size(self) -> int:
@@ -252,7 +252,7 @@ class SearchSpace(ABC):
         ]
 
     def coefficient(self, choice: str, option: str) -> int:
-        """Where an option stands among the coefficients: the fixed one, the options, the parts.
+        """Where an option stands among the coefficients: the fixed one, the options, shared work.
 
         Raises:
             InputError: when the space has no such choice or option.
@@ -308,8 +308,8 @@ class SearchSpace(ABC):
     def all_operators(self) -> list[OpSpec]:
         """Every operator that a latency table needs for this space, sorted."""
         specs = set(self.fixed_operators())
-        for part in self.shared_parts():
-            specs |= set(part.operators)
+        for work in self.shared_work():
+            specs |= set(work.operators)
         for row, choice in enumerate(self.choices):
             for column in range(len(choice.options)):
                 specs |= set(self.operators(row, column))
@@ -317,15 +317,15 @@ class SearchSpace(ABC):
 
     @property
     def coefficient_options(self) -> list[str]:
-        """Option of each coefficient, operators of a shared part.
+        """Option of each coefficient, operators of shared work.
 
         "" for the fixed one and where a choice has fewer options.
         """
         names = [""]
         for choice in self.choices:
             names += [*choice.options, *[""] * (self.max_options - len(choice.options))]
-        for part in self.shared_parts():
-            names.append("shared " + " ".join(sorted(spec.name for spec in part.operators)))
+        for work in self.shared_work():
+            names.append("shared " + " ".join(sorted(spec.name for spec in work.operators)))
         return names
 
     @property
@@ -335,15 +335,15 @@ class SearchSpace(ABC):
         for row, choice in enumerate(self.choices):
             for column in range(len(choice.options)):
                 counts[row, column] = self.operators(row, column).total()
-        parts = [part.operators.total() for part in self.shared_parts()]
-        return np.concatenate([[self.fixed_operators().total()], counts.ravel(), parts])
+        shared = [work.operators.total() for work in self.shared_work()]
+        return np.concatenate([[self.fixed_operators().total()], counts.ravel(), shared])
 
     @property
     def coefficient_params_and_macs(self) -> np.ndarray:
-        """(coefficients, 2): of what is fixed first, of each option, of shared parts (none)."""
+        """(coefficients, 2): of what is fixed first, of each option, of shared work (none)."""
         of_options = self._params_and_macs.reshape(-1, 2)
-        of_parts = np.zeros((len(self.shared_parts()), 2), dtype=np.int64)
-        return np.vstack([self._fixed_params_and_macs, of_options, of_parts])
+        of_shared = np.zeros((len(self.shared_work()), 2), dtype=np.int64)
+        return np.vstack([self._fixed_params_and_macs, of_options, of_shared])
 
     def params_and_macs(self, architecture: Architecture) -> tuple[int, int]:
         """Parameters and multiply-accumulates (one image) of an architecture's network."""

@@ -34,7 +34,7 @@ from hwnas.spaces.darts_networks import (
     DartsNetwork,
     DartsSupernet,
 )
-from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedPart
+from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork
 
 POOLS = (PRIMITIVES.index("max_pool_3x3"), PRIMITIVES.index("avg_pool_3x3"))
 SKIP = PRIMITIVES.index("skip_connect")
@@ -152,9 +152,9 @@ class DartsSpace(SearchSpace):
             for pool in POOLS
         ]
 
-    def shared_parts(self) -> list[SharedPart]:
+    def shared_work(self) -> list[SharedWork]:
         """The ReLU of a state, and the shift of skips that halve its size."""
-        parts = []
+        shared = []
         for cell_type, state, rows in self._states():
             halving = cell_type == "reduce" and state < 2
             begin = {"relu": (*CONVOLUTIONS, SKIP) if halving else CONVOLUTIONS}
@@ -164,8 +164,8 @@ class DartsSpace(SearchSpace):
             for name, options in begin.items():
                 operators = Counter(replace(cell.edge(name, state), stride=1) for cell in cells)
                 members = tuple((row, option) for row in rows for option in options)
-                parts.append(SharedPart(f"{cell_type}/{state} {name}", operators, members))
-        return parts
+                shared.append(SharedWork(f"{cell_type}/{state} {name}", operators, members))
+        return shared
 
     def _states(self) -> Iterator[tuple[str, int, list[int]]]:
         """Each state of each type of cell that has edges out, with their rows."""

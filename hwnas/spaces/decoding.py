@@ -25,11 +25,11 @@ class Repeated:
 
 
 @dataclass(frozen=True)
-class SharedPart:
+class SharedWork:
     """Work without weights on one input, in which several options' operators begin.
 
     Attributes:
-        name: tells it from the space's other parts.
+        name: tells it from the space's other shared work.
         operators: what it is, as a table prices it.
         options: (choice, option) of each; a choice's options exclude each other.
     """
@@ -53,7 +53,7 @@ class DecodingProgram:
         lower, upper: (constraints,), bounds of `matrix @ variables`.
         runs: (choices, max_options), index of the variable that is 1 when that operator runs and
             costs time; -1 where there is no such option.
-        shared: of each shared part, the variable that is 1 when it runs, and the variables of the
+        shared: of each shared work, the variable that is 1 when it runs, and the variables of the
             operators that begin with it.
     """
 
@@ -65,28 +65,28 @@ class DecodingProgram:
     shared: tuple[tuple[int, tuple[int, ...]], ...] = ()
 
     def run_once(
-        self, repeats: Sequence[Repeated], parts: Sequence[SharedPart] = ()
+        self, repeats: Sequence[Repeated], shared: Sequence[SharedWork] = ()
     ) -> DecodingProgram:
         """The same structure, where what is repeated and what is shared runs once.
 
         One more variable for each option that is not its group's first: whether it still pays when
-        it runs; and one for each part: whether any of its options runs. Running costs time, so a
-        budget pushes the variables no higher than they must be.
+        it runs; and one for each shared work: whether any of its options runs. Running costs time,
+        so a budget pushes the variables no higher than they must be.
         """
-        return self._run_repeats_once(repeats)._run_parts_once(parts, self.runs)
+        return self._run_repeats_once(repeats)._run_shared_once(shared, self.runs)
 
-    def _run_parts_once(self, parts: Sequence[SharedPart], runs: np.ndarray) -> DecodingProgram:
+    def _run_shared_once(self, shared: Sequence[SharedWork], runs: np.ndarray) -> DecodingProgram:
         variables = self.matrix.shape[1]
-        rows, shared = [], []
-        for number, part in enumerate(parts):
+        rows, variables_of = [], []
+        for number, work in enumerate(shared):
             of_choice: dict[int, np.ndarray] = {}
-            for choice, option in part.options:
-                row = of_choice.setdefault(choice, np.zeros(variables + len(parts)))
+            for choice, option in work.options:
+                row = of_choice.setdefault(choice, np.zeros(variables + len(shared)))
                 row[[variables + number, runs[choice, option]]] = 1, -1
             rows += of_choice.values()
-            members = tuple(int(runs[option]) for option in part.options)
-            shared.append((variables + number, members))
-        return replace(self._wider(len(parts), rows), shared=tuple(shared))
+            members = tuple(int(runs[option]) for option in work.options)
+            variables_of.append((variables + number, members))
+        return replace(self._wider(len(shared), rows), shared=tuple(variables_of))
 
     def _wider(self, count: int, rows: Sequence[np.ndarray]) -> DecodingProgram:
         """With so many more variables, and rows that are at least 0."""
@@ -130,22 +130,22 @@ def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
     return runs * paid
 
 
-def saved(runs: Tensor, parts: Sequence[SharedPart]) -> Tensor:
-    """How often a shared part is expected to be wanted beyond its first time.
+def saved(runs: Tensor, shared: Sequence[SharedWork]) -> Tensor:
+    """How often shared work is expected to be wanted beyond its first time.
 
     Exact where the choices run their operators independently of each other.
 
     Args:
         runs: (..., choices, max_options), probability that each operator runs.
-        parts: the parts.
+        shared: what may be shared.
 
     Returns:
-        (..., parts).
+        (..., shared).
     """
     columns = []
-    for part in parts:
+    for work in shared:
         wanted: dict[int, Tensor] = {}
-        for choice, option in part.options:
+        for choice, option in work.options:
             wanted[choice] = wanted.get(choice, 0.0) + runs[..., choice, option]
         choices = torch.stack(list(wanted.values()), dim=-1)
         columns.append(choices.sum(dim=-1) - (1 - (1 - choices).prod(dim=-1)))

@@ -67,7 +67,7 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
     space = tiny_space("darts", nodes=2)
     cost = CostModel(space, table_of(space, runtime))
     names = space.choices[0].options
-    part_ms = {part.name: ms for part, ms in zip(space.shared_parts(), cost.part_ms, strict=True)}
+    shared_ms = {w.name: ms for w, ms in zip(space.shared_work(), cost.shared_ms, strict=True)}
     sources = [0, 1, 0, 1, 2]
     scores = rng.normal(size=space.mask.shape)
     operators = range(1, 8)
@@ -88,9 +88,9 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
                         halves_size = offset and source < 2 and name == "skip_connect"
                         work = {(where, name): cost.cost_ms[row, option]} if "pool" in name else {}
                         if "conv" in name or halves_size:
-                            work[where, "relu"] = part_ms[f"{where} relu"]
+                            work[where, "relu"] = shared_ms[f"{where} relu"]
                         if halves_size:
-                            work[where, "shift"] = part_ms[f"{where} shift_by_pixel"]
+                            work[where, "shift"] = shared_ms[f"{where} shift_by_pixel"]
                         latency_ms -= sum(ms for key, ms in work.items() if key in done)
                         done |= set(work)
                 cells.append((scores[rows, chosen].sum() + scores[dropped, 0], latency_ms))
