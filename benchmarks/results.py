@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hwnas.latency_tables.runtimes import cpu_name
+from hwnas.latency_tables.devices import cpu_name
 
 FOLDER = Path(__file__).parent / "results"
 PACKAGES = ("hwnas", "torch", "onnxruntime-gpu", "onnxruntime", "numpy")

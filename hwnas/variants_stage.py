@@ -29,7 +29,6 @@ from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.workspace import Run
 
 SCHEMA = 1
-DOCUMENT = "variants.json"
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 256, 32
 
 
@@ -87,7 +86,7 @@ def export_variants(run: Run, names: Sequence[str]) -> dict[str, Any]:
         rounds_ms = _measured(run, runtime, variants)
         document = _document(run, runtime, names, variants, rounds_ms, errors)
         advance(len(names) + 1, len(names) + 1, f"fastest: {document['fastest']}")
-    run.folder.write_json(run.folder.variants / DOCUMENT, document)
+    run.folder.write_json(run.folder.variants_document, document)
     return document
 
 
@@ -111,7 +110,7 @@ def require_measurable(run: Run) -> OnnxRuntime:
 
 def discard_variants(folder: RunFolder) -> None:
     """Remove the variants of an earlier model."""
-    for path in (folder.variants / DOCUMENT, *folder.variants.glob("model.*.onnx")):
+    for path in (folder.variants_document, *folder.variants.glob("model.*.onnx")):
         path.unlink(missing_ok=True)
 
 

@@ -46,6 +46,7 @@ from hwnas.reporting.latencies import audit_sentence, latency_section
 from hwnas.reporting.run_files import Run, number_at, text_at
 from hwnas.reporting.stages import candidates_figures, search_figures, training_section
 from hwnas.reporting.trajectories import trajectory_figures
+from hwnas.reporting.variants import variants_section
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
 
@@ -59,6 +60,10 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "agreement": ("images with the same class as before the export", percent),
     "accuracy_drop": ("accuracy lost by the export, at most", percent),
     "accuracy": ("accuracy, at least", percent),
+    "shapes": ("shapes that are declared are those that are computed", number),
+    "dynamic_batch": ("other batches run where the model declares any; the largest", number),
+    "serving_errors": ("requests under load that failed, at most", number),
+    "memory_growth": ("memory in MB that load may add, at most", number),
 }
 """What the gates of a check ask for, and in which unit."""
 
@@ -106,6 +111,7 @@ def render_report(
                 *candidates_figures(run),
             ),
             training_section(run),
+            *variants_section(run),
             _reproduction(run, folder),
         ],
     )
@@ -203,8 +209,9 @@ def _prediction_sentence(run: Run) -> str:
 def _gate_row(gate: dict[str, Any]) -> list[Html]:
     """Name, status, value, limit and meaning; a dash for what does not apply."""
     name = str(gate.get("name"))
-    # A further device's budget is named by its device.
-    known = "budget of a device" if name.startswith("budget: ") else name
+    # A further device's budget is named by its device, a further reference's parity by that.
+    kind, _, more = name.partition(": ")
+    known = "budget of a device" if kind == "budget" and more else kind
     asks, in_words = GATES.get(known, ("", number))
     value, limit = (number_at(gate, key) for key in ("value", "limit"))
     return [

@@ -50,8 +50,8 @@ class Run:
     Attributes:
         name: of the folder.
         config: text of the configuration.
-        environment, architecture, metrics, check, latency_table, operator_shares: the JSON files
-            of these names.
+        environment, architecture, metrics, check, latency_table, operator_shares, variants: the
+            JSON files of these names.
         history: its records.
     """
 
@@ -63,6 +63,7 @@ class Run:
     check: dict[str, Any]
     latency_table: dict[str, Any]
     operator_shares: dict[str, Any]
+    variants: dict[str, Any]
     history: list[dict[str, Any]]
 
     @classmethod
@@ -88,6 +89,7 @@ class Run:
             check=_read_document(folder, folder.check),
             latency_table=_read_document(folder, folder.latency_table),
             operator_shares=_read_document(folder, folder.operator_shares),
+            variants=_read_document(folder, folder.variants_document),
             history=folder.read_history(),
         )
 

@@ -40,6 +40,7 @@ class RunFolder:
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
         self.variants = self.path / "variants"
+        self.variants_document = self.variants / "variants.json"
         self.operator_shares = self.path / "operator_shares.json"
         self.report = self.path / "report.html"
         self.front = self.path / "front.html"

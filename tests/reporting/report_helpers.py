@@ -18,6 +18,7 @@ from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
 
 PREDICTED_MS = 0.4377
+HOSTILE = "<script>alert('x')</script>\"><img src=//evil.example/a>&amp;"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
 STAGES = ("environment", "history", "architecture", "metrics", "check", "operator_shares")
 
@@ -118,6 +119,24 @@ def check_of(architecture: Architecture) -> dict[str, Any]:
         ],
         "environment": {"python": "3.11.4", "packages": {"onnxruntime": "1.27.0"}},
     }
+
+
+def variants() -> dict[str, Any]:
+    """What an export of variants leaves: one that passes, one that fails, one that was refused."""
+    made = {
+        "verdict": "pass",
+        "size_bytes": 51_234,
+        "parity": {"sqnr_db": 27.3},
+        "accuracy": {"onnx": 0.868, "drop": 0.004},
+        "measured": measured(0.18),
+        "ratio": {"value": 0.412, "ci_low": 0.4, "ci_high": 0.424},
+        "gates": [{"name": "sqnr", "status": "pass"}],
+        "error": None,
+    }
+    failed = made | {"verdict": "fail", "gates": [{"name": "sqnr", "status": "fail"}]}
+    refused = {"verdict": None, "error": f"refused {HOSTILE}"}
+    entries = {"int8": made, "fp16": failed, "int8-dynamic": refused}
+    return {"schema": 1, "fastest": "int8", "variants": entries}
 
 
 def write_run(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_helpers import Page, assert_sound, change, write_run
+from report_helpers import HOSTILE, Page, assert_sound, change, variants, write_run
 from tiny import tiny_space
 
 from hwnas.architecture import Architecture
@@ -24,8 +24,6 @@ from hwnas.reporting.report import render_report
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Choice, SearchSpace
 from hwnas.spaces.nasbench201 import PRIMITIVES, NasBench201Options, NasBench201Space
-
-HOSTILE = "<script>alert('x')</script>\"><img src=//evil.example/a>&amp;"
 
 
 @pytest.fixture(params=["darts", "nasbench201"])
@@ -127,6 +125,21 @@ class TestWholeRun:
         folder.operator_shares.unlink()
         page = assert_sound(render_report(folder, space, latencies))
         assert "The exported model was not profiled" in page.text
+
+    def test_variants_stand_side_by_side(self, tmp_path: Path) -> None:
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path / "run")
+        _, latencies = write_run(folder, space)
+        assert "number formats" not in assert_sound(render_report(folder, space, latencies)).text
+        folder.variants.mkdir()
+        folder.write_json(folder.variants_document, variants())
+        page = assert_sound(render_report(folder, space, latencies))
+        assert "The fastest that passes is int8." in page.text
+        assert "0.412 (0.4 to 0.424)" in page.text and "27.3\u00a0dB" in page.text
+        assert "fp16 fails sqnr." in page.text
+        assert f"int8-dynamic: refused {HOSTILE}" in page.text
+        change(folder.variants_document, lambda document: document.update(fastest=None))
+        assert "None passes." in assert_sound(render_report(folder, space, latencies)).text
 
     def test_a_family_has_its_front(self, tmp_path: Path, space: SearchSpace) -> None:
         main, other = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run/family/0.3ms")
@@ -403,6 +416,24 @@ def test_a_field_of_any_form_makes_a_sound_page(
         check[path[-1]] = value
 
     write_checked_run(RunFolder(tmp_path_factory.mktemp("run")), edit)
+
+
+@settings(max_examples=20, deadline=None)
+@given(path=st.sampled_from([("fastest",), ("variants",), ("variants", "int8")]), value=JSON_VALUES)
+def test_variants_of_any_form_make_a_sound_page(
+    tmp_path_factory: pytest.TempPathFactory, path: tuple[str, ...], value: object
+) -> None:
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    space = tiny_space("nasbench201")
+    write_run(folder, space, stages=())
+    document = variants()
+    if len(path) == 1:
+        document[path[0]] = value
+    else:
+        document["variants"][path[1]] = value
+    folder.variants.mkdir()
+    folder.variants_document.write_text(json.dumps(document))
+    assert_sound(render_report(folder, space, {}))
 
 
 @settings(max_examples=20, deadline=None)
