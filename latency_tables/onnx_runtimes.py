@@ -204,7 +204,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
     name = "onnxruntime-cuda"
     device_class = "gpu"
     statistic: ClassVar[Statistic] = "median"
-    providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider", "CPUExecutionProvider")
     memory = "cuda"
 
     def require(self) -> None:

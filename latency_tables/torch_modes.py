@@ -79,6 +79,14 @@ def ahead_of_time(
         raise _refusal("compile", error) from error
 
 
+MODES: dict[str, Mode] = {
+    "eager": eager,
+    "export": exported,
+    "compile": compiled,
+    "aoti": ahead_of_time,
+}
+
+
 def compiler_options(threads: int) -> dict[str, str]:
     """The settings of PyTorch's compiler, as a table states them."""
     return {key: str(value) for key, value in _compiler_settings(threads).items()}

@@ -15,15 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hwnas.latency_tables.devices import cpu_name, cuda_versions, import_torch, require_cuda_device
 from hwnas.latency_tables.runtime import Runtime, ToOnnx
 from hwnas.latency_tables.statistics import Statistic
-from hwnas.latency_tables.torch_modes import (
-    Mode,
-    ahead_of_time,
-    compiled,
-    compiler_options,
-    eager,
-    exported,
-    require_compiler,
-)
+from hwnas.latency_tables.torch_modes import MODES, compiler_options, require_compiler
 
 if TYPE_CHECKING:
     import torch
@@ -39,12 +31,12 @@ class TorchRuntime(Runtime):
     """A mode of PyTorch on some device.
 
     Attributes:
-        mode: makes of a module in eval mode what is called.
+        mode: a key of `MODES`: what is made of a module before it is called.
     """
 
     layout = "NHWC"
     fuses = False
-    mode: ClassVar[Mode] = staticmethod(eager)
+    mode: ClassVar[str] = "eager"
 
     def options(self) -> dict[str, str]:
         """See `Runtime.options`; those of the compiler, where there is one."""
@@ -77,7 +69,7 @@ class TorchCpu(TorchRuntime):
         inputs = tuple(_channels_last(tensor) for tensor in inputs)
         # Compilers fix the number of threads in what they write.
         with self._own_threads():
-            program = self.mode(module, inputs, self.threads)
+            program = MODES[self.mode](module, inputs, self.threads)
 
         @torch.inference_mode()
         def call() -> None:
@@ -105,7 +97,7 @@ class TorchExportCpu(TorchCpu):
     """A program by `torch.export` on the CPU: its operators in a row, without modules."""
 
     name = "torch-export-cpu"
-    mode = staticmethod(exported)
+    mode = "export"
 
 
 class TorchCompileCpu(TorchCpu):
@@ -113,7 +105,7 @@ class TorchCompileCpu(TorchCpu):
 
     name = "torch-compile-cpu"
     fuses = True
-    mode = staticmethod(compiled)
+    mode = "compile"
 
 
 class TorchAotiCpu(TorchCpu):
@@ -121,7 +113,7 @@ class TorchAotiCpu(TorchCpu):
 
     name = "torch-aoti-cpu"
     fuses = True
-    mode = staticmethod(ahead_of_time)
+    mode = "aoti"
 
 
 class TorchCuda(TorchRuntime):
@@ -153,7 +145,7 @@ class TorchCuda(TorchRuntime):
             tuple(_channels_last(tensor.cuda()).clone() for tensor in inputs)
             for _ in range(self._input_copies(inputs))
         ]
-        program = self.mode(module, copies[0], self.threads)
+        program = MODES[self.mode](module, copies[0], self.threads)
         plain_calls = [self._plain_call(program, given) for given in copies]
         try:
             calls = [self._captured(call) for call in plain_calls]
@@ -226,7 +218,7 @@ class TorchExportCuda(TorchCuda):
     """A program by `torch.export` on an NVIDIA GPU."""
 
     name = "torch-export-cuda"
-    mode = staticmethod(exported)
+    mode = "export"
 
 
 class TorchCompileCuda(TorchCuda):
@@ -234,7 +226,7 @@ class TorchCompileCuda(TorchCuda):
 
     name = "torch-compile-cuda"
     fuses = True
-    mode = staticmethod(compiled)
+    mode = "compile"
 
 
 class TorchAotiCuda(TorchCuda):
@@ -242,7 +234,7 @@ class TorchAotiCuda(TorchCuda):
 
     name = "torch-aoti-cuda"
     fuses = True
-    mode = staticmethod(ahead_of_time)
+    mode = "aoti"
 
 
 def _deployed_copy(module: nn.Module) -> nn.Module:

@@ -13,6 +13,7 @@ from hwnas.latency_tables.profiler import profile_operators
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime, create_runtime
 from hwnas.latency_tables.table import LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol
+from hwnas.latency_tables.torch_modes import MODES
 
 QUICK = Protocol(
     warmup_s=0.001,
@@ -71,7 +72,7 @@ def computed(runtime, module, inputs, to_onnx):
     device = "cuda" if runtime.device_class == "gpu" else "cpu"
     inputs = tuple(tensor.to(device) for tensor in inputs)
     with torch.inference_mode():
-        return runtime.mode(module.to(device), inputs, 1)(*inputs).cpu().numpy()
+        return MODES[runtime.mode](module.to(device), inputs, 1)(*inputs).cpu().numpy()
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
