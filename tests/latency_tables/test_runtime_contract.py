@@ -147,7 +147,7 @@ def test_a_table_tells_nothing_from_little_from_much(runtime, to_onnx, tmp_path)
         build=build,
         to_onnx=to_onnx,
         batch=1,
-        registry="r1",
+        definitions={},
         protocol=QUICK,
     )
     assert table.missing(specs) == []

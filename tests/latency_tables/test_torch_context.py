@@ -66,7 +66,7 @@ def test_an_operator_costs_its_own_layers_and_a_source_the_call_too():
         build=build,
         to_onnx=None,
         batch=2,
-        registry="r1",
+        definitions={},
         protocol=Protocol(warmup_s=0.001, min_rounds=5, max_rounds=12, max_repeats=0),
     )
     costs = {spec: table.latency_ms(spec) for spec in table.specs()}
