@@ -46,14 +46,10 @@ def compiled(
     """
     import torch
 
-    program = torch.compile(
-        exported(module, inputs, threads),
-        fullgraph=True,
-        dynamic=False,
-        options=_compiler_settings(threads),
-    )
+    program = torch.compile(exported(module, inputs, threads), fullgraph=True, dynamic=False)
     try:
-        with torch.inference_mode():
+        # As `options` the settings would not reach what decides whether weights are constants.
+        with torch._inductor.config.patch(_compiler_settings(threads)), torch.inference_mode():
             program(*inputs)
     except Exception as error:  # the compilers' exceptions share no base class
         raise _refusal("compile", error) from error

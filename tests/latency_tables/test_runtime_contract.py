@@ -25,7 +25,7 @@ QUICK = Protocol(
     max_repeats=0,
 )
 # They call a C++ compiler for every network.
-SLOW = [pytest.mark.slow, pytest.mark.timeout(600)]
+SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NAMES = [
     pytest.param(name, marks=SLOW if "compile" in name or "aoti" in name else ())
     for name in RUNTIMES
