@@ -22,7 +22,7 @@ from hwnas.deploy.parity import Feeds, Outputs, Predict
 from hwnas.deploy.performance import ServingLoad
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
-from hwnas.latency_tables.onnx_runtimes import OnnxRuntime, OnnxRuntimeCpu
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.profiling import example_images, inference
 from hwnas.workspace import Run
@@ -48,7 +48,7 @@ def check(
     """
     path = run.folder.model if model_path is None else model_path
     is_own = path.resolve() == run.folder.model.resolve()
-    if not is_own and not isinstance(run.runtime, OnnxRuntime):
+    if not is_own and not isinstance(run.runtime, OnnxModelRuntime):
         raise InputError(
             "this runtime runs the run's own network, no other file",
             where=run.runtime.name,

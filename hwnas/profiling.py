@@ -24,7 +24,7 @@ from hwnas.latency_tables.bundle import Manifest, write_bundle
 from hwnas.latency_tables.calibration import Audit
 from hwnas.latency_tables.context import ContextGraph
 from hwnas.latency_tables.profiler import Kind, Shape, operator_graphs, profile_operators
-from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.ops import SOURCES, build, definitions, input_shapes
@@ -235,7 +235,7 @@ def inferences(
 ) -> list[Callable[[], None]]:
     """`inference`, prepared several times over."""
     images = example_images(batch, image_shape)
-    if isinstance(runtime, OnnxRuntime):
+    if isinstance(runtime, OnnxModelRuntime):
         model = export_network(network, image_shape).SerializeToString()
         return [runtime.prepare_onnx(model, {INPUT: images}) for _ in range(count)]
     folded, inputs = fold_batch_norms(network), (torch.from_numpy(images),)

@@ -20,7 +20,7 @@ from hwnas.deploy.parity import Feeds
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, inspect_model
-from hwnas.latency_tables.onnx_runtimes import OnnxRuntime
+from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.latency_tables.statistics import Ratio, paired_ratio
 from hwnas.profiling import SESSIONS
 from hwnas.runs import interruption
@@ -90,7 +90,7 @@ def export_variants(run: Run, names: Sequence[str]) -> dict[str, Any]:
     return document
 
 
-def require_measurable(run: Run) -> OnnxRuntime:
+def require_measurable(run: Run) -> OnnxModelRuntime:
     """The run's runtime.
 
     Raises:
@@ -101,7 +101,7 @@ def require_measurable(run: Run) -> OnnxRuntime:
             "variants are measured, and the run's device is not here",
             where="latency.device_measurements",
         )
-    if not isinstance(run.runtime, OnnxRuntime):
+    if not isinstance(run.runtime, OnnxModelRuntime):
         raise InputError(
             "variants are ONNX files, and the run's runtime runs none", where=run.runtime.name
         )
@@ -135,7 +135,7 @@ def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path
     return path
 
 
-def _observed(run: Run, runtime: OnnxRuntime, path: Path, reference: Reference) -> _Variant:
+def _observed(run: Run, runtime: OnnxModelRuntime, path: Path, reference: Reference) -> _Variant:
     """The variant as it runs here; raises HwnasError when the runtime refuses it."""
     model = inspect_model(path)
     feeds = dataset_feeds(run, model)
@@ -148,7 +148,7 @@ def _observed(run: Run, runtime: OnnxRuntime, path: Path, reference: Reference) 
 
 
 def _measured(
-    run: Run, runtime: OnnxRuntime, variants: Mapping[str, _Variant]
+    run: Run, runtime: OnnxModelRuntime, variants: Mapping[str, _Variant]
 ) -> dict[str, list[float]]:
     """Round medians in ms of each variant, the mean over its sessions."""
     found = measure_together(
@@ -165,7 +165,7 @@ def _measured(
 
 def _document(
     run: Run,
-    runtime: OnnxRuntime,
+    runtime: OnnxModelRuntime,
     names: Sequence[str],
     variants: Mapping[str, _Variant],
     rounds_ms: Mapping[str, list[float]],
@@ -193,7 +193,7 @@ def _document(
 
 
 def _judged(
-    run: Run, runtime: OnnxRuntime, variant: _Variant, rounds_ms: Sequence[float], ratio: Ratio
+    run: Run, runtime: OnnxModelRuntime, variant: _Variant, rounds_ms: Sequence[float], ratio: Ratio
 ) -> dict[str, Any]:
     """One entry of the document."""
     latency = NetworkLatency.of_rounds(rounds_ms, runtime.statistic, runtime.name)

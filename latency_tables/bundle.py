@@ -29,6 +29,7 @@ SCRIPT = "measure_bundle.py"
 PROVIDERS = {
     "CPUExecutionProvider": ("onnxruntime-cpu", "cpu"),
     "CUDAExecutionProvider": ("onnxruntime-cuda", "gpu"),
+    "TensorrtExecutionProvider": ("tensorrt-cuda", "gpu"),
 }
 # What the script does, in the terms of a table.
 PROTOCOL = Protocol(warmup_s=0.05, block_ms=1.0, blocks_per_round=1, min_rounds=50, max_rounds=500)
@@ -82,7 +83,7 @@ class Results(_Part):
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     device: Annotated[str, Field(min_length=1, max_length=500)]
-    provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider"]
+    provider: Literal["CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"]
     threads: Annotated[int, Field(ge=1)]
     versions: dict[str, str]
     manifest: Manifest | None

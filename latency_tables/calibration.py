@@ -12,12 +12,15 @@ output; `once`, the same, but equal operators without weights on one input as on
 whose result leads to the output, unless the whole cell is a constant; `all`, every edge, empty
 ones included."""
 
+MERGING = ("onnxruntime", "openvino", "tensorrt", "torch-compile", "torch-aoti")
+"""How the names of runtimes begin whose graph optimisers run equal operators on one input once."""
+
 EDGE_RULES: tuple[EdgeRule, ...] = ("live", "once", "read", "all")
 
 
 def deployed_edges(runtime: str) -> EdgeRule:
-    """What a runtime runs of a deployed network: ONNX Runtime's graph optimiser merges equals."""
-    return "once" if runtime.startswith("onnxruntime") else "live"
+    """What a runtime runs of a deployed network: compilers of whole graphs merge equals."""
+    return "once" if runtime.startswith(MERGING) else "live"
 
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]

@@ -29,6 +29,7 @@ def library_versions() -> dict[str, str]:
     for library, packages in {
         "torch": ("torch",),
         "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
+        "openvino": ("openvino",),
         "triton": ("triton",),
     }.items():
         for package in packages:
@@ -103,3 +104,18 @@ def import_onnxruntime(runtime: str) -> Any:
             "ONNX Runtime is not installed", where=runtime, mend="pip install onnxruntime"
         ) from error
     return onnxruntime
+
+
+def import_openvino(runtime: str) -> Any:
+    """Return the `openvino` module.
+
+    Raises:
+        RuntimeMissingError: it is not installed; names the runtime that needs it.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise RuntimeMissingError(
+            "OpenVINO is not installed", where=runtime, mend="pip install 'hwnas[openvino]'"
+        ) from error
+    return openvino

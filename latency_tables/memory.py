@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.errors import InputError, first_line
-from hwnas.latency_tables.runtimes import Model, OnnxRuntime, create_runtime
+from hwnas.latency_tables.runtimes import Model, OnnxModelRuntime, create_runtime
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RUNS = 3
@@ -58,7 +58,7 @@ class Batches:
 
 
 def try_session(
-    runtime: OnnxRuntime,
+    runtime: OnnxModelRuntime,
     model: Model,
     feeds: Mapping[str, np.ndarray],
     batches: Batches | None = None,
@@ -108,7 +108,7 @@ def _try(
 ) -> Trial:
     runtime = create_runtime(name, threads)
     runtime.require()
-    assert isinstance(runtime, OnnxRuntime)
+    assert isinstance(runtime, OnnxModelRuntime)
     tells = STATUS.exists() and RESET.exists()
     _allow_seconds(limit_s)
     if tells and limit_mb is not None:
@@ -126,7 +126,7 @@ def _try(
     return _try_batches(runtime, model, feeds, batches, seconds / batches.first, memory_mb, limit_s)
 
 
-def _run(runtime: OnnxRuntime, model: Model, feeds: Mapping[str, np.ndarray]) -> float:
+def _run(runtime: OnnxModelRuntime, model: Model, feeds: Mapping[str, np.ndarray]) -> float:
     """Run three times as it is deployed; returns the seconds of the last one."""
     call = runtime.prepare_onnx(model, feeds)
     for _ in range(RUNS):
@@ -136,7 +136,7 @@ def _run(runtime: OnnxRuntime, model: Model, feeds: Mapping[str, np.ndarray]) ->
 
 
 def _try_batches(
-    runtime: OnnxRuntime,
+    runtime: OnnxModelRuntime,
     model: Model,
     feeds: Mapping[str, np.ndarray],
     batches: Batches,
@@ -151,17 +151,17 @@ def _try_batches(
         if size <= batches.always or size * sample_seconds <= batches.max_seconds
     ]
     failures: dict[int, str] = {}
-    for optimised in (True, False):
+    for start in (runtime.infer, runtime.infer_unoptimised):
         _allow_seconds(limit_s)
-        session = runtime.session(model, optimised=optimised)
-        session.run(None, dict(feeds))
+        infer = start(model)
+        infer(feeds)
         for size in sizes:
             _allow_seconds(limit_s)
             try:
-                session.run(None, dict(batches.make(size)))
+                infer(batches.make(size))
             except Exception as error:  # the runtime's exceptions share no base class
                 failures.setdefault(size, first_line(error))
-        del session
+        del infer
     ran = tuple(size for size in sizes if size not in failures)
     return Trial(memory_mb, ran, failures)
 

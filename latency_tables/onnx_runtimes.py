@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwnas.errors import InputError, RuntimeMissingError, first_line
@@ -15,28 +14,40 @@ from hwnas.latency_tables.devices import (
     import_torch,
     require_cuda_device,
 )
-from hwnas.latency_tables.runtime import Runtime, ToOnnx
+from hwnas.latency_tables.runtime import Infer, Model, OnnxModelRuntime
 from hwnas.latency_tables.statistics import Statistic
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
-    from torch import nn
-
-Model = bytes | Path
-"""A serialised ONNX model, or its file, which may have external data beside it."""
 
 
-class OnnxRuntime(Runtime):
-    """ONNX Runtime with all graph optimisations (fused operators, blocked layout inside)."""
+class OnnxRuntime(OnnxModelRuntime):
+    """ONNX Runtime with all graph optimisations (fused operators, blocked layout inside).
 
-    layout = "NCHW"
+    Attributes:
+        providers: execution providers; the first one has to start.
+        provider_options: of the first provider.
+        memory: where inputs and outputs are bound.
+    """
+
     providers: ClassVar[tuple[str, ...]]
+    provider_options: ClassVar[dict[str, str]] = {}
     memory: ClassVar[str]
 
     def require(self) -> None:
         """See `Runtime.require`."""
         import_onnxruntime(self.name)
+
+    def options(self) -> dict[str, str]:
+        """See `Runtime.options`; those of a session, its providers and those of the first one."""
+        return {
+            "execution_mode": "ORT_SEQUENTIAL",
+            "graph_optimization_level": "ORT_ENABLE_ALL",
+            "inter_op_num_threads": "1",
+            "intra_op_num_threads": str(self.threads),
+            "providers": ", ".join(self.providers),
+            **self.provider_options,
+        }
 
     def session(
         self,
@@ -60,14 +71,12 @@ class OnnxRuntime(Runtime):
                 providers it cannot load and falls back without an error.
         """
         ort = import_onnxruntime(self.name)
-        levels = ort.GraphOptimizationLevel
-        options = ort.SessionOptions()
-        options.graph_optimization_level = (
-            levels.ORT_ENABLE_ALL if optimised else levels.ORT_DISABLE_ALL
-        )
-        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
+        options, stated = ort.SessionOptions(), self.options()
+        level = stated["graph_optimization_level"] if optimised else "ORT_DISABLE_ALL"
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+        options.execution_mode = getattr(ort.ExecutionMode, stated["execution_mode"])
+        options.intra_op_num_threads = int(stated["intra_op_num_threads"])
+        options.inter_op_num_threads = int(stated["inter_op_num_threads"])
         # What goes wrong is an exception; its log would put a model's texts on the terminal.
         options.log_severity_level = 4
         if profile_to is not None:
@@ -77,31 +86,40 @@ class OnnxRuntime(Runtime):
         for key, value in {"session.load_model_format": "ONNX", **(entries or {})}.items():
             options.add_session_config_entry(key, value)
         source = model if isinstance(model, bytes) else str(model)
+        first, *others = self.providers
+        providers = [(first, self.provider_options), *others]
         try:
-            session = ort.InferenceSession(source, options, providers=list(self.providers))
+            session = ort.InferenceSession(source, options, providers=providers)
         except Exception as error:  # its exceptions share no base class
             raise InputError(
                 f"ONNX Runtime refuses the model: {first_line(error)}",
                 where=self.name,
             ) from error
-        if session.get_providers()[0] != self.providers[0]:
+        if session.get_providers()[0] != first:
             raise RuntimeMissingError(
                 "the execution provider did not start",
                 where=self.name,
-                expected=self.providers[0],
+                expected=first,
                 actual=session.get_providers()[0],
                 mend="install its libraries or choose onnxruntime-cpu",
             )
+        # Otherwise a provider that fails later would be replaced in the middle of a run.
+        session.disable_fallback()
         return session
 
+    def infer(self, model: Model) -> Infer:
+        """See `OnnxModelRuntime.infer`."""
+        return _as_function(self.session(model))
+
+    def infer_unoptimised(self, model: Model) -> Infer:
+        """See `OnnxModelRuntime.infer_unoptimised`."""
+        return _as_function(self.session(model, optimised=False))
+
     def placement(self, model: Model) -> dict[str, dict[str, int]]:
-        """How many nodes of each operator every execution provider runs.
+        """See `OnnxModelRuntime.placement`; the parts are execution providers.
 
-        The graph is the one that providers divide among themselves, before they fuse within
-        their share.
-
-        Raises:
-            InputError, RuntimeMissingError: as for `session`.
+        The graph is the one that they divide among themselves, before they fuse within their
+        share.
         """
         session = self.session(model, entries={"session.record_ep_graph_assignment_info": "1"})
         counts: dict[str, Counter[str]] = {}
@@ -113,46 +131,13 @@ class OnnxRuntime(Runtime):
             )
         return {provider: dict(sorted(found.items())) for provider, found in counts.items()}
 
-    def prepare(
-        self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
-    ) -> Callable[[], None]:
-        """See `Runtime.prepare`."""
-        import onnx
-
-        model = to_onnx(module, inputs)
-        names = [value.name for value in onnx.load_from_string(model).graph.input]
-        if len(names) != len(inputs):
-            raise InputError(
-                "the exported model takes other inputs",
-                where=self.name,
-                expected=f"{len(inputs)} inputs",
-                actual=len(names),
-            )
-        feeds = {name: tensor.numpy() for name, tensor in zip(names, inputs, strict=True)}
-        return self.prepare_onnx(model, feeds)
-
     def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
-        """Return a call that runs `model` once on tensors bound beforehand.
+        """See `OnnxModelRuntime.prepare_onnx`.
 
         Texts, sequences and maps cannot be bound; a model that has them is fed with every call.
-
-        Args:
-            model: an ONNX model.
-            feeds: an array for each graph input, by name.
-
-        Raises:
-            InputError: the model is refused, or the feeds do not fit its inputs.
-            RuntimeMissingError: the execution provider did not start.
         """
         session = self.session(model)
-        names = {value.name for value in session.get_inputs()}
-        if names != set(feeds):
-            raise InputError(
-                "feeds do not fit the model",
-                where=self.name,
-                expected=sorted(names),
-                actual=sorted(feeds),
-            )
+        self._require_inputs({value.name for value in session.get_inputs()}, feeds)
         types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
         can_bind = all(kind.startswith("tensor(") and "string" not in kind for kind in types)
         return self._bound(session, feeds) if can_bind else self._fed(session, feeds)
@@ -219,7 +204,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
     name = "onnxruntime-cuda"
     device_class = "gpu"
     statistic: ClassVar[Statistic] = "median"
-    providers = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider", "CPUExecutionProvider")
     memory = "cuda"
 
     def require(self) -> None:
@@ -234,6 +219,40 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     def _driver_versions(self) -> dict[str, str]:
         return cuda_versions()
+
+
+class TensorRtCuda(OnnxRuntimeCuda):
+    """TensorRT as ONNX Runtime's execution provider; what it cannot run, CUDA and the CPU do."""
+
+    name = "tensorrt-cuda"
+    providers = ("TensorrtExecutionProvider", *OnnxRuntimeCuda.providers)
+    provider_options: ClassVar[dict[str, str]] = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
+
+    def require(self) -> None:
+        """See `Runtime.require`; says how to measure on a machine that has TensorRT."""
+        try:
+            super().require()
+        except RuntimeMissingError as error:
+            raise RuntimeMissingError(
+                f"TensorRT is not here ({error.cause})",
+                where=self.name,
+                mend=MEASURE_ELSEWHERE,
+            ) from error
+
+
+MEASURE_ELSEWHERE = (
+    "measure on a machine that has it, with ONNX Runtime: "
+    "`python measure.py --model model.onnx --provider TensorrtExecutionProvider` (from `hwnas "
+    "profile --bundle DIR`), then `hwnas check model.onnx --measured results.json`; or with "
+    "TensorRT alone: `trtexec --onnx=model.onnx --shapes=images:BATCHxCHANNELSxHEIGHTxWIDTH "
+    "--noTF32 --useCudaGraph --noDataTransfers`, whose median GPU compute time is a row of "
+    "`hwnas table fit --measurements measured.csv`"
+)
+
+
+def _as_function(session: Any) -> Infer:
+    names = [value.name for value in session.get_outputs()]
+    return lambda feeds: dict(zip(names, session.run(None, dict(feeds)), strict=True))
 
 
 def _identity_model() -> bytes:

@@ -1,8 +1,9 @@
 """Measure operators one group at a time and keep what is measured.
 
-An ONNX runtime times an operator by difference, in the context it has in a network (`context`);
-an eager runtime times the module and subtracts an empty one, which leaves the operator's own
-launches. Both times of a difference come from the same rounds, so that they see the same machine.
+A runtime that compiles whole networks times an operator by difference, in the context it has in
+one (`context` for ONNX models, `torch_context` for modules). One that runs operator by operator
+times the module and subtracts an empty one, which leaves the operator's own launches. Both times
+of a difference come from the same rounds, so that they see the same machine.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, ToOnnx
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, ToOnnx
 from hwnas.latency_tables.statistics import Statistic, Status
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, Measurement, OpSpec
 from hwnas.latency_tables.timing import Protocol, RoundMedians, measure
@@ -181,9 +182,11 @@ def _measure_group(
 ) -> dict[OpSpec, Measurement]:
     """Prepare all operators of a group, time them in the same rounds, take the differences."""
     operators, inputs = _prepared(group, build, batch, dtype)
-    if isinstance(runtime, OnnxRuntime):
+    if isinstance(runtime, OnnxModelRuntime):
         graphs, plans = onnx_graphs(operators, inputs, to_onnx, batch, dtype)
         calls = {name: runtime.prepare_onnx(g.model, g.feeds) for name, g in graphs.items()}
+    elif runtime.fuses:
+        calls, plans = _module_calls_in_context(operators, inputs, runtime, to_onnx)
     else:
         calls, plans = _module_calls(operators, inputs, runtime, to_onnx)
     timed = measure(calls, protocol, statistic=runtime.statistic, time_block=runtime.time_block)
@@ -240,16 +243,44 @@ def _module_calls(
     runtime: Runtime,
     to_onnx: ToOnnx,
 ) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, Plan]]:
-    """Time modules as they are; an empty module is the baseline of what calling one costs."""
-    from torch import nn
+    """Time modules as they are; an empty one of as many inputs is what calling one costs."""
+    from hwnas.latency_tables.torch_context import Empty
 
-    empty = "empty module"
-    calls = {empty: runtime.prepare(nn.Identity(), inputs[0][:1], to_onnx)}
-    plans = {}
+    calls, plans = {}, {}
     for operator, given in zip(operators, inputs, strict=True):
-        calls[str(operator.spec)] = runtime.prepare(operator.module, given, to_onnx)
-        baseline = None if operator.kind == "source" else empty
-        plans[operator.spec] = Plan(str(operator.spec), baseline, copies=1)
+        name, empty = str(operator.spec), f"empty module, {len(given)} inputs"
+        if operator.kind == "source":
+            plans[operator.spec] = Plan(name, None, copies=1)
+        else:
+            plans[operator.spec] = Plan(name, empty, copies=1)
+            if empty not in calls:
+                calls[empty] = runtime.prepare(Empty(), given, to_onnx)
+        calls[name] = runtime.prepare(operator.module, given, to_onnx)
+    return calls, plans
+
+
+def _module_calls_in_context(
+    operators: Sequence[_Operator],
+    inputs: Sequence[tuple[torch.Tensor, ...]],
+    runtime: Runtime,
+    to_onnx: ToOnnx,
+) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, Plan]]:
+    """Time modules in the surroundings of a network; the same ones without are the baseline."""
+    from hwnas.latency_tables.torch_context import Context
+
+    calls, plans = {}, {}
+    for operator, given in zip(operators, inputs, strict=True):
+        name = str(operator.spec)
+        if operator.kind == "source":
+            calls[name] = runtime.prepare(operator.module, given, to_onnx)
+            plans[operator.spec] = Plan(name, None, copies=1)
+            continue
+        baseline = f"baseline {operator.shapes}"
+        plans[operator.spec] = Plan(name, baseline, COPIES)
+        for key, module in ((baseline, None), (name, operator.module)):
+            if key not in calls:
+                context = Context(module, given, copies=COPIES, seed=SEED)
+                calls[key] = runtime.prepare(context, context.copies_of(given), to_onnx)
     return calls, plans
 
 

@@ -1,24 +1,43 @@
 """The runtimes a network can be deployed on, each with its own way to prepare and time a call.
 
 A runtime gets a module in eval mode with batch norms folded, and gives back a call that runs one
-inference in the mode that is deployed: an ONNX Runtime session with every graph optimisation, a
-CUDA graph, or eager PyTorch in channels-last layout.
+inference in the mode that is deployed: a session with every graph optimisation, a model compiled
+for the processor, a CUDA graph, or eager PyTorch in channels-last layout.
 """
 
 from __future__ import annotations
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.onnx_runtimes import Model, OnnxRuntime, OnnxRuntimeCpu, OnnxRuntimeCuda
-from hwnas.latency_tables.runtime import Runtime, ToOnnx
-from hwnas.latency_tables.torch_runtimes import TorchCpu, TorchCuda
+from hwnas.latency_tables.onnx_runtimes import (
+    OnnxRuntime,
+    OnnxRuntimeCpu,
+    OnnxRuntimeCuda,
+    TensorRtCuda,
+)
+from hwnas.latency_tables.openvino_runtime import OpenVinoCpu
+from hwnas.latency_tables.runtime import Infer, Model, OnnxModelRuntime, Runtime, ToOnnx
+from hwnas.latency_tables.torch_runtimes import (
+    TorchAotiCpu,
+    TorchAotiCuda,
+    TorchCompileCpu,
+    TorchCompileCuda,
+    TorchCpu,
+    TorchCuda,
+    TorchExportCpu,
+    TorchExportCuda,
+)
 
 __all__ = [
     "RUNTIMES",
+    "Infer",
     "Model",
+    "OnnxModelRuntime",
     "OnnxRuntime",
     "OnnxRuntimeCpu",
     "OnnxRuntimeCuda",
+    "OpenVinoCpu",
     "Runtime",
+    "TensorRtCuda",
     "ToOnnx",
     "TorchCpu",
     "TorchCuda",
@@ -26,10 +45,21 @@ __all__ = [
 ]
 
 RUNTIMES: dict[str, type[Runtime]] = {
-    "onnxruntime-cpu": OnnxRuntimeCpu,
-    "onnxruntime-cuda": OnnxRuntimeCuda,
-    "torch-cpu": TorchCpu,
-    "torch-cuda": TorchCuda,
+    runtime.name: runtime
+    for runtime in (
+        OnnxRuntimeCpu,
+        OnnxRuntimeCuda,
+        OpenVinoCpu,
+        TensorRtCuda,
+        TorchCpu,
+        TorchCuda,
+        TorchExportCpu,
+        TorchExportCuda,
+        TorchCompileCpu,
+        TorchCompileCuda,
+        TorchAotiCpu,
+        TorchAotiCuda,
+    )
 }
 
 

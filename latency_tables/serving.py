@@ -16,7 +16,7 @@ import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.memory import STATUS, status_mb
-from hwnas.latency_tables.runtimes import Model, OnnxRuntime, create_runtime
+from hwnas.latency_tables.runtimes import Infer, Model, OnnxModelRuntime, create_runtime
 from hwnas.latency_tables.statistics import percentiles_ms
 
 KEPT_SAMPLES = 100_000
@@ -55,7 +55,7 @@ class Serving:
 
 
 def serve(
-    runtime: OnnxRuntime,
+    runtime: OnnxModelRuntime,
     model: Model,
     feeds: Mapping[str, np.ndarray],
     *,
@@ -89,9 +89,9 @@ def serve(
 class _Client(threading.Thread):
     """Asks until it is told to stop; keeps the latencies of its latest requests."""
 
-    def __init__(self, session: Any, feeds: Mapping[str, np.ndarray], stop: threading.Event):
+    def __init__(self, infer: Infer, feeds: Mapping[str, np.ndarray], stop: threading.Event):
         super().__init__(daemon=True)
-        self._session, self._feeds, self._stop_event = session, feeds, stop
+        self._infer, self._feeds, self._stop_event = infer, feeds, stop
         # Written once now, so that filling it later is no growth.
         self._latencies_ms = np.zeros(KEPT_SAMPLES)
         self.requests = self.errors = 0
@@ -100,7 +100,7 @@ class _Client(threading.Thread):
         while not self._stop_event.is_set():
             start = time.perf_counter()
             try:
-                self._session.run(None, self._feeds)
+                self._infer(self._feeds)
             except Exception:  # the runtime's exceptions share no base class
                 self.errors += 1
                 return
@@ -123,10 +123,10 @@ def _serve(
 ) -> Serving:
     runtime = create_runtime(name, runtime_threads)
     runtime.require()
-    assert isinstance(runtime, OnnxRuntime)
-    session, stop = runtime.session(model), threading.Event()
-    session.run(None, feeds)
-    clients = [_Client(session, feeds, stop) for _ in range(threads)]
+    assert isinstance(runtime, OnnxModelRuntime)
+    infer, stop = runtime.infer(model), threading.Event()
+    infer(feeds)
+    clients = [_Client(infer, feeds, stop) for _ in range(threads)]
     start = time.perf_counter()
     for client in clients:
         client.start()

@@ -132,6 +132,9 @@ class DeviceProfile(BaseModel):
     batch: Size
     threads: Size
     layout: Text
+    options: dict[str, str] | None = Field(
+        default=None, description="settings of the runtime's library, as it names them"
+    )
     versions: dict[str, str]
 
     @classmethod

@@ -1,16 +1,21 @@
-"""PyTorch as a runtime: eager on CPUs, a CUDA graph on GPUs, channels last on both."""
+"""PyTorch as a runtime, channels last: called directly on CPUs, as a CUDA graph on GPUs.
+
+Either runs a module as it is (eager), as an exported program, or as what a compiler makes of that.
+"""
 
 from __future__ import annotations
 
 import copy
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwnas.latency_tables.devices import cpu_name, cuda_versions, import_torch, require_cuda_device
 from hwnas.latency_tables.runtime import Runtime, ToOnnx
 from hwnas.latency_tables.statistics import Statistic
+from hwnas.latency_tables.torch_modes import MODES, compiler_options, require_compiler
 
 if TYPE_CHECKING:
     import torch
@@ -22,17 +27,34 @@ MAX_INPUT_COPIES = 8
 _log = logging.getLogger(__name__)
 
 
-class TorchCpu(Runtime):
-    """Eager PyTorch on the CPU, channels last."""
+class TorchRuntime(Runtime):
+    """A mode of PyTorch on some device.
+
+    Attributes:
+        mode: a key of `MODES`: what is made of a module before it is called.
+    """
+
+    layout = "NHWC"
+    fuses = False
+    mode: ClassVar[str] = "eager"
+
+    def options(self) -> dict[str, str]:
+        """See `Runtime.options`; those of the compiler, where there is one."""
+        return compiler_options(self.threads) if self.fuses else {}
+
+
+class TorchCpu(TorchRuntime):
+    """Eager PyTorch on the CPU."""
 
     name = "torch-cpu"
     device_class = "cpu"
     statistic: ClassVar[Statistic] = "p10"
-    layout = "NHWC"
 
     def require(self) -> None:
         """See `Runtime.require`."""
         import_torch(self.name)
+        if self.fuses:
+            require_compiler(self.name)
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
@@ -45,31 +67,61 @@ class TorchCpu(Runtime):
         torch = import_torch(self.name)
         module = _deployed_copy(module)
         inputs = tuple(_channels_last(tensor) for tensor in inputs)
+        # Compilers fix the number of threads in what they write.
+        with self._own_threads():
+            program = MODES[self.mode](module, inputs, self.threads)
 
         @torch.inference_mode()
         def call() -> None:
-            module(*inputs)
+            program(*inputs)
 
         return call
 
     def time_block(self, call: Callable[[], None], calls: int) -> float:
         """See `Runtime.time_block`; PyTorch's thread count is set for the block only."""
+        with self._own_threads():
+            return super().time_block(call, calls)
+
+    @contextmanager
+    def _own_threads(self) -> Iterator[None]:
         torch = import_torch(self.name)
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            return super().time_block(call, calls)
+            yield
         finally:
             torch.set_num_threads(threads_before)
 
 
-class TorchCuda(Runtime):
-    """PyTorch on an NVIDIA GPU: a CUDA graph where the module can be captured."""
+class TorchExportCpu(TorchCpu):
+    """A program by `torch.export` on the CPU: its operators in a row, without modules."""
+
+    name = "torch-export-cpu"
+    mode = "export"
+
+
+class TorchCompileCpu(TorchCpu):
+    """`torch.compile` on the CPU."""
+
+    name = "torch-compile-cpu"
+    fuses = True
+    mode = "compile"
+
+
+class TorchAotiCpu(TorchCpu):
+    """AOTInductor on the CPU: a shared library, which needs no Python to be deployed."""
+
+    name = "torch-aoti-cpu"
+    fuses = True
+    mode = "aoti"
+
+
+class TorchCuda(TorchRuntime):
+    """Eager PyTorch on an NVIDIA GPU: a CUDA graph where the module can be captured."""
 
     name = "torch-cuda"
     device_class = "gpu"
     statistic: ClassVar[Statistic] = "median"
-    layout = "NHWC"
 
     def require(self) -> None:
         """See `Runtime.require`."""
@@ -93,13 +145,14 @@ class TorchCuda(Runtime):
             tuple(_channels_last(tensor.cuda()).clone() for tensor in inputs)
             for _ in range(self._input_copies(inputs))
         ]
-        eager_calls = [self._eager_call(module, given) for given in copies]
+        program = MODES[self.mode](module, copies[0], self.threads)
+        plain_calls = [self._plain_call(program, given) for given in copies]
         try:
-            calls = [self._captured(call) for call in eager_calls]
+            calls = [self._captured(call) for call in plain_calls]
         except RuntimeError as error:
-            _log.warning("not a CUDA graph, timed eagerly: %s", str(error).splitlines()[0])
+            _log.warning("not a CUDA graph, timed without: %s", str(error).splitlines()[0])
             torch.cuda.synchronize()
-            calls = eager_calls
+            calls = plain_calls
         rotation = itertools.cycle(calls)
 
         def call() -> None:
@@ -130,14 +183,14 @@ class TorchCuda(Runtime):
         needed = 1 + cache_bytes // max(input_bytes, 1)
         return needed if needed <= MAX_INPUT_COPIES else 1
 
-    def _eager_call(
-        self, module: nn.Module, inputs: tuple[torch.Tensor, ...]
+    def _plain_call(
+        self, program: Callable[..., Any], inputs: tuple[torch.Tensor, ...]
     ) -> Callable[[], None]:
         torch = import_torch(self.name)
 
         @torch.inference_mode()
         def call() -> None:
-            module(*inputs)
+            program(*inputs)
 
         return call
 
@@ -159,6 +212,29 @@ class TorchCuda(Runtime):
             graph.replay()
 
         return replay
+
+
+class TorchExportCuda(TorchCuda):
+    """A program by `torch.export` on an NVIDIA GPU."""
+
+    name = "torch-export-cuda"
+    mode = "export"
+
+
+class TorchCompileCuda(TorchCuda):
+    """`torch.compile` on an NVIDIA GPU."""
+
+    name = "torch-compile-cuda"
+    fuses = True
+    mode = "compile"
+
+
+class TorchAotiCuda(TorchCuda):
+    """AOTInductor on an NVIDIA GPU."""
+
+    name = "torch-aoti-cuda"
+    fuses = True
+    mode = "aoti"
 
 
 def _deployed_copy(module: nn.Module) -> nn.Module:

@@ -16,14 +16,14 @@ from hwnas.deploy.parity import (
     Outputs,
     Parity,
     Predict,
+    as_predict,
     compare,
     differs_from_run_to_run,
-    session_predict,
 )
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.memory import Batches, Trial, try_session
-from hwnas.latency_tables.runtimes import RUNTIMES, OnnxRuntime
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, create_runtime
 
 BATCHES, FEWEST_BATCHES = (1, 7, 64), (1, 3)
 BATCH_SECONDS = 2.0
@@ -32,6 +32,9 @@ THROUGHPUT_BATCHES = (1, 8, 32)
 ACCURACY_BATCH = 250
 RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
 UNOPTIMISED = "unoptimised"
+COMPARED = ("onnxruntime-cpu", "onnxruntime-cuda")
+"""Runtimes whose outputs every model is compared with; further ones take minutes for a model, or
+may be brought down by one that was not tried on them."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class Behaviour:
         parity: with the reference, if there is one.
         parity_with: the model as it stands in the file, and other runtimes.
         accuracy: where the samples have labels.
-        runtimes: for each that runs ONNX files, where operators are placed, or why it is missing.
+        runtimes: for the one it runs on and `COMPARED`, where operators are placed, or why one is
+            missing.
         notes: what should be known about the figures.
     """
 
@@ -92,7 +96,9 @@ class Behaviour:
         }
 
 
-def probe(model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, limits: CheckConfig) -> Trial:
+def probe(
+    model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, limits: CheckConfig
+) -> Trial:
     """Load a model and run it in a process with limits, with every batch that is used later.
 
     To be called before a model is loaded here: nobody knows what it does when it runs.
@@ -124,7 +130,7 @@ def probe(model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, limits: Che
 
 def observe(
     model: Inspection,
-    runtime: OnnxRuntime,
+    runtime: OnnxModelRuntime,
     feeds: FeedMaker,
     reference: Reference | None,
     trial: Trial,
@@ -142,11 +148,11 @@ def observe(
         InputError: when the runtime refuses it, or it does not fit the reference or the labels.
     """
     where = str(model.path)
-    predict = session_predict(runtime.session(model.path), where)
+    predict = as_predict(runtime.infer(model.path), where)
     common = [b for b in trial.batches if reference is None or reference.takes(b)]
     batches, failures, contradiction = _run_batches(predict, feeds, model, trial)
     placed, predicts = _placements(model.path, runtime)
-    plain = session_predict(runtime.session(model.path, optimised=False), where)
+    plain = as_predict(runtime.infer_unoptimised(model.path), where)
     random = [name for name in model.operators if name.startswith(RANDOM_OPERATORS)]
     # Two pairs of a fixed batch; a pair of each that runs where it is open.
     compared = [b for b in batches if b in common] if feeds.is_dynamic else batches * 2
@@ -179,7 +185,7 @@ def observe(
 
 
 def onnx_reference(
-    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, trial: Trial
+    model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, trial: Trial
 ) -> Reference:
     """Another ONNX model, as it stands in its file, fed with a model's feeds in their order.
 
@@ -194,7 +200,7 @@ def onnx_reference(
             expected=[given.name for given in feeds.inputs],
             actual=[value.name for value in model.inputs],
         )
-    predict = session_predict(runtime.session(model.path, optimised=False), where)
+    predict = as_predict(runtime.infer_unoptimised(model.path), where)
     theirs = {value.name: value for value in model.inputs}
     ours = [given.name for given in feeds.inputs]
     pairs = dict(zip(theirs if set(theirs) == set(ours) else ours, theirs, strict=True))
@@ -257,19 +263,18 @@ def _outputs_of_another_batch(outputs: Outputs, model: Inspection, batch: int) -
     return None
 
 
-def _placements(path: Path, main: OnnxRuntime) -> tuple[dict[str, Any], dict[str, Predict]]:
-    """For each runtime of ONNX files its placement, and for all but the main one its outputs."""
+def _placements(path: Path, main: OnnxModelRuntime) -> tuple[dict[str, Any], dict[str, Predict]]:
+    """The placement on the main runtime and those to compare with, and the latter's outputs."""
     placed: dict[str, Any] = {}
     predicts = {}
-    for name, kind in RUNTIMES.items():
-        if not issubclass(kind, OnnxRuntime):
-            continue
-        runtime = main if name == main.name else kind(main.threads)
+    for name in dict.fromkeys((main.name, *COMPARED)):
+        runtime = main if name == main.name else create_runtime(name, main.threads)
+        assert isinstance(runtime, OnnxModelRuntime)
         try:
             runtime.require()
             placed[name] = {"placement": runtime.placement(path)}
             if runtime is not main:
-                predicts[name] = session_predict(runtime.session(path), str(path))
+                predicts[name] = as_predict(runtime.infer(path), str(path))
         except (RuntimeMissingError, InputError) as error:
             placed[name] = {"missing": str(error)}
     return placed, predicts

@@ -34,7 +34,7 @@ from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.bundle import read_results
-from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime, create_runtime
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment
 
@@ -121,7 +121,11 @@ def check_model(
         "model": model_facts(model),
         "gates": [gate.to_json() for gate in gates],
         "environment": environment()
-        | {"device": runtime.device_name(), "threads": runtime.threads},
+        | {
+            "device": runtime.device_name(),
+            "threads": runtime.threads,
+            "options": runtime.options(),
+        },
     }
 
 
@@ -276,12 +280,12 @@ def model_facts(model: Inspection) -> dict[str, Any]:
     }
 
 
-def _onnx_runtime(runtime: Runtime) -> OnnxRuntime:
+def _onnx_runtime(runtime: Runtime) -> OnnxModelRuntime:
     """The runtime, or ONNX Runtime on the CPU where it runs no ONNX files."""
-    if isinstance(runtime, OnnxRuntime):
+    if isinstance(runtime, OnnxModelRuntime):
         return runtime
     other = create_runtime("onnxruntime-cpu", threads=1)
-    assert isinstance(other, OnnxRuntime)
+    assert isinstance(other, OnnxModelRuntime)
     return other
 
 

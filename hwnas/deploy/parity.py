@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError, first_line
+from hwnas.latency_tables.runtime import Infer
 
 NO_SIGNAL_DB = -999.0
 """Where there is nothing but noise."""
@@ -58,16 +59,15 @@ class Parity:
         }
 
 
-def session_predict(session: Any, where: str) -> Predict:
-    """An ONNX Runtime session as a function; sequences and maps become arrays.
+def as_predict(infer: Infer, where: str) -> Predict:
+    """A model on a runtime, with one kind of error; sequences and maps become arrays.
 
-    The function raises InputError when the session cannot run what it is fed.
+    The function raises InputError when the model cannot run what it is fed.
     """
-    names = [value.name for value in session.get_outputs()]
 
     def predict(feeds: Feeds) -> Outputs:
         try:
-            found = session.run(None, feeds)
+            found = infer(feeds)
         except Exception as error:  # the runtime's exceptions share no base class
             shapes = {name: list(array.shape) for name, array in feeds.items()}
             raise InputError(
@@ -75,7 +75,7 @@ def session_predict(session: Any, where: str) -> Predict:
                 where=where,
                 actual=first_line(error),
             ) from None
-        return _arrays(dict(zip(names, found, strict=True)))
+        return _arrays(found)
 
     return predict
 

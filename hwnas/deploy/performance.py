@@ -12,7 +12,7 @@ from hwnas.deploy.behaviour import THROUGHPUT_BATCHES, Reference
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.runtimes import OnnxRuntime, Runtime
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
 from hwnas.latency_tables.serving import Serving, serve
 from hwnas.latency_tables.statistics import percentiles_ms
 from hwnas.latency_tables.timing import Protocol, measure
@@ -83,7 +83,7 @@ def measure_performance(
     Raises:
         InputError: when the runtime runs no ONNX files and there is no reference.
     """
-    if not isinstance(runtime, OnnxRuntime):
+    if not isinstance(runtime, OnnxModelRuntime):
         if reference is None or reference.inference is None:
             raise InputError(
                 "this runtime needs the run that the model comes from",
@@ -126,7 +126,11 @@ def _sizes(feeds: FeedMaker, batches: Sequence[int], latency: NetworkLatency) ->
 
 
 def _throughput(
-    model: Inspection, runtime: OnnxRuntime, feeds: FeedMaker, sizes: Sequence[int], seconds: float
+    model: Inspection,
+    runtime: OnnxModelRuntime,
+    feeds: FeedMaker,
+    sizes: Sequence[int],
+    seconds: float,
 ) -> tuple[dict[str, float | int], ...]:
     """Latency and samples a second of each batch, measured in interleaved rounds."""
     calls = {str(size): runtime.prepare_onnx(model.path, feeds.real(size, 0)) for size in sizes}

@@ -16,7 +16,16 @@ from typing import Any
 from hwnas.errors import InputError
 from hwnas.runs.checkpoints import write_atomic
 
-STAMPED_PACKAGES = ("hwnas", "torch", "triton", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+STAMPED_PACKAGES = (
+    "hwnas",
+    "torch",
+    "triton",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "numpy",
+)
 
 
 class RunFolder:

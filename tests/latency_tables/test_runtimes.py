@@ -12,7 +12,14 @@ from torch import nn
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables import devices, onnx_runtimes
 from hwnas.latency_tables.calibration import deployed_edges
-from hwnas.latency_tables.runtimes import RUNTIMES, OnnxRuntimeCpu, TorchCpu, create_runtime
+from hwnas.latency_tables.runtimes import (
+    RUNTIMES,
+    OnnxRuntimeCpu,
+    OnnxRuntimeCuda,
+    TensorRtCuda,
+    TorchCpu,
+    create_runtime,
+)
 
 
 class AddScaled(nn.Module):
@@ -43,34 +50,24 @@ def subtract_model(batch="batch"):
 
 
 def test_names_and_statistics():
-    assert set(RUNTIMES) == {"torch-cpu", "torch-cuda", "onnxruntime-cpu", "onnxruntime-cuda"}
+    """One scheme: library, mode where there are several, device."""
     for name, runtime_class in RUNTIMES.items():
         assert runtime_class.name == name
-        assert runtime_class.device_class == ("gpu" if name.endswith("cuda") else "cpu")
-        assert runtime_class.statistic == ("median" if name.endswith("cuda") else "p10")
+        device = name.rsplit("-", 1)[1]
+        assert runtime_class.device_class == {"cpu": "cpu", "cuda": "gpu"}[device]
+        assert runtime_class.statistic == {"cpu": "p10", "cuda": "median"}[device]
 
 
 @pytest.mark.parametrize(
     ("name", "threads", "expected"),
     [
-        ("tensorrt", 1, "one of onnxruntime-cpu, onnxruntime-cuda, torch-cpu, torch-cuda, got ten"),
+        ("tensorrt", 1, "one of onnxruntime-cpu, onnxruntime-cuda, .*torch-cpu.*, got tensorrt"),
         ("torch-cpu", 0, "threads: .*>= 1, got 0"),
     ],
 )
 def test_an_unknown_runtime_or_no_thread_is_refused(name, threads, expected):
     with pytest.raises(InputError, match=expected):
         create_runtime(name, threads)
-
-
-@pytest.mark.parametrize("name", ["torch-cpu", "onnxruntime-cpu"])
-def test_a_cpu_runtime_is_here_and_describes_itself(name):
-    runtime = create_runtime(name, 1)
-    runtime.require()
-    profile = runtime.profile(dtype="float32", batch=4, versions={"hwnas": "0.1.0"})
-    assert (profile.runtime, profile.device_class, profile.batch) == (name, "cpu", 4)
-    assert profile.device and profile.threads == 1
-    assert profile.versions["hwnas"] == "0.1.0"
-    assert {"python", "torch", "onnxruntime"} <= set(profile.versions)
 
 
 @pytest.mark.parametrize("name", ["torch-cuda", "onnxruntime-cuda"])
@@ -82,7 +79,13 @@ def test_without_a_gpu_the_cuda_runtimes_are_missing(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "module"), [("torch-cpu", "torch"), ("onnxruntime-cpu", "onnxruntime")]
+    ("name", "module"),
+    [
+        ("torch-cpu", "torch"),
+        ("torch-aoti-cpu", "torch"),
+        ("onnxruntime-cpu", "onnxruntime"),
+        ("tensorrt-cuda", "onnxruntime"),
+    ],
 )
 def test_a_library_that_is_not_installed_is_named(name, module, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
@@ -103,6 +106,73 @@ def test_a_session_that_fell_back_to_another_provider_is_refused(monkeypatch):
     )
     with pytest.raises(RuntimeMissingError, match="expected CUDA.*, got CPUExecutionProvider"):
         create_runtime("onnxruntime-cpu", 1).session(subtract_model())
+
+
+@pytest.mark.parametrize("runtime_class", [OnnxRuntimeCuda, TensorRtCuda])
+def test_a_provider_that_this_machine_lacks_is_no_other_one(runtime_class):
+    session = runtime_class(1).session
+    try:
+        started = session(subtract_model()).get_providers()[0]
+    except RuntimeMissingError as error:
+        assert f"expected {runtime_class.providers[0]}, got" in str(error)
+    else:
+        assert started == runtime_class.providers[0]
+
+
+def test_a_session_does_not_change_its_provider_while_it_runs():
+    assert OnnxRuntimeCpu(1).session(subtract_model())._enable_fallback is False
+
+
+def test_without_tensorrt_its_own_commands_are_printed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeMissingError, match="tensorrt-cuda: TensorRT is not here") as caught:
+        create_runtime("tensorrt-cuda", 1).require()
+    for words in (
+        "trtexec --onnx=model.onnx --shapes=images:",
+        "measure.py --model model.onnx --provider TensorrtExecutionProvider",
+        "hwnas check model.onnx --measured results.json",
+    ):
+        assert words in str(caught.value)
+
+
+def test_tensorrt_is_asked_for_float32_and_states_it(monkeypatch):
+    import onnxruntime
+
+    asked = []
+
+    def no_session(model, options, providers):
+        asked.extend(providers)
+        raise ValueError("no TensorRT")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", no_session)
+    runtime = TensorRtCuda(1)
+    with pytest.raises(InputError, match="no TensorRT"):
+        runtime.session(subtract_model())
+    first, *others = asked
+    assert first == (
+        "TensorrtExecutionProvider",
+        {"trt_fp16_enable": "0", "trt_int8_enable": "0"},
+    )
+    assert others == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert runtime.options().items() >= first[1].items()
+
+
+def test_without_a_compiler_the_compiling_runtimes_are_missing(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for name in ("torch-compile-cpu", "torch-aoti-cpu"):
+        with pytest.raises(RuntimeMissingError, match="no C.. compiler, expected no-such-compiler"):
+            create_runtime(name, 1).require()
+
+
+@pytest.mark.parametrize("name", ["torch-export-cpu", "torch-compile-cpu", "torch-aoti-cpu"])
+def test_a_module_that_cannot_be_exported_is_refused_in_one_line(name, to_onnx):
+    class DependsOnValues(nn.Module):
+        def forward(self, x):
+            return x + 1 if x.sum() > 0 else x - 1
+
+    with pytest.raises(InputError, match="PyTorch cannot export the network: ") as caught:
+        create_runtime(name, 1).prepare(DependsOnValues(), example()[:1], to_onnx)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_probe_model_is_valid():
@@ -215,6 +285,21 @@ def test_sessions_are_optimised_and_use_the_threads_asked_for():
     assert options.execution_mode.name == "ORT_SEQUENTIAL"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_a_table_states_of_a_session_is_what_the_session_has(threads):
+    runtime = OnnxRuntimeCpu(threads)
+    session = runtime.session(subtract_model())
+    found = session.get_session_options()
+    stated = runtime.profile(dtype="float32", batch=1).options
+    assert stated == {
+        "execution_mode": found.execution_mode.name,
+        "graph_optimization_level": found.graph_optimization_level.name,
+        "inter_op_num_threads": str(found.inter_op_num_threads),
+        "intra_op_num_threads": str(found.intra_op_num_threads),
+        "providers": ", ".join(session.get_providers()),
+    }
+
+
 def test_processor_name_falls_back_to_the_architecture(monkeypatch):
     def no_file(self, encoding):
         raise FileNotFoundError
@@ -226,7 +311,9 @@ def test_processor_name_falls_back_to_the_architecture(monkeypatch):
 def test_the_graph_optimiser_runs_equal_operators_on_one_input_once(tmp_path):
     """What the rule `once` says of the runtimes that it is given to."""
     ort = pytest.importorskip("onnxruntime")
-    assert [deployed_edges(name) for name in RUNTIMES] == ["once", "once", "live", "live"]
+    for name in RUNTIMES:
+        plain = name.startswith("torch") and not RUNTIMES[name].fuses
+        assert deployed_edges(name) == ("live" if plain else "once")
     shape = [1, 4, 8, 8]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
