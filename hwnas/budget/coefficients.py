@@ -1,7 +1,7 @@
 """What is known of a device's latency: coefficients of a sum, as a Gaussian.
 
 A network's latency is `fixed + sum over what runs of its cost`, times `1 + noise * N(0, 1)`. The
-coefficients, `fixed` first and then one for each option of each choice, have a mean and a
+coefficients, `fixed` first and then one for each part of each choice, have a mean and a
 covariance; measured networks condition them (linear-Gaussian regression: Rasmussen & Williams,
 "Gaussian Processes for Machine Learning", 2006, section 2.1), with costs that are never negative.
 """
@@ -24,7 +24,7 @@ JITTER = 1e-9
 
 
 def features(space: SearchSpace, weights: Tensor, edges: EdgeRule) -> np.ndarray:
-    """What runs in each network: (networks, 1 + choices * max_options), the first column 1.
+    """What runs in each network: (networks, 1 + choices * max_parts), the first column 1.
 
     Args:
         space: the search space.

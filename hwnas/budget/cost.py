@@ -30,7 +30,7 @@ class CostModel:
     """Latency table x search space: a mixture in, expected milliseconds out.
 
     The expectation is over the operators that run in the deployed network: `fixed_ms +
-    sum_choice sum_option P(option runs) cost_ms[choice, option]`, where the space supplies the
+    sum_choice sum_part P(part runs) cost_ms[choice, part]`, where the space supplies the
     probability (only the kept edges of a DARTS cell are priced). It is differentiable, and exact
     for a one-hot mixture: the sum of the table's entries, or of its calibration where it has one
     for this space.
@@ -79,7 +79,7 @@ class CostModel:
 
     @property
     def cost_ms(self) -> np.ndarray:
-        """(choices, max_options) milliseconds that an option adds when it runs."""
+        """(choices, max_parts) milliseconds that a part adds when it runs."""
         return self.coefficients.mean[1:].reshape(len(self.space.choices), -1)
 
     def __call__(self, mixture: Mixture) -> Tensor:
@@ -125,12 +125,12 @@ def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
 
 def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
     """The coefficients of a calibration, in the space's order."""
-    mean = np.zeros(1 + space.mask.numel())
+    mean = np.zeros(1 + len(space.choices) * space.max_parts)
     mean[0] = calibration.fixed_ms
     columns = [0]
-    for name, options in calibration.costs_ms.items():
-        for option, cost_ms in options.items():
-            column = space.coefficient(name, option)
+    for name, parts in calibration.costs_ms.items():
+        for part, cost_ms in parts.items():
+            column = space.coefficient(name, part)
             mean[column] = cost_ms
             columns.append(column)
     factors = np.zeros((len(calibration.factors) + 1, len(mean)))
@@ -145,9 +145,9 @@ def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
     fixed_ms = sum(
         count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
     )
-    cost_ms = np.zeros(space.mask.shape)
-    for row, choice in enumerate(space.choices):
-        for column in range(len(choice.options)):
+    cost_ms = np.zeros((len(space.choices), space.max_parts))
+    for row, parts in enumerate(space.parts):
+        for column in range(len(parts)):
             counts = space.operators(row, column)
             cost_ms[row, column] = sum(n * table.latency_ms(spec) for spec, n in counts.items())
     mean = np.concatenate([[fixed_ms], cost_ms.ravel()])
@@ -159,7 +159,7 @@ def operator_covariance(space: SearchSpace, mean: np.ndarray, *, scale: float) -
 
     Args:
         space: the search space.
-        mean: (1 + choices * max_options,) ms.
+        mean: (1 + choices * max_parts,) ms.
         scale: relative standard deviation of all coefficients together.
     """
     typical = features(space, _uniform(space), "live")[0]

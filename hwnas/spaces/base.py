@@ -93,14 +93,24 @@ class SearchSpace(ABC):
         for row, choice in enumerate(self.choices):
             mask[row, : len(choice.options)] = True
         self.mask = mask
+        self.parts = self._parts()
+        self.max_parts = max(map(len, self.parts))
 
     @abstractmethod
     def _choices(self) -> tuple[Choice, ...]:
         """The choices, in their order."""
 
+    def _parts(self) -> tuple[tuple[str, ...], ...]:
+        """What can run because of each choice, by name: `parts`, which costs are stated for.
+
+        These are its options, unless the sizes of an option's operators depend on another choice:
+        then there is a part for each of the sizes.
+        """
+        return tuple(choice.options for choice in self.choices)
+
     @abstractmethod
-    def operators(self, choice: int, option: int) -> Counter[OpSpec]:
-        """The operators that run in the deployed network because a choice took an option."""
+    def operators(self, choice: int, part: int) -> Counter[OpSpec]:
+        """The operators that run in the deployed network because of one part of a choice."""
 
     @abstractmethod
     def fixed_operators(self) -> Counter[OpSpec]:
@@ -119,10 +129,11 @@ class SearchSpace(ABC):
         return ()
 
     def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
-        """Probability that each option's operators run, differentiable.
+        """Probability that each part's operators run, differentiable.
 
         For one-hot weights it is 1 for the operators that the network runs and 0 for the others;
-        under the rule `once` it is the share of its time that an operator costs.
+        under the rule `once` it is the share of its time that an operator costs, under `all` 1 for
+        what is chosen.
 
         Args:
             weights: (..., choices, max_options).
@@ -130,7 +141,7 @@ class SearchSpace(ABC):
                 nothing but `live` ones.
 
         Returns:
-            The shape of `weights`.
+            (..., choices, max_parts).
         """
         if edges == "once":
             return run_once(self._run_probability(weights, "live"), self.repeats())
@@ -232,16 +243,16 @@ class SearchSpace(ABC):
             for *chosen, value in rows
         ]
 
-    def coefficient(self, choice: str, option: str) -> int:
-        """Where an option stands in a vector of one fixed coefficient and one for each option.
+    def coefficient(self, choice: str, part: str) -> int:
+        """Where a part stands in a vector of one fixed coefficient and one for each part.
 
         Raises:
-            InputError: when the space has no such choice or option.
+            InputError: when the space has no such choice or part.
         """
         for row, known in enumerate(self.choices):
-            if known.name == choice and option in known.options:
-                return 1 + row * self.max_options + known.options.index(option)
-        raise InputError("no such choice or option", where=self.name, actual=f"{choice} {option}")
+            if known.name == choice and part in self.parts[row]:
+                return 1 + row * self.max_parts + self.parts[row].index(part)
+        raise InputError("no such choice or option", where=self.name, actual=f"{choice} {part}")
 
     def architecture(self, chosen: Mapping[str, str] | list[int]) -> Architecture:
         """An architecture from option indices or a mapping; validated."""
@@ -289,48 +300,49 @@ class SearchSpace(ABC):
     def all_operators(self) -> list[OpSpec]:
         """Every operator that a latency table needs for this space, sorted."""
         specs = set(self.fixed_operators())
-        for row, choice in enumerate(self.choices):
-            for column in range(len(choice.options)):
+        for row, parts in enumerate(self.parts):
+            for column in range(len(parts)):
                 specs |= set(self.operators(row, column))
         return sorted(specs)
 
     @property
     def coefficient_options(self) -> list[str]:
-        """Option of each coefficient; "" for the fixed one and where a choice has fewer options."""
+        """Part of each coefficient; "" for the fixed one and where a choice has fewer parts."""
         names = [""]
-        for choice in self.choices:
-            names += [*choice.options, *[""] * (self.max_options - len(choice.options))]
+        for parts in self.parts:
+            names += [*parts, *[""] * (self.max_parts - len(parts))]
         return names
 
     @property
     def launches(self) -> np.ndarray:
-        """(choices, max_options), how many operators an option runs in a deployed network."""
-        counts = np.zeros(self.mask.shape)
-        for row, choice in enumerate(self.choices):
-            for column in range(len(choice.options)):
+        """(choices, max_parts), how many operators a part runs in a deployed network."""
+        counts = np.zeros((len(self.choices), self.max_parts))
+        for row, parts in enumerate(self.parts):
+            for column in range(len(parts)):
                 counts[row, column] = self.operators(row, column).total()
         return counts
 
     @property
     def coefficient_params_and_macs(self) -> np.ndarray:
-        """(1 + choices * max_options, 2): of what is fixed first, then of each option."""
-        of_options = self._params_and_macs.reshape(-1, 2)
-        return np.vstack([self._fixed_params_and_macs, of_options])
+        """(1 + choices * max_parts, 2): of what is fixed first, then of each part."""
+        return np.vstack([self._fixed_params_and_macs, self._params_and_macs.reshape(-1, 2)])
 
     def params_and_macs(self, architecture: Architecture) -> tuple[int, int]:
         """Parameters and multiply-accumulates (one image) of an architecture's network."""
-        self.validate(architecture)
-        totals = self._fixed_params_and_macs.copy()
-        for row, (choice, (_, option)) in enumerate(zip(self.choices, architecture, strict=True)):
-            totals += self._params_and_macs[row, choice.options.index(option)]
+        totals = self._fixed_params_and_macs + self.choice_params_and_macs(architecture).sum(axis=0)
         return int(totals[0]), int(totals[1])
+
+    def choice_params_and_macs(self, architecture: Architecture) -> np.ndarray:
+        """(choices, 2): parameters and multiply-accumulates of what each choice has taken."""
+        taken = self.run_probability(self.one_hots([architecture]), "all")[0].bool().numpy()
+        return (self._params_and_macs * taken[..., None]).sum(axis=1)
 
     @cached_property
     def _params_and_macs(self) -> np.ndarray:
-        """(choices, max_options, 2)."""
-        counts = np.zeros((*self.mask.shape, 2), dtype=np.int64)
-        for row, choice in enumerate(self.choices):
-            for column in range(len(choice.options)):
+        """(choices, max_parts, 2)."""
+        counts = np.zeros((len(self.choices), self.max_parts, 2), dtype=np.int64)
+        for row, parts in enumerate(self.parts):
+            for column in range(len(parts)):
                 counts[row, column] = _total(self.operators(row, column))
         return counts
 

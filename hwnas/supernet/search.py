@@ -248,7 +248,7 @@ def expected_skips(space: SearchSpace, mixture: Mixture) -> float:
     with torch.no_grad():
         runs = space.run_probability(mixture.weights)
     return sum(
-        float(runs[row, choice.options.index("skip_connect")])
-        for row, choice in enumerate(space.choices)
-        if "skip_connect" in choice.options
+        float(runs[row, parts.index("skip_connect")])
+        for row, parts in enumerate(space.parts)
+        if "skip_connect" in parts
     )
