@@ -22,7 +22,6 @@ from hwnas.ops.tokens import (
     PatchEmbedding,
     join_heads,
     mlp_channels,
-    split_heads,
 )
 
 
@@ -99,17 +98,14 @@ class MixedAttention(MixedTokens):
         return self.heads
 
     def branch(self, x: Tensor, weights: Tensor) -> Tensor:
-        module, channels, heads = self.largest, x.shape[-1], len(weights)
-
-        def first_heads(tensor: Tensor) -> Tensor:
-            """Of queries, keys and values each."""
-            of_heads = tensor.unflatten(0, (3, module.heads, module.head_channels))
-            return of_heads[:, :heads].flatten(0, 2)
-
-        weight = first_heads(module.qkv.weight)[:, :channels]
-        qkv = F.linear(layer_norm(module.norm, x), weight, first_heads(module.qkv.bias))
-        values = module.product(*split_heads(qkv, heads)) * weights.view(-1, 1, 1)
-        return linear(module.projection, join_heads(values), channels, weights[0])
+        module, outputs = self.largest, len(weights) * self.largest.head_channels
+        normed = layer_norm(module.norm, x)
+        q, k, v = (
+            module.split(linear(layer, normed, outputs))
+            for layer in (module.query, module.key, module.value)
+        )
+        values = module.product(q, k, v) * weights.view(-1, 1, 1)
+        return linear(module.projection, join_heads(values), x.shape[-1], weights[0])
 
 
 class MixedMlp(MixedTokens):
@@ -129,9 +125,9 @@ class MixedMlp(MixedTokens):
         return [mlp_channels(channels, ratio) if ratio else 0 for ratio in self.ratios]
 
     def branch(self, x: Tensor, weights: Tensor) -> Tensor:
-        module, channels = self.largest, x.shape[-1]
+        module = self.largest
         hidden = module.act(linear(module.expand, layer_norm(module.norm, x), len(weights)))
-        return linear(module.project, hidden * weights, channels, weights[0])
+        return linear(module.project, hidden * weights, x.shape[-1], weights[0])
 
 
 def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ images, in patches of `stride` x `stride` pixels. `attention_h<heads>_d<channels
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -67,34 +68,43 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, heads: int, head_channels: int) -> None:
         super().__init__()
-        self.heads = heads
         self.head_channels = head_channels
         self.norm = nn.LayerNorm(channels, eps=NORM_EPSILON)
-        self.qkv = nn.Linear(channels, 3 * heads * head_channels)
+        self.query = nn.Linear(channels, heads * head_channels)
+        self.key = nn.Linear(channels, heads * head_channels)
+        self.value = nn.Linear(channels, heads * head_channels)
         self.product = ScaledDotProductAttention()
         self.projection = nn.Linear(heads * head_channels, channels)
 
     def branch(self, x: Tensor) -> Tensor:
         """All but the residual connection."""
-        q, k, v = split_heads(self.qkv(self.norm(x)), self.heads)
+        x = self.norm(x)
+        q, k, v = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
         return self.projection(join_heads(self.product(q, k, v)))
+
+    def split(self, x: Tensor) -> Tensor:
+        """(N, T, heads * D) to (N, heads, T, D)."""
+        return x.unflatten(-1, (-1, self.head_channels)).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
 
     def extra_repr(self) -> str:
-        return f"heads={self.heads}"
-
-
-def split_heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (N, heads, T, D) of (N, T, 3 * heads * D), in this order."""
-    q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-    return q, k, v
+        return f"head_channels={self.head_channels}"
 
 
 def join_heads(values: Tensor) -> Tensor:
     """(N, heads, T, D) to (N, T, heads * D)."""
     return values.transpose(1, 2).flatten(2)
+
+
+class Gelu(nn.GELU):
+    """The exact GELU; exported in the order of operators that ONNX Runtime fuses."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return 0.5 * (x * (1.0 + torch.erf(x / math.sqrt(2.0))))
+        return super().forward(x)
 
 
 class Mlp(nn.Module):
@@ -105,7 +115,7 @@ class Mlp(nn.Module):
         hidden = mlp_channels(channels, ratio)
         self.norm = nn.LayerNorm(channels, eps=NORM_EPSILON)
         self.expand = nn.Linear(channels, hidden)
-        self.act = nn.GELU()
+        self.act = Gelu()
         self.project = nn.Linear(hidden, channels)
 
     def branch(self, x: Tensor) -> Tensor:

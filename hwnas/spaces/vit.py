@@ -337,10 +337,10 @@ class VitNetwork(Network):
         x = self.stem(x)
         for half in self.halves:
             assert isinstance(half, Attention | Mlp)
-            y = half.branch(x)
             if self.training and self.drop_path > 0:
-                y = drop_path(y, self.drop_path)
-            x = x + y
+                x = x + drop_path(half.branch(x), self.drop_path)
+            else:
+                x = half(x)
         return self.head(x)
 
 
