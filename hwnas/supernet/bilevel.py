@@ -38,8 +38,8 @@ def evaluate_mixture_second_order(
 ) -> Outcome:
     """Like `hwnas.supernet.evaluate.evaluate_mixture`, with the weights unrolled by one SGD step.
 
-    The step is that of the optimiser, which is SGD, with its momentum and weight decay but unclipped.
-    Weights and running statistics are what they were before, afterwards.
+    The step is that of the optimiser, which is SGD, with its momentum and weight decay but
+    unclipped. Weights and running statistics are what they were before, afterwards.
     """
     parameters = list(supernet.parameters())
     saved = [p.detach().clone() for p in parameters]
