@@ -72,7 +72,7 @@ class MixedTokens(nn.Module):
         if largest == 0:
             return out
         has_unit = torch.arange(largest, device=x.device) < counts[:, None]
-        of_units = weights @ has_unit.to(weights)
+        of_units = (weights[:, None] * has_unit).sum(dim=0)
         if self.recompute == "nothing" or not torch.is_grad_enabled():
             return out + self.branch(x, of_units)
         branch = checkpoint(self.branch, x, of_units, use_reentrant=False, preserve_rng_state=False)

@@ -284,20 +284,25 @@ def test_malformed_genotypes_are_refused(genotype) -> None:
         TINY.from_genotype(genotype)
 
 
-def test_a_gelu_is_exported_so_that_it_is_fused() -> None:
-    network = TINY.network(TINY.architecture([0] * 5)).eval()
+@pytest.fixture(scope="module")
+def exported():
+    """A network and its model."""
+    torch.manual_seed(0)
+    network = TINY.network(TINY.architecture([1, 1, 1, 1, 1])).eval()
+    return network, export_network(network, IMAGES[1:])
+
+
+def test_a_gelu_is_exported_so_that_it_is_fused(exported) -> None:
     feeds = {INPUT: np.ones((1, *IMAGES[1:]), dtype=np.float32)}
-    document = operator_shares(export_network(network, IMAGES[1:]), {}, OnnxRuntimeCpu(1), feeds)
+    document = operator_shares(exported[1], {}, OnnxRuntimeCpu(1), feeds)
     assert any("Gelu" in kind for kind in document["shares"])
     assert "Erf" not in document["shares"]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_number_formats_of_a_transformer_run(name: str, tmp_path) -> None:
-    torch.manual_seed(0)
-    network = TINY.network(TINY.architecture([1, 1, 1, 1, 1])).eval()
+def test_number_formats_of_a_transformer_run(name: str, exported, tmp_path) -> None:
+    network, model = exported
     path = tmp_path / "model.onnx"
-    model = export_network(network, IMAGES[1:])
     path.write_bytes(model.SerializeToString())
     images = np.random.default_rng(0).standard_normal((16, *IMAGES[1:]), dtype=np.float32)
     made = make_variant(name, path, [{INPUT: images}])
