@@ -11,9 +11,11 @@ ADAM_SECOND_MOMENT = 0.999
 
 def build_optimizer(network: nn.Module, config: SearchConfig | TrainConfig) -> optim.Optimizer:
     """SGD with momentum, or AdamW (Loshchilov & Hutter, ICLR 2019, arXiv 1711.05101)."""
-    rates = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
+    parameters, rate, decay = network.parameters(), config.learning_rate, config.weight_decay
     if config.optimizer == "adamw":
         betas = (config.momentum, ADAM_SECOND_MOMENT)
-        return optim.AdamW(network.parameters(), betas=betas, **rates)
+        return optim.AdamW(parameters, lr=rate, betas=betas, weight_decay=decay)
     nesterov = isinstance(config, TrainConfig) and config.nesterov
-    return optim.SGD(network.parameters(), momentum=config.momentum, nesterov=nesterov, **rates)
+    return optim.SGD(
+        parameters, lr=rate, momentum=config.momentum, weight_decay=decay, nesterov=nesterov
+    )
