@@ -26,7 +26,14 @@ from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
-from hwnas.mixed_tokens import MixedAttention, MixedMlp, layer_norm, linear, patch_embedding
+from hwnas.mixed_tokens import (
+    MixedAttention,
+    MixedMlp,
+    MixedTokens,
+    layer_norm,
+    linear,
+    patch_embedding,
+)
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.ops.tokens import HEADS, MLP_RATIOS, PATCH_EMBEDDING, Attention, Mlp, PatchEmbedding
@@ -289,6 +296,7 @@ class VitSupernet(Supernet):
         self.halves = nn.ModuleList()
         for choice in space.choices[1:]:
             count = len(choice.options)
+            half: MixedTokens
             if choice.name.endswith("attention"):
                 half = MixedAttention(largest, heads[:count], sizes.head_channels)
             else:
