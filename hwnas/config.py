@@ -120,9 +120,10 @@ class SearchConfig(Section):
     steps: int = Field(ge=1, description="of the supernet; evaluations where each is a training")
     batch_size: int = Field(64, ge=1)
     warmup: float = Field(0.3, ge=0, lt=1, description="share of steps that train weights only")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="of the weights")
     learning_rate: float = Field(0.025, gt=0)
     learning_rate_min: float = Field(0.001, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="with adamw of the gradient's mean")
     weight_decay: float = Field(3e-4, ge=0)
     gradient_clip: float = Field(5.0, gt=0)
     max_skips: int | None = Field(
@@ -154,6 +155,8 @@ class SearchConfig(Section):
             raise ValueError("evaluator = table needs accuracy_table, and nothing else does")
         if self.storage is not None and self.evaluator == "supernet":
             raise ValueError("storage is for evaluators of single architectures, not for supernet")
+        if self.order == 2 and self.optimizer != "sgd":
+            raise ValueError("order = 2 unrolls a step of optimizer = sgd")
         return self
 
 
@@ -162,11 +165,12 @@ class TrainConfig(Section):
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(96, ge=1)
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(0.025, gt=0)
     learning_rate_min: float = Field(0.0, ge=0)
     warmup: float = Field(0.0, ge=0, lt=1, description="share of steps")
-    momentum: float = Field(0.9, gt=0, lt=1)
-    nesterov: bool = False
+    momentum: float = Field(0.9, gt=0, lt=1, description="with adamw of the gradient's mean")
+    nesterov: bool = Field(False, description="of sgd")
     weight_decay: float = Field(3e-4, ge=0)
     gradient_clip: float = Field(5.0, gt=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
@@ -178,6 +182,12 @@ class TrainConfig(Section):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     mixed_precision: bool = True
     checkpoint_every: int = Field(100, ge=1, description="steps")
+
+    @model_validator(mode="after")
+    def _nesterov_is_of_sgd(self) -> TrainConfig:
+        if self.nesterov and self.optimizer != "sgd":
+            raise ValueError("nesterov needs optimizer = sgd")
+        return self
 
 
 class CheckConfig(Section):

@@ -70,11 +70,11 @@ def describe_architecture(space: SearchSpace, architecture: Architecture) -> dic
     leaves its operator out.
     """
     params, macs = space.params_and_macs(architecture)
-    counts = space.coefficient_params_and_macs
+    fixed, counts = space.coefficient_params_and_macs[0], space.choice_params_and_macs(architecture)
     runs = space.run_probability(space.one_hot(architecture).weights).sum(dim=1) > 0.5
     choices = []
-    for (name, option), is_run in zip(architecture, runs.tolist(), strict=True):
-        own_params, own_macs = counts[space.coefficient(name, option)].tolist()
+    rows = zip(architecture, counts.tolist(), runs.tolist(), strict=True)
+    for (name, option), (own_params, own_macs), is_run in rows:
         costs = {"params": own_params, "macs": own_macs, "runs": is_run}
         choices.append({"choice": name, "option": option, **costs})
     with torch.device("meta"):
@@ -88,7 +88,7 @@ def describe_architecture(space: SearchSpace, architecture: Architecture) -> dic
         "params": params,
         "macs": macs,
         "depth": depth(network, shape),
-        "fixed": dict(zip(("params", "macs"), counts[0].tolist(), strict=True)),
+        "fixed": dict(zip(("params", "macs"), fixed.tolist(), strict=True)),
         "choices": choices,
     }
 

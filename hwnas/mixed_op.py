@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from hwnas import kernels
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
+from hwnas.mixed_tokens import MixedTokens
 from hwnas.ops import build, build_candidate
 from hwnas.ops.mobile import MBConv
 
@@ -226,12 +227,14 @@ def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
     """Set how the choices of a supernet are computed.
 
     Args:
-        supernet: any module with `MixedCell`s or `MixedBlocks`.
+        supernet: any module with `MixedCell`s, `MixedBlocks` or `MixedTokens`; the last are plain
+            PyTorch whatever `impl` is.
         impl, recompute: as for `hwnas.kernels.mixed_cell`.
     """
     for module in supernet.modules():
         if isinstance(module, MixedCell | MixedBlocks):
             module.impl = impl
+        if isinstance(module, MixedCell | MixedBlocks | MixedTokens):
             module.recompute = recompute
 
 

@@ -9,6 +9,9 @@ and the same graph without the operator is subtracted. Reading one pixel, by a 1
 stride beyond the map, keeps the operator alive and costs the same for every shape, so that it
 cancels; a global pool would not. Each graph holds several such branches, on separate inputs so
 that no optimisation can merge them; their number divides the noise.
+
+An operator that reads tokens (N, T, C) stands behind a linear layer with ReLU, and one number of
+its result is read by a slice.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-Shape = tuple[int, int, int]  # (C, H, W)
+Shape = tuple[int, ...]  # (C, H, W), or (T, C) of tokens
 
 # No feature map is taller or wider.
 MAX_SIDE = 4096
@@ -65,7 +68,7 @@ def operator_graph(
     Args:
         operator: a graph of one output, its inputs in the order of `shapes`; None gives the
             baseline, which reads a pixel of every context.
-        shapes: (C, H, W) of each input of the operator.
+        shapes: of each input of the operator, without the batch.
         copies: parallel branches.
         batch: images per inference.
         dtype: a key of `ELEMENT_TYPE`.
@@ -81,28 +84,44 @@ def operator_graph(
             name = f"{prefix}input{index}"
             feeds[name] = rng.standard_normal((batch, *shape)).astype(dtype)
             graph.input.append(helper.make_tensor_value_info(name, element, (batch, *shape)))
-            context_outputs.append(_add_context(graph, name, shape[0], dtype, rng))
+            context_outputs.append(_add_context(graph, name, shape, dtype, rng))
         if operator is None:
-            _add_sink(graph, context_outputs[0], 4, element)
+            _add_sink(graph, context_outputs[0], 1 + len(shapes[0]), element)
         else:
             result = _add_operator(graph, operator.graph, context_outputs, prefix)
             _add_sink(graph, result, _rank(operator.graph.output[0]), element)
-        for other in context_outputs[1:]:
-            _add_sink(graph, other, 4, element)
+        for other, shape in zip(context_outputs[1:], shapes[1:], strict=True):
+            _add_sink(graph, other, 1 + len(shape), element)
     return ContextGraph(_serialise(graph, operator), feeds)
 
 
 def _add_context(
-    graph: onnx.GraphProto, source: str, channels: int, dtype: str, rng: np.random.Generator
+    graph: onnx.GraphProto, source: str, shape: Shape, dtype: str, rng: np.random.Generator
 ) -> str:
-    """Append the 1x1 convolution with ReLU that precedes operators in a cell; return its output."""
-    weight = rng.standard_normal((channels, channels, 1, 1)) / np.sqrt(channels)
-    initializers = {"weight": weight, "bias": rng.standard_normal(channels)}
+    """Append the 1x1 convolution with ReLU that precedes operators in a cell; return its output.
+
+    For tokens it is a linear layer.
+    """
+    is_map = len(shape) == 3
+    channels = shape[0] if is_map else shape[-1]
+    weight = rng.standard_normal((channels, channels)) / np.sqrt(channels)
+    initializers = {
+        "weight": weight.reshape(channels, channels, 1, 1) if is_map else weight,
+        "bias": rng.standard_normal(channels),
+    }
     for name, array in initializers.items():
         graph.initializer.append(numpy_helper.from_array(array.astype(dtype), f"{source}_{name}"))
     names = [source, f"{source}_weight", f"{source}_bias"]
-    graph.node.append(helper.make_node("Conv", names, [f"{source}_conv"], kernel_shape=[1, 1]))
-    graph.node.append(helper.make_node("Relu", [f"{source}_conv"], [f"{source}_relu"]))
+    if is_map:
+        graph.node.append(
+            helper.make_node("Conv", names, [f"{source}_linear"], kernel_shape=[1, 1])
+        )
+    else:
+        graph.node.append(helper.make_node("MatMul", names[:2], [f"{source}_product"]))
+        graph.node.append(
+            helper.make_node("Add", [f"{source}_product", names[2]], [f"{source}_linear"])
+        )
+    graph.node.append(helper.make_node("Relu", [f"{source}_linear"], [f"{source}_relu"]))
     return f"{source}_relu"
 
 
@@ -120,13 +139,18 @@ def _add_operator(
 
 
 def _add_sink(graph: onnx.GraphProto, value: str, rank: int, element: int) -> None:
-    """Make one pixel of a map a graph output; a value that is no map is one as it is."""
+    """Make one pixel of a map, or one number of tokens, a graph output; others as they are."""
     output = f"{value}_read"
     if rank == 4:
         stride = [MAX_SIDE, MAX_SIDE]
         graph.node.append(
             helper.make_node("MaxPool", [value], [output], kernel_shape=[1, 1], strides=stride)
         )
+    elif rank == 3:
+        bounds = [f"{value}_{name}" for name in ("starts", "ends", "axes")]
+        for name, ends in zip(bounds, ([0, 0], [1, 1], [1, 2]), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.array(ends, np.int64), name))
+        graph.node.append(helper.make_node("Slice", [value, *bounds], [output]))
     else:
         graph.node.append(helper.make_node("Identity", [value], [output]))
     graph.output.append(helper.make_tensor_value_info(output, element, [None] * rank))

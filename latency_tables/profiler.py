@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hwnas.latency_tables.context import ContextGraph
 
-Shape = tuple[int, int, int]  # (C, H, W)
+Shape = tuple[int, ...]  # (C, H, W), or (T, C) of tokens
 Kind = Literal["operator", "source"]
 Build = Callable[[OpSpec], "tuple[nn.Module, list[Shape], Kind]"]
 
@@ -90,8 +90,8 @@ def profile_operators(
     Args:
         specs: the operators; repeated ones are measured once.
         runtime: where they run; its `require` is called first.
-        build: gives for a spec the module in eval mode with batch norms folded, the (C, H, W) of
-            each of its inputs, and "source" for an operator that reads the network's input. A
+        build: gives for a spec the module in eval mode with batch norms folded, the shape of each
+            of its inputs, and "source" for an operator that reads the network's input. A
             source is priced with the overhead of one run, so that a sum over a network holds that
             overhead once.
         to_onnx: exports a module with fixed shapes; called once a group.

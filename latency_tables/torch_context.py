@@ -1,7 +1,7 @@
 """Modules that are subtracted from operators; for compilers, with the surroundings of a network.
 
 A `Context` is in PyTorch what `context` is in ONNX: every operator stands behind a 1x1 convolution
-with a ReLU, and what these cost alone is subtracted. A compiler would compute nothing but the one
+(a linear layer for tokens) with a ReLU, and what these cost alone is subtracted. A compiler would compute nothing but the one
 pixel that is read of a map; so maps are outputs as a whole, which a network writes to memory too.
 """
 
@@ -25,7 +25,7 @@ class Empty(nn.Module):
 class Context(nn.Module):
     """Several copies of an operator, side by side, each behind contexts of its own.
 
-    Takes the inputs of all copies, (N, C, H, W) each, and returns for each copy the operator's
+    Takes the inputs of all copies, (N, C, H, W) or tokens (N, T, C), and returns for each copy the operator's
     result and the contexts of its further inputs; without an operator, the contexts alone.
     """
 
@@ -36,7 +36,7 @@ class Context(nn.Module):
 
         Args:
             operator: takes `inputs`; None gives the baseline.
-            inputs: (N, C, H, W) each; shapes and number format count.
+            inputs: (N, C, H, W) or (N, T, C) each; shapes and number format count.
             copies: how many stand side by side.
             seed: of the contexts' weights.
         """
@@ -45,7 +45,7 @@ class Context(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.contexts = nn.ModuleList(
-                nn.Sequential(nn.Conv2d(tensor.shape[1], tensor.shape[1], 1), nn.ReLU())
+                nn.Sequential(_channel_mixer(tensor), nn.ReLU())
                 for _ in range(copies)
                 for tensor in inputs
             )
@@ -67,3 +67,10 @@ class Context(nn.Module):
             own = maps[index * self.inputs : (index + 1) * self.inputs]
             outputs += [own[0] if self.is_baseline else operator(*own), *own[1:]]
         return tuple(outputs)
+
+
+def _channel_mixer(tensor: Tensor) -> nn.Module:
+    """A layer from all channels to all channels, at each pixel or token."""
+    if tensor.dim() == 4:
+        return nn.Conv2d(tensor.shape[1], tensor.shape[1], 1)
+    return nn.Linear(tensor.shape[-1], tensor.shape[-1])

@@ -18,6 +18,7 @@ FLOORS = [
     {"hwnas.inspection"},
     {"hwnas.kernels", "hwnas.latency_tables", "hwnas.architecture", "hwnas.runs", "hwnas.config"},
     {"hwnas.data", "hwnas.ops"},
+    {"hwnas.mixed_tokens"},
     {"hwnas.mixed_op"},
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},

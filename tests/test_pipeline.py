@@ -49,6 +49,10 @@ SPACE = {
     "darts": ["space={name='darts', cells=3, channels=4, stem_multiplier=1, stem_stride=2}"],
     "mbconv": ["space={name='mbconv', layout='small', width_multiplier=0.25, head_channels=16}"],
     "nasbench201": ["space={name='nasbench201', cells=1, channels=4}"],
+    "vit": [
+        "space={name='vit', patch=7, embeddings=[8, 12], heads=[1, 2], head_channels=4, "
+        "mlp_ratios=[1.0, 2.0], blocks=2, fixed_blocks=1}"
+    ],
 }
 
 CHECK_SCHEMA = {

@@ -14,6 +14,15 @@ TINY_OPTIONS = {
     "darts": {"cells": 3, "channels": 4, "stem_multiplier": 1},
     "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},
     "nasbench201": {"cells": 1, "channels": 4},
+    "vit": {
+        "patch": 4,
+        "embeddings": [8, 12],
+        "heads": [1, 2],
+        "head_channels": 4,
+        "mlp_ratios": [1.0, 2.0],
+        "blocks": 2,
+        "fixed_blocks": 1,
+    },
 }
 TINY_SIZES = {"input_channels": 1, "height": 9, "width": 7, "classes": 3}
 

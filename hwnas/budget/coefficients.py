@@ -1,7 +1,7 @@
 """What is known of a device's latency: coefficients of a sum, as a Gaussian.
 
 A network's latency is `fixed + sum over what runs of its cost - sum over shared work of what is
-saved`, times `1 + noise * N(0, 1)`. The coefficients, `fixed` first, then one for each option of
+saved`, times `1 + noise * N(0, 1)`. The coefficients, `fixed` first, then one for each part of
 each choice, then one for each shared work, have a mean and a covariance; measured networks
 condition them (linear-Gaussian regression: Rasmussen & Williams, "Gaussian Processes for Machine
 Learning", 2006, section 2.1), with costs that are never negative.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +31,7 @@ class CostModel:
     """Latency table x search space: a mixture in, expected milliseconds out.
 
     The expectation is over the operators that run in the deployed network: `fixed_ms +
-    sum_choice sum_option P(option runs) cost_ms[choice, option] - sum_work E(times saved)
+    sum_choice sum_part P(part runs) cost_ms[choice, part] - sum_work E(times saved)
     shared_ms[work]`, where the space supplies the probability (only the kept edges of a DARTS cell
     are priced). It is differentiable, and exact for a one-hot mixture: the sum of the table's
     entries, or of its calibration where it has one for this space.
@@ -79,14 +80,14 @@ class CostModel:
 
     @property
     def cost_ms(self) -> np.ndarray:
-        """(choices, max_options) milliseconds that an option adds when it runs."""
-        mask = self.space.mask
-        return self.coefficients.mean[1 : 1 + mask.numel()].reshape(mask.shape)
+        """(choices, max_parts) milliseconds that a part adds when it runs."""
+        shape = len(self.space.choices), self.space.max_parts
+        return self.coefficients.mean[1 : 1 + math.prod(shape)].reshape(shape)
 
     @property
     def shared_ms(self) -> np.ndarray:
         """(shared,) milliseconds of work that operators may share."""
-        return self.coefficients.mean[1 + self.space.mask.numel() :]
+        return self.coefficients.mean[self.space.first_shared :]
 
     def __call__(self, mixture: Mixture) -> Tensor:
         """Expected latency in milliseconds, a scalar in the mixture's dtype and device."""
@@ -143,18 +144,18 @@ def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
 def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
     """The coefficients of a calibration, in the space's order."""
     shared = [work.name for work in space.shared_work()]
-    mean = np.zeros(1 + space.mask.numel() + len(shared))
+    mean = np.zeros(space.first_shared + len(shared))
     mean[0] = calibration.fixed_ms
     columns = [0]
-    for name, options in calibration.costs_ms.items():
-        for option, cost_ms in options.items():
-            column = space.coefficient(name, option)
+    for name, parts in calibration.costs_ms.items():
+        for part, cost_ms in parts.items():
+            column = space.coefficient(name, part)
             mean[column] = cost_ms
             columns.append(column)
     for name, work_ms in calibration.shared_ms.items():
         if name not in shared:
             raise InputError("no such shared work", where=space.name, expected=shared, actual=name)
-        column = 1 + space.mask.numel() + shared.index(name)
+        column = space.first_shared + shared.index(name)
         mean[column] = work_ms
         columns.append(column)
     factors = np.zeros((len(calibration.factors) + 1, len(mean)))
@@ -169,9 +170,9 @@ def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
     fixed_ms = sum(
         count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
     )
-    cost_ms = np.zeros(space.mask.shape)
-    for row, choice in enumerate(space.choices):
-        for column in range(len(choice.options)):
+    cost_ms = np.zeros((len(space.choices), space.max_parts))
+    for row, parts in enumerate(space.parts):
+        for column in range(len(parts)):
             counts = space.operators(row, column)
             cost_ms[row, column] = sum(n * table.latency_ms(spec) for spec, n in counts.items())
     shared_ms = [

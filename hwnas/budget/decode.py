@@ -78,22 +78,23 @@ def latency_range_ms(cost: CostModel) -> tuple[float, float]:
     """
     fastest = _Programme(cost.space, np.zeros(cost.space.mask.shape), [Limit(cost)])
     fastest.objective = fastest.latency_row(cost.edges, cost.coefficients.mean)
-    slowest = _highest(cost.space, cost.cost_ms)
+    slowest = _highest(cost.space, cost.coefficients.mean)
     return cost.latency_ms(fastest.solve(1)[0]), cost.latency_ms(slowest)
 
 
 def params_and_macs_ranges(space: SearchSpace) -> tuple[tuple[int, int], tuple[int, int]]:
     """Least and most parameters of the space's networks, and of their multiply-accumulates."""
-    counts = space.coefficient_params_and_macs[1 : 1 + space.mask.numel()]
-    counts = counts.reshape(*space.mask.shape, 2)
-    least = [space.params_and_macs(_highest(space, -counts[..., i]))[i] for i in range(2)]
-    most = [space.params_and_macs(_highest(space, counts[..., i]))[i] for i in range(2)]
+    counts = space.coefficient_params_and_macs
+    least = [space.params_and_macs(_highest(space, -counts[:, i]))[i] for i in range(2)]
+    most = [space.params_and_macs(_highest(space, counts[:, i]))[i] for i in range(2)]
     return (least[0], most[0]), (least[1], most[1])
 
 
-def _highest(space: SearchSpace, scores: np.ndarray) -> Architecture:
-    """The architecture whose options have the highest total score (choices, max_options)."""
-    return _Programme(space, scores, []).solve(1)[0]
+def _highest(space: SearchSpace, coefficients: np.ndarray) -> Architecture:
+    """The architecture whose chosen parts add up to the most, by (1 + choices * max_parts,)."""
+    programme = _Programme(space, np.zeros(space.mask.shape), [])
+    programme.objective = -programme.latency_row("all", coefficients)
+    return programme.solve(1)[0]
 
 
 class _Programme:

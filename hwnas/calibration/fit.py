@@ -166,11 +166,11 @@ def to_calibration(space: SearchSpace, fitted: Fitted, *, networks: int, prior: 
     """What a table stores of a fit."""
     known = fitted.coefficients
     costs_ms, columns = {}, [0]
-    for choice in space.choices:
-        named = {option: space.coefficient(choice.name, option) for option in choice.options}
-        costs_ms[choice.name] = {option: float(known.mean[c]) for option, c in named.items()}
+    for choice, parts in zip(space.choices, space.parts, strict=True):
+        named = {part: space.coefficient(choice.name, part) for part in parts}
+        costs_ms[choice.name] = {part: float(known.mean[c]) for part, c in named.items()}
         columns += named.values()
-    first = 1 + space.mask.numel()
+    first = space.first_shared
     shared_ms = {
         work.name: float(known.mean[first + i]) for i, work in enumerate(space.shared_work())
     }

@@ -3,7 +3,9 @@
 The runtime fuses nodes across operators: a convolution with the addition and the ReLU behind it,
 which may be another operator's. What a fused node runs is found in the exported graph: everything
 that leads to its output and is not run by another node. Its time belongs to the part whose
-convolution, pooling ... it is named for, the additions and ReLUs in it count there too.
+convolution, pooling ... it is named for, the additions and ReLUs in it count there too. A node that
+says nothing of the exported graph, as a fused GELU, belongs to the part that runs before and after
+it, if that is one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ SCHEMA = 1
 FIXED, LAYOUT, UNCERTAIN = "fixed", "layout", "uncertain"
 """What no choice decides; changes of memory layout that the runtime inserts; the rest."""
 
-_FUSED_NAME = re.compile(r"(?:fused )?(.*?)(?:_bn)?(?:_nchwc)?(?:_token_\d+)?")
+_FUSED_NAME = re.compile(r"(?:fused )?(.*?)(?:/\w+Fusion/)?(?:_bn)?(?:_nchwc)?(?:_token_\d+)?")
 
 
 def operator_shares(
@@ -64,23 +66,33 @@ def attribute(
     nodes = list(nodes)
     written = {name: node for node in model.graph.node for name in (node.name, node.output[0])}
     run = {_plain(node.name) for node in nodes}
-    parts = []
+    parts: list[str | None] = []
     for node in nodes:
         if node.operator.startswith("Reorder"):
             parts.append(LAYOUT)
-            continue
-        found = {_part(n.name, choice_modules) for n in _sources(node, written, run)}
-        parts.append(found.pop() if len(found) == 1 else UNCERTAIN)
-    return parts
+        elif _plain(node.name) not in written:
+            parts.append(None)
+        else:
+            found = {_part(n.name, choice_modules) for n in _sources(node, written, run)}
+            parts.append(found.pop() if len(found) == 1 else UNCERTAIN)
+    return [part or _between(parts[:i], parts[i + 1 :]) for i, part in enumerate(parts)]
+
+
+def _between(before: list[str | None], after: list[str | None]) -> str:
+    """The part of a node that the runtime named itself: that of the nodes before and after it."""
+    neighbours = {
+        next((part for part in side if part not in (None, LAYOUT)), None)
+        for side in (before[::-1], after)
+    }
+    return (neighbours.pop() if len(neighbours) == 1 else None) or UNCERTAIN
 
 
 def _sources(
     node: NodeShare, written: Mapping[str, onnx.NodeProto], run: set[str]
 ) -> list[onnx.NodeProto]:
     """The nodes of the exported graph that a profiled node runs: those of its type if there are."""
-    last = written.get(_plain(node.name))
     operator = node.operator.removeprefix("Fused")
-    open_nodes, seen = [] if last is None else [last], {}
+    open_nodes, seen = [written[_plain(node.name)]], {}
     while open_nodes:
         current = open_nodes.pop()
         if current.name in seen:

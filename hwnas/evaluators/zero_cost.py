@@ -81,8 +81,8 @@ def jacob_cov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     """log |K|, K the shares of ReLUs on which two images agree, summed over the layers: Mellor et
-    al., "Neural Architecture Search without Training", ICML 2021. ReLU6 and h-swish count as ReLU,
-    whose sign is theirs. Arguments as for `synflow`."""
+    al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and GELU count as
+    ReLU, whose sign is theirs. Arguments as for `synflow`."""
     network = copy.deepcopy(network).train()
     n = len(images)
     kernel = torch.zeros(n, n, dtype=torch.float64, device=images.device)
@@ -92,7 +92,7 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         kernel.add_(code @ code.T + (1 - code) @ (1 - code).T)
 
     for module in network.modules():
-        if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardswish):
+        if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardswish | nn.GELU):
             module.register_forward_hook(count)
     with torch.no_grad():
         network(images)

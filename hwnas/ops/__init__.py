@@ -13,12 +13,18 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.cells import CELL_OPERATORS
 from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
+from hwnas.ops.tokens import PATCH_EMBEDDING, TOKEN_OPERATORS, ScaledDotProductAttention
 
-OPERATORS: dict[str, Builder] = {**CELL_OPERATORS, **MOBILE_OPERATORS}
+OPERATORS: dict[str, Builder] = {**CELL_OPERATORS, **MOBILE_OPERATORS, **TOKEN_OPERATORS}
 """Every operator but `none`, which is never built: it is zero."""
 
-SOURCES = frozenset({"conv_bn_3x3", *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS)})
+SOURCES = frozenset(
+    {"conv_bn_3x3", PATCH_EMBEDDING, *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS)}
+)
 """Operators that read the network's input."""
+
+TOKEN_READERS = frozenset(TOKEN_OPERATORS) - SOURCES
+"""Operators that read tokens."""
 
 
 def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
@@ -45,8 +51,13 @@ def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:
     return operator
 
 
-def input_shapes(spec: OpSpec) -> list[tuple[int, int, int]]:
-    """(C, H, W) of each input of an operator: two for `add`, several for `concat`."""
+def input_shapes(spec: OpSpec) -> list[tuple[int, ...]]:
+    """Shape of each input of an operator: two for `add`, several for `concat`.
+
+    It is (C, H, W) without the batch, and (T, C) for operators that read tokens.
+    """
+    if spec.name in TOKEN_READERS:
+        return [(spec.height * spec.width, spec.c_in)]
     inputs = {"add": 2, "concat": spec.c_out // max(spec.c_in, 1)}.get(spec.name, 1)
     return [(spec.c_in, spec.height, spec.width)] * inputs
 
@@ -55,8 +66,9 @@ def input_shapes(spec: OpSpec) -> list[tuple[int, int, int]]:
 def params_and_macs(spec: OpSpec) -> tuple[int, int]:
     """Parameters, and multiply-accumulates of one image, of an operator.
 
-    Multiply-accumulates are those of convolutions and linear layers, the usual convention of the
-    field; they are counted by running the module on shapes alone.
+    Multiply-accumulates are those of convolutions, linear layers and the two products of an
+    attention, the usual convention of the field; they are counted by running the module on shapes
+    alone.
     """
     if spec.name == "none":
         return 0, 0
@@ -65,12 +77,15 @@ def params_and_macs(spec: OpSpec) -> tuple[int, int]:
         inputs = [torch.empty(1, *shape) for shape in input_shapes(spec)]
     macs = 0
 
-    def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal macs
         if isinstance(layer, nn.Conv2d):
             macs += layer.weight[0].numel() * output.numel()
         elif isinstance(layer, nn.Linear):
-            macs += layer.weight.numel()
+            macs += layer.in_features * output.numel()
+        elif isinstance(layer, ScaledDotProductAttention):
+            tokens = given[1].shape[-2]
+            macs += tokens * (given[0].numel() + output.numel())
 
     for layer in module.modules():
         layer.register_forward_hook(count)

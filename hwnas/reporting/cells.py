@@ -3,7 +3,8 @@
 The states of a cell stand below each other. An edge leaves its source's lower end, runs down a
 lane at the side and enters its target; its operator is written on the last piece, which has a
 height of its own, so that labels and lines cannot overlap whatever the graph. A stage of a
-layer-wise space is a cell whose states follow each other; it is drawn as a row of its operators.
+layer-wise space, or a block of a transformer, is a cell whose states follow each other; it is drawn
+as a row of its operators.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ WHOLE_WINDOW = "svg { height: 100vh; color: var(--ink); background: var(--paper)
 
 _EDGE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
 _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
+_HALF_NAME = re.compile(r"(block\d{1,3})/(attention|mlp)")
+_EMBEDDING = "embedding"
+_STAGES = ("stage", "block", _EMBEDDING)
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,13 @@ class Cell:
     def title(self) -> str:
         """The cell's name in words."""
         if self.is_stage:
-            return self.cell_type.replace("stage", "Stage ")
+            return re.sub(r"(\d+)", r" \1", self.cell_type.capitalize())
         return CELL_NAMES.get(self.cell_type, f"Cell {self.cell_type}")
 
     @property
     def is_stage(self) -> bool:
         """Whether it is a stage of layers, one behind the other."""
-        return self.cell_type.startswith("stage")
+        return self.cell_type.startswith(_STAGES)
 
     @property
     def joins_nodes(self) -> bool:
@@ -128,7 +132,7 @@ def read_cells(
     space: SearchSpace, architecture: Architecture, latencies_ms: Mapping[str, float]
 ) -> list[Cell]:
     """The cells that an architecture's choices `type/source>target` or `source>target` describe, or
-    the stages that its choices `stage1/layer1` do.
+    the stages that its choices `stage1/layer1`, or `embedding` and `block1/attention`, do.
 
     Empty for a space whose choices have other names.
 
@@ -189,6 +193,10 @@ def _place(choice: str) -> tuple[str, int, int] | None:
     """Cell type, source and target that the name of a choice states; None if it states none."""
     if layer := _LAYER_NAME.fullmatch(choice):
         return layer[1], int(layer[2]) - 1, int(layer[2])
+    if half := _HALF_NAME.fullmatch(choice):
+        return (half[1], 0, 1) if half[2] == "attention" else (half[1], 1, 2)
+    if choice == _EMBEDDING:
+        return choice, 0, 1
     edge = _EDGE_NAME.fullmatch(choice)
     if edge is None or int(edge[2]) >= int(edge[3]):
         return None

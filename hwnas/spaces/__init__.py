@@ -12,9 +12,10 @@ from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.darts import DartsSpace
 from hwnas.spaces.mbconv import MbconvSpace
 from hwnas.spaces.nasbench201 import NasBench201Space
+from hwnas.spaces.vit import VitSpace
 
 SPACES: dict[str, type[SearchSpace]] = {
-    space.name: space for space in (DartsSpace, MbconvSpace, NasBench201Space)
+    space.name: space for space in (DartsSpace, MbconvSpace, NasBench201Space, VitSpace)
 }
 
 

@@ -93,14 +93,24 @@ class SearchSpace(ABC):
         for row, choice in enumerate(self.choices):
             mask[row, : len(choice.options)] = True
         self.mask = mask
+        self.parts = self._parts()
+        self.max_parts = max(map(len, self.parts))
 
     @abstractmethod
     def _choices(self) -> tuple[Choice, ...]:
         """The choices, in their order."""
 
+    def _parts(self) -> tuple[tuple[str, ...], ...]:
+        """What can run because of each choice, by name: `parts`, which costs are stated for.
+
+        These are its options, unless the sizes of an option's operators depend on another choice:
+        then there is a part for each of the sizes.
+        """
+        return tuple(choice.options for choice in self.choices)
+
     @abstractmethod
-    def operators(self, choice: int, option: int) -> Counter[OpSpec]:
-        """The operators that run in the deployed network because a choice took an option."""
+    def operators(self, choice: int, part: int) -> Counter[OpSpec]:
+        """The operators that run in the deployed network because of one part of a choice."""
 
     @abstractmethod
     def fixed_operators(self) -> Counter[OpSpec]:
@@ -123,10 +133,11 @@ class SearchSpace(ABC):
         return ()
 
     def run_probability(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
-        """Probability that each option's operators run, differentiable.
+        """Probability that each part's operators run, differentiable.
 
         For one-hot weights it is 1 for the operators that the network runs and 0 for the others;
-        under the rule `once` it is the share of its time that an operator costs.
+        under the rule `once` it is the share of its time that an operator costs, under `all` 1 for
+        what is chosen.
 
         Args:
             weights: (..., choices, max_options).
@@ -134,7 +145,7 @@ class SearchSpace(ABC):
                 nothing but `live` ones.
 
         Returns:
-            The shape of `weights`.
+            (..., choices, max_parts).
         """
         if edges == "once":
             return run_once(self._run_probability(weights, "live"), self.repeats())
@@ -251,16 +262,16 @@ class SearchSpace(ABC):
             for *chosen, value in rows
         ]
 
-    def coefficient(self, choice: str, option: str) -> int:
-        """Where an option stands among the coefficients: the fixed one, the options, shared work.
+    def coefficient(self, choice: str, part: str) -> int:
+        """Where a part stands among the coefficients: the fixed one, the parts, shared work.
 
         Raises:
-            InputError: when the space has no such choice or option.
+            InputError: when the space has no such choice or part.
         """
         for row, known in enumerate(self.choices):
-            if known.name == choice and option in known.options:
-                return 1 + row * self.max_options + known.options.index(option)
-        raise InputError("no such choice or option", where=self.name, actual=f"{choice} {option}")
+            if known.name == choice and part in self.parts[row]:
+                return 1 + row * self.max_parts + self.parts[row].index(part)
+        raise InputError("no such choice or option", where=self.name, actual=f"{choice} {part}")
 
     def architecture(self, chosen: Mapping[str, str] | list[int]) -> Architecture:
         """An architecture from option indices or a mapping; validated."""
@@ -310,55 +321,62 @@ class SearchSpace(ABC):
         specs = set(self.fixed_operators())
         for work in self.shared_work():
             specs |= set(work.operators)
-        for row, choice in enumerate(self.choices):
-            for column in range(len(choice.options)):
+        for row, parts in enumerate(self.parts):
+            for column in range(len(parts)):
                 specs |= set(self.operators(row, column))
         return sorted(specs)
 
     @property
     def coefficient_options(self) -> list[str]:
-        """Option of each coefficient, operators of shared work.
+        """Part of each coefficient, operators of shared work.
 
-        "" for the fixed one and where a choice has fewer options.
+        "" for the fixed one and where a choice has fewer parts.
         """
         names = [""]
-        for choice in self.choices:
-            names += [*choice.options, *[""] * (self.max_options - len(choice.options))]
+        for parts in self.parts:
+            names += [*parts, *[""] * (self.max_parts - len(parts))]
         for work in self.shared_work():
             names.append("shared " + " ".join(sorted(spec.name for spec in work.operators)))
         return names
 
     @property
+    def first_shared(self) -> int:
+        """Where the coefficients of shared work begin."""
+        return 1 + len(self.choices) * self.max_parts
+
+    @property
     def coefficient_launches(self) -> np.ndarray:
         """(coefficients,), how many operators what a coefficient stands for runs."""
-        counts = np.zeros(self.mask.shape)
-        for row, choice in enumerate(self.choices):
-            for column in range(len(choice.options)):
+        counts = np.zeros((len(self.choices), self.max_parts))
+        for row, parts in enumerate(self.parts):
+            for column in range(len(parts)):
                 counts[row, column] = self.operators(row, column).total()
         shared = [work.operators.total() for work in self.shared_work()]
         return np.concatenate([[self.fixed_operators().total()], counts.ravel(), shared])
 
     @property
     def coefficient_params_and_macs(self) -> np.ndarray:
-        """(coefficients, 2): of what is fixed first, of each option, of shared work (none)."""
-        of_options = self._params_and_macs.reshape(-1, 2)
+        """(coefficients, 2): of what is fixed first, of each part, of shared work (none)."""
+        of_parts = self._params_and_macs.reshape(-1, 2)
         of_shared = np.zeros((len(self.shared_work()), 2), dtype=np.int64)
-        return np.vstack([self._fixed_params_and_macs, of_options, of_shared])
+        return np.vstack([self._fixed_params_and_macs, of_parts, of_shared])
 
     def params_and_macs(self, architecture: Architecture) -> tuple[int, int]:
         """Parameters and multiply-accumulates (one image) of an architecture's network."""
-        self.validate(architecture)
-        totals = self._fixed_params_and_macs.copy()
-        for row, (choice, (_, option)) in enumerate(zip(self.choices, architecture, strict=True)):
-            totals += self._params_and_macs[row, choice.options.index(option)]
+        totals = self._fixed_params_and_macs + self.choice_params_and_macs(architecture).sum(axis=0)
         return int(totals[0]), int(totals[1])
+
+    def choice_params_and_macs(self, architecture: Architecture) -> np.ndarray:
+        """(choices, 2): parameters and multiply-accumulates of what each choice has taken."""
+        taken = self.run_probability(self.one_hots([architecture]), "all")[0].bool().numpy()
+        return (self._params_and_macs * taken[..., None]).sum(axis=1)
 
     @cached_property
     def _params_and_macs(self) -> np.ndarray:
-        """(choices, max_options, 2)."""
-        counts = np.zeros((*self.mask.shape, 2), dtype=np.int64)
-        for row, choice in enumerate(self.choices):
-            for column in range(len(choice.options)):
+        """(choices, max_parts, 2)."""
+        counts = np.zeros((len(self.choices), self.max_parts, 2), dtype=np.int64)
+        for row, parts in enumerate(self.parts):
+            for column in range(len(parts)):
                 counts[row, column] = _total(self.operators(row, column))
         return counts
 

@@ -41,5 +41,6 @@ def without_none(weights: Tensor) -> Tensor:
 def drop_path(x: Tensor, probability: float) -> Tensor:
     """Zero whole samples of a branch, scaling the others (Larsson et al., FractalNet, 2017)."""
     keep = 1.0 - probability
-    mask = torch.empty(x.shape[0], 1, 1, 1, device=x.device, dtype=x.dtype).bernoulli_(keep)
+    shape = (x.shape[0], *[1] * (x.ndim - 1))
+    mask = torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(keep)
     return x / keep * mask

@@ -51,8 +51,8 @@ class DecodingProgram:
         auxiliary: number of further variables.
         matrix: (constraints, variables).
         lower, upper: (constraints,), bounds of `matrix @ variables`.
-        runs: (choices, max_options), index of the variable that is 1 when that operator runs and
-            costs time; -1 where there is no such option.
+        runs: (choices, max_parts), index of the variable that is 1 when that part runs and costs
+            time; -1 where there is no such part.
         shared: of each shared work, the variable that is 1 when it runs, and the variables of the
             operators that begin with it.
     """
@@ -118,7 +118,7 @@ def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
     Exact where the members of a group run independently of each other.
 
     Args:
-        runs: (..., choices, max_options), probability that each operator runs.
+        runs: (..., choices, max_parts), probability that each part runs.
         repeats: the groups.
     """
     paid = torch.ones_like(runs)

@@ -121,7 +121,7 @@ class BayesianStrategy(SampledStrategy):
         self.model.fit(features, targets, search_scales=due)
 
     def _features(self, architectures: list[Architecture]) -> list[np.ndarray]:
-        """What runs, (n, choices * max_options), and standardised log sizes, (n, 2)."""
+        """What runs, (n, choices * max_parts), and standardised log sizes, (n, 2)."""
         one_hots = self.space.one_hots(architectures)
         runs = self.space.run_probability(one_hots).flatten(start_dim=1).numpy()
         sizes = (self._log_sizes(one_hots) - self.size_mean) / self.size_std
@@ -130,8 +130,8 @@ class BayesianStrategy(SampledStrategy):
     def _log_sizes(self, one_hots: Tensor) -> np.ndarray:
         """(n, 2), logarithms of parameters and multiply-accumulates."""
         counts = self.space.coefficient_params_and_macs
-        of_options = counts[1 : 1 + self.space.mask.numel()]
-        return np.log(counts[0] + one_hots.flatten(start_dim=1).numpy() @ of_options)
+        taken = self.space.run_probability(one_hots, "all").flatten(start_dim=1).numpy()
+        return np.log(counts[0] + taken @ counts[1 : self.space.first_shared])
 
     def state_dict(self) -> dict[str, Any]:
         observed = self.space.to_rows(self.observed)

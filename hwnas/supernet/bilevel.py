@@ -32,14 +32,14 @@ def evaluate_mixture_second_order(
     mixture: Mixture,
     training_batch: Batch,
     validation_batch: Batch,
-    optimizer: torch.optim.SGD,
+    optimizer: torch.optim.Optimizer,
     *,
     multiplier: float,
 ) -> Outcome:
     """Like `hwnas.supernet.evaluate.evaluate_mixture`, with the weights unrolled by one SGD step.
 
-    The step is the optimiser's own, with its momentum and weight decay but unclipped. Weights and
-    running statistics are what they were before, afterwards.
+    The step is that of the optimiser, which is SGD, with its momentum and weight decay but
+    unclipped. Weights and running statistics are what they were before, afterwards.
     """
     parameters = list(supernet.parameters())
     saved = [p.detach().clone() for p in parameters]
@@ -79,7 +79,7 @@ def evaluate_mixture_second_order(
     return Outcome(objective.item(), loss.item(), ratio.item(), gradient)
 
 
-def _unroll(parameters: Sequence[Tensor], loss: Tensor, optimizer: torch.optim.SGD) -> None:
+def _unroll(parameters: Sequence[Tensor], loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
     """One step of SGD with momentum and weight decay, without touching the optimiser's state."""
     group = optimizer.param_groups[0]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

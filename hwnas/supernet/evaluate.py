@@ -62,13 +62,16 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     """Replace the running statistics by those of one mixture, averaged over batches.
 
     A supernet's own statistics are those of the mixtures it was trained with; a single path has
-    others (Guo et al., "Single Path One-Shot NAS", ECCV 2020, section 3.4).
+    others (Guo et al., "Single Path One-Shot NAS", ECCV 2020, section 3.4). Without batch norms
+    there is nothing to do.
     """
     modules = [
         module
         for module in supernet.modules()
         if isinstance(module, torch.nn.BatchNorm2d | MixedCell | MixedBlocks)
     ]
+    if not modules:
+        return
     training = supernet.training
     supernet.train()
     with torch.no_grad():

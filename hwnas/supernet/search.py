@@ -27,6 +27,7 @@ from hwnas.strategies.differentiable import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
 from hwnas.supernet.guard import Guard
+from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
 
 STAGE = "search"
@@ -61,12 +62,7 @@ class SupernetSearch:
     ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
-        self.optimizer = torch.optim.SGD(
-            self.supernet.parameters(),
-            lr=self.config.learning_rate,
-            momentum=self.config.momentum,
-            weight_decay=self.config.weight_decay,
-        )
+        self.optimizer = build_optimizer(self.supernet, self.config)
         self.warmup_steps = int(self.config.warmup * self.config.steps)
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
@@ -248,7 +244,7 @@ def expected_skips(space: SearchSpace, mixture: Mixture) -> float:
     with torch.no_grad():
         runs = space.run_probability(mixture.weights)
     return sum(
-        float(runs[row, choice.options.index("skip_connect")])
-        for row, choice in enumerate(space.choices)
-        if "skip_connect" in choice.options
+        float(runs[row, parts.index("skip_connect")])
+        for row, parts in enumerate(space.parts)
+        if "skip_connect" in parts
     )

@@ -21,6 +21,7 @@ from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Network
 from hwnas.training.metrics import classification_metrics, confusion_matrix
+from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
 
 STAGE = "train"
@@ -60,13 +61,7 @@ class Training:
                 expected=0,
                 actual=self.config.auxiliary_weight,
             )
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=self.config.learning_rate,
-            momentum=self.config.momentum,
-            weight_decay=self.config.weight_decay,
-            nesterov=self.config.nesterov,
-        )
+        self.optimizer = build_optimizer(self.network, self.config)
         self.average = copy.deepcopy(self.network).eval()
         self.steps = self.config.epochs * self.batches.steps_per_epoch
         self.device = next(self.network.parameters()).device
@@ -91,7 +86,7 @@ class Training:
         )
 
     def advance(self) -> dict[str, Any]:
-        """One step of SGD; returns its loss.
+        """One step of the optimiser; returns its loss.
 
         Raises:
             DivergedError: when the loss is not finite.

@@ -121,6 +121,7 @@ LARGE = OpSpec("conv_3x3", 64, 64, 40, 40)
 SKIP = OpSpec("skip_connect", 64, 64, 40, 40)
 ADD = OpSpec("add", 8, 8, 12, 12)
 STEM = OpSpec("stem", 3, 8, 12, 12)
+TOKENS = OpSpec("tokens", 16, 16, 3, 3)
 
 
 class Add(nn.Module):
@@ -134,13 +135,15 @@ def build(spec):
         return Add(), [shape, shape], "operator"
     if spec.name == "skip_connect":
         return nn.Identity(), [shape], "operator"
+    if spec.name == "tokens":
+        return nn.Linear(spec.c_in, spec.c_out), [(9, spec.c_in)], "operator"
     layer = nn.Conv2d(spec.c_in, spec.c_out, 3, padding=1)
     return layer, [shape], "source" if spec.name == "stem" else "operator"
 
 
 @pytest.mark.parametrize("runtime", NAMES, indirect=True)
 def test_a_table_tells_nothing_from_little_from_much(runtime, to_onnx, tmp_path):
-    specs = [CONV, LARGE, SKIP, ADD, STEM]
+    specs = [CONV, LARGE, SKIP, ADD, STEM, TOKENS]
     table = profile_operators(
         specs,
         runtime=runtime,

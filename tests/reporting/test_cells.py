@@ -56,12 +56,23 @@ class TestCells:
             "2 to output: skip_connect ",
         ]
 
+    def test_blocks_are_rows_of_their_halves(self) -> None:
+        space = tiny_space("vit")
+        architecture = space.architecture([1, 0, 1, 2, 0])
+        blocks = read_cells(space, architecture, {"block1/mlp": 0.0625})
+        assert [block.title for block in blocks] == ["Embedding", "Block 1", "Block 2"]
+        assert [titles_of(block) for block in blocks] == [
+            ["input to output: c12 "],
+            ["input to 1: attention_h1 ", "1 to output: mlp_r2 0.0625 ms"],
+            ["input to 1: skip_connect ", "1 to output: mlp_r1 "],
+        ]
+
     def test_nothing_kept_is_drawn_without_edges(self) -> None:
         space = tiny_space("nasbench201")
         (cell,) = read_cells(space, space.architecture([0] * 6), {})
         assert drawn_words(cell) == ["input", "1", "2", "output"]
 
-    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201"])
+    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201", "vit"])
     def test_labels_meet_neither_lines_nor_labels(self, name: str) -> None:
         larger = {"darts": {"nodes": 6}, "mbconv": {"stage_layers": 3}}
         space = tiny_space(name, **larger.get(name, {}))
@@ -71,7 +82,7 @@ class TestCells:
             for cell in read_cells(space, architecture, dict.fromkeys(space_names(space), 0.01)):
                 assert_readable(draw_cell(cell))
 
-    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201"])
+    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201", "vit"])
     def test_one_file_holds_all_drawings_apart(self, name: str) -> None:
         space = tiny_space(name)
         cells = read_cells(space, space.sample(np.random.default_rng(0)), {})

@@ -48,9 +48,16 @@ def test_an_auxiliary_head_that_is_not_there_is_refused(dataset) -> None:
         training(dataset, "nasbench201")
 
 
-@pytest.mark.parametrize("space,auxiliary_weight", [("darts", 0.4), ("nasbench201", 0.0)])
-def test_resumed_training_is_bit_identical(dataset, space, auxiliary_weight, tmp_path) -> None:
-    config = CONFIG.model_copy(update={"auxiliary_weight": auxiliary_weight})
+@pytest.mark.parametrize(
+    "space,auxiliary_weight,optimizer",
+    [("darts", 0.4, "sgd"), ("nasbench201", 0.0, "sgd"), ("vit", 0.0, "adamw")],
+)
+def test_resumed_training_is_bit_identical(
+    dataset, space, auxiliary_weight, optimizer, tmp_path
+) -> None:
+    config = CONFIG.model_copy(
+        update={"auxiliary_weight": auxiliary_weight, "optimizer": optimizer}
+    )
     whole = training(dataset, space, config)
     while whole.step < whole.steps:
         whole.advance()
@@ -71,11 +78,12 @@ def test_resumed_training_is_bit_identical(dataset, space, auxiliary_weight, tmp
         assert torch.equal(found[name], value), name
 
 
-def test_it_learns(dataset) -> None:
-    config = CONFIG.model_copy(
-        update={"epochs": 12, "drop_path": 0.0, "cutout": 0, "ema_decay": 0.9}
-    )
-    learner = training(dataset, "darts", config)
+@pytest.mark.parametrize("space,optimizer", [("darts", "sgd"), ("vit", "adamw")])
+def test_it_learns(dataset, space, optimizer) -> None:
+    update = {"epochs": 12, "drop_path": 0.0, "cutout": 0, "ema_decay": 0.9, "optimizer": optimizer}
+    if space == "vit":
+        update["auxiliary_weight"] = 0.0
+    learner = training(dataset, space, CONFIG.model_copy(update=update))
     while learner.step < learner.steps:
         learner.advance()
     assert evaluate(learner.average, dataset, torch.device("cpu"))["accuracy"] > 0.9

@@ -1,0 +1,168 @@
+"""Operators of vision transformers, which read tokens: a vector for each patch of an image.
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021 (arXiv 2010.11929), with the mean of
+the tokens in place of a class token. Tokens are (N, T, C). In the `OpSpec` of an operator that
+reads them, T is `height` x `width`, the grid of patches, and C is `c_in`; `patch_embedding` reads
+images, in patches of `stride` x `stride` pixels. `attention_h<heads>_d<channels of a head>` and
+`mlp_r<hidden channels for each of the input's>` are the two halves of an encoder block.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops.parts import Builder, out_size, sequential
+
+HEADS = range(1, 25)
+HEAD_CHANNELS = (4, 8, 16, 32, 64)
+MLP_RATIOS = tuple(halves / 2 for halves in range(1, 17))
+NORM_EPSILON = 1e-6
+POSITION_STD = 0.02
+"""Deviation of positions before training."""
+PATCH_EMBEDDING = "patch_embedding"
+
+
+def mlp_channels(channels: int, ratio: float) -> int:
+    """Hidden channels of an MLP: rounded down, as AutoFormer's are, and at least one."""
+    return max(1, int(channels * ratio))
+
+
+class PatchEmbedding(nn.Module):
+    """A strided convolution of the patches, and a learned vector for each position.
+
+    (N, c_in, H, W) to (N, ceil(H / stride) * ceil(W / stride), c_out); images that are no whole
+    number of patches are padded with zeros at the right and the bottom.
+    """
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        rows, columns = out_size(spec.height, spec.stride), out_size(spec.width, spec.stride)
+        self.padding = (0, columns * spec.stride - spec.width, 0, rows * spec.stride - spec.height)
+        self.patches = nn.Conv2d(spec.c_in, spec.c_out, spec.stride, spec.stride)
+        positions = torch.empty(rows * columns, spec.c_out)
+        self.positions = nn.Parameter(nn.init.trunc_normal_(positions, std=POSITION_STD))
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patches(F.pad(images, self.padding) if any(self.padding) else images)
+        return patches.flatten(2).transpose(1, 2) + self.positions
+
+    def extra_repr(self) -> str:
+        return f"positions={tuple(self.positions.shape)}, padding={self.padding}"
+
+
+class ScaledDotProductAttention(nn.Module):
+    """softmax(q k' / sqrt(D)) v of (N, heads, T, D) each (Vaswani et al., NeurIPS 2017, eq. 1)."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+class Attention(nn.Module):
+    """Layer norm, multi-head self-attention, residual connection."""
+
+    def __init__(self, channels: int, heads: int, head_channels: int) -> None:
+        super().__init__()
+        self.head_channels = head_channels
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPSILON)
+        self.query = nn.Linear(channels, heads * head_channels)
+        self.key = nn.Linear(channels, heads * head_channels)
+        self.value = nn.Linear(channels, heads * head_channels)
+        self.product = ScaledDotProductAttention()
+        self.projection = nn.Linear(heads * head_channels, channels)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """All but the residual connection."""
+        x = self.norm(x)
+        q, k, v = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
+        return self.projection(join_heads(self.product(q, k, v)))
+
+    def split(self, x: Tensor) -> Tensor:
+        """(N, T, heads * D) to (N, heads, T, D)."""
+        return x.unflatten(-1, (-1, self.head_channels)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+    def extra_repr(self) -> str:
+        return f"head_channels={self.head_channels}"
+
+
+def join_heads(values: Tensor) -> Tensor:
+    """(N, heads, T, D) to (N, T, heads * D)."""
+    return values.transpose(1, 2).flatten(2)
+
+
+class Gelu(nn.GELU):
+    """The exact GELU; exported in the order of operators that ONNX Runtime fuses."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            return 0.5 * (x * (1.0 + torch.erf(x / math.sqrt(2.0))))
+        return super().forward(x)
+
+
+class Mlp(nn.Module):
+    """Layer norm, two linear layers with a GELU between, residual connection."""
+
+    def __init__(self, channels: int, ratio: float) -> None:
+        super().__init__()
+        hidden = mlp_channels(channels, ratio)
+        self.norm = nn.LayerNorm(channels, eps=NORM_EPSILON)
+        self.expand = nn.Linear(channels, hidden)
+        self.act = Gelu()
+        self.project = nn.Linear(hidden, channels)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """All but the residual connection."""
+        return self.project(self.act(self.expand(self.norm(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class TokenMean(nn.Module):
+    """(N, T, C) to (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1)
+
+
+def token_classifier(channels: int, classes: int) -> nn.Sequential:
+    """Layer norm, mean of the tokens, linear layer: (N, T, channels) to (N, classes)."""
+    return sequential(
+        norm=nn.LayerNorm(channels, eps=NORM_EPSILON),
+        mean=TokenMean(),
+        fc=nn.Linear(channels, classes),
+    )
+
+
+def _operators() -> dict[str, Builder]:
+    operators: dict[str, Builder] = {
+        PATCH_EMBEDDING: lambda s, affine: PatchEmbedding(s),
+        "token_classifier": lambda s, affine: token_classifier(s.c_in, s.c_out),
+    }
+    for heads in HEADS:
+        for channels in HEAD_CHANNELS:
+            operators[f"attention_h{heads}_d{channels}"] = partial(
+                _attention, heads=heads, head_channels=channels
+            )
+    for ratio in MLP_RATIOS:
+        operators[f"mlp_r{ratio:g}"] = partial(_mlp, ratio=ratio)
+    return operators
+
+
+def _attention(spec: OpSpec, affine: bool, *, heads: int, head_channels: int) -> Attention:
+    return Attention(spec.c_in, heads, head_channels)
+
+
+def _mlp(spec: OpSpec, affine: bool, *, ratio: float) -> Mlp:
+    return Mlp(spec.c_in, ratio)
+
+
+TOKEN_OPERATORS = _operators()

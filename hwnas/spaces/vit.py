@@ -1,0 +1,360 @@
+"""Vision transformers with elastic sizes: Chen et al., "AutoFormer: Searching Transformers for
+Visual Recognition", ICCV 2021 (arXiv 2107.00651), on the networks of Dosovitskiy et al., "An Image
+is Worth 16x16 Words", ICLR 2021 (arXiv 2010.11929), and Touvron et al., "Training Data-Efficient
+Image Transformers & Distillation through Attention" (DeiT), ICML 2021 (arXiv 2012.12877).
+
+A network embeds the patches of an image and is a row of encoder blocks on these tokens. The number
+of channels of an embedding is one choice. Both halves of a block, attention and MLP, are choices of
+their own: how many heads, how many hidden channels for each of the embedding's, and in the last
+blocks also whether the half is there at all, which makes depth a choice.
+
+What a half costs depends on the embedding. So it has a part for each pair of embedding and option.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from torch import Tensor, nn
+
+from hwnas.architecture import Architecture, Mixture
+from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EdgeRule
+from hwnas.latency_tables.table import OpSpec
+from hwnas.mixed_tokens import (
+    MixedAttention,
+    MixedMlp,
+    MixedTokens,
+    layer_norm,
+    linear,
+    patch_embedding,
+)
+from hwnas.ops import build
+from hwnas.ops.parts import out_size
+from hwnas.ops.tokens import HEADS, MLP_RATIOS, PATCH_EMBEDDING, Attention, Mlp, PatchEmbedding
+from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.cells import drop_path
+from hwnas.spaces.decoding import DecodingProgram
+
+SKIP = "skip_connect"
+EMBEDDING = 0
+"""The row of the choice of the embedding."""
+INITIAL_STD = 0.02
+"""Of the weights of linear layers before training, as in DeiT."""
+IMAGENET = {"height": 224, "width": 224, "classes": 1000}
+
+
+class VitOptions(SpaceOptions):
+    """Sizes of the networks; the defaults are AutoFormer's smallest space (the paper's table 1)."""
+
+    patch: int = Field(16, ge=1, le=256, description="side of a patch, in pixels")
+    embeddings: list[Annotated[int, Field(ge=1, le=8192)]] = Field(
+        [192, 216, 240], min_length=1, description="channels of an embedding to choose from"
+    )
+    heads: list[Annotated[int, Field(ge=1, le=HEADS[-1])]] = Field(
+        [3, 4], min_length=1, description="of an attention, to choose from"
+    )
+    head_channels: Literal[4, 8, 16, 32, 64] = Field(64, description="of each head")
+    mlp_ratios: list[float] = Field(
+        [3.5, 4.0], min_length=1, description="hidden channels by embedding's, to choose from"
+    )
+    blocks: int = Field(14, ge=1, le=100, description="at most")
+    fixed_blocks: int = Field(12, ge=0, description="the first blocks, that cannot be skipped")
+
+    @field_validator("embeddings", "heads", "mlp_ratios")
+    @classmethod
+    def _ascending(cls, value: list[float]) -> list[float]:
+        if any(first >= second for first, second in pairwise(value)):
+            raise ValueError("expected ascending numbers")
+        return value
+
+    @field_validator("mlp_ratios")
+    @classmethod
+    def _known(cls, value: list[float]) -> list[float]:
+        if not set(value) <= set(MLP_RATIOS):
+            raise ValueError(f"expected multiples of 0.5 up to {MLP_RATIOS[-1]:g}")
+        return value
+
+    @field_validator("fixed_blocks")
+    @classmethod
+    def _at_most_all(cls, value: int, info: ValidationInfo) -> int:
+        blocks = info.data.get("blocks", value)
+        if value > blocks:
+            raise ValueError(f"expected at most {blocks}, the number of blocks")
+        return value
+
+
+class VitSpace(SearchSpace):
+    """The choices are `embedding`, then `block1/attention`, `block1/mlp` ... in their order."""
+
+    name = "vit"
+    paper = (
+        "Chen et al., AutoFormer: Searching Transformers for Visual Recognition, ICCV 2021, "
+        "arXiv 2107.00651; Dosovitskiy et al., An Image is Worth 16x16 Words: Transformers for "
+        "Image Recognition at Scale, ICLR 2021, arXiv 2010.11929"
+    )
+    options_model = VitOptions
+    # Table 1 of the AutoFormer paper.
+    variants = {
+        "autoformer-tiny": IMAGENET,
+        "autoformer-small": {
+            "embeddings": [320, 384, 448],
+            "heads": [5, 6, 7],
+            "mlp_ratios": [3.0, 3.5, 4.0],
+            **IMAGENET,
+        },
+        "autoformer-base": {
+            "embeddings": [528, 576, 624],
+            "heads": [8, 9, 10],
+            "mlp_ratios": [3.0, 3.5, 4.0],
+            "blocks": 16,
+            "fixed_blocks": 14,
+            **IMAGENET,
+        },
+    }
+    options: VitOptions
+
+    def __init__(self, options: VitOptions) -> None:
+        self.grid = (
+            out_size(options.height, options.patch),
+            out_size(options.width, options.patch),
+        )
+        super().__init__(options)
+        shape = (len(self.choices), self.max_parts)
+        # The embedding (a column of the first row) and the option that each part belongs to.
+        self._part_embedding = np.zeros(shape, dtype=np.int64)
+        self._part_option = np.zeros(shape, dtype=np.int64)
+        self._is_part = np.zeros(shape, dtype=bool)
+        self._is_pair = np.zeros(shape, dtype=bool)
+        for row, choice in enumerate(self.choices):
+            for column, (embedding, option) in enumerate(self._pairs(row)):
+                self._part_embedding[row, column] = embedding
+                self._part_option[row, column] = option
+                self._is_part[row, column] = True
+                self._is_pair[row, column] = row != EMBEDDING and choice.options[option] != SKIP
+
+    def _choices(self) -> tuple[Choice, ...]:
+        options = self.options
+        attentions = tuple(f"attention_h{heads}" for heads in options.heads)
+        mlps = tuple(f"mlp_r{ratio:g}" for ratio in options.mlp_ratios)
+        choices = [Choice("embedding", tuple(f"c{channels}" for channels in options.embeddings))]
+        for number in range(1, options.blocks + 1):
+            skip = (SKIP,) if number > options.fixed_blocks else ()
+            choices.append(Choice(f"block{number}/attention", (*attentions, *skip)))
+            choices.append(Choice(f"block{number}/mlp", (*mlps, *skip)))
+        return tuple(choices)
+
+    def _pairs(self, row: int) -> list[tuple[int, int]]:
+        """Embedding and option of each part; the first embedding where none matters."""
+        options = self.choices[row].options
+        embeddings = range(len(self.options.embeddings))
+        if row == EMBEDDING:
+            return [(k, k) for k in embeddings]
+        free = [(0, k) for k, option in enumerate(options) if option == SKIP]
+        return [(e, k) for e in embeddings for k in range(len(options) - len(free))] + free
+
+    def _parts(self) -> tuple[tuple[str, ...], ...]:
+        """`attention_h3 of c192` ...: each option with each embedding."""
+        embeddings = self.choices[EMBEDDING].options
+        parts = [embeddings]
+        for row, choice in enumerate(self.choices[1:], start=1):
+            pairs = ((embeddings[e], choice.options[k]) for e, k in self._pairs(row))
+            parts.append(tuple(o if o == SKIP else f"{o} of {e}" for e, o in pairs))
+        return tuple(parts)
+
+    def spec(self, row: int, option: str, embedding: int) -> OpSpec:
+        """The operator of a half of a block that is not skipped, by the embedding's channels."""
+        name = f"{option}_d{self.options.head_channels}" if "attention" in option else option
+        return OpSpec(name, embedding, embedding, *self.grid)
+
+    def patches(self, embedding: int) -> OpSpec:
+        """The operator that embeds the patches."""
+        sizes = self.options
+        return OpSpec(
+            PATCH_EMBEDDING, sizes.input_channels, embedding, sizes.height, sizes.width, sizes.patch
+        )
+
+    def head(self, embedding: int) -> OpSpec:
+        """The operator that classifies."""
+        return OpSpec("token_classifier", embedding, self.options.classes, *self.grid)
+
+    def operators(self, choice: int, part: int) -> Counter[OpSpec]:
+        embedding = self.options.embeddings[self._part_embedding[choice, part]]
+        if choice == EMBEDDING:
+            return Counter([self.patches(embedding), self.head(embedding)])
+        option = self.choices[choice].options[self._part_option[choice, part]]
+        return Counter([] if option == SKIP else [self.spec(choice, option, embedding)])
+
+    def fixed_operators(self) -> Counter[OpSpec]:
+        """None: all that runs depends on the embedding."""
+        return Counter()
+
+    def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
+        """Choices decide independently: a pair has the product of its probabilities."""
+        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
+        odds = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+        rows = np.arange(len(self.choices))[:, None]
+        of_option = odds[..., rows, self._part_option]
+        of_embedding = odds[..., EMBEDDING, :][..., self._part_embedding]
+        is_pair = torch.as_tensor(self._is_pair, device=odds.device)
+        is_part = torch.as_tensor(self._is_part, device=odds.device)
+        return of_option * torch.where(is_pair, of_embedding, 1.0) * is_part
+
+    def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
+        """One option a choice, and a variable for each pair of embedding and option.
+
+        Of a choice's pairs those of one option add up to the option, and those of one embedding to
+        no more than the embedding. With options of 0 and 1 a pair is then their product, whatever
+        its cost.
+        """
+        count, width = self.mask.shape
+        taken = np.arange(count * width).reshape(count, width)
+        pairs = np.argwhere(self._is_pair)
+        runs = np.where(self._is_part, taken[np.arange(count)[:, None], self._part_option], -1)
+        runs[self._is_pair] = taken.size + np.arange(len(pairs))
+        variables = taken.size + len(pairs)
+        one_option = np.zeros((count, variables))
+        one_option[np.arange(count)[:, None], taken] = 1
+        of_option = np.zeros((count, width, variables))
+        of_embedding = np.zeros((count, width, variables))
+        for row, part in pairs:
+            option, embedding = self._part_option[row, part], self._part_embedding[row, part]
+            of_option[row, option, [runs[row, part], taken[row, option]]] = 1, -1
+            of_embedding[row, embedding, runs[row, part]] = 1
+            of_embedding[row, embedding, taken[EMBEDDING, embedding]] = -1
+        groups = [one_option, of_option.reshape(-1, variables), of_embedding.reshape(-1, variables)]
+        sizes = [len(group) for group in groups]
+        return DecodingProgram(
+            len(pairs),
+            np.vstack(groups),
+            np.repeat([1.0, 0.0, -np.inf], sizes),
+            np.repeat([1.0, 0.0, 0.0], sizes),
+            runs,
+        )
+
+    def validate(self, architecture: Architecture) -> None:
+        self.validate_options(architecture)
+
+    def sample(self, rng: np.random.Generator) -> Architecture:
+        return self.architecture([int(rng.integers(len(c.options))) for c in self.choices])
+
+    def to_genotype(self, architecture: Architecture) -> dict[str, Any]:
+        """Embedding channels, and of each block the heads and the MLP's ratio; 0 where skipped."""
+        sizes = self.options
+        embedding, *halves = self.chosen(architecture)
+        heads, ratios = [*sizes.heads, 0], [*sizes.mlp_ratios, 0]
+        return {
+            "embedding": sizes.embeddings[embedding],
+            "heads": [heads[option] for option in halves[::2]],
+            "mlp_ratios": [ratios[option] for option in halves[1::2]],
+        }
+
+    def from_genotype(self, genotype: Any) -> Architecture:
+        """Read `to_genotype`'s notation."""
+        count = self.options.blocks
+        expected = f"an object of embedding, and of {count} heads and mlp_ratios"
+        try:
+            embedding, heads = genotype["embedding"], genotype["heads"]
+            ratios = genotype["mlp_ratios"]
+            names = [f"c{embedding:d}"]
+            for of_heads, ratio in zip(heads, ratios, strict=True):
+                names.append(f"attention_h{of_heads:d}" if of_heads else SKIP)
+                names.append(f"mlp_r{ratio:g}" if ratio else SKIP)
+            chosen = dict(zip((choice.name for choice in self.choices), names, strict=True))
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise InputError(
+                "malformed", where="genotype", expected=expected, actual=repr(genotype)
+            ) from None
+        return self.architecture(chosen)
+
+    def supernet(self, partial_channels: int = 1) -> Supernet:
+        return VitSupernet(self)
+
+    def network(self, architecture: Architecture) -> Network:
+        return VitNetwork(self, architecture)
+
+
+class VitSupernet(Supernet):
+    """The largest network, whose first parts are all others; the embedding is the outermost choice.
+
+    A mixture of embeddings is the weighted sum of the logits with each. Its memory and time are
+    theirs together, those of a single path one network's.
+    """
+
+    def __init__(self, space: VitSpace) -> None:
+        super().__init__()
+        sizes = space.options
+        self.embeddings = tuple(sizes.embeddings)
+        largest = self.embeddings[-1]
+        self.stem = build(space.patches(largest))
+        heads, ratios = [*sizes.heads, 0], [*sizes.mlp_ratios, 0.0]
+        self.halves = nn.ModuleList()
+        for choice in space.choices[1:]:
+            count = len(choice.options)
+            half: MixedTokens
+            if choice.name.endswith("attention"):
+                half = MixedAttention(largest, heads[:count], sizes.head_channels)
+            else:
+                half = MixedMlp(largest, ratios[:count])
+            self.halves.append(half)
+        self.head = build(space.head(largest))
+        initialise(self)
+
+    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+        active = mixture.active_options(EMBEDDING)
+        options = range(len(self.embeddings)) if active is None else active
+        weights = mixture.weights[EMBEDDING].to(x.dtype)
+        return torch.stack([weights[k] * self._logits(x, mixture, k) for k in options]).sum(dim=0)
+
+    def _logits(self, x: Tensor, mixture: Mixture, option: int) -> Tensor:
+        """With one of the embeddings."""
+        assert isinstance(self.stem, PatchEmbedding)
+        x = patch_embedding(self.stem, x, self.embeddings[option])
+        for row, half in enumerate(self.halves, start=1):
+            x = half(x, mixture, row)
+        norm, fc = self.head.norm, self.head.fc
+        assert isinstance(norm, nn.LayerNorm) and isinstance(fc, nn.Linear)
+        return linear(fc, layer_norm(norm, x).mean(dim=1), fc.out_features)
+
+
+class VitNetwork(Network):
+    """The network of one architecture; halves of blocks that are skipped are not there."""
+
+    def __init__(self, space: VitSpace, architecture: Architecture) -> None:
+        super().__init__()
+        embedding = space.options.embeddings[space.chosen(architecture)[EMBEDDING]]
+        self.stem = build(space.patches(embedding))
+        kept = [
+            (row, name, option) for row, (name, option) in enumerate(architecture) if option != SKIP
+        ][1:]
+        self.halves = nn.ModuleList(
+            build(space.spec(row, option, embedding)) for row, _, option in kept
+        )
+        self.head = build(space.head(embedding))
+        initialise(self)
+        first = space.choices[EMBEDDING].name
+        self.choice_modules = {"stem": first, "head": first}
+        self.choice_modules |= {f"halves.{i}": name for i, (_, name, _) in enumerate(kept)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for half in self.halves:
+            assert isinstance(half, Attention | Mlp)
+            if self.training and self.drop_path > 0:
+                x = x + drop_path(half.branch(x), self.drop_path)
+            else:
+                x = half(x)
+        return self.head(x)
+
+
+def initialise(module: nn.Module) -> None:
+    """Linear layers as DeiT begins: small truncated normal weights, no bias."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=INITIAL_STD)
+            nn.init.zeros_(layer.bias)
