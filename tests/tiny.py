@@ -23,7 +23,7 @@ TINY_OPTIONS = {
                 "reduction": 2,
                 "pooling": ["max", "avg"],
             },
-            {"operator": "dense", "channels": 4, "activation": ["relu", "hswish"]},
+            {"operator": "dense", "channels": 4, "activation": ["relu", "relu6"]},
         ],
     },
     "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},

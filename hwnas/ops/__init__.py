@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops import macro
 from hwnas.ops.cells import CELL_OPERATORS
+from hwnas.ops.macro import parsed_operator
 from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
 
@@ -29,7 +29,7 @@ def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
     Raises:
         KeyError: for a name that is no operator's.
     """
-    builder = OPERATORS.get(spec.name) or macro.parse(spec.name)
+    builder = OPERATORS.get(spec.name) or parsed_operator(spec.name)
     return builder(spec, affine)
 
 

@@ -21,7 +21,7 @@ from hwnas.ops.parts import ACTIVATIONS, Builder, conv, sequential
 LINEAR = "linear"
 
 _ACTIVATION = f"({'|'.join(sorted(ACTIVATIONS))})"
-_NUMBER = r"([1-9]\d{0,3})"
+_NUMBER = r"([1-9]\d{0,4})"
 _CONVOLUTION = re.compile(
     rf"(conv|separable)_{_NUMBER}x\2(?:_w{_NUMBER})?_{_ACTIVATION}(?:_(max|avg){_NUMBER})?"
 )
@@ -103,7 +103,7 @@ class DenseLayer:
         return sequential(**parts)
 
 
-def parse(name: str) -> Builder:
+def parsed_operator(name: str) -> Builder:
     """The builder of an operator's name.
 
     Raises:

@@ -1,5 +1,5 @@
 """Layered networks that a user describes in TOML, as in Zoph & Le, "Neural Architecture Search with
-Reinforcement Learning", ICLR 2017 (arXiv 1611.01578), section 3.2, and Baker et al., "Designing
+Reinforcement Learning", ICLR 2017 (arXiv 1611.01578), section 4.1, and Baker et al., "Designing
 Neural Network Architectures Using Reinforcement Learning", ICLR 2017 (arXiv 1611.02167).
 
 A network is a 3x3 convolution, stages of layers, and a classifier. Every property of a stage is a
@@ -37,8 +37,8 @@ from hwnas.spaces.layers import SKIP, LayerSpace
 MAX_OPTIONS = 64
 """Combinations that a layer may choose from."""
 MAX_LAYERS = 64
-MAX_VALUES = 2**20
-"""Values of one image that a dense layer may read."""
+MAX_WEIGHTS = 2**28
+"""Of a dense layer."""
 
 
 def _as_list(value: Any) -> Any:
@@ -78,6 +78,7 @@ Several = Annotated[
 ]
 """A value, or a list of values to choose from."""
 Channels = Annotated[int, Field(ge=1, le=4096)]
+Count = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
 Kernel = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
 Activation = Annotated[str, AfterValidator(_known_activation)]
 
@@ -90,7 +91,7 @@ class Stage(BaseModel):
     operator: Several[Literal["conv", "separable", "dense"]] = Field(
         ["conv"], description="convolution, depthwise separable convolution, or linear layer"
     )
-    layers: Annotated[Several[Annotated[int, Field(ge=1)]], AfterValidator(_consecutive)] = Field(
+    layers: Annotated[Several[Count], AfterValidator(_consecutive)] = Field(
         [1], description="how many; those above the least may be skipped"
     )
     kernel: Several[Kernel] | None = Field(None, description="side, odd; 3 by default")
@@ -144,9 +145,9 @@ class Stage(BaseModel):
         else:
             self._check_reduction()
         # As many as all lists allow; some may be equal.
-        lists = (self.operator, self.kernel, self.width, self.stride, self.pooling)
-        options = math.prod(len(values or [0]) for values in (*lists, self.activation))
-        options *= len(self.dropout)
+        lists = [self.operator, self.activation, self.dropout]
+        lists += [self.kernel or [], self.width or [], self.stride or [], self.pooling or []]
+        options = math.prod(max(1, len(values)) for values in lists)
         if options > MAX_OPTIONS:
             raise ValueError(f"expected at most {MAX_OPTIONS} combinations, got {options}")
         return self
@@ -203,10 +204,11 @@ class MacroOptions(SpaceOptions):
                 raise ValueError(
                     f"{where}: maps of {height} x {width} cannot be reduced by {reduction}"
                 )
-            values = place.channels * height * width
-            if stage.is_dense and values > MAX_VALUES:
+            widest = self.scaled(max(stage.width or [stage.out_channels]))
+            weights = place.channels * height * width * widest
+            if stage.is_dense and weights > MAX_WEIGHTS:
                 raise ValueError(
-                    f"{where}: a dense layer of {values} values, expected at most {MAX_VALUES}"
+                    f"{where}: a dense layer of {weights} weights, expected at most {MAX_WEIGHTS}"
                 )
         return self
 
@@ -244,7 +246,7 @@ class LayerOption:
     @property
     def name(self) -> str:
         """The option's name."""
-        return self.operator.name + (f"_drop{self.dropout:g}" if self.dropout else "")
+        return self.operator.name + (f"_drop{self.dropout}" if self.dropout else "")
 
 
 def example_options() -> dict[str, Any]:

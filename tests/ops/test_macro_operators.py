@@ -12,7 +12,7 @@ from torch import nn
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build, definition_hash, params_and_macs
-from hwnas.ops.macro import ConvolutionLayer, DenseLayer, parse
+from hwnas.ops.macro import ConvolutionLayer, DenseLayer, parsed_operator
 from hwnas.ops.parts import ACTIVATIONS
 
 WIDTHS = st.none() | st.integers(1, 9999)
@@ -31,7 +31,7 @@ CONVOLUTIONS = st.builds(
 
 @given(CONVOLUTIONS | st.builds(DenseLayer, WIDTHS, ACTIVATION_NAMES))
 def test_a_name_says_all(operator) -> None:
-    assert parse(operator.name) == operator
+    assert parsed_operator(operator.name) == operator
 
 
 @given(
@@ -41,7 +41,7 @@ def test_a_name_says_all(operator) -> None:
 def test_other_names_are_no_operators(name: str) -> None:
     """Either a name is refused, or it is the very one that its operator has."""
     try:
-        operator = parse(name)
+        operator = parsed_operator(name)
     except KeyError:
         return
     assert name == "linear" or operator.name == name

@@ -96,6 +96,8 @@ def test_the_multiplier_scales_widths_and_keeps_the_choices() -> None:
     whole = build_space("macro", example_options())
     half = build_space("macro", example_options() | {"width_multiplier": 0.5})
     assert half.choices == whole.choices
+    wide = tiny_space("macro", width_multiplier=8, stages=[{"width": [1, 4096], "channels": 2}])
+    assert wide.network(wide.architecture([1])).blocks[0].conv.out_channels == 8 * 4096
     pairs = [("conv_5x5_w32_relu", "conv_5x5_w16_relu"), ("conv_3x3_relu", "conv_3x3_relu")]
     for option, operator in pairs:
         assert whole.spec(0, option).name == option
@@ -164,7 +166,7 @@ VALID = {"operator": "conv", "width": 8}
         ({"operator": "dense", "width": 1, "pooling": "max"}, ["stages.0", "pooling", "dense"]),
         ({"layers": 0}, ["stages.0.layers"]),
         ({"layers": [1, 3]}, ["stages.0.layers", "consecutive"]),
-        ({"layers": 65}, ["stages", "at most 64"]),
+        ({"layers": [1, 10**12]}, ["stages.0.layers", "64"]),
         ({"stride": 3}, ["stages.0.stride", "4"]),
         ({"stride": 4, "reduction": 2}, ["stages.0", "stride", "divisors"]),
         ({"stride": [1, 2]}, ["stages.0", "pooling", "missing"]),
@@ -197,12 +199,13 @@ def test_a_bad_property_is_named(stage, words) -> None:
         ({"stages": [3]}, ["stages.0"]),
         ({"stages": [VALID | {"stride": 4}] * 3}, ["stages.1", "3 x 2", "reduced by 4"]),
         ({"stages": [VALID | {"operator": "dense"}, VALID]}, ["stages.1", "follow a dense"]),
+        ({"stages": [VALID | {"layers": 33}] * 2}, ["stages", "at most 64 layers"]),
         ({"stages": [VALID], "stem_stride": 3}, ["stem_stride"]),
         ({"stages": [VALID], "stem_channels": 0}, ["stem_channels"]),
         ({"stages": [VALID], "colour": 1}, ["colour", "unknown key"]),
         (
             {"stages": [VALID | {"operator": "dense"}], "height": 4096, "width": 4096},
-            ["stages.0", "dense", "values"],
+            ["stages.0", "dense", "weights"],
         ),
     ],
 )
@@ -280,7 +283,7 @@ def test_a_configuration_holds_what_the_file_says(tmp_path) -> None:
 
 def test_layers_are_choices_of_their_own(rng) -> None:
     space = tiny_space("macro")
-    genotype = ["conv_3x3_relu_avg2", "skip_connect", "dense_hswish"]
+    genotype = ["conv_3x3_relu_avg2", "skip_connect", "dense_relu6"]
     architecture = space.from_genotype(genotype)
     assert space.to_genotype(architecture) == genotype
     network = space.network(architecture)
