@@ -54,6 +54,7 @@ def test_the_example_keeps_the_contract_of_spaces(example) -> None:
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 20
 
 
+@pytest.mark.slow
 def test_the_example_is_a_command_line_that_runs(example, tmp_path) -> None:
     out = tmp_path / "run"
     made = in_its_folder(

@@ -134,7 +134,9 @@ class Stage(BaseModel):
     @property
     def strides(self) -> list[int]:
         """Of the first layer's convolution."""
-        return self.stride or [1 if self.pooling else self.reduced_by]
+        if self.stride is None:
+            return [1 if self.pooling else self.reduced_by]
+        return list(self.stride)
 
     @model_validator(mode="after")
     def _properties_go_together(self) -> Stage:
@@ -145,9 +147,9 @@ class Stage(BaseModel):
         else:
             self._check_reduction()
         # As many as all lists allow; some may be equal.
-        lists = [self.operator, self.activation, self.dropout]
-        lists += [self.kernel or [], self.width or [], self.stride or [], self.pooling or []]
-        options = math.prod(max(1, len(values)) for values in lists)
+        stated = (self.operator, self.activation, self.dropout)
+        optional = (self.kernel, self.width, self.stride, self.pooling)
+        options = math.prod(len(values) for values in (*stated, *filter(None, optional)))
         if options > MAX_OPTIONS:
             raise ValueError(f"expected at most {MAX_OPTIONS} combinations, got {options}")
         return self
@@ -330,12 +332,13 @@ def _layer_options(stage: Stage, is_first: bool) -> Iterator[LayerOption]:
     """All combinations of a stage's properties; only the first layer reduces the size."""
     reduction = stage.reduced_by if is_first else 1
     strides = stage.strides if is_first else [1]
+    pools: list[str | None] = [*stage.pooling] if stage.pooling else [None]
     for kind, kernel, width, stride, pooling, activation, dropout in itertools.product(
         stage.operator,
         stage.kernel or [3],
         stage.width or [stage.out_channels],
         strides,
-        stage.pooling or [None],
+        pools,
         stage.activation,
         stage.dropout,
     ):
