@@ -115,11 +115,11 @@ def _number(value: float | None) -> str:
 def print_architecture(document: dict[str, Any], cells: Sequence[Cell]) -> None:
     """Print what `describe_architecture` says, with a drawing of the cells, on stdout."""
     console = Console(highlight=False, markup=False)
-    # A list of tables is not one size: the choices below say what it led to.
+    # What lists of tables led to is told by the choices below.
     stated = ", ".join(
         f"{key} {value}"
         for key, value in document["space_options"].items()
-        if value is not None and not (isinstance(value, list) and isinstance(value[0], dict))
+        if value is not None and not (isinstance(value, list) and dict in map(type, value))
     )
     console.print(f"{document['space']}: {stated}")
     console.print(
