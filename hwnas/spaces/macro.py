@@ -147,9 +147,9 @@ class Stage(BaseModel):
         else:
             self._check_reduction()
         # As many as all lists allow; some may be equal.
-        stated = (self.operator, self.activation, self.dropout)
-        optional = (self.kernel, self.width, self.stride, self.pooling)
-        options = math.prod(len(values) for values in (*stated, *filter(None, optional)))
+        lists: list[list[Any] | None] = [self.operator, self.activation, self.dropout]
+        lists += [self.kernel, self.width, self.stride, self.pooling]
+        options = math.prod(len(values) for values in lists if values)
         if options > MAX_OPTIONS:
             raise ValueError(f"expected at most {MAX_OPTIONS} combinations, got {options}")
         return self
