@@ -61,7 +61,7 @@ setup(
         "hwnas.latency_tables": "latency_tables",
     },
     package_data={
-        "hwnas": ["py.typed", "examples/*.yml"],
+        "hwnas": ["py.typed", "examples/*.yml", "examples/*.toml"],
         "hwnas.configs": ["*.toml"],
         "hwnas.datasets": ["*.npz", "*.md"],
         "hwnas.reporting": ["*.css", "*.js"],

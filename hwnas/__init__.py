@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hwnas.latency_tables.table import LatencyTable, OpSpec
     from hwnas.pipeline import run, search
     from hwnas.profiling import profile
-    from hwnas.spaces import build_space
+    from hwnas.spaces import build_space, register_space
 
 _MODULES = {
     "Architecture": "hwnas.architecture",
@@ -36,6 +36,7 @@ _MODULES = {
     "load_config": "hwnas.config",
     "load_dataset": "hwnas.data.dataset",
     "profile": "hwnas.profiling",
+    "register_space": "hwnas.spaces",
     "run": "hwnas.pipeline",
     "search": "hwnas.pipeline",
 }
@@ -54,6 +55,7 @@ __all__ = [
     "load_config",
     "load_dataset",
     "profile",
+    "register_space",
     "run",
     "search",
 ]

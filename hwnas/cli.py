@@ -13,7 +13,7 @@ import typer
 
 from hwnas.check_cli import check, finish_check
 from hwnas.errors import HwnasError, InputError
-from hwnas.info_cli import info, spaces
+from hwnas.info_cli import info, space_app, spaces
 from hwnas.options import (
     ConfigArgument,
     Json,
@@ -300,6 +300,7 @@ def report(
 
 app.command(epilog=example("hwnas check model.onnx --budget-ms 5 --junit check.xml"))(check)
 app.add_typer(table_app, name="table")
+app.add_typer(space_app, name="space")
 app.add_typer(bench_app, name="bench")
 app.command(epilog=example("hwnas strategies --json"))(strategies)
 app.command(epilog=example("hwnas tune --strategy evolution --storage tune.log"))(tune)

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hwnas.errors import InputError
 
 DEFAULT_CONFIG = "default"
+MAX_SPACE_FILE = 100_000
+"""Bytes of a file that describes a space."""
 
 
 class Section(BaseModel):
@@ -35,7 +37,10 @@ class DataConfig(Section):
 
 
 class SpaceConfig(Section):
-    """The search space at the sizes of the deployed network; sizes of images come from the data."""
+    """The search space at the sizes of the deployed network; sizes of images come from the data.
+
+    In a file, `file` alone may stand for all keys: a TOML file that holds them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
 
@@ -237,13 +242,55 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         InputError: naming the file and key, for what is missing, unknown or of the wrong type.
     """
     text, where = _read(source)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError("not TOML", where=where, actual=error) from None
+    document = _parse_toml(text, where)
     for override in overrides:
         _apply(document, override)
+    space = document.get("space")
+    if isinstance(space, dict) and "file" in space:
+        document["space"] = _space_of_file(space, where)
     return parse_config(document, where)
+
+
+def read_space_file(path: str | Path) -> dict[str, Any]:
+    """The table `[space]` of a configuration in a file of its own.
+
+    Raises:
+        InputError: when the file is missing, too long, no TOML, or names no space.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_SPACE_FILE + 1)
+        text = content.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("cannot be read", where=str(path), actual=error) from None
+    if len(content) > MAX_SPACE_FILE:
+        raise InputError("too long", where=str(path), expected=f"at most {MAX_SPACE_FILE} bytes")
+    document = _parse_toml(text, str(path))
+    if not isinstance(document.get("name"), str):
+        raise InputError("missing name", where=f"{path}: name", expected='a space, as "macro"')
+    return document
+
+
+def _space_of_file(space: dict[str, Any], where: str) -> dict[str, Any]:
+    """What `space.file` stands for."""
+    path, others = space["file"], sorted(set(space) - {"file"})
+    if not isinstance(path, str):
+        raise InputError("malformed", where=f"{where}: space.file", expected="a path", actual=path)
+    if others:
+        raise InputError(
+            "a space in a file has no other keys",
+            where=f"{where}: space.file",
+            actual=", ".join(others),
+            mend="state them in the file",
+        )
+    return read_space_file(path)
+
+
+def _parse_toml(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError("not TOML", where=where, actual=error) from None
 
 
 def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -334,6 +381,9 @@ def _apply(document: dict[str, Any], override: str) -> None:
     if path == ["budget"] and last in ("ms", "fraction"):
         table.pop("ms", None)
         table.pop("fraction", None)
+    # A file stands for the whole table.
+    if path == ["space"] and last == "file":
+        table.clear()
     table[last] = value
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from hwnas.architecture import Architecture, read_architecture_file
 from hwnas.budget.decode import params_and_macs_ranges
+from hwnas.config import read_space_file
 from hwnas.errors import InputError
 from hwnas.spaces import SPACES, SearchSpace, build_space
 from hwnas.spaces.base import Network
@@ -41,6 +43,34 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
         "params": params,
         "macs": macs,
     }
+
+
+def load_space(path: Path) -> SearchSpace:
+    """The space that a TOML file describes, at its default sizes where the file states none.
+
+    Raises:
+        InputError: when the file is missing or malformed, or describes no space.
+    """
+    options = read_space_file(path)
+    return build_space(options.pop("name"), options, f"{path}: space")
+
+
+def sample_architectures(space: SearchSpace, count: int, seed: int) -> list[dict[str, Any]]:
+    """Uniformly random architectures as the documents of their files; they may repeat."""
+    rng = np.random.default_rng(seed)
+    documents = []
+    for architecture in (space.sample(rng) for _ in range(count)):
+        params, macs = space.params_and_macs(architecture)
+        documents.append(
+            {
+                **architecture.to_json(),
+                "space_options": space.options.model_dump(),
+                "genotype": space.to_genotype(architecture),
+                "params": params,
+                "macs": macs,
+            }
+        )
+    return documents
 
 
 def load_architecture(path: Path) -> tuple[SearchSpace, Architecture]:

@@ -1,4 +1,4 @@
-"""The verbs that tell what there is: `hwnas info` and `hwnas spaces`."""
+"""The verbs that tell what there is: `hwnas info`, `hwnas spaces`, and those of `hwnas space`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from hwnas.errors import InputError
-from hwnas.options import Json, print_result
+from hwnas.options import Json, example, print_result
+
+space_app = typer.Typer(rich_markup_mode=None, help="Look at a search space that a file describes.")
+SpaceFile = Annotated[
+    Path, typer.Argument(metavar="SPACE.toml", help="A space: the table [space] of a configuration")
+]
 
 
 def info(
@@ -51,23 +56,55 @@ def spaces(as_json: Json = False) -> None:
     document: dict[str, dict[str, Any]] = {}
     lines = []
     for name, space in listed_spaces():
-        facts = document[name] = describe_space(space)
-        sizes = space.options
-        lines += [
-            name,
-            f"  {facts['paper']}",
-            f"  {facts['choices']} choices of {facts['options']} options in all, "
-            f"{facts['size']:,} architectures",
-            f"  for {sizes.input_channels} x {sizes.height} x {sizes.width} images and "
-            f"{sizes.classes} classes: {_millions(facts['params'])} parameters, "
-            f"{_millions(facts['macs'])} multiply-accumulates",
-        ]
+        document[name] = describe_space(space)
+        lines += _in_words(name, document[name])
     runtimes = _runtimes()
     lines += [
         "runtimes, for every space",
         *(f"  {key}: {state}" for key, state in runtimes.items()),
     ]
     print_result({"spaces": document, "runtimes": runtimes}, as_json, "\n".join(lines))
+
+
+@space_app.command(epilog=example("hwnas space validate SPACE.toml"))
+def validate(path: SpaceFile, as_json: Json = False) -> None:
+    """Check that a file describes a search space."""
+    from hwnas.description import load_space
+
+    space = load_space(path)
+    document = {"valid": str(path), "choices": len(space.choices), "size": space.size()}
+    text = f"{path}: valid, {len(space.choices)} choices, {space.size():,} architectures"
+    print_result(document, as_json, text)
+
+
+@space_app.command("info", epilog=example("hwnas space info SPACE.toml"))
+def space_info(path: SpaceFile, as_json: Json = False) -> None:
+    """Say what can be chosen in a file's space, its size, and the range of what networks cost."""
+    from hwnas.description import describe_space, load_space
+
+    space = load_space(path)
+    facts = describe_space(space)
+    options = {choice.name: choice.options for choice in space.choices}
+    lines = _in_words(str(path), facts)
+    lines += [f"  {name}: {', '.join(names)}" for name, names in options.items()]
+    print_result({**facts, "choice_options": options}, as_json, "\n".join(lines))
+
+
+@space_app.command(epilog=example("hwnas space sample SPACE.toml -n 3 --seed 1"))
+def sample(
+    path: SpaceFile,
+    count: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Draw random architectures: an `architecture.json` a line."""
+    import json
+
+    from hwnas.description import load_space, sample_architectures
+
+    documents = sample_architectures(load_space(path), count, seed)
+    text = "\n".join(json.dumps(document) for document in documents)
+    print_result({"architectures": documents}, as_json, text)
 
 
 def _describe(path: Path, svg: Path | None, as_json: bool) -> None:
@@ -103,6 +140,20 @@ def _runtimes() -> dict[str, str]:
         except RuntimeMissingError as error:
             states[name] = str(error)
     return states
+
+
+def _in_words(name: str, facts: dict[str, Any]) -> list[str]:
+    """What `describe_space` says of a space."""
+    sizes = facts["space_options"]
+    return [
+        name,
+        f"  {facts['paper']}",
+        f"  {facts['choices']} choices of {facts['options']} options in all, "
+        f"{facts['size']:,} architectures",
+        f"  for {sizes['input_channels']} x {sizes['height']} x {sizes['width']} images and "
+        f"{sizes['classes']} classes: {_millions(facts['params'])} parameters, "
+        f"{_millions(facts['macs'])} multiply-accumulates",
+    ]
 
 
 def _millions(bounds: tuple[int, int]) -> str:

@@ -115,8 +115,12 @@ def _number(value: float | None) -> str:
 def print_architecture(document: dict[str, Any], cells: Sequence[Cell]) -> None:
     """Print what `describe_architecture` says, with a drawing of the cells, on stdout."""
     console = Console(highlight=False, markup=False)
-    sizes = {key: value for key, value in document["space_options"].items() if value is not None}
-    stated = ", ".join(f"{key} {value}" for key, value in sizes.items())
+    # What lists of tables led to is told by the choices below.
+    stated = ", ".join(
+        f"{key} {value}"
+        for key, value in document["space_options"].items()
+        if value is not None and not (isinstance(value, list) and dict in map(type, value))
+    )
     console.print(f"{document['space']}: {stated}")
     console.print(
         f"{document['params']:,} parameters, {document['macs']:,} multiply-accumulates, "

@@ -1,8 +1,9 @@
 """Modules that are subtracted from operators; for compilers, with the surroundings of a network.
 
 A `Context` is in PyTorch what `context` is in ONNX: every operator stands behind a 1x1 convolution
-(a linear layer for tokens) with a ReLU, and what these cost alone is subtracted. A compiler would compute nothing but the one
-pixel that is read of a map; so maps are outputs as a whole, which a network writes to memory too.
+(a linear layer for tokens) with a ReLU, and what these cost alone is subtracted. A compiler would
+compute nothing but the one pixel that is read of a map; so maps are outputs as a whole, which a
+network writes to memory too.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ class Empty(nn.Module):
 class Context(nn.Module):
     """Several copies of an operator, side by side, each behind contexts of its own.
 
-    Takes the inputs of all copies, (N, C, H, W) or tokens (N, T, C), and returns for each copy the operator's
-    result and the contexts of its further inputs; without an operator, the contexts alone.
+    Takes the inputs of all copies, (N, C, H, W) or tokens (N, T, C), and returns for each copy the
+    operator's result and the contexts of its further inputs; without an operator, the contexts
+    alone.
     """
 
     def __init__(

@@ -76,6 +76,7 @@ def test_every_layout_of_mbconv_is_listed() -> None:
     listed = dict(listed_spaces())
     assert list(listed) == [
         "darts",
+        "macro example",
         "mbconv fbnet",
         "mbconv proxylessnas",
         "mbconv small",

@@ -36,7 +36,7 @@ def test_an_architecture_is_drawn_and_described(cli, file) -> None:
         # Once in the drawing, once in the table.
         assert words.count(operator) >= 2 * operators.count(operator)
     root = ElementTree.fromstring(drawing.read_text())
-    texts = " ".join(e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text"))
+    texts = " ".join(e.text or "" for e in root.iter("{http://www.w3.org/2000/svg}text")).split()
     assert all(texts.count(operator) == operators.count(operator) for operator in operators)
     code, out, _ = cli("info", str(path), "--json")
     document = json.loads(out)
@@ -65,3 +65,55 @@ def test_spaces_are_listed_with_their_runtimes(cli) -> None:
     assert code == 0
     for name, space in document["spaces"].items():
         assert name in out and space["paper"] in out and f"{space['size']:,}" in out
+
+
+@pytest.fixture
+def space_file(tmp_path):
+    path = tmp_path / "space.toml"
+    path.write_text('name = "macro"\n[[stages]]\nwidth = [4, 8]\nlayers = [1, 2]\n')
+    return path
+
+
+def test_a_space_in_a_file_is_validated_and_described(cli, space_file) -> None:
+    code, out, _ = cli("space", "validate", str(space_file))
+    assert code == 0 and "2 choices, 6 architectures" in out
+    code, out, _ = cli("space", "info", str(space_file), "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["size"] == 6 and document["space_options"]["stages"][0]["width"] == [4, 8]
+    assert document["choice_options"] == {
+        "stage1/layer1": ["conv_3x3_w4_relu", "conv_3x3_relu"],
+        "stage1/layer2": ["conv_3x3_w4_relu", "conv_3x3_relu", "skip_connect"],
+    }
+    code, out, _ = cli("space", "info", str(space_file))
+    assert code == 0 and "6 architectures" in out and "stage1/layer2: conv_3x3_w4_relu" in out
+
+
+def test_a_sampled_architecture_is_an_architecture_file(cli, space_file) -> None:
+    code, out, _ = cli("space", "sample", str(space_file), "-n", "3", "--seed", "1")
+    lines = out.splitlines()
+    assert code == 0 and len(lines) == 3
+    assert cli("space", "sample", str(space_file), "-n", "3", "--seed", "1")[1] == out
+    drawn = json.loads(cli("space", "sample", str(space_file), "-n", "3", "--json")[1])
+    assert len(drawn["architectures"]) == 3
+    path = space_file.with_name("architecture.json")
+    path.write_text(lines[0])
+    code, out, _ = cli("info", str(path), "--json")
+    assert code == 0 and json.loads(out)["params"] == json.loads(lines[0])["params"]
+    assert "width_multiplier 1.0" in cli("info", str(path))[1]
+
+
+@pytest.mark.parametrize("verb", ["validate", "info", "sample"])
+def test_a_space_that_is_none_is_refused(cli, space_file, verb) -> None:
+    refused(cli("space", verb, "no_such.toml"), "no_such.toml", "cannot be read")
+    for content, words in (
+        ("[[stages]]\nwidth = 4\n", ["space.toml: name", "missing name"]),
+        ('name = "no_such"\n', ["space.toml", "unknown search space", "macro"]),
+        ('name = "macro"\n', ["space.toml: space.stages", "missing key"]),
+        ('name = "macro"\n[[stages]]\nwidht = 4\n', ["space.stages.0.widht", "unknown key"]),
+    ):
+        space_file.write_text(content)
+        refused(cli("space", verb, str(space_file)), *words)
+    refused(cli("space", "sample", str(space_file), "-n", "0"), "-n")
+    code, out, _ = cli("space", verb, "--help")
+    assert code == 0 and f"Example: hwnas space {verb}" in " ".join(out.split())

@@ -47,6 +47,9 @@ SETTINGS = [
 ]
 SPACE = {
     "darts": ["space={name='darts', cells=3, channels=4, stem_multiplier=1, stem_stride=2}"],
+    "macro": [
+        "space={name='macro', stages=[{layers=[1, 2], kernel=[3, 5], width=[4, 8], stride=2}]}"
+    ],
     "mbconv": ["space={name='mbconv', layout='small', width_multiplier=0.25, head_channels=16}"],
     "nasbench201": ["space={name='nasbench201', cells=1, channels=4}"],
     "vit": [

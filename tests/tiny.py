@@ -12,6 +12,20 @@ from hwnas.spaces import SearchSpace, build_space
 
 TINY_OPTIONS = {
     "darts": {"cells": 3, "channels": 4, "stem_multiplier": 1},
+    "macro": {
+        "stem_channels": 4,
+        "stages": [
+            {
+                "layers": [1, 2],
+                "kernel": [1, 3],
+                "width": [3, 4],
+                "stride": [1, 2],
+                "reduction": 2,
+                "pooling": ["max", "avg"],
+            },
+            {"operator": "dense", "channels": 4, "activation": ["relu", "relu6"]},
+        ],
+    },
     "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},
     "nasbench201": {"cells": 1, "channels": 4},
     "vit": {
@@ -29,7 +43,7 @@ TINY_SIZES = {"input_channels": 1, "height": 9, "width": 7, "classes": 3}
 
 def tiny_space(name: str, **options: Any) -> SearchSpace:
     """A space whose supernet runs in milliseconds; odd image sides."""
-    return build_space(name, TINY_OPTIONS[name] | TINY_SIZES | options)
+    return build_space(name, TINY_OPTIONS.get(name, {}) | TINY_SIZES | options)
 
 
 def cost_in_table(spec: OpSpec) -> float:

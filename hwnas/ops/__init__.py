@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.cells import CELL_OPERATORS
+from hwnas.ops.macro import parsed_operator
 from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
 from hwnas.ops.tokens import PATCH_EMBEDDING, TOKEN_OPERATORS, ScaledDotProductAttention
 
 OPERATORS: dict[str, Builder] = {**CELL_OPERATORS, **MOBILE_OPERATORS, **TOKEN_OPERATORS}
-"""Every operator but `none`, which is never built: it is zero."""
+"""Every operator but those whose names are parsed (`macro`) and `none`, which is never built: it is
+zero."""
 
 SOURCES = frozenset(
     {"conv_bn_3x3", PATCH_EMBEDDING, *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS)}
@@ -31,9 +33,10 @@ def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
     """The operator of a finished network; `affine` says whether batch norms scale and shift.
 
     Raises:
-        KeyError: for a name that is not in `OPERATORS`.
+        KeyError: for a name that is no operator's.
     """
-    return OPERATORS[spec.name](spec, affine)
+    builder = OPERATORS.get(spec.name) or parsed_operator(spec.name)
+    return builder(spec, affine)
 
 
 def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:

@@ -10,13 +10,30 @@ from pydantic import ValidationError
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.darts import DartsSpace
+from hwnas.spaces.layers import LayerSpace
+from hwnas.spaces.macro import MacroSpace
 from hwnas.spaces.mbconv import MbconvSpace
 from hwnas.spaces.nasbench201 import NasBench201Space
 from hwnas.spaces.vit import VitSpace
 
 SPACES: dict[str, type[SearchSpace]] = {
-    space.name: space for space in (DartsSpace, MbconvSpace, NasBench201Space, VitSpace)
+    space.name: space for space in (DartsSpace, MacroSpace, MbconvSpace, NasBench201Space, VitSpace)
 }
+
+
+def register_space(space: type[SearchSpace]) -> type[SearchSpace]:
+    """Make a space known by its name, to configurations and to every verb; a class decorator.
+
+    A process that is started for a measurement imports the main module again; so this belongs at
+    the top level of a module.
+
+    Raises:
+        InputError: when the name is another space's.
+    """
+    if space.name in SPACES:
+        raise InputError("a space of this name is registered", where="space", actual=space.name)
+    SPACES[space.name] = space
+    return space
 
 
 def build_space(
@@ -39,9 +56,12 @@ def build_space(
         return space(space.options_model(**(options or {})))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        cause = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InputError(cause, where=f"{where}.{key}", actual=repr(first["input"])) from None
+        key = ".".join([where, *map(str, first["loc"])])
+        causes = {"extra_forbidden": "unknown key", "missing": "missing key"}
+        cause = causes.get(first["type"], first["msg"].removeprefix("Value error, "))
+        given = first["input"]
+        actual = None if isinstance(given, dict) else repr(given)
+        raise InputError(cause, where=key, actual=actual) from None
 
 
-__all__ = ["SPACES", "SearchSpace", "build_space"]
+__all__ = ["SPACES", "LayerSpace", "SearchSpace", "build_space", "register_space"]

@@ -10,27 +10,22 @@ shape. Channels and strides of the layers are given.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
-from hwnas.architecture import Architecture, Mixture
-from hwnas.errors import InputError
-from hwnas.latency_tables.calibration import EdgeRule
+from hwnas.architecture import Architecture
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_op import MixedBlocks
-from hwnas.ops import build
 from hwnas.ops.mobile import MBConv
 from hwnas.ops.parts import out_size, round_channels
-from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.base import Choice, Network, SpaceOptions, Supernet
 from hwnas.spaces.cells import drop_path
-from hwnas.spaces.decoding import DecodingProgram
+from hwnas.spaces.layers import SKIP, LayerNetwork, LayerSpace, LayerSupernet
 
-SKIP = "skip_connect"
 IMAGENET = {"height": 224, "width": 224, "classes": 1000}
 """Sizes that the papers state their counts for."""
 
@@ -164,8 +159,8 @@ class Layer:
         return OpSpec(operator, self.c_in, self.c_out, self.height, self.width, self.stride)
 
 
-class MbconvSpace(SearchSpace):
-    """Layers of inverted bottlenecks; choices are `stage1/layer1` ... in the network's order."""
+class MbconvSpace(LayerSpace):
+    """Layers of inverted bottlenecks."""
 
     name = "mbconv"
     paper = (
@@ -189,7 +184,7 @@ class MbconvSpace(SearchSpace):
             excited = tuple(f"{block}_se" for block in layout.blocks)
             plain = layout.blocks if options.squeeze_excitation == "choice" else ()
             self.blocks = (*plain, *excited)
-        self.fixed, self.layers, self.head = _lay_out(options, layout, self.activation)
+        self.stem, self.layers, self.head = _lay_out(options, layout, self.activation)
         super().__init__(options)
 
     def _choices(self) -> tuple[Choice, ...]:
@@ -200,55 +195,8 @@ class MbconvSpace(SearchSpace):
         )
 
     def spec(self, choice: int, option: str) -> OpSpec:
-        """The operator of a layer that takes an option; it may be a skip."""
         name = option if option == SKIP else f"{option}_{self.activation}"
         return self.layers[choice].spec(name)
-
-    def operators(self, choice: int, option: int) -> Counter[OpSpec]:
-        taken = self.choices[choice].options[option]
-        return Counter([] if taken == SKIP else [self.spec(choice, taken)])
-
-    def fixed_operators(self) -> Counter[OpSpec]:
-        return Counter([*self.fixed, *self.head])
-
-    def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
-        """Layers decide independently, and a network has no other edges than those it runs."""
-        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
-        return weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-
-    def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
-        """One option a layer."""
-        count = len(self.choices)
-        index = np.arange(self.mask.numel()).reshape(self.mask.shape)
-        matrix = np.zeros((count, index.size))
-        matrix[np.arange(count)[:, None], index] = 1
-        runs = np.where(self.mask.numpy(), index, -1)
-        return DecodingProgram(0, matrix, np.ones(count), np.ones(count), runs)
-
-    def validate(self, architecture: Architecture) -> None:
-        self.validate_options(architecture)
-
-    def sample(self, rng: np.random.Generator) -> Architecture:
-        return self.architecture([int(rng.integers(len(c.options))) for c in self.choices])
-
-    def to_genotype(self, architecture: Architecture) -> list[str]:
-        """The blocks' names from the first layer to the last."""
-        self.validate(architecture)
-        return [option for _, option in architecture]
-
-    def from_genotype(self, genotype: Any) -> Architecture:
-        """Read a list of blocks' names."""
-        expected = f"a list of {len(self.choices)} names of blocks"
-        if not isinstance(genotype, list) or not all(isinstance(name, str) for name in genotype):
-            raise InputError(
-                "malformed", where="genotype", expected=expected, actual=repr(genotype)
-            )
-        if len(genotype) != len(self.choices):
-            raise InputError(
-                "wrong length", where="genotype", expected=expected, actual=len(genotype)
-            )
-        names = (choice.name for choice in self.choices)
-        return self.architecture(dict(zip(names, genotype, strict=True)))
 
     def supernet(self, partial_channels: int = 1) -> Supernet:
         return MbconvSupernet(self)
@@ -300,40 +248,15 @@ def _lay_out(
     return fixed, layers, head
 
 
-class MbconvSupernet(Supernet):
-    """All layers with all candidates."""
+class MbconvSupernet(LayerSupernet):
+    """All layers with all candidates, mixed behind their last convolutions."""
 
-    def __init__(self, space: MbconvSpace) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(*map(build, space.fixed))
-        self.layers = nn.ModuleList(
-            MixedBlocks([space.spec(row, option) for option in choice.options])
-            for row, choice in enumerate(space.choices)
-        )
-        self.head = nn.Sequential(*map(build, space.head))
-
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        x = self.stem(x)
-        for row, layer in enumerate(self.layers):
-            x = layer(x, mixture, row)
-        return self.head(x)
+    def mixed(self, specs: Sequence[OpSpec]) -> nn.Module:
+        return MixedBlocks(specs)
 
 
-class MbconvNetwork(Network):
-    """The network of one architecture; layers that are skipped are not there."""
-
-    def __init__(self, space: MbconvSpace, architecture: Architecture) -> None:
-        super().__init__()
-        space.validate(architecture)
-        self.stem = nn.Sequential(*map(build, space.fixed))
-        self.blocks = nn.ModuleList(
-            build(space.spec(row, option))
-            for row, (_, option) in enumerate(architecture)
-            if option != SKIP
-        )
-        self.head = nn.Sequential(*map(build, space.head))
-        kept = [name for name, option in architecture if option != SKIP]
-        self.choice_modules = {f"blocks.{i}": name for i, name in enumerate(kept)}
+class MbconvNetwork(LayerNetwork):
+    """The network of one architecture; a residual layer's branch may be dropped in training."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -72,7 +72,7 @@ class TestCells:
         (cell,) = read_cells(space, space.architecture([0] * 6), {})
         assert drawn_words(cell) == ["input", "1", "2", "output"]
 
-    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201", "vit"])
+    @pytest.mark.parametrize("name", ["darts", "macro", "mbconv", "nasbench201", "vit"])
     def test_labels_meet_neither_lines_nor_labels(self, name: str) -> None:
         larger = {"darts": {"nodes": 6}, "mbconv": {"stage_layers": 3}}
         space = tiny_space(name, **larger.get(name, {}))
@@ -82,7 +82,7 @@ class TestCells:
             for cell in read_cells(space, architecture, dict.fromkeys(space_names(space), 0.01)):
                 assert_readable(draw_cell(cell))
 
-    @pytest.mark.parametrize("name", ["darts", "mbconv", "nasbench201", "vit"])
+    @pytest.mark.parametrize("name", ["darts", "macro", "mbconv", "nasbench201", "vit"])
     def test_one_file_holds_all_drawings_apart(self, name: str) -> None:
         space = tiny_space(name)
         cells = read_cells(space, space.sample(np.random.default_rng(0)), {})

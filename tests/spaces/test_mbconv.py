@@ -147,7 +147,7 @@ def test_the_first_strides_are_dropped(halvings, sides) -> None:
     space = build_space("mbconv", IMAGENET | {"layout": "fbnet", "halvings": halvings})
     classifier = space.head[-1]
     assert [classifier.height, classifier.width] == sides
-    strides = [space.fixed[0].stride, *(layer.stride for layer in space.layers)]
+    strides = [space.stem[0].stride, *(layer.stride for layer in space.layers)]
     where = [i for i, stride in enumerate(strides) if stride == 2]
     assert where == [0, 2, 6, 10, 18][5 - halvings :]
     assert space.choices == build_space("mbconv", {"layout": "fbnet"}).choices
