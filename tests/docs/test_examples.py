@@ -55,9 +55,8 @@ def test_the_operator_is_the_same_in_both_definitions_and_has_a_price(run, tmp_p
 
 def test_the_operator_can_be_searched_in_cells(monkeypatch) -> None:
     """As the page says: its name is appended to `PRIMITIVES`."""
-    monkeypatch.setattr("hwnas.ops.OPERATORS", dict(OPERATORS))
-    for known in (OPERATORS, CANDIDATE_FUNCTIONS):
-        monkeypatch.setitem(known, "conv_1x3_3x1", None)
+    for registry in (OPERATORS, CANDIDATE_FUNCTIONS):
+        monkeypatch.setitem(registry, "conv_1x3_3x1", None)  # taken out again afterwards
     exec(compile(example("add_an_operator.md"), "factorized_conv.py", "exec"), {"__name__": ""})
     primitives = (*nasbench201.PRIMITIVES, "conv_1x3_3x1")
     monkeypatch.setattr(nasbench201, "PRIMITIVES", primitives)
@@ -70,7 +69,7 @@ def test_the_operator_can_be_searched_in_cells(monkeypatch) -> None:
     logits.square().sum().backward()
     assert (weights.grad[:, -1] != 0).all()
     cost = CostModel(space, table_of(space))
-    architecture = space.architecture(["conv_1x3_3x1"] * 6)
+    architecture = space.architecture([5] * 6)
     assert cost.latency_ms(architecture) > cost.fixed_ms
 
 
