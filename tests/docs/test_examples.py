@@ -11,91 +11,104 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_cli import SMALLEST, cli
 from tiny import table_of, tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.kernels import CANDIDATE_FUNCTIONS
+from hwnas.latency_tables.runtimes import RUNTIMES
 from hwnas.latency_tables.table import LatencyTable, OpSpec
 from hwnas.ops import OPERATORS
 from hwnas.spaces import nasbench201
+from hwnas.strategies import STRATEGIES
+
+__all__ = ["cli"]
 
 ROOT = Path(__file__).parents[2]
-Run = Callable[..., str]
+REGISTRIES = (OPERATORS, CANDIDATE_FUNCTIONS, STRATEGIES, RUNTIMES)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / "hwnas" / "docs" / page).read_text()
 
 
 def example(page: str) -> str:
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (ROOT / "hwnas" / "docs" / page).read_text(), re.DOTALL
-    )
+    (code,) = re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL)
     return code
 
 
 @pytest.fixture
-def run(tmp_path) -> Run:
-    """Write a page's example under its name and run Python in a folder: what it prints."""
+def execute(tmp_path, monkeypatch):
+    """Run a page's example in an empty folder; what it registers is taken out again."""
+    monkeypatch.chdir(tmp_path)
+    before = [dict(registry) for registry in REGISTRIES]
 
-    def call(page: str, name: str, *arguments: str, folder: Path = tmp_path) -> str:
-        (tmp_path / name).write_text(example(page))
-        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-        line = [sys.executable, *arguments]
-        done = subprocess.run(line, capture_output=True, text=True, cwd=folder, env=environment)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-        return done.stdout
+    def call(page: str, name: str = "example") -> None:
+        exec(compile(example(page), page, "exec"), {"__name__": name})
 
-    return call
+    yield call
+    for registry, known in zip(REGISTRIES, before, strict=True):
+        for key in set(registry) - set(known):
+            del registry[key]
 
 
-def test_the_operator_is_the_same_in_both_definitions_and_has_a_price(run, tmp_path) -> None:
-    printed = run("add_an_operator.md", "factorized_conv.py", "factorized_conv.py")
-    assert "1568 parameters, 1572864 MACs" in printed  # 2 x 3 x 16 x 16 and 32 of the norm
-    table = LatencyTable.load(tmp_path / "operators.json")
+Execute = Callable[..., None]
+
+
+def test_the_operator_has_one_meaning_and_a_price(execute: Execute, capsys) -> None:
+    execute("add_an_operator.md", "__main__")
+    counted, *priced = capsys.readouterr().out.splitlines()
+    assert counted == "1568 parameters, 1572864 MACs"  # 2 x 3 x 16 x 16, and 32 of the batch norm
+    assert counted in text_of("add_an_operator.md") and len(priced) == 2
+    table = LatencyTable.load("operators.json")
     assert table.latency_ms(OpSpec("conv_1x3_3x1", 16, 16, 32, 32)) > 0
 
 
-def test_the_operator_can_be_searched_in_cells(monkeypatch) -> None:
+def test_the_operator_can_be_chosen_in_cells(execute: Execute, monkeypatch) -> None:
     """As the page says: its name is appended to `PRIMITIVES`."""
-    for registry in (OPERATORS, CANDIDATE_FUNCTIONS):
-        monkeypatch.setitem(registry, "conv_1x3_3x1", None)  # taken out again afterwards
-    exec(compile(example("add_an_operator.md"), "factorized_conv.py", "exec"), {"__name__": ""})
+    execute("add_an_operator.md")
     primitives = (*nasbench201.PRIMITIVES, "conv_1x3_3x1")
     monkeypatch.setattr(nasbench201, "PRIMITIVES", primitives)
     space = tiny_space("nasbench201")
     assert space.size() == 6**6
-    supernet = space.supernet()
     weights = (torch.ones(space.mask.shape) / 6).requires_grad_()
-    with pytest.warns(UserWarning, match="no kernels for conv_1x3_3x1"):
-        logits = supernet(torch.randn(4, 1, 9, 7), Mixture(weights))
-    logits.square().sum().backward()
-    assert (weights.grad[:, -1] != 0).all()
+    logits = space.supernet()(torch.randn(4, 1, 9, 7), Mixture(weights))
+    (gradient,) = torch.autograd.grad(logits.square().sum(), weights)
+    assert (gradient[:, -1] != 0).all()
     cost = CostModel(space, table_of(space))
-    architecture = space.architecture([5] * 6)
-    assert cost.latency_ms(architecture) > cost.fixed_ms
+    assert cost.latency_ms(space.architecture([5] * 6)) > cost.fixed_ms
 
 
-def test_the_strategy_keeps_the_contract(run) -> None:
+def test_the_strategy_keeps_the_contract(tmp_path) -> None:
     """The contract of all strategies, on a tiny space."""
     code = example("add_a_strategy.md")
     assert len(code[: code.index("STRATEGIES[")].strip().splitlines()) < 30
-    line = ["-m", "pytest", "-q", "-p", "local_search", "-p", "no:cacheprovider"]
+    (tmp_path / "local_search.py").write_text(code)
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "local_search", "-p", "no:cacheprovider"]
     line += ["-k", "TestStrategy and local-search-nasbench201", "tests/test_contract.py"]
-    printed = run("add_a_strategy.md", "local_search.py", *line, folder=ROOT)
-    assert int(re.findall(r"(\d+) passed", printed)[0]) >= 4
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) == 4
 
 
-def test_the_strategy_s_command_prints_what_the_page_shows(run) -> None:
-    page = (ROOT / "hwnas" / "docs" / "add_a_strategy.md").read_text()
-    (command,) = re.findall(r"^python (local_search.py bench .*)$", page, re.MULTILINE)
-    printed = run("add_a_strategy.md", "local_search.py", *command.split())
+def test_the_strategy_finds_what_the_page_shows(execute: Execute, cli) -> None:
+    page = text_of("add_a_strategy.md")
+    execute("add_a_strategy.md")
+    (arguments,) = re.findall(r"^python local_search.py (bench .*)$", page, re.MULTILINE)
+    code, printed, err = cli(*arguments.split())
+    assert code == 0, err
     assert printed.strip() in page
 
 
-def test_a_table_is_profiled_on_the_runtime(run, tmp_path) -> None:
-    assert len(example("add_a_runtime.md").splitlines()) < 50
-    space = "space={name='nasbench201', cells=1, channels=4, classes=2, "
-    space += "input_channels=1, height=8, width=8}"
-    line = ["torch_nchw.py", "profile", "--runtime", "torch-nchw-cpu", "--out", "nchw.json"]
-    run("add_a_runtime.md", "torch_nchw.py", *line, "--set", space)
-    table = LatencyTable.load(tmp_path / "nchw.json")
+def test_a_table_is_profiled_on_the_runtime(execute: Execute, cli) -> None:
+    code = example("add_a_runtime.md")
+    assert len(code[: code.index("RUNTIMES[")].strip().splitlines()) < 40
+    execute("add_a_runtime.md")
+    line = ["profile", "--runtime", "torch-nchw-cpu", "--out", "nchw.json", "--set", SMALLEST]
+    code, _, err = cli(*line)
+    assert code == 0, err
+    table = LatencyTable.load("nchw.json")
     assert (table.device.runtime, table.device.layout) == ("torch-nchw-cpu", "NCHW")
     assert all(row.measurement.rounds > 0 for row in table.operators)
