@@ -1,4 +1,7 @@
-"""The commands of the pages run as they stand, on a folder of small images and tiny settings."""
+"""The commands of the pages run as they stand, on a folder of small images and tiny settings.
+
+The README's commands, which `test_cli` runs, are the same verbs on tables that are made up.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ def photos(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_tutorial_ends_with_checked_models_and_a_report(cli, photos) -> None:
     for line in commands_of(DOCS / "tutorial.md"):
         code, _, err = cli(*shlex.split(line)[1:])

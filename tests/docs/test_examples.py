@@ -56,6 +56,7 @@ def execute(tmp_path, monkeypatch):
 Execute = Callable[..., None]
 
 
+@pytest.mark.slow
 def test_the_operator_has_one_meaning_and_a_price(execute: Execute, capsys) -> None:
     execute("add_an_operator.md", "__main__")
     counted, *priced = capsys.readouterr().out.splitlines()
@@ -80,13 +81,14 @@ def test_the_operator_can_be_chosen_in_cells(execute: Execute, monkeypatch) -> N
     assert cost.latency_ms(space.architecture([5] * 6)) > cost.fixed_ms
 
 
+@pytest.mark.slow
 def test_the_strategy_keeps_the_contract(tmp_path) -> None:
     """The contract of all strategies, on a tiny space."""
     code = example("add_a_strategy.md")
     assert len(code[: code.index("STRATEGIES[")].strip().splitlines()) < 30
     (tmp_path / "local_search.py").write_text(code)
     line = [sys.executable, "-m", "pytest", "-q", "-p", "local_search", "-p", "no:cacheprovider"]
-    line += ["-k", "TestStrategy and local-search-nasbench201", "tests/test_contract.py"]
+    line += ["-k", "TestStrategy and local-search and nasbench201", "tests/test_contract.py"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -102,6 +104,7 @@ def test_the_strategy_finds_what_the_page_shows(execute: Execute, cli) -> None:
     assert printed.strip() in page
 
 
+@pytest.mark.slow
 def test_a_table_is_profiled_on_the_runtime(execute: Execute, cli) -> None:
     code = example("add_a_runtime.md")
     assert len(code[: code.index("RUNTIMES[")].strip().splitlines()) < 40
