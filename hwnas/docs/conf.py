@@ -6,7 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel
 from sphinx.application import Sphinx
-from sphinx.util.typing import stringify_annotation
 
 project = "hwnas"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -25,7 +24,6 @@ myst_heading_anchors = 3
 default_role = "code"
 add_module_names = False
 autodoc_member_order = "bysource"
-autodoc_preserve_defaults = True
 autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
@@ -42,16 +40,15 @@ _plain: dict[str, list[str]] = {}
 def list_fields(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """The fields of a pydantic model as attributes: type, default, description."""
+    """The fields of a pydantic model as attributes, with default and description."""
     if what != "class" or not issubclass(obj, BaseModel) or not obj.model_fields:
         return
     lines += ["", "Attributes:"]
     for key, field in obj.model_fields.items():
         default = repr(field.get_default(call_default_factory=True))
         stated = "required" if field.is_required() else f"default `{default}`"
-        kind = stringify_annotation(field.annotation, "smart").replace("~", "")
         description = f"; {field.description}" if field.description else ""
-        lines.append(f"    {key}: `{kind}`, {stated}{description}")
+        lines.append(f"    {key}: {stated}{description}")
 
 
 def without_signature(app: Sphinx, what: str, name: str, obj: Any, *_: Any) -> Any:
