@@ -5,7 +5,7 @@ PYTHON = $(VIRTUAL_ENV)/bin/python
 # Satisfied by whichever build of PyTorch is there already, the one without CUDA say.
 TORCH ?= torch==2.13.0
 
-.PHONY: run test install types lint clean
+.PHONY: run test install docs types lint clean
 
 $(PYTHON):
 	python3 -m venv $(VIRTUAL_ENV)
@@ -19,6 +19,9 @@ run: install
 
 test: install
 	$(PYTHON) -m pytest -q -n 2
+
+docs: install
+	$(PYTHON) -m sphinx -W --keep-going hwnas/docs build/docs
 
 # mypy does not follow the mapping of top-level folders into the package: it reads a copy.
 types:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hwnas.kernels.fused import RECOMPUTE
-from hwnas.kernels.plan import CellPlan, Edge, parameter_shape, sizes_of, tensors_of
+from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
 from hwnas.kernels.triton_layout import fits as fits_triton
@@ -178,6 +178,9 @@ def _obstacle(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str
         return "the inputs are empty"
     if impl == "triton" and not fits_triton(channels, pixels):
         return f"no kernels for {channels} channels of {pixels} pixels"
+    for name in (candidate.name for edge in edges for _, candidate in edge.chosen()):
+        if name not in FUSED:
+            return f"no kernels for {name}"
     for candidate, name in tensors_of(edges)[0]:
         tensor = candidate.tensors[name]
         if tensor.shape != parameter_shape(candidate.name, name, channels):

@@ -18,6 +18,8 @@ POOLS = {"max_pool_3x3": 0, "avg_pool_3x3": 1}
 SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
 DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
 DENSE = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
+FUSED = frozenset({*POOLS, *SEPARABLE, *DILATED, *DENSE, "skip_connect"})
+"""Operators that a plan can describe; a cell with any other runs in plain PyTorch."""
 
 
 class Edge(NamedTuple):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_pipeline import settings, table_file
 from tiny import table_of, tiny_space
 
@@ -263,9 +264,9 @@ def test_help_has_an_example(cli, verb: str) -> None:
         assert f"Example: hwnas {verb}" in " ".join(out.split())
 
 
-def readme_commands() -> list[str]:
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+def commands_of(page: Path) -> list[str]:
+    """The lines of a page's `sh` blocks that call hwnas, without their comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line.startswith("hwnas ")]
 
@@ -278,20 +279,22 @@ def matching_table(arguments: list[str], folder: Path) -> Path:
     return path
 
 
+def write_photos(folder: Path) -> None:
+    """Images of two classes, as a user has them."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 4)):
+        for name in ("cat", "dog"):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
+
+
 def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
     """Every command of the README, in its order, on tiny settings."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    from PIL import Image
-
-    for part, count in (("train", 20), ("test", 4)):
-        for name in ("cat", "dog"):
-            folder = tmp_path / "photos" / part / name
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = rng.integers(0, 256, (40, 36, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{index}.png")
-    found = readme_commands()
+    write_photos(tmp_path / "photos")
+    found = commands_of(ROOT / "README.md")
     assert len(found) >= 12
     for line in found:
         arguments = shlex.split(line)[1:]

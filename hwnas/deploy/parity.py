@@ -30,7 +30,7 @@ class Parity:
 
     Attributes:
         max_abs_error: over all floating-point outputs, None where it, or one alone, is not finite.
-        within_tolerance: |error| <= 1e-3 |reference| + 1e-4 max|reference| everywhere; the
+        within_tolerance: `|error| <= 1e-3 |reference| + 1e-4 max|reference|` everywhere; the
             maximum, and the signal of `sqnr_db`, is that of channels that are not constant.
         sqnr_db: signal to quantisation noise ratio of the worst output, None when there is no
             error at all.

@@ -20,8 +20,9 @@ JITTER = 1e-5
 
 
 def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """log of sum |theta dR/dtheta|, R the output of ones through |theta|: Tanaka et al., "Pruning
-    Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS 2020.
+    """log of sum `|theta dR/dtheta|`, R the output of ones through `|theta|`: Tanaka et al.,
+    "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS
+    2020.
 
     Batch norms are left out, and all is float64, since R is a product over the depth; ReLU6, which
     would bound it, and h-swish are taken as ReLU.
@@ -80,7 +81,7 @@ def jacob_cov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """log |K|, K the shares of ReLUs on which two images agree, summed over the layers: Mellor et
+    """log `|K|`, K the shares of ReLUs on which two images agree, summed over the layers: Mellor et
     al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and GELU count as
     ReLU, whose sign is theirs. Arguments as for `synflow`."""
     network = copy.deepcopy(network).train()

@@ -1,0 +1,50 @@
+"""The documentation builds without a warning, and links between pages lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from pathlib import Path
+
+import pytest
+from sphinx.cmd.build import build_main
+
+import hwnas
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "hwnas" / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """The pages as HTML; a warning is an error."""
+    out = tmp_path_factory.mktemp("documentation") / "html"
+    assert build_main(["-q", "-W", "--keep-going", str(DOCS), str(out)]) == 0
+    return out
+
+
+def test_every_page_is_built_and_in_the_contents(built) -> None:
+    contents = (built / "index.html").read_text()
+    for page in DOCS.rglob("*.md"):
+        name = page.relative_to(DOCS).with_suffix(".html")
+        assert (built / name).exists()
+        if name.parent == Path(".") and name.stem != "index":
+            assert f'href="{name}"' in contents, f"{name} is in no toctree"
+
+
+def test_the_reference_has_every_public_name(built) -> None:
+    """Under the module that defines it, where the reference's table links to."""
+    *_, compressed = (built / "objects.inv").read_bytes().split(b"\n", 4)
+    documented = {line.split()[0] for line in zlib.decompress(compressed).decode().splitlines()}
+    table = (DOCS / "reference" / "index.md").read_text()
+    for name in hwnas.__all__:
+        (target,) = re.findall(rf"`hwnas\.{name} <([\w.]+)>`", table)
+        assert target in documented, f"hwnas.{name} leads to {target}, which is not documented"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_exist(page) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

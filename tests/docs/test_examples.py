@@ -1,0 +1,117 @@
+"""The examples of the pages on extending do what their pages say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from test_cli import SMALLEST, cli
+from tiny import table_of, tiny_space
+
+from hwnas.architecture import Mixture
+from hwnas.budget.cost import CostModel
+from hwnas.kernels import CANDIDATE_FUNCTIONS
+from hwnas.latency_tables.runtimes import RUNTIMES
+from hwnas.latency_tables.table import LatencyTable, OpSpec
+from hwnas.ops import OPERATORS
+from hwnas.spaces import nasbench201
+from hwnas.strategies import STRATEGIES
+
+__all__ = ["cli"]
+
+ROOT = Path(__file__).parents[2]
+REGISTRIES = (OPERATORS, CANDIDATE_FUNCTIONS, STRATEGIES, RUNTIMES)
+
+
+def text_of(page: str) -> str:
+    return (ROOT / "hwnas" / "docs" / page).read_text()
+
+
+def example(page: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL)
+    return code
+
+
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Run a page's example in an empty folder; what it registers is taken out again."""
+    monkeypatch.chdir(tmp_path)
+    before = [dict(registry) for registry in REGISTRIES]
+
+    def call(page: str, name: str = "example") -> None:
+        exec(compile(example(page), page, "exec"), {"__name__": name})
+
+    yield call
+    for registry, known in zip(REGISTRIES, before, strict=True):
+        for key in set(registry) - set(known):
+            del registry[key]
+
+
+Execute = Callable[..., None]
+
+
+@pytest.mark.slow
+def test_the_operator_has_one_meaning_and_a_price(execute: Execute, capsys) -> None:
+    execute("add_an_operator.md", "__main__")
+    counted, *priced = capsys.readouterr().out.splitlines()
+    assert counted == "1568 parameters, 1572864 MACs"  # 2 x 3 x 16 x 16, and 32 of the batch norm
+    assert counted in text_of("add_an_operator.md") and len(priced) == 2
+    table = LatencyTable.load("operators.json")
+    assert table.latency_ms(OpSpec("conv_1x3_3x1", 16, 16, 32, 32)) > 0
+
+
+def test_the_operator_can_be_chosen_in_cells(execute: Execute, monkeypatch) -> None:
+    """As the page says: its name is appended to `PRIMITIVES`."""
+    execute("add_an_operator.md")
+    primitives = (*nasbench201.PRIMITIVES, "conv_1x3_3x1")
+    monkeypatch.setattr(nasbench201, "PRIMITIVES", primitives)
+    space = tiny_space("nasbench201")
+    assert space.size() == 6**6
+    weights = (torch.ones(space.mask.shape) / 6).requires_grad_()
+    logits = space.supernet()(torch.randn(4, 1, 9, 7), Mixture(weights))
+    (gradient,) = torch.autograd.grad(logits.square().sum(), weights)
+    assert (gradient[:, -1] != 0).all()
+    cost = CostModel(space, table_of(space))
+    assert cost.latency_ms(space.architecture([5] * 6)) > cost.fixed_ms
+
+
+@pytest.mark.slow
+def test_the_strategy_keeps_the_contract(tmp_path) -> None:
+    """The contract of all strategies, on a tiny space."""
+    code = example("add_a_strategy.md")
+    assert len(code[: code.index("STRATEGIES[")].strip().splitlines()) < 30
+    (tmp_path / "local_search.py").write_text(code)
+    line = [sys.executable, "-m", "pytest", "-q", "-p", "local_search", "-p", "no:cacheprovider"]
+    line += ["-k", "TestStrategy and local-search and nasbench201", "tests/test_contract.py"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert int(re.findall(r"(\d+) passed", done.stdout)[0]) == 4
+
+
+def test_the_strategy_finds_what_the_page_shows(execute: Execute, cli) -> None:
+    page = text_of("add_a_strategy.md")
+    execute("add_a_strategy.md")
+    (arguments,) = re.findall(r"^python local_search.py (bench .*)$", page, re.MULTILINE)
+    code, printed, err = cli(*arguments.split())
+    assert code == 0, err
+    assert printed.strip() in page
+
+
+@pytest.mark.slow
+def test_a_table_is_profiled_on_the_runtime(execute: Execute, cli) -> None:
+    code = example("add_a_runtime.md")
+    assert len(code[: code.index("RUNTIMES[")].strip().splitlines()) < 40
+    execute("add_a_runtime.md")
+    line = ["profile", "--runtime", "torch-nchw-cpu", "--out", "nchw.json", "--set", SMALLEST]
+    code, _, err = cli(*line)
+    assert code == 0, err
+    table = LatencyTable.load("nchw.json")
+    assert (table.device.runtime, table.device.layout) == ("torch-nchw-cpu", "NCHW")
+    assert all(row.measurement.rounds > 0 for row in table.operators)
