@@ -77,7 +77,8 @@ class DecodingProgram:
 
     def _run_shared_once(self, shared: Sequence[SharedWork], runs: np.ndarray) -> DecodingProgram:
         variables = self.matrix.shape[1]
-        rows, variables_of = [], []
+        rows: list[np.ndarray] = []
+        variables_of: list[tuple[int, tuple[int, ...]]] = []
         for number, work in enumerate(shared):
             of_choice: dict[int, np.ndarray] = {}
             for choice, option in work.options:
