@@ -39,7 +39,7 @@ class SequenceOptions(SpaceOptions):
 
 
 class SequenceSpace(LayerSpace):
-    """Rows of residual blocks of sequences; choices are `layer1` ... in the network's order."""
+    """Rows of residual blocks of sequences; choices are `stage1/layer1` ... in order."""
 
     name = "sequence"
     paper = (
@@ -62,7 +62,7 @@ class SequenceSpace(LayerSpace):
 
     def _choices(self) -> tuple[Choice, ...]:
         blocks = (*self.options.blocks, SKIP)
-        return tuple(Choice(f"layer{i + 1}", blocks) for i in range(self.options.layers))
+        return tuple(Choice(f"stage1/layer{i + 1}", blocks) for i in range(self.options.layers))
 
     def spec(self, choice: int, option: str) -> OpSpec:
         return OpSpec(option, self.options.channels, self.options.channels, 1, self.options.width)
