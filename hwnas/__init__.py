@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hwnas.budget.cost import CostModel
     from hwnas.budget.decode import Decoder
     from hwnas.config import Config, load_config
-    from hwnas.data.dataset import load_dataset
+    from hwnas.data.loading import load_dataset
     from hwnas.deploy.export import export_network
     from hwnas.errors import HwnasError
     from hwnas.latency_tables.table import LatencyTable, OpSpec
@@ -34,7 +34,7 @@ _MODULES = {
     "build_space": "hwnas.spaces",
     "export_network": "hwnas.deploy.export",
     "load_config": "hwnas.config",
-    "load_dataset": "hwnas.data.dataset",
+    "load_dataset": "hwnas.data.loading",
     "profile": "hwnas.profiling",
     "register_space": "hwnas.spaces",
     "run": "hwnas.pipeline",

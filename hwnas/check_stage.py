@@ -11,20 +11,19 @@ import torch
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
-from hwnas.deploy.accuracy import Samples
 from hwnas.deploy.behaviour import Reference
 from hwnas.deploy.check import check_model, measured_elsewhere
-from hwnas.deploy.export import INPUT, OUTPUT
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
 from hwnas.deploy.operator_shares import operator_shares
 from hwnas.deploy.parity import Feeds, Outputs, Predict
 from hwnas.deploy.performance import ServingLoad
+from hwnas.deploy.scores import Samples
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.profiling import example_images, inference
+from hwnas.profiling import example_inputs, inference
 from hwnas.workspace import Run
 
 
@@ -86,15 +85,16 @@ def _write_operator_shares(run: Run) -> None:
     runtime = run.runtime
     if run.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
         return
-    images = example_images(run.config.latency.batch, run.image_shape)
+    inputs = example_inputs(run.config.latency.batch, run.input_shape)
+    feeds = {run.task.input_name: inputs}
     shares = operator_shares(
-        onnx.load(run.folder.model), run.trained_network().choice_modules, runtime, {INPUT: images}
+        onnx.load(run.folder.model), run.trained_network().choice_modules, runtime, feeds
     )
     run.folder.write_json(run.folder.operator_shares, shares)
 
 
 def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
-    """The test images as the model's inputs.
+    """The test samples as the model's inputs.
 
     Raises:
         InputError: when the model takes something else.
@@ -103,26 +103,26 @@ def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
         raise InputError(
             "cannot feed the model",
             where=str(model.path),
-            expected="one input of images",
+            expected="one input",
             actual=f"{len(model.inputs)} inputs",
         )
     feeds = feeds_for(model, {}, None, run.config.latency.batch)
     name, dataset = model.inputs[0].name, run.dataset
-    expected = ("batch", *run.image_shape)
+    expected = ("batch", *run.input_shape)
     found = tuple("batch" if size is None else size for size in feeds.inputs[0].sizes)
     if found != expected:
         raise InputError(
-            "the model takes other images than the data have",
+            "the model takes other inputs than the data have",
             where=str(model.path),
             expected=expected,
             actual=found,
         )
 
     def take(chosen: np.ndarray) -> Feeds:
-        return {name: dataset.normalise(dataset.test.images[chosen]).numpy()}
+        return {name: dataset.normalise(dataset.test.inputs[chosen]).numpy()}
 
-    labels = np.asarray(dataset.test.labels)
-    return replace(feeds, samples=Samples(len(labels), take, labels))
+    targets = dataset.test.targets
+    return replace(feeds, samples=Samples(len(targets), take, targets, run.task))
 
 
 def network_reference(run: Run) -> Reference:
@@ -131,7 +131,7 @@ def network_reference(run: Run) -> Reference:
     return Reference(
         "torch",
         _network_predict(run),
-        lambda: inference(run.trained_network(), run.image_shape, run.runtime, batch),
+        lambda: inference(run.trained_network(), run.input_shape, run.runtime, batch),
     )
 
 
@@ -139,13 +139,13 @@ def _network_predict(run: Run) -> Predict:
     network = run.trained_network()
 
     def predict(feeds: Feeds) -> Outputs:
-        (images,) = feeds.values()
+        (inputs,) = feeds.values()
         threads_before = torch.get_num_threads()
         # Beside busy neighbours two threads that wait for each other take longer than one.
         torch.set_num_threads(1)
         try:
             with torch.no_grad():
-                return {OUTPUT: network(torch.from_numpy(images)).numpy()}
+                return {run.task.output_name: network(torch.from_numpy(inputs)).numpy()}
         finally:
             torch.set_num_threads(threads_before)
 

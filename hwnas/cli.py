@@ -226,10 +226,12 @@ def search(
 def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) -> None:
     """Train the run's architecture from scratch; writes weights and metrics."""
     from hwnas import pipeline
+    from hwnas.reporting.html import in_words
 
     with opened(folder) as current:
         metrics = pipeline.train(current, restart=not resume)
-    text = f"test accuracy {metrics['accuracy']:.2%} after {metrics['epochs']} epochs"
+    metric = metrics["metric"]
+    text = f"test {in_words(metric)} {metrics[metric]:.2%} after {metrics['epochs']} epochs"
     print_result(metrics, as_json, text)
 
 

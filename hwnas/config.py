@@ -28,10 +28,29 @@ class DataConfig(Section):
     """What to learn from; see `hwnas.data.load_dataset`."""
 
     name: Literal[
-        "fashion-mnist-slice", "npz", "folder", "cifar10", "cifar100", "fashion-mnist", "mnist"
+        "fashion-mnist-slice",
+        "npz",
+        "folder",
+        "cifar10",
+        "cifar100",
+        "fashion-mnist",
+        "mnist",
+        "generated-segmentation",
+        "generated-detection",
+        "sounds",
+        "generated-keywords",
+        "table",
+        "generated-ratings",
+        "text",
+        "generated-text",
+        "language",
+        "generated-language",
     ]
     path: str | None = None
     image_size: int | None = Field(None, ge=4, le=4096)
+    sequence_length: int | None = Field(
+        None, ge=2, le=4096, description="tokens of a sample, of texts"
+    )
     train_limit: int | None = Field(None, ge=2)
     test_limit: int | None = Field(None, ge=2)
 
@@ -178,7 +197,7 @@ class TrainConfig(Section):
     nesterov: bool = Field(False, description="of sgd")
     weight_decay: float = Field(3e-4, ge=0)
     gradient_clip: float = Field(5.0, gt=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1, description="where targets are classes")
     crop_padding: int = Field(0, ge=0)
     flip: bool = False
     cutout: int = Field(0, ge=0)
@@ -199,8 +218,8 @@ class CheckConfig(Section):
     """Limits of the gates."""
 
     min_sqnr_db: float = 80.0
-    max_accuracy_drop: float = Field(0.01, ge=0, le=1)
-    min_accuracy: float = Field(0.0, ge=0, le=1)
+    max_accuracy_drop: float = Field(0.01, ge=0, le=1, description="of the task's score")
+    min_accuracy: float = Field(0.0, ge=0, le=1, description="of the task's score")
     measure_seconds: float = Field(60.0, gt=0, description="limit of the latency measurement")
     max_session_mb: float = Field(
         8000.0, gt=0, description="what loading and running the model may allocate on a CPU"

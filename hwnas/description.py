@@ -110,35 +110,35 @@ def describe_architecture(space: SearchSpace, architecture: Architecture) -> dic
     with torch.device("meta"):
         network = space.network(architecture)
     sizes = space.options
-    shape = (1, sizes.input_channels, sizes.height, sizes.width)
     return {
         "space": space.name,
         "space_options": sizes.model_dump(),
         "genotype": space.to_genotype(architecture),
         "params": params,
         "macs": macs,
-        "depth": depth(network, shape),
+        "depth": depth(network, sizes.input_shape),
         "fixed": dict(zip(("params", "macs"), fixed.tolist(), strict=True)),
         "choices": choices,
     }
 
 
 def depth(network: Network, shape: tuple[int, ...]) -> int:
-    """Convolutions and linear layers on the longest path from the images to the logits.
+    """Convolutions, linear and recurrent layers on the longest path from input to output.
 
     Args:
         network: with its parameters on the meta device; nothing is computed.
-        shape: (N, C, H, W) of the images.
+        shape: (C, H, W) of a sample, or (L,) of tokens.
     """
-    images = torch.zeros(shape, device="meta")
+    dtype = torch.int64 if len(shape) == 1 else torch.float32
+    inputs = torch.zeros(1, *shape, dtype=dtype, device="meta")
     with torch.no_grad(), _Depths() as depths:
-        return depths.of(network.eval()(images))
+        return depths.of(network.eval()(inputs))
 
 
 class _Depths(TorchFunctionMode):
-    """Follows every tensor that is computed back to the images, counting layers."""
+    """Follows every tensor that is computed back to the input, counting layers."""
 
-    LAYERS = (torch.nn.functional.conv2d, torch.nn.functional.linear)
+    LAYERS = (torch.nn.functional.conv2d, torch.nn.functional.linear, torch.lstm, torch.gru)
 
     def of(self, tensor: Tensor) -> int:
         """Layers on the longest path to a tensor."""

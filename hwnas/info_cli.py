@@ -107,6 +107,13 @@ def sample(
     print_result({"architectures": documents}, as_json, text)
 
 
+def _read(sizes: dict[str, Any]) -> str:
+    """What networks of these sizes read, in words."""
+    if sizes["vocabulary"] is not None:
+        return f"{sizes['width']} tokens of {sizes['vocabulary']:,}"
+    return f"{sizes['input_channels']} x {sizes['height']} x {sizes['width']} inputs"
+
+
 def _describe(path: Path, svg: Path | None, as_json: bool) -> None:
     """Print what is known of an architecture, and write its drawing."""
     import json
@@ -150,8 +157,8 @@ def _in_words(name: str, facts: dict[str, Any]) -> list[str]:
         f"  {facts['paper']}",
         f"  {facts['choices']} choices of {facts['options']} options in all, "
         f"{facts['size']:,} architectures",
-        f"  for {sizes['input_channels']} x {sizes['height']} x {sizes['width']} images and "
-        f"{sizes['classes']} classes: {_millions(facts['params'])} parameters, "
+        f"  for {_read(sizes)} and {sizes['classes']} outputs: "
+        f"{_millions(facts['params'])} parameters, "
         f"{_millions(facts['macs'])} multiply-accumulates",
     ]
 

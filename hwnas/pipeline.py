@@ -90,7 +90,8 @@ def _front_point(document: dict[str, Any]) -> dict[str, Any]:
     return {
         "budget_ms": document["budget_ms"],
         "latency_ms": document["measured"]["value_ms"],
-        "accuracy": document["accuracy"],
+        "metric": document["metric"],
+        document["metric"]: document[document["metric"]],
         "verdict": document["verdict"],
     }
 
@@ -209,6 +210,7 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
         config,
         run.batches(run.dataset.train, config.batch_size, "training", augment),
         run.seed("drop path"),
+        run.task.loss,
     )
     if restart:
         _discard_training(run)
@@ -216,7 +218,7 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
         training.run(run.folder, advance)
     metrics = {
         "schema": 1,
-        **evaluate(training.average, run.dataset, device),
+        **evaluate(training.average, run.task, device),
         "epochs": config.epochs,
         "seconds": training.seconds,
     }
@@ -236,7 +238,8 @@ def _discard_training(run: Run) -> None:
 
 def export(run: Run) -> Path:
     """Write `model.onnx` with the facts of the run as its properties."""
-    model = export_network(run.trained_network(), run.image_shape)
+    names = run.task.input_name, run.task.output_name
+    model = export_network(run.trained_network(), run.input_shape, names)
     document = run.folder.read_json(run.folder.architecture)
     latency = run.config.latency
     set_metadata(
@@ -245,9 +248,8 @@ def export(run: Run) -> Path:
             "architecture": json.dumps(document["choices"]),
             "space": document["space"],
             "space_options": json.dumps(document["space_options"]),
-            "classes": json.dumps(run.dataset.classes),
-            "input_mean": json.dumps(run.dataset.mean),
-            "input_std": json.dumps(run.dataset.std),
+            "task": run.task.name,
+            **{name: json.dumps(value) for name, value in run.task.properties().items()},
             "params": str(document["params"]),
             "macs": str(document["macs"]),
             "predicted_ms": repr(document["predicted_ms"]),

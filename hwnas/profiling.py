@@ -27,10 +27,11 @@ from hwnas.latency_tables.profiler import Kind, Shape, operator_graphs, profile_
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
-from hwnas.ops import SOURCES, build, definitions, input_shapes
+from hwnas.ops import SOURCES, TOKENS, build, definitions, input_shapes
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
+from hwnas.tasks import task_of
 from hwnas.workspace import data_sizes, read_dataset
 
 SESSIONS = 3
@@ -96,13 +97,12 @@ def bundle(config: Config, folder: Path, networks: int) -> Manifest:
         InputError: when the folder holds something.
     """
     space, latency = profiled_space(config), config.latency
-    sizes = space.options
-    shape = (sizes.input_channels, sizes.height, sizes.width)
+    shape = space.options.input_shape
     torch.manual_seed(0)
-    images = {INPUT: example_images(latency.batch, shape)}
+    inputs = {INPUT: example_inputs(latency.batch, shape)}
     whole = {
         to_text(space, a): ContextGraph(
-            export_network(space.network(a).eval(), shape).SerializeToString(), images
+            export_network(space.network(a).eval(), shape).SerializeToString(), inputs
         )
         for a in design(space, from_counts(space), networks)
     }
@@ -129,7 +129,7 @@ def profiled_space(config: Config) -> SearchSpace:
     """The space to profile: sizes that it does not state are those of the data."""
     options = config.space.options
     if not all(key in options for key in SpaceOptions.model_fields):
-        options = data_sizes(read_dataset(config)) | options
+        options = data_sizes(task_of(read_dataset(config))) | options
     return build_space(config.space.name, options, "configuration: space")
 
 
@@ -190,8 +190,7 @@ def measure_networks(
     torch.set_num_threads(device.threads)
     space = build_space(space_name, space_options)
     runtime = create_runtime(device.runtime, device.threads)
-    sizes = space.options
-    shape = (sizes.input_channels, sizes.height, sizes.width)
+    shape = space.options.input_shape
     torch.manual_seed(0)
     calls = {
         f"{index}/{session}": call
@@ -220,28 +219,32 @@ def measure_networks(
 def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:
     """What the profiler measures for a spec: the folded module, its input shapes, its kind."""
     kind: Kind = "source" if spec.name in SOURCES else "operator"
+    if spec.name == TOKENS:
+        kind = "tokens"
     return fold_batch_norms(build(spec)), input_shapes(spec), kind
 
 
 def inference(
-    network: Network, image_shape: tuple[int, int, int], runtime: Runtime, batch: int
+    network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int
 ) -> Callable[[], None]:
     """One inference of a network as it is deployed on a runtime, as a call."""
-    return inferences(network, image_shape, runtime, batch, 1)[0]
+    return inferences(network, input_shape, runtime, batch, 1)[0]
 
 
 def inferences(
-    network: Network, image_shape: tuple[int, int, int], runtime: Runtime, batch: int, count: int
+    network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int, count: int
 ) -> list[Callable[[], None]]:
     """`inference`, prepared several times over."""
-    images = example_images(batch, image_shape)
+    inputs = example_inputs(batch, input_shape)
     if isinstance(runtime, OnnxModelRuntime):
-        model = export_network(network, image_shape).SerializeToString()
-        return [runtime.prepare_onnx(model, {INPUT: images}) for _ in range(count)]
-    folded, inputs = fold_batch_norms(network), (torch.from_numpy(images),)
-    return [runtime.prepare(folded, inputs, to_onnx) for _ in range(count)]
+        model = export_network(network, input_shape).SerializeToString()
+        return [runtime.prepare_onnx(model, {INPUT: inputs}) for _ in range(count)]
+    folded, given = fold_batch_norms(network), (torch.from_numpy(inputs),)
+    return [runtime.prepare(folded, given, to_onnx) for _ in range(count)]
 
 
-def example_images(batch: int, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Seeded random images (batch, C, H, W) to measure with."""
-    return np.random.default_rng(0).standard_normal((batch, *image_shape), dtype=np.float32)
+def example_inputs(batch: int, input_shape: tuple[int, ...]) -> np.ndarray:
+    """Seeded random inputs to measure with: (batch, C, H, W), or tokens (batch, L), 0 or 1."""
+    if len(input_shape) == 1:
+        return np.random.default_rng(0).integers(0, 2, (batch, *input_shape))
+    return np.random.default_rng(0).standard_normal((batch, *input_shape), dtype=np.float32)

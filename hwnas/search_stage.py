@@ -33,7 +33,7 @@ from hwnas.supernet.search import SupernetSearch
 from hwnas.workspace import Run
 
 Rank = Callable[[list[Architecture]], list[float]]
-"""Accuracies of architectures by which candidates are compared."""
+"""Scores of architectures by which candidates are compared."""
 
 
 def search_architecture(run: Run) -> Architecture:
@@ -108,6 +108,7 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[Sear
         run.batches(validation, config.batch_size, "search validation"),
         guard=_guard(config, limits),
         ranks=run.ranks,
+        loss_of=run.task.loss,
     )
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
@@ -123,6 +124,7 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[Sear
             architectures,
             recalibration=recalibration,
             validation=validation_batches,
+            score=run.task.score,
         )
 
     return loop.strategy, rank
@@ -154,7 +156,7 @@ def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
         train.model_copy(update=plain),
         run.batches(training, train.batch_size, "evaluation", augment),
         validation,
-        run.dataset,
+        run.task,
         run.seed("evaluation"),
         run.device,
     )
@@ -162,9 +164,9 @@ def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
 
 def _zero_cost(run: Run, training: Split, validation: Split | None = None) -> Evaluator:
     search = run.config.search
-    images, labels = run.batches(training, search.batch_size, "evaluation").batch(0)
-    seed = run.seed("evaluation")
-    return ZeroCost(run.proxy_space, search.zero_cost, images, labels, seed)
+    inputs, targets = run.batches(training, search.batch_size, "evaluation").batch(0)
+    seed, loss_of = run.seed("evaluation"), run.task.loss
+    return ZeroCost(run.proxy_space, search.zero_cost, inputs, targets, seed, loss_of)
 
 
 def _tabled(run: Run, training: Split, validation: Split) -> Evaluator:
@@ -247,7 +249,7 @@ def measure_architecture(
     torch.manual_seed(run.seed("measurement"))
     network = run.space.network(architecture).eval()
     latency = run.config.latency
-    call = inference(network, run.image_shape, run.runtime, latency.batch)
+    call = inference(network, run.input_shape, run.runtime, latency.batch)
     return measure_network(call, run.runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
 
 

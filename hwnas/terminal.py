@@ -15,6 +15,7 @@ from rich.tree import Tree
 
 from hwnas.errors import printable
 from hwnas.reporting.cells import SKIP, Cell
+from hwnas.reporting.html import in_words
 
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "skipped": "dim"}
 
@@ -39,9 +40,11 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
         console.print(printable(line), highlight=False, markup=False)
     for member in document.get("family", []):
         verdict = member["verdict"]
+        metric = member["metric"]
         console.print(
-            f"budget {member['budget_ms']:.4g} ms: {member['latency_ms']:.4g} ms, accuracy "
-            f"{member['accuracy']['onnx']:.2%}, [{STYLES[verdict]}]{verdict}[/]"
+            f"budget {member['budget_ms']:.4g} ms: {member['latency_ms']:.4g} ms, "
+            f"{in_words(metric)} {member[metric]['onnx']:.2%}, "
+            f"[{STYLES[verdict]}]{verdict}[/]"
         )
     if folder is not None and (folder / "report.html").exists():
         console.print(f"report: {folder / 'report.html'}")
@@ -52,7 +55,7 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
 def print_variants(document: dict[str, Any]) -> None:
     """Print the variants of a `variants.json` and the fastest that passes on stdout."""
     console = Console()
-    table = Table("variant", "MB", "SQNR dB", "accuracy", "ms", box=None, padding=(0, 1, 0, 0))
+    table = Table("variant", "MB", "SQNR dB", "score", "ms", box=None, padding=(0, 1, 0, 0))
     table.add_column("of fp32's time", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     lines = []
@@ -65,7 +68,7 @@ def print_variants(document: dict[str, Any]) -> None:
             name,
             f"{entry['size_bytes'] / 1e6:.2f}",
             _number(entry["parity"]["sqnr_db"]),
-            f"{entry['accuracy']['onnx']:.2%}",
+            f"{entry[entry['metric']]['onnx']:.2%}",
             _number(entry["measured"]["value_ms"]),
             f"{ratio['value']:.3f} ({ratio['ci_low']:.3f}-{ratio['ci_high']:.3f})",
             f"[{STYLES[verdict]}]{verdict}[/]",

@@ -13,7 +13,6 @@ from hwnas.budget.gate import NetworkLatency, measure_together
 from hwnas.check_stage import dataset_feeds, network_reference
 from hwnas.deploy.behaviour import Behaviour, Reference, observe, probe
 from hwnas.deploy.check import behaviour_gates
-from hwnas.deploy.export import INPUT
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.gates import budget_gate, memory_gates, verdict_of
 from hwnas.deploy.parity import Feeds
@@ -115,13 +114,13 @@ def discard_variants(folder: RunFolder) -> None:
 
 
 def calibration_feeds(run: Run) -> list[Feeds]:
-    """Batches of training images, drawn by the run's seed."""
+    """Batches of training samples, drawn by the run's seed."""
     dataset = run.dataset
     count = min(CALIBRATION_IMAGES, len(dataset.train))
     rng = np.random.default_rng(run.seed("calibration"))
-    chosen = dataset.train.images[rng.choice(len(dataset.train), count, replace=False)]
+    chosen = dataset.train.inputs[rng.choice(len(dataset.train), count, replace=False)]
     return [
-        {INPUT: dataset.normalise(chosen[start : start + CALIBRATION_BATCH]).numpy()}
+        {run.task.input_name: dataset.normalise(chosen[start : start + CALIBRATION_BATCH]).numpy()}
         for start in range(0, count, CALIBRATION_BATCH)
     ]
 
@@ -203,14 +202,17 @@ def _judged(
         *memory_gates(variant.memory_mb, budget.memory_mb),
         *behaviour_gates(variant.model, variant.feeds, behaviour, run.config.check),
     ]
-    assert behaviour.parity is not None and behaviour.accuracy is not None
+    assert behaviour.parity is not None and behaviour.score is not None
+    metric = behaviour.score.metric
+    score = behaviour.score.to_json() | {"drop": behaviour.score.drop}
     return {
         "verdict": verdict_of(gates),
         "model": str(variant.path.relative_to(run.folder.path)),
         "size_bytes": variant.model.size_bytes,
         "precision": variant.model.precision,
         "parity": behaviour.parity.to_json(),
-        "accuracy": behaviour.accuracy.to_json() | {"drop": behaviour.accuracy.drop},
+        "metric": metric,
+        metric: score,
         "measured": latency.to_json(),
         "ratio": asdict(ratio),
         "memory_mb": variant.memory_mb,

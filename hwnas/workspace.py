@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions, Supernet
 from hwnas.strategies import STRATEGIES
+from hwnas.tasks import Task, task_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -114,7 +115,7 @@ class Run:
             self.open_study()
         if len(self.dataset.train) < 2 * batch_size:
             raise InputError(
-                "too few training images",
+                "too few training samples",
                 where=self.config.data.name,
                 expected=f"two batches of {batch_size}",
                 actual=len(self.dataset.train),
@@ -150,6 +151,11 @@ class Run:
         return read_dataset(self.config)
 
     @cached_property
+    def task(self) -> Task:
+        """What is learned from the data."""
+        return task_of(self.dataset)
+
+    @cached_property
     def device(self) -> torch.device:
         """Where search and training run; asking for it sets the number of threads.
 
@@ -179,7 +185,7 @@ class Run:
             InputError: when the configuration states other sizes than the data have.
         """
         where = f"{self.folder.config}: space"
-        options, sizes = self.config.space.options, data_sizes(self.dataset)
+        options, sizes = self.config.space.options, data_sizes(self.task)
         for key, size in sizes.items():
             if options.get(key, size) != size:
                 raise InputError(
@@ -214,10 +220,9 @@ class Run:
         return self.proxy_space.supernet(partial_channels)
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the network's input."""
-        sizes = self.space.options
-        return sizes.input_channels, sizes.height, sizes.width
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the network's input for one sample."""
+        return self.space.options.input_shape
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -272,7 +277,7 @@ class Run:
             }
         )
         digest = hashlib.sha256(stated.to_toml().encode())
-        digest.update(dataset.train.labels.tobytes() + dataset.train.images[:100].tobytes())
+        digest.update(dataset.train.targets.tobytes() + dataset.train.inputs[:100].tobytes())
         if config.search.accuracy_table is not None:
             digest.update(repr(sorted(self.accuracy_table.values())).encode())
         name = f"{config.space.name} {config.search.evaluator} {digest.hexdigest()[:12]}"
@@ -429,17 +434,23 @@ def read_dataset(config: Config) -> Dataset:
         data.name,
         data.path,
         image_size=data.image_size,
+        sequence_length=data.sequence_length,
         train_limit=data.train_limit,
         test_limit=data.test_limit,
         seed=derived_seed(config.seed, "data"),
     )
 
 
-def data_sizes(dataset: Dataset) -> dict[str, int]:
-    """The sizes of a space that the data decide."""
+def data_sizes(task: Task) -> dict[str, Any]:
+    """The sizes of a space that the data decide, and what its networks read and end with."""
+    dataset = task.dataset
+    is_text = bool(dataset.vocabulary)
+    channels, height, width = (1, 1, *dataset.input_shape) if is_text else dataset.input_shape
     return {
-        "input_channels": dataset.channels,
-        "height": dataset.height,
-        "width": dataset.width,
-        "classes": len(dataset.classes),
+        "input_channels": channels,
+        "height": height,
+        "width": width,
+        "classes": task.outputs,
+        "head": task.head,
+        "vocabulary": len(dataset.vocabulary) if is_text else None,
     }

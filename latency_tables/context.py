@@ -22,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-Shape = tuple[int, ...]  # (C, H, W), or (T, C) of tokens
+Shape = tuple[int, ...]  # (C, H, W), (T, C) of vectors of tokens, or (C,) of a state
 
 # No feature map is taller or wider.
 MAX_SIDE = 4096
@@ -100,7 +100,7 @@ def _add_context(
 ) -> str:
     """Append the 1x1 convolution with ReLU that precedes operators in a cell; return its output.
 
-    For tokens it is a linear layer.
+    For vectors of tokens and states it is a linear layer.
     """
     is_map = len(shape) == 3
     channels = shape[0] if is_map else shape[-1]

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from hwnas.latency_tables.context import ContextGraph
 
-Shape = tuple[int, ...]  # (C, H, W), or (T, C) of tokens
-Kind = Literal["operator", "source"]
+Shape = tuple[int, ...]  # (C, H, W), (T, C) of vectors of tokens, (L,) of tokens, (C,) of a state
+Kind = Literal["operator", "source", "tokens"]
 Build = Callable[[OpSpec], "tuple[nn.Module, list[Shape], Kind]"]
 
 GROUP_SIZE = 16
@@ -90,10 +90,10 @@ def profile_operators(
     Args:
         specs: the operators; repeated ones are measured once.
         runtime: where they run; its `require` is called first.
-        build: gives for a spec the module in eval mode with batch norms folded, the shape of each
-            of its inputs, and "source" for an operator that reads the network's input. A
-            source is priced with the overhead of one run, so that a sum over a network holds that
-            overhead once.
+        build: gives for a spec the module in eval mode with batch norms folded, the shape of
+            each of its inputs, and "source" for an operator that reads the network's input, or
+            "tokens" if that is whole numbers below `c_in`. A source is priced with the overhead of
+            one run, so that a sum over a network holds that overhead once.
         to_onnx: exports a module with fixed shapes; called once a group.
         batch: images per inference.
         definitions: hash of the structure of each operator, stored in the table.
@@ -203,13 +203,21 @@ def _prepared(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         operators = [_Operator(spec, *build(spec)) for spec in group]
-        inputs = [
-            tuple(torch.randn(batch, *shape).to(getattr(torch, dtype)) for shape in operator.shapes)
-            for operator in operators
-        ]
+        inputs = [_inputs_of(operator, batch, dtype) for operator in operators]
     for operator in operators:
         operator.module.eval().to(getattr(torch, dtype))
     return operators, inputs
+
+
+def _inputs_of(operator: _Operator, batch: int, dtype: str) -> tuple[torch.Tensor, ...]:
+    """Random tokens, or normal numbers."""
+    import torch
+
+    if operator.kind == "tokens":
+        tokens = operator.spec.c_in
+        return tuple(torch.randint(tokens, (batch, *shape)) for shape in operator.shapes)
+    numbers = getattr(torch, dtype)
+    return tuple(torch.randn(batch, *shape).to(numbers) for shape in operator.shapes)
 
 
 def operator_graphs(
@@ -249,7 +257,7 @@ def _module_calls(
     calls, plans = {}, {}
     for operator, given in zip(operators, inputs, strict=True):
         name, empty = str(operator.spec), f"empty module, {len(given)} inputs"
-        if operator.kind == "source":
+        if operator.kind != "operator":
             plans[operator.spec] = Plan(name, None, copies=1)
         else:
             plans[operator.spec] = Plan(name, empty, copies=1)
@@ -271,7 +279,7 @@ def _module_calls_in_context(
     calls, plans = {}, {}
     for operator, given in zip(operators, inputs, strict=True):
         name = str(operator.spec)
-        if operator.kind == "source":
+        if operator.kind != "operator":
             calls[name] = runtime.prepare(operator.module, given, to_onnx)
             plans[operator.spec] = Plan(name, None, copies=1)
             continue
@@ -301,7 +309,7 @@ def onnx_graphs(
     plans = {}
     for operator, given, branch in zip(operators, inputs, branches, strict=True):
         name = str(operator.spec)
-        if operator.kind == "source":
+        if operator.kind != "operator":
             names = [value.name for value in branch.graph.input]
             feeds = {key: tensor.numpy() for key, tensor in zip(names, given, strict=True)}
             graph = context.source_graph(branch, feeds)

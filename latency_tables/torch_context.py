@@ -26,7 +26,7 @@ class Empty(nn.Module):
 class Context(nn.Module):
     """Several copies of an operator, side by side, each behind contexts of its own.
 
-    Takes the inputs of all copies, (N, C, H, W) or tokens (N, T, C), and returns for each copy the
+    Takes the inputs of all copies, (N, C, H, W), (N, T, C) or (N, C), and returns for each copy the
     operator's result and the contexts of its further inputs; without an operator, the contexts
     alone.
     """
@@ -38,7 +38,7 @@ class Context(nn.Module):
 
         Args:
             operator: takes `inputs`; None gives the baseline.
-            inputs: (N, C, H, W) or (N, T, C) each; shapes and number format count.
+            inputs: (N, C, H, W), (N, T, C) or (N, C) each; shapes and number format count.
             copies: how many stand side by side.
             seed: of the contexts' weights.
         """

@@ -16,7 +16,7 @@ from test_pipeline import settings, table_file
 from tiny import table_of, tiny_space
 
 import hwnas.cli
-from hwnas.config import load_config
+from hwnas.config import load_config, shipped_configs
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.profiling import profiled_space
 from hwnas.runs import interruption
@@ -200,7 +200,7 @@ def test_a_refused_run_can_be_corrected_in_its_folder(cli, tmp_path) -> None:
     refused(cli("run", *tiny("space.height=32"), "--out", out), "space.height")
     refused(cli("run", *tiny("search.proxy={classes=3}"), "--out", out), "search.proxy.classes")
     refused(cli("run", *tiny("search.proxy={nodes=2}"), "--out", out), "other choices")
-    refused(cli("run", *tiny("train.batch_size=300"), "--out", out), "too few training images")
+    refused(cli("run", *tiny("train.batch_size=300"), "--out", out), "too few training samples")
 
 
 def test_missing_runtime_ends_with_3(cli, tmp_path) -> None:
@@ -271,11 +271,16 @@ def commands_of(page: Path) -> list[str]:
     return [line for line in lines if line.startswith("hwnas ")]
 
 
+SPACE_OF = {"nasbench201_slice": "nasbench201", "sequence_text": "sequence"}
+"""Spaces whose tiny settings stand for a configuration's own; DARTS for all others."""
+
+
 def matching_table(arguments: list[str], folder: Path) -> Path:
     """A table for the space of a command line, made up: measuring one takes half a minute."""
     overrides = [b for a, b in pairwise(arguments) if a == "--set"]
-    path = folder / f"table-{abs(hash(tuple(overrides)))}.json"
-    table_of(profiled_space(load_config(None, overrides))).save(path)
+    source = arguments[1] if arguments[1:] and arguments[1] in shipped_configs() else None
+    path = folder / f"table-{abs(hash((source, *overrides)))}.json"
+    table_of(profiled_space(load_config(source, overrides))).save(path)
     return path
 
 
@@ -300,10 +305,8 @@ def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
         arguments = shlex.split(line)[1:]
         resumes = "--resume" in arguments
         if arguments[0] in ("run", "search") and not resumes:
-            if "nasbench201_slice" in arguments:
-                arguments += [p for s in settings("nasbench201") for p in ("--set", s)]
-            else:
-                arguments += tiny()
+            space = SPACE_OF.get(arguments[1], "darts")
+            arguments += [p for s in settings(space) for p in ("--set", s)]
             arguments += ["--set", "train.batch_size=8", "--set", "search.batch_size=4"]
             arguments += ["--set", "data.train_limit=64", "--set", "search.steps=6"]
             if "--table" not in arguments:

@@ -81,6 +81,10 @@ def test_every_layout_of_mbconv_is_listed() -> None:
         "mbconv proxylessnas",
         "mbconv small",
         "nasbench201",
+        "rnn",
+        "sequence text",
+        "sequence table",
+        *(name for name in listed if name.startswith("vit")),
     ]
     facts = describe_space(listed["mbconv proxylessnas"])
     assert (facts["choices"], facts["options"]) == (21, 6 * 6 + 15 * 7)

@@ -19,7 +19,7 @@ FLOORS = [
     {"hwnas.kernels", "hwnas.latency_tables", "hwnas.architecture", "hwnas.runs", "hwnas.config"},
     {"hwnas.data", "hwnas.ops"},
     {"hwnas.mixed_tokens"},
-    {"hwnas.mixed_op"},
+    {"hwnas.mixed_op", "hwnas.tasks"},
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},
     {"hwnas.budget"},

@@ -52,6 +52,8 @@ SPACE = {
     ],
     "mbconv": ["space={name='mbconv', layout='small', width_multiplier=0.25, head_channels=16}"],
     "nasbench201": ["space={name='nasbench201', cells=1, channels=4}"],
+    "rnn": ["space={name='rnn', nodes=2, channels=8}"],
+    "sequence": ["space={name='sequence', layers=2, channels=8}"],
     "vit": [
         "space={name='vit', patch=7, embeddings=[8, 12], heads=[1, 2], head_channels=4, "
         "mlp_ratios=[1.0, 2.0], blocks=2, fixed_blocks=1}"

@@ -90,7 +90,7 @@ def test_calibration_is_drawn_from_the_training_images_by_the_seed(trained) -> N
     same = np.concatenate([feeds["images"] for feeds in calibration_feeds(again)])
     np.testing.assert_array_equal(found, same)
     assert len(found) == CALIBRATION_IMAGES
-    known = {image.tobytes() for image in run.dataset.normalise(run.dataset.train.images).numpy()}
+    known = {image.tobytes() for image in run.dataset.normalise(run.dataset.train.inputs).numpy()}
     assert len({image.tobytes() for image in found} & known) > 0.9 * CALIBRATION_IMAGES
     config = run.config.model_copy(update={"seed": 1})
     other = np.concatenate([f["images"] for f in calibration_feeds(Run(config, run.folder))])

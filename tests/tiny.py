@@ -28,6 +28,8 @@ TINY_OPTIONS = {
     },
     "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},
     "nasbench201": {"cells": 1, "channels": 4},
+    "rnn": {"nodes": 2, "channels": 3},
+    "sequence": {"layers": 3, "channels": 4},
     "vit": {
         "patch": 4,
         "embeddings": [8, 12],

@@ -2,7 +2,8 @@
 
 from hwnas.data.augmentation import Augmentation
 from hwnas.data.batches import Batches, evaluation_batches
-from hwnas.data.dataset import DATASETS, Dataset, Split, load_dataset, split_train
+from hwnas.data.dataset import Dataset, Split, split_train
+from hwnas.data.loading import DATASETS, load_dataset
 
 __all__ = [
     "DATASETS",

@@ -38,10 +38,10 @@ class Batches:
 
         Args:
             split: where the samples come from, such as a part of `dataset.train`.
-            dataset: its mean and standard deviation normalise the images.
+            dataset: its mean and standard deviation normalise the inputs.
             batch_size: samples in a batch.
             seed: with the epoch it gives the order, with the step the augmentation.
-            augment: None leaves the images as they are.
+            augment: None leaves the inputs as they are; for images of one class each.
             device: where the batches are put.
 
         Raises:
@@ -55,14 +55,10 @@ class Batches:
                 expected=f"at most {len(split)}",
                 actual=batch_size,
             )
-        side = min(split.images.shape[2:])
-        if augment is not None and max(augment.crop_padding, augment.cutout) >= side:
-            raise InputError(
-                "augmentation would blank whole images",
-                where="crop_padding, cutout",
-                expected=f"less than the side of {side} pixels",
-                actual=f"{augment.crop_padding}, {augment.cutout}",
-            )
+        if augment == Augmentation():
+            augment = None
+        if augment is not None:
+            _check_augmentation(augment, split)
         seeded_rng(seed, "order")  # refuses a bad seed now, not in the first step
         self.steps_per_epoch = len(split) // batch_size
         self._split = split
@@ -74,7 +70,7 @@ class Batches:
         self._order: tuple[int, np.ndarray] | None = None  # of the epoch asked for last
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images (B, C, H, W) float32, channels_last, and labels (B,) int64.
+        """Return inputs as `Dataset.normalise` makes them, and targets, of B samples.
 
         Raises:
             InputError: a negative step.
@@ -84,12 +80,12 @@ class Batches:
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self._batch_size
         indices = self._epoch_order(epoch)[start : start + self._batch_size]
-        images = self._dataset.normalise(self._split.images[indices], self._device)
+        inputs = self._dataset.normalise(self._split.inputs[indices], self._device)
         if self._augment is not None:
             rng = seeded_rng(self._seed, "augmentation", step)
-            images = channels_last(self._augment.apply(images, rng))
-        labels = torch.from_numpy(self._split.labels[indices]).to(self._device)
-        return images, labels
+            inputs = channels_last(self._augment.apply(inputs, rng))
+        targets = torch.from_numpy(self._split.targets[indices]).to(self._device)
+        return inputs, targets
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         """Return the permutation of an epoch (N,), kept because it is needed at each step."""
@@ -113,11 +109,30 @@ def evaluation_batches(
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for start in range(0, len(split), batch_size):
             part = slice(start, start + batch_size)
-            images = dataset.normalise(split.images[part], device)
-            labels = torch.from_numpy(split.labels[part].copy()).to(device)
-            yield images, labels
+            inputs = dataset.normalise(split.inputs[part], device)
+            targets = torch.from_numpy(split.targets[part].copy()).to(device)
+            yield inputs, targets
 
     return batches()
+
+
+def _check_augmentation(augment: Augmentation, split: Split) -> None:
+    """InputError unless a changed input keeps its target and shows something."""
+    if split.inputs.dtype != np.uint8 or split.targets.ndim != 1:
+        raise InputError(
+            "only images of one class each can be augmented",
+            where="crop_padding, flip, cutout",
+            expected="0, false, 0",
+            actual=f"{augment.crop_padding}, {augment.flip}, {augment.cutout}",
+        )
+    side = min(split.inputs.shape[2:])
+    if max(augment.crop_padding, augment.cutout) >= side:
+        raise InputError(
+            "augmentation would blank whole images",
+            where="crop_padding, cutout",
+            expected=f"less than the side of {side} pixels",
+            actual=f"{augment.crop_padding}, {augment.cutout}",
+        )
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -1,120 +1,117 @@
-"""Datasets and batches: uint8 images in memory, normalised one batch at a time.
+"""Datasets: inputs and targets in memory, normalised one batch at a time.
 
-A batch is a pure function of the seed and the step, so that a run resumes at any step without
-saved random states.
+Shapes: N samples, C channels, H rows, W columns, L tokens. Inputs are one of
 
-Shapes: N images, C channels, H rows, W columns.
+    images    (N, C, H, W) uint8
+    features  (N, C, H, W) float32, such as spectrograms; a table has a channel a column
+    tokens    (N, L) int64, indices of a vocabulary
+
+and targets one of
+
+    classes   (N,) int64
+    maps      (N, H, W) int64, a class for each place
+    values    (N, 1) float32
+    boxes     (N, B, 5) float32: class, left, top, right, bottom in pixels; class -1 for no box
 """
 
 from __future__ import annotations
 
-import importlib.resources
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from hwnas.data.cifar import CIFAR10, CIFAR100, read_cifar
-from hwnas.data.formats import (
-    FASHION_MNIST_CLASSES,
-    RawData,
-    check_labels,
-    read_idx_folder,
-    read_npz,
-    seeded_rng,
-    subset_indices,
-)
-from hwnas.data.image_folder import read_image_folder
+from hwnas.data.formats import IMAGE_CLASSIFICATION, check_labels, seeded_rng
 from hwnas.errors import InputError
 
-# Each name of a dataset, with what its path has to be.
-DATASETS = {
-    "fashion-mnist-slice": "no path: it ships with hwnas",
-    "npz": "an .npz file with x_train, y_train, x_test, y_test and, optionally, classes",
-    "folder": "a folder with train/<class>/*.png and test/<class>/*.png (or .jpg, ...)",
-    "cifar10": f"{CIFAR10.archive}, or the folder with the .bin files that it extracts to",
-    "cifar100": f"{CIFAR100.archive}, or the folder with the .bin files that it extracts to",
-    "fashion-mnist": "a folder with train-images-idx3-ubyte.gz and the three files beside it",
-    "mnist": "a folder with train-images-idx3-ubyte.gz and the three files beside it",
-}
+INPUTS = {(4, "uint8"), (4, "float32"), (2, "int64")}
+TARGETS = {(1, "int64"), (3, "int64"), (2, "float32"), (3, "float32")}
+"""Numbers of dimensions and types, in the order of the module's text."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images as they were read: images (N, C, H, W) uint8, labels (N,) int64.
+    """Samples as they were read; see the module for shapes and types.
 
     Raises:
         InputError: other shapes or types, or no samples.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    inputs: np.ndarray
+    targets: np.ndarray
 
     def __post_init__(self) -> None:
         """Refuse what the batches could not be cut from."""
-        images, labels = self.images, self.labels
-        if images.ndim != 4 or images.dtype != np.uint8 or not images.size:
-            actual = f"{images.shape} {images.dtype}"
-            raise InputError("bad images", expected="shape (N, C, H, W) uint8", actual=actual)
-        if labels.shape != images.shape[:1] or labels.dtype != np.int64:
-            expected, actual = f"({len(images)},) int64", f"{labels.shape} {labels.dtype}"
-            raise InputError("bad labels", expected=expected, actual=actual)
+        inputs, targets = self.inputs, self.targets
+        if (inputs.ndim, inputs.dtype.name) not in INPUTS or not inputs.size:
+            expected = "(N, C, H, W) uint8 or float32, or (N, L) int64"
+            actual = f"{inputs.shape} {inputs.dtype}"
+            raise InputError("bad inputs", expected=expected, actual=actual)
+        known = (targets.ndim, targets.dtype.name) in TARGETS
+        if not known or len(targets) != len(inputs):
+            expected = f"({len(inputs)},) int64, or as many maps, values or boxes"
+            actual = f"{targets.shape} {targets.dtype}"
+            raise InputError("bad targets", expected=expected, actual=actual)
 
     def __len__(self) -> int:
         """Return the number of samples."""
-        return len(self.labels)
+        return len(self.targets)
 
     def take(self, indices: np.ndarray) -> Split:
         """Return a copy of the samples at `indices` (M,)."""
-        return Split(self.images[indices], self.labels[indices])
+        return Split(self.inputs[indices], self.targets[indices])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split over the same classes and the same image shape.
+    """A training and a test split of one task, over the same classes and one shape of inputs.
+
+    Attributes:
+        name: as a configuration names it.
+        classes: names; of a language the tokens, of values what they are.
+        train, test: the splits.
+        task: a key of `hwnas.tasks.TASKS`.
+        vocabulary: texts of the tokens; empty where the inputs are none.
+        reading: how the inputs were made from files, for whoever feeds the exported model.
 
     Raises:
-        InputError: the splits differ in shape, or a label is out of range.
+        InputError: the splits differ in shape, or a target is out of range.
     """
 
     name: str
     classes: tuple[str, ...]
     train: Split
     test: Split
+    task: str = IMAGE_CLASSIFICATION
+    vocabulary: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the splits against each other and against the classes."""
-        shapes = self.train.images.shape[1:], self.test.images.shape[1:]
+        shapes = self.train.inputs.shape[1:], self.test.inputs.shape[1:]
         if shapes[0] != shapes[1]:
             raise InputError(
-                "training and test images differ in shape (channels, height, width)",
+                "training and test inputs differ in shape",
                 where=self.name,
                 expected=shapes[0],
                 actual=shapes[1],
             )
-        check_labels(self.train.labels, len(self.classes), f"{self.name}: train")
-        check_labels(self.test.labels, len(self.classes), f"{self.name}: test")
+        for split, name in ((self.train, "train"), (self.test, "test")):
+            _check_targets(split.targets, len(self.classes), f"{self.name}: {name}")
+            if self.vocabulary:
+                check_labels(split.inputs.ravel(), len(self.vocabulary), f"{self.name}: {name}")
 
     @property
-    def channels(self) -> int:
-        """Number of channels C."""
-        return int(self.train.images.shape[1])
-
-    @property
-    def height(self) -> int:
-        """Number of rows H."""
-        return int(self.train.images.shape[2])
-
-    @property
-    def width(self) -> int:
-        """Number of columns W."""
-        return int(self.train.images.shape[3])
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W), or (L,) of tokens."""
+        return self.train.inputs.shape[1:]
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel over the training images, scaled to 0..1, to four digits."""
+        """Mean of each channel over the training inputs, of images scaled to 0..1."""
         return self._moments[0]
 
     @property
@@ -127,54 +124,82 @@ class Dataset:
         std = self._moments[1]
         if not all(std):
             raise InputError(
-                f"channel {std.index(0.0)} of the training images is constant",
+                f"channel {std.index(0.0)} of the training inputs is constant",
                 where=self.name,
-                expected="a standard deviation of at least 0.0001",
+                expected="values that differ",
                 mend="drop the channel",
             )
         return std
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Exact mean and standard deviation, from a histogram of each channel."""
-        images = self.train.images
-        counts = np.zeros((self.channels, 256), np.int64)
-        chunk = max(1, 2**22 // (self.height * self.width))  # bincount widens uint8 to int64
-        for start in range(0, len(images), chunk):
-            for channel in range(self.channels):
-                pixels = images[start : start + chunk, channel].ravel()
-                counts[channel] += np.bincount(pixels, minlength=256)
-        values = np.arange(256) / 255
-        share = counts / counts.sum(axis=1, keepdims=True)
-        mean = share @ values
-        std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-        return tuple(np.round(mean, 4).tolist()), tuple(np.round(std, 4).tolist())
+        """Mean and standard deviation of each channel."""
+        inputs = self.train.inputs
+        if inputs.dtype == np.uint8:
+            mean, std = _moments_of_bytes(inputs)
+        else:
+            channels = inputs.swapaxes(0, 1).reshape(inputs.shape[1], -1).astype(np.float64)
+            mean, std = channels.mean(axis=1), channels.std(axis=1)
+        return tuple(mean.tolist()), tuple(std.tolist())
 
-    def normalise(self, images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Return (images / 255 - mean) / std.
+    def normalise(self, inputs: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+        """Return (inputs - mean) / std, images scaled to 0..1 before; tokens as they are.
 
         Args:
-            images: (N, C, H, W) uint8.
+            inputs: of the shape and type of the dataset's.
             device: where the result is put.
 
         Returns:
-            (N, C, H, W) float32 in channels_last memory format.
+            (N, C, H, W) float32 in channels_last memory format, or (N, L) int64.
 
         Raises:
             InputError: another type, or another number of channels than the dataset's.
         """
-        if images.ndim != 4 or images.shape[1] != self.channels or images.dtype != np.uint8:
+        own = self.train.inputs
+        if inputs.ndim != own.ndim or inputs.shape[1] != own.shape[1] or inputs.dtype != own.dtype:
+            sizes = "L" if self.vocabulary else f"{own.shape[1]}, H, W"
             raise InputError(
                 "cannot normalise",
                 where=self.name,
-                expected=f"(N, {self.channels}, H, W) uint8",
-                actual=f"{images.shape} {images.dtype}",
+                expected=f"(N, {sizes}) {own.dtype}",
+                actual=f"{inputs.shape} {inputs.dtype}",
             )
         # The copy also serves read-only arrays and negative strides, which torch cannot wrap.
-        pixels = torch.from_numpy(images.copy()).to(device).float()
+        values = torch.from_numpy(inputs.copy()).to(device)
+        if self.vocabulary:
+            return values
+        scale = 255 if inputs.dtype == np.uint8 else 1
         mean = torch.tensor(self.mean, device=device)[:, None, None]
         std = torch.tensor(self.std, device=device)[:, None, None]
-        return channels_last(pixels.sub_(mean * 255).div_(std * 255))
+        return channels_last(values.float().sub_(mean * scale).div_(std * scale))
+
+
+def _moments_of_bytes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Exact mean and standard deviation of each channel, from its histogram; four digits."""
+    channels = images.shape[1]
+    counts = np.zeros((channels, 256), np.int64)
+    chunk = max(1, 2**22 // images[0, 0].size)  # bincount widens uint8 to int64
+    for start in range(0, len(images), chunk):
+        for channel in range(channels):
+            pixels = images[start : start + chunk, channel].ravel()
+            counts[channel] += np.bincount(pixels, minlength=256)
+    values = np.arange(256) / 255
+    share = counts / counts.sum(axis=1, keepdims=True)
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+    return np.round(mean, 4), np.round(std, 4)
+
+
+def _check_targets(targets: np.ndarray, classes: int, where: str) -> None:
+    if targets.dtype == np.int64:
+        check_labels(targets.ravel(), classes, where)
+    elif not np.isfinite(targets).all():
+        raise InputError("a target is not finite", where=where)
+    elif targets.ndim == 3:
+        present = targets[targets[..., 0] >= 0]
+        check_labels(np.append(present[:, 0], 0).astype(np.int64), classes, where)
+        if (present[:, 1:3] >= present[:, 3:5]).any():
+            raise InputError("an empty box", where=where, expected="left < right, top < bottom")
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:
@@ -182,100 +207,8 @@ def channels_last(images: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
 
 
-def load_dataset(
-    name: str = "fashion-mnist-slice",
-    path: str | None = None,
-    *,
-    image_size: int | None = None,
-    train_limit: int | None = None,
-    test_limit: int | None = None,
-    seed: int = 0,
-) -> Dataset:
-    """Read a dataset into memory.
-
-    Args:
-        name: a key of `DATASETS`.
-        path: the file or folder that `DATASETS` describes; None for the dataset that ships.
-        image_size: side in pixels to which the images of a folder are resized.
-        train_limit: keep a random subset of this many training images; None keeps all.
-        test_limit: the same for the test images.
-        seed: chooses the subsets.
-
-    Raises:
-        InputError: an unknown name, a missing path, or content that cannot be used.
-    """
-    if name not in DATASETS:
-        raise InputError("unknown dataset", where="name", expected=list(DATASETS), actual=name)
-    if (path is None) != (name == "fashion-mnist-slice"):
-        raise InputError(
-            "needs a path" if path is None else "takes no path",
-            where=f"dataset {name}",
-            expected=DATASETS[name],
-            actual=path,
-        )
-    if image_size is not None and name != "folder":
-        raise InputError(
-            "cannot be resized",
-            where=f"dataset {name}",
-            expected="image_size only with the dataset folder",
-            actual=f"image_size {image_size}",
-        )
-    try:
-        if path is None:
-            resource = importlib.resources.files("hwnas.datasets") / "fashion_mnist_slice.npz"
-            with importlib.resources.as_file(resource) as file:
-                raw = read_npz(file)
-        else:
-            limits = (train_limit, test_limit)
-            raw = _read(name, Path(path).expanduser(), image_size, limits, seed)
-    except (OSError, MemoryError) as error:
-        raise InputError(
-            "cannot be read", where=path or name, expected=DATASETS[name], actual=error
-        ) from error
-    train = Split(raw.x_train, raw.y_train)
-    test = Split(raw.x_test, raw.y_test)
-    train = _limited(train, train_limit, seed, "train")
-    test = _limited(test, test_limit, seed, "test")
-    return Dataset(name, raw.classes, train, test)
-
-
-def _read(
-    name: str,
-    path: Path,
-    image_size: int | None,
-    limits: tuple[int | None, int | None],
-    seed: int,
-) -> RawData:
-    """Pick the reader of a dataset that has a path."""
-    is_right_kind = {
-        "npz": path.is_file(),
-        "cifar10": path.exists(),
-        "cifar100": path.exists(),
-    }.get(name, path.is_dir())
-    if not is_right_kind:
-        cause = "is not the right kind of file" if path.exists() else "does not exist"
-        raise InputError(cause, where=str(path), expected=DATASETS[name])
-    match name:
-        case "npz":
-            return read_npz(path)
-        case "folder":
-            return read_image_folder(path, image_size, *limits, seed)
-        case "cifar10":
-            return read_cifar(path, CIFAR10)
-        case "cifar100":
-            return read_cifar(path, CIFAR100)
-        case "mnist":
-            return read_idx_folder(path, tuple("0123456789"))
-    return read_idx_folder(path, FASHION_MNIST_CLASSES)
-
-
-def _limited(split: Split, limit: int | None, seed: int, name: str) -> Split:
-    indices = subset_indices(len(split), limit, seed, name)
-    return split if len(indices) == len(split) else split.take(indices)
-
-
 def split_train(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Part the training images at random, as for the weights and the architecture of a search.
+    """Part the training samples at random, as for the weights and the architecture of a search.
 
     Returns:
         `fraction` of the samples (rounded), and the rest; both in the order of `split`.
@@ -286,9 +219,9 @@ def split_train(split: Split, fraction: float, seed: int) -> tuple[Split, Split]
     first = round(fraction * len(split)) if 0 < fraction < 1 else 0
     if not 0 < first < len(split):
         raise InputError(
-            f"cannot part {len(split)} training images",
+            f"cannot part {len(split)} training samples",
             where="fraction",
-            expected="a number between 0 and 1 that leaves images on both sides",
+            expected="a number between 0 and 1 that leaves samples on both sides",
             actual=fraction,
         )
     order = seeded_rng(seed, "parts").permutation(len(split))

@@ -12,8 +12,10 @@ from __future__ import annotations
 import gzip
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,14 +36,23 @@ FASHION_MNIST_CLASSES = (
 )
 
 
+IMAGE_CLASSIFICATION = "image-classification"
+
+
 class RawData(NamedTuple):
-    """What a reader returns: class names, then images and labels of both splits."""
+    """What a reader returns: class names, inputs and targets of both splits, and what they are.
+
+    Shapes, types and the last three fields are those of `hwnas.data.dataset`.
+    """
 
     classes: tuple[str, ...]
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    task: str = IMAGE_CLASSIFICATION
+    vocabulary: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = MappingProxyType({})
 
 
 def seeded_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
@@ -114,7 +125,8 @@ def read_npz(path: Path) -> RawData:
             arrays[key] = _to_nchw(arrays[key], where)
         else:
             arrays[key] = check_labels(arrays[key], len(classes), where)
-    return RawData(classes, **arrays)
+    x_train, y_train, x_test, y_test = (arrays[key] for key in keys)
+    return RawData(classes, x_train, y_train, x_test, y_test)
 
 
 def _class_names(names: np.ndarray | None, y_train: np.ndarray, where: str) -> tuple[str, ...]:
@@ -188,7 +200,8 @@ def read_idx_folder(path: Path, classes: tuple[str, ...]) -> RawData:
                 actual=len(labels),
             )
         arrays += [images[:, None], labels]
-    return RawData(classes, *arrays)
+    x_train, y_train, x_test, y_test = arrays
+    return RawData(classes, x_train, y_train, x_test, y_test)
 
 
 def _read_idx(file: Path, dimensions: int) -> np.ndarray:

@@ -47,8 +47,8 @@ def read_image_folder(
         raise InputError("bad size", where="image_size", expected=">= 1", actual=image_size)
     has_val_only = (path / "val").is_dir() and not (path / "test").is_dir()
     test_path = path / ("val" if has_val_only else "test")
-    classes = _class_folders(path / "train")
-    unknown = sorted(set(_class_folders(test_path)) - set(classes))
+    classes = class_folders(path / "train")
+    unknown = sorted(set(class_folders(test_path)) - set(classes))
     if unknown:
         raise InputError(
             "class without training images", where=str(test_path / unknown[0]), expected=classes
@@ -64,9 +64,9 @@ def read_image_folder(
     )
 
 
-def _class_folders(path: Path) -> tuple[str, ...]:
+def class_folders(path: Path, content: str = "images") -> tuple[str, ...]:
     """Return the names of the class folders, sorted."""
-    expected = f"a folder {path.name}/ with one folder of images for each class"
+    expected = f"a folder {path.name}/ with one folder of {content} for each class"
     if not path.is_dir():
         raise InputError("no such folder", where=str(path), expected=expected)
     names = [entry.name for entry in path.iterdir() if entry.is_dir()]
@@ -82,7 +82,7 @@ def _list_images(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.n
     labels: list[int] = []
     for label, name in enumerate(classes):
         folder = path / name
-        # A test split may lack a class; _class_folders has found every class in the training split.
+        # A test split may lack a class; class_folders has found every class in the training split.
         entries = sorted(folder.iterdir()) if folder.is_dir() else []
         found = [
             entry

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.config import CheckConfig
-from hwnas.deploy.accuracy import Accuracy, accuracy_of
 from hwnas.deploy.feeds import DTYPES, FeedMaker
 from hwnas.deploy.parity import (
     Feeds,
@@ -20,6 +19,7 @@ from hwnas.deploy.parity import (
     compare,
     differs_from_run_to_run,
 )
+from hwnas.deploy.scores import ACCURACY, Score, score_of
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.memory import Batches, Trial, try_session
@@ -29,7 +29,7 @@ BATCHES, FEWEST_BATCHES = (1, 7, 64), (1, 3)
 BATCH_SECONDS = 2.0
 """What running a batch may take to be tried."""
 THROUGHPUT_BATCHES = (1, 8, 32)
-ACCURACY_BATCH = 250
+SCORED_BATCH = 250
 RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
 UNOPTIMISED = "unoptimised"
 COMPARED = ("onnxruntime-cpu", "onnxruntime-cuda")
@@ -42,7 +42,7 @@ class Reference:
     """What a model is compared with.
 
     Attributes:
-        name: of its accuracy in the document, `torch` or `reference`.
+        name: of its score in the document, `torch` or `reference`.
         predict: its outputs, for feeds of the model.
         inference: makes a call that runs it once on a runtime that runs no ONNX files.
         trial: of a file, what `probe` found.
@@ -68,7 +68,7 @@ class Behaviour:
         contradiction: a shape that is not the declared one, or None.
         parity: with the reference, if there is one.
         parity_with: the model as it stands in the file, and other runtimes.
-        accuracy: where the samples have labels.
+        score: where the samples have targets.
         runtimes: for the one it runs on and `COMPARED`, where operators are placed, or why one is
             missing.
         notes: what should be known about the figures.
@@ -79,7 +79,7 @@ class Behaviour:
     contradiction: str | None
     parity: Parity | None
     parity_with: dict[str, Parity | None]
-    accuracy: Accuracy | None
+    score: Score | None
     runtimes: dict[str, Any]
     notes: list[str]
 
@@ -89,11 +89,17 @@ class Behaviour:
             "batches": {"run": self.batches, "failures": self.failures},
             "parity": None if self.parity is None else self.parity.to_json(),
             "parity_with": {n: p and p.to_json() for n, p in self.parity_with.items()},
-            "accuracy": None if self.accuracy is None else self.accuracy.to_json(),
+            **score_to_json(self.score),
             "runtimes": self.runtimes,
             "contradiction": self.contradiction,
             "notes": self.notes,
         }
+
+
+def score_to_json(score: Score | None) -> dict[str, Any]:
+    """The name of the metric, and under that name the score, or None."""
+    metric = ACCURACY if score is None else score.metric
+    return {"metric": metric, metric: score and score.to_json()}
 
 
 def probe(
@@ -109,8 +115,8 @@ def probe(
     """
     model.require_unchanged()
     sizes = {*BATCHES, *FEWEST_BATCHES, *THROUGHPUT_BATCHES}
-    if feeds.samples is not None and feeds.samples.labels is not None:
-        sizes.add(ACCURACY_BATCH)
+    if feeds.samples is not None and feeds.samples.targets is not None:
+        sizes.add(SCORED_BATCH)
     batches = Batches(
         sorted(filter(feeds.is_affordable, sizes)) if feeds.is_dynamic else (),
         partial(replace(feeds, samples=None).random, seed=0),
@@ -178,7 +184,7 @@ def observe(
         contradiction=model.shapes["contradiction"] or contradiction,
         parity=parity,
         parity_with=others,
-        accuracy=_accuracy(predict, reference, feeds, common, where),
+        score=_score(predict, reference, feeds, common, where),
         runtimes=placed,
         notes=_notes(random if is_random else None, [parity, *others.values()]),
     )
@@ -280,23 +286,23 @@ def _placements(path: Path, main: OnnxModelRuntime) -> tuple[dict[str, Any], dic
     return placed, predicts
 
 
-def _accuracy(
+def _score(
     predict: Predict,
     reference: Reference | None,
     feeds: FeedMaker,
     batches: Sequence[int],
     where: str,
-) -> Accuracy | None:
+) -> Score | None:
     samples = feeds.samples
-    if samples is None or samples.labels is None:
+    if samples is None or samples.targets is None:
         return None
     # Samples of a fixed batch are whole batches.
     batch = max(batches, default=feeds.batch) if feeds.is_dynamic else 1
-    found = accuracy_of(predict, samples, batch, where)
+    found = score_of(predict, samples, batch, where)
     if reference is None:
-        return Accuracy(found, None, "reference", samples.labels.size)
-    right = accuracy_of(reference.predict, samples, batch, where)
-    return Accuracy(found, right, reference.name, samples.labels.size)
+        return Score(samples.metric, found, None, "reference", samples.scored)
+    right = score_of(reference.predict, samples, batch, where)
+    return Score(samples.metric, found, right, reference.name, samples.scored)
 
 
 def _notes(random: list[str] | None, parities: list[Parity | None]) -> list[str]:

@@ -19,12 +19,12 @@ from hwnas.deploy.behaviour import Behaviour, Reference, observe, onnx_reference
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import (
     Gate,
-    accuracy_gates,
     batch_gate,
     budget_gate,
     memory_gates,
     parity_gates,
     parity_limits,
+    score_gates,
     serving_gates,
     shapes_gate,
     verdict_of,
@@ -81,7 +81,7 @@ def check_model(
         InputError: when the runtime refuses the model, or it exceeds the limits of a session.
     """
     with stage("check") as advance:
-        advance(0, 2, "parity and accuracy")
+        advance(0, 2, "parity and score")
         onnx_runtime = _onnx_runtime(runtime)
         trial = probe(model, onnx_runtime, feeds, limits)
         behaviour = observe(model, onnx_runtime, feeds, reference, trial)
@@ -150,7 +150,7 @@ def behaviour_gates(
         batch_gate(feeds.is_dynamic, behaviour.failures, behaviour.batches),
         *parity_gates(behaviour.parity, held_to, is_wanted=is_wanted),
         *(g for name, p in behaviour.parity_with.items() for g in parity_gates(p, held_to, name)),
-        *accuracy_gates(behaviour.accuracy, limits),
+        *score_gates(behaviour.score, limits),
     ]
 
 

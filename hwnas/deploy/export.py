@@ -40,22 +40,26 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
     return _export(module, tuple(inputs), None, None, None).SerializeToString()
 
 
-def export_network(network: nn.Module, image_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def export_network(
+    network: nn.Module, input_shape: tuple[int, ...], names: tuple[str, str] = (INPUT, OUTPUT)
+) -> onnx.ModelProto:
     """Export a network with its batch norms folded and a dynamic batch.
 
     Args:
-        network: (N, C, H, W) images to (N, classes) logits; it is not changed.
-        image_shape: (C, H, W).
+        network: of one input and one output; it is not changed.
+        input_shape: (C, H, W) of images and the like, or (L,) of tokens.
+        names: of input and output.
 
     Returns:
-        The checked model, input `images`, output `logits`.
+        The checked model.
 
     Raises:
         HwnasError: when the graph holds what must not be deployed.
     """
     folded = fold_batch_norms(network)
-    example = torch.zeros(2, *image_shape)
-    model = _export(folded, (example,), ({0: "batch"},), [INPUT], [OUTPUT])
+    is_text = len(input_shape) == 1
+    example = torch.zeros(2, *input_shape, dtype=torch.int64 if is_text else torch.float32)
+    model = _export(folded, (example,), ({0: "batch"},), names[:1], names[1:])
     require_deployable(model)
     onnx.checker.check_model(model)
     return model
@@ -65,8 +69,8 @@ def _export(
     module: nn.Module,
     inputs: tuple[Tensor, ...],
     dynamic_shapes: Any,
-    input_names: list[str] | None,
-    output_names: list[str] | None,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
 ) -> onnx.ModelProto:
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level

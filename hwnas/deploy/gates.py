@@ -8,8 +8,8 @@ from typing import Any
 
 from hwnas.budget.gate import TOLERANCE, GateStatus, NetworkLatency
 from hwnas.config import CheckConfig
-from hwnas.deploy.accuracy import Accuracy
 from hwnas.deploy.parity import Parity
+from hwnas.deploy.scores import ACCURACY, Score
 from hwnas.inspection.process import Precision
 from hwnas.latency_tables.serving import Serving
 
@@ -90,19 +90,23 @@ def parity_gates(
     return gates
 
 
-def accuracy_gates(accuracy: Accuracy | None, limits: CheckConfig) -> list[Gate]:
-    """Gates of the accuracy on labelled data: what was lost to the reference, and what is left."""
-    drop = None if accuracy is None else accuracy.drop
-    found = None if accuracy is None else accuracy.model
+def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
+    """Gates of the score on samples: what was lost to the reference, and what is left.
+
+    They bear the metric's name.
+    """
+    metric = ACCURACY if score is None else score.metric
+    drop = None if score is None else score.drop
+    found = None if score is None else score.model
     return [
         Gate(
-            "accuracy_drop",
+            f"{metric}_drop",
             "skipped" if drop is None else _passed(drop <= limits.max_accuracy_drop),
             drop,
             None if drop is None else limits.max_accuracy_drop,
         ),
         Gate(
-            "accuracy",
+            metric,
             "skipped" if found is None else _passed(found >= limits.min_accuracy),
             found,
             None if found is None else limits.min_accuracy,

@@ -8,40 +8,41 @@ import torch
 
 from hwnas.architecture import Architecture
 from hwnas.config import TrainConfig
-from hwnas.data import Batches, Dataset, Split
+from hwnas.data import Batches, Split
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace
-from hwnas.training.train import DivergedError, Training, predict
+from hwnas.tasks import Task
+from hwnas.training.train import DivergedError, Training, predictions
 
 
 @dataclass
 class ShortTraining:
-    """Validation accuracy after a short training; each architecture is trained once.
+    """Validation score after a short training; each architecture is trained once.
 
     Attributes:
         space: at the sizes that are trained.
         config: of the training, with its few epochs.
         training: batches of the training half.
         validation: the half that judges.
-        dataset: what both are of.
+        task: what is learned.
         seed: of weights and order.
         device: where it is trained.
-        known: accuracies so far, of whole trainings.
-        perfect: the accuracy that cannot be surpassed.
+        known: scores so far, of whole trainings.
+        perfect: the score that cannot be surpassed.
     """
 
     space: SearchSpace
     config: TrainConfig
     training: Batches
     validation: Split
-    dataset: Dataset
+    task: Task
     seed: int
     device: torch.device
     known: dict[Architecture, float] = field(default_factory=dict)
     perfect: float = 1.0
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
-        """Accuracy, 0 to 1; 0 when the training diverged.
+        """The task's score, 0 to 1; 0 when the training diverged.
 
         Args:
             architecture: what is trained.
@@ -62,16 +63,16 @@ class ShortTraining:
         network = self.space.network(architecture)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         config = self.config.model_copy(update={"epochs": epochs})
-        work = Training(network, config, self.training, self.seed)
+        work = Training(network, config, self.training, self.seed, self.task.loss)
         try:
             while work.step < work.steps:
                 interruption.stop_if_requested()
                 work.advance()
         except DivergedError:
             return 0.0
-        logits = predict(work.average, self.validation, self.dataset, self.device)
-        return float((logits.argmax(axis=1) == self.validation.labels).mean())
+        found = predictions(work.average, self.validation, self.task.dataset, self.device)
+        return self.task.score(found)
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """Accuracy of each."""
+        """Score of each."""
         return [self(architecture) for architecture in architectures]

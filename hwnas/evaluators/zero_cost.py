@@ -14,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
+from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
+from hwnas.tasks import Loss
 
 JITTER = 1e-5
 
 
-def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def synflow(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
     """log of sum `|theta dR/dtheta|`, R the output of ones through `|theta|`: Tanaka et al.,
     "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS
     2020.
@@ -28,9 +30,10 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     would bound it, and h-swish are taken as ReLU.
 
     Args:
-        network: (N, C, H, W) images to (N, classes) logits; it is not changed.
-        images: (N, C, H, W); only their shape counts.
-        labels: (N,); they do not count.
+        network: inputs to outputs; it is not changed.
+        inputs: (N, ...) numbers; only their shape counts.
+        targets: (N, ...); they do not count.
+        loss_of: of outputs and targets; it does not count.
     """
     network = copy.deepcopy(network).double().eval()
     with torch.no_grad():
@@ -44,7 +47,7 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.ReLU6 | nn.Hardswish):
                     setattr(module, name, nn.ReLU())
-    output = network(torch.ones_like(images[:1], dtype=torch.float64)).sum()
+    output = network(torch.ones_like(inputs[:1], dtype=torch.float64)).sum()
     parameters = [p for p in network.parameters() if p.requires_grad]
     gradients = torch.autograd.grad(output, parameters, allow_unused=True)
     total = sum(
@@ -55,24 +58,24 @@ def synflow(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float(torch.tensor(total, dtype=torch.float64).log())
 
 
-def gradient_norm(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def gradient_norm(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
     """Norm of the loss's gradient by all weights; arguments as for `synflow`."""
     network = copy.deepcopy(network).train()
     parameters = list(network.parameters())
-    loss = F.cross_entropy(network(images), labels)
+    loss = loss_of(network(inputs), targets)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return float(sum(g.square().sum() for g in gradients if g is not None)) ** 0.5
 
 
-def jacob_cov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+def jacob_cov(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
     """-sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the correlations between the
-    images' input gradients: Mellor et al., "Neural Architecture Search without Training", version 1
-    (arXiv 2006.04647v1). Arguments as for `synflow`."""
+    samples' input gradients: Mellor et al., "Neural Architecture Search without Training",
+    version 1 (arXiv 2006.04647v1). Arguments as for `synflow`."""
     network = copy.deepcopy(network).train()
-    images = images.clone().requires_grad_()
-    logits = network(images).sum()
+    inputs = inputs.clone().requires_grad_()
+    logits = network(inputs).sum()
     # A cell without a path from its input makes the network a constant.
-    grads = torch.autograd.grad(logits, images, allow_unused=True) if logits.requires_grad else ()
+    grads = torch.autograd.grad(logits, inputs, allow_unused=True) if logits.requires_grad else ()
     if not grads or grads[0] is None:
         return -math.inf
     correlations = torch.atleast_2d(torch.corrcoef(grads[0].flatten(start_dim=1).double()))
@@ -80,13 +83,13 @@ def jacob_cov(network: nn.Module, images: Tensor, labels: Tensor) -> float:
     return -float((values.clamp_min(JITTER).log() + 1 / values.clamp_min(JITTER)).sum())
 
 
-def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """log `|K|`, K the shares of ReLUs on which two images agree, summed over the layers: Mellor et
-    al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and GELU count as
-    ReLU, whose sign is theirs. Arguments as for `synflow`."""
+def naswot(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
+    """log `|K|`, K the shares of ReLUs on which two samples agree, summed over the layers: Mellor
+    et al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and GELU count
+    as ReLU, whose sign is theirs. Arguments as for `synflow`."""
     network = copy.deepcopy(network).train()
-    n = len(images)
-    kernel = torch.zeros(n, n, dtype=torch.float64, device=images.device)
+    n = len(inputs)
+    kernel = torch.zeros(n, n, dtype=torch.float64, device=inputs.device)
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         code = (output.flatten(start_dim=1) > 0).double()
@@ -96,18 +99,20 @@ def naswot(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         if isinstance(module, nn.ReLU | nn.ReLU6 | nn.Hardswish | nn.GELU):
             module.register_forward_hook(count)
     with torch.no_grad():
-        network(images)
+        network(inputs)
     kernel.diagonal().add_(JITTER)
     return float(torch.linalg.slogdet(kernel)[1])
 
 
-SCORES: dict[str, Callable[[nn.Module, Tensor, Tensor], float]] = {
+SCORES: dict[str, Callable[[nn.Module, Tensor, Tensor, Loss], float]] = {
     "synflow": synflow,
     "jacob_cov": jacob_cov,
     "naswot": naswot,
     "gradient_norm": gradient_norm,
 }
 COUNTS = ("parameters", "macs")
+OF_NUMBERS = ("synflow", "jacob_cov")
+"""Scores of networks whose inputs can be any numbers; tokens cannot."""
 
 
 @dataclass
@@ -119,9 +124,10 @@ class ZeroCost:
     Attributes:
         space: at the sizes that are scored.
         score: of `SCORES` or `COUNTS`.
-        images: (N, C, H, W), one batch.
-        labels: (N,).
+        inputs: (N, ...), one batch.
+        targets: (N, ...).
         seed: of the weights.
+        loss_of: of outputs and targets.
         known: scores so far.
         perfect: there is no highest score.
         searched: the scores of the search, once there was a ranking.
@@ -129,12 +135,22 @@ class ZeroCost:
 
     space: SearchSpace
     score: str
-    images: Tensor
-    labels: Tensor
+    inputs: Tensor
+    targets: Tensor
     seed: int
+    loss_of: Loss = F.cross_entropy
     known: dict[Architecture, float] = field(default_factory=dict)
     perfect: float = 0.0
     searched: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.score in OF_NUMBERS and not self.inputs.is_floating_point():
+            raise InputError(
+                "this score needs inputs that are numbers",
+                where="search.zero_cost",
+                expected="naswot, gradient_norm, parameters or macs",
+                actual=self.score,
+            )
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
         """The score; -1e9 where it is not finite, as of a network without any weight.
@@ -151,9 +167,9 @@ class ZeroCost:
             counts = self.space.params_and_macs(architecture)
             return math.log(counts[COUNTS.index(self.score)])
         torch.manual_seed(self.seed)
-        network = self.space.network(architecture).to(self.images.device)
+        network = self.space.network(architecture).to(self.inputs.device)
         network.auxiliary = None
-        return SCORES[self.score](network, self.images, self.labels)
+        return SCORES[self.score](network, self.inputs, self.targets, self.loss_of)
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
         """Share of what the search scored that each is better than."""

@@ -11,17 +11,33 @@ from torch import Tensor, nn
 
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.cells import CELL_OPERATORS
+from hwnas.ops.heads import HEAD_OPERATORS
 from hwnas.ops.macro import parsed_operator
 from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
+from hwnas.ops.recurrent import RECURRENT_OPERATORS, state_inputs
+from hwnas.ops.sequences import COLUMNS, SEQUENCE_OPERATORS, TOKENS
 from hwnas.ops.tokens import PATCH_EMBEDDING, TOKEN_OPERATORS, ScaledDotProductAttention
 
-OPERATORS: dict[str, Builder] = {**CELL_OPERATORS, **MOBILE_OPERATORS, **TOKEN_OPERATORS}
+OPERATORS: dict[str, Builder] = {
+    **CELL_OPERATORS,
+    **MOBILE_OPERATORS,
+    **TOKEN_OPERATORS,
+    **HEAD_OPERATORS,
+    **SEQUENCE_OPERATORS,
+    **RECURRENT_OPERATORS,
+}
 """Every operator but those whose names are parsed (`macro`) and `none`, which is never built: it is
 zero."""
 
 SOURCES = frozenset(
-    {"conv_bn_3x3", PATCH_EMBEDDING, *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS)}
+    {
+        "conv_bn_3x3",
+        *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS),
+        PATCH_EMBEDDING,
+        TOKENS,
+        COLUMNS,
+    }
 )
 """Operators that read the network's input."""
 
@@ -57,27 +73,34 @@ def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:
 def input_shapes(spec: OpSpec) -> list[tuple[int, ...]]:
     """Shape of each input of an operator: two for `add`, several for `concat`.
 
-    It is (C, H, W) without the batch, and (T, C) for operators that read tokens.
+    It is (C, H, W) without the batch, (T, C) for operators that read vectors of tokens, (L,) for
+    one that reads tokens themselves, and (C,) for operators that read states.
     """
     if spec.name in TOKEN_READERS:
         return [(spec.height * spec.width, spec.c_in)]
+    if spec.name == TOKENS:
+        return [(spec.width,)]
+    states = state_inputs(spec.name)
+    if states is not None:
+        return [(spec.c_in,)] * states
     inputs = {"add": 2, "concat": spec.c_out // max(spec.c_in, 1)}.get(spec.name, 1)
     return [(spec.c_in, spec.height, spec.width)] * inputs
 
 
 @cache
 def params_and_macs(spec: OpSpec) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one image, of an operator.
+    """Parameters, and multiply-accumulates of one sample, of an operator.
 
-    Multiply-accumulates are those of convolutions, linear layers and the two products of an
-    attention, the usual convention of the field; they are counted by running the module on shapes
-    alone.
+    Multiply-accumulates are those of convolutions, linear and recurrent layers and the two products
+    of an attention, the usual convention of the field; they are counted by running the module on
+    shapes alone.
     """
     if spec.name == "none":
         return 0, 0
     with torch.device("meta"):
         module = build(spec).eval()
-        inputs = [torch.empty(1, *shape) for shape in input_shapes(spec)]
+        dtype = torch.int64 if spec.name == TOKENS else torch.float32
+        inputs = [torch.empty(1, *shape, dtype=dtype) for shape in input_shapes(spec)]
     macs = 0
 
     def count(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
@@ -89,6 +112,9 @@ def params_and_macs(spec: OpSpec) -> tuple[int, int]:
         elif isinstance(layer, ScaledDotProductAttention):
             tokens = given[1].shape[-2]
             macs += tokens * (given[0].numel() + output.numel())
+        elif isinstance(layer, nn.RNNBase):
+            # (L, N, C): all matrices at each step.
+            macs += sum(p.numel() for p in layer.parameters() if p.ndim == 2) * len(given[0])
 
     for layer in module.modules():
         layer.register_forward_hook(count)

@@ -40,8 +40,9 @@ WHOLE_WINDOW = "svg { height: 100vh; color: var(--ink); background: var(--paper)
 _EDGE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
 _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
 _HALF_NAME = re.compile(r"(block\d{1,3})/(attention|mlp)")
-_EMBEDDING = "embedding"
-_STAGES = ("stage", "block", _EMBEDDING)
+_NODE_NAME = re.compile(r"node(\d{1,3})")
+_EMBEDDING, _NODES = "embedding", "nodes"
+_STAGES = ("stage", "block", _EMBEDDING, _NODES)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,8 @@ def read_cells(
     space: SearchSpace, architecture: Architecture, latencies_ms: Mapping[str, float]
 ) -> list[Cell]:
     """The cells that an architecture's choices `type/source>target` or `source>target` describe, or
-    the stages that its choices `stage1/layer1`, or `embedding` and `block1/attention`, do.
+    the stages that its choices `stage1/layer1`, or `embedding` and `block1/attention`, do. The
+    nodes of a recurrent cell, `node1`, are listed: which state one reads is part of its option.
 
     Empty for a space whose choices have other names.
 
@@ -160,10 +162,10 @@ def read_cells(
 def choice_routes(choices: Sequence[Choice]) -> dict[str, str]:
     """Where the edges that choices decide on lead, in words, by the choices' names.
 
-    Empty where `read_cells` is.
+    Empty where `read_cells` is, and for nodes whose option says it.
     """
     edges = _edges_of(choices)
-    if edges is None:
+    if edges is None or any(cell_type == _NODES for cell_type, _, _ in edges):
         return {}
     cells = _empty(edges)
     return {
@@ -197,6 +199,8 @@ def _place(choice: str) -> tuple[str, int, int] | None:
         return (half[1], 0, 1) if half[2] == "attention" else (half[1], 1, 2)
     if choice == _EMBEDDING:
         return choice, 0, 1
+    if node := _NODE_NAME.fullmatch(choice):
+        return _NODES, int(node[1]) - 1, int(node[1])
     edge = _EDGE_NAME.fullmatch(choice)
     if edge is None or int(edge[2]) >= int(edge[3]):
         return None

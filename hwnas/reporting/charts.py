@@ -29,11 +29,11 @@ PANEL_POINTS = 40
 
 @dataclass(frozen=True)
 class RunPoint:
-    """A run among others; accuracy as a share of 1, `series` chooses the colour."""
+    """A run among others; its score as a share of 1, `series` chooses the colour."""
 
     label: str
     measured: Interval
-    accuracy: float
+    score: float
     budget_ms: float | None
     series: int
 
@@ -225,14 +225,15 @@ def candidates_chart(
 
 
 def runs_chart(
-    title: str, points: Sequence[RunPoint], front: Sequence[int], *, budgets: bool
+    title: str, points: Sequence[RunPoint], front: Sequence[int], metric: str, *, budgets: bool
 ) -> Html:
-    """Accuracy in percent against measured latency, a point for each run.
+    """Score in percent against measured latency, a point for each run.
 
     Args:
         title: for those who cannot see the chart.
         points: at least one.
         front: those that no other beats, by latency; a line of steps leads along them.
+        metric: name of the score.
         budgets: whether dashed lines show the runs' budgets.
     """
     ends = [
@@ -242,9 +243,9 @@ def runs_chart(
     near = [budgets and is_near(point.budget_ms, max(ends)) for point in points]
     limits = [p.budget_ms or 0.0 for p, shown in zip(points, near, strict=True) if shown]
     x = Axis.over([*ends, *limits], LEFT, RIGHT, margin=0.08)
-    y = Axis.over([100 * p.accuracy for p in points], BOTTOM, TOP, margin=0.18)
-    centres = [(x(p.measured.value_ms), y(100 * p.accuracy)) for p in points]
-    parts = [_axes(x, y, "measured latency, ms", "accuracy, %")]
+    y = Axis.over([100 * p.score for p in points], BOTTOM, TOP, margin=0.18)
+    centres = [(x(p.measured.value_ms), y(100 * p.score)) for p in points]
+    parts = [_axes(x, y, "measured latency, ms", f"{metric}, %")]
     if len(front) > 1:
         steps = f"M{centres[front[0]][0]:g} {centres[front[0]][1]:g}"
         steps += "".join(f"H{centres[i][0]:g}V{centres[i][1]:g}" for i in front[1:])
@@ -261,7 +262,7 @@ def _run_mark(
 ) -> str:
     """A run's dot with its interval, and the line of its budget where that is to be drawn."""
     measured = point.measured
-    words = f"{point.label}: {percent(point.accuracy)} at {measured.in_words()}"
+    words = f"{point.label}: {percent(point.score)} at {measured.in_words()}"
     shape = (
         f'<path class="ring" d="M{x(measured.low_ms):g} {centre[1]:g}H{x(measured.high_ms):g}"/>'
         f'<circle class="dot" cx="{centre[0]:g}" cy="{centre[1]:g}" r="6"/>{label}'

@@ -25,6 +25,7 @@ from hwnas.reporting.html import (
     paragraph,
     percent,
     section,
+    sentence_case,
     status,
     table,
     text,
@@ -75,10 +76,17 @@ def render_comparison(folders: Sequence[RunFolder], beside: Path) -> str:
         ),
         [
             section("Can they be compared?", *_comparability(runs)),
-            section("Accuracy and latency", accuracy_against_latency(runs)),
+            section("Score and latency", score_against_latency(runs)),
             section("The searches", *_search_curves(runs)),
         ],
     )
+
+
+def _scored(run: Run) -> str:
+    """The score with its metric; a dash where it is not known."""
+    if run.score is None:
+        return percent(None)
+    return f"{percent(run.score)} {run.metric_in_words}"
 
 
 def _ms(value_ms: float | None) -> Html:
@@ -92,7 +100,7 @@ COLUMNS: dict[str, Callable[[Run], Html]] = {
     "measured (interval)": lambda run: text(
         milliseconds(None) if run.measured is None else run.measured.in_words()
     ),
-    "accuracy": lambda run: text(percent(run.accuracy)),
+    "score": lambda run: text(_scored(run)),
     "strategy": lambda run: text(value_at(run.settings, "search", "strategy") or "not known"),
     "search steps": lambda run: text(count(number_at(run.settings, "search", "steps"))),
     "seed": lambda run: text(number(number_at(run.settings, "seed"))),
@@ -126,7 +134,7 @@ def _words(settings: Any) -> str:
 
 NEEDED_FOR_A_FRONT = {"data", "device", "runtime"}
 CONSEQUENCES = {
-    "data": "their accuracies and losses say nothing about each other",
+    "data": "their scores and losses say nothing about each other",
     "device": "their latencies say nothing about each other",
     "runtime": "their latencies say nothing about each other",
     "space": "losses, entropies and skip connections of their searches are of other supernets",
@@ -156,25 +164,27 @@ def _comparability(runs: Labelled) -> list[Html]:
     return [*sentences, table("What differs", ["no.", *differing], rows)]
 
 
-def accuracy_against_latency(runs: Labelled) -> Html:
+def score_against_latency(runs: Labelled) -> Html:
     """The runs' points with their numbers, and the front where they can be compared."""
     shown = [
-        (RunPoint(label, run.measured, run.accuracy, run.budget_ms, place), run)
+        (RunPoint(label, run.measured, run.score, run.budget_ms, place), run)
         for place, (label, run) in enumerate(runs)
-        if run.measured is not None and run.accuracy is not None
+        if run.measured is not None and run.score is not None
     ]
     if not shown:
         return missing("No run has been measured and tested yet.")
     points = [point for point, _ in shown]
+    metrics = {run.metric_in_words for _, run in shown}
+    metric = metrics.pop() if len(metrics) == 1 else "score"
     caption = (
-        "Accuracy on the test images in percent, milliseconds for one inference. Numbers are those "
-        "of the table, bars 95 % intervals."
+        f"{sentence_case(metric)} on the test samples in percent, milliseconds for one inference. "
+        "Numbers are those of the table, bars 95 % intervals."
     )
     front: list[int] = []
     if set(_differing(runs)) & NEEDED_FOR_A_FRONT:
         caption += " The runs cannot be compared, so there is no front."
     else:
-        minimised = np.array([[p.measured.value_ms, -p.accuracy] for p in points])
+        minimised = np.array([[p.measured.value_ms, -p.score] for p in points])
         front = pareto_front(minimised).tolist()
         labels = ", ".join(points[i].label for i in front)
         caption += f" On the front, which no other run beats in both: {labels}."
@@ -185,19 +195,19 @@ def accuracy_against_latency(runs: Labelled) -> Html:
     budgets = len(points) <= MOST_BUDGETS
     if budgets:
         caption += " A dashed line is the budget of the run of its colour."
-    title = "Accuracy against measured latency"
-    header = ("no.", "run", "budget", "measured (95 % interval)", "accuracy")
+    title = f"{sentence_case(metric)} against measured latency"
+    header = ("no.", "run", "budget", "measured (95 % interval)", metric)
     rows = [
         [
             text(p.label),
             text(run.name),
             _ms(p.budget_ms),
             text(p.measured.in_words()),
-            text(percent(p.accuracy)),
+            text(percent(p.score)),
         ]
         for p, run in shown
     ]
-    chart = figure(title, caption, runs_chart(title, points, front, budgets=budgets))
+    chart = figure(title, caption, runs_chart(title, points, front, metric, budgets=budgets))
     return columns([chart, table(title, header, rows, "sortable")])
 
 

@@ -72,6 +72,17 @@ def milliseconds(value_ms: float | None, digits: int = 4) -> str:
     return UNKNOWN if value_ms is None else f"{number(value_ms, digits)}{NO_BREAK}ms"
 
 
+def in_words(metric: str) -> str:
+    """The name of a metric as a text, `mean IoU`."""
+    words = metric.replace("_", " ").split()
+    return " ".join({"iou": "IoU", "f1": "F1", "r2": "R2"}.get(word, word) for word in words)
+
+
+def sentence_case(words: str) -> str:
+    """The same with a capital at the beginning, and nothing else changed."""
+    return words[:1].upper() + words[1:]
+
+
 def percent(share: float | None) -> str:
     """A share of 1 in percent, or `not known`."""
     return UNKNOWN if share is None else f"{number(round(100 * share, 2))}{NO_BREAK}%"

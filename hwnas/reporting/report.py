@@ -16,7 +16,7 @@ from hwnas.architecture import Architecture
 from hwnas.budget.gate import judge
 from hwnas.reporting.cells import Cell, draw_cell, read_cells
 from hwnas.reporting.charts import budget_chart
-from hwnas.reporting.comparison import accuracy_against_latency
+from hwnas.reporting.comparison import score_against_latency
 from hwnas.reporting.html import (
     Html,
     Section,
@@ -28,6 +28,7 @@ from hwnas.reporting.html import (
     facts,
     figure,
     heading,
+    in_words,
     kibibytes,
     link,
     milliseconds,
@@ -38,6 +39,7 @@ from hwnas.reporting.html import (
     percent,
     preformatted,
     section,
+    sentence_case,
     status,
     table,
     text,
@@ -57,9 +59,9 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "budget_confidence": ("predicted probability of keeping the budget, at least", percent),
     "parity": ("outputs as before the export; their largest difference", number),
     "sqnr": ("signal to error of the outputs, at least", decibels),
-    "agreement": ("images with the same class as before the export", percent),
-    "accuracy_drop": ("accuracy lost by the export, at most", percent),
-    "accuracy": ("accuracy, at least", percent),
+    "agreement": ("samples with the same class as before the export", percent),
+    "score_drop": ("{metric} lost by the export, at most", percent),
+    "score": ("{metric}, at least", percent),
     "shapes": ("shapes that are declared are those that are computed", number),
     "dynamic_batch": ("other batches run where the model declares any; the largest", number),
     "serving_errors": ("requests under load that failed, at most", number),
@@ -121,15 +123,16 @@ def _banner(run: Run) -> Html:
     title = "Verdict: not checked yet" if run.verdict is None else f"Verdict: {run.verdict}"
     failed = [str(gate.get("name")) for gate in run.gates if gate.get("status") == "fail"]
     sentences = [_latency_sentence(run)]
-    if run.accuracy is not None:
-        sentences.append(f"The accuracy on the test images is {percent(run.accuracy)}.")
+    if run.score is not None:
+        score = percent(run.score)
+        sentences.append(f"The {run.metric_in_words} on the test samples is {score}.")
     if failed:
         sentences.append(f"Gates that failed: {', '.join(failed)}.")
     key_figures = [
         ("Budget", milliseconds(run.budget_ms)),
         ("Predicted", milliseconds(run.predicted_ms)),
         ("Measured", milliseconds(None if run.measured is None else run.measured.value_ms)),
-        ("Accuracy", percent(run.accuracy)),
+        (sentence_case(run.metric_in_words), percent(run.score)),
         ("Parameters", count(number_at(run.architecture, "params"))),
         ("Multiply-accumulates", count(number_at(run.architecture, "macs"))),
     ]
@@ -170,18 +173,19 @@ def _latency_sentence(run: Run) -> str:
 
 
 def _trust(run: Run) -> Section:
-    """Gates, parity, accuracy before and after, prediction against measurement."""
+    """Gates, parity, score before and after, prediction against measurement."""
     title = "Why to trust it"
     if not run.check:
         return section(title, missing("The exported model has not been checked yet."))
-    check = run.check
+    check, metric = run.check, run.metric
+    title_of_score = sentence_case(run.metric_in_words)
     error = number_at(check, "parity", "max_abs_error")
     # A ratio to no error at all is infinite, which JSON cannot hold.
     sqnr = "no error" if error == 0 else decibels(number_at(check, "parity", "sqnr_db"))
     known = [
-        ("Accuracy before export", percent(number_at(check, "accuracy", "torch"))),
-        ("Accuracy after export", percent(number_at(check, "accuracy", "onnx"))),
-        ("Images tested", count(number_at(check, "accuracy", "n"))),
+        (f"{title_of_score} before export", percent(number_at(check, metric, "torch"))),
+        (f"{title_of_score} after export", percent(number_at(check, metric, "onnx"))),
+        ("Samples tested", count(number_at(check, metric, "n"))),
         ("Signal to error", sqnr),
         ("Peak memory of a session in MB", number(number_at(check, "memory_mb"))),
         ("File", kibibytes(number_at(check, "model", "size_bytes"))),
@@ -190,7 +194,7 @@ def _trust(run: Run) -> Section:
     header = ("gate", "status", "value", "limit", "asks for")
     return section(
         title,
-        table("Gates", header, map(_gate_row, run.gates)),
+        table("Gates", header, [_gate_row(gate, run.metric) for gate in run.gates]),
         facts(known),
         paragraph(_prediction_sentence(run) + audit_sentence(run)),
         paragraph(_measurement_sentence(run)),
@@ -206,19 +210,21 @@ def _prediction_sentence(run: Run) -> str:
     return f"The model takes {off} {side} than its latency table predicts. "
 
 
-def _gate_row(gate: dict[str, Any]) -> list[Html]:
+def _gate_row(gate: dict[str, Any], metric: str) -> list[Html]:
     """Name, status, value, limit and meaning; a dash for what does not apply."""
     name = str(gate.get("name"))
-    # A further device's budget is named by its device, a further reference's parity by that.
+    # A further device's budget is named by its device, a further reference's parity by that,
+    # the score by its metric.
     kind, _, more = name.partition(": ")
     known = "budget of a device" if kind == "budget" and more else kind
-    asks, in_words = GATES.get(known, ("", number))
+    known = {metric: "score", f"{metric}_drop": "score_drop"}.get(known, known)
+    asks, shown = GATES.get(known, ("", number))
     value, limit = (number_at(gate, key) for key in ("value", "limit"))
     return [
         text(name),
         status(text_at(gate, "status")),
-        *(text("\u2013" if v is None else in_words(v)) for v in (value, limit)),
-        text(asks),
+        *(text("\u2013" if v is None else shown(v)) for v in (value, limit)),
+        text(asks.format(metric=in_words(metric))),
     ]
 
 
@@ -240,7 +246,7 @@ def _family(run: Run, members: Sequence[Run]) -> list[Section]:
     labelled = [(str(place), one) for place, one in enumerate((run, *members), start=1)]
     sentence = "One search answered several budgets; each architecture was trained and checked."
     more = Html(f"<p>{link('front.html', 'All of them side by side')}</p>")
-    return [section("The family", paragraph(sentence), accuracy_against_latency(labelled), more)]
+    return [section("The family", paragraph(sentence), score_against_latency(labelled), more)]
 
 
 def _architecture(architecture: Architecture | None, cells: Sequence[Cell]) -> Section:

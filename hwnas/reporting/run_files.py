@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.reporting.html import milliseconds, number
+from hwnas.reporting.html import in_words, milliseconds, number
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Choice
 
@@ -175,11 +175,22 @@ class Run:
         return None
 
     @property
-    def accuracy(self) -> float | None:
+    def metric(self) -> str:
+        """Name of the score that networks are compared by."""
+        found = text_at(self.check, "metric") or text_at(self.metrics, "metric")
+        return found or "accuracy"
+
+    @property
+    def score(self) -> float | None:
         """Of the exported model, or else of the trained network; a share of 1."""
         return _first_known(
-            number_at(self.check, "accuracy", "onnx"), number_at(self.metrics, "accuracy")
+            number_at(self.check, self.metric, "onnx"), number_at(self.metrics, self.metric)
         )
+
+    @property
+    def metric_in_words(self) -> str:
+        """The name of the score as a text."""
+        return in_words(self.metric)
 
 
 def _read_document(folder: RunFolder, path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from hwnas.reporting.html import (
     details,
     facts,
     figure,
+    in_words,
     legend,
     milliseconds,
     missing,
@@ -23,6 +25,7 @@ from hwnas.reporting.html import (
     paragraph,
     percent,
     section,
+    sentence_case,
     status,
     table,
     text,
@@ -179,7 +182,13 @@ def candidates_figures(run: Run) -> list[Html]:
                 text(percent(number_at(record, "supernet_accuracy"))),
             ]
         )
-    header = ("no.", "predicted", "measured (95 % interval)", "budget", "supernet accuracy")
+    header = (
+        "no.",
+        "predicted",
+        "measured (95 % interval)",
+        "budget",
+        f"ranked by {run.metric_in_words}",
+    )
     title = "Predicted and measured latency"
     near = is_near(run.budget_ms, max(measured.high_ms for _, measured in complete))
     budget_ms = run.budget_ms if near else None
@@ -196,37 +205,61 @@ def candidates_figures(run: Run) -> list[Html]:
 
 
 def training_section(run: Run) -> Section:
-    """The loss of the architecture's training, and its metrics on the test images."""
+    """The loss of the architecture's training, and its metrics on the test samples."""
     title = "Training of the architecture"
     if not run.events("train") and not run.metrics:
         return section(title, missing("The architecture has not been trained yet."))
     chart = line_figure(
         "Training loss", [run.series("train", "loss", "training")], "loss",
-        "Cross-entropy, with label smoothing and auxiliary head where they are configured.",
+        "The task's loss, with label smoothing and auxiliary head where they are configured.",
     )  # fmt: skip
     if not run.metrics:
         return section(title, chart, missing("The trained network has not been tested yet."))
     metrics = run.metrics
-    means = [(f"Mean {key}", percent(number_at(metrics, key))) for key in ("precision", "recall")]
     known = [
-        ("Accuracy on test images", percent(number_at(metrics, "accuracy"))),
-        *means,
-        ("Mean F1", percent(number_at(metrics, "f1"))),
+        *_metric_facts(run),
         ("Epochs", count(number_at(metrics, "epochs"))),
         ("Time", f"{number(number_at(metrics, 'seconds'), 3)} s"),
     ]
-    classes = sorted(objects_at(metrics, "per_class"), key=lambda c: number_at(c, "f1") or 0.0)
+    return section(title, facts(known), columns([chart, *_by_class(metrics)]))
+
+
+SHARES = ("f1", "iou", "average_precision", "precision", "recall")
+"""Metrics of a class that are shares of 1; by the first of them classes are ordered."""
+SETTINGS_OF_TRAINING = ("schema", "metric", "epochs", "seconds")
+
+
+def _metric_facts(run: Run) -> list[tuple[str, str]]:
+    """All metrics of the test samples, the score first; means over classes are called so."""
+    metrics, by_class = run.metrics, objects_at(run.metrics, "per_class")
+    rest = [key for key in metrics if key not in (run.metric, "per_class", *SETTINGS_OF_TRAINING)]
+    known = []
+    for key in (run.metric, *rest):
+        is_mean = bool(by_class) and key in by_class[0]
+        name = f"Mean {in_words(key)}" if is_mean else sentence_case(in_words(key))
+        value = number_at(metrics, key)
+        is_share = key == run.metric or key in SHARES or key.endswith("accuracy")
+        known.append((name, percent(value) if is_share else number(value)))
+    return known
+
+
+def _by_class(metrics: dict[str, Any]) -> list[Html]:
+    """The metrics of each class, the weakest first; nothing where the task has no classes."""
+    classes = objects_at(metrics, "per_class")
+    if not classes:
+        return []
+    shares = [key for key in classes[0] if key in SHARES]
+    first = next((key for key in SHARES if key in shares), "n")
     rows = [
         [
             text(record.get("class")),
-            *(text(percent(number_at(record, key))) for key in ("precision", "recall", "f1")),
+            *(text(percent(number_at(record, key))) for key in shares),
             text(count(number_at(record, "n"))),
         ]
-        for record in classes
+        for record in sorted(classes, key=lambda c: number_at(c, first) or 0.0)
     ]
-    header = ("class, weakest first", "precision", "recall", "F1", "images")
-    by_class = _first_rows("Metrics by class", header, rows)
-    return section(title, facts(known), columns([chart, by_class]))
+    header = ("class, weakest first", *map(in_words, shares), "n")
+    return [_first_rows("Metrics by class", header, rows)]
 
 
 def _first_rows(name: str, header: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:

@@ -31,26 +31,27 @@ def variants_section(run: Run) -> list[Section]:
     if not isinstance(made, dict):
         return []
     entries = {name: entry for name, entry in made.items() if isinstance(entry, dict)}
+    score = run.metric_in_words
     header = (
-        "variant", "verdict", "latency (95 % interval)", "of fp32's time", "size", "accuracy",
+        "variant", "verdict", "latency (95 % interval)", "of fp32's time", "size", score,
         "lost by export", "signal to error",
     )  # fmt: skip
-    rows = [_row(name, entry) for name, entry in entries.items()]
+    rows = [_row(name, entry, run.metric) for name, entry in entries.items()]
     notes = [missing(note) for name, entry in entries.items() if (note := _note(name, entry))]
     fastest = text_at(run.variants, "fastest")
     named = f"The fastest that passes is {fastest}." if fastest else "None passes."
     sentence = (
         f"{named} All were measured in turn in one process; the ratios are of the same rounds, and "
-        "accuracy is that on the test images."
+        f"{score} is that on the test samples."
     )
     return [section(TITLE, paragraph(sentence), table(TITLE, header, rows), *notes)]
 
 
-def _row(name: str, entry: dict[str, Any]) -> list[Html]:
+def _row(name: str, entry: dict[str, Any], metric: str) -> list[Html]:
     measured = interval_at(entry)
     ratio, low, high = (number_at(entry, "ratio", key) for key in ("value", "ci_low", "ci_high"))
     known = None not in (ratio, low, high)
-    drop = number_at(entry, "accuracy", "drop")
+    drop = number_at(entry, metric, "drop")
     sqnr_db = number_at(entry, "parity", "sqnr_db")
     return [
         text(name),
@@ -58,7 +59,7 @@ def _row(name: str, entry: dict[str, Any]) -> list[Html]:
         text(DASH if measured is None else measured.in_words()),
         text(f"{number(ratio, 3)} ({number(low, 3)} to {number(high, 3)})" if known else DASH),
         text(_or_dash(number_at(entry, "size_bytes"), kibibytes)),
-        text(_or_dash(number_at(entry, "accuracy", "onnx"), percent)),
+        text(_or_dash(number_at(entry, metric, "onnx"), percent)),
         text(_or_dash(drop, percent)),
         text(_or_dash(sqnr_db, decibels)),
     ]

@@ -8,16 +8,27 @@ from typing import Any
 from pydantic import ValidationError
 
 from hwnas.errors import InputError
-from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.base import SearchSpace, SpaceOptions
 from hwnas.spaces.darts import DartsSpace
 from hwnas.spaces.layers import LayerSpace
 from hwnas.spaces.macro import MacroSpace
 from hwnas.spaces.mbconv import MbconvSpace
 from hwnas.spaces.nasbench201 import NasBench201Space
+from hwnas.spaces.rnn import RnnSpace
+from hwnas.spaces.sequence import SequenceSpace
 from hwnas.spaces.vit import VitSpace
 
 SPACES: dict[str, type[SearchSpace]] = {
-    space.name: space for space in (DartsSpace, MacroSpace, MbconvSpace, NasBench201Space, VitSpace)
+    space.name: space
+    for space in (
+        DartsSpace,
+        MacroSpace,
+        MbconvSpace,
+        NasBench201Space,
+        RnnSpace,
+        SequenceSpace,
+        VitSpace,
+    )
 }
 
 
@@ -53,7 +64,7 @@ def build_space(
         )
     space = SPACES[name]
     try:
-        return space(space.options_model(**(options or {})))
+        sizes = space.options_model(**(options or {}))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join([where, *map(str, first["loc"])])
@@ -62,6 +73,26 @@ def build_space(
         given = first["input"]
         actual = None if isinstance(given, dict) else repr(given)
         raise InputError(cause, where=key, actual=actual) from None
+    _require_fits(space, sizes, where)
+    return space(sizes)
+
+
+def _require_fits(space: type[SearchSpace], sizes: SpaceOptions, where: str) -> None:
+    """InputError unless the space's networks read the inputs and can end with the head."""
+    if sizes.head not in space.heads:
+        raise InputError(
+            f"networks of {space.name} cannot end with what the task needs",
+            where=f"{where}.head",
+            expected=f"one of {', '.join(space.heads)}",
+            actual=sizes.head,
+        )
+    if sizes.vocabulary is not None and not space.reads_tokens:
+        raise InputError(
+            f"networks of {space.name} cannot read tokens",
+            where=f"{where}.vocabulary",
+            expected="none: images or other numbers",
+            actual=sizes.vocabulary,
+        )
 
 
 __all__ = ["SPACES", "LayerSpace", "SearchSpace", "build_space", "register_space"]

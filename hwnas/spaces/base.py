@@ -20,18 +20,52 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
+from hwnas.ops.heads import Head
 from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork, run_once, saved
 
 
 class SpaceOptions(BaseModel):
-    """Sizes that every network has; a space adds its own."""
+    """Sizes that every network has, and what it reads and ends with; a space adds its own."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input_channels: int = Field(3, ge=1, le=1024)
-    height: int = Field(32, ge=4, le=4096)
-    width: int = Field(32, ge=4, le=4096)
-    classes: int = Field(10, ge=2, le=100_000)
+    input_channels: int = Field(3, ge=1, le=100_000)
+    height: int = Field(32, ge=1, le=4096)
+    width: int = Field(32, ge=1, le=4096, description="of tokens their number")
+    classes: int = Field(10, ge=1, le=100_000, description="length of the vectors of the head")
+    head: Head = Field(
+        "classifier",
+        description="one vector for a sample, for each place of the features (dense), or for each "
+        "place of the input (upsampled)",
+    )
+    vocabulary: int | None = Field(
+        None, ge=2, le=100_000, description="inputs are so many tokens; numbers by default"
+    )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one sample, or (L,) of tokens."""
+        if self.vocabulary is not None:
+            return (self.width,)
+        return self.input_channels, self.height, self.width
+
+    def head_operator(self, c_in: int, height: int, width: int) -> OpSpec:
+        """What a network ends with behind its features.
+
+        Raises:
+            InputError: when features cannot be enlarged to the size of the input.
+        """
+        if self.head != "upsampled":
+            return OpSpec(self.head, c_in, self.classes, height, width)
+        factor = -(-self.height // height)
+        if (factor * height, factor * width) != (self.height, self.width):
+            raise InputError(
+                "the last features cannot be enlarged to the input's size",
+                where="space",
+                expected=f"height and width that are multiples of {factor}",
+                actual=f"{self.height} x {self.width}",
+            )
+        return OpSpec(f"upsampled_x{factor}", c_in, self.classes, height, width)
 
 
 @dataclass(frozen=True)
@@ -47,7 +81,7 @@ class Supernet(nn.Module):
 
     @abstractmethod
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W)."""
+        """Outputs, as the head gives them, of inputs (N, C, H, W) or tokens (N, L)."""
 
 
 class Network(nn.Module):
@@ -68,10 +102,10 @@ class Network(nn.Module):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W)."""
+        """Outputs, as the head gives them, of inputs (N, C, H, W) or tokens (N, L)."""
 
     def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits, and those of the auxiliary head where there is one."""
+        """Outputs, and those of the auxiliary head where there is one."""
         return self(x), None
 
 
@@ -82,6 +116,10 @@ class SearchSpace(ABC):
     paper: ClassVar[str]
     """Authors, title, venue and number of the paper that the space follows."""
     options_model: ClassVar[type[SpaceOptions]]
+    heads: ClassVar[tuple[Head, ...]] = ("classifier",)
+    """What its networks can end with."""
+    reads_tokens: ClassVar[bool] = False
+    """Whether its networks can read tokens."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}}
     """Options, by name, that make spaces worth listing; at the sizes of their papers."""
 
@@ -123,6 +161,10 @@ class SearchSpace(ABC):
     @abstractmethod
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
         """`decoding_program` under a rule other than `once`."""
+
+    def runs_of_weights(self, spec: OpSpec) -> int:
+        """How many runs of an operator in a network share their weights."""
+        return 1
 
     def repeats(self) -> Sequence[Repeated]:
         """What a runtime may run once: equal work without weights on one input."""
@@ -377,18 +419,18 @@ class SearchSpace(ABC):
         counts = np.zeros((len(self.choices), self.max_parts, 2), dtype=np.int64)
         for row, parts in enumerate(self.parts):
             for column in range(len(parts)):
-                counts[row, column] = _total(self.operators(row, column))
+                counts[row, column] = self._total(self.operators(row, column))
         return counts
 
     @cached_property
     def _fixed_params_and_macs(self) -> np.ndarray:
         """(2,)."""
-        return _total(self.fixed_operators())
+        return self._total(self.fixed_operators())
 
-
-def _total(operators: Counter[OpSpec]) -> np.ndarray:
-    """Parameters and multiply-accumulates of several operators."""
-    total = np.zeros(2, dtype=np.int64)
-    for spec, count in operators.items():
-        total += count * np.array(params_and_macs(spec), dtype=np.int64)
-    return total
+    def _total(self, operators: Counter[OpSpec]) -> np.ndarray:
+        """Parameters and multiply-accumulates of several operators."""
+        total = np.zeros(2, dtype=np.int64)
+        for spec, count in operators.items():
+            params, macs = params_and_macs(spec)
+            total += (params * count // self.runs_of_weights(spec), macs * count)
+        return total

@@ -59,6 +59,7 @@ class DartsSpace(SearchSpace):
     name = "darts"
     paper = "Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv 1806.09055"
     options_model = DartsOptions
+    heads = ("classifier", "dense", "upsampled")
     options: DartsOptions
 
     def __init__(self, options: DartsOptions) -> None:
@@ -74,9 +75,7 @@ class DartsSpace(SearchSpace):
         )
         self.cells = self._cell_shapes()
         last = self.cells[-1]
-        self.head = OpSpec(
-            "classifier", options.nodes * last.channels, options.classes, *last.out_size
-        )
+        self.head = options.head_operator(options.nodes * last.channels, *last.out_size)
 
     def _choices(self) -> tuple[Choice, ...]:
         return tuple(

@@ -205,7 +205,8 @@ class DartsNetwork(Network):
         }
         self.auxiliary_index = 2 * len(cells) // 3
         shape = cells[self.auxiliary_index]
-        self.auxiliary = AuxiliaryHead(nodes * shape.channels, shape.out_size, head.c_out)
+        if head.name == "classifier":
+            self.auxiliary = AuxiliaryHead(nodes * shape.channels, shape.out_size, head.c_out)
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The last cell's output, and the one that the auxiliary head reads."""

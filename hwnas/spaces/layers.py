@@ -74,7 +74,7 @@ class LayerSpace(SearchSpace):
     def sample(self, rng: np.random.Generator) -> Architecture:
         return self.architecture([int(rng.integers(len(c.options))) for c in self.choices])
 
-    def to_genotype(self, architecture: Architecture) -> list[str]:
+    def to_genotype(self, architecture: Architecture) -> Any:
         """The options' names from the first layer to the last."""
         self.validate(architecture)
         return [option for _, option in architecture]

@@ -169,6 +169,7 @@ class MbconvSpace(LayerSpace):
         "Neural Architecture Search on Target Task and Hardware, ICLR 2019, arXiv 1812.00332"
     )
     options_model = MbconvOptions
+    heads = ("classifier", "dense", "upsampled")
     variants = {
         "fbnet": {"layout": "fbnet", **IMAGENET},
         "proxylessnas": {"layout": "proxylessnas", **IMAGENET},
@@ -243,7 +244,7 @@ def _lay_out(
     features = round_channels(max(width, 1.0) * (options.head_channels or layout.head))
     head = [
         advance(c_out, features, 1).spec(f"conv_bn_1x1_{activation}"),
-        OpSpec("classifier", features, options.classes, *size),
+        options.head_operator(features, *size),
     ]
     return fixed, layers, head
 

@@ -22,6 +22,7 @@ from hwnas.budget.objectives import dual
 from hwnas.spaces.base import Supernet
 from hwnas.strategies.base import Outcome
 from hwnas.supernet.evaluate import Batch
+from hwnas.tasks import Loss
 
 RELATIVE_STEP = 0.01
 
@@ -35,6 +36,7 @@ def evaluate_mixture_second_order(
     optimizer: torch.optim.Optimizer,
     *,
     multiplier: float,
+    loss_of: Loss = F.cross_entropy,
 ) -> Outcome:
     """Like `hwnas.supernet.evaluate.evaluate_mixture`, with the weights unrolled by one SGD step.
 
@@ -47,13 +49,13 @@ def evaluate_mixture_second_order(
     xi = optimizer.param_groups[0]["lr"]
     weights = mixture.weights.detach().requires_grad_()
 
-    def loss_of(batch: Batch) -> Tensor:
+    def loss_on(batch: Batch) -> Tensor:
         attached = Mixture(weights.to(batch[0].device), mixture.active)
-        return F.cross_entropy(supernet(batch[0], attached), batch[1])
+        return loss_of(supernet(batch[0], attached), batch[1])
 
     try:
-        _unroll(parameters, loss_of(training_batch), optimizer)
-        loss = loss_of(validation_batch)
+        _unroll(parameters, loss_on(training_batch), optimizer)
+        loss = loss_on(validation_batch)
         ratio = largest_ratio(limits, Mixture(weights))
         objective = dual(loss, ratio.to(loss), multiplier)
         gradient, *direction = torch.autograd.grad(
@@ -68,7 +70,7 @@ def evaluate_mixture_second_order(
         sides = []
         for sign in (1.0, -1.0):
             _set(parameters, saved, vector, sign * step)
-            sides.append(torch.autograd.grad(loss_of(training_batch), weights)[0])
+            sides.append(torch.autograd.grad(loss_on(training_batch), weights)[0])
         gradient = gradient - xi * (sides[0] - sides[1]) / (2 * step)
     finally:
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -16,8 +16,12 @@ from hwnas.mixed_op import MixedBlocks, MixedCell
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome
+from hwnas.tasks import Loss
 
 Batch = tuple[Tensor, Tensor]
+"""Inputs and targets."""
+Score = Callable[[Iterable[Batch]], float]
+"""Of batches of outputs and targets, the higher the better."""
 
 
 def evaluate_mixture(
@@ -28,17 +32,18 @@ def evaluate_mixture(
     *,
     multiplier: float,
     with_gradient: bool,
+    loss_of: Loss = F.cross_entropy,
 ) -> Outcome:
     """The first-order objective on a validation batch, and its gradient by the mixing weights.
 
     Weights of the supernet get no gradient. The first-order approximation is that of DARTS,
     section 2.3: the weights at hand stand for the optimal ones.
     """
-    images, labels = batch
+    inputs, targets = batch
     with torch.set_grad_enabled(with_gradient), frozen(supernet):
         weights = mixture.weights.detach().requires_grad_(with_gradient)
-        attached = Mixture(weights.to(images.device), mixture.active)
-        loss = F.cross_entropy(supernet(images, attached), labels)
+        attached = Mixture(weights.to(inputs.device), mixture.active)
+        loss = loss_of(supernet(inputs, attached), targets)
         ratio = largest_ratio(limits, Mixture(weights))
         objective = dual(loss, ratio.to(loss), multiplier)
         gradient = torch.autograd.grad(objective, weights)[0] if with_gradient else None
@@ -75,27 +80,26 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     training = supernet.training
     supernet.train()
     with torch.no_grad():
-        for index, (images, _) in enumerate(batches):
+        for index, (inputs, _) in enumerate(batches):
             # A cumulative average: the first batch replaces what was there.
             for module in modules:
                 module.momentum = 1.0 / (index + 1)
-            supernet(images, mixture)
+            supernet(inputs, mixture)
     for module in modules:
         module.momentum = 0.1
     supernet.train(training)
 
 
 @torch.no_grad()
-def accuracy(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) -> float:
-    """Share of images that are classified right with the running statistics."""
+def score_mixture(
+    supernet: Supernet, mixture: Mixture, batches: Iterable[Batch], score: Score
+) -> float:
+    """The score of a mixture's outputs with the running statistics."""
     training = supernet.training
     supernet.eval()
-    correct = total = 0
-    for images, labels in batches:
-        correct += int((supernet(images, mixture).argmax(dim=1) == labels).sum())
-        total += len(labels)
+    found = score((supernet(inputs, mixture), targets) for inputs, targets in batches)
     supernet.train(training)
-    return correct / total
+    return found
 
 
 def rank_architectures(
@@ -105,8 +109,9 @@ def rank_architectures(
     *,
     recalibration: Sequence[Batch],
     validation: Sequence[Batch],
+    score: Score,
 ) -> list[float]:
-    """Validation accuracy of each architecture with the supernet's weights.
+    """Validation score of each architecture with the supernet's weights.
 
     The running statistics are those of the last architecture afterwards.
     """
@@ -117,5 +122,5 @@ def rank_architectures(
         one_hot = space.one_hot(architecture)
         mixture = Mixture(one_hot.weights.to(device), one_hot.active)
         recalibrate(supernet, mixture, recalibration)
-        scores.append(accuracy(supernet, mixture, validation))
+        scores.append(score_mixture(supernet, mixture, validation, score))
     return scores

@@ -27,6 +27,7 @@ from hwnas.strategies.differentiable import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
 from hwnas.supernet.guard import Guard
+from hwnas.tasks import Loss
 from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
 
@@ -48,6 +49,7 @@ class SupernetSearch:
         multiplier: of the latency term; 0 until the weights have warmed up.
         guard: watches for collapse; once it saw one, only weights are trained.
         ranks: the processes that search together, each on its part of every batch.
+        loss_of: of outputs and targets.
     """
 
     supernet: Supernet
@@ -60,6 +62,7 @@ class SupernetSearch:
     step: int = 0
     guard: Guard | None = None
     ranks: Ranks = ALONE
+    loss_of: Loss = F.cross_entropy
 
     def __post_init__(self) -> None:
         self.optimizer = build_optimizer(self.supernet, self.config)
@@ -140,6 +143,7 @@ class SupernetSearch:
             self._part(self.validation.batch(batch)),
             multiplier=multiplier,
             with_gradient=with_gradient,
+            loss_of=self.loss_of,
         )
         if self.ranks.size == 1:
             return outcome
@@ -172,6 +176,7 @@ class SupernetSearch:
                 self.validation.batch(self.step),
                 self.optimizer,
                 multiplier=self.multiplier,
+                loss_of=self.loss_of,
             )
         else:
             uses_gradient = self.strategy.uses_gradient
@@ -185,10 +190,10 @@ class SupernetSearch:
         return outcome
 
     def _weights_step(self, mixture: Mixture, batch: Batch) -> float:
-        images, labels = batch
+        inputs, targets = batch
         self.optimizer.zero_grad(set_to_none=True)
-        on_device = Mixture(mixture.weights.to(images.device), mixture.active)
-        loss = F.cross_entropy(self.supernet(images, on_device), labels)
+        on_device = Mixture(mixture.weights.to(inputs.device), mixture.active)
+        loss = self.loss_of(self.supernet(inputs, on_device), targets)
         loss.backward()
         loss = loss.detach()
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
@@ -198,8 +203,8 @@ class SupernetSearch:
         return loss.item()
 
     def _part(self, batch: Batch) -> Batch:
-        images, labels = batch
-        return self.ranks.part(images), self.ranks.part(labels)
+        inputs, targets = batch
+        return self.ranks.part(inputs), self.ranks.part(targets)
 
     def _record(self, loss: float, mixture: Mixture, outcome: Outcome | None) -> dict[str, Any]:
         cost = self.limits[0].cost

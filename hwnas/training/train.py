@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,12 +21,16 @@ from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Network
-from hwnas.training.metrics import classification_metrics, confusion_matrix
+from hwnas.tasks import Task
 from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
 
 STAGE = "train"
 LOG_EVERY = 25
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 
 
 class DivergedError(HwnasError):
@@ -41,12 +46,14 @@ class Training:
         config: settings.
         batches: training batches by step.
         seed: of drop path.
+        loss_of: of outputs, targets and the label smoothing.
     """
 
     network: Network
     config: TrainConfig
     batches: Batches
     seed: int
+    loss_of: Callable[[Tensor, Tensor, float], Tensor] = _cross_entropy
     step: int = 0
     seconds: float = 0.0
     average: Network = field(init=False)
@@ -102,12 +109,12 @@ class Training:
         self.network.train()
         self.network.drop_path = config.drop_path * fraction
         torch.manual_seed(_step_seed(self.seed, self.step))
-        images, labels = self.batches.batch(self.step)
+        inputs, targets = self.batches.batch(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16
         ):
-            loss = self._loss(images, labels)
+            loss = self._loss(inputs, targets)
         if not math.isfinite(loss.item()):
             raise DivergedError(
                 "the loss is no longer finite",
@@ -122,14 +129,13 @@ class Training:
         self.seconds += time.monotonic() - started
         return {"loss": loss.item()}
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing
-        logits, auxiliary = self.network.forward_with_auxiliary(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        outputs, auxiliary = self.network.forward_with_auxiliary(inputs)
+        loss = self.loss_of(outputs, targets, smoothing)
         if auxiliary is not None:
-            loss = loss + self.config.auxiliary_weight * F.cross_entropy(
-                auxiliary, labels, label_smoothing=smoothing
-            )
+            more = self.loss_of(auxiliary, targets, smoothing)
+            loss = loss + self.config.auxiliary_weight * more
         return loss
 
     @torch.no_grad()
@@ -169,18 +175,20 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 @torch.no_grad()
-def predict(network: nn.Module, split: Split, dataset: Dataset, device: torch.device) -> np.ndarray:
-    """Logits (N, classes) of all images of a split, in order."""
+def predictions(
+    network: nn.Module, split: Split, dataset: Dataset, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs and targets of all samples of a split, in order, a batch at a time."""
     network.eval()
-    batches = evaluation_batches(split, dataset, 250, device)
-    return torch.cat([network(images).float().cpu() for images, _ in batches]).numpy()
+    for inputs, targets in evaluation_batches(split, dataset, 250, device):
+        yield network(inputs), targets
 
 
-def evaluate(network: nn.Module, dataset: Dataset, device: torch.device) -> dict[str, Any]:
-    """Accuracy, precision, recall and F1 on the test split, a class and as means."""
-    predictions = predict(network, dataset.test, dataset, device).argmax(axis=1)
-    confusion = confusion_matrix(dataset.test.labels, predictions, len(dataset.classes))
-    return classification_metrics(confusion, dataset.classes)
+def evaluate(network: nn.Module, task: Task, device: torch.device) -> dict[str, Any]:
+    """The task's metrics on the test split, and the name of its score."""
+    dataset = task.dataset
+    found = task.metrics(predictions(network, dataset.test, dataset, device))
+    return {"metric": task.metric, **found}
 
 
 def final_weights(network: Network) -> dict[str, Tensor]:

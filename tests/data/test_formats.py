@@ -47,10 +47,11 @@ def test_npz_layouts(layout: str, tmp_path: Path) -> None:
 
     path = save_npz(tmp_path, x_train=stored(train), x_test=stored(test))
     data = load_dataset("npz", path)
-    np.testing.assert_array_equal(data.train.images, train)
-    np.testing.assert_array_equal(data.test.images, test)
-    assert data.train.labels.tolist() == [0, 1, 2, 0, 1, 2] and data.train.labels.dtype == np.int64
-    assert (data.channels, data.height, data.width) == (channels, 5, 7)
+    np.testing.assert_array_equal(data.train.inputs, train)
+    np.testing.assert_array_equal(data.test.inputs, test)
+    assert data.train.targets.tolist() == [0, 1, 2, 0, 1, 2]
+    assert data.train.targets.dtype == np.int64
+    assert data.input_shape == (channels, 5, 7)
     assert data.classes == ("0", "1", "2")
 
 
@@ -153,9 +154,9 @@ def save_idx(path: Path, **changes: bytes) -> str:
         count = len(split)
         files = {
             f"{prefix}-images-idx3-ubyte.gz": struct.pack(">HBBIII", 0, 8, 3, count, 28, 28)
-            + split.images.tobytes(),
+            + split.inputs.tobytes(),
             f"{prefix}-labels-idx1-ubyte.gz": struct.pack(">HBBI", 0, 8, 1, count)
-            + split.labels.astype(np.uint8).tobytes(),
+            + split.targets.astype(np.uint8).tobytes(),
         }
         for name, content in files.items():
             key = name.split("-idx")[0].replace("-", "_")
@@ -167,9 +168,9 @@ def save_idx(path: Path, **changes: bytes) -> str:
 def test_idx_pixels_and_labels(name: str, tmp_path: Path) -> None:
     expected = small_slice()
     data = load_dataset(name, save_idx(tmp_path))
-    np.testing.assert_array_equal(data.train.images, expected.train.images)
-    np.testing.assert_array_equal(data.train.labels, expected.train.labels)
-    np.testing.assert_array_equal(data.test.images, expected.test.images)
+    np.testing.assert_array_equal(data.train.inputs, expected.train.inputs)
+    np.testing.assert_array_equal(data.train.targets, expected.train.targets)
+    np.testing.assert_array_equal(data.test.inputs, expected.test.inputs)
     assert data.classes[3] == {"fashion-mnist": "Dress", "mnist": "3"}[name]
 
 

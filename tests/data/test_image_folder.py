@@ -37,10 +37,10 @@ def test_folder_pixels_and_order(mode: str, channels: int, tmp_path: Path) -> No
     (tmp_path / "train" / "cat" / "notes.txt").write_bytes(b"no image")
     data = load_dataset("folder", str(tmp_path))
     assert data.classes == ("cat", "dog")
-    assert data.train.labels.tolist() == [0, 0, 1, 1] and data.test.labels.tolist() == [0, 1]
-    assert (data.channels, data.height, data.width) == (channels, 6, 8)
+    assert data.train.targets.tolist() == [0, 0, 1, 1] and data.test.targets.tolist() == [0, 1]
+    assert data.input_shape == (channels, 6, 8)
     dog_b = pixels(6, 8, channels, seed=11).transpose(2, 0, 1)
-    np.testing.assert_array_equal(data.train.images[3], dog_b)
+    np.testing.assert_array_equal(data.train.inputs[3], dog_b)
 
 
 def test_folder_of_mixed_modes_becomes_rgb_and_val_serves_as_test(tmp_path: Path) -> None:
@@ -48,10 +48,10 @@ def test_folder_of_mixed_modes_becomes_rgb_and_val_serves_as_test(tmp_path: Path
     (tmp_path / "test").rename(tmp_path / "val")
     Image.fromarray(pixels(6, 8, 4)).save(tmp_path / "train" / "cat" / "a.png")
     data = load_dataset("folder", str(tmp_path))
-    assert data.channels == 3
-    np.testing.assert_array_equal(data.train.images[0], pixels(6, 8, 4)[..., :3].transpose(2, 0, 1))
+    assert data.input_shape[0] == 3
+    np.testing.assert_array_equal(data.train.inputs[0], pixels(6, 8, 4)[..., :3].transpose(2, 0, 1))
     grey = pixels(6, 8, 1, seed=11)[..., 0]
-    np.testing.assert_array_equal(data.train.images[3], np.stack([grey] * 3))
+    np.testing.assert_array_equal(data.train.inputs[3], np.stack([grey] * 3))
 
 
 def test_folder_resizes_the_central_square(tmp_path: Path) -> None:
@@ -60,14 +60,14 @@ def test_folder_resizes_the_central_square(tmp_path: Path) -> None:
     stripes[:, 10:30] = 200  # exactly the central square
     Image.fromarray(stripes).save(tmp_path / "train" / "cat" / "a.png")
     data = load_dataset("folder", str(tmp_path), image_size=10)
-    assert data.train.images.shape == (4, 1, 10, 10)
+    assert data.train.inputs.shape == (4, 1, 10, 10)
     # The filter reaches across the border of the square, so the edges are a little darker.
-    assert (data.train.images[0, 0, :, 1:-1] == 200).all() and data.train.images[0].min() > 150
+    assert (data.train.inputs[0, 0, :, 1:-1] == 200).all() and data.train.inputs[0].min() > 150
     square = Image.fromarray(pixels(20, 20))
     square.save(tmp_path / "train" / "cat" / "a.png")
     data = load_dataset("folder", str(tmp_path), image_size=10)
     expected = np.asarray(square.resize((10, 10), Image.Resampling.BILINEAR))
-    np.testing.assert_array_equal(data.train.images[0, 0], expected)
+    np.testing.assert_array_equal(data.train.inputs[0, 0], expected)
     assert ">= 1" in refusal(load_dataset, "folder", str(tmp_path), image_size=0)
 
 
@@ -79,7 +79,7 @@ def test_folder_limits_decode_only_the_subset(tmp_path: Path) -> None:
     files = sorted((tmp_path / "train").glob("*/*.png"))
     files[unused[0]].write_bytes(b"broken, and never opened")
     part = load_dataset("folder", str(tmp_path), train_limit=2, seed=5)
-    np.testing.assert_array_equal(part.train.images, full.train.images[chosen])
+    np.testing.assert_array_equal(part.train.inputs, full.train.inputs[chosen])
 
 
 def break_size(path: Path) -> None:
@@ -126,7 +126,7 @@ def test_folder_names_the_bad_image(
 def test_truncated_jpeg_is_named(tmp_path: Path) -> None:
     file = save_folder(tmp_path, size=(64, 64)) / "test" / "cat" / "d.jpg"
     Image.fromarray(pixels(64, 64, 3)).save(file)
-    assert load_dataset("folder", str(tmp_path)).test.images.shape == (3, 3, 64, 64)
+    assert load_dataset("folder", str(tmp_path)).test.inputs.shape == (3, 3, 64, 64)
     break_end(file)
     message = refusal(load_dataset, "folder", str(tmp_path))
     assert str(file) in message and "truncated" in message

@@ -26,11 +26,11 @@ from hwnas.deploy.behaviour import observe, onnx_reference, probe
 from hwnas.deploy.check import check_file, check_model
 from hwnas.deploy.feeds import feeds_for
 from hwnas.deploy.gates import (
-    accuracy_gates,
     batch_gate,
     memory_gates,
     parity_gates,
     parity_limits,
+    score_gates,
     serving_gates,
     shapes_gate,
 )
@@ -62,7 +62,7 @@ def judged(tmp_path):
             batch_gate(feeds.is_dynamic, found.failures, found.batches),
             *parity_gates(found.parity, held_to, is_wanted=other is not None),
             *parity_gates(found.parity_with["unoptimised"], held_to, "unoptimised"),
-            *accuracy_gates(found.accuracy, CheckConfig(**limits)),
+            *score_gates(found.score, CheckConfig(**limits)),
         ]
         return {gate.name: gate.status for gate in gates}
 

@@ -12,7 +12,6 @@ from onnx import TensorProto, helper
 from tiny import tiny_space
 
 from hwnas.config import CheckConfig
-from hwnas.deploy.accuracy import Samples
 from hwnas.deploy.behaviour import Reference
 from hwnas.deploy.check import check_file, check_model
 from hwnas.deploy.export import (
@@ -25,6 +24,7 @@ from hwnas.deploy.export import (
 )
 from hwnas.deploy.feeds import FeedMaker, InputSizes
 from hwnas.deploy.gates import Gate, verdict_of
+from hwnas.deploy.scores import Samples
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import create_runtime

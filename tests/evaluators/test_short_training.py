@@ -16,6 +16,7 @@ from hwnas.evaluators.loop import EvaluatedSearch
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.strategies import build_strategy
+from hwnas.tasks import task_of
 
 SPACE = tiny_space("nasbench201", cells=1)
 LIMIT = Limit(CostModel(SPACE, table_of(SPACE)))
@@ -36,7 +37,7 @@ def evaluator(epochs: int) -> ShortTraining:
     data = dataset()
     config = TrainConfig(epochs=epochs, batch_size=12, learning_rate=0.1, ema_decay=0.5)
     batches = Batches(data.train, data, 12, 1, augment=None)
-    return ShortTraining(SPACE, config, batches, data.test, data, 0, torch.device("cpu"))
+    return ShortTraining(SPACE, config, batches, data.test, task_of(data), 0, torch.device("cpu"))
 
 
 def search(steps: int) -> EvaluatedSearch:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import tiny_space
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from hwnas.evaluators.zero_cost import COUNTS, JITTER, SCORES, ZeroCost
 
@@ -34,7 +35,7 @@ def test_synflow_of_a_chain_is_its_product_of_absolute_weights() -> None:
     weights = [p.detach().double().abs() for p in network.parameters()]
     total = float((weights[2] @ weights[1] @ weights[0]).sum())
     # R has degree one in each of the three matrices.
-    assert SCORES["synflow"](network, *batch()) == pytest.approx(math.log(3 * total))
+    assert SCORES["synflow"](network, *batch(), cross_entropy) == pytest.approx(math.log(3 * total))
 
 
 def test_gradient_norm_is_that_of_the_loss() -> None:
@@ -44,7 +45,8 @@ def test_gradient_norm_is_that_of_the_loss() -> None:
     p = (x @ network[1].weight.T).softmax(dim=1)
     gradient = (p - nn.functional.one_hot(labels, 3)).T @ x / len(x)
     expected = float(gradient.detach().norm())
-    assert SCORES["gradient_norm"](network, images, labels) == pytest.approx(expected, rel=1e-5)
+    found = SCORES["gradient_norm"](network, images, labels, cross_entropy)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_naswot_counts_agreeing_relus() -> None:
@@ -54,19 +56,19 @@ def test_naswot_counts_agreeing_relus() -> None:
         code = (network[1](images.flatten(start_dim=1)) > 0).numpy()
     kernel = (code[:, None, :] == code[None, :, :]).sum(axis=2) + JITTER * np.eye(4)
     expected = np.linalg.slogdet(kernel)[1]
-    assert SCORES["naswot"](network, images, labels) == pytest.approx(expected)
+    assert SCORES["naswot"](network, images, labels, cross_entropy) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("activation", ["relu6", "hswish"])
 def test_activations_of_mobile_networks_count_as_relu(activation: str) -> None:
     """They have ReLU's sign, and in synflow its values too: bounded ones would end the flow."""
-    images, labels = batch(4)
+    given = (*batch(4), cross_entropy)
     scores = {}
     for name in ("relu", activation):
         space = tiny_space("mbconv", activation=name)
         torch.manual_seed(0)
         network = space.network(space.sample(np.random.default_rng(0)))
-        scores[name] = [SCORES[score](network, images, labels) for score in ("synflow", "naswot")]
+        scores[name] = [SCORES[score](network, *given) for score in ("synflow", "naswot")]
     assert scores[activation][0] == pytest.approx(scores["relu"][0])
     assert scores[activation][1] > 4 * math.log(JITTER) + 1
 
@@ -74,7 +76,7 @@ def test_activations_of_mobile_networks_count_as_relu(activation: str) -> None:
 def test_jacob_cov_of_a_linear_network_is_that_of_equal_rows() -> None:
     """All images have one Jacobian: one eigenvalue is their number, the others are 0."""
     images, labels = batch(5)
-    found = SCORES["jacob_cov"](chain(63, 3), images, labels)
+    found = SCORES["jacob_cov"](chain(63, 3), images, labels, cross_entropy)
     eigenvalues = np.array([JITTER] * 4 + [5 + JITTER])
     assert found == pytest.approx(-(np.log(eigenvalues) + 1 / eigenvalues).sum(), rel=1e-3)
 
@@ -103,7 +105,7 @@ def test_the_batch_and_the_weights_stay_as_they_are() -> None:
     images, labels = batch()
     kept = images.clone()
     for score in SCORES.values():
-        score(network, images, labels)
+        score(network, images, labels, cross_entropy)
     assert torch.equal(images, kept) and images.grad is None
     for parameter, value in zip(network.parameters(), before, strict=True):
         assert torch.equal(parameter, value)

@@ -64,8 +64,8 @@ class TestComparison:
         page = assert_sound(source)
         for words in (
             "2 of 3 runs passed their check.",
-            "1 run-1 pass 0.5 ms 0.4377 ms 0.5 ms (0.5 to 0.5) 90 % darts 600 3 30,842 4,812,345",
-            "2 run-2 pass 0.5 ms 0.4377 ms 0.45 ms (0.45 to 0.45) 89 % darts 600 3",
+            "1 run-1 pass 0.5 ms 0.4377 ms 0.5 ms (0.5 to 0.5) 90 % accuracy darts 600 3 30,842",
+            "2 run-2 pass 0.5 ms 0.4377 ms 0.45 ms (0.45 to 0.45) 89 % accuracy darts 600 3",
             "3 begun & co not checked not known not known not known not known",
         ):
             assert words in page.text, words

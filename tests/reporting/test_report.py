@@ -158,7 +158,7 @@ class TestWholeRun:
         assert first < page.text.index("Why to trust it")
         assert page.text[first:].startswith(
             "Verdict: pass The exported model takes 0.4213 ms (95 % interval 0.4129 to 0.4297), "
-            "within its budget of 0.5 ms. The accuracy on the test images is 87.3 %."
+            "within its budget of 0.5 ms. The accuracy on the test samples is 87.3 %."
         )
 
     def test_a_table_that_counting_beats_is_told(self, tmp_path: Path, space: SearchSpace) -> None:

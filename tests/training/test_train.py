@@ -5,15 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny import tiny_space
 
 from hwnas.config import TrainConfig
 from hwnas.data import Augmentation, Batches, Dataset, Split
 from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
-from hwnas.training.metrics import classification_metrics, confusion_matrix
+from hwnas.tasks import task_of
 from hwnas.training.schedule import cosine
 from hwnas.training.train import Training, evaluate, final_weights
 
@@ -86,7 +84,7 @@ def test_it_learns(dataset, space, optimizer) -> None:
     learner = training(dataset, space, CONFIG.model_copy(update=update))
     while learner.step < learner.steps:
         learner.advance()
-    assert evaluate(learner.average, dataset, torch.device("cpu"))["accuracy"] > 0.9
+    assert evaluate(learner.average, task_of(dataset), torch.device("cpu"))["accuracy"] > 0.9
 
 
 def test_auxiliary_head_is_left_out_of_the_weights(dataset) -> None:
@@ -104,21 +102,3 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert rates[25] == pytest.approx(0.4)
     assert rates[100] == pytest.approx(0.1)
     assert rates[:26] == sorted(rates[:26]) and rates[25:] == sorted(rates[25:], reverse=True)
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60))
-def test_metrics_against_counting(pairs) -> None:
-    labels, predictions = (np.array(column) for column in zip(*pairs, strict=True))
-    found = classification_metrics(confusion_matrix(labels, predictions, 4), list("abcd"))
-    assert found["accuracy"] == pytest.approx(np.mean(labels == predictions))
-    for index, row in enumerate(found["per_class"]):
-        hits = sum(t == p == index for t, p in pairs)
-        predicted = sum(p == index for _, p in pairs)
-        actual = sum(t == index for t, _ in pairs)
-        assert row["precision"] == pytest.approx(hits / predicted if predicted else 0)
-        assert row["recall"] == pytest.approx(hits / actual if actual else 0)
-        assert row["n"] == actual
-        assert row["f1"] == pytest.approx(
-            2 * hits / (predicted + actual) if predicted + actual else 0
-        )
-    assert found["f1"] == pytest.approx(np.mean([row["f1"] for row in found["per_class"]]))

@@ -1,0 +1,68 @@
+"""A grammar of English opinions, with the truth of each sentence and the entropy of all.
+
+    opinion  = clause | clause "but" clause
+    clause   = "the" noun "was" [negator] [degree] adjective
+
+Every choice is uniform among its options, and an optional part is there half the time. A clause
+is positive if its adjective is, unless a negator turns it round; an opinion says what its last
+clause says. So words alone do not tell: their order does. No sentence has two derivations, so
+the entropy of sentences is that of the choices.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+NOUNS = ("film", "story", "cast", "music", "ending", "plot", "dialogue", "pace")
+NEGATORS = ("not", "never", "hardly")
+DEGREES = ("very", "really", "quite")
+GOOD = ("good", "moving", "clever", "funny", "bright", "fresh")
+BAD = ("bad", "dull", "weak", "tired", "flat", "silly")
+CLASSES = ("negative", "positive")
+
+CLAUSE_NATS = math.log(len(NOUNS) * 2 * 2 * len(GOOD + BAD)) + 0.5 * (
+    math.log(len(NEGATORS)) + math.log(len(DEGREES))
+)
+OPINION_NATS = math.log(2) + 1.5 * CLAUSE_NATS
+"""Entropy of a sentence: of whether it has a second clause, and of one and a half clauses."""
+END = ". "
+"""Behind a sentence, where many follow each other."""
+
+
+def _mean_length(words: tuple[str, ...]) -> float:
+    return sum(map(len, words)) / len(words)
+
+
+CLAUSE_CHARACTERS = (
+    len("the  was ")
+    + _mean_length(NOUNS)
+    + 0.5 * (_mean_length(NEGATORS) + 1 + _mean_length(DEGREES) + 1)
+    + _mean_length(GOOD + BAD)
+)
+OPINION_CHARACTERS = 1.5 * CLAUSE_CHARACTERS + 0.5 * len(" but ") + len(END)
+NATS_A_CHARACTER = OPINION_NATS / OPINION_CHARACTERS
+"""Entropy rate of sentences that follow each other."""
+
+
+def opinion(rng: np.random.Generator) -> tuple[str, int]:
+    """A random sentence, and its class."""
+    text, label = _clause(rng)
+    if rng.integers(2):
+        second, label = _clause(rng)
+        text = f"{text} but {second}"
+    return text, label
+
+
+def _clause(rng: np.random.Generator) -> tuple[str, int]:
+    noun, negator, degree = (_one(words, rng) for words in (NOUNS, NEGATORS, DEGREES))
+    adjective = _one(GOOD + BAD, rng)
+    has_negator, has_degree = rng.integers(2, size=2)
+    words = ["the", noun, "was"]
+    words += [negator] * int(has_negator) + [degree] * int(has_degree) + [adjective]
+    return " ".join(words), int((adjective in GOOD) != bool(has_negator))
+
+
+def _one(words: tuple[str, ...], rng: np.random.Generator) -> str:
+    return words[int(rng.integers(len(words)))]

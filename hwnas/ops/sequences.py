@@ -1,0 +1,147 @@
+"""Operators of sequences: maps (N, C, 1, L) of one row, whose columns are the steps.
+
+`token_embedding` and `column_embedding` read a network's input: tokens, or maps whose columns are
+taken as steps. All others keep the shape and are residual, with a batch norm at the end of the
+branch: `lstm`, `gru`, `conv1d_<kernel>`, `attention1d_h<heads>`, `feedforward1d_e<expansion>`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops.parts import Builder, sequential
+
+TOKENS, COLUMNS = "token_embedding", "column_embedding"
+
+
+def stem_operator(vocabulary: int | None, input_shape: tuple[int, ...], channels: int) -> OpSpec:
+    """What reads a network's input as a sequence: tokens (L,), or columns of maps (C, H, L)."""
+    if vocabulary is not None:
+        return OpSpec(TOKENS, vocabulary, channels, 1, *input_shape)
+    c_in, height, steps = input_shape
+    return OpSpec(COLUMNS, c_in, channels, height, steps)
+
+
+class TokenEmbedding(nn.Module):
+    """A vector for each token, and one for each place."""
+
+    def __init__(self, spec: OpSpec) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(spec.c_in, spec.c_out)
+        self.places = nn.Parameter(0.02 * torch.randn(1, spec.c_out, 1, spec.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, L) int64 to (N, C, 1, L)."""
+        return self.embedding(x).transpose(1, 2).unsqueeze(2) + self.places
+
+
+class ColumnEmbedding(nn.Module):
+    """All values of a column, projected, and a vector for each place."""
+
+    def __init__(self, spec: OpSpec, affine: bool) -> None:
+        super().__init__()
+        self.project = sequential(
+            conv=nn.Conv2d(spec.c_in * spec.height, spec.c_out, 1, bias=False),
+            bn=nn.BatchNorm2d(spec.c_out, affine=affine),
+        )
+        self.places = nn.Parameter(0.02 * torch.randn(1, spec.c_out, 1, spec.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, L) to (N, C, 1, L)."""
+        return self.project(x.flatten(1, 2).unsqueeze(2)) + self.places
+
+
+class SequenceBlock(nn.Module):
+    """x + norm(branch(x)); both take and give (N, C, 1, L)."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class Recurrence(nn.Module):
+    """The outputs of a recurrent layer at all steps, from a state of zeros."""
+
+    def __init__(self, kind: type[nn.LSTM | nn.GRU], channels: int) -> None:
+        super().__init__()
+        self.layer: nn.RNNBase = kind(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, _ = self.layer(x.squeeze(2).permute(2, 0, 1))
+        return y.permute(1, 2, 0).unsqueeze(2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: Vaswani et al., "Attention Is All You Need", NeurIPS 2017
+    (arXiv 1706.03762), section 3.2.2."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.read = nn.Conv2d(channels, 3 * channels, 1)
+        self.project = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (N, heads, C / heads, L) each.
+        q, k, v = self.read(x).squeeze(2).unflatten(1, (3, self.heads, -1)).unbind(1)
+        weights = (q.transpose(2, 3) @ k / q.shape[2] ** 0.5).softmax(dim=3)
+        y = v @ weights.transpose(2, 3)
+        return self.project(y.flatten(1, 2).unsqueeze(2))
+
+    def extra_repr(self) -> str:
+        return f"heads={self.heads}"
+
+
+def recurrent(spec: OpSpec, affine: bool, *, kind: type[nn.LSTM | nn.GRU]) -> SequenceBlock:
+    """LSTM (Hochreiter & Schmidhuber, 1997) or GRU (Cho et al., arXiv 1406.1078)."""
+    layer, bn = Recurrence(kind, spec.c_out), nn.BatchNorm2d(spec.c_out, affine=affine)
+    return SequenceBlock(sequential(recurrence=layer, bn=bn))
+
+
+def convolution(spec: OpSpec, affine: bool, *, kernel: int) -> SequenceBlock:
+    """ReLU, convolution along the steps, batch norm."""
+    conv = nn.Conv2d(spec.c_in, spec.c_out, (1, kernel), padding=(0, kernel // 2), bias=False)
+    bn = nn.BatchNorm2d(spec.c_out, affine=affine)
+    return SequenceBlock(sequential(relu=nn.ReLU(), conv=conv, bn=bn))
+
+
+def attention(spec: OpSpec, affine: bool, *, heads: int) -> SequenceBlock:
+    """Every step reads all steps."""
+    bn = nn.BatchNorm2d(spec.c_out, affine=affine)
+    return SequenceBlock(sequential(attention=Attention(spec.c_out, heads), bn=bn))
+
+
+def feedforward(spec: OpSpec, affine: bool, *, expansion: int) -> SequenceBlock:
+    """Two linear layers with a ReLU, the same for each step (Vaswani et al., section 3.3)."""
+    hidden = expansion * spec.c_in
+    return SequenceBlock(
+        sequential(
+            expand=nn.Conv2d(spec.c_in, hidden, 1, bias=False),
+            bn1=nn.BatchNorm2d(hidden, affine=affine),
+            relu=nn.ReLU(),
+            project=nn.Conv2d(hidden, spec.c_out, 1, bias=False),
+            bn2=nn.BatchNorm2d(spec.c_out, affine=affine),
+        )
+    )
+
+
+HEADS, KERNELS, EXPANSIONS = (2, 4), (3, 5, 7), (1, 2, 4)
+SEQUENCE_BLOCKS: dict[str, Builder] = {
+    "lstm": partial(recurrent, kind=nn.LSTM),
+    "gru": partial(recurrent, kind=nn.GRU),
+    **{f"conv1d_{k}": partial(convolution, kernel=k) for k in KERNELS},
+    **{f"attention1d_h{h}": partial(attention, heads=h) for h in HEADS},
+    **{f"feedforward1d_e{e}": partial(feedforward, expansion=e) for e in EXPANSIONS},
+}
+SEQUENCE_OPERATORS: dict[str, Builder] = {
+    TOKENS: lambda s, affine: TokenEmbedding(s),
+    COLUMNS: lambda s, affine: ColumnEmbedding(s, affine),
+    **SEQUENCE_BLOCKS,
+}

@@ -1,0 +1,72 @@
+"""Classification: one class for each image, text or sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwnas.data import Dataset
+from hwnas.errors import InputError
+from hwnas.tasks.base import Meter, Task
+from hwnas.tasks.counts import ClassCounter, mean, ratio
+
+
+class ClassificationMeter(ClassCounter):
+    """Accuracy; precision, recall and F1 of each class and as unweighted means over classes."""
+
+    def compute(self) -> dict[str, Any]:
+        """The metrics by name."""
+        counts = self.counts()
+        return {
+            "accuracy": ratio(sum(c.found for c in counts), sum(c.support for c in counts)),
+            "precision": mean([c.precision for c in counts]),
+            "recall": mean([c.recall for c in counts]),
+            "f1": mean([c.f1 for c in counts]),
+            "per_class": [
+                {
+                    "class": c.name,
+                    "precision": c.precision,
+                    "recall": c.recall,
+                    "f1": c.f1,
+                    "n": c.support,
+                }
+                for c in counts
+            ],
+        }
+
+
+class ImageClassification(Task):
+    """Images (N, C, H, W) to logits (N, classes)."""
+
+    name = "image-classification"
+    metric = "accuracy"
+    head = "classifier"
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        if len(dataset.classes) < 2:
+            raise InputError(
+                "nothing to tell apart", where=dataset.name, expected="two classes or more"
+            )
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def meter(self) -> Meter:
+        return ClassificationMeter(self.dataset.classes)
+
+
+class AudioKeywords(ImageClassification):
+    """Log-mel spectrograms (N, 1, bands, frames) to logits (N, classes)."""
+
+    name = "audio-keywords"
+    input_name = "spectrograms"
+
+
+class TextClassification(ImageClassification):
+    """Tokens (N, L) to logits (N, classes)."""
+
+    name = "text-classification"
+    input_name = "tokens"

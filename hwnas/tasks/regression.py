@@ -1,0 +1,75 @@
+"""Regression: one value for each row of a table, or whatever else has one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from hwnas.data import Dataset
+from hwnas.errors import InputError
+from hwnas.tasks.base import Meter, Task
+
+
+class RegressionMeter:
+    """Coefficient of determination, mean absolute error, and root of the mean squared error.
+
+    The errors are in the unit of the targets.
+    """
+
+    def __init__(self, mean: float, std: float) -> None:
+        from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+
+        self._mean, self._std = mean, std
+        self._r2 = R2Score()
+        self._absolute, self._squared = MeanAbsoluteError(), MeanSquaredError(squared=False)
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take standardised outputs (N, 1) and targets (N, 1) as they are."""
+        values = outputs * self._std + self._mean
+        # In float32 the sum of squares of values far from 0 would drown the variance.
+        self._r2.update(outputs.double()[:, 0], (targets.double()[:, 0] - self._mean) / self._std)
+        self._absolute.update(values, targets)
+        self._squared.update(values, targets)
+
+    def compute(self) -> dict[str, Any]:
+        """The metrics by name; `explained` is the coefficient where it is positive, else 0."""
+        r2 = float(self._r2.compute())
+        return {
+            "explained": max(0.0, r2),
+            "r2": r2,
+            "mean_absolute_error": float(self._absolute.compute()),
+            "root_mean_squared_error": float(self._squared.compute()),
+        }
+
+
+class Regression(Task):
+    """Columns (N, C, 1, 1) to a value (N, 1), in standard deviations from the training mean."""
+
+    name = "regression"
+    metric = "explained"
+    head = "classifier"
+    input_name = "columns"
+    output_name = "values"
+
+    def __init__(self, dataset: Dataset) -> None:
+        super().__init__(dataset)
+        values = dataset.train.targets.astype(np.float64)
+        self.mean, self.std = float(values.mean()), float(values.std())
+        if not self.std > 0:
+            raise InputError("all training targets are the same", where=dataset.name)
+
+    @property
+    def outputs(self) -> int:
+        return 1
+
+    def properties(self) -> dict[str, Any]:
+        return super().properties() | {"target_mean": self.mean, "target_std": self.std}
+
+    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+        return F.mse_loss(outputs, (targets - self.mean) / self.std)
+
+    def meter(self) -> Meter:
+        return RegressionMeter(self.mean, self.std)

@@ -1,0 +1,106 @@
+"""Losses and metrics of all tasks against references, and what a dataset decides."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from hwnas.data import Dataset, Split
+from hwnas.errors import InputError
+from hwnas.tasks import Task, task_of
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def task(name: str, targets: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Task:
+    """A task of a dataset whose inputs do not matter."""
+    inputs = np.arange(2 * len(targets), dtype=np.uint8).reshape(-1, 1, 1, 2)
+    split = Split(inputs, targets)
+    return task_of(Dataset("made up", classes, split, split, name))
+
+
+def one_hot(classes: list[int]) -> torch.Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(classes), len(CLASSES)).float()
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=60)
+
+
+@settings(deadline=None)
+@given(PAIRS)
+def test_classification_against_counting(pairs) -> None:
+    labels, predictions = (list(column) for column in zip(*pairs, strict=True))
+    judge = task("image-classification", np.array(labels))
+    # Two batches, as they come.
+    halves = [slice(0, len(labels) // 2), slice(len(labels) // 2, None)]
+    batches = [(one_hot(predictions[h]), torch.tensor(labels[h])) for h in halves if labels[h]]
+    found = judge.metrics(batches)
+    assert found["accuracy"] == np.mean(np.equal(labels, predictions))
+    for index, row in enumerate(found["per_class"]):
+        hits = sum(t == p == index for t, p in pairs)
+        predicted, actual = predictions.count(index), labels.count(index)
+        assert row["precision"] == pytest.approx(hits / predicted if predicted else 0)
+        assert row["recall"] == pytest.approx(hits / actual if actual else 0)
+        both = predicted + actual
+        assert row["f1"] == pytest.approx(2 * hits / both if both else 0)
+        assert row["n"] == actual
+    assert found["f1"] == pytest.approx(np.mean([row["f1"] for row in found["per_class"]]))
+    assert judge.score(batches) == found["accuracy"]
+
+
+def test_an_accuracy_keeps_a_limit_that_it_reaches() -> None:
+    """Nine of ten in float32 are less than 0.9."""
+    judge = task("image-classification", np.arange(10) % 4)
+    labels = [i % 4 for i in range(10)]
+    outputs = one_hot([labels[0] + 1, *labels[1:]])
+    assert judge.score([(outputs, torch.tensor(labels))]) >= 0.9
+
+
+@settings(deadline=None)
+@given(PAIRS)
+def test_segmentation_against_scikit_learn(pairs) -> None:
+    labels, predictions = (list(column) for column in zip(*pairs, strict=True))
+    judge = task("segmentation", np.array(labels).reshape(1, 1, -1))
+    logits = one_hot(predictions).T[None, :, None]
+    found = judge.metrics([(logits, torch.tensor(labels)[None, None])])
+    seen = sorted(set(labels) | set(predictions))
+    expected = sklearn_metrics.jaccard_score(labels, predictions, labels=seen, average=None)
+    ious = [row["iou"] for row in found["per_class"]]
+    assert [ious[index] for index in seen] == pytest.approx(expected.tolist())
+    assert found["mean_iou"] == pytest.approx(expected.mean())
+    assert found["pixel_accuracy"] == pytest.approx(np.mean(np.equal(labels, predictions)))
+
+
+def test_segmentation_loss_is_the_mean_over_pixels(rng) -> None:
+    targets = rng.integers(0, 4, (2, 3, 5))
+    logits = rng.standard_normal((2, 4, 3, 5))
+    exponentials = np.exp(logits)
+    shares = exponentials / exponentials.sum(axis=1, keepdims=True)
+    chances = np.take_along_axis(shares, targets[:, None], axis=1)
+    found = task("segmentation", targets).loss(torch.from_numpy(logits), torch.from_numpy(targets))
+    assert found.item() == pytest.approx(-np.log(chances).mean())
+
+
+def test_language_against_the_definition_of_perplexity(rng) -> None:
+    targets = rng.integers(0, 4, (6, 1, 5))
+    logits = rng.standard_normal((6, 4, 1, 5))
+    logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    nats = -np.take_along_axis(logs, targets[:, None], axis=1).mean()
+    judge = task("language-modelling", targets)
+    tensors = [torch.from_numpy(logits).float(), torch.from_numpy(targets)]
+    found = judge.metrics([tuple(t[:4] for t in tensors), tuple(t[4:] for t in tensors)])
+    assert found["perplexity"] == pytest.approx(math.exp(nats), rel=1e-5)
+    assert found["inverse_perplexity"] == pytest.approx(math.exp(-nats), rel=1e-5)
+    assert found["token_accuracy"] == pytest.approx((logits.argmax(1) == targets).mean())
+    assert judge.loss(*tensors).item() == pytest.approx(nats, rel=1e-5)
+
+
+def test_one_class_is_nothing_to_tell_apart() -> None:
+    with pytest.raises(InputError, match="nothing to tell apart"):
+        task("image-classification", np.zeros(3, np.int64), ("only",))
