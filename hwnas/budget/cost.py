@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
@@ -134,11 +135,15 @@ class CostModel:
 
 
 def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
-    """Whether a calibration is of networks of this space at these sizes."""
-    return (calibration.space, calibration.space_options) == (
-        space.name,
-        space.options.model_dump(),
-    )
+    """Whether a calibration is of networks of this space at these sizes.
+
+    Sizes that it does not state are the space's defaults.
+    """
+    try:
+        stated = space.options_model(**calibration.space_options)
+    except ValidationError:
+        return False
+    return calibration.space == space.name and stated == space.options
 
 
 def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:

@@ -11,6 +11,7 @@ from torch import nn
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import OPERATORS, build, input_shapes
+from hwnas.ops.sequences import SEQUENCE_OPERATORS, TOKENS
 from hwnas.spaces import SPACES
 
 
@@ -30,14 +31,18 @@ def with_statistics(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("stride", [1, 2])
 def test_every_operator(name: str, stride: int) -> None:
     c_out = 12 if name == "concat" else 4
-    spec = OpSpec(name, 4, c_out, 7, 6, stride)
+    # A sequence is a map of one row.
+    spec = OpSpec(name, 4, c_out, 1 if name in SEQUENCE_OPERATORS else 7, 6, stride)
     module = with_statistics(build(spec)).double()
     inputs = [torch.randn(2, *shape, dtype=torch.float64) for shape in input_shapes(spec)]
+    if name == TOKENS:
+        inputs = [torch.randint(spec.c_in, tensor.shape) for tensor in inputs]
     folded = fold_batch_norms(module)
     torch.testing.assert_close(folded(*inputs), module(*inputs))
     norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
-    # Only the head's stands alone: no convolution comes before it.
-    assert len(norms) == (1 if name == "bn_relu_classifier" else 0)
+    # Those of a head and of blocks that begin with one stand alone: no convolution comes before.
+    alone = name.startswith(("bn_relu_classifier", "attention1d", "gru", "lstm"))
+    assert len(norms) == int(alone)
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))

@@ -135,7 +135,7 @@ class TestWholeRun:
         folder.write_json(folder.variants_document, variants())
         page = assert_sound(render_report(folder, space, latencies))
         assert "The fastest that passes is int8." in page.text
-        assert "0.412 (0.4 to 0.424)" in page.text and "27.3\u00a0dB" in page.text
+        assert "0.412 (0.4 to 0.424)" in page.text and "27.3 dB" in page.text
         assert "fp16 fails sqnr." in page.text
         assert f"int8-dynamic: refused {HOSTILE}" in page.text
         change(folder.variants_document, lambda document: document.update(fastest=None))
