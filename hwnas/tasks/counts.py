@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+SYNC_ON_COMPUTE = False
+"""Of metrics by torchmetrics: where several processes search, one of them counts all samples."""
+
 
 @dataclass(frozen=True)
 class ClassCounts:
@@ -54,7 +57,9 @@ class ClassCounter:
         from torchmetrics.classification import MulticlassStatScores
 
         self._classes = classes
-        self._scores = MulticlassStatScores(len(classes), average=None, validate_args=False)
+        self._scores = MulticlassStatScores(
+            len(classes), average=None, validate_args=False, sync_on_compute=SYNC_ON_COMPUTE
+        )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take scores (N, K, ...) and classes (N, ...)."""

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.tasks.base import Meter, Task
+from hwnas.tasks.counts import SYNC_ON_COMPUTE
 
 
 class LanguageMeter:
@@ -17,8 +18,10 @@ class LanguageMeter:
         from torchmetrics.classification import MulticlassAccuracy
         from torchmetrics.text import Perplexity
 
-        self._perplexity = Perplexity()
-        self._accuracy = MulticlassAccuracy(tokens, average="micro", validate_args=False)
+        self._perplexity = Perplexity(sync_on_compute=SYNC_ON_COMPUTE)
+        self._accuracy = MulticlassAccuracy(
+            tokens, average="micro", validate_args=False, sync_on_compute=SYNC_ON_COMPUTE
+        )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take logits (N, K, 1, L) and tokens (N, 1, L)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from hwnas.data import Dataset
 from hwnas.errors import InputError
 from hwnas.tasks.base import Meter, Task
+from hwnas.tasks.counts import SYNC_ON_COMPUTE
 
 
 class RegressionMeter:
@@ -23,8 +24,9 @@ class RegressionMeter:
         from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
         self._mean, self._std = mean, std
-        self._r2 = R2Score()
-        self._absolute, self._squared = MeanAbsoluteError(), MeanSquaredError(squared=False)
+        self._r2 = R2Score(sync_on_compute=SYNC_ON_COMPUTE)
+        self._absolute = MeanAbsoluteError(sync_on_compute=SYNC_ON_COMPUTE)
+        self._squared = MeanSquaredError(squared=False, sync_on_compute=SYNC_ON_COMPUTE)
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take standardised outputs (N, 1) and targets (N, 1) as they are."""

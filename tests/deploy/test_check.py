@@ -97,6 +97,7 @@ def test_a_faithful_export_passes_every_gate(exported) -> None:
     json.dumps(document, allow_nan=False)
 
 
+@pytest.mark.parametrize("exported", ["darts", "vit"], indirect=True)
 def test_every_gate_can_fail(exported) -> None:
     network, path, samples = exported
     model = onnx.load(path)

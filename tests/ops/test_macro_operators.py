@@ -49,7 +49,7 @@ def test_other_names_are_no_operators(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    "conv_2x2_relu conv_3x5_relu conv_3x3_w0_relu conv_3x3_tanh conv_3x3_relu_max dense "
+    "conv_2x2_relu conv_3x5_relu conv_3x3_w0_relu conv_3x3_tanh conv_3x3_relu_max dense_ "
     "dense_w_relu separable_3x3_relu_min2 conv_3x3_relu\n conv_03x03_relu "
     "conv_3x3_w00008_relu".split(" "),
 )
