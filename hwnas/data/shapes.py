@@ -18,7 +18,7 @@ from hwnas.errors import InputError
 KINDS = ("circle", "square", "triangle")
 TRAIN, TEST = 4000, 500
 MOST_SHAPES = 3
-SMALLEST_IMAGE = 16
+SMALLEST_IMAGE, LARGEST_IMAGE = 16, 128
 NOISE = 12.0
 """Standard deviation of the noise, of 255."""
 SEEN = 0.25
@@ -52,7 +52,7 @@ def shapes_segmentation(side: int) -> RawData:
     """Images (N, 3, side, side) and the class of each pixel, 0 the background.
 
     Raises:
-        InputError: images too small to tell shapes apart.
+        InputError: images too small to tell shapes apart, or too large.
     """
     arrays = []
     for name, count in (("train", TRAIN), ("test", TEST)):
@@ -71,7 +71,7 @@ def shapes_detection(side: int) -> RawData:
     """Images (N, 3, side, side) and the boxes (N, MOST_SHAPES, 5) of the shapes.
 
     Raises:
-        InputError: images too small to tell shapes apart.
+        InputError: images too small to tell shapes apart, or too large.
     """
     arrays = []
     for name, count in (("train", TRAIN), ("test", TEST)):
@@ -88,9 +88,12 @@ def shapes_detection(side: int) -> RawData:
 
 def _drawings(side: int, name: str, count: int) -> Iterator[tuple[np.ndarray, list[Shape]]]:
     """Images (3, side, side) uint8 with the shapes that are seen in them."""
-    if side < SMALLEST_IMAGE:
+    if not SMALLEST_IMAGE <= side <= LARGEST_IMAGE:
         raise InputError(
-            "too small for shapes", where="image_size", expected=SMALLEST_IMAGE, actual=side
+            "shapes are not drawn at this size",
+            where="image_size",
+            expected=f"{SMALLEST_IMAGE} to {LARGEST_IMAGE}",
+            actual=side,
         )
     rng = seeded_rng(0, f"shapes {name}", side)
     for _ in range(count):

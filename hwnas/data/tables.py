@@ -7,6 +7,7 @@ that the training rows have, 1 where it stands and 0 elsewhere. A sample is (col
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from hwnas.errors import InputError
 TASK = "regression"
 MOST_TEXTS = 1000
 """Different texts of a column."""
+MOST_VALUES = 2**28
+"""Values of a table, with a column for each text: 1 GB."""
 USERS, ITEMS, TRAITS = 60, 40, 4
 TRAIN, TEST = 4000, 1000
 NOISE = 0.3
@@ -67,11 +70,19 @@ def read_table_folder(path: Path) -> RawData:
         targets.append(foretold)
     names: list[str] = []
     columns: list[tuple[np.ndarray, np.ndarray]] = []
+    samples = len(train) + len(test)
     for index, name in enumerate(header[:-1]):
         texts, others = ([row[index] for row in rows] for rows in (train, test))
         for label, values in _columns_of(name, texts, others, str(path)):
             names.append(label)
             columns.append(values)
+        if len(columns) * samples > MOST_VALUES:
+            raise InputError(
+                "a gigantic table, with a column for each text",
+                where=str(path),
+                expected=f"{MOST_VALUES:,} values at most",
+                mend="leave out columns of many different texts",
+            )
     arrays = [np.stack([pair[i] for pair in columns], axis=1) for i in (0, 1)]
     return _raw_data(header[-1], names, arrays[0], targets[0], arrays[1], targets[1])
 
@@ -91,26 +102,26 @@ def _columns_of(
             expected=f"at most {MOST_TEXTS}",
             actual=len(texts),
         )
-    train_array, test_array = np.array(train), np.array(test)
+    both = np.array(train), np.array(test)
     return [
-        (f"{name}={text}", (np.equal(train_array, text) * 1.0, np.equal(test_array, text) * 1.0))
+        (f"{name}={text}", tuple(np.equal(values, text).astype(np.float32) for values in both))
         for text in texts
     ]
 
 
 def _numbers(texts: Sequence[str]) -> np.ndarray | None:
-    """All texts as finite numbers, or None when one is none."""
+    """All texts as numbers that are finite in float32, or None when one is none."""
     try:
         values = np.array([float(text) for text in texts])
     except ValueError:
         return None
-    return values if np.isfinite(values).all() else None
+    return values if (np.abs(values) <= np.finfo(np.float32).max).all() else None
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     where = str(path)
     try:
-        rows = list(csv.reader(read_text(path).splitlines(keepends=True), strict=True))
+        rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True))
     except csv.Error as error:
         raise InputError("not a CSV file", where=where, actual=error) from None
     if len(rows) < 2 or len(rows[0]) < 2 or len(set(rows[0])) < len(rows[0]):

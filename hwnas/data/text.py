@@ -7,6 +7,7 @@ as a word by itself.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -104,7 +105,7 @@ def _read_csv(path: Path) -> list[tuple[str, str]]:
     where = str(path)
     try:
         content = read_text(path)
-        reader = csv.DictReader(content.splitlines(keepends=True), strict=True)
+        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
         missing = {"text", "label"} - set(reader.fieldnames or ())
         if missing:
             raise InputError("no such column", where=where, expected=min(missing))
@@ -129,7 +130,8 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > MOST_CHARACTERS:
             raise InputError("gigantic", where=where, expected=f"{MOST_CHARACTERS} bytes at most")
-        return path.read_text(encoding="utf-8")
+        # Spreadsheets begin their files with a byte order mark.
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError("no such file", where=where) from None
     except UnicodeDecodeError as error:

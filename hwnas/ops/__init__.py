@@ -16,7 +16,7 @@ from hwnas.ops.macro import parsed_operator
 from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
 from hwnas.ops.recurrent import RECURRENT_OPERATORS, state_inputs
-from hwnas.ops.sequences import COLUMNS, SEQUENCE_OPERATORS, TOKENS
+from hwnas.ops.sequences import COLUMNS, SEQUENCE_OPERATORS, TOKENS, SequenceAttention
 from hwnas.ops.tokens import PATCH_EMBEDDING, TOKEN_OPERATORS, ScaledDotProductAttention
 
 OPERATORS: dict[str, Builder] = {
@@ -112,6 +112,8 @@ def params_and_macs(spec: OpSpec) -> tuple[int, int]:
         elif isinstance(layer, ScaledDotProductAttention):
             tokens = given[1].shape[-2]
             macs += tokens * (given[0].numel() + output.numel())
+        elif isinstance(layer, SequenceAttention):
+            macs += layer.product_macs(output)
         elif isinstance(layer, nn.RNNBase):
             # (L, N, C): all matrices at each step.
             macs += sum(p.numel() for p in layer.parameters() if p.ndim == 2) * len(given[0])

@@ -78,7 +78,7 @@ class Recurrence(nn.Module):
         return y.permute(1, 2, 0).unsqueeze(2)
 
 
-class Attention(nn.Module):
+class SequenceAttention(nn.Module):
     """Multi-head self-attention: Vaswani et al., "Attention Is All You Need", NeurIPS 2017
     (arXiv 1706.03762), section 3.2.2."""
 
@@ -94,6 +94,11 @@ class Attention(nn.Module):
         weights = (q.transpose(2, 3) @ k / q.shape[2] ** 0.5).softmax(dim=3)
         y = v @ weights.transpose(2, 3)
         return self.project(y.flatten(1, 2).unsqueeze(2))
+
+    @staticmethod
+    def product_macs(output: Tensor) -> int:
+        """Multiply-accumulates of its two products, of steps with steps, behind this output."""
+        return 2 * output.shape[-1] * output.numel()
 
     def extra_repr(self) -> str:
         return f"heads={self.heads}"
@@ -115,7 +120,7 @@ def convolution(spec: OpSpec, affine: bool, *, kernel: int) -> SequenceBlock:
 def attention(spec: OpSpec, affine: bool, *, heads: int) -> SequenceBlock:
     """Every step reads all steps."""
     bn = nn.BatchNorm2d(spec.c_out, affine=affine)
-    return SequenceBlock(sequential(attention=Attention(spec.c_out, heads), bn=bn))
+    return SequenceBlock(sequential(attention=SequenceAttention(spec.c_out, heads), bn=bn))
 
 
 def feedforward(spec: OpSpec, affine: bool, *, expansion: int) -> SequenceBlock:

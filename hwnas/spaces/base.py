@@ -20,7 +20,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
-from hwnas.ops.heads import Head
+from hwnas.ops.heads import FACTORS, Head
 from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork, run_once, saved
 
 
@@ -58,12 +58,13 @@ class SpaceOptions(BaseModel):
         if self.head != "upsampled":
             return OpSpec(self.head, c_in, self.classes, height, width)
         factor = -(-self.height // height)
-        if (factor * height, factor * width) != (self.height, self.width):
+        enlarged = (factor * height, factor * width) == (self.height, self.width)
+        if not enlarged or factor not in FACTORS:
             raise InputError(
                 "the last features cannot be enlarged to the input's size",
                 where="space",
-                expected=f"height and width that are multiples of {factor}",
-                actual=f"{self.height} x {self.width}",
+                expected=f"{self.height} x {self.width}, one of {FACTORS} times as large",
+                actual=f"features of {height} x {width}",
             )
         return OpSpec(f"upsampled_x{factor}", c_in, self.classes, height, width)
 
@@ -252,9 +253,12 @@ class SearchSpace(ABC):
         """Read `to_genotype`'s notation; InputError when malformed."""
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """A random neighbour: one choice takes another option."""
+        """A random neighbour: one choice takes another option; itself if there is none."""
         chosen = self.chosen(architecture)
-        row = int(rng.choice([i for i, c in enumerate(self.choices) if len(c.options) > 1]))
+        free = [row for row, choice in enumerate(self.choices) if len(choice.options) > 1]
+        if not free:
+            return architecture
+        row = int(rng.choice(free))
         step = int(rng.integers(1, len(self.choices[row].options)))
         chosen[row] = (chosen[row] + step) % len(self.choices[row].options)
         return self.architecture(chosen)

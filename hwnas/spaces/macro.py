@@ -206,8 +206,9 @@ class MacroOptions(SpaceOptions):
                 raise ValueError(
                     f"{where}: maps of {height} x {width} cannot be reduced by {reduction}"
                 )
-            widest = self.scaled(max(stage.width or [stage.out_channels]))
-            weights = place.channels * height * width * widest
+            out = self.scaled(stage.out_channels)
+            widest = max(self.scaled(max(stage.width or [stage.out_channels])), out)
+            weights = widest * max(place.channels * height * width, widest)
             if stage.is_dense and weights > MAX_WEIGHTS:
                 raise ValueError(
                     f"{where}: a dense layer of {weights} weights, expected at most {MAX_WEIGHTS}"

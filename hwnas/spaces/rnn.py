@@ -102,7 +102,9 @@ class RnnSpace(LayerSpace):
         ):
             chosen = {c.name: f"{p[0]}~{p[1]}" for c, p in zip(self.choices, pairs, strict=True)}
             architecture = self.architecture(chosen)
-            if list(genotype.get("concat", ())) == list(range(1, self.options.nodes + 1)):
+            joined = genotype.get("concat")
+            all_nodes = list(range(1, self.options.nodes + 1))
+            if isinstance(joined, list | tuple) and list(joined) == all_nodes:
                 return architecture
         raise InputError("malformed", where="genotype", expected=expected, actual=repr(genotype))
 

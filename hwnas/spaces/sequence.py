@@ -28,13 +28,11 @@ class SequenceOptions(SpaceOptions):
         SEQUENCE, min_length=1, description="what a layer can be, besides skipped"
     )
 
-    @field_validator("blocks", mode="before")
+    @field_validator("blocks")
     @classmethod
-    def _known(cls, value: object) -> object:
-        if isinstance(value, list | tuple):
-            unknown = [name for name in value if name not in SEQUENCE_BLOCKS]
-            if unknown or len(set(map(str, value))) < len(value):
-                raise ValueError(f"expected different ones of {', '.join(SEQUENCE_BLOCKS)}")
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not set(value) <= set(SEQUENCE_BLOCKS) or len(set(value)) < len(value):
+            raise ValueError(f"expected different ones of {', '.join(SEQUENCE_BLOCKS)}")
         return value
 
 

@@ -54,16 +54,22 @@ class VitOptions(SpaceOptions):
 
     patch: int = Field(16, ge=1, le=256, description="side of a patch, in pixels")
     embeddings: list[Annotated[int, Field(ge=1, le=8192)]] = Field(
-        [192, 216, 240], min_length=1, description="channels of an embedding to choose from"
+        [192, 216, 240],
+        min_length=1,
+        max_length=8,
+        description="channels of an embedding to choose from",
     )
     heads: list[Annotated[int, Field(ge=1, le=HEADS[-1])]] = Field(
-        [3, 4], min_length=1, description="of an attention, to choose from"
+        [3, 4], min_length=1, max_length=8, description="of an attention, to choose from"
     )
     head_channels: Literal[4, 8, 16, 32, 64] = Field(64, description="of each head")
     mlp_ratios: list[float] = Field(
-        [3.5, 4.0], min_length=1, description="hidden channels by embedding's, to choose from"
+        [3.5, 4.0],
+        min_length=1,
+        max_length=8,
+        description="hidden channels by embedding's, to choose from",
     )
-    blocks: int = Field(14, ge=1, le=100, description="at most")
+    blocks: int = Field(14, ge=1, le=48, description="at most")
     fixed_blocks: int = Field(12, ge=0, description="the first blocks, that cannot be skipped")
 
     @field_validator("embeddings", "heads", "mlp_ratios")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -33,7 +34,8 @@ class LanguageMeter:
         perplexity = float(self._perplexity.compute())
         return {
             "inverse_perplexity": 1 / perplexity,
-            "perplexity": perplexity,
+            # JSON has no infinity, which a single token held impossible leads to.
+            "perplexity": perplexity if math.isfinite(perplexity) else None,
             "token_accuracy": float(self._accuracy.compute()),
         }
 

@@ -24,12 +24,14 @@ class RegressionMeter:
         from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 
         self._mean, self._std = mean, std
+        self._samples = 0
         self._r2 = R2Score(sync_on_compute=SYNC_ON_COMPUTE)
         self._absolute = MeanAbsoluteError(sync_on_compute=SYNC_ON_COMPUTE)
         self._squared = MeanSquaredError(squared=False, sync_on_compute=SYNC_ON_COMPUTE)
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take standardised outputs (N, 1) and targets (N, 1) as they are."""
+        self._samples += len(targets)
         values = outputs * self._std + self._mean
         # In float32 the sum of squares of values far from 0 would drown the variance.
         self._r2.update(outputs.double()[:, 0], (targets.double()[:, 0] - self._mean) / self._std)
@@ -38,7 +40,8 @@ class RegressionMeter:
 
     def compute(self) -> dict[str, Any]:
         """The metrics by name; `explained` is the coefficient where it is positive, else 0."""
-        r2 = float(self._r2.compute())
+        # A single sample has no variance to be explained.
+        r2 = float(self._r2.compute()) if self._samples > 1 else 0.0
         return {
             "explained": max(0.0, r2),
             "r2": r2,

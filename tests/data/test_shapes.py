@@ -40,4 +40,6 @@ def test_data_are_the_same_with_every_seed_and_sizes_are_honoured() -> None:
         48,
         48,
     )
-    assert "too small" in refusal(load_dataset, "generated-segmentation", image_size=8)
+    for side in (8, 512):
+        words = refusal(load_dataset, "generated-segmentation", image_size=side)
+        assert "image_size" in words and "16 to 128" in words

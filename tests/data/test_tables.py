@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestRegressor
 
-from hwnas.data import load_dataset
+from hwnas.data import load_dataset, tables
 from hwnas.data.tables import NOISE
+from hwnas.errors import InputError
 
 TRAIN = "age,town,price\n1,Ulm,10\n2.5,Bonn,20\n3,Ulm,40\n"
 TEST = "age,town,price\n7,Rome,5\n"
@@ -77,3 +78,15 @@ def test_ratings_can_be_explained_but_for_their_noise() -> None:
     flat = np.c_[data.test.inputs[:, :, 0, 0], np.ones(len(data.test))] @ linear
     # What matters is how traits go together.
     assert np.mean((flat - data.test.targets[:, 0]) ** 2) > 1.3 * np.mean(error**2)
+
+
+def test_rows_end_where_lines_do_and_marks_of_spreadsheets_are_no_names(tmp_path: Path) -> None:
+    train = "\ufefftown,price\nUlm\u2028so,10\nBonn,20\n"
+    data = load_dataset("table", save(tmp_path, train, "town,price\nBonn,5\n"))
+    assert data.reading == {"columns": ["town=Bonn", "town=Ulm\u2028so"]}
+
+
+def test_gigantic_tables_are_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tables, "MOST_VALUES", 11)
+    with pytest.raises(InputError, match="gigantic table.*11 values"):
+        load_dataset("table", save(tmp_path))

@@ -10,7 +10,7 @@ from tiny import tiny_space
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build
-from hwnas.spaces import SPACES
+from hwnas.spaces import SPACES, build_space
 
 SIZES = {"input_channels": 3, "height": 16, "width": 24, "classes": 5}
 
@@ -35,8 +35,10 @@ def test_spaces_of_images_carry_heads_of_places(name: str, head: str, rng) -> No
 
 
 def test_sizes_that_cannot_be_enlarged_are_refused() -> None:
-    with pytest.raises(InputError, match="multiples of"):
+    with pytest.raises(InputError, match="18 x 24, one of"):
         tiny_space("mbconv", **SIZES | {"height": 18}, head="upsampled")
+    with pytest.raises(InputError, match="24 x 24, one of"):
+        build_space("mbconv", {"height": 24, "width": 24, "head": "upsampled"})
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))

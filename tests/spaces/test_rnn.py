@@ -48,6 +48,8 @@ def test_published_cell_round_trips() -> None:
         {"recurrent": [["softplus", 0], *DARTS_V2["recurrent"][1:]]},
         {"recurrent": 3},
         {"concat": [1, 2]},
+        {"concat": 8},
+        {"concat": None},
     ],
 )
 def test_other_cells_are_refused(changed) -> None:

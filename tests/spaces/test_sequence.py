@@ -9,7 +9,7 @@ from torch import nn
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build, params_and_macs
-from hwnas.ops.sequences import SEQUENCE_BLOCKS, Attention
+from hwnas.ops.sequences import SEQUENCE_BLOCKS, SequenceAttention
 from hwnas.spaces import build_space
 
 
@@ -24,7 +24,7 @@ def test_blocks_keep_the_shape_and_add_their_input(name: str) -> None:
 
 def test_attention_is_pytorch_s() -> None:
     torch.manual_seed(0)
-    attention = Attention(8, heads=2).double()
+    attention = SequenceAttention(8, heads=2).double()
     reference = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
     with torch.no_grad():
         reference.in_proj_weight.copy_(attention.read.weight[:, :, 0, 0])
@@ -43,6 +43,12 @@ def test_counts_of_recurrent_layers_by_hand() -> None:
         params, macs = params_and_macs(OpSpec(name, 8, 8, 1, 5))
         assert macs == 5 * gates * 2 * 8 * 8
         assert params == gates * (2 * 8 * 8 + 2 * 8) + 2 * 8
+
+
+def test_counts_of_attention_by_hand() -> None:
+    """Four linear layers at each of five steps, and two products of steps with steps."""
+    _, macs = params_and_macs(OpSpec("attention1d_h4", 8, 8, 1, 5))
+    assert macs == 4 * 8 * 8 * 5 + 2 * 5 * 5 * 8
 
 
 def test_all_columns_of_a_map_are_steps() -> None:
@@ -65,6 +71,7 @@ def test_all_columns_of_a_map_are_steps() -> None:
         ({"blocks": ["lstm", "transformer"]}, "blocks"),
         ({"blocks": ["lstm", "lstm"]}, "blocks"),
         ({"blocks": []}, "blocks"),
+        ({"blocks": [["lstm"]]}, "blocks"),
         ({"channels": 10}, "channels"),
         ({"head": "dense"}, "cannot end with"),
     ],
