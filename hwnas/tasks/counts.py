@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-SYNC_ON_COMPUTE = False
+METRIC_OPTIONS: dict[str, Any] = {"sync_on_compute": False}
 """Of metrics by torchmetrics: where several processes search, one of them counts all samples."""
 
 
@@ -58,7 +59,7 @@ class ClassCounter:
 
         self._classes = classes
         self._scores = MulticlassStatScores(
-            len(classes), average=None, validate_args=False, sync_on_compute=SYNC_ON_COMPUTE
+            len(classes), average=None, validate_args=False, **METRIC_OPTIONS
         )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:

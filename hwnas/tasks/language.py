@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.tasks.base import Meter, Task
-from hwnas.tasks.counts import SYNC_ON_COMPUTE
+from hwnas.tasks.counts import METRIC_OPTIONS
 
 
 class LanguageMeter:
@@ -19,9 +19,9 @@ class LanguageMeter:
         from torchmetrics.classification import MulticlassAccuracy
         from torchmetrics.text import Perplexity
 
-        self._perplexity = Perplexity(sync_on_compute=SYNC_ON_COMPUTE)
+        self._perplexity = Perplexity(**METRIC_OPTIONS)
         self._accuracy = MulticlassAccuracy(
-            tokens, average="micro", validate_args=False, sync_on_compute=SYNC_ON_COMPUTE
+            tokens, average="micro", validate_args=False, **METRIC_OPTIONS
         )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:

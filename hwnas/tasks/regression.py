@@ -11,7 +11,7 @@ from torch import Tensor
 from hwnas.data import Dataset
 from hwnas.errors import InputError
 from hwnas.tasks.base import Meter, Task
-from hwnas.tasks.counts import SYNC_ON_COMPUTE
+from hwnas.tasks.counts import METRIC_OPTIONS
 
 
 class RegressionMeter:
@@ -25,9 +25,9 @@ class RegressionMeter:
 
         self._mean, self._std = mean, std
         self._samples = 0
-        self._r2 = R2Score(sync_on_compute=SYNC_ON_COMPUTE)
-        self._absolute = MeanAbsoluteError(sync_on_compute=SYNC_ON_COMPUTE)
-        self._squared = MeanSquaredError(squared=False, sync_on_compute=SYNC_ON_COMPUTE)
+        self._r2 = R2Score(**METRIC_OPTIONS)
+        self._absolute = MeanAbsoluteError(**METRIC_OPTIONS)
+        self._squared = MeanSquaredError(squared=False, **METRIC_OPTIONS)
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take standardised outputs (N, 1) and targets (N, 1) as they are."""
