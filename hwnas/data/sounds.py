@@ -142,6 +142,9 @@ def read_wav(path: Path) -> np.ndarray:
             content = file.readframes(count)
     except (wave.Error, EOFError, OSError) as error:
         raise InputError("not a WAV file", where=where, actual=error) from None
+    except RuntimeError:
+        # Without a message: a chunk is said to end outside the file.
+        raise InputError("not a WAV file", where=where, actual="wrong sizes of chunks") from None
     types = {1: "u1", 2: "<i2", 4: "<i4"}
     if width not in types or len(content) != count * channels * width:
         raise InputError(

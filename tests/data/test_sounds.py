@@ -128,6 +128,14 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
     assert "not a WAV file" in refusal(load_dataset, "sounds", str(tmp_path))
 
 
+def test_a_size_that_leads_out_of_the_file_is_refused(tmp_path: Path) -> None:
+    path = save_wav(tmp_path / "x.wav", np.zeros(100))
+    content = bytearray(path.read_bytes())
+    content[16:20] = (2**31 - 1).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert "not a WAV file" in refusal(read_wav, path)
+
+
 @fuzz
 @given(draw=st.data())
 def test_damaged_files_load_or_are_refused(tmp_path: Path, draw: st.DataObject) -> None:
