@@ -8,7 +8,8 @@ import numpy as np
 
 from hwnas.data.formats import RawData, seeded_rng
 from hwnas.data.grammar import END, opinion
-from hwnas.data.text import UNKNOWN, read_text
+from hwnas.data.text import UNKNOWN
+from hwnas.data.text_files import read_text
 from hwnas.errors import InputError
 
 TEST_SHARE = 0.1

@@ -7,7 +7,7 @@ What is generated is a function of the image size alone: everybody has the same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,17 +54,18 @@ def shapes_segmentation(side: int) -> RawData:
     Raises:
         InputError: images too small to tell shapes apart, or too large.
     """
-    arrays = []
-    for name, count in (("train", TRAIN), ("test", TEST)):
-        drawn = list(_drawings(side, name, count))
-        maps = np.zeros((count, side, side), np.int64)
-        for target, (_, shapes) in zip(maps, drawn, strict=True):
-            for shape in shapes:
-                target[shape.mask] = 1 + shape.kind
-        arrays += [np.stack([image for image, _ in drawn]), maps]
-    x_train, y_train, x_test, y_test = arrays
-    classes = ("background", *KINDS)
-    return RawData(classes, x_train, y_train, x_test, y_test, "segmentation")
+
+    def pixel_classes(shapes: list[Shape]) -> np.ndarray:
+        target = np.zeros((side, side), np.int64)
+        for shape in shapes:
+            target[shape.mask] = 1 + shape.kind
+        return target
+
+    arrays = [
+        *_drawn(side, "train", TRAIN, pixel_classes),
+        *_drawn(side, "test", TEST, pixel_classes),
+    ]
+    return RawData(("background", *KINDS), *arrays, task="segmentation")
 
 
 def shapes_detection(side: int) -> RawData:
@@ -73,21 +74,22 @@ def shapes_detection(side: int) -> RawData:
     Raises:
         InputError: images too small to tell shapes apart, or too large.
     """
-    arrays = []
-    for name, count in (("train", TRAIN), ("test", TEST)):
-        drawn = list(_drawings(side, name, count))
-        boxes = np.full((count, MOST_SHAPES, 5), -1, np.float32)
-        for target, (_, shapes) in zip(boxes, drawn, strict=True):
-            objects = [shape for shape in shapes if shape.mask.sum() >= SEEN * shape.area]
-            for row, shape in zip(target, objects, strict=False):
-                row[:] = (shape.kind, *shape.box)
-        arrays += [np.stack([image for image, _ in drawn]), boxes]
-    x_train, y_train, x_test, y_test = arrays
-    return RawData(KINDS, x_train, y_train, x_test, y_test, "detection")
+
+    def boxes(shapes: list[Shape]) -> np.ndarray:
+        target = np.full((MOST_SHAPES, 5), -1, np.float32)
+        objects = [shape for shape in shapes if shape.mask.sum() >= SEEN * shape.area]
+        for row, shape in zip(target, objects, strict=False):
+            row[:] = (shape.kind, *shape.box)
+        return target
+
+    arrays = [*_drawn(side, "train", TRAIN, boxes), *_drawn(side, "test", TEST, boxes)]
+    return RawData(KINDS, *arrays, task="detection")
 
 
-def _drawings(side: int, name: str, count: int) -> Iterator[tuple[np.ndarray, list[Shape]]]:
-    """Images (3, side, side) uint8 with the shapes that are seen in them."""
+def _drawn(
+    side: int, name: str, count: int, target_of: Callable[[list[Shape]], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images (count, 3, side, side) uint8 of a split, and the targets of what is seen in them."""
     if not SMALLEST_IMAGE <= side <= LARGEST_IMAGE:
         raise InputError(
             "shapes are not drawn at this size",
@@ -96,8 +98,12 @@ def _drawings(side: int, name: str, count: int) -> Iterator[tuple[np.ndarray, li
             actual=side,
         )
     rng = seeded_rng(0, f"shapes {name}", side)
-    for _ in range(count):
-        yield _drawing(side, rng)
+    images = np.empty((count, 3, side, side), np.uint8)
+    targets = []
+    for image in images:
+        image[:], shapes = _drawing(side, rng)
+        targets.append(target_of(shapes))
+    return images, np.stack(targets)
 
 
 def _drawing(side: int, rng: np.random.Generator) -> tuple[np.ndarray, list[Shape]]:

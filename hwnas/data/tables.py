@@ -1,4 +1,4 @@
-"""Tables with a number to foretell: CSV files, and ratings that are generated.
+"""Tables with a number to predict: CSV files, and ratings that are generated.
 
 Columns of numbers are taken as they are. Columns of anything else become one column for each text
 that the training rows have, 1 where it stands and 0 elsewhere. A sample is (columns, 1, 1).
@@ -6,15 +6,13 @@ that the training rows have, 1 where it stands and 0 elsewhere. A sample is (col
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.data.formats import RawData, seeded_rng
-from hwnas.data.text import read_text
+from hwnas.data.text_files import read_csv
 from hwnas.errors import InputError
 
 TASK = "regression"
@@ -48,12 +46,15 @@ def generated_ratings() -> RawData:
 
 
 def read_table_folder(path: Path) -> RawData:
-    """Read train.csv and test.csv with a header each; the last column is to be foretold.
+    """Read train.csv and test.csv with a header each; the last column is to be predicted.
 
     Raises:
         InputError: a missing file, no CSV, other columns in both, or a target that is no number.
     """
-    (header, train), (other, test) = (_read_csv(path / f"{n}.csv") for n in ("train", "test"))
+    (header, train), (other, test) = (read_csv(path / f"{n}.csv") for n in ("train", "test"))
+    if len(header) < 2:
+        where = str(path / "train.csv")
+        raise InputError("nothing to learn from", where=where, expected="two columns or more")
     if header != other:
         raise InputError(
             "other columns than train.csv has",
@@ -63,11 +64,11 @@ def read_table_folder(path: Path) -> RawData:
         )
     targets = []
     for name, rows in (("train", train), ("test", test)):
-        foretold = _numbers([row[-1] for row in rows])
-        if foretold is None:
+        numbers = _numbers([row[-1] for row in rows])
+        if numbers is None:
             where = f"{path / name}.csv: {header[-1]}"
             raise InputError("a target is no finite number", where=where)
-        targets.append(foretold)
+        targets.append(numbers)
     names: list[str] = []
     columns: list[tuple[np.ndarray, np.ndarray]] = []
     samples = len(train) + len(test)
@@ -116,27 +117,6 @@ def _numbers(texts: Sequence[str]) -> np.ndarray | None:
     except ValueError:
         return None
     return values if (np.abs(values) <= np.finfo(np.float32).max).all() else None
-
-
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    where = str(path)
-    try:
-        rows = list(csv.reader(io.StringIO(read_text(path), newline=""), strict=True))
-    except csv.Error as error:
-        raise InputError("not a CSV file", where=where, actual=error) from None
-    if len(rows) < 2 or len(rows[0]) < 2 or len(set(rows[0])) < len(rows[0]):
-        expected = "a header of two different names or more, and rows"
-        raise InputError("nothing to learn from", where=where, expected=expected)
-    header, *rest = rows
-    for number, row in enumerate(rest, start=2):
-        if len(row) != len(header):
-            raise InputError(
-                "another number of columns than the header has",
-                where=f"{where}: line {number}",
-                expected=len(header),
-                actual=len(row),
-            )
-    return header, rest
 
 
 def _raw_data(

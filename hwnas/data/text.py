@@ -6,8 +6,6 @@ as a word by itself.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -17,14 +15,13 @@ import numpy as np
 
 from hwnas.data.formats import RawData, seeded_rng
 from hwnas.data.grammar import CLASSES, opinion
+from hwnas.data.text_files import read_csv
 from hwnas.errors import InputError
 
 TASK = "text-classification"
 PADDING, UNKNOWN = "<padding>", "<unknown>"
 MOST_WORDS = 10_000
 """Size of a vocabulary; rarer words are unknown."""
-MOST_CHARACTERS = 10**8
-"""Of a file."""
 WORD = re.compile(r"\w+|[^\w\s]")
 TRAIN, TEST = 4000, 1000
 """Generated sentences."""
@@ -61,7 +58,7 @@ def read_text_folder(path: Path, length: int) -> RawData:
         InputError: a missing file or column, a file that is no CSV, a label without training
             texts, or nothing to learn from.
     """
-    train, test = (_read_csv(path / f"{name}.csv") for name in ("train", "test"))
+    train, test = (_labelled_texts(path / f"{name}.csv") for name in ("train", "test"))
     classes = tuple(sorted({label for _, label in train}))
     if len(classes) < 2:
         raise InputError(
@@ -100,39 +97,11 @@ def _raw_data(
     return RawData(classes, x_train, y_train, x_test, y_test, TASK, vocabulary, reading)
 
 
-def _read_csv(path: Path) -> list[tuple[str, str]]:
+def _labelled_texts(path: Path) -> list[tuple[str, str]]:
     """The texts and labels of a file."""
-    where = str(path)
-    try:
-        content = read_text(path)
-        reader = csv.DictReader(io.StringIO(content, newline=""), strict=True)
-        missing = {"text", "label"} - set(reader.fieldnames or ())
-        if missing:
-            raise InputError("no such column", where=where, expected=min(missing))
-        rows = [(row["text"], row["label"]) for row in reader]
-    except csv.Error as error:
-        raise InputError("not a CSV file", where=where, actual=error) from None
-    for number, row in enumerate(rows, start=1):
-        if None in row:
-            raise InputError("too few columns", where=f"{where}: row {number}")
-    if not rows:
-        raise InputError("no samples", where=where, expected="at least one")
-    return rows
-
-
-def read_text(path: Path) -> str:
-    """The content of a text file in UTF-8.
-
-    Raises:
-        InputError: a missing, unreadable or gigantic file, or one in another encoding.
-    """
-    where = str(path)
-    try:
-        if path.stat().st_size > MOST_CHARACTERS:
-            raise InputError("gigantic", where=where, expected=f"{MOST_CHARACTERS} bytes at most")
-        # Spreadsheets begin their files with a byte order mark.
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError("no such file", where=where) from None
-    except UnicodeDecodeError as error:
-        raise InputError("not text in UTF-8", where=where, actual=error) from None
+    header, rows = read_csv(path)
+    missing = {"text", "label"} - set(header)
+    if missing:
+        raise InputError("no such column", where=str(path), expected=min(missing))
+    text, label = header.index("text"), header.index("label")
+    return [(row[text], row[label]) for row in rows]

@@ -45,9 +45,10 @@ def test_files_become_columns(tmp_path: Path) -> None:
         (TRAIN, "age,city,price\n1,Ulm,1\n", "other columns"),
         ("age,town,price\n1,Ulm,dear\n", TEST, "no finite number"),
         ("age,town,price\n1,Ulm,inf\n", TEST, "no finite number"),
-        ("age,town,price\n1,Ulm\n", TEST, "line 2"),
-        ("age,age,price\n1,2,3\n", TEST, "nothing to learn from"),
-        ("age,town,price\n", TEST, "nothing to learn from"),
+        ("age,town,price\n1,Ulm\n", TEST, "row 1"),
+        ("age,age,price\n1,2,3\n", TEST, "two columns of one name"),
+        ("price\n1\n", TEST, "nothing to learn from"),
+        ("age,town,price\n", TEST, "no samples"),
     ],
 )
 def test_broken_files_are_refused(tmp_path: Path, train: str, test: str, words: str) -> None:
