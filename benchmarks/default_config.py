@@ -45,7 +45,7 @@ def main() -> None:
                 "--out",
                 str(run),
             )
-            measured("run", "--out", str(run))
+            measured("run", "--resume", "--out", str(run))
             append_row(
                 "default_config", figures(RunFolder(run), strategy, search_s, search_peak_mb)
             )
