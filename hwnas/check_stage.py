@@ -18,7 +18,7 @@ from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
 from hwnas.deploy.operator_shares import operator_shares
 from hwnas.deploy.parity import Feeds, Outputs, Predict
 from hwnas.deploy.performance import ServingLoad
-from hwnas.deploy.scores import Samples
+from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu

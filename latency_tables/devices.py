@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import platform
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from hwnas.errors import RuntimeMissingError
+
+LIBRARIES = {
+    "torch": ("PyTorch", "torch"),
+    "onnxruntime": ("ONNX Runtime", "onnxruntime"),
+    "openvino": ("OpenVINO", "'hwnas[openvino]'"),
+}
+"""Title and package to install of the libraries that run networks."""
 
 
 def cpu_name() -> str:
@@ -67,7 +75,7 @@ def require_cuda_device(runtime: str) -> None:
     # Without the driver there is nothing to see; PyTorch takes seconds to say so.
     is_linux = platform.system() == "Linux"
     has_driver = not is_linux or any(Path(d).exists() for d in ("/dev/nvidiactl", "/dev/dxg"))
-    if not has_driver or not import_torch(runtime).cuda.is_available():
+    if not has_driver or not import_library("torch", runtime).cuda.is_available():
         raise RuntimeMissingError(
             "no CUDA device",
             where=runtime,
@@ -76,46 +84,16 @@ def require_cuda_device(runtime: str) -> None:
         )
 
 
-def import_torch(runtime: str) -> Any:
-    """Return the `torch` module.
+def import_library(name: str, runtime: str) -> Any:
+    """Return the module of a library that a runtime needs.
 
     Raises:
         RuntimeMissingError: it is not installed; names the runtime that needs it.
     """
+    title, package = LIBRARIES[name]
     try:
-        import torch
+        return import_module(name)
     except ImportError as error:
         raise RuntimeMissingError(
-            "PyTorch is not installed", where=runtime, mend="pip install torch"
+            f"{title} is not installed", where=runtime, mend=f"pip install {package}"
         ) from error
-    return torch
-
-
-def import_onnxruntime(runtime: str) -> Any:
-    """Return the `onnxruntime` module.
-
-    Raises:
-        RuntimeMissingError: it is not installed; names the runtime that needs it.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "ONNX Runtime is not installed", where=runtime, mend="pip install onnxruntime"
-        ) from error
-    return onnxruntime
-
-
-def import_openvino(runtime: str) -> Any:
-    """Return the `openvino` module.
-
-    Raises:
-        RuntimeMissingError: it is not installed; names the runtime that needs it.
-    """
-    try:
-        import openvino
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "OpenVINO is not installed", where=runtime, mend="pip install 'hwnas[openvino]'"
-        ) from error
-    return openvino

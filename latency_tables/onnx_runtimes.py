@@ -10,8 +10,7 @@ from hwnas.errors import InputError, RuntimeMissingError, first_line
 from hwnas.latency_tables.devices import (
     cpu_name,
     cuda_versions,
-    import_onnxruntime,
-    import_torch,
+    import_library,
     require_cuda_device,
 )
 from hwnas.latency_tables.runtime import Infer, Model, OnnxModelRuntime
@@ -36,7 +35,7 @@ class OnnxRuntime(OnnxModelRuntime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        import_onnxruntime(self.name)
+        import_library("onnxruntime", self.name)
 
     def options(self) -> dict[str, str]:
         """See `Runtime.options`; those of a session, its providers and those of the first one."""
@@ -70,7 +69,7 @@ class OnnxRuntime(OnnxModelRuntime):
             RuntimeMissingError: the execution provider did not start. ONNX Runtime lists
                 providers it cannot load and falls back without an error.
         """
-        ort = import_onnxruntime(self.name)
+        ort = import_library("onnxruntime", self.name)
         options, stated = ort.SessionOptions(), self.options()
         level = stated["graph_optimization_level"] if optimised else "ORT_DISABLE_ALL"
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
@@ -153,7 +152,7 @@ class OnnxRuntime(OnnxModelRuntime):
         return call
 
     def _bound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
-        ort = import_onnxruntime(self.name)
+        ort = import_library("onnxruntime", self.name)
         binding = session.io_binding()
 
         def call() -> None:
@@ -215,7 +214,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
-        return import_torch(self.name).cuda.get_device_name()
+        return import_library("torch", self.name).cuda.get_device_name()
 
     def _driver_versions(self) -> dict[str, str]:
         return cuda_versions()

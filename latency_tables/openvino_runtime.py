@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwnas.errors import InputError, RuntimeMissingError, first_line
-from hwnas.latency_tables.devices import cpu_name, import_openvino
+from hwnas.latency_tables.devices import cpu_name, import_library
 from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.runtime import Infer, Model, OnnxModelRuntime
 from hwnas.latency_tables.statistics import Statistic
@@ -32,7 +32,7 @@ class OpenVinoCpu(OnnxModelRuntime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        import_openvino(self.name)
+        import_library("openvino", self.name)
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
@@ -53,7 +53,7 @@ class OpenVinoCpu(OnnxModelRuntime):
 
     def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """See `OnnxModelRuntime.prepare_onnx`."""
-        openvino = import_openvino(self.name)
+        openvino = import_library("openvino", self.name)
         graph = self._read(model)
         ports = {port.get_any_name(): port for port in graph.inputs}
         self._require_inputs(set(ports), feeds)
@@ -107,7 +107,7 @@ class OpenVinoCpu(OnnxModelRuntime):
     def placement(self, model: Model) -> dict[str, dict[str, int]]:
         """See `OnnxModelRuntime.placement`; the parts are devices, operators OpenVINO's own."""
         graph = self._read(model)
-        devices = import_openvino(self.name).Core().query_model(graph, "CPU")
+        devices = import_library("openvino", self.name).Core().query_model(graph, "CPU")
         counts: dict[str, Counter[str]] = {}
         for node in graph.get_ops():
             if node.get_type_name() not in NO_WORK:
@@ -117,7 +117,7 @@ class OpenVinoCpu(OnnxModelRuntime):
 
     def _read(self, model: Model) -> Any:
         """The graph, read as ONNX whatever the file's name is."""
-        openvino = import_openvino(self.name)
+        openvino = import_library("openvino", self.name)
         try:
             if isinstance(model, bytes):
                 return openvino.Core().read_model(model)
@@ -136,7 +136,9 @@ class OpenVinoCpu(OnnxModelRuntime):
         """
         options = self.options()
         try:
-            compiled = import_openvino(self.name).Core().compile_model(graph, "CPU", options)
+            compiled = (
+                import_library("openvino", self.name).Core().compile_model(graph, "CPU", options)
+            )
         except Exception as error:
             raise self._refusal("refuses the model", error) from error
         found = {key: _as_text(compiled.get_property(key)) for key in options}

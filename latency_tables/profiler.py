@@ -185,8 +185,6 @@ def _measure_group(
     if isinstance(runtime, OnnxModelRuntime):
         graphs, plans = onnx_graphs(operators, inputs, to_onnx, batch, dtype)
         calls = {name: runtime.prepare_onnx(g.model, g.feeds) for name, g in graphs.items()}
-    elif runtime.fuses:
-        calls, plans = _module_calls_in_context(operators, inputs, runtime, to_onnx)
     else:
         calls, plans = _module_calls(operators, inputs, runtime, to_onnx)
     timed = measure(calls, protocol, statistic=runtime.statistic, time_block=runtime.time_block)
@@ -251,45 +249,45 @@ def _module_calls(
     runtime: Runtime,
     to_onnx: ToOnnx,
 ) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, Plan]]:
-    """Time modules as they are; an empty one of as many inputs is what calling one costs."""
+    """Calls of modules by name, and how each operator's latency follows from their times."""
+    timed_with_baseline = _timed_in_context if runtime.fuses else _timed_alone
+    calls: dict[str, Callable[[], None]] = {}
+    plans: dict[OpSpec, Plan] = {}
+    for operator, given in zip(operators, inputs, strict=True):
+        if operator.kind == "operator":
+            timed, plans[operator.spec] = timed_with_baseline(operator, given)
+        else:
+            timed = {str(operator.spec): (operator.module, given)}
+            plans[operator.spec] = Plan(str(operator.spec), None, copies=1)
+        for name, (module, tensors) in timed.items():
+            if name not in calls:
+                calls[name] = runtime.prepare(module, tensors, to_onnx)
+    return calls, plans
+
+
+_Timed = dict[str, tuple["nn.Module", tuple["torch.Tensor", ...]]]
+"""Modules and their inputs, by name."""
+
+
+def _timed_alone(operator: _Operator, inputs: tuple[torch.Tensor, ...]) -> tuple[_Timed, Plan]:
+    """The module as it is; an empty one of as many inputs is what calling one costs."""
     from hwnas.latency_tables.torch_context import Empty
 
-    calls, plans = {}, {}
-    for operator, given in zip(operators, inputs, strict=True):
-        name, empty = str(operator.spec), f"empty module, {len(given)} inputs"
-        if operator.kind != "operator":
-            plans[operator.spec] = Plan(name, None, copies=1)
-        else:
-            plans[operator.spec] = Plan(name, empty, copies=1)
-            if empty not in calls:
-                calls[empty] = runtime.prepare(Empty(), given, to_onnx)
-        calls[name] = runtime.prepare(operator.module, given, to_onnx)
-    return calls, plans
+    name, empty = str(operator.spec), f"empty module, {len(inputs)} inputs"
+    timed = {empty: (Empty(), inputs), name: (operator.module, inputs)}
+    return timed, Plan(name, empty, copies=1)
 
 
-def _module_calls_in_context(
-    operators: Sequence[_Operator],
-    inputs: Sequence[tuple[torch.Tensor, ...]],
-    runtime: Runtime,
-    to_onnx: ToOnnx,
-) -> tuple[dict[str, Callable[[], None]], dict[OpSpec, Plan]]:
-    """Time modules in the surroundings of a network; the same ones without are the baseline."""
+def _timed_in_context(operator: _Operator, inputs: tuple[torch.Tensor, ...]) -> tuple[_Timed, Plan]:
+    """The module in the surroundings of a network; the same ones without are the baseline."""
     from hwnas.latency_tables.torch_context import Context
 
-    calls, plans = {}, {}
-    for operator, given in zip(operators, inputs, strict=True):
-        name = str(operator.spec)
-        if operator.kind != "operator":
-            calls[name] = runtime.prepare(operator.module, given, to_onnx)
-            plans[operator.spec] = Plan(name, None, copies=1)
-            continue
-        baseline = f"baseline {operator.shapes}"
-        plans[operator.spec] = Plan(name, baseline, COPIES)
-        for key, module in ((baseline, None), (name, operator.module)):
-            if key not in calls:
-                context = Context(module, given, copies=COPIES, seed=SEED)
-                calls[key] = runtime.prepare(context, context.copies_of(given), to_onnx)
-    return calls, plans
+    name, baseline = str(operator.spec), f"baseline {operator.shapes}"
+    timed: _Timed = {}
+    for key, module in ((baseline, None), (name, operator.module)):
+        context = Context(module, inputs, copies=COPIES, seed=SEED)
+        timed[key] = (context, context.copies_of(inputs))
+    return timed, Plan(name, baseline, COPIES)
 
 
 def onnx_graphs(

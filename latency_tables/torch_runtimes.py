@@ -12,7 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hwnas.latency_tables.devices import cpu_name, cuda_versions, import_torch, require_cuda_device
+from hwnas.latency_tables.devices import (
+    cpu_name,
+    cuda_versions,
+    import_library,
+    require_cuda_device,
+)
 from hwnas.latency_tables.runtime import Runtime, ToOnnx
 from hwnas.latency_tables.statistics import Statistic
 from hwnas.latency_tables.torch_modes import MODES, compiler_options, require_compiler
@@ -52,7 +57,7 @@ class TorchCpu(TorchRuntime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        import_torch(self.name)
+        import_library("torch", self.name)
         if self.fuses:
             require_compiler(self.name)
 
@@ -64,7 +69,7 @@ class TorchCpu(TorchRuntime):
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
     ) -> Callable[[], None]:
         """See `Runtime.prepare`."""
-        torch = import_torch(self.name)
+        torch = import_library("torch", self.name)
         module = _deployed_copy(module)
         inputs = tuple(_channels_last(tensor) for tensor in inputs)
         # Compilers fix the number of threads in what they write.
@@ -84,7 +89,7 @@ class TorchCpu(TorchRuntime):
 
     @contextmanager
     def _own_threads(self) -> Iterator[None]:
-        torch = import_torch(self.name)
+        torch = import_library("torch", self.name)
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -129,7 +134,7 @@ class TorchCuda(TorchRuntime):
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
-        return import_torch(self.name).cuda.get_device_name()
+        return import_library("torch", self.name).cuda.get_device_name()
 
     def prepare(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
@@ -139,7 +144,7 @@ class TorchCuda(TorchRuntime):
         Inputs that a few copies of exceed the L2 cache are rotated, so that they are read from
         memory, as a stream of new images is.
         """
-        torch = import_torch(self.name)
+        torch = import_library("torch", self.name)
         module = _deployed_copy(module).cuda()
         copies = [
             tuple(_channels_last(tensor.cuda()).clone() for tensor in inputs)
@@ -162,7 +167,7 @@ class TorchCuda(TorchRuntime):
 
     def time_block(self, call: Callable[[], None], calls: int) -> float:
         """See `Runtime.time_block`; read from CUDA events around the block."""
-        torch = import_torch(self.name)
+        torch = import_library("torch", self.name)
         start = torch.cuda.Event(enable_timing=True)
         end = torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize()
@@ -177,7 +182,7 @@ class TorchCuda(TorchRuntime):
         return cuda_versions()
 
     def _input_copies(self, inputs: tuple[torch.Tensor, ...]) -> int:
-        torch = import_torch(self.name)
+        torch = import_library("torch", self.name)
         cache_bytes = torch.cuda.get_device_properties().L2_cache_size
         input_bytes = sum(tensor.numel() * tensor.element_size() for tensor in inputs)
         needed = 1 + cache_bytes // max(input_bytes, 1)
@@ -186,7 +191,7 @@ class TorchCuda(TorchRuntime):
     def _plain_call(
         self, program: Callable[..., Any], inputs: tuple[torch.Tensor, ...]
     ) -> Callable[[], None]:
-        torch = import_torch(self.name)
+        torch = import_library("torch", self.name)
 
         @torch.inference_mode()
         def call() -> None:
@@ -196,7 +201,7 @@ class TorchCuda(TorchRuntime):
 
     def _captured(self, call: Callable[[], None]) -> Callable[[], None]:
         """Record `call` into a CUDA graph and return a call that replays it."""
-        torch = import_torch(self.name)
+        torch = import_library("torch", self.name)
         # Libraries pick their algorithms in the first runs, which must not be captured.
         side_stream = torch.cuda.Stream()
         side_stream.wait_stream(torch.cuda.current_stream())

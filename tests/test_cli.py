@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_pipeline import settings, table_file
+from test_pipeline import SETTINGS, SPACE, settings, table_file
 from tiny import table_of, tiny_space
 
 import hwnas.cli
@@ -271,8 +271,8 @@ def commands_of(page: Path) -> list[str]:
     return [line for line in lines if line.startswith("hwnas ")]
 
 
-SPACE_OF = {"nasbench201_slice": "nasbench201", "sequence_text": "sequence"}
-"""Spaces whose tiny settings stand for a configuration's own; DARTS for all others."""
+SPACE_OF = {"mbconv_slice": "mbconv", "sequence_text": "sequence"}
+"""Spaces whose tiny settings stand for a configuration's own; NAS-Bench-201 for all others."""
 
 
 def matching_table(arguments: list[str], folder: Path) -> Path:
@@ -305,15 +305,18 @@ def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
         arguments = shlex.split(line)[1:]
         resumes = "--resume" in arguments
         if arguments[0] in ("run", "search") and not resumes:
-            space = SPACE_OF.get(arguments[1], "darts")
-            arguments += [p for s in settings(space) for p in ("--set", s)]
+            space = SPACE_OF.get(arguments[1], "nasbench201")
+            own = 1 if arguments[1].startswith("-") else 2
+            arguments[own:own] = ["--set", *SPACE[space]]
+            arguments += [p for s in SETTINGS for p in ("--set", s)]
             arguments += ["--set", "train.batch_size=8", "--set", "search.batch_size=4"]
             arguments += ["--set", "data.train_limit=64", "--set", "search.steps=6"]
             if "--table" not in arguments:
                 arguments += ["--table", str(matching_table(arguments, tmp_path))]
         if arguments[0] == "profile":
             # Few operators; what follows needs a table of the default space.
-            matching_table(tiny(), tmp_path).rename(tmp_path / "table.json")
+            tiny_default = ["--set", *SPACE["nasbench201"]]
+            matching_table(tiny_default, tmp_path).rename(tmp_path / "table.json")
             arguments += ["--set", SMALLEST, "--out", "smallest.json"]
         if arguments[0] == "tune":
             arguments += ["--trials", "2", "--evaluations", "12", "--seeds", "2"]

@@ -154,7 +154,7 @@ def interrupted(line: list[str], folder: Path, when: str, number: signal.Signals
 
 def test_killed_and_resumed_is_bit_identical(tmp_path) -> None:
     """Stopped in the search by SIGTERM, killed in the search, stopped in training by SIGINT."""
-    space = "darts"
+    space = "nasbench201"
     table = table_file(space, tmp_path)
     whole, part = tmp_path / "whole", tmp_path / "part"
     finish(command(space, table, whole))

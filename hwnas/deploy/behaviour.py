@@ -19,7 +19,8 @@ from hwnas.deploy.parity import (
     compare,
     differs_from_run_to_run,
 )
-from hwnas.deploy.scores import ACCURACY, Score, score_of
+from hwnas.deploy.samples import ACCURACY
+from hwnas.deploy.scores import Score, score_of
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.memory import Batches, Trial, try_session

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.deploy.parity import Feeds
-from hwnas.deploy.scores import Samples
+from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
 from hwnas.inspection.arrays import read_npz_arrays
 from hwnas.inspection.process import Inspection, Value

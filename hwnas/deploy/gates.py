@@ -9,7 +9,8 @@ from typing import Any
 from hwnas.budget.gate import TOLERANCE, GateStatus, NetworkLatency
 from hwnas.config import CheckConfig
 from hwnas.deploy.parity import Parity
-from hwnas.deploy.scores import ACCURACY, Score
+from hwnas.deploy.samples import ACCURACY
+from hwnas.deploy.scores import Score
 from hwnas.inspection.process import Precision
 from hwnas.latency_tables.serving import Serving
 

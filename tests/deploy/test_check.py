@@ -24,7 +24,7 @@ from hwnas.deploy.export import (
 )
 from hwnas.deploy.feeds import FeedMaker, InputSizes
 from hwnas.deploy.gates import Gate, verdict_of
-from hwnas.deploy.scores import Samples
+from hwnas.deploy.samples import Samples
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import create_runtime

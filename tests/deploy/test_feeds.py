@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,3 +173,16 @@ def test_pairs_are_real_and_random_or_both_real(tmp_path) -> None:
             assert np.isin(first["x"], samples).all()
             assert np.isin(second["x"], samples).all() == only_real
             assert not np.array_equal(first["x"], second["x"])
+
+
+def test_feeds_are_made_in_a_process_without_pytorch(tmp_path: Path) -> None:
+    """It holds the memory limits of what tries a model."""
+    make = partial(feeds_for(IMAGES, {}, None, 1).random, seed=0)
+    (tmp_path / "make.pickle").write_bytes(pickle.dumps(make))
+    code = (
+        "import pickle, sys; "
+        f"make = pickle.load(open({str(tmp_path / 'make.pickle')!r}, 'rb')); "
+        "assert make(2)['x'].shape == (2, 3, 4, 4); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from profiled import QUICK, Add
 from torch import nn
 
 from hwnas.errors import InputError
@@ -18,17 +19,7 @@ from hwnas.latency_tables.profiler import COPIES, profile_operators
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.statistics import Summary
 from hwnas.latency_tables.table import LatencyTable, OpSpec
-from hwnas.latency_tables.timing import Protocol, RoundMedians
-
-QUICK = Protocol(
-    warmup_s=0.001,
-    block_ms=0.2,
-    blocks_per_round=1,
-    min_rounds=5,
-    max_rounds=12,
-    time_limit_s=30.0,
-    max_repeats=0,
-)
+from hwnas.latency_tables.timing import RoundMedians
 
 STEM = OpSpec("stem", 3, 8, 12, 12)
 SKIP = OpSpec("skip_connect", 8, 8, 12, 12)
@@ -39,11 +30,6 @@ ADD = OpSpec("add", 8, 8, 12, 12)
 HEAD = OpSpec("head", 8, 10, 12, 12)
 TOKENS = OpSpec("token_norm", 8, 8, 3, 4)
 MAPS = [STEM, SKIP, CONV, REDUCE, POOL, ADD]
-
-
-class Add(nn.Module):
-    def forward(self, a, b):
-        return a + b
 
 
 def build(spec):

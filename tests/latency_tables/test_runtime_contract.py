@@ -6,24 +6,15 @@ Runtimes that are not on this machine are skipped, with the line that they give 
 import numpy as np
 import pytest
 import torch
+from profiled import QUICK, Add
 from torch import nn
 
 from hwnas.errors import RuntimeMissingError
 from hwnas.latency_tables.profiler import profile_operators
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime, create_runtime
 from hwnas.latency_tables.table import LatencyTable, OpSpec
-from hwnas.latency_tables.timing import Protocol
 from hwnas.latency_tables.torch_modes import MODES
 
-QUICK = Protocol(
-    warmup_s=0.001,
-    block_ms=0.2,
-    blocks_per_round=1,
-    min_rounds=5,
-    max_rounds=12,
-    time_limit_s=30.0,
-    max_repeats=0,
-)
 # They call a C++ compiler for every network.
 SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NAMES = [
@@ -122,11 +113,6 @@ SKIP = OpSpec("skip_connect", 64, 64, 40, 40)
 ADD = OpSpec("add", 8, 8, 12, 12)
 STEM = OpSpec("stem", 3, 8, 12, 12)
 TOKENS = OpSpec("tokens", 16, 16, 3, 3)
-
-
-class Add(nn.Module):
-    def forward(self, a, b):
-        return a + b
 
 
 def build(spec):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from profiled import QUICK, Add
 from torch import nn
 
 from hwnas.latency_tables.profiler import COPIES, profile_operators
 from hwnas.latency_tables.runtimes import TorchCpu
 from hwnas.latency_tables.table import OpSpec
-from hwnas.latency_tables.timing import Protocol
 from hwnas.latency_tables.torch_context import Context
 
 STEM = OpSpec("stem", 3, 8, 12, 12)
@@ -15,17 +15,6 @@ SKIP = OpSpec("skip_connect", 8, 8, 12, 12)
 CONV = OpSpec("conv_3x3", 8, 8, 12, 12)
 ADD = OpSpec("add", 8, 8, 12, 12)
 COSTS_MS = {nn.Conv2d: 0.5, nn.ReLU: 0.0625, nn.Bilinear: 0.125}
-
-
-class Add(nn.Module):
-    """Its layer is never called; it stands for the addition's cost."""
-
-    def __init__(self):
-        super().__init__()
-        self.cost = nn.Bilinear(1, 1, 1)
-
-    def forward(self, a, b):
-        return a + b
 
 
 def build(spec):
@@ -67,7 +56,7 @@ def test_an_operator_costs_its_own_layers_and_a_source_the_call_too():
         to_onnx=None,
         batch=2,
         definitions={},
-        protocol=Protocol(warmup_s=0.001, min_rounds=5, max_rounds=12, max_repeats=0),
+        protocol=QUICK,
     )
     costs = {spec: table.latency_ms(spec) for spec in table.specs()}
     assert costs == pytest.approx({STEM: 1.5, SKIP: 0.0, CONV: 0.5, ADD: 0.125})
