@@ -55,7 +55,6 @@ def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
     """InputError for what several processes cannot search together."""
     for key, fits, expected in (
         ("evaluator", search.evaluator == "supernet", "supernet; others share a storage"),
-        ("order", search.order == 1, "1"),
         ("batch_size", search.batch_size % ranks.size == 0, "a multiple of their number"),
     ):
         if ranks.size > 1 and not fits:

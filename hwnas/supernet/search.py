@@ -145,6 +145,10 @@ class SupernetSearch:
             with_gradient=with_gradient,
             loss_of=self.loss_of,
         )
+        return self._averaged(outcome)
+
+    def _averaged(self, outcome: Outcome) -> Outcome:
+        """The mean of the processes' outcomes."""
         if self.ranks.size == 1:
             return outcome
         figures = torch.tensor([outcome.objective, outcome.loss], dtype=torch.float64)
@@ -173,11 +177,13 @@ class SupernetSearch:
                 self.limits,
                 mixture,
                 batch,
-                self.validation.batch(self.step),
+                self._part(self.validation.batch(self.step)),
                 self.optimizer,
                 multiplier=self.multiplier,
+                ranks=self.ranks,
                 loss_of=self.loss_of,
             )
+            outcome = self._averaged(outcome)
         else:
             uses_gradient = self.strategy.uses_gradient
             outcome = self._evaluated(
