@@ -37,8 +37,8 @@ def check_strategy(search: SearchConfig, where: str) -> None:
                 actual=search.evaluation_epochs,
             )
     if issubclass(strategy, DrnasStrategy):
-        own, partial = search.settings.get(search.strategy, {}), search.partial_channels or 1
-        widen = DrnasSettings(**own).widen
+        widen = DrnasSettings(**search.settings.get(search.strategy, {})).widen
+        partial = search.partial_channels or 1
         if partial > 1 and partial % widen:
             raise InputError(
                 "the channels cannot be widened so",

@@ -67,7 +67,7 @@ def _wider(mixed_op: MixedOp, partial: int) -> MixedOp:
     shapes = {name: tensor.shape for name, tensor in wide.state_dict().items()}
     state = {name: repeated(learned[name], shape) for name, shape in shapes.items()}
     wide.load_state_dict(state, assign=True)
-    return wide.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return wide.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _carried(name: str, value: object, narrow: Tensor, wide: Tensor) -> object:
