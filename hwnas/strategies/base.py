@@ -94,8 +94,8 @@ class SearchStrategy(ABC):
 
     @property
     def widening(self) -> int:
-        """How many times the channels that went through a supernet's candidates at first do so
-        from here on, where a part of them does; 1 by default."""
+        """How many times as many channels as at first go through a supernet's candidates, where a
+        part of them does; 1 by default."""
         return 1
 
     @property

@@ -110,16 +110,16 @@ class DrnasSettings(GradientSettings):
     widen: int = Field(
         2,
         ge=1,
-        description="so many times the channels from pruning on; divides search.partial_channels, "
-        "without effect where that is 1",
+        description="so many times as many channels are mixed from pruning on; divides "
+        "search.partial_channels, without effect where that is 1",
     )
 
 
 class DrnasStrategy(StochasticStrategy):
     """Weights drawn from a Dirichlet distribution; weak options are pruned on the way.
 
-    With `search.partial_channels` the search is progressive: of the fewer options that are left
-    `widen` times the channels are mixed. The paper mixes 1 of 6 channels first and 1 of 3 then.
+    With `search.partial_channels` the search is progressive: the fewer options that are left mix
+    `widen` times as many channels. The paper mixes 1 of 6 channels first and 1 of 3 then.
     """
 
     name = "drnas"

@@ -61,6 +61,7 @@ def widen(supernet: nn.Module, optimizer: torch.optim.Optimizer, partial: int) -
 
 
 def _wider(mixed_op: MixedOp, partial: int) -> MixedOp:
+    """A choice with the same operators on more channels, and what they have learned."""
     with torch.device("meta"):
         wide = MixedOp(mixed_op.specs, normalise_pools=mixed_op.normalise_pools, partial=partial)
     learned = mixed_op.state_dict()

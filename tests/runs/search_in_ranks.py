@@ -24,7 +24,16 @@ from hwnas.strategies import build_strategy
 from hwnas.supernet.search import SupernetSearch
 
 STEPS = 12
-ORDERS = (1, 2)
+SEARCHES = {
+    "first": {"settings": {"darts": {"learning_rate": 0.1}}},
+    "second": {"settings": {"darts": {"learning_rate": 0.1}}, "order": 2},
+    "progressive": {
+        "strategy": "drnas",
+        "settings": {"drnas": {"learning_rate": 0.1}},
+        "partial_channels": 2,
+    },
+}
+"""Settings by name: gradients of both orders, and a supernet that widens."""
 
 
 class Batches:
@@ -52,18 +61,20 @@ class InHalves(nn.Module):
         return torch.stack(halves, dim=1).flatten(0, 1)
 
 
-def searched(order: int, ranks: Ranks) -> dict[str, Tensor]:
+def searched(name: str, ranks: Ranks) -> dict[str, Tensor]:
     """The parameters at the end of a search."""
     space = tiny_space("nasbench201")
     limit = Limit(CostModel(space, table_of(space)), 1.0)
+    config = SearchConfig(steps=STEPS, warmup=0.2, **SEARCHES[name])
     torch.manual_seed(0)
-    strategy = build_strategy("darts", space, 0, {"learning_rate": 0.1}, Decoder([limit]))
-    supernet = space.supernet()
+    settings = config.settings[config.strategy]
+    strategy = build_strategy(config.strategy, space, 0, settings, Decoder([limit]))
+    supernet = space.supernet(config.partial_channels or 1)
     search = SupernetSearch(
         InHalves(supernet) if ranks.size == 1 else supernet,
         strategy,
         [limit],
-        SearchConfig(steps=STEPS, warmup=0.2, order=order),
+        config,
         Batches(1),
         Batches(2),
         ranks=ranks,
@@ -78,9 +89,9 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
     with joined() as ranks:
-        for order in ORDERS:
-            path = folder / f"order-{order}-{ranks.size}-{ranks.rank}.safetensors"
-            save_file(searched(order, ranks), path)
+        for name in SEARCHES:
+            path = folder / f"{name}-{ranks.size}-{ranks.rank}.safetensors"
+            save_file(searched(name, ranks), path)
 
 
 if __name__ == "__main__":

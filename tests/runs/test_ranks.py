@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from search_in_ranks import ORDERS, STEPS
+from search_in_ranks import SEARCHES, STEPS
 from test_pipeline import settings, table_file
 
 SCRIPT = str(Path(__file__).with_name("search_in_ranks.py"))
@@ -29,16 +29,15 @@ def test_two_processes_are_one_search(tmp_path) -> None:
         assert done.returncode == 0, done.stderr
     assert STEPS > 10, "long enough that the processes compare their weights"
     found = {}
-    for order in ORDERS:
+    for search in SEARCHES:
         first, second, alone = (
-            load_file(tmp_path / f"order-{order}-{name}.safetensors")
-            for name in ("2-0", "2-1", "1-0")
+            load_file(tmp_path / f"{search}-{name}.safetensors") for name in ("2-0", "2-1", "1-0")
         )
         for name, tensor in alone.items():
             assert torch.equal(first[name], second[name]), name
             torch.testing.assert_close(first[name], tensor, rtol=1e-9, atol=1e-12)
-        found[order] = first["alpha"]
-    assert (found[1] - found[2]).abs().max() > 1e-3, "the orders differ"
+        found[search] = first["alpha"]
+    assert (found["first"] - found["second"]).abs().max() > 1e-3, "the orders differ"
 
 
 @pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
