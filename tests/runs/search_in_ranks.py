@@ -81,8 +81,8 @@ def searched(name: str, ranks: Ranks) -> dict[str, Tensor]:
     )
     for _ in range(STEPS):
         search.advance()
-    weights = {name: parameter.detach() for name, parameter in supernet.named_parameters()}
-    return weights | {"alpha": strategy.parameters.detach()}
+    parameters = {"alpha": strategy.parameters, **dict(supernet.named_parameters())}
+    return {name: tensor.detach().contiguous() for name, tensor in parameters.items()}
 
 
 def main(folder: Path) -> None:
