@@ -5,10 +5,13 @@ from __future__ import annotations
 from hwnas.config import SearchConfig
 from hwnas.errors import InputError
 from hwnas.runs.ranks import Ranks
+from hwnas.spaces.base import Supernet
 from hwnas.strategies import STRATEGIES, strategy_settings
 from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
 from hwnas.strategies.hyperband import HyperbandSettings, HyperbandStrategy
 from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies.stochastic import DrnasSettings, DrnasStrategy
+from hwnas.supernet.widening import partial_channels
 
 
 def check_strategy(search: SearchConfig, where: str) -> None:
@@ -33,6 +36,16 @@ def check_strategy(search: SearchConfig, where: str) -> None:
                 expected=f"at least {own.ratio**own.halvings}, ratio ** halvings",
                 actual=search.evaluation_epochs,
             )
+    if issubclass(strategy, DrnasStrategy):
+        widen = DrnasSettings(**search.settings.get(search.strategy, {})).widen
+        partial = search.partial_channels or 1
+        if partial > 1 and partial % widen:
+            raise InputError(
+                "the channels cannot be widened so",
+                where=f"{where}.settings.{search.strategy}.widen",
+                expected=f"a divisor of partial_channels, {partial}",
+                actual=widen,
+            )
     if search.warm_start and not issubclass(strategy, SampledStrategy):
         raise InputError(
             "only a strategy that proposes single architectures can start from some",
@@ -51,11 +64,22 @@ def check_strategy(search: SearchConfig, where: str) -> None:
             )
 
 
+def check_partial_channels(search: SearchConfig, supernet: Supernet, where: str) -> None:
+    """InputError where part of the channels is asked for and the space has no cells to mix it."""
+    asked = search.partial_channels
+    if asked is not None and asked != partial_channels(supernet):
+        raise InputError(
+            "the space has no cells, so all channels go through its candidates",
+            where=f"{where}.partial_channels",
+            expected="1",
+            actual=asked,
+        )
+
+
 def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
     """InputError for what several processes cannot search together."""
     for key, fits, expected in (
         ("evaluator", search.evaluator == "supernet", "supernet; others share a storage"),
-        ("order", search.order == 1, "1"),
         ("batch_size", search.batch_size % ranks.size == 0, "a multiple of their number"),
     ):
         if ranks.size > 1 and not fits:

@@ -167,7 +167,10 @@ class SearchConfig(Section):
         "nothing", description="activations computed again in the backward pass, to save memory"
     )
     partial_channels: int | None = Field(
-        None, ge=1, description="1 of so many goes through a cell's candidates; the strategy's own"
+        None,
+        ge=1,
+        description="1 of so many goes through a cell's candidates; divides the supernet's "
+        "channels, 1 for all; the strategy's own by default",
     )
     proxy: dict[str, int | float] = Field(
         default_factory=dict, description="sizes of the supernet where they differ"

@@ -31,6 +31,8 @@ class MixedOp(nn.Module):
 
     def __init__(self, specs: Sequence[OpSpec], *, normalise_pools: bool, partial: int = 1) -> None:
         super().__init__()
+        self.specs = list(specs)
+        self.normalise_pools = normalise_pools
         self.stride = specs[0].stride
         self.partial = partial
         narrow = [replace(s, c_in=s.c_in // partial, c_out=s.c_out // partial) for s in specs]

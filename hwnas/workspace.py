@@ -17,7 +17,7 @@ from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.calibration.networks import read_accuracies, read_measurements, to_text
-from hwnas.compatibility import check_ranks, check_strategy
+from hwnas.compatibility import check_partial_channels, check_ranks, check_strategy
 from hwnas.config import BudgetConfig, Config, load_config, with_absolute_paths
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
@@ -108,7 +108,7 @@ class Run:
                 where=f"{self.folder.config}: search.proxy",
             )
         with torch.device("meta"):
-            self.supernet()
+            check_partial_channels(search, self.supernet(), where)
         if search.accuracy_table is not None:
             self.accuracy_table  # noqa: B018
         if search.storage is not None:

@@ -93,6 +93,12 @@ class SearchStrategy(ABC):
         return 1.0
 
     @property
+    def widening(self) -> int:
+        """How many times as many channels as at first go through a supernet's candidates, where a
+        part of them does; 1 by default."""
+        return 1
+
+    @property
     def judged_on(self) -> int:
         """How many validation batches judge the next mixture, always the same ones and without a
         gradient; 0 for a batch of the step's own."""

@@ -107,10 +107,20 @@ class DrnasSettings(GradientSettings):
     anchor: float = Field(1e-3, ge=0, description="weight of the distance to concentration 1")
     prune_at: float = Field(0.5, gt=0, le=1, description="share of the search; 1 for never")
     prune_to: float = Field(0.5, gt=0, le=1, description="share of a choice's options that stay")
+    widen: int = Field(
+        2,
+        ge=1,
+        description="so many times as many channels are mixed from pruning on; divides "
+        "search.partial_channels, without effect where that is 1",
+    )
 
 
 class DrnasStrategy(StochasticStrategy):
-    """Weights drawn from a Dirichlet distribution; weak options are pruned on the way."""
+    """Weights drawn from a Dirichlet distribution; weak options are pruned on the way.
+
+    With `search.partial_channels` the search is progressive: the fewer options that are left mix
+    `widen` times as many channels. The paper mixes 1 of 6 channels first and 1 of 3 then.
+    """
 
     name = "drnas"
     paper = "Chen et al., DrNAS: Dirichlet Neural Architecture Search, ICLR 2021, arXiv 2006.10355"
@@ -144,6 +154,10 @@ class DrnasStrategy(StochasticStrategy):
         super().tell(mixture, outcome, progress)
         if progress >= self.settings.prune_at and torch.equal(self.mask, self.space.mask):
             self._prune()
+
+    @property
+    def widening(self) -> int:
+        return self.settings.widen if self.progress >= self.settings.prune_at else 1
 
     def _prune(self) -> None:
         with torch.no_grad():

@@ -27,6 +27,7 @@ from hwnas.strategies.differentiable import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
 from hwnas.supernet.guard import Guard
+from hwnas.supernet.widening import partial_channels, widen
 from hwnas.tasks import Loss
 from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
@@ -66,6 +67,7 @@ class SupernetSearch:
 
     def __post_init__(self) -> None:
         self.optimizer = build_optimizer(self.supernet, self.config)
+        self.first_partial = partial_channels(self.supernet)
         self.warmup_steps = int(self.config.warmup * self.config.steps)
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
@@ -98,6 +100,7 @@ class SupernetSearch:
         if self.step >= self.warmup_steps and not collapsed:
             mixture = self.strategy.ask()
             outcome = self._architecture_step(mixture, batch)
+            self._widen(max(1, self.first_partial // self.strategy.widening))
         trained = self.strategy.ask_training()
         if trained is not None:
             mixture = trained
@@ -120,6 +123,11 @@ class SupernetSearch:
         if self.guard is not None and looks and self.step % GUARD_EVERY == 0:
             record |= self._look(self.guard)
         return record
+
+    def _widen(self, partial: int) -> None:
+        """Let 1 of `partial` channels go through candidates, unless as many do already."""
+        if partial < partial_channels(self.supernet):
+            widen(self.supernet, self.optimizer, partial)
 
     def _look(self, guard: Guard) -> dict[str, Any]:
         """What the guard has to say; nothing while the search is in order."""
@@ -145,6 +153,10 @@ class SupernetSearch:
             with_gradient=with_gradient,
             loss_of=self.loss_of,
         )
+        return self._averaged(outcome)
+
+    def _averaged(self, outcome: Outcome) -> Outcome:
+        """The mean of the processes' outcomes."""
         if self.ranks.size == 1:
             return outcome
         figures = torch.tensor([outcome.objective, outcome.loss], dtype=torch.float64)
@@ -173,11 +185,13 @@ class SupernetSearch:
                 self.limits,
                 mixture,
                 batch,
-                self.validation.batch(self.step),
+                self._part(self.validation.batch(self.step)),
                 self.optimizer,
                 multiplier=self.multiplier,
+                ranks=self.ranks,
                 loss_of=self.loss_of,
             )
+            outcome = self._averaged(outcome)
         else:
             uses_gradient = self.strategy.uses_gradient
             outcome = self._evaluated(
@@ -217,6 +231,7 @@ class SupernetSearch:
             "multiplier": self.multiplier,
             "entropy": self.strategy.entropy(),
             "skips": expected_skips(cost.space, mixture),
+            "partial_channels": partial_channels(self.supernet),
         }
         if is_sparse_record(self.step, self.config.steps, LOG_EVERY):
             record["probabilities"] = probability_rows(self.strategy)
@@ -227,6 +242,7 @@ class SupernetSearch:
         return {
             "step": self.step,
             "multiplier": self.multiplier,
+            "partial_channels": partial_channels(self.supernet),
             "supernet": self.supernet.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "strategy": self.strategy.state_dict(),
@@ -237,6 +253,7 @@ class SupernetSearch:
         """Restore `state_dict`."""
         self.step = state["step"]
         self.multiplier = state["multiplier"]
+        self._widen(state["partial_channels"])
         self.supernet.load_state_dict(state["supernet"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.strategy.load_state_dict(state["strategy"])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from search_in_ranks import STEPS
+from search_in_ranks import SEARCHES, STEPS
 from test_pipeline import settings, table_file
 
 SCRIPT = str(Path(__file__).with_name("search_in_ranks.py"))
@@ -27,21 +27,27 @@ def test_two_processes_are_one_search(tmp_path) -> None:
             [*line, str(tmp_path)], env=ENVIRONMENT, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-    first, second, alone = (
-        load_file(tmp_path / f"{name}.safetensors") for name in ("2-0", "2-1", "1-0")
-    )
     assert STEPS > 10, "long enough that the processes compare their weights"
-    for name, tensor in alone.items():
-        assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], tensor, rtol=1e-9, atol=1e-12)
+    found = {}
+    for search in SEARCHES:
+        first, second, alone = (
+            load_file(tmp_path / f"{search}-{name}.safetensors") for name in ("2-0", "2-1", "1-0")
+        )
+        for name, tensor in alone.items():
+            assert torch.equal(first[name], second[name]), name
+            torch.testing.assert_close(first[name], tensor, rtol=1e-9, atol=1e-12)
+        found[search] = first["alpha"]
+    assert (found["first"] - found["second"]).abs().max() > 1e-3, "the orders differ"
 
 
-def test_a_killed_process_is_started_again_and_the_search_goes_on(tmp_path) -> None:
+@pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_process_is_started_again_and_the_search_goes_on(order: int, tmp_path) -> None:
     table = table_file("nasbench201", tmp_path)
     out = tmp_path / "run"
     line = [*TORCHRUN, "--max-restarts=1", "-m", "hwnas", "search", "default", "--json"]
     line += ["--out", str(out), "--table", str(table)]
     more = ["search.steps=60", "search.checkpoint_every=5", "data.train_limit=400"]
+    more.append(f"search.order={order}")
     for setting in settings("nasbench201", *more):
         line += ["--set", setting]
     started = subprocess.Popen(
@@ -75,19 +81,12 @@ def _follower(parent: int) -> int:
     raise AssertionError("rank 1 is not running")
 
 
-@pytest.mark.parametrize(
-    "more,message",
-    [
-        (["search.batch_size=7"], "batch_size: 2 processes"),
-        (["search.order=2"], "order: 2 processes"),
-    ],
-)
-def test_what_cannot_be_divided_is_refused(more: list[str], message: str, tmp_path) -> None:
+def test_what_cannot_be_divided_is_refused(tmp_path) -> None:
     from hwnas.compatibility import check_ranks
     from hwnas.config import load_config
     from hwnas.errors import InputError
     from hwnas.runs.ranks import Ranks
 
-    config = load_config(None, settings("nasbench201", *more))
-    with pytest.raises(InputError, match=message):
+    config = load_config(None, settings("nasbench201", "search.batch_size=7"))
+    with pytest.raises(InputError, match="batch_size: 2 processes"):
         check_ranks(config.search, Ranks(size=2), "search")

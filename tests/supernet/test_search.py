@@ -33,8 +33,10 @@ CONFIG = SearchConfig(
 )
 
 
-def make_search(space_name: str, config: SearchConfig, share: float = 0.5) -> SupernetSearch:
-    space = tiny_space(space_name)
+def make_search(
+    space_name: str, config: SearchConfig, share: float = 0.5, **options: int
+) -> SupernetSearch:
+    space = tiny_space(space_name, **options)
     cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
     rng = np.random.default_rng(0)
@@ -46,7 +48,7 @@ def make_search(space_name: str, config: SearchConfig, share: float = 0.5) -> Su
     limits = [Limit(cost, fastest_ms + share * (slowest_ms - fastest_ms))]
     settings = config.settings.get(config.strategy, {})
     return SupernetSearch(
-        space.supernet(),
+        space.supernet(config.partial_channels or 1),
         build_strategy(config.strategy, space, 0, settings, Decoder(limits)),
         limits,
         config,
