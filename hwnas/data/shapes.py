@@ -61,11 +61,10 @@ def shapes_segmentation(side: int) -> RawData:
             target[shape.mask] = 1 + shape.kind
         return target
 
-    arrays = [
-        *_drawn(side, "train", TRAIN, pixel_classes),
-        *_drawn(side, "test", TEST, pixel_classes),
-    ]
-    return RawData(("background", *KINDS), *arrays, task="segmentation")
+    x_train, y_train = _drawn(side, "train", TRAIN, pixel_classes)
+    x_test, y_test = _drawn(side, "test", TEST, pixel_classes)
+    classes = ("background", *KINDS)
+    return RawData(classes, x_train, y_train, x_test, y_test, "segmentation")
 
 
 def shapes_detection(side: int) -> RawData:
@@ -82,8 +81,9 @@ def shapes_detection(side: int) -> RawData:
             row[:] = (shape.kind, *shape.box)
         return target
 
-    arrays = [*_drawn(side, "train", TRAIN, boxes), *_drawn(side, "test", TEST, boxes)]
-    return RawData(KINDS, *arrays, task="detection")
+    x_train, y_train = _drawn(side, "train", TRAIN, boxes)
+    x_test, y_test = _drawn(side, "test", TEST, boxes)
+    return RawData(KINDS, x_train, y_train, x_test, y_test, "detection")
 
 
 def _drawn(
