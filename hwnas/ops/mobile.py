@@ -136,7 +136,7 @@ def _operators() -> dict[str, Builder]:
             operators[f"conv_bn_{kernel}x{kernel}_{activation}"] = plain
         operators[f"ds_conv_3x3_{activation}"] = partial(ds_conv, activation=activation)
         for kernel, (expansion, groups), squeeze in itertools.product(
-            (3, 5, 7), ((1, 1), (1, 2), (3, 1), (6, 1)), (False, True)
+            (3, 5, 7), ((1, 1), (1, 2), (3, 1), (4, 1), (6, 1)), (False, True)
         ):
             options = "_g2" * (groups > 1) + "_se" * squeeze
             name = f"mbconv_{kernel}x{kernel}_e{expansion}{options}_{activation}"

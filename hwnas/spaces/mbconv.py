@@ -78,7 +78,7 @@ class MbconvSpace(LayerSpace):
         return MbconvSupernet(self)
 
     def network(self, architecture: Architecture) -> Network:
-        return MbconvNetwork(self, architecture)
+        return MbconvNetwork(self.stem, self.kept_layers(architecture), self.head)
 
 
 class MbconvSupernet(LayerSupernet):

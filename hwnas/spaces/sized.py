@@ -92,7 +92,9 @@ class SizedSpace(SearchSpace):
         if not any(conditions):
             return runs
         one = torch.ones_like(odds[..., 0, 0])
-        present = [one if c is None else odds[..., c[0], list(c[1])].sum(dim=-1) for c in conditions]
+        present = [
+            one if c is None else odds[..., c[0], list(c[1])].sum(dim=-1) for c in conditions
+        ]
         return runs * torch.stack(present, dim=-1).unsqueeze(-1)
 
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
