@@ -90,6 +90,12 @@ def params_and_macs_ranges(space: SearchSpace) -> tuple[tuple[int, int], tuple[i
     return (least[0], most[0]), (least[1], most[1])
 
 
+def smallest_and_largest(space: SearchSpace) -> tuple[Architecture, Architecture]:
+    """The architectures of least and of most multiply-accumulates."""
+    macs = space.coefficient_params_and_macs[:, 1]
+    return _highest(space, -macs), _highest(space, macs)
+
+
 def _highest(space: SearchSpace, coefficients: np.ndarray) -> Architecture:
     """The architecture whose chosen parts add up to the most, by (1 + choices * max_parts,)."""
     programme = _Programme(space, np.zeros(space.mask.shape), [])

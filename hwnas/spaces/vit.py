@@ -36,8 +36,9 @@ from hwnas.mixed_tokens import (
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.ops.tokens import HEADS, MLP_RATIOS, PATCH_EMBEDDING, Attention, Mlp, PatchEmbedding
-from hwnas.spaces.base import Choice, Network, SpaceOptions, Supernet
+from hwnas.spaces.base import Choice, Network, SpaceOptions
 from hwnas.spaces.cells import drop_path
+from hwnas.spaces.sharing import SharedSupernet
 from hwnas.spaces.sized import SIZE, SizedSpace
 
 SKIP = "skip_connect"
@@ -205,14 +206,14 @@ class VitSpace(SizedSpace):
             ) from None
         return self.architecture(chosen)
 
-    def supernet(self, partial_channels: int = 1) -> Supernet:
+    def supernet(self, partial_channels: int = 1) -> VitSupernet:
         return VitSupernet(self)
 
     def network(self, architecture: Architecture) -> Network:
         return VitNetwork(self, architecture)
 
 
-class VitSupernet(Supernet):
+class VitSupernet(SharedSupernet):
     """The largest network, whose first parts are all others; the embedding is the outermost choice.
 
     A mixture of embeddings is the weighted sum of the logits with each. Its memory and time are
@@ -221,6 +222,7 @@ class VitSupernet(Supernet):
 
     def __init__(self, space: VitSpace) -> None:
         super().__init__()
+        self.space = space
         sizes = space.options
         self.embeddings = tuple(sizes.embeddings)
         largest = self.embeddings[-1]
@@ -253,6 +255,20 @@ class VitSupernet(Supernet):
         norm, fc = self.head.norm, self.head.fc
         assert isinstance(norm, nn.LayerNorm) and isinstance(fc, nn.Linear)
         return linear(fc, layer_norm(norm, x).mean(dim=1), fc.out_features)
+
+    def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
+        with torch.device("meta"):
+            shapes = self.space.network(architecture).state_dict()
+        whole = self.state_dict()
+        kept = [row for row, (_, option) in enumerate(list(architecture)[1:]) if option != SKIP]
+        state = {}
+        for name, part in shapes.items():
+            place = name.split(".")
+            if place[0] == "halves":
+                place[1:2] = [str(kept[int(place[1])]), "largest"]
+            first = tuple(slice(size) for size in part.shape)
+            state[name] = whole[".".join(place)][first].clone()
+        return state
 
 
 class VitNetwork(Network):
