@@ -326,9 +326,9 @@ class ElasticSupernet(SharedSupernet):
         kernels, depths, expansions = self._opened[phase]
         space = self.space
         chosen = space.chosen(architecture)
-        # Layers that come back take the largest block, as those that are not open do.
+        # A layer that comes back is like the one before it, which is of its stage.
         for row in space.idle(chosen):
-            chosen[row] = len(space.sizes) - 1
+            chosen[row] = chosen[row - 1]
         for row, numbers in space.depths:
             if row != SIZE:
                 chosen[row] = max(chosen[row], len(numbers) - depths)
