@@ -33,6 +33,8 @@ class ElasticBlock(nn.Module):
         sizes: kernel and hidden channels of each option.
     """
 
+    largest: MBConv
+
     def __init__(self, largest: MBConv, sizes: Sequence[tuple[int, int]]) -> None:
         super().__init__()
         self.largest = largest
@@ -113,8 +115,9 @@ class ElasticBlock(nn.Module):
         importance = block.project.weight.abs().sum(dim=(0, 2, 3))
         order = torch.arange(len(importance), device=importance.device)
         order[:channels] = importance[:channels].argsort(descending=True, stable=True)
-        tensors = [block.expand.weight, block.depthwise.weight]
+        tensors: list[Tensor] = [block.expand.weight, block.depthwise.weight]
         for norm in (block.bn1, block.bn2):
+            assert norm.running_mean is not None and norm.running_var is not None
             tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         return [(block.project.weight, 1, order), *((tensor, 0, order) for tensor in tensors)]
 

@@ -60,6 +60,13 @@ class MBConv(nn.Sequential):
         residual: whether the input is added, where it has the shape of the output.
     """
 
+    expand: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    act1: nn.Module
+    depthwise: nn.Conv2d
+    bn2: nn.BatchNorm2d
+    act2: nn.Module
+    project: nn.Conv2d
     bn3: nn.BatchNorm2d
 
     def __init__(

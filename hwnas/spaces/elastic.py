@@ -36,8 +36,6 @@ from hwnas.spaces.mbconv import MbconvNetwork
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.spaces.sized import SIZE, Condition, SizedSpace
 
-DEPTH = "depth"
-
 
 class ElasticOptions(LayoutOptions):
     """Sizes of the networks; the defaults are the paper's, on the layout of ProxylessNAS."""
@@ -79,7 +77,7 @@ class ElasticOptions(LayoutOptions):
 class ElasticSpace(SizedSpace):
     """The choices are `resolution`, then `stage1/depth`, `stage1/layer1` ... in their order.
 
-    A stage that can only have one depth has no choice of it. Layers behind the depth are idle.
+    Layers behind the depth of their stage are idle.
     """
 
     name = "elastic"
@@ -110,18 +108,16 @@ class ElasticSpace(SizedSpace):
         blocks = tuple(f"mbconv_{k}x{k}_e{e}" for k, e in self.sizes)
         choices = [Choice("resolution", tuple(f"r{h}" for h, _ in self.options.input_sizes))]
         self.depths: list[tuple[int, tuple[int, ...]]] = []
-        """The row of each stage's depth, SIZE for none, and the depths to choose from."""
+        """The row of each stage's depth, and the depths to choose from."""
         self.layer_rows: list[int] = []
         """The row of each layer."""
         self._conditions: dict[int, Condition] = {}
         for stage in self.stages:
             least = min(self.options.least_layers, len(stage))
             depths = tuple(range(least, len(stage) + 1))
-            depth_row = SIZE
-            if len(depths) > 1:
-                depth_row = len(choices)
-                name = stage[0].name.replace("layer1", DEPTH)
-                choices.append(Choice(name, tuple(f"d{depth}" for depth in depths)))
+            depth_row = len(choices)
+            name = stage[0].name.replace("layer1", "depth")
+            choices.append(Choice(name, tuple(f"d{depth}" for depth in depths)))
             self.depths.append((depth_row, depths))
             for number, layer in enumerate(stage, start=1):
                 if number > least:
@@ -211,7 +207,7 @@ class ElasticSpace(SizedSpace):
         sizes = [self.sizes[chosen[row]] for row in self.running_layers(architecture)]
         return {
             "resolution": self.options.input_sizes[chosen[SIZE]][0],
-            "depths": [d[chosen[row]] if row != SIZE else d[0] for row, d in self.depths],
+            "depths": [depths[chosen[row]] for row, depths in self.depths],
             "kernels": [kernel for kernel, _ in sizes],
             "expansions": [expansion for _, expansion in sizes],
         }
@@ -223,9 +219,7 @@ class ElasticSpace(SizedSpace):
             heights = [height for height, _ in self.options.input_sizes]
             chosen[SIZE] = heights.index(genotype["resolution"])
             for (row, depths), depth in zip(self.depths, genotype["depths"], strict=True):
-                option = depths.index(depth)
-                if row != SIZE:
-                    chosen[row] = option
+                chosen[row] = depths.index(depth)
             idle = self.idle(chosen)
             running = [row for row in self.layer_rows if row not in idle]
             layers = zip(running, genotype["kernels"], genotype["expansions"], strict=True)
@@ -294,20 +288,15 @@ class ElasticSupernet(SharedSupernet):
         self, x: Tensor, mixture: Mixture, first: int, row: int, depths: Sequence[int]
     ) -> Tensor:
         """The weighted sum of the outputs at each depth; no layer runs that none of them has."""
-        if row == SIZE:
-            weight_of = {depths[0]: None}
-        else:
-            active = mixture.active_options(row)
-            options = range(len(depths)) if active is None else active
-            weight_of = {depths[k]: mixture.weights[row, k].to(x.dtype) for k in options}
+        active = mixture.active_options(row)
+        options = range(len(depths)) if active is None else active
+        weight_of = {depths[k]: mixture.weights[row, k].to(x.dtype) for k in options}
         outputs = []
-        for number in range(1, max(weight_of) + 1):
-            layer = first + number - 1
+        for number, layer in enumerate(range(first, first + max(weight_of)), start=1):
             x = self.blocks[layer](x, mixture, self.space.layer_rows[layer])
             if number in weight_of:
-                weight = weight_of[number]
-                outputs.append(x if weight is None else weight * x)
-        return sum(outputs[1:], start=outputs[0])
+                outputs.append(weight_of[number] * x)
+        return torch.stack(outputs).sum(dim=0)
 
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
         space = self.space
@@ -330,8 +319,7 @@ class ElasticSupernet(SharedSupernet):
         for row in space.idle(chosen):
             chosen[row] = chosen[row - 1]
         for row, numbers in space.depths:
-            if row != SIZE:
-                chosen[row] = max(chosen[row], len(numbers) - depths)
+            chosen[row] = max(chosen[row], len(numbers) - depths)
         for row in space.layer_rows:
             kernel, expansion = divmod(chosen[row], len(space.options.expansions))
             kernel = max(kernel, len(space.options.kernels) - kernels)
