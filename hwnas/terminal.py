@@ -145,8 +145,10 @@ def print_architecture(document: dict[str, Any], cells: Sequence[Cell]) -> None:
 
 
 def _layers(cell: Cell) -> Text:
-    """A stage as a row of its layers; dashes stand for those that are skipped."""
-    names = ["-" if edge.operator == SKIP else edge.operator for edge in cell.edges]
+    """A stage as a row of its layers; dashes stand for those that are skipped or do not run."""
+    names = [
+        "-" if edge.operator == SKIP or not edge.runs else edge.operator for edge in cell.edges
+    ]
     return Text(f"{cell.title}: {' > '.join(names)}")
 
 
