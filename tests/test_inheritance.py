@@ -13,6 +13,7 @@ from test_pipeline import settings, table_file
 from hwnas import pipeline
 from hwnas.architecture import Mixture
 from hwnas.config import load_config
+from hwnas.data import split_train
 from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint
 from hwnas.spaces import SPACES
@@ -34,7 +35,7 @@ def configured(space: str, *more: str):
     return load_config(None, settings(space, *QUICK, *SHARED, *more))
 
 
-@pytest.fixture(scope="module", params=["elastic", "vit"])
+@pytest.fixture(scope="module", params=["elastic", pytest.param("vit", marks=pytest.mark.slow)])
 def searched(request, tmp_path_factory):
     """A finished search, and training that keeps the weights."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -52,8 +53,6 @@ def test_without_epochs_the_network_is_the_recalibrated_supernet(searched) -> No
     assert isinstance(supernet, SharedSupernet)
     supernet.load_state_dict(state["supernet"])
     one_hot: Mixture = run.space.one_hot(run.architecture())
-    from hwnas.data import split_train
-
     training, _ = split_train(run.dataset.train, 0.5, run.seed("halves"))
     config = run.config.search
     batches = run.batches(training, config.batch_size, "recalibration")

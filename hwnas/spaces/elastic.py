@@ -13,6 +13,7 @@ layer costs depends on the resolution, the size of `SizedSpace`, and whether it 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -174,7 +175,7 @@ class ElasticSpace(SizedSpace):
         """Number of networks: idle layers do not count."""
         blocks = len(self.sizes)
         of_stages = [sum(blocks**depth for depth in depths) for _, depths in self.depths]
-        return len(self.layouts) * int(np.prod(np.array(of_stages, dtype=object)))
+        return len(self.layouts) * math.prod(of_stages)
 
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)
@@ -256,8 +257,8 @@ class ElasticSupernet(SharedSupernet):
         super().__init__()
         self.space = space
         last = len(space.layouts) - 1
-        first = build(space.layouts[last][0][0])
-        self.stem = nn.Sequential(first, *map(build, space.stem(last)[1:]))
+        # Without the resizing, which is another at each resolution.
+        self.stem = nn.Sequential(*map(build, space.layouts[last][0]))
         self.blocks = nn.ModuleList()
         for row in space.layer_rows:
             spec = space.spec(row, len(space.sizes) - 1, last)

@@ -63,14 +63,12 @@ def test_the_paper_s_number_of_networks() -> None:
     assert paper == pytest.approx(2e19, rel=0.1)
 
 
-def test_the_largest_network_has_the_parts_of_the_paper_s() -> None:
-    """MobileNetV2's counts by hand for its stem, and the blocks' own for the rest."""
+def test_a_supernet_is_as_large_as_its_largest_network_and_the_kernels_maps() -> None:
     assert OFA.stem(2) == [
         OpSpec("conv_bn_3x3_relu6", 3, 32, 224, 224, 2),
         OpSpec("ds_conv_3x3_relu6", 32, 16, 112, 112),
     ]
     assert OFA.stem(0)[0] == OpSpec("resized_128x128_conv_bn_3x3_relu6", 3, 32, 224, 224, 2)
-    _, macs = OFA.params_and_macs(largest(OFA))
     with torch.device("meta"):
         supernet = OFA.supernet()
         network = OFA.network(largest(OFA))
@@ -79,10 +77,6 @@ def test_the_largest_network_has_the_parts_of_the_paper_s() -> None:
     assert sum(p.numel() for p in maps) == 21 * (25**2 + 9**2)
     whole = sum(p.numel() for p in supernet.parameters())
     assert whole - sum(p.numel() for p in maps) == sum(p.numel() for p in network.parameters())
-    assert macs == sum(
-        params_and_macs(spec)[1]
-        for spec in [*OFA.stem(2), *OFA.head(2), *(OFA.spec(r, 8, 2) for r in OFA.layer_rows)]
-    )
 
 
 @pytest.mark.parametrize("name", ["resized_12x10_conv_bn_3x3_relu", "conv_bn_3x3_relu"])
@@ -238,7 +232,7 @@ def test_expected_cost_is_that_of_all_architectures(priced) -> None:
     assert cost(Mixture(weights)).item() == pytest.approx(float(probability @ latencies))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_k_best_are_those_of_brute_force(priced, seed: int) -> None:
     """An idle layer gives its best score, so that no depth is preferred for having fewer layers."""
     cost, chosen, _ = priced

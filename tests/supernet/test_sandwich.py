@@ -130,17 +130,17 @@ def test_reordering_takes_the_optimiser_along(optimizer: str) -> None:
 
 
 def test_a_resumed_search_that_shrinks_is_bit_identical(tmp_path) -> None:
-    """Stopped right before the phase that sorts channels."""
-    config = SHRINKING.model_copy(update={"steps": 12, "checkpoint_every": 1})
+    """From a checkpoint right before the phase that sorts channels."""
+    config = SHRINKING.model_copy(update={"steps": 8, "checkpoint_every": 4})
     whole = make_search("elastic", config)
-    sorts = [s for s in range(1, 12) if whole.sandwich.phase(s) != whole.sandwich.phase(s - 1)]
+    assert whole.sandwich.phase(3) < whole.sandwich.phase(4) == whole.supernet.phases
     while whole.step < config.steps:
         whole.advance()
     folder = RunFolder(tmp_path)
     folder.create()
 
     def stop(done: int, total: int, text: str) -> None:
-        if done == sorts[-1]:
+        if done == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
