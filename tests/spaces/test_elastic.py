@@ -56,7 +56,7 @@ def trained(space, dtype=torch.float64):
 
 
 def test_the_paper_s_number_of_networks() -> None:
-    """((3 x 3)^2 + (3 x 3)^3 + (3 x 3)^4)^5 for each resolution, about 2 x 10^19 (section 3.1); the
+    """((3 x 3)^2 + (3 x 3)^3 + (3 x 3)^4)^5 for each resolution, about 2 x 10^19 (section 3.2); the
     layout of ProxylessNAS has a last stage of one layer besides."""
     paper = (9**2 + 9**3 + 9**4) ** 5
     assert OFA.size() == 3 * paper * 9
