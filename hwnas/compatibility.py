@@ -93,8 +93,8 @@ def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
             )
 
 
-def check_sharing(config: Config, supernet: Supernet, task: Task, where: str) -> None:
-    """InputError for trainings and inheritance that need other weights than the supernet has.
+def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:
+    """InputError for channels, trainings and inheritance that the supernet has not the weights for.
 
     Args:
         config: of the run.
@@ -103,6 +103,7 @@ def check_sharing(config: Config, supernet: Supernet, task: Task, where: str) ->
         where: names the configuration.
     """
     search, train = config.search, config.train
+    check_partial_channels(search, supernet, f"{where}: search")
     shares = isinstance(supernet, SharedSupernet)
     has_phases = isinstance(supernet, SharedSupernet) and supernet.phases > 0
     samples = issubclass(STRATEGIES[search.strategy], SampledStrategy)
