@@ -224,7 +224,7 @@ def search(
 
 @app.command(epilog=example("hwnas train runs/first"))
 def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) -> None:
-    """Train the run's architecture from scratch; writes weights and metrics."""
+    """Train the run's architecture; writes weights and metrics."""
     from hwnas import pipeline
     from hwnas.reporting.html import in_words
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from hwnas.config import SearchConfig
+from hwnas.config import Config, SearchConfig
 from hwnas.errors import InputError
 from hwnas.runs.ranks import Ranks
 from hwnas.spaces.base import Supernet
+from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import STRATEGIES, strategy_settings
 from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
 from hwnas.strategies.hyperband import HyperbandSettings, HyperbandStrategy
 from hwnas.strategies.sampled import SampledStrategy
 from hwnas.strategies.stochastic import DrnasSettings, DrnasStrategy
 from hwnas.supernet.widening import partial_channels
+from hwnas.tasks import Task
 
 
 def check_strategy(search: SearchConfig, where: str) -> None:
@@ -88,4 +90,39 @@ def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
                 where=f"{where}.{key}",
                 expected=expected,
                 actual=getattr(search, key),
+            )
+
+
+def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:
+    """InputError for channels, trainings and inheritance that the supernet has not the weights for.
+
+    Args:
+        config: of the run.
+        supernet: at the proxy's sizes.
+        task: what is learned.
+        where: names the configuration.
+    """
+    search, train = config.search, config.train
+    check_partial_channels(search, supernet, f"{where}: search")
+    shares = isinstance(supernet, SharedSupernet)
+    has_phases = isinstance(supernet, SharedSupernet) and supernet.phases > 0
+    samples = issubclass(STRATEGIES[search.strategy], SampledStrategy)
+    of_supernet = search.evaluator == "supernet"
+    needs = (
+        ("search.sandwich", search.sandwich, of_supernet, "search.evaluator = supernet"),
+        ("search.distillation", search.distillation, task.tells_classes, "a task of classes"),
+        ("search.shrinking", search.shrinking, of_supernet, "search.evaluator = supernet"),
+        ("search.shrinking", search.shrinking, has_phases, "space.name = elastic, with choices"),
+        ("search.shrinking", search.shrinking, samples, "a strategy of single architectures"),
+        ("train.inherit", train.inherit, of_supernet, "search.evaluator = supernet"),
+        ("train.inherit", train.inherit, shares, "space.name = elastic or vit"),
+        ("train.inherit", train.inherit, not search.proxy, "no search.proxy"),
+    )
+    for key, value, fits, expected in needs:
+        if value and not fits:
+            raise InputError(
+                "this setting does not fit the others",
+                where=f"{where}: {key}",
+                expected=expected,
+                actual=value,
             )

@@ -175,6 +175,19 @@ class SearchConfig(Section):
     proxy: dict[str, int | float] = Field(
         default_factory=dict, description="sizes of the supernet where they differ"
     )
+    sandwich: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="mixtures that train a supernet in a step between the largest architecture and "
+        "the smallest: the strategy's, the others random. 0 for the strategy's alone",
+    )
+    distillation: float = Field(
+        0.0, ge=0, le=1, description="share of the largest one's outputs in the others' targets"
+    )
+    shrinking: float = Field(
+        0.0, ge=0, lt=1, description="share of steps over which smaller and smaller sizes join"
+    )
 
     @model_validator(mode="after")
     def _evaluator_has_what_it_needs(self) -> SearchConfig:
@@ -184,13 +197,20 @@ class SearchConfig(Section):
             raise ValueError("storage is for evaluators of single architectures, not for supernet")
         if self.order == 2 and self.optimizer != "sgd":
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")
+        if self.distillation and not self.sandwich:
+            raise ValueError("distillation needs the largest architecture in each step: sandwich")
+        if self.shrinking > self.warmup:
+            raise ValueError("warmup has to last as long as shrinking: what it judges is trained")
         return self
 
 
 class TrainConfig(Section):
-    """Training of the found architecture from scratch."""
+    """Training of the found architecture."""
 
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=0, description="0 to deploy inherited weights as they are")
+    inherit: bool = Field(
+        False, description="begin with the supernet's weights, in place of random ones"
+    )
     batch_size: int = Field(96, ge=1)
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(0.025, gt=0)
@@ -211,9 +231,11 @@ class TrainConfig(Section):
     checkpoint_every: int = Field(100, ge=1, description="steps")
 
     @model_validator(mode="after")
-    def _nesterov_is_of_sgd(self) -> TrainConfig:
+    def _goes_together(self) -> TrainConfig:
         if self.nesterov and self.optimizer != "sgd":
             raise ValueError("nesterov needs optimizer = sgd")
+        if not self.epochs and not self.inherit:
+            raise ValueError("epochs = 0 needs inherit = true")
         return self
 
 

@@ -186,7 +186,8 @@ def _take_table(run: Run, source: Path) -> None:
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
-    """Train the architecture from scratch; writes `weights.safetensors` and `metrics.json`.
+    """Train the architecture from scratch, or from the weights that it inherits; writes
+    `weights.safetensors` and `metrics.json`.
 
     Args:
         run: has the architecture and the data.
@@ -204,6 +205,8 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     architecture, device = run.architecture(), run.device
     torch.manual_seed(run.seed("network"))
     network = run.space.network(architecture)
+    if config.inherit:
+        run.load_weights(network, run.folder.inherited)
     augment = Augmentation(config.crop_padding, config.flip, config.cutout)
     training = Training(
         network.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]

@@ -27,7 +27,7 @@ from hwnas.latency_tables.profiler import Kind, Shape, operator_graphs, profile_
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
-from hwnas.ops import SOURCES, TOKENS, build, definitions, input_shapes
+from hwnas.ops import TOKENS, build, definitions, input_shapes, reads_input
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.base import Network, SpaceOptions
@@ -218,7 +218,7 @@ def measure_networks(
 
 def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:
     """What the profiler measures for a spec: the folded module, its input shapes, its kind."""
-    kind: Kind = "source" if spec.name in SOURCES else "operator"
+    kind: Kind = "source" if reads_input(spec) else "operator"
     if spec.name == TOKENS:
         kind = "tokens"
     return fold_batch_norms(build(spec)), input_shapes(spec), kind

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from safetensors.torch import save
+from torch import Tensor
 
-from hwnas.architecture import Architecture
+from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency, measure_network
 from hwnas.budget.limit import Limit
@@ -24,20 +27,39 @@ from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.mixed_op import use_kernels
 from hwnas.profiling import inference
 from hwnas.runs import interruption
-from hwnas.runs.checkpoints import load_checkpoint
+from hwnas.runs.checkpoints import load_checkpoint, write_atomic
+from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import SearchStrategy, build_strategy
 from hwnas.strategies.sampled import SampledStrategy
-from hwnas.supernet.evaluate import rank_architectures
+from hwnas.supernet.evaluate import rank_architectures, recalibrate
 from hwnas.supernet.guard import Guard
 from hwnas.supernet.search import SupernetSearch
 from hwnas.workspace import Run
 
 Rank = Callable[[list[Architecture]], list[float]]
 """Scores of architectures by which candidates are compared."""
+WeightsOf = Callable[[Architecture], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a finished search leaves.
+
+    Attributes:
+        strategy: knows what was best.
+        rank: compares candidates.
+        weights_of: the state of an architecture's network with weights that it inherits, its
+            running statistics recalibrated; None where there are none to inherit.
+    """
+
+    strategy: SearchStrategy
+    rank: Rank
+    weights_of: WeightsOf | None = None
 
 
 def search_architecture(run: Run) -> Architecture:
-    """Search, choose and measure; writes `architecture.json`, in members' folders too.
+    """Search, choose and measure; writes `architecture.json`, in members' folders too, and
+    `inherited.safetensors` before it where training begins with the supernet's weights.
 
     Raises:
         InputError: when no architecture can keep the budget, before any training.
@@ -50,10 +72,14 @@ def search_architecture(run: Run) -> Architecture:
     training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
     supernet = run.config.search.evaluator == "supernet"
     search = _search_supernet if supernet else _search_evaluated
-    strategy, rank = search(run, training, validation)
+    searched = search(run, training, validation)
     for member in members:
         if not member.folder.architecture.exists():
-            _write_architecture(member, _select(member, strategy, rank))
+            chosen = _select(member, searched)
+            if run.config.train.inherit and searched.weights_of is not None:
+                state = searched.weights_of(chosen.architecture)
+                write_atomic(member.folder.inherited, save(state))
+            _write_architecture(member, chosen)
     return run.architecture()
 
 
@@ -90,8 +116,8 @@ def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:
     return Guard(Decoder([Limit(limits[0].cost)]), most, config.max_growth)
 
 
-def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[SearchStrategy, Rank]:
-    """Train the supernet to the end; a finished strategy, and how it ranks architectures."""
+def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
+    """Train the supernet to the end."""
     config = run.config.search
     torch.manual_seed(run.seed("supernet"))
     supernet = run.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -127,10 +153,18 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> tuple[Sear
             score=run.task.score,
         )
 
-    return loop.strategy, rank
+    def weights_of(architecture: Architecture) -> dict[str, Tensor]:
+        assert isinstance(supernet, SharedSupernet)
+        one_hot = run.space.one_hot(architecture)
+        mixture = Mixture(one_hot.weights.to(run.device), one_hot.active)
+        recalibrate(supernet, mixture, recalibration)
+        state = supernet.weights_of(architecture)
+        return {name: value.contiguous().cpu() for name, value in state.items()}
+
+    return Searched(loop.strategy, rank, weights_of)
 
 
-def _search_evaluated(run: Run, training: Split, validation: Split) -> tuple[SearchStrategy, Rank]:
+def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
     """Judge what the strategy proposes, one after the other, alone or together with others."""
     search, limits = run.config.search, run.limits()
     table = search.evaluator == "table"
@@ -143,7 +177,7 @@ def _search_evaluated(run: Run, training: Split, validation: Split) -> tuple[Sea
         loop = SharedSearch(strategy, evaluator, limits, search, ledger=ledger)
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
-    return loop.strategy, loop.rank
+    return Searched(loop.strategy, loop.rank)
 
 
 def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
@@ -215,7 +249,7 @@ def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
     strategy.suggested = ordered[: search.warm_start_kept]
 
 
-def _select(run: Run, strategy: SearchStrategy, rank: Rank) -> Measured:
+def _select(run: Run, searched: Searched) -> Measured:
     """Rank and measure what the search found, until a candidate keeps the budget."""
     config = run.config.search
     limits = run.limits()
@@ -229,9 +263,9 @@ def _select(run: Run, strategy: SearchStrategy, rank: Rank) -> Measured:
             return latency
 
         selection = Selection(
-            strategy,
+            searched.strategy,
             limits,
-            rank,
+            searched.rank,
             measure,
             run.folder,
             candidates=config.candidates,

@@ -145,9 +145,12 @@ def print_architecture(document: dict[str, Any], cells: Sequence[Cell]) -> None:
 
 
 def _layers(cell: Cell) -> Text:
-    """A stage as a row of its layers; dashes stand for those that are skipped."""
-    names = ["-" if edge.operator == SKIP else edge.operator for edge in cell.edges]
-    return Text(f"{cell.title}: {' > '.join(names)}")
+    """A stage as a row of its layers, dim where they do not run; dashes stand for those skipped."""
+    names = [
+        Text("-" if edge.operator == SKIP else edge.operator, "" if edge.runs else "dim")
+        for edge in cell.edges
+    ]
+    return Text(f"{cell.title}: ") + Text(" > ").join(names)
 
 
 def _tree(cell: Cell) -> Tree:

@@ -17,7 +17,7 @@ from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.calibration.networks import read_accuracies, read_measurements, to_text
-from hwnas.compatibility import check_partial_channels, check_ranks, check_strategy
+from hwnas.compatibility import check_ranks, check_strategy, check_supernet
 from hwnas.config import BudgetConfig, Config, load_config, with_absolute_paths
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
@@ -108,7 +108,8 @@ class Run:
                 where=f"{self.folder.config}: search.proxy",
             )
         with torch.device("meta"):
-            check_partial_channels(search, self.supernet(), where)
+            supernet = self.supernet()
+        check_supernet(self.config, supernet, self.task, str(self.folder.config))
         if search.accuracy_table is not None:
             self.accuracy_table  # noqa: B018
         if search.storage is not None:
@@ -404,22 +405,30 @@ class Run:
         Raises:
             InputError: when the weights are missing, or another architecture's.
         """
+        network = self.space.network(self.architecture())
+        network.auxiliary = None
+        self.load_weights(network, self.folder.weights)
+        return network.eval()
+
+    def load_weights(self, network: Network, path: Path) -> None:
+        """Give the architecture's network the weights in one of the run's files.
+
+        Raises:
+            InputError: when the file is missing, or has another architecture's weights.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        self.folder.require(self.folder.weights)
-        network = self.space.network(self.architecture())
-        network.auxiliary = None
+        self.folder.require(path)
         try:
-            network.load_state_dict(load_file(self.folder.weights))
+            network.load_state_dict(load_file(path))
         except (SafetensorError, RuntimeError) as error:
             raise InputError(
                 "not the weights of this architecture",
-                where=str(self.folder.weights),
+                where=str(path),
                 actual=str(error).splitlines()[0],
-                mend="`hwnas train` writes them",
+                mend=f"`{self.folder.writer(path)}` writes them",
             ) from None
-        return network.eval()
 
 
 def derived_seed(seed: int, purpose: str) -> int:

@@ -22,7 +22,7 @@ from hwnas.strategies.base import probability_rows
 from hwnas.supernet.evaluate import evaluate_mixture
 
 SETTINGS = {"darts": {"learning_rate": 0.1, "beta_decay": 1.0}}
-ENUMERABLE = {"darts": {"nodes": 1}}
+ENUMERABLE = {"darts": {"nodes": 1}, "elastic": {"kernels": [3]}}
 """Options with which a space can be enumerated."""
 IMAGES = (4, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
 

@@ -76,6 +76,8 @@ def test_every_layout_of_mbconv_is_listed() -> None:
     listed = dict(listed_spaces())
     assert list(listed) == [
         "darts",
+        "elastic ofa",
+        "elastic small",
         "macro example",
         "mbconv fbnet",
         "mbconv proxylessnas",

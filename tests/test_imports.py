@@ -18,7 +18,7 @@ FLOORS = [
     {"hwnas.inspection"},
     {"hwnas.kernels", "hwnas.latency_tables", "hwnas.architecture", "hwnas.runs", "hwnas.config"},
     {"hwnas.data", "hwnas.ops"},
-    {"hwnas.mixed_tokens"},
+    {"hwnas.mixed_tokens", "hwnas.elastic_block"},
     {"hwnas.mixed_op", "hwnas.tasks"},
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},

@@ -47,6 +47,10 @@ SETTINGS = [
 ]
 SPACE = {
     "darts": ["space={name='darts', cells=3, channels=4, stem_multiplier=1, stem_stride=2}"],
+    "elastic": [
+        "space={name='elastic', layout='small', width_multiplier=0.25, head_channels=16, "
+        "resolutions=[16, 28], stage_layers=2, least_layers=1, kernels=[3, 5], expansions=[1, 3]}"
+    ],
     "macro": [
         "space={name='macro', stages=[{layers=[1, 2], kernel=[3, 5], width=[4, 8], stride=2}]}"
     ],

@@ -12,6 +12,16 @@ from hwnas.spaces import SearchSpace, build_space
 
 TINY_OPTIONS = {
     "darts": {"cells": 3, "channels": 4, "stem_multiplier": 1},
+    "elastic": {
+        "layout": "small",
+        "width_multiplier": 0.25,
+        "stage_layers": 2,
+        "head_channels": 8,
+        "resolutions": [6, 9],
+        "kernels": [3, 5],
+        "expansions": [1, 3],
+        "least_layers": 1,
+    },
     "macro": {
         "stem_channels": 4,
         "stages": [

@@ -90,6 +90,12 @@ def params_and_macs_ranges(space: SearchSpace) -> tuple[tuple[int, int], tuple[i
     return (least[0], most[0]), (least[1], most[1])
 
 
+def smallest_and_largest(space: SearchSpace) -> tuple[Architecture, Architecture]:
+    """The architectures of least and of most multiply-accumulates."""
+    macs = space.coefficient_params_and_macs[:, 1]
+    return _highest(space, -macs), _highest(space, macs)
+
+
 def _highest(space: SearchSpace, coefficients: np.ndarray) -> Architecture:
     """The architecture whose chosen parts add up to the most, by (1 + choices * max_parts,)."""
     programme = _Programme(space, np.zeros(space.mask.shape), [])
@@ -137,8 +143,7 @@ class _Programme:
             x = self._optimum()
             if x is None:
                 break
-            chosen = x[: self.taken].reshape(self.space.mask.shape)
-            architecture = self.space.architecture([int(i) for i in chosen.argmax(axis=1)])
+            architecture = self.space.architecture(self._chosen(x))
             over = [limit for limit in self.limits if not limit.is_kept(architecture)]
             for limit in over:
                 self._add_tangent(limit, architecture)
@@ -199,7 +204,16 @@ class _Programme:
                 row[self._column(edges, member)] -= work_ms
         return row
 
+    def _chosen(self, x: np.ndarray) -> list[int]:
+        """The option that each choice takes."""
+        taken = x[: self.taken].reshape(self.space.mask.shape)
+        return [int(option) for option in taken.argmax(axis=1)]
+
     def _exclude(self, x: np.ndarray) -> None:
+        """Exclude an architecture, whatever its idle choices take."""
+        chosen = self._chosen(x)
+        idle = self.space.idle(chosen)
+        deciding = [row for row in range(len(chosen)) if row not in idle]
         cut = np.zeros(self.size)
-        cut[: self.taken] = x[: self.taken]
-        self.constraints.append(LinearConstraint(cut[None], -np.inf, len(self.space.choices) - 1))
+        cut[[row * self.space.max_options + chosen[row] for row in deciding]] = 1
+        self.constraints.append(LinearConstraint(cut[None], -np.inf, len(deciding) - 1))

@@ -16,6 +16,7 @@ from hwnas.ops.macro import parsed_operator
 from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
 from hwnas.ops.recurrent import RECURRENT_OPERATORS, state_inputs
+from hwnas.ops.resized import read_operator, resized_builder
 from hwnas.ops.sequences import COLUMNS, SEQUENCE_OPERATORS, TOKENS, SequenceAttention
 from hwnas.ops.tokens import PATCH_EMBEDDING, TOKEN_OPERATORS, ScaledDotProductAttention
 
@@ -27,8 +28,8 @@ OPERATORS: dict[str, Builder] = {
     **SEQUENCE_OPERATORS,
     **RECURRENT_OPERATORS,
 }
-"""Every operator but those whose names are parsed (`macro`) and `none`, which is never built: it is
-zero."""
+"""Every operator but those whose names are parsed (`macro`, `resized`) and `none`, which is never
+built: it is zero."""
 
 SOURCES = frozenset(
     {
@@ -39,7 +40,7 @@ SOURCES = frozenset(
         COLUMNS,
     }
 )
-"""Operators that read the network's input."""
+"""Operators that read the network's input, at whatever size."""
 
 TOKEN_READERS = frozenset(TOKEN_OPERATORS) - SOURCES
 """Operators that read tokens."""
@@ -51,8 +52,14 @@ def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
     Raises:
         KeyError: for a name that is no operator's.
     """
-    builder = OPERATORS.get(spec.name) or parsed_operator(spec.name)
-    return builder(spec, affine)
+    name = read_operator(spec.name)
+    builder = OPERATORS.get(name) or parsed_operator(name)
+    return resized_builder(spec.name, builder)(spec, affine)
+
+
+def reads_input(spec: OpSpec) -> bool:
+    """Whether an operator reads the network's input."""
+    return read_operator(spec.name) in SOURCES
 
 
 def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:

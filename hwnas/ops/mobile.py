@@ -60,6 +60,13 @@ class MBConv(nn.Sequential):
         residual: whether the input is added, where it has the shape of the output.
     """
 
+    expand: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    act1: nn.Module
+    depthwise: nn.Conv2d
+    bn2: nn.BatchNorm2d
+    act2: nn.Module
+    project: nn.Conv2d
     bn3: nn.BatchNorm2d
 
     def __init__(
@@ -136,7 +143,7 @@ def _operators() -> dict[str, Builder]:
             operators[f"conv_bn_{kernel}x{kernel}_{activation}"] = plain
         operators[f"ds_conv_3x3_{activation}"] = partial(ds_conv, activation=activation)
         for kernel, (expansion, groups), squeeze in itertools.product(
-            (3, 5, 7), ((1, 1), (1, 2), (3, 1), (6, 1)), (False, True)
+            (3, 5, 7), ((1, 1), (1, 2), (3, 1), (4, 1), (6, 1)), (False, True)
         ):
             options = "_g2" * (groups > 1) + "_se" * squeeze
             name = f"mbconv_{kernel}x{kernel}_e{expansion}{options}_{activation}"

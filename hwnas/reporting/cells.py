@@ -41,8 +41,9 @@ _EDGE_NAME = re.compile(r"(?:([^/>]+)/)?(\d{1,3})>(\d{1,3})")
 _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
 _HALF_NAME = re.compile(r"(block\d{1,3})/(attention|mlp)")
 _NODE_NAME = re.compile(r"node(\d{1,3})")
-_EMBEDDING, _NODES = "embedding", "nodes"
-_STAGES = ("stage", "block", _EMBEDDING, _NODES)
+_DEPTH_NAME = re.compile(r"stage(\d{1,3})/depth")
+_EMBEDDING, _NODES, _SIZES = "embedding", "nodes", "sizes"
+_STAGES = ("stage", "block", _EMBEDDING, _NODES, _SIZES)
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,8 @@ def read_cells(
 ) -> list[Cell]:
     """The cells that an architecture's choices `type/source>target` or `source>target` describe, or
     the stages that its choices `stage1/layer1`, or `embedding` and `block1/attention`, do. The
-    nodes of a recurrent cell, `node1`, are listed: which state one reads is part of its option.
+    nodes of a recurrent cell, `node1`, are listed: which state one reads is part of its option;
+    and so are the sizes `resolution` and `stage1/depth`.
 
     Empty for a space whose choices have other names.
 
@@ -165,7 +167,7 @@ def choice_routes(choices: Sequence[Choice]) -> dict[str, str]:
     Empty where `read_cells` is, and for nodes whose option says it.
     """
     edges = _edges_of(choices)
-    if edges is None or any(cell_type == _NODES for cell_type, _, _ in edges):
+    if edges is None or any(cell_type in (_NODES, _SIZES) for cell_type, _, _ in edges):
         return {}
     cells = _empty(edges)
     return {
@@ -199,6 +201,10 @@ def _place(choice: str) -> tuple[str, int, int] | None:
         return (half[1], 0, 1) if half[2] == "attention" else (half[1], 1, 2)
     if choice == _EMBEDDING:
         return choice, 0, 1
+    if choice == "resolution":
+        return _SIZES, 0, 1
+    if depth := _DEPTH_NAME.fullmatch(choice):
+        return _SIZES, int(depth[1]), int(depth[1]) + 1
     if node := _NODE_NAME.fullmatch(choice):
         return _NODES, int(node[1]) - 1, int(node[1])
     edge = _EDGE_NAME.fullmatch(choice)

@@ -44,6 +44,7 @@ class RunFolder:
         self.history = self.path / "history.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.architecture = self.path / "architecture.json"
+        self.inherited = self.path / "inherited.safetensors"
         self.weights = self.path / "weights.safetensors"
         self.metrics = self.path / "metrics.json"
         self.model = self.path / "model.onnx"
@@ -75,20 +76,25 @@ class RunFolder:
                 "cannot write there", where=str(self.path), actual=error.strerror or error
             ) from None
 
-    def require(self, *paths: Path) -> None:
-        """Raise InputError unless the files of earlier stages are there."""
+    def writer(self, path: Path) -> str:
+        """The command that writes one of the files."""
         writers = {
             self.config: "hwnas search",
             self.architecture: "hwnas search",
+            self.inherited: "hwnas search",
             self.weights: "hwnas train",
             self.metrics: "hwnas train",
             self.model: "hwnas export",
             self.check: "hwnas check",
         }
+        return writers.get(path, "hwnas run")
+
+    def require(self, *paths: Path) -> None:
+        """Raise InputError unless the files of earlier stages are there."""
         for path in paths:
             if not path.is_file():
-                writer = writers.get(path, "hwnas run")
-                raise InputError("no such file", where=str(path), mend=f"`{writer}` writes it")
+                mend = f"`{self.writer(path)}` writes it"
+                raise InputError("no such file", where=str(path), mend=mend)
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """A JSON object from one of the run's files.

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace, SpaceOptions
 from hwnas.spaces.darts import DartsSpace
+from hwnas.spaces.elastic import ElasticSpace
 from hwnas.spaces.layers import LayerSpace
 from hwnas.spaces.macro import MacroSpace
 from hwnas.spaces.mbconv import MbconvSpace
@@ -22,6 +23,7 @@ SPACES: dict[str, type[SearchSpace]] = {
     space.name: space
     for space in (
         DartsSpace,
+        ElasticSpace,
         MacroSpace,
         MbconvSpace,
         NasBench201Space,

@@ -225,7 +225,7 @@ class SearchSpace(ABC):
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> Architecture:
-        """A uniformly random architecture."""
+        """A random architecture, uniform unless the space says otherwise."""
 
     @abstractmethod
     def supernet(self, partial_channels: int = 1) -> Supernet:
@@ -255,13 +255,23 @@ class SearchSpace(ABC):
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
         """A random neighbour: one choice takes another option; itself if there is none."""
         chosen = self.chosen(architecture)
-        free = [row for row, choice in enumerate(self.choices) if len(choice.options) > 1]
+        idle = self.idle(chosen)
+        free = [
+            row
+            for row, choice in enumerate(self.choices)
+            if len(choice.options) > 1 and row not in idle
+        ]
         if not free:
             return architecture
         row = int(rng.choice(free))
         step = int(rng.integers(1, len(self.choices[row].options)))
         chosen[row] = (chosen[row] + step) % len(self.choices[row].options)
         return self.architecture(chosen)
+
+    def idle(self, chosen: Sequence[int]) -> tuple[int, ...]:
+        """Choices that decide nothing beside what others took; architectures have the first
+        option there."""
+        return ()
 
     def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
         """What the next choice may take, in their order, so that an architecture can follow.
@@ -320,9 +330,14 @@ class SearchSpace(ABC):
         raise InputError("no such choice or option", where=self.name, actual=f"{choice} {part}")
 
     def architecture(self, chosen: Mapping[str, str] | list[int]) -> Architecture:
-        """An architecture from option indices or a mapping; validated."""
+        """An architecture from option indices, where idle choices may have any, or a mapping;
+        validated."""
         if isinstance(chosen, list):
-            options = [c.options[i] for c, i in zip(self.choices, chosen, strict=True)]
+            idle = self.idle(chosen)
+            options = [
+                choice.options[0 if row in idle else option]
+                for row, (choice, option) in enumerate(zip(self.choices, chosen, strict=True))
+            ]
             chosen = dict(zip((c.name for c in self.choices), options, strict=True))
         architecture = Architecture.of(self.name, chosen)
         self.validate(architecture)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,14 @@ class LayerSpace(SearchSpace):
         return LayerSupernet(self)
 
     def network(self, architecture: Architecture) -> Network:
-        return LayerNetwork(self, architecture)
+        return LayerNetwork(self.stem, self.kept_layers(architecture), self.head)
+
+    def kept_layers(self, architecture: Architecture) -> Iterator[tuple[str, nn.Module]]:
+        """The layers of an architecture's network, each with its choice, built one by one."""
+        self.validate(architecture)
+        for row, (name, option) in enumerate(architecture):
+            if option != SKIP:
+                yield name, self.layer(row, option)
 
 
 class MixedLayer(nn.Module):
@@ -153,18 +160,25 @@ class LayerSupernet(Supernet):
 
 
 class LayerNetwork(Network):
-    """The network of one architecture; layers that are skipped are not there."""
+    """A row of layers.
 
-    def __init__(self, space: LayerSpace, architecture: Architecture) -> None:
+    Args:
+        stem, head: the operators before and behind the layers.
+        layers: each with the choice that it runs because of; what is skipped is not there.
+    """
+
+    def __init__(
+        self,
+        stem: Sequence[OpSpec],
+        layers: Iterable[tuple[str, nn.Module]],
+        head: Sequence[OpSpec],
+    ) -> None:
         super().__init__()
-        space.validate(architecture)
-        kept = [
-            (row, name, option) for row, (name, option) in enumerate(architecture) if option != SKIP
-        ]
-        self.stem = nn.Sequential(*map(build, space.stem))
-        self.blocks = nn.ModuleList(space.layer(row, option) for row, _, option in kept)
-        self.head = nn.Sequential(*map(build, space.head))
-        self.choice_modules = {f"blocks.{i}": name for i, (_, name, _) in enumerate(kept)}
+        self.stem = nn.Sequential(*map(build, stem))
+        named = list(layers)
+        self.blocks = nn.ModuleList(layer for _, layer in named)
+        self.head = nn.Sequential(*map(build, head))
+        self.choice_modules = {f"blocks.{i}": name for i, (name, _) in enumerate(named)}
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -8,7 +8,7 @@ of channels of an embedding is one choice. Both halves of a block, attention and
 their own: how many heads, how many hidden channels for each of the embedding's, and in the last
 blocks also whether the half is there at all, which makes depth a choice.
 
-What a half costs depends on the embedding. So it has a part for each pair of embedding and option.
+What a half costs depends on the embedding, the size of `SizedSpace`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
-from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.mixed_tokens import (
     MixedAttention,
@@ -37,13 +36,12 @@ from hwnas.mixed_tokens import (
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.ops.tokens import HEADS, MLP_RATIOS, PATCH_EMBEDDING, Attention, Mlp, PatchEmbedding
-from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.base import Choice, Network, SpaceOptions
 from hwnas.spaces.cells import drop_path
-from hwnas.spaces.decoding import DecodingProgram
+from hwnas.spaces.sharing import SharedSupernet
+from hwnas.spaces.sized import SIZE, SizedSpace
 
 SKIP = "skip_connect"
-EMBEDDING = 0
-"""The row of the choice of the embedding."""
 INITIAL_STD = 0.02
 """Of the weights of linear layers before training, as in DeiT."""
 IMAGENET = {"height": 224, "width": 224, "classes": 1000}
@@ -95,7 +93,7 @@ class VitOptions(SpaceOptions):
         return value
 
 
-class VitSpace(SearchSpace):
+class VitSpace(SizedSpace):
     """The choices are `embedding`, then `block1/attention`, `block1/mlp` ... in their order."""
 
     name = "vit"
@@ -131,18 +129,6 @@ class VitSpace(SearchSpace):
             out_size(options.width, options.patch),
         )
         super().__init__(options)
-        shape = (len(self.choices), self.max_parts)
-        # The embedding (a column of the first row) and the option that each part belongs to.
-        self._part_embedding = np.zeros(shape, dtype=np.int64)
-        self._part_option = np.zeros(shape, dtype=np.int64)
-        self._is_part = np.zeros(shape, dtype=bool)
-        self._is_pair = np.zeros(shape, dtype=bool)
-        for row, choice in enumerate(self.choices):
-            for column, (embedding, option) in enumerate(self._pairs(row)):
-                self._part_embedding[row, column] = embedding
-                self._part_option[row, column] = option
-                self._is_part[row, column] = True
-                self._is_pair[row, column] = row != EMBEDDING and choice.options[option] != SKIP
 
     def _choices(self) -> tuple[Choice, ...]:
         options = self.options
@@ -155,23 +141,8 @@ class VitSpace(SearchSpace):
             choices.append(Choice(f"block{number}/mlp", (*mlps, *skip)))
         return tuple(choices)
 
-    def _pairs(self, row: int) -> list[tuple[int, int]]:
-        """Embedding and option of each part; the first embedding where none matters."""
-        options = self.choices[row].options
-        embeddings = range(len(self.options.embeddings))
-        if row == EMBEDDING:
-            return [(k, k) for k in embeddings]
-        free = [(0, k) for k, option in enumerate(options) if option == SKIP]
-        return [(e, k) for e in embeddings for k in range(len(options) - len(free))] + free
-
-    def _parts(self) -> tuple[tuple[str, ...], ...]:
-        """`attention_h3 of c192` ...: each option with each embedding."""
-        embeddings = self.choices[EMBEDDING].options
-        parts = [embeddings]
-        for row, choice in enumerate(self.choices[1:], start=1):
-            pairs = ((embeddings[e], choice.options[k]) for e, k in self._pairs(row))
-            parts.append(tuple(o if o == SKIP else f"{o} of {e}" for e, o in pairs))
-        return tuple(parts)
+    def _has_operator(self, row: int, option: int) -> bool:
+        return self.choices[row].options[option] != SKIP
 
     def spec(self, row: int, option: str, embedding: int) -> OpSpec:
         """The operator of a half of a block that is not skipped, by the embedding's channels."""
@@ -190,58 +161,15 @@ class VitSpace(SearchSpace):
         return OpSpec("token_classifier", embedding, self.options.classes, *self.grid)
 
     def operators(self, choice: int, part: int) -> Counter[OpSpec]:
-        embedding = self.options.embeddings[self._part_embedding[choice, part]]
-        if choice == EMBEDDING:
+        embedding = self.options.embeddings[self.part_size[choice, part]]
+        if choice == SIZE:
             return Counter([self.patches(embedding), self.head(embedding)])
-        option = self.choices[choice].options[self._part_option[choice, part]]
+        option = self.choices[choice].options[self.part_option[choice, part]]
         return Counter([] if option == SKIP else [self.spec(choice, option, embedding)])
 
     def fixed_operators(self) -> Counter[OpSpec]:
         """None: all that runs depends on the embedding."""
         return Counter()
-
-    def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
-        """Choices decide independently: a pair has the product of its probabilities."""
-        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
-        odds = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-        rows = np.arange(len(self.choices))[:, None]
-        of_option = odds[..., rows, self._part_option]
-        of_embedding = odds[..., EMBEDDING, :][..., self._part_embedding]
-        is_pair = torch.as_tensor(self._is_pair, device=odds.device)
-        is_part = torch.as_tensor(self._is_part, device=odds.device)
-        return of_option * torch.where(is_pair, of_embedding, 1.0) * is_part
-
-    def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
-        """One option a choice, and a variable for each pair of embedding and option.
-
-        Of a choice's pairs those of one option add up to the option, and those of one embedding to
-        no more than the embedding. With options of 0 and 1 a pair is then their product, whatever
-        its cost.
-        """
-        count, width = self.mask.shape
-        taken = np.arange(count * width).reshape(count, width)
-        pairs = np.argwhere(self._is_pair)
-        runs = np.where(self._is_part, taken[np.arange(count)[:, None], self._part_option], -1)
-        runs[self._is_pair] = taken.size + np.arange(len(pairs))
-        variables = taken.size + len(pairs)
-        one_option = np.zeros((count, variables))
-        one_option[np.arange(count)[:, None], taken] = 1
-        of_option = np.zeros((count, width, variables))
-        of_embedding = np.zeros((count, width, variables))
-        for row, part in pairs:
-            option, embedding = self._part_option[row, part], self._part_embedding[row, part]
-            of_option[row, option, [runs[row, part], taken[row, option]]] = 1, -1
-            of_embedding[row, embedding, runs[row, part]] = 1
-            of_embedding[row, embedding, taken[EMBEDDING, embedding]] = -1
-        groups = [one_option, of_option.reshape(-1, variables), of_embedding.reshape(-1, variables)]
-        sizes = [len(group) for group in groups]
-        return DecodingProgram(
-            len(pairs),
-            np.vstack(groups),
-            np.repeat([1.0, 0.0, -np.inf], sizes),
-            np.repeat([1.0, 0.0, 0.0], sizes),
-            runs,
-        )
 
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)
@@ -278,14 +206,14 @@ class VitSpace(SearchSpace):
             ) from None
         return self.architecture(chosen)
 
-    def supernet(self, partial_channels: int = 1) -> Supernet:
+    def supernet(self, partial_channels: int = 1) -> VitSupernet:
         return VitSupernet(self)
 
     def network(self, architecture: Architecture) -> Network:
         return VitNetwork(self, architecture)
 
 
-class VitSupernet(Supernet):
+class VitSupernet(SharedSupernet):
     """The largest network, whose first parts are all others; the embedding is the outermost choice.
 
     A mixture of embeddings is the weighted sum of the logits with each. Its memory and time are
@@ -294,6 +222,7 @@ class VitSupernet(Supernet):
 
     def __init__(self, space: VitSpace) -> None:
         super().__init__()
+        self.space = space
         sizes = space.options
         self.embeddings = tuple(sizes.embeddings)
         largest = self.embeddings[-1]
@@ -312,9 +241,9 @@ class VitSupernet(Supernet):
         initialise(self)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        active = mixture.active_options(EMBEDDING)
+        active = mixture.active_options(SIZE)
         options = range(len(self.embeddings)) if active is None else active
-        weights = mixture.weights[EMBEDDING].to(x.dtype)
+        weights = mixture.weights[SIZE].to(x.dtype)
         return torch.stack([weights[k] * self._logits(x, mixture, k) for k in options]).sum(dim=0)
 
     def _logits(self, x: Tensor, mixture: Mixture, option: int) -> Tensor:
@@ -327,13 +256,27 @@ class VitSupernet(Supernet):
         assert isinstance(norm, nn.LayerNorm) and isinstance(fc, nn.Linear)
         return linear(fc, layer_norm(norm, x).mean(dim=1), fc.out_features)
 
+    def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
+        with torch.device("meta"):
+            shapes = self.space.network(architecture).state_dict()
+        whole = self.state_dict()
+        kept = [row for row, (_, option) in enumerate(list(architecture)[1:]) if option != SKIP]
+        state = {}
+        for name, part in shapes.items():
+            place = name.split(".")
+            if place[0] == "halves":
+                place[1:2] = [str(kept[int(place[1])]), "largest"]
+            first = tuple(slice(size) for size in part.shape)
+            state[name] = whole[".".join(place)][first].clone()
+        return state
+
 
 class VitNetwork(Network):
     """The network of one architecture; halves of blocks that are skipped are not there."""
 
     def __init__(self, space: VitSpace, architecture: Architecture) -> None:
         super().__init__()
-        embedding = space.options.embeddings[space.chosen(architecture)[EMBEDDING]]
+        embedding = space.options.embeddings[space.chosen(architecture)[SIZE]]
         self.stem = build(space.patches(embedding))
         kept = [
             (row, name, option) for row, (name, option) in enumerate(architecture) if option != SKIP
@@ -343,7 +286,7 @@ class VitNetwork(Network):
         )
         self.head = build(space.head(embedding))
         initialise(self)
-        first = space.choices[EMBEDDING].name
+        first = space.choices[SIZE].name
         self.choice_modules = {"stem": first, "head": first}
         self.choice_modules |= {f"halves.{i}": name for i, (_, name, _) in enumerate(kept)}
 

@@ -27,6 +27,7 @@ from hwnas.strategies.differentiable import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
 from hwnas.supernet.guard import Guard
+from hwnas.supernet.sandwich import Sandwich
 from hwnas.supernet.widening import partial_channels, widen
 from hwnas.tasks import Loss
 from hwnas.training.optimizer import build_optimizer
@@ -69,6 +70,10 @@ class SupernetSearch:
         self.optimizer = build_optimizer(self.supernet, self.config)
         self.first_partial = partial_channels(self.supernet)
         self.warmup_steps = int(self.config.warmup * self.config.steps)
+        strategy = self.strategy
+        self.sandwich = Sandwich(
+            self.supernet, strategy.space, self.config, strategy.seed, self.loss_of
+        )
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
         """Search to the end, from the newest checkpoint if there is one.
@@ -94,6 +99,7 @@ class SupernetSearch:
         for group in self.optimizer.param_groups:
             group["lr"] = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
         self.supernet.train()
+        self.sandwich.begin(self.step, self.optimizer)
         batch = self._part(self.training.batch(self.step))
         outcome = None
         collapsed = self.guard is not None and self.guard.collapsed
@@ -204,12 +210,9 @@ class SupernetSearch:
         return outcome
 
     def _weights_step(self, mixture: Mixture, batch: Batch) -> float:
-        inputs, targets = batch
         self.optimizer.zero_grad(set_to_none=True)
-        on_device = Mixture(mixture.weights.to(inputs.device), mixture.active)
-        loss = self.loss_of(self.supernet(inputs, on_device), targets)
-        loss.backward()
-        loss = loss.detach()
+        on_device = Mixture(mixture.weights.to(batch[0].device), mixture.active)
+        loss = self.sandwich.backward(on_device, batch, self.step)
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         self.ranks.average([loss, *gradients])
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)

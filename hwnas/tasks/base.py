@@ -32,6 +32,7 @@ class Task(ABC):
         name: as datasets name it.
         metric: the metric by which networks are compared, 0 to 1, the higher the better.
         head: what a network has to end with.
+        tells_classes: outputs are logits of classes, along dimension 1.
         input_name, output_name: of the exported model.
         dataset: what is learned from.
     """
@@ -39,6 +40,7 @@ class Task(ABC):
     name: ClassVar[str]
     metric: ClassVar[str]
     head: ClassVar[Head]
+    tells_classes: ClassVar[bool] = False
     input_name: ClassVar[str] = "images"
     output_name: ClassVar[str] = "logits"
 

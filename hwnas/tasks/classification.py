@@ -43,6 +43,7 @@ class ImageClassification(Task):
     name = "image-classification"
     metric = "accuracy"
     head = "classifier"
+    tells_classes = True
 
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset)

@@ -51,6 +51,7 @@ class LanguageModelling(Task):
     name = "language-modelling"
     metric = "inverse_perplexity"
     head = "dense"
+    tells_classes = True
     input_name = "tokens"
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

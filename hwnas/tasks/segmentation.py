@@ -38,6 +38,7 @@ class Segmentation(Task):
     name = "segmentation"
     metric = "mean_iou"
     head = "upsampled"
+    tells_classes = True
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)

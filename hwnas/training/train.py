@@ -1,4 +1,4 @@
-"""Training of one architecture's network from scratch."""
+"""Training of one architecture's network."""
 
 from __future__ import annotations
 

@@ -67,6 +67,20 @@ class TestCells:
             ["input to 1: skip_connect ", "1 to output: mlp_r1 "],
         ]
 
+    def test_sizes_are_listed_and_idle_layers_do_not_run(self) -> None:
+        space = tiny_space("elastic")
+        architecture = space.architecture([1, 1, 0, 3, *[0, 2, 0] * 2])
+        sizes, first, second, _ = read_cells(space, architecture, {"resolution": 0.0625})
+        assert [edge.operator for edge in sizes.edges] == ["r9", "d2", "d1", "d1"]
+        assert sizes.edges[0].cost == "0.0625\u00a0ms"
+        assert [(edge.operator, edge.runs) for edge in (*first.edges, *second.edges)] == [
+            ("mbconv_3x3_e1", True),
+            ("mbconv_5x5_e3", True),
+            ("mbconv_5x5_e1", True),
+            ("mbconv_3x3_e1", False),
+        ]
+        assert sizes.title == "Sizes" and "r9" in draw_cell(sizes)
+
     def test_nothing_kept_is_drawn_without_edges(self) -> None:
         space = tiny_space("nasbench201")
         (cell,) = read_cells(space, space.architecture([0] * 6), {})

@@ -102,18 +102,6 @@ def test_images_are_padded_to_whole_patches() -> None:
     torch.testing.assert_close(module(images), expected)
 
 
-def sliced(supernet: torch.nn.Module, network: torch.nn.Module, kept: list[int]) -> None:
-    """Give a network the first parts of the supernet's weights."""
-    whole = dict(supernet.named_parameters())
-    for name, parameter in network.named_parameters():
-        place = name.split(".")
-        if place[0] == "halves":
-            place[1:2] = [str(kept[int(place[1])]), "largest"]
-        part = whole[".".join(place)][tuple(slice(size) for size in parameter.shape)]
-        with torch.no_grad():
-            parameter.copy_(part)
-
-
 def test_every_architecture_s_network_is_a_slice_of_the_supernet() -> None:
     torch.manual_seed(0)
     supernet = TINY.supernet().double().eval()
@@ -121,8 +109,7 @@ def test_every_architecture_s_network_is_a_slice_of_the_supernet() -> None:
     for chosen in tiny_architectures():
         architecture = TINY.architecture(chosen)
         network = TINY.network(architecture).double().eval()
-        halves = list(architecture)[1:]
-        sliced(supernet, network, [i for i, (_, option) in enumerate(halves) if option != SKIP])
+        network.load_state_dict(supernet.weights_of(architecture))
         found = supernet(images, TINY.one_hot(architecture))
         torch.testing.assert_close(found, network(images), rtol=1e-10, atol=1e-12)
 
