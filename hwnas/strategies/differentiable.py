@@ -24,10 +24,17 @@ class GradientSettings(Settings):
 
     learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(1e-3, ge=0)
+    entropy: float = Field(
+        0.0, ge=0, description="weight at the end of the search; grows linearly from 0"
+    )
 
 
 class GradientStrategy(SearchStrategy):
     """One parameter for each option of each choice, trained by Adam.
+
+    With `entropy` the objective grows by `entropy * progress * mean_entropy()`, so that choices are
+    decided when the search ends: Tian et al., "Discretization-Aware Architecture Search", Pattern
+    Recognition 2021 (arXiv 2007.03154).
 
     Attributes:
         mask: (choices, max_options), where an option exists and is not pruned.
@@ -42,6 +49,7 @@ class GradientStrategy(SearchStrategy):
     ) -> None:
         super().__init__(space, seed, settings, decoder)
         self.mask = space.mask.clone()
+        self.entropy_weight = settings.entropy
         generator = torch.Generator().manual_seed(seed)
         self.parameters = 1e-3 * torch.randn(self.mask.shape, generator=generator)
         self.parameters.requires_grad_()
@@ -65,6 +73,12 @@ class GradientStrategy(SearchStrategy):
         """Of each choice's options, -inf where there is none; log-softmax by default."""
         return self.parameters.masked_fill(~self.mask, -math.inf).log_softmax(dim=1)
 
+    def log_shares(self, weights: Tensor) -> Tensor:
+        """Logarithms of the shares that options have in their choice's sum, -inf where there is no
+        option; with a gradient there too."""
+        shares = weights / (weights * self.mask).sum(dim=1, keepdim=True)
+        return shares.masked_fill(~self.mask, 1.0).log().masked_fill(~self.mask, -math.inf)
+
     def scores(self) -> Tensor:
         """What decoding maximises the sum of; the log-probabilities by default."""
         return self.log_probabilities()
@@ -78,6 +92,8 @@ class GradientStrategy(SearchStrategy):
         self.progress = progress
         self.optimizer.zero_grad()
         added = self.regulariser()
+        if self.entropy_weight:
+            added = added + self.entropy_weight * progress * self.mean_entropy()
         if added.requires_grad:
             added.backward()
         mixture.weights.backward(outcome.gradient.to(mixture.weights))
@@ -89,12 +105,16 @@ class GradientStrategy(SearchStrategy):
             scores = self.scores().clamp_min(-1e3).masked_fill(~self.space.scored, 0.0)
         return decoder.best(scores.double().numpy(), k)
 
+    def mean_entropy(self) -> Tensor:
+        """Of the choices, each between 0 and 1; differentiable."""
+        log_p = self.log_probabilities().clamp_min(-1e3)
+        entropy = -(log_p.exp() * log_p.masked_fill(~self.mask, 0.0)).sum(dim=1)
+        options = self.space.mask.sum(dim=1).clamp_min(2)
+        return (entropy / options.log()).mean()
+
     def entropy(self) -> float:
         with torch.no_grad():
-            log_p = self.log_probabilities().clamp_min(-1e3)
-            entropy = -(log_p.exp() * log_p.masked_fill(~self.mask, 0.0)).sum(dim=1)
-            options = self.space.mask.sum(dim=1).clamp_min(2)
-            return float((entropy / options.log()).mean())
+            return float(self.mean_entropy())
 
     def probabilities(self) -> Tensor:
         with torch.no_grad():
@@ -267,5 +287,4 @@ class FairDartsStrategy(DeterministicStrategy):
         return -self.zero_one * away[self.mask].mean()
 
     def log_probabilities(self) -> Tensor:
-        weights = self.mixing_weights()
-        return (weights / weights.sum(dim=1, keepdim=True)).log()
+        return self.log_shares(self.mixing_weights())

@@ -147,8 +147,7 @@ class DrnasStrategy(StochasticStrategy):
         return self.settings.anchor * (self.concentration() - 1)[self.mask].norm()
 
     def log_probabilities(self) -> Tensor:
-        mean = self.concentration() * self.mask
-        return (mean / mean.sum(dim=1, keepdim=True)).log()
+        return self.log_shares(self.concentration())
 
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
         super().tell(mixture, outcome, progress)

@@ -11,7 +11,8 @@ from tiny import table_of, tiny_space
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder
 from hwnas.budget.limit import Limit
-from hwnas.strategies import Outcome, build_strategy
+from hwnas.strategies import STRATEGIES, Outcome, build_strategy
+from hwnas.strategies.differentiable import GradientStrategy
 
 SPACE = tiny_space("nasbench201")
 DECODER = Decoder([Limit(CostModel(SPACE, table_of(SPACE)))])
@@ -43,6 +44,41 @@ def test_an_option_that_lowers_the_objective_is_decoded(name: str) -> None:
     (best,) = strategy.best(DECODER)
     assert best["1>2"] == SPACE.choices[2].options[3]
     assert strategy.entropy() < 1
+
+
+GRADIENT = [name for name, kind in STRATEGIES.items() if issubclass(kind, GradientStrategy)]
+
+
+@pytest.mark.parametrize("name", GRADIENT)
+def test_a_weight_on_the_entropy_decides_the_choices(name: str) -> None:
+    """Without any gradient of the objective; more and more, as the search goes on."""
+    nothing = torch.zeros(SPACE.mask.shape)
+    # Beta-decay levels the choices.
+    levelling = {"beta_decay": 0.0} if name == "darts" else {}
+    decided = make(name, learning_rate=0.1, entropy=100.0, **levelling)
+    undecided = make(name, learning_rate=0.1, entropy=0.0, **levelling)
+    before = decided.entropy()
+    for strategy in (decided, undecided):
+        tell(strategy, nothing, 0.0)
+    torch.testing.assert_close(decided.parameters, undecided.parameters)
+    for _ in range(80):
+        tell(decided, nothing, 0.5)
+        tell(undecided, nothing, 0.5)
+    assert decided.parameters.isfinite().all()
+    assert decided.entropy() < 0.7 * before
+    assert decided.entropy() < undecided.entropy()
+
+
+def test_the_mean_entropy_is_that_of_the_shares() -> None:
+    strategy = make("fairdarts")
+    with torch.no_grad():
+        strategy.parameters.copy_(torch.randn(SPACE.mask.shape, generator=torch.manual_seed(0)))
+    expected = []
+    for row, options in zip(strategy.parameters.tolist(), SPACE.mask.tolist(), strict=True):
+        open_to = [1 / (1 + math.exp(-x)) for x, there in zip(row, options, strict=True) if there]
+        shares = [x / sum(open_to) for x in open_to]
+        expected.append(-sum(p * math.log(p) for p in shares) / math.log(len(shares)))
+    assert strategy.entropy() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
 
 def test_gdas_runs_one_option_and_follows_the_soft_gradient() -> None:
