@@ -156,6 +156,13 @@ def interrupted(line: list[str], folder: Path, when: str, number: signal.Signals
     return process.returncode
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("space,strategy", ALL)
+def test_a_search_on_a_gpu_ends_with_a_checked_model(space: str, strategy: str, tmp_path) -> None:
+    line = command(space, table_file(space, tmp_path), tmp_path / "run", "device='cuda'")
+    assert finish([*line, "--strategy", strategy])["verdict"] == "pass"
+
+
 def test_killed_and_resumed_is_bit_identical(tmp_path) -> None:
     """Stopped in the search by SIGTERM, killed in the search, stopped in training by SIGINT."""
     space = "nasbench201"
