@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from hwnas.latency_tables.runtimes import create_runtime
 from hwnas.latency_tables.table import LatencyTable, Measurement, OpSpec
 from hwnas.latency_tables.timing import Protocol
 from hwnas.ops import definitions
-from hwnas.spaces import SearchSpace, build_space
+from hwnas.spaces import SPACES, SearchSpace, build_space
 
 TINY_OPTIONS = {
     "darts": {"cells": 3, "channels": 4, "stem_multiplier": 1},
@@ -50,12 +52,22 @@ TINY_OPTIONS = {
         "fixed_blocks": 1,
     },
 }
+CHECKED_BY_COMMANDS = {"mbconv", "nasbench201", "sequence"}
+"""Commands of the README export and check networks of these spaces."""
 TINY_SIZES = {"input_channels": 1, "height": 9, "width": 7, "classes": 3}
 
 
 def tiny_space(name: str, **options: Any) -> SearchSpace:
     """A space whose supernet runs in milliseconds; odd image sides."""
     return build_space(name, TINY_OPTIONS.get(name, {}) | TINY_SIZES | options)
+
+
+def spaces_to_export() -> list[Any]:
+    """All spaces, as parameters of a test; slow ones where commands are tested with them."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in CHECKED_BY_COMMANDS else ())
+        for name in sorted(SPACES)
+    ]
 
 
 def cost_in_table(spec: OpSpec) -> float:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from tiny import tiny_space
+from tiny import spaces_to_export, tiny_space
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.behaviour import Reference
@@ -28,12 +28,11 @@ from hwnas.deploy.samples import Samples
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import create_runtime
-from hwnas.spaces import SPACES
 
 SHAPE = (1, 9, 7)
 
 
-@pytest.fixture(scope="module", params=sorted(SPACES))
+@pytest.fixture(scope="module", params=spaces_to_export())
 def exported(request, tmp_path_factory):
     """A network, its model file, and data."""
     torch.manual_seed(0)

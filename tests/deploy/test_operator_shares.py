@@ -7,19 +7,18 @@ import onnx
 import pytest
 import torch
 from onnx import helper
-from tiny import tiny_space
+from tiny import spaces_to_export, tiny_space
 
 from hwnas.deploy.export import INPUT, export_network
 from hwnas.deploy.operator_shares import FIXED, LAYOUT, UNCERTAIN, attribute, operator_shares
 from hwnas.latency_tables.node_times import NodeShare
 from hwnas.latency_tables.runtimes import OnnxRuntime, create_runtime
-from hwnas.spaces import SPACES
 
 SHAPE = (1, 9, 7)
 SMALL = {"darts": {"nodes": 2}}
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", spaces_to_export())
 def test_every_node_of_an_exported_network_finds_its_part(name: str) -> None:
     torch.manual_seed(0)
     space = tiny_space(name, **SMALL.get(name, {}))
