@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, device
 
 from hwnas.errors import InputError
 
@@ -106,6 +106,10 @@ class Mixture:
     def detach(self) -> Mixture:
         """The same weights, cut off from the gradient."""
         return Mixture(self.weights.detach(), self.active)
+
+    def to(self, target: Tensor | device) -> Mixture:
+        """The same weights on a device, or on a tensor's and in its type."""
+        return Mixture(self.weights.to(target), self.active)
 
     def active_options(self, choice: int) -> tuple[int, ...] | None:
         """Options of one choice to evaluate, or None for all."""

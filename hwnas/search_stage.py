@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from hwnas.architecture import Architecture, Mixture
+from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency, measure_network
 from hwnas.budget.limit import Limit
@@ -155,9 +155,7 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
 
     def weights_of(architecture: Architecture) -> dict[str, Tensor]:
         assert isinstance(supernet, SharedSupernet)
-        one_hot = run.space.one_hot(architecture)
-        mixture = Mixture(one_hot.weights.to(run.device), one_hot.active)
-        recalibrate(supernet, mixture, recalibration)
+        recalibrate(supernet, run.space.one_hot(architecture).to(run.device), recalibration)
         state = supernet.weights_of(architecture)
         return {name: value.contiguous().cpu() for name, value in state.items()}
 

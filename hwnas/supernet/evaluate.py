@@ -119,8 +119,7 @@ def rank_architectures(
     scores = []
     for architecture in architectures:
         interruption.stop_if_requested()
-        one_hot = space.one_hot(architecture)
-        mixture = Mixture(one_hot.weights.to(device), one_hot.active)
+        mixture = space.one_hot(architecture).to(device)
         recalibrate(supernet, mixture, recalibration)
         scores.append(score_mixture(supernet, mixture, validation, score))
     return scores

@@ -108,8 +108,7 @@ class Sandwich:
         if phase < self.phases:
             assert isinstance(self.supernet, SharedSupernet)
             architecture = self.supernet.at_phase(architecture, phase)
-        one_hot = self.space.one_hot(architecture)
-        return Mixture(one_hot.weights.to(like.weights), one_hot.active)
+        return self.space.one_hot(architecture).to(like.weights)
 
 
 @torch.no_grad()

@@ -211,8 +211,7 @@ class SupernetSearch:
 
     def _weights_step(self, mixture: Mixture, batch: Batch) -> float:
         self.optimizer.zero_grad(set_to_none=True)
-        on_device = Mixture(mixture.weights.to(batch[0].device), mixture.active)
-        loss = self.sandwich.backward(on_device, batch, self.step)
+        loss = self.sandwich.backward(mixture.to(batch[0].device), batch, self.step)
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         self.ranks.average([loss, *gradients])
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)

@@ -28,7 +28,7 @@ SQUARES = "exp_avg_sq"
 def partial_channels(supernet: nn.Module) -> int:
     """1 of so many channels goes through the candidates of cells; 1 where there are no cells."""
     cells = (module for module in supernet.modules() if isinstance(module, MixedCell))
-    return max((cell.partial for cell in cells), default=1)
+    return next((cell.partial for cell in cells), 1)
 
 
 def widen(supernet: nn.Module, optimizer: torch.optim.Optimizer, partial: int) -> None:

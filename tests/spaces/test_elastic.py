@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from brute_force import assert_best, assert_expected, assert_predicted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY_SIZES, table_of, tiny_space
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import Decoder, latency_range_ms
-from hwnas.budget.limit import Limit
 from hwnas.deploy.export import INPUT, export_network
 from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
@@ -211,52 +210,20 @@ def priced():
 
 
 def test_costs_of_pairs_are_the_operators_own(priced) -> None:
-    cost, chosen, latencies = priced
-    assert len(chosen) == TINY.size()
-    architectures = [TINY.architecture(row) for row in chosen.tolist()]
-    np.testing.assert_allclose(cost.predict(architectures)[0], latencies, rtol=1e-12)
-    assert latency_range_ms(cost) == pytest.approx((latencies.min(), latencies.max()))
+    assert len(priced[1]) == TINY.size()
+    assert_predicted(*priced)
 
 
 def test_expected_cost_is_that_of_all_architectures(priced) -> None:
     """What an idle layer might take adds up to 1."""
-    cost, chosen, latencies = priced
-    torch.manual_seed(0)
-    weights = torch.rand(TINY.mask.shape, dtype=torch.float64) * TINY.mask
-    odds = (weights / weights.sum(dim=1, keepdim=True)).numpy()
-    probability = odds[np.arange(len(TINY.choices)), chosen]
-    for row, idle in enumerate(TINY.idle(c) for c in chosen.tolist()):
-        probability[row, list(idle)] = 1
-    probability = probability.prod(axis=1)
-    assert probability.sum() == pytest.approx(1.0)
-    assert cost(Mixture(weights)).item() == pytest.approx(float(probability @ latencies))
+    assert_expected(*priced)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_k_best_are_those_of_brute_force(priced, seed: int) -> None:
     """An idle layer gives its best score, so that no depth is preferred for having fewer layers."""
     cost, chosen, _ = priced
-    rng = np.random.default_rng(seed)
-    if seed % 2:  # any costs and covariances, as after measurements
-        size = len(cost.coefficients.mean)
-        factors = rng.normal(scale=0.01, size=(4, size))
-        cost = CostModel(TINY, table_of(TINY))
-        cost.coefficients = replace(
-            cost.coefficients, mean=rng.uniform(size=size), covariance=factors.T @ factors
-        )
-    architectures = [TINY.architecture(row) for row in chosen.tolist()]
-    limit = Limit(cost, confidence=0.9 if seed % 3 == 0 else None)
-    bounds = np.array([limit.bound_ms(architecture) for architecture in architectures])
-    limit = replace(limit, budget_ms=float(np.quantile(bounds, rng.uniform(0.05, 0.9))))
-    scores = rng.normal(size=TINY.mask.shape)
-    best_of = np.where(TINY.mask, scores, -np.inf).max(axis=1)
-    total = scores[np.arange(len(TINY.choices)), chosen]
-    for row, idle in enumerate(TINY.idle(c) for c in chosen.tolist()):
-        total[row, list(idle)] = best_of[list(idle)]
-    total = total.sum(axis=1)
-    feasible = [i for i, a in enumerate(architectures) if limit.is_kept(a)]
-    best = sorted(feasible, key=lambda i: -total[i])[:5]
-    assert Decoder([limit]).best(scores, k=5) == [architectures[i] for i in best]
+    assert_best(cost, chosen, 5, seed, 0.9 if seed % 3 == 0 else None)
 
 
 def test_idle_layers_have_one_form(rng) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from brute_force import assert_best, assert_expected, assert_predicted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import TINY_SIZES, table_of, tiny_space
@@ -17,8 +17,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from hwnas.architecture import Mixture
 from hwnas.budget.coefficients import architecture_features
 from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import Decoder, latency_range_ms
-from hwnas.budget.limit import Limit
 from hwnas.calibration.fit import fit, to_calibration
 from hwnas.calibration.prior import from_counts
 from hwnas.deploy.export import INPUT, export_network
@@ -158,43 +156,18 @@ def priced():
 
 
 def test_costs_of_pairs_are_the_operators_own(priced) -> None:
-    cost, chosen, latencies = priced
-    architectures = [TINY.architecture(row) for row in chosen.tolist()]
-    np.testing.assert_allclose(cost.predict(architectures)[0], latencies, rtol=1e-12)
-    assert latency_range_ms(cost) == pytest.approx((latencies.min(), latencies.max()))
+    assert_predicted(*priced)
 
 
 def test_expected_cost_is_that_of_all_architectures(priced) -> None:
-    cost, chosen, latencies = priced
-    torch.manual_seed(0)
-    weights = torch.rand(TINY.mask.shape, dtype=torch.float64) * TINY.mask
-    odds = (weights / weights.sum(dim=1, keepdim=True)).numpy()
-    probabilities = odds[np.arange(len(TINY.choices)), chosen].prod(axis=1)
-    assert probabilities.sum() == pytest.approx(1.0)
-    assert cost(Mixture(weights)).item() == pytest.approx(float(probabilities @ latencies))
+    assert_expected(*priced)
 
 
 @pytest.mark.parametrize("confidence", [None, 0.9])
 @pytest.mark.parametrize("seed", range(6))
 def test_k_best_are_those_of_brute_force(priced, seed: int, confidence: float | None) -> None:
     cost, chosen, _ = priced
-    rng = np.random.default_rng(seed)
-    if seed % 2:  # any costs and covariances, as after measurements
-        size = len(cost.coefficients.mean)
-        factors = rng.normal(scale=0.01, size=(4, size))
-        cost = CostModel(TINY, table_of(TINY))
-        cost.coefficients = replace(
-            cost.coefficients, mean=rng.uniform(size=size), covariance=factors.T @ factors
-        )
-    architectures = [TINY.architecture(row) for row in chosen.tolist()]
-    limit = Limit(cost, confidence=confidence)
-    bounds = np.array([limit.bound_ms(architecture) for architecture in architectures])
-    limit = replace(limit, budget_ms=float(np.quantile(bounds, rng.uniform(0.05, 0.9))))
-    scores = rng.normal(size=TINY.mask.shape)
-    totals = scores[np.arange(len(TINY.choices)), chosen].sum(axis=1)
-    feasible = [i for i, a in enumerate(architectures) if limit.is_kept(a)]
-    best = sorted(feasible, key=lambda i: -totals[i])[:4]
-    assert Decoder([limit]).best(scores, k=4) == [architectures[i] for i in best]
+    assert_best(cost, chosen, 4, seed, confidence)
 
 
 def test_a_calibration_is_read_as_it_was_fitted(priced) -> None:
