@@ -145,6 +145,7 @@ def profile(
     batch: Annotated[int | None, typer.Option(help="Images per inference.")] = None,
     dtype: Annotated[str | None, typer.Option(help="Number format.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.05, help="Of measuring, an operator.")] = 0.5,
     out: Annotated[Path, typer.Option(metavar="TABLE.json", help="The table.")] = Path(
         "latency_table.json"
     ),
@@ -178,7 +179,7 @@ def profile(
         print_result({"bundle": str(bundle), "models": models}, as_json, text)
         return
     with interruptible():
-        table = profiling.profile(loaded, out, stage=progress.shown)
+        table = profiling.profile(loaded, out, seconds=seconds, stage=progress.shown)
     document = {"table": str(out), "operators": len(table.operators), **table_facts(table)}
     text = f"{out}: {len(table.operators)} operators of {table.device.device}"
     print_result(document, as_json, text)

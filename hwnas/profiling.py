@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,15 @@ from hwnas.deploy.fold import fold_batch_norms
 from hwnas.latency_tables.bundle import Manifest, write_bundle
 from hwnas.latency_tables.calibration import Audit
 from hwnas.latency_tables.context import ContextGraph
-from hwnas.latency_tables.profiler import Kind, Shape, operator_graphs, profile_operators
+from hwnas.latency_tables.profiler import (
+    GROUP_SIZE,
+    OPERATOR_S,
+    PROFILE_PROTOCOL,
+    Kind,
+    Shape,
+    operator_graphs,
+    profile_operators,
+)
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
@@ -42,6 +51,7 @@ def profile(
     config: Config,
     out: str | Path,
     *,
+    seconds: float = OPERATOR_S,
     partial: Path | None = None,
     stage: progress.Stage = progress.silent,
 ) -> LatencyTable:
@@ -50,6 +60,7 @@ def profile(
     Args:
         config: space, data (for the sizes that the space does not state) and latency settings.
         out: the table's file.
+        seconds: for each operator on average; the longer, the fewer rows are noisy.
         partial: where an unfinished table is kept and resumed from; beside `out` by default.
         stage: shows progress.
 
@@ -77,6 +88,7 @@ def profile(
             batch=latency.batch,
             dtype=latency.dtype,
             definitions=definitions(space.all_operators()),
+            protocol=replace(PROFILE_PROTOCOL, time_limit_s=GROUP_SIZE * seconds),
             partial_path=partial,
             progress=on_progress,
         )

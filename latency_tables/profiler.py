@@ -32,20 +32,21 @@ Kind = Literal["operator", "source", "tokens"]
 Build = Callable[[OpSpec], "tuple[nn.Module, list[Shape], Kind]"]
 
 GROUP_SIZE = 16
+OPERATOR_S = 0.5
 COPIES = 4
 SEED = 0
 DTYPES = ("float32", "float16")
 WORST_FIRST: tuple[Status, ...] = ("timeout", "throttled", "noisy", "ok")
 
-# About half a second an operator in full groups; the limit is scaled down for smaller groups.
+# The limit, of a full group, is scaled down for smaller groups.
 # One block a round gives three times the rounds, which steadies a difference more than a median
 # over blocks does; only a jump of the machine's speed within a round is worth repeating it.
 PROFILE_PROTOCOL = Protocol(
     warmup_s=0.02,
     block_ms=1.0,
     blocks_per_round=1,
-    max_rounds=500,
-    time_limit_s=8.0,
+    max_rounds=10_000,
+    time_limit_s=GROUP_SIZE * OPERATOR_S,
     sentinel_drift=0.25,
     max_repeats=1,
 )
@@ -146,6 +147,8 @@ def _resume(partial_path: Path, empty: LatencyTable) -> LatencyTable:
     differences = empty.device.differences(found.device, DeviceProfile.model_fields)
     if found.definitions != empty.definitions:
         differences.append("definitions of operators")
+    if found.protocol != empty.protocol:
+        differences.append("protocol of measuring")
     if differences:
         raise InputError(
             f"rows were measured in another setting ({'; '.join(differences)})",

@@ -245,10 +245,11 @@ SMALLEST += "input_channels=1, height=8, width=8}"
 
 def test_profile_measures_and_resumes(cli, tmp_path) -> None:
     path = tmp_path / "table.json"
-    line = ["profile", "--set", SMALLEST, "--out", str(path)]
+    line = ["profile", "--set", SMALLEST, "--out", str(path), "--seconds", "0.1"]
     code, out, _ = cli(*line, "--json")
     assert code == 0 and json.loads(out)["operators"] == len(LatencyTable.load(path).operators)
     assert json.loads(out)["statistic"] == "p10"
+    assert LatencyTable.load(path).protocol.time_limit_s == 1.6
     assert [p.name for p in tmp_path.iterdir()] == ["table.json"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -192,6 +193,7 @@ def test_rows_of_another_setting_are_not_resumed(counting, tmp_path):
         ({"definitions": {"conv": "r2"}}, "definitions of operators"),
         ({"batch": 2}, "batch: expected 2, got 1"),
         ({"versions": {"hwnas": "9"}}, "versions"),
+        ({"protocol": replace(QUICK, time_limit_s=9.0)}, "protocol of measuring"),
     ]:
         with pytest.raises(InputError, match=expected) as caught:
             run([CONV], counting, structure_to_onnx, partial_path=partial, **options)
