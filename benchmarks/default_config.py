@@ -11,12 +11,9 @@ A strategy whose run in FOLDER is finished is left out, so the script can be sta
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+from processes import Usage, run_hwnas
 from results import append_row
 
 from hwnas.runs.run_folder import RunFolder
@@ -31,11 +28,11 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     table = arguments.folder / "table.json"
     if not table.exists():
-        measured("profile", "default", "--out", str(table))
+        run_hwnas("profile", "default", "--out", str(table))
     for strategy in arguments.strategies:
         run = arguments.folder / strategy
         if not (run / "check.json").exists():
-            search_s, search_peak_mb = measured(
+            search = run_hwnas(
                 "search",
                 "default",
                 "--strategy",
@@ -45,26 +42,11 @@ def main() -> None:
                 "--out",
                 str(run),
             )
-            measured("run", "--resume", "--out", str(run))
-            append_row(
-                "default_config", figures(RunFolder(run), strategy, search_s, search_peak_mb)
-            )
+            run_hwnas("run", "--resume", "--out", str(run))
+            append_row("default_config", figures(RunFolder(run), strategy, search))
 
 
-def measured(*arguments: str) -> tuple[float, float]:
-    """Run `hwnas` with these arguments; return its seconds and its peak memory in MB (10^6)."""
-    start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "hwnas", *arguments])
-    _, status, usage = os.wait4(process.pid, 0)
-    # A budget that is not kept is a result too.
-    if os.waitstatus_to_exitcode(status) not in (0, 1):
-        sys.exit(f"hwnas {' '.join(arguments)} failed")
-    return time.monotonic() - start, usage.ru_maxrss * 1024 / 1e6
-
-
-def figures(
-    folder: RunFolder, strategy: str, search_s: float, search_peak_mb: float
-) -> dict[str, object]:
+def figures(folder: RunFolder, strategy: str, search: Usage) -> dict[str, object]:
     """A row about a finished run."""
     check = folder.read_json(folder.check)
     candidates = [r for r in folder.read_history() if r["event"] == "measurement"]
@@ -78,8 +60,8 @@ def figures(
         "measured_status": check["measured"]["status"],
         "params": check["model"]["params"],
         "candidates_measured": len(candidates),
-        "search_s": search_s,
-        "search_peak_mb": search_peak_mb,
+        "search_s": search.wall_s,
+        "search_peak_mb": search.peak_mb,
     }
 
 

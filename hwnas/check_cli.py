@@ -15,8 +15,7 @@ from hwnas.errors import InputError
 from hwnas.options import Json, Set, interruptible, opened
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
-MEMORY = "budget.memory_mb="
-SETTINGS = ("check.", MEMORY)
+BUDGETS = ("budget.memory_mb=", "budget.energy_mj=")
 
 Inputs = Annotated[
     list[str] | None,
@@ -82,8 +81,8 @@ def check(
         raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
     if measured is not None:
         # Figures of this machine beside the latency of another one.
-        memory = [setting for setting in settings or [] if setting.startswith(MEMORY)]
-        _refuse({"--serve-seconds": serve_seconds, f"--set {MEMORY}X": memory}, "--measured")
+        of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
+        _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
     for option, path in {"--junit": junit, "--markdown": markdown}.items():
         _require_writable(option, path)
     # Before anything heavy is imported: a hostile file ends here.
@@ -119,6 +118,7 @@ def check(
                     limits=config.check,
                     budget_ms=budget_ms,
                     memory_budget_mb=config.budget.memory_mb,
+                    energy_budget_mj=config.budget.energy_mj,
                     runtime_name=runtime,
                     threads=threads,
                     shapes=parse_shapes(inputs or []),
@@ -173,11 +173,11 @@ def _config(settings: list[str] | None) -> Any:
     from hwnas.config import load_config
 
     for setting in settings or []:
-        if not setting.startswith(SETTINGS):
+        if not setting.startswith(("check.", *BUDGETS)):
             raise InputError(
                 "no setting of a check",
                 where=f"--set {setting}",
-                expected="check.NAME=VALUE or budget.memory_mb=VALUE",
+                expected="check.NAME=VALUE, budget.memory_mb=VALUE or budget.energy_mj=VALUE",
             )
     return load_config(None, settings or [])
 

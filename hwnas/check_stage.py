@@ -64,6 +64,7 @@ def check(
         predicted_ms=_predicted_ms(run),
         limits=run.config.check,
         memory_budget_mb=run.config.budget.memory_mb,
+        energy_budget_mj=run.config.budget.energy_mj,
         reference=network_reference(run),
         load=load,
         stage=run.stage,

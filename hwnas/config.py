@@ -96,6 +96,9 @@ class BudgetConfig(Section):
     memory_mb: float | None = Field(
         None, gt=0, description="host memory that a session of the model may take at its peak"
     )
+    energy_mj: float | None = Field(
+        None, gt=0, description="millijoules that an inference may take, where the device counts"
+    )
     confidence: float | None = Field(
         None, ge=0.5, lt=1, description="probability with which the predicted latency keeps it"
     )

@@ -240,6 +240,11 @@ def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
             module.recompute = recompute
 
 
+def release_memory() -> None:
+    """Give the memory that fused operators keep for their next call back to the system."""
+    kernels.release_memory()
+
+
 def _tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers by name; `named_parameters` takes longer than a small cell."""
     for table in (module._parameters, module._buffers):

@@ -24,7 +24,7 @@ from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
 from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.evaluators.zero_cost import ZeroCost
-from hwnas.mixed_op import use_kernels
+from hwnas.mixed_op import release_memory, use_kernels
 from hwnas.profiling import inference
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import load_checkpoint, write_atomic
@@ -80,6 +80,7 @@ def search_architecture(run: Run) -> Architecture:
                 state = searched.weights_of(chosen.architecture)
                 write_atomic(member.folder.inherited, save(state))
             _write_architecture(member, chosen)
+    release_memory()
     return run.architecture()
 
 

@@ -95,6 +95,8 @@ def _more_figures(document: dict[str, Any]) -> list[str]:
     if document["throughput"]:
         rows = (f"{_number(r['per_second'])} at {r['batch']}" for r in document["throughput"])
         lines.append(f"samples a second by batch: {', '.join(rows)}")
+    if document["energy"] is not None:
+        lines.append(f"energy of an inference: {_number(document['energy']['mj'])} mJ")
     if serving is not None:
         lines.append(
             f"{serving['threads']} threads: {_number(serving['throughput_per_s'])} requests a "

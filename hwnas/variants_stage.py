@@ -14,8 +14,9 @@ from hwnas.check_stage import dataset_feeds, network_reference
 from hwnas.deploy.behaviour import Behaviour, Reference, observe, probe
 from hwnas.deploy.check import behaviour_gates
 from hwnas.deploy.feeds import FeedMaker
-from hwnas.deploy.gates import budget_gate, memory_gates, verdict_of
+from hwnas.deploy.gates import budget_gate, energy_gates, memory_gates, verdict_of
 from hwnas.deploy.parity import Feeds
+from hwnas.deploy.performance import counted_energy
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, inspect_model
@@ -196,10 +197,12 @@ def _judged(
 ) -> dict[str, Any]:
     """One entry of the document."""
     latency = NetworkLatency.of_rounds(rounds_ms, runtime.statistic, runtime.name)
+    energy = counted_energy(variant.calls[0], runtime, latency)
     behaviour, budget = variant.behaviour, run.config.budget
     gates = [
         budget_gate(latency, run.budget_ms()),
         *memory_gates(variant.memory_mb, budget.memory_mb),
+        *energy_gates(energy, budget.energy_mj),
         *behaviour_gates(variant.model, variant.feeds, behaviour, run.config.check),
     ]
     assert behaviour.parity is not None and behaviour.score is not None
@@ -216,6 +219,7 @@ def _judged(
         "measured": latency.to_json(),
         "ratio": asdict(ratio),
         "memory_mb": variant.memory_mb,
+        "energy": energy and energy.to_json(),
         "gates": [gate.to_json() for gate in gates],
         "error": None,
     }

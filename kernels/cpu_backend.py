@@ -20,6 +20,7 @@ from hwnas.kernels.backend import (
     Pools,
     Value,
 )
+from hwnas.kernels.cpu_memory import MEMORY
 from hwnas.kernels.plan import Convolution
 
 INSTRUCTIONS = ("avx512", "avx2", "portable")
@@ -200,8 +201,9 @@ class CpuBackend(Backend):
         d_values = sums = None
         if needs_input:
             # Nothing is written for values that nobody reads.
-            new = torch.empty_like if len(read) == len(values) else torch.zeros_like
-            d_values = new(values)
+            d_values = MEMORY.empty(values.shape, self.dtype)
+            if len(read) < len(values):
+                d_values.zero_()
         if table is not None:
             sums = torch.empty(len(values), 2, values.shape[-1], dtype=torch.float64)
         self._call(
@@ -238,7 +240,7 @@ class CpuBackend(Backend):
             if edge.mean is not None:
                 entry.mean, entry.mean_row = (_pointer(t) for t in edge.mean)
         channels = _channels(convolutions[0], parameters) if convolutions else None
-        dx = torch.empty_like(x) if needs_input else None
+        dx = MEMORY.empty(x.shape, self.dtype) if needs_input else None
         self._call(
             "convolve_backward", self._shape(x, stride, channels), _pointer(x), None, len(array),
             array, _pointer(outputs), _pointer(dx), 1, None, stride, len(edges), handed,
@@ -312,7 +314,7 @@ class CpuBackend(Backend):
 
     def _outputs(self, count: int, shape: _Shape) -> Tensor:
         sizes = (count, shape.images, shape.out_height, shape.out_width, shape.width)
-        return torch.empty(sizes, dtype=self.dtype)
+        return MEMORY.empty(sizes, self.dtype)
 
     def _call(self, name: str, shape: _Shape, *arguments: Any) -> None:
         """Run a kernel.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.config import CheckConfig
-from hwnas.deploy.feeds import DTYPES, FeedMaker
+from hwnas.deploy.feeds import DTYPES, FeedMaker, InputSizes
 from hwnas.deploy.parity import (
     Feeds,
     Outputs,
@@ -192,33 +192,47 @@ def observe(
 
 
 def onnx_reference(
-    model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, trial: Trial
+    model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, limits: CheckConfig
 ) -> Reference:
-    """Another ONNX model, as it stands in its file, fed with a model's feeds in their order.
+    """Another ONNX model, as it stands in its file, tried in a process with limits.
+
+    It is fed with a model's feeds: by name where both have the same names, else in their order.
 
     Raises:
-        InputError: when it takes another number of inputs, or the runtime refuses it.
+        InputError: when it takes other inputs, or the runtime refuses it.
     """
     where = str(model.path)
-    if len(model.inputs) != len(feeds.inputs):
+    inputs = _inputs_of(model, feeds)
+
+    def converted(given: Feeds) -> Feeds:
+        pairs = zip(feeds.inputs, inputs, strict=True)
+        return {theirs.name: given[ours.name].astype(theirs.dtype) for ours, theirs in pairs}
+
+    samples = feeds.samples
+    if samples is not None:
+        take = samples.take
+        samples = replace(samples, take=lambda chosen: converted(take(chosen)))
+    trial = probe(model, runtime, replace(feeds, inputs=inputs, samples=samples), limits)
+    predict = as_predict(runtime.infer_unoptimised(model.path), where)
+    return Reference("reference", lambda given: predict(converted(given)), trial=trial)
+
+
+def _inputs_of(model: Inspection, feeds: FeedMaker) -> tuple[InputSizes, ...]:
+    """A model's inputs in the order of another's, with the other's sizes."""
+    ours = [given.name for given in feeds.inputs]
+    theirs = {value.name: value for value in model.inputs}
+    if len(theirs) != len(ours):
         raise InputError(
             "the reference takes other inputs",
-            where=where,
-            expected=[given.name for given in feeds.inputs],
-            actual=[value.name for value in model.inputs],
+            where=str(model.path),
+            expected=ours,
+            actual=list(theirs),
         )
-    predict = as_predict(runtime.infer_unoptimised(model.path), where)
-    theirs = {value.name: value for value in model.inputs}
-    ours = [given.name for given in feeds.inputs]
-    pairs = dict(zip(theirs if set(theirs) == set(ours) else ours, theirs, strict=True))
-
-    def renamed(given: Feeds) -> Feeds:
-        return {
-            pairs[name]: array.astype(DTYPES.get(theirs[pairs[name]].dtype, array.dtype))
-            for name, array in given.items()
-        }
-
-    return Reference("reference", lambda given: predict(renamed(given)), trial=trial)
+    names = ours if set(ours) == set(theirs) else list(theirs)
+    return tuple(
+        replace(given, name=name, dtype=DTYPES.get(theirs[name].dtype, given.dtype))
+        for given, name in zip(feeds.inputs, names, strict=True)
+    )
 
 
 def _run_batches(

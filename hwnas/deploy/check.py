@@ -21,6 +21,7 @@ from hwnas.deploy.gates import (
     Gate,
     batch_gate,
     budget_gate,
+    energy_gates,
     memory_gates,
     parity_gates,
     parity_limits,
@@ -53,6 +54,7 @@ def check_model(
     limits: CheckConfig,
     reference: Reference | None = None,
     memory_budget_mb: float | None = None,
+    energy_budget_mj: float | None = None,
     load: ServingLoad | None = None,
     stage: Stage = silent,
     stated: NetworkLatency | None = None,
@@ -69,6 +71,7 @@ def check_model(
         limits: of the gates.
         reference: gates of parity and of lost accuracy need it; without, they are skipped.
         memory_budget_mb: gate of the session's peak memory; None leaves it out.
+        energy_budget_mj: gate of an inference's energy; None leaves it out.
         load: of the smoke test of serving; None leaves it out.
         stage: shows progress.
         stated: the latency on a device that is not here; measured on this one if None.
@@ -105,6 +108,7 @@ def check_model(
     gates = [
         budget_gate(speed.latency, budget_ms),
         *memory_gates(memory_mb, memory_budget_mb),
+        *energy_gates(speed.energy, energy_budget_mj),
         *more_gates,
         *behaviour_gates(model, feeds, behaviour, limits, is_wanted=reference is not None),
         *serving_gates(speed.serving),
@@ -160,6 +164,7 @@ def check_file(
     limits: CheckConfig,
     budget_ms: float | None = None,
     memory_budget_mb: float | None = None,
+    energy_budget_mj: float | None = None,
     runtime_name: str | None = None,
     threads: int | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
@@ -177,7 +182,7 @@ def check_file(
     Args:
         model: the inspected file.
         limits: of the gates.
-        budget_ms, memory_budget_mb: gates of latency and memory.
+        budget_ms, memory_budget_mb, energy_budget_mj: gates of latency, memory and energy.
         runtime_name: where its latency is measured, `onnxruntime-cpu` by default.
         threads: of the runtime, 1 by default.
         shapes: of inputs whose sizes are left open, by name.
@@ -212,7 +217,7 @@ def check_file(
     other = None
     if reference is not None:
         cpu = _onnx_runtime(runtime)
-        other = onnx_reference(reference, cpu, feeds, probe(reference, cpu, feeds, limits))
+        other = onnx_reference(reference, cpu, feeds, limits)
     stated_ms = _number(where, properties, "budget_ms")
     return check_model(
         model,
@@ -223,6 +228,7 @@ def check_file(
         limits=limits,
         reference=other,
         memory_budget_mb=memory_budget_mb,
+        energy_budget_mj=energy_budget_mj,
         load=load,
         stage=stage,
         stated=stated,

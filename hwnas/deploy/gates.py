@@ -12,6 +12,7 @@ from hwnas.deploy.parity import Parity
 from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score
 from hwnas.inspection.process import Precision
+from hwnas.latency_tables.energy import Energy
 from hwnas.latency_tables.serving import Serving
 
 GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
@@ -153,6 +154,15 @@ def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]
         return []
     status = "skipped" if memory_mb is None else _passed(memory_mb <= budget_mb)
     return [Gate("memory", status, memory_mb, budget_mb)]
+
+
+def energy_gates(energy: Energy | None, budget_mj: float | None) -> list[Gate]:
+    """The energy of an inference against its budget, where there is one."""
+    if budget_mj is None:
+        return []
+    if energy is None:
+        return [Gate("energy", "inconclusive", None, budget_mj, "no counter of energy to read")]
+    return [Gate("energy", _passed(energy.mj <= budget_mj), energy.mj, budget_mj)]
 
 
 def confidence_gate(probability: float, confidence: float) -> Gate:

@@ -12,6 +12,7 @@ from hwnas.deploy.behaviour import THROUGHPUT_BATCHES, Reference
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
+from hwnas.latency_tables.energy import Energy, energy_counter, measure_energy
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
 from hwnas.latency_tables.serving import Serving, serve
 from hwnas.latency_tables.statistics import percentiles_ms
@@ -40,12 +41,14 @@ class Performance:
         percentiles: of single calls, see `percentiles_ms`.
         throughput: for each batch its latency, and samples a second by the median of the rounds.
         serving: under load.
+        energy: of one inference.
     """
 
     latency: NetworkLatency
     percentiles: dict[str, float | int | None] | None = None
     throughput: tuple[dict[str, float | int], ...] = ()
     serving: Serving | None = None
+    energy: Energy | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Its part of the check's document."""
@@ -54,6 +57,7 @@ class Performance:
             "percentiles": self.percentiles,
             "throughput": list(self.throughput),
             "serving": None if self.serving is None else self.serving.to_json(),
+            "energy": None if self.energy is None else self.energy.to_json(),
         }
 
 
@@ -68,7 +72,7 @@ def measure_performance(
     reference: Reference | None,
     load: ServingLoad | None,
 ) -> Performance:
-    """Measure a model on a runtime; on one that runs no ONNX files, the latency alone.
+    """Measure a model on a runtime; on one that runs no ONNX files, latency and energy alone.
 
     Args:
         model: the inspected file.
@@ -91,7 +95,8 @@ def measure_performance(
                 mend="add --run DIR",
             )
         call = reference.inference()
-        return Performance(measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds))
+        latency = measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds)
+        return Performance(latency, energy=counted_energy(call, runtime, latency))
     single = feeds.real(feeds.batch, 0)
     call = runtime.prepare_onnx(model.path, single)
     latency = measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds)
@@ -103,7 +108,18 @@ def measure_performance(
         percentiles_ms(_single_calls_ms(call, seconds * SINGLE_SHARE)),
         _throughput(model, runtime, feeds, _sizes(feeds, batches, latency), seconds),
         serving,
+        counted_energy(call, runtime, latency),
     )
+
+
+def counted_energy(
+    call: Callable[[], None], runtime: Runtime, latency: NetworkLatency
+) -> Energy | None:
+    """What an inference takes; None where the device counts none, or lets nobody read it."""
+    counter = energy_counter(runtime)
+    if counter is None:
+        return None
+    return measure_energy(call, runtime, counter, latency_ms=latency.median_ms)
 
 
 def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:

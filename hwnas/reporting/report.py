@@ -188,6 +188,7 @@ def _trust(run: Run) -> Section:
         ("Samples tested", count(number_at(check, metric, "n"))),
         ("Signal to error", sqnr),
         ("Peak memory of a session in MB", number(number_at(check, "memory_mb"))),
+        ("Energy of an inference in mJ", number(number_at(check, "energy", "mj"))),
         ("File", kibibytes(number_at(check, "model", "size_bytes"))),
         ("ONNX operator set", number(number_at(check, "model", "opset"))),
     ]

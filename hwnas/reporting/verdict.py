@@ -13,6 +13,7 @@ FIGURES = (
     ("p90 of single calls", "percentiles", "p90_ms", "ms"),
     ("p99 of single calls", "percentiles", "p99_ms", "ms"),
     ("requests under load", "serving", "throughput_per_s", "a second"),
+    ("energy of an inference", "energy", "mj", "mJ"),
 )
 
 

@@ -34,6 +34,7 @@ from hwnas.deploy.gates import (
     serving_gates,
     shapes_gate,
 )
+from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.serving import Serving
@@ -52,8 +53,7 @@ def judged(tmp_path):
         other = None
         if reference is not None:
             right = inspect_model(saved(reference, tmp_path / "reference.onnx"))
-            trial = probe(right, RUNTIME, feeds, CheckConfig())
-            other = onnx_reference(right, RUNTIME, feeds, trial)
+            other = onnx_reference(right, RUNTIME, feeds, CheckConfig())
         trial = probe(inspected, RUNTIME, feeds, CheckConfig())
         found = observe(inspected, RUNTIME, feeds, other, trial)
         held_to = parity_limits(inspected.precision, CheckConfig())
@@ -76,6 +76,33 @@ def test_a_model_keeps_parity_with_itself(judged, tmp_path) -> None:
     data = labelled_data(saved(residual_net(), tmp_path / "m.onnx"), tmp_path / "data.npz")
     statuses = judged(residual_net(), residual_net(), data, min_accuracy=1.0)
     assert set(statuses.values()) == {"pass"}
+
+
+def difference_of(first: str, second: str, inputs: tuple[str, str], kind=np.float32) -> ModelProto:
+    """y = first - second, with the two inputs declared in some order."""
+    node = helper.make_node("Sub", [first, second], ["y"])
+    model = model_of([node], {name: ("n", 3) for name in inputs}, {"y": ("n", 3)})
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        (difference_of("a", "b", ("b", "a")), "pass"),
+        (difference_of("left", "right", ("left", "right")), "pass"),
+        (difference_of("left", "right", ("left", "right"), np.float64), "pass"),
+        (difference_of("left", "right", ("right", "left")), "fail"),
+    ],
+)
+def test_a_reference_is_fed_by_name_or_in_order(judged, reference, expected) -> None:
+    assert judged(difference_of("a", "b", ("a", "b")), reference)["parity"] == expected
+
+
+def test_a_reference_of_other_inputs_is_refused(judged) -> None:
+    with pytest.raises(InputError, match=r"reference.onnx: the reference takes other inputs"):
+        judged(difference_of("a", "b", ("a", "b")), residual_net())
 
 
 def test_a_dropped_relu(judged) -> None:

@@ -47,7 +47,7 @@ def observed(source, name, calibration, tmp_path):
     model, right = inspect_model(path), inspect_model(source)
     feeds = feeds_for(model, {}, labelled_data(source, tmp_path / "data.npz"), 1)
     limits = CheckConfig(max_accuracy_drop=0.05)
-    reference = onnx_reference(right, RUNTIME, feeds, probe(right, RUNTIME, feeds, limits))
+    reference = onnx_reference(right, RUNTIME, feeds, limits)
     behaviour = observe(model, RUNTIME, feeds, reference, probe(model, RUNTIME, feeds, limits))
     gates = behaviour_gates(model, feeds, behaviour, limits)
     return behaviour, {gate.name: gate.status for gate in gates}

@@ -19,6 +19,7 @@ from reference_backend import ReferenceBackend
 from hwnas.kernels import operator
 from hwnas.kernels.backend import MixTerm, PoolGradient
 from hwnas.kernels.cpu_backend import CpuBackend, UnavailableError, available_instructions
+from hwnas.kernels.cpu_memory import MemoryPool
 from hwnas.kernels.fused import FusedCell
 from hwnas.kernels.plan import CellPlan, tensors_of
 
@@ -45,11 +46,13 @@ def use(instructions: str, monkeypatch) -> None:
     """Run the operator with one instruction set, new memory full of NaN."""
     for owner, name in (
         (torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"),
+        (MemoryPool, "empty"),
     ):  # fmt: skip
         inner = getattr(owner, name)
 
         def poisoned(*args, inner=inner, **kwargs):
-            return inner(*args, **kwargs).fill_(float("nan"))
+            made = inner(*args, **kwargs)
+            return made.fill_(float("nan")) if made.is_floating_point() else made
 
         monkeypatch.setattr(owner, name, poisoned)
     monkeypatch.setattr(
