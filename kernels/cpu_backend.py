@@ -197,13 +197,8 @@ class CpuBackend(Backend):
         )
         channels = _channels(convolutions[0], parameters)
         shape = self._shape(values[0], convolutions[0].stride, channels)
-        read = {c.reads or 0 for c in convolutions}
-        d_values = sums = None
-        if needs_input:
-            # Nothing is written for values that nobody reads.
-            d_values = MEMORY.empty(values.shape, self.dtype)
-            if len(read) < len(values):
-                d_values.zero_()
+        d_values = MEMORY.empty(values.shape, self.dtype) if needs_input else None
+        sums = None
         if table is not None:
             sums = torch.empty(len(values), 2, values.shape[-1], dtype=torch.float64)
         self._call(

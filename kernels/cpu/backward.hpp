@@ -78,15 +78,16 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
   }
 }
 
+// `ahead`: the outputs after these rows.
 template <class T, int V>
 void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                      Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
-                     BackwardWork<T, V>& work) {
+                     BackwardWork<T, V>& work, const typename VectorOf<T, V>::type* ahead) {
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, pixels = rows * wide;
   if (c.second_gradient) {
     depthwise_forward(l, c, work.values.get(), weights.depthwise.get(), h, rows, work.u.get(),
-                      chunk);
+                      chunk, ahead);
     outer<1, T, V>(work.u.get(), chunk, work.dz.get(), chunk, pixels, sums.matrix.get(), l.blocks);
   }
   if (!needs_input && !c.first_gradient) return;
@@ -218,7 +219,9 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
                           chunk);
       const bool needs_input = d_values != nullptr;
       if (c.kind == SEPARABLE)
-        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
+        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work,
+                        l.image(outputs, i * shape.images + n, l.pixels_out) +
+                            (h + rows) * wide * l.blocks);
       else
         dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
     }

@@ -22,13 +22,17 @@ INLINE void depthwise_pixels(const v* in, Index row, const v* w, v* out) {
 }
 
 // One row of `width` outputs. The last step overlaps the one before it, so ADD needs care: pixels
-// are then taken one by one at the end.
+// are then taken one by one at the end. `ahead`, if it is not NULL, is needed next: a vector for
+// each output, `step` apart.
 template <int K, int D, int S, bool ADD, class v>
-INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index width) {
+INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index width,
+                          const v* ahead = nullptr, Index step = 0) {
   constexpr int P = 8;
   Index p = 0;
-  for (; p + P <= width; p += P)
+  for (; p + P <= width; p += P) {
+    if (ahead) fetch_ahead(ahead + p * step, step, P);
     depthwise_pixels<K, D, S, P, ADD>(in + p * S, row, w, out + p);
+  }
   if (p == width) return;
   if (!ADD && width >= P) {
     p = width - P;

@@ -6,17 +6,20 @@
 
 namespace hwnas {
 
-// The depthwise part for rows h ... h + rows - 1: `out` is [block][chunk] of vectors.
+// The depthwise part for rows h ... h + rows - 1: `out` is [block][chunk] of vectors. `ahead` are as
+// many pixels of a tensor that is needed next.
 template <int K, int D, int S, class T, int V>
 void depthwise_chunk(const Layout<T, V>& l, const typename VectorOf<T, V>::type* plane,
                      const typename VectorOf<T, V>::type* w, Index h, Index rows,
-                     typename VectorOf<T, V>::type* out, Index chunk) {
+                     typename VectorOf<T, V>::type* out, Index chunk,
+                     const typename VectorOf<T, V>::type* ahead) {
   constexpr int R = K / 2 * D;
+  const Index wide = l.shape.out_width;
   for (Index b = 0; b < l.blocks; b++)
     for (Index r = 0; r < rows; r++)
       depthwise_row<K, D, S, false>(
-          plane + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R, l.row,
-          w + b * K * K, out + b * chunk + r * l.shape.out_width, l.shape.out_width);
+          plane + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R, l.row, w + b * K * K,
+          out + b * chunk + r * wide, wide, ahead + r * wide * l.blocks + b, l.blocks);
 }
 
 // Calls `f` with the kernel, dilation and stride of a convolution as constants.
@@ -38,9 +41,10 @@ template <class T, int V>
 void depthwise_forward(const Layout<T, V>& l, const Convolution& c,
                        const typename VectorOf<T, V>::type* plane,
                        const typename VectorOf<T, V>::type* w, Index h, Index rows,
-                       typename VectorOf<T, V>::type* out, Index chunk) {
+                       typename VectorOf<T, V>::type* out, Index chunk,
+                       const typename VectorOf<T, V>::type* ahead) {
   with_geometry(c, [&](auto k, auto d, auto s) {
-    depthwise_chunk<k.value, d.value, s.value>(l, plane, w, h, rows, out, chunk);
+    depthwise_chunk<k.value, d.value, s.value>(l, plane, w, h, rows, out, chunk, ahead);
   });
 }
 
@@ -98,7 +102,8 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
     const Index pixels = rows * wide;
     v* out = z + h * wide * l.blocks;
     if (c.kind == SEPARABLE) {
-      depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, work, chunk);
+      depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, work, chunk,
+                        out);
       const Taps<v> taps{{work}, 1, chunk};
       pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, out, l.blocks,
                          Index(1));

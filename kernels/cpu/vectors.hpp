@@ -37,6 +37,12 @@ INLINE v rectified(v a) {
   return a < v{} ? v{} : a;
 }
 
+// Asks for vectors that are needed soon, `step` apart, so that they come while others are computed.
+template <class v>
+INLINE void fetch_ahead(const v* from, Index step, int count) {
+  UNROLL for (int i = 0; i < count; i++) __builtin_prefetch(from + i * step);
+}
+
 // Zeroed memory, aligned for any vector.
 template <class v>
 class Buffer {
