@@ -72,7 +72,7 @@ class Runtime(ABC):
 
         Args:
             module: in eval mode, batch norms folded; it is not changed.
-            inputs: CPU tensors, (N, C, H, W) each.
+            inputs: CPU tensors, one for each argument of `module`.
             to_onnx: exports a module; used by the ONNX runtimes only.
         """
 

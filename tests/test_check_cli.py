@@ -18,7 +18,9 @@ from onnx import helper
 from small_models import labelled_data, model_of, residual_net, saved, with_other_shift
 
 import hwnas.cli
+from hwnas.deploy import performance
 from hwnas.deploy.gates import Gate
+from hwnas.latency_tables import energy
 from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
 from hwnas.reporting.verdict import to_junit, to_markdown
 from hwnas.runs import interruption
@@ -164,6 +166,24 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
         assert word in lines[0]
 
 
+def test_a_budget_of_energy(check, tmp_path, monkeypatch) -> None:
+    model = saved(residual_net(), tmp_path / "m.onnx")
+    monkeypatch.setattr(energy, "POWERCAP", tmp_path / "nowhere")
+    options = [model, *QUICK, "--set", "budget.energy_mj=5"]
+    code, out, _ = check(*options)
+    assert code == 3 and "energy" in out
+    counter = energy.Counter("powercap", lambda: (next(read_mj),), (1e9,))
+    read_mj = iter([10.0, 10.0 + 4.0 * 1000])
+    monkeypatch.setattr(performance, "energy_counter", lambda runtime: counter)
+    code, out, err = check(*options, "--json")
+    document = json.loads(out)
+    assert code == 0, err
+    taken = document["energy"]
+    assert taken["mj"] == pytest.approx(4000 / taken["inferences"]) and taken["power_w"] > 0
+    statuses = {gate["name"]: gate["status"] for gate in document["gates"]}
+    assert statuses["energy"] == "pass"
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -178,6 +198,7 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
             ["--measured", "r.json", "--set", "budget.memory_mb=9"],
             ["budget.memory_mb", "--measured"],
         ),
+        (["--measured", "r.json", "--set", "budget.energy_mj=9"], ["energy_mj", "--measured"]),
         (["--markdown", "nowhere/check.md"], ["--markdown", "nowhere", "cannot be written"]),
     ],
 )
