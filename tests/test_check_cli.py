@@ -106,7 +106,13 @@ def test_texts_of_files_are_neither_markup_nor_control_characters(capsys) -> Non
     measured = {"value_ms": 1.0, "ci_low_ms": 1.0, "ci_high_ms": 1.0, "p90_ms": 1.0}
     measured |= {"statistic": "p10", "runtime": "cpu, phone [/x]"}
     document = {"verdict": "pass", "measured": measured, "budget_ms": None, "predicted_ms": None}
-    document |= {"percentiles": None, "serving": None, "throughput": [], "notes": []}
+    document |= {
+        "percentiles": None,
+        "serving": None,
+        "energy": None,
+        "throughput": [],
+        "notes": [],
+    }
     document |= {"contradiction": "output \x1b]0;t\x07", "batches": {"failures": ["[/y]"]}}
     document["gates"] = [Gate("budget: [/z]", "pass", 1.0, 2.0).to_json()]
     print_check(document, None)
