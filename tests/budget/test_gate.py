@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwnas.budget.gate import judge, measure_network, measure_together
+from hwnas.budget.gate import is_decided, judge, measure_network, measure_together
 from hwnas.budget.objectives import dual, updated_multiplier
-from hwnas.latency_tables.runtimes import create_runtime
+from hwnas.latency_tables.runtimes import OnnxRuntimeCpu, create_runtime
+from hwnas.latency_tables.statistics import Summary
 
 POSITIVE = st.floats(1e-3, 1e3)
 
@@ -44,6 +49,34 @@ def test_networks_that_are_measured_together_share_their_rounds() -> None:
     assert len(found["short"]) == len(found["long"]) >= 300
     slower = [a < b for a, b in zip(found["short"], found["long"], strict=True)]
     assert sum(slower) > 0.9 * len(slower)
+
+
+@pytest.mark.parametrize(
+    ("low_ms", "high_ms", "statistic", "time_share", "expected"),
+    [
+        (0.8, 0.9, "p10", 0.0, True),
+        (0.9, 1.1, "p10", 0.9, False),
+        (1.4, 1.5, "p10", 0.3, False),
+        (1.4, 1.5, "p10", 0.4, True),
+        (1.6, 1.7, "p10", 0.0, True),
+        (1.4, 1.5, "median", 0.0, True),
+    ],
+)
+def test_a_narrow_failure_on_a_cpu_waits(low_ms, high_ms, statistic, time_share, expected) -> None:
+    summary = Summary(2.0, high_ms, 3.0, high_ms, low_ms, high_ms, rounds=300)
+    assert is_decided(summary, 1.0, statistic, time_share) == expected
+
+
+def test_a_narrow_failure_takes_a_third_of_the_time() -> None:
+    class Slow(OnnxRuntimeCpu):
+        def time_block(self, call: Callable[[], None], calls: int) -> float:
+            time.sleep(1e-4)
+            return random.uniform(1.3, 1.4) * calls
+
+    started = time.monotonic()
+    latency = measure_network(lambda: None, Slow(1), budget_ms=1.0, seconds=6.0)
+    assert latency.gate(1.0) == "fail" and latency.rounds > 300
+    assert time.monotonic() - started > 2.0
 
 
 def test_multiplier_rises_over_and_falls_under_the_budget() -> None:
