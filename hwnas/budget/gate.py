@@ -21,7 +21,7 @@ MIN_ROUNDS = 300
 MAX_ROUNDS = 100_000
 JUDGED_ROUNDS = 40
 """With fewer rounds the interval of a 10th percentile has no lower end, and nothing is judged."""
-SLOW_FACTOR, SLOW_SHARE = 1.5, 1 / 3
+SLOW_FACTOR, SLOW_SHARE = 2.0, 1 / 3
 """A shared CPU may be slower by such a factor for a while: a network that is over its budget by
 less is measured for such a share of the time before it fails."""
 CALLS_PER_ROUND = 24

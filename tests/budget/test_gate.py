@@ -58,7 +58,7 @@ def test_networks_that_are_measured_together_share_their_rounds() -> None:
         (0.9, 1.1, "p10", 0.9, False),
         (1.4, 1.5, "p10", 0.3, False),
         (1.4, 1.5, "p10", 0.4, True),
-        (1.6, 1.7, "p10", 0.0, True),
+        (2.1, 2.2, "p10", 0.0, True),
         (1.4, 1.5, "median", 0.0, True),
     ],
 )
