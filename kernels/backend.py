@@ -145,7 +145,8 @@ class Backend(ABC):
 
         Returns:
             The gradient by the values, after the table and before the ReLU, (R, N, H, W, C); and
-            with a table its sums (R, 2, C). None where not needed.
+            with a table its sums (R, 2, C). None where not needed; undefined for values that no
+            convolution reads.
         """
 
     @abstractmethod

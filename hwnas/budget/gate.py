@@ -108,7 +108,7 @@ def judge(ci_low_ms: float, ci_high_ms: float, budget_ms: float) -> GateStatus:
 
 
 def is_decided(summary: Summary, budget_ms: float, statistic: Statistic, time_share: float) -> bool:
-    """Whether measuring longer can change how a network is judged; see `measure_together`.
+    """Whether a network is judged as far as measuring goes; see `measure_together`.
 
     Args:
         summary: of its rounds so far.
