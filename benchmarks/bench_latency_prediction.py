@@ -21,15 +21,23 @@ from results import append_row
 from scipy.stats import spearmanr
 
 from hwnas.architecture import Architecture
-from hwnas.budget.coefficients import Coefficients, architecture_features
+from hwnas.budget.coefficients import Coefficients, architecture_features, condition
 from hwnas.budget.cost import CostModel
 from hwnas.calibration.audit import INTERVAL, audit
 from hwnas.calibration.design import CANDIDATES, design, homogeneous, most_telling
 from hwnas.calibration.fit import fit
 from hwnas.calibration.make import all_cells, fitted_table
-from hwnas.calibration.prior import Prior, RulePrior, from_devices, from_table
+from hwnas.calibration.prior import (
+    ALIKE,
+    Component,
+    Prior,
+    alike,
+    from_devices,
+    from_table,
+    unlike,
+)
 from hwnas.config import load_config
-from hwnas.latency_tables.calibration import EDGE_RULES
+from hwnas.latency_tables.calibration import EDGE_RULES, EdgeRule
 from hwnas.latency_tables.shipped import load_shipped
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.profiling import measure_networks, profiled_space
@@ -132,31 +140,35 @@ def bench_fbnet(seeds: int) -> None:
     rows = np.ones((len(taken), 1 + LAYERS * BLOCKS))
     rows[:, 1:] = (taken[:, :, None] == np.arange(BLOCKS)).reshape(len(taken), -1)
     rows[:, 1 + SKIP :: BLOCKS] = 0
-    vectors, noises = [], []
-    for latency_ms in (latencies_ms / latencies_ms.mean(axis=0)).T:
-        square = rows.T @ rows + np.eye(rows.shape[1])
-        vectors.append(np.linalg.solve(square, rows.T @ latency_ms))
-        noises.append(max(float(np.std(latency_ms - rows @ vectors[-1])), 1e-3))
+    vectors, noises = _fbnet_devices(rows, latencies_ms, list(range(len(devices))))
     found: dict[str, list[tuple[float, ...]]] = {}
     for column, device in enumerate(devices):
         rng = np.random.default_rng(column)
         others = [i for i, d in enumerate(devices) if _family(d) != _family(device)]
-        spread = np.cov(np.array(vectors)[others].T)
-        mean = np.mean(np.array(vectors)[others], axis=0)
-        noise = float(np.exp(np.mean(np.log(np.array(noises)[others]))))
-        priors = {"10 designed, other devices": (10, mean, spread, noise)}
+        priors = {"10 designed, other devices": (10, _fbnet_prior(rows, latencies_ms, others))}
         for other, name in enumerate(devices):
             gpus = all(_family(d) in GPUS for d in (device, name))
             if gpus and other in others and name.split("_")[1] == device.split("_")[1]:
+                mean = np.maximum(vectors[other], 0)
+                given = Component("live", mean, _fbnet_covariance(mean), noise=noises[other])
                 key = f"5 designed, table of another GPU: {name}"
-                priors[key] = (5, np.maximum(vectors[other], 0), 0.0 * spread, noises[other])
-        for name, (count, mean, spread, noise) in priors.items():
-            given = RulePrior(mean, spread + _fbnet_covariance(mean), 1.0)
-            prior = Prior({"live": given}, noise, 1.0, None, name)
+                priors[key] = (5, Prior((given,), None, name))
+        for name, (count, prior) in priors.items():
+            covariance = sum(
+                share * component.covariance
+                for share, component in zip(prior.shares, prior.components, strict=True)
+            )
+            away = np.array([component.mean for component in prior.components])
+            away -= prior.shares @ away
+            covariance = covariance + (away.T * prior.shares) @ away
             for _ in range(seeds):
                 looked_at = rng.choice(len(rows), 2 * CANDIDATES, replace=False)
-                covariance = rows[looked_at] @ given.covariance @ rows[looked_at].T
-                telling = most_telling(covariance, noise, count, targets=slice(CANDIDATES, None))
+                telling = most_telling(
+                    rows[looked_at] @ covariance @ rows[looked_at].T,
+                    prior.noise,
+                    count,
+                    targets=slice(CANDIDATES, None),
+                )
                 some = looked_at[telling]
                 fitted = fit(prior, {"live": rows[some]}, latencies_ms[some, column])
                 figures = _figures(fitted.coefficients, rows, latencies_ms[:, column])
@@ -183,6 +195,39 @@ def bench_fbnet(seeds: int) -> None:
                 "by_device": f"fitted to all 5000 networks: spearman {np.mean(ceiling):.3f}",
             },
         )
+
+
+def _fbnet_prior(rows: np.ndarray, latencies_ms: np.ndarray, devices: list[int]) -> Prior:
+    """What these devices, each fitted to all its networks, say of another."""
+    vectors, noises = _fbnet_devices(rows, latencies_ms, devices)
+    mean = vectors.mean(axis=0)
+    covariance = np.cov(vectors.T) + _fbnet_covariance(mean)
+    rules: list[EdgeRule] = ["live"] * len(devices)
+    components = alike(rules, np.maximum(vectors, 0), covariance, noises)
+    other = unlike("live", np.maximum(mean, 0), covariance, noises, 1 - ALIKE)
+    return Prior((*components, other), None, "other devices")
+
+
+def _fbnet_devices(
+    rows: np.ndarray, latencies_ms: np.ndarray, devices: list[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients (devices, coefficients) and noises (devices,), relative to mean latencies.
+
+    Each is fitted by itself first, then with what all of them say as prior: some devices'
+    latencies have a noise of a fifth.
+    """
+    rotation, triangle = np.linalg.qr(rows)
+    relative = (latencies_ms / latencies_ms.mean(axis=0))[:, devices].T
+    square = rows.T @ rows + np.eye(rows.shape[1])
+    vectors = np.linalg.solve(square, rows.T @ relative.T).T
+    noises = np.maximum(np.std(relative - vectors @ rows.T, axis=1), 1e-3)
+    mean = vectors.mean(axis=0)
+    covariance = np.cov(vectors.T) + _fbnet_covariance(mean)
+    fitted = [
+        condition(mean, covariance, triangle, rotation.T @ latency, np.full(len(triangle), noise))
+        for latency, noise in zip(relative, noises, strict=True)
+    ]
+    return np.array([vector for vector, _ in fitted]), noises
 
 
 def _fbnet_covariance(mean: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 Of a device of which little is known first the homogeneous ones, where every choice takes the same
 option; then, one by one, the candidate whose measurement lowers the predictive variance of the
 wanted networks most (active learning by total variance: Cohn, Ghahramani & Jordan, JAIR 4, 1996).
-The variance is over the coefficients and over the rules of which edges run, so that networks which
-tell rules apart are among the first.
+The variance is over all that the prior leaves open, the rules of which edges run included, so that
+networks which tell rules or devices apart are among the first.
 
 Where every operator was measured, only what a sum cannot know is left, and that is best learned
 from networks like those to be predicted: random ones over the whole range of latencies.
@@ -98,8 +98,8 @@ def _spread(
     space: SearchSpace, prior: Prior, candidates: list[Architecture], count: int
 ) -> list[Architecture]:
     """Candidates at even quantiles of the predicted latency."""
-    ((edges, given),) = prior.rules.items()
-    predicted = architecture_features(space, candidates, edges) @ given.mean
+    (component,) = prior.components
+    predicted = architecture_features(space, candidates, component.edges) @ component.mean
     places = (np.arange(count) + 0.5) / count * len(candidates)
     return [candidates[i] for i in np.argsort(predicted)[places.astype(int)]]
 
@@ -128,18 +128,15 @@ def homogeneous(space: SearchSpace) -> list[Architecture]:
 def joint_covariance(
     space: SearchSpace, prior: Prior, networks: Sequence[Architecture]
 ) -> np.ndarray:
-    """Covariance of the networks' latencies over coefficients and rules, (networks, networks)."""
-    total = sum(given.probability for given in prior.rules.values())
+    """Covariance of the networks' latencies over a prior's components, (networks, networks)."""
+    rows = {edges: architecture_features(space, networks, edges) for edges in prior.edges}
     covariance = np.zeros((len(networks),) * 2)
-    means, shares = [], []
-    for edges, given in prior.rules.items():
-        rows = architecture_features(space, networks, edges)
-        share = given.probability / total
-        covariance += share * (rows @ given.covariance @ rows.T)
-        means.append(rows @ given.mean)
-        shares.append(share)
-    away = np.array(means) - np.array(shares) @ np.array(means)
-    return covariance + (away.T * np.array(shares)) @ away
+    for component, share in zip(prior.components, prior.shares, strict=True):
+        some = rows[component.edges]
+        covariance += share * (some @ component.covariance @ some.T)
+    means = np.array([rows[component.edges] @ component.mean for component in prior.components])
+    away = means - prior.shares @ means
+    return covariance + (away.T * prior.shares) @ away
 
 
 def _measured(covariance: np.ndarray, index: int, noise: float) -> np.ndarray:

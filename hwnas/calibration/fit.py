@@ -1,21 +1,21 @@
 """Coefficients of a device from a few measured networks.
 
-With scale s of the device, `latency = s (features @ coefficients + noise)`. For each rule of which
-edges run and each of several noise levels the coefficients are Gaussian given s; s has a flat prior
-in its logarithm, its most probable value has a closed form, and the evidence of rule and noise
-follows by Laplace's approximation. The most probable rule is kept; its coefficients are averaged
-over the noise.
+With scale s of the device, `latency = s (features @ coefficients + noise)`. For each component of
+the prior and each of several noise levels the coefficients are Gaussian given s; s has a flat prior
+in its logarithm, its most probable value has a closed form, and the evidence of component and noise
+follows by Laplace's approximation. The most probable rule of which edges run is kept; its
+coefficients are averaged over the rule's components and noise levels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from hwnas.budget.coefficients import Coefficients, condition, gain_of, observation_covariance
-from hwnas.calibration.prior import Prior, RulePrior
+from hwnas.calibration.prior import Component, Prior
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Calibration, EdgeRule
 from hwnas.spaces.base import SearchSpace
@@ -24,7 +24,7 @@ NOISE_LEVELS = 12
 NOISE_RANGE = 2.5
 """Levels reach this many deviations of the prior's logarithm to either side."""
 NEGLIGIBLE = 1e-4
-"""Noise levels less probable than this are left out of the average."""
+"""Levels less probable than this are left out of the average."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,13 @@ class _Observed:
 
 @dataclass(frozen=True)
 class _Level:
-    """The fit at one noise level under one rule, in units of the scale."""
+    """The fit of one component at one noise level, in units of the scale."""
 
-    scale: float
-    log_evidence: float
-    log_scale_variance: float
+    component: Component
     noise: float
+    scale: float
+    log_scale_variance: float
+    log_evidence: float
 
 
 def fit(prior: Prior, rows: Mapping[EdgeRule, np.ndarray], latency_ms: np.ndarray) -> Fitted:
@@ -86,43 +87,38 @@ def fit(prior: Prior, rows: Mapping[EdgeRule, np.ndarray], latency_ms: np.ndarra
     """
     if len(latency_ms) == 0 or not (np.isfinite(latency_ms).all() and latency_ms.mean() > 0):
         raise InputError("no latencies to fit", expected="at least one positive time")
-    log_noises = np.log(prior.noise) + prior.noise_spread * np.linspace(
-        -NOISE_RANGE, NOISE_RANGE, NOISE_LEVELS
-    )
-    observed = {edges: _Observed.of(rows[edges], latency_ms) for edges in prior.rules}
-    levels = {
-        edges: [_level(given, observed[edges], noise) for noise in np.exp(log_noises)]
-        for edges, given in prior.rules.items()
-    }
-    log_prior = -0.5 * ((log_noises - np.log(prior.noise)) / prior.noise_spread) ** 2
-    evidence = {
-        edges: np.array([level.log_evidence for level in of_rule])
-        + log_prior
-        + np.log(prior.rules[edges].probability)
-        for edges, of_rule in levels.items()
-    }
-    largest = max(values.max() for values in evidence.values())
-    weights = {edges: np.exp(values - largest) for edges, values in evidence.items()}
-    total = sum(values.sum() for values in weights.values())
-    probabilities = {edges: float(values.sum() / total) for edges, values in weights.items()}
+    observed = {edges: _Observed.of(rows[edges], latency_ms) for edges in prior.edges}
+    levels = [
+        _level(component, observed[component.edges], deviations)
+        for component in prior.components
+        for deviations in np.linspace(-NOISE_RANGE, NOISE_RANGE, NOISE_LEVELS)
+    ]
+    evidence = np.array([level.log_evidence for level in levels])
+    weights = np.exp(evidence - evidence.max())
+    weights /= weights.sum()
+    of_rule = np.array([level.component.edges for level in levels])
+    probabilities = {edges: float(weights[of_rule == edges].sum()) for edges in prior.edges}
     edges = max(probabilities, key=lambda rule: probabilities[rule])
-    shares = weights[edges] / weights[edges].sum()
-    coefficients = _average(prior.rules[edges], observed[edges], levels[edges], shares)
-    return Fitted(edges, coefficients, probabilities)
+    shares = weights * (of_rule == edges) / probabilities[edges]
+    kept = [
+        (level, share) for level, share in zip(levels, shares, strict=True) if share > NEGLIGIBLE
+    ]
+    return Fitted(edges, _average(observed[edges], kept), probabilities)
 
 
-def _level(prior: RulePrior, observed: _Observed, noise: float) -> _Level:
-    """Most probable scale and evidence of one noise level.
+def _level(component: Component, observed: _Observed, deviations: float) -> _Level:
+    """Most probable scale and evidence at a noise so many log deviations from the median.
 
     With u = 1/s, m = rows @ mean and K the covariance of `latency / s`, the log evidence is
     `n log u - (u^2 y'y - 2 u y'm + m'm) / 2 - log|K| / 2`, where y'm stands for the product
     whitened by K.
     """
+    noise = component.noise * float(np.exp(component.noise_spread * deviations))
     rows = observed.rows
-    inner = observation_covariance(prior.covariance, rows, np.full(len(rows), noise))
+    inner = observation_covariance(component.covariance, rows, np.full(len(rows), noise))
     root = np.linalg.cholesky(inner)
     y = np.linalg.solve(root, observed.latency_ms)
-    m = np.linalg.solve(root, rows @ prior.mean)
+    m = np.linalg.solve(root, rows @ component.mean)
     n, ym = observed.networks, float(y @ m)
     yy = float(y @ y) + observed.rest / noise**2
     u = (ym + np.sqrt(ym**2 + 4 * n * yy)) / (2 * yy)
@@ -133,19 +129,18 @@ def _level(prior: RulePrior, observed: _Observed, noise: float) -> _Level:
         - 0.5 * (u**2 * yy - 2 * u * ym + float(m @ m))
         - 0.5 * float(log_determinant)
         + 0.5 * np.log(variance)
+        - 0.5 * deviations**2
+        + np.log(component.probability)
     )
-    return _Level(1 / u, float(log_evidence), float(variance), noise)
+    return _Level(component, noise, float(1 / u), float(variance), float(log_evidence))
 
 
-def _average(
-    prior: RulePrior, observed: _Observed, levels: list[_Level], shares: np.ndarray
-) -> Coefficients:
-    """Mean and covariance over the noise levels, in ms."""
-    means, covariances, noises, weights = [], [], [], []
-    for level, share in zip(levels, shares, strict=True):
-        if share < NEGLIGIBLE:
-            continue
-        rows, latency = observed.rows, observed.latency_ms / level.scale
+def _average(observed: _Observed, levels: Sequence[tuple[_Level, float]]) -> Coefficients:
+    """Mean and covariance over levels with their shares, in ms."""
+    means, covariances, noises = [], [], []
+    for level, _ in levels:
+        prior, rows = level.component, observed.rows
+        latency = observed.latency_ms / level.scale
         deviation = np.full(len(rows), level.noise)
         mean, covariance = condition(prior.mean, prior.covariance, rows, latency, deviation)
         # With another scale the coefficients would be others: d(scale * mean) / d(log scale).
@@ -154,8 +149,8 @@ def _average(
         means.append(mean * level.scale)
         covariances.append(covariance * level.scale**2)
         noises.append(level.noise)
-        weights.append(share)
-    weight = np.array(weights) / np.sum(weights)
+    weight = np.array([share for _, share in levels])
+    weight /= weight.sum()
     mean = weight @ np.array(means)
     away = np.array(means) - mean
     covariance = np.tensordot(weight, np.array(covariances), 1) + (away.T * weight) @ away

@@ -101,7 +101,7 @@ def calibrate(
     latency_ms: np.ndarray,
 ) -> Calibration:
     """What measured networks (architectures,) teach, in ms."""
-    rows = {edges: architecture_features(space, architectures, edges) for edges in prior.rules}
+    rows = {edges: architecture_features(space, architectures, edges) for edges in prior.edges}
     fitted = fit(prior, rows, latency_ms)
     return to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
 

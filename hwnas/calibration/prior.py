@@ -1,14 +1,17 @@
 """What is known of a device before its networks are measured.
 
-A prior is a Gaussian over the coefficients of networks whose mean latency is about 1: the scale of
-the device is learned with the rest. It comes from the tables of other devices, from a measured
-table of operators, from a table of a similar device, or from counting operations.
+A prior is a mixture of Gaussians over the coefficients of networks whose mean latency is about 1:
+the scale of the device is learned with the rest. It comes from the tables of other devices, from a
+measured table of operators, from a table of a similar device, or from counting operations.
+
+A device is either like one of the others or unlike all of them. The others' mean and covariance
+alone would say that it lies between them, where few devices are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -32,17 +35,33 @@ OTHER_FIXED, OTHER_OPERATOR = 0.3, 0.08
 # Without any table.
 WEAK_FIXED, WEAK_OPERATOR, WEAK_EDGE = 0.3, 0.1, 0.02
 
+# A device that is like another: the probability that it is, the share of the covariance that is
+# left, and the log standard deviation of its noise.
+ALIKE, ALIKE_COVARIANCE, ALIKE_NOISE_SPREAD = 0.5, 0.1, 0.4
+
 NOISE, NOISE_SPREAD = 0.03, 1.0
 """Median and log standard deviation of a network's noise where no device tells."""
 
 
 @dataclass(frozen=True)
-class RulePrior:
-    """The Gaussian under one rule of which edges run, and the rule's probability."""
+class Component:
+    """One Gaussian of a prior.
 
+    Attributes:
+        edges: the rule of which edges run.
+        mean: (coefficients,) relative to the mean latency.
+        covariance: (coefficients, coefficients).
+        probability: relative to the other components'.
+        noise: median of the relative noise of one network.
+        noise_spread: standard deviation of its logarithm.
+    """
+
+    edges: EdgeRule
     mean: np.ndarray
     covariance: np.ndarray
-    probability: float
+    probability: float = 1.0
+    noise: float = NOISE
+    noise_spread: float = NOISE_SPREAD
 
 
 @dataclass(frozen=True)
@@ -50,24 +69,37 @@ class Prior:
     """What is known before measuring.
 
     Attributes:
-        rules: a Gaussian for each rule that is possible.
-        noise: median of the relative noise of one network.
-        noise_spread: standard deviation of its logarithm.
+        components: of the mixture.
         typical_ms: smallest and largest mean latency of known devices, None where none is known.
         name: for the table's record.
         measured_operators: whether every operator was measured on this device.
     """
 
-    rules: Mapping[EdgeRule, RulePrior]
-    noise: float
-    noise_spread: float
+    components: tuple[Component, ...]
     typical_ms: tuple[float, float] | None
     name: str
     measured_operators: bool = False
 
+    @property
+    def edges(self) -> tuple[EdgeRule, ...]:
+        """The rules that are possible."""
+        return tuple(dict.fromkeys(component.edges for component in self.components))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(components,) probabilities that add up to 1."""
+        probabilities = np.array([component.probability for component in self.components])
+        return probabilities / probabilities.sum()
+
+    @property
+    def noise(self) -> float:
+        """The components' mean, in logarithms."""
+        noises = [component.noise for component in self.components]
+        return float(np.exp(self.shares @ np.log(noises)))
+
 
 def from_devices(space: SearchSpace, tables: Sequence[LatencyTable]) -> Prior:
-    """The mean and covariance of other devices' calibrated coefficients.
+    """Like one of the other devices, or anything that their coefficients' covariance allows.
 
     Raises:
         InputError: when no table is calibrated for the space.
@@ -79,29 +111,66 @@ def from_devices(space: SearchSpace, tables: Sequence[LatencyTable]) -> Prior:
     vectors = np.array(
         [model.coefficients.mean / ms for model, ms in zip(models, scales_ms, strict=True)]
     )
-    spread = np.cov(vectors.T) if len(models) > 1 else np.zeros((vectors.shape[1],) * 2)
+    noises = np.array([model.coefficients.noise for model in models])
+    rules = [model.edges for model in models]
     average = DEVICE_MEAN / np.sqrt(len(models))
+    spread = np.cov(vectors.T) if len(models) > 1 else np.zeros((vectors.shape[1],) * 2)
     covariance = spread + _grouped(
         space, DEVICE_FIXED + average, DEVICE_OPERATOR + average, DEVICE_EDGE
     )
-    rules: dict[EdgeRule, RulePrior] = {}
+    components = alike(rules, vectors, covariance, noises)
     for rule in EDGE_RULES:
-        count = sum(model.edges == rule for model in models)
-        probability = (count + 1) / (len(models) + len(EDGE_RULES))
-        if 2 * count > len(models):
-            of_rule = np.array([model.edges == rule for model in models])
-            rules[rule] = RulePrior(vectors[of_rule].mean(axis=0), covariance, probability)
+        of_rule = np.array(rules) == rule
+        probability = (1 - ALIKE) * (of_rule.sum() + 1) / (len(models) + len(EDGE_RULES))
+        if 2 * of_rule.sum() > len(models):
+            mean, wider = vectors[of_rule].mean(axis=0), covariance
         else:
+            mean = vectors.mean(axis=0)
             wider = covariance + _grouped(space, OTHER_FIXED, OTHER_OPERATOR, 0.0)
-            rules[rule] = RulePrior(vectors.mean(axis=0), wider, probability)
-    noises = np.log([model.coefficients.noise for model in models])
+        components.append(unlike(rule, mean, wider, noises, probability))
     return Prior(
-        {rule: _possible(space, rule, prior) for rule, prior in rules.items()},
-        noise=float(np.exp(noises.mean())),
-        noise_spread=float(noises.std()) + 0.3,
+        tuple(_possible(space, component) for component in components),
         typical_ms=(min(scales_ms), max(scales_ms)),
         name=f"{len(models)} devices",
     )
+
+
+def unlike(
+    edges: EdgeRule,
+    mean: np.ndarray,
+    covariance: np.ndarray,
+    noises: np.ndarray,
+    probability: float,
+) -> Component:
+    """A device of which the others (devices,) tell the range of its noise."""
+    logs = np.log(noises)
+    return Component(
+        edges, mean, covariance, probability, float(np.exp(logs.mean())), float(logs.std()) + 0.3
+    )
+
+
+def alike(
+    rules: Sequence[EdgeRule], vectors: np.ndarray, covariance: np.ndarray, noises: np.ndarray
+) -> list[Component]:
+    """A component near each of the other devices.
+
+    Args:
+        rules: which edges each device runs.
+        vectors: (devices, coefficients) relative to its mean latency.
+        covariance: (coefficients, coefficients) of a device that is unlike the others.
+        noises: (devices,) relative.
+    """
+    return [
+        Component(
+            rule,
+            vector,
+            ALIKE_COVARIANCE * covariance,
+            ALIKE / len(vectors),
+            float(noise),
+            ALIKE_NOISE_SPREAD,
+        )
+        for rule, vector, noise in zip(rules, vectors, noises, strict=True)
+    ]
 
 
 def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
@@ -115,9 +184,7 @@ def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
     mean = model.coefficients.mean / scale_ms
     covariance = operator_covariance(space, mean, scale=0.0)
     return Prior(
-        {model.edges: RulePrior(mean, covariance, 1.0)},
-        noise=NOISE,
-        noise_spread=NOISE_SPREAD,
+        (Component(model.edges, mean, covariance),),
         typical_ms=(scale_ms, scale_ms),
         name=f"{table.device.device}, {table.device.runtime}",
         measured_operators=table.calibration is None,
@@ -132,12 +199,7 @@ def from_counts(space: SearchSpace) -> Prior:
     mean = 0.5 * counts / (rows @ counts).mean() + 0.5 * launch / (rows @ launch).mean()
     covariance = _grouped(space, WEAK_FIXED, WEAK_OPERATOR, WEAK_EDGE)
     return Prior(
-        {
-            rule: _possible(space, rule, RulePrior(mean, covariance, 1 / len(EDGE_RULES)))
-            for rule in EDGE_RULES
-        },
-        noise=NOISE,
-        noise_spread=NOISE_SPREAD,
+        tuple(_possible(space, Component(rule, mean, covariance)) for rule in EDGE_RULES),
         typical_ms=None,
         name="none",
     )
@@ -167,8 +229,11 @@ def _grouped(space: SearchSpace, fixed: float, operator: float, edge: float) -> 
     return stacked.T @ stacked + np.diag(edge**2 * exists)
 
 
-def _possible(space: SearchSpace, rule: EdgeRule, prior: RulePrior) -> RulePrior:
+def _possible(space: SearchSpace, component: Component) -> Component:
     """Without cost for options that never run under the rule."""
-    keep = _reference_rows(space, rule).any(axis=0)
-    covariance = prior.covariance * np.outer(keep, keep)
-    return RulePrior(prior.mean * keep, covariance, prior.probability)
+    keep = _reference_rows(space, component.edges).any(axis=0)
+    return replace(
+        component,
+        mean=component.mean * keep,
+        covariance=component.covariance * np.outer(keep, keep),
+    )

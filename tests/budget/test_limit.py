@@ -17,7 +17,7 @@ from hwnas.budget.decode import Decoder
 from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.calibration.fit import fit
 from hwnas.calibration.make import fitted_table
-from hwnas.calibration.prior import from_counts
+from hwnas.calibration.prior import Prior, from_counts
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EDGE_RULES
 
@@ -33,11 +33,8 @@ def calibrated(edges: str, seed: int = 0) -> CostModel:
     networks = [SPACE.sample(rng) for _ in range(8)]
     costs = np.concatenate([[2.0], np.tile([0.2 * (edges == "all"), 0.1, 1, 2, 0.5], 6)])
     latency_ms = architecture_features(SPACE, networks, edges) @ costs
-    prior = from_counts(SPACE)
-    only = {edges: prior.rules[edges]}
-    table = fitted_table(
-        SPACE, type(prior)(only, 0.05, 1.0, None, "test"), networks, latency_ms, "d"
-    )
+    only = [c for c in from_counts(SPACE).components if c.edges == edges]
+    table = fitted_table(SPACE, Prior(tuple(only), None, "test"), networks, latency_ms, "d")
     model = CostModel(SPACE, table)
     assert model.edges == edges
     return model

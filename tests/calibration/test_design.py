@@ -61,9 +61,7 @@ def test_some_networks_tell_the_rules_apart() -> None:
     space = build_space("nasbench201", {})
     prior = from_devices(space, calibrated_for("nasbench201"))
     rules = joint_covariance(space, prior, design(space, prior, 10))
-    within = sum(
-        given.probability * given.covariance[0, 0] for given in prior.rules.values()
-    ) / sum(given.probability for given in prior.rules.values())
+    within = prior.shares @ [component.covariance[0, 0] for component in prior.components]
     assert rules.diagonal().max() > 2 * within
 
 

@@ -17,7 +17,7 @@ from hwnas.calibration import fit as fit_module
 from hwnas.calibration.design import design, homogeneous
 from hwnas.calibration.fit import fit, to_calibration
 from hwnas.calibration.make import all_cells, fitted_table
-from hwnas.calibration.prior import from_counts, from_devices, from_table
+from hwnas.calibration.prior import Component, Prior, from_counts, from_devices, from_table
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EDGE_RULES
 from hwnas.latency_tables.shipped import calibrated_for, load_shipped
@@ -73,6 +73,54 @@ def test_a_device_and_its_rule_are_recognised_from_ten_networks(edges: str) -> N
     predicted, truth = fitted.coefficients.latency_ms(held_out), held_out @ true_costs(edges)
     assert np.median(np.abs(predicted / truth - 1)) < 0.03
     assert spearmanr(predicted, truth).statistic > 0.99
+
+
+def test_a_device_like_another_is_known_from_homogeneous_networks() -> None:
+    """Its tables' figures, 2.5 times as long: what the other devices allow no longer matters."""
+    prior = from_devices(SPACE, DEVICES)
+    model = CostModel(SPACE, DEVICES[1])
+    networks, held_out = homogeneous(SPACE), sampled(300)
+    fitted = fit(prior, rows_of(networks), 2.5 * model.predict(networks)[0])
+    assert fitted.edges == model.edges
+    predicted = fitted.coefficients.latency_ms(rows_of(held_out)[fitted.edges])
+    np.testing.assert_allclose(predicted, 2.5 * model.predict(held_out)[0], rtol=0.03)
+
+
+def test_mixture_against_sampling() -> None:
+    """Posterior mean and deviation of a device between two components, by importance sampling."""
+    rng = np.random.default_rng(4)
+    centres = np.array([[1.0, 0.4], [0.5, 0.9]])
+    spread, noise, noise_spread = np.diag([0.02, 0.01]), 0.05, 0.3
+    prior = Prior(
+        tuple(
+            Component("live", centre, spread, probability, noise, noise_spread)
+            for centre, probability in zip(centres, (0.3, 0.7), strict=True)
+        ),
+        None,
+        "two devices",
+    )
+    rows, wanted = rng.uniform(0.2, 1.0, (8, 2)), np.array([[0.9, 0.1], [0.1, 0.9], [0.5, 0.5]])
+    latency_ms = 3 * (rows @ [0.75, 0.65] + 0.05 * rng.normal(size=8))
+    fitted = fit(prior, {"live": rows}, latency_ms).coefficients
+
+    draws = 1_000_000
+    of_first = rng.random(draws) < 0.3
+    costs = np.where(of_first[:, None], *centres) + rng.normal(size=(draws, 2)) * np.sqrt(
+        np.diag(spread)
+    )
+    scale = np.exp(rng.uniform(np.log(1.5), np.log(6.0), draws))
+    deviation = scale * noise * np.exp(noise_spread * rng.normal(size=draws))
+    distance = (latency_ms - scale[:, None] * (costs @ rows.T)) / deviation[:, None]
+    log_weight = -0.5 * (distance**2).sum(axis=1) - 8 * np.log(deviation)
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    assert 1 / (weight**2).sum() > 3_000
+    sampled_ms = scale[:, None] * (costs @ wanted.T)
+    mean_ms = weight @ sampled_ms
+    std_ms = np.sqrt(weight @ (sampled_ms - mean_ms) ** 2)
+    np.testing.assert_allclose(fitted.latency_ms(wanted), mean_ms, rtol=0.01)
+    known = Coefficients(fitted.mean, fitted.covariance, 0.0)
+    np.testing.assert_allclose(known.std_ms(wanted), std_ms, rtol=0.15)
 
 
 def test_many_networks_are_folded_into_few_rows_without_loss(monkeypatch) -> None:
@@ -138,7 +186,8 @@ def test_intervals_cover_what_they_say() -> None:
     space = tiny_space("darts")
     table = table_of(space)
     prior = from_table(space, table)
-    ((rule, given),) = prior.rules.items()
+    (given,) = prior.components
+    rule = given.edges
     rng = np.random.default_rng(5)
     networks = [space.sample(rng) for _ in range(60)]
     rows = architecture_features(space, networks, rule)

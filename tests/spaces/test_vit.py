@@ -174,7 +174,7 @@ def test_a_calibration_is_read_as_it_was_fitted(priced) -> None:
     cost, chosen, latencies = priced
     architectures = [TINY.architecture(row) for row in chosen.tolist()]
     prior = from_counts(TINY)
-    rows = {edges: architecture_features(TINY, architectures, edges) for edges in prior.rules}
+    rows = {edges: architecture_features(TINY, architectures, edges) for edges in prior.edges}
     fitted = fit(prior, rows, latencies)
     calibration = to_calibration(TINY, fitted, networks=len(chosen), prior=prior.name)
     assert set(calibration.costs_ms["block1/mlp"]) == {

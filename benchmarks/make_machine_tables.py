@@ -1,0 +1,76 @@
+"""Make the tables of this machine that ship, each audited on random networks; a row a table.
+
+    python benchmarks/make_machine_tables.py MACHINE [NAME ...] [--seconds 3] [--networks 30]
+
+`MACHINE` stands in the files' names. Operators are of the spaces at the sizes that their papers
+state figures for, batch 1, one thread, float32. Tables that are there are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from processes import run_hwnas
+from results import append_row
+
+from hwnas.latency_tables.table import LatencyTable
+
+FOLDER = Path(__file__).parents[1] / "latency_tables" / "data"
+IMAGES = ["space.input_channels=3", "space.height=32", "space.width=32", "space.classes=10"]
+IMAGENET = ["space.input_channels=3", "space.height=224", "space.width=224", "space.classes=1000"]
+SPACES = {
+    "darts": ["space.name=darts", "space.cells=20", "space.channels=36", *IMAGES],
+    "nasbench201": ["space.name=nasbench201", "space.cells=5", "space.channels=16", *IMAGES],
+    "proxylessnas": ["space.name=mbconv", "space.layout=proxylessnas", *IMAGENET],
+    "fbnet": ["space.name=mbconv", "space.layout=fbnet", *IMAGENET],
+}
+RUNTIMES = ("onnxruntime-cpu", "torch-cpu")
+
+
+def main() -> None:
+    """Profile, audit, append a row."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("machine")
+    parser.add_argument("names", nargs="*", help="of a space and a runtime, as darts-torch-cpu")
+    parser.add_argument("--seconds", type=float, default=3.0, help="an operator")
+    parser.add_argument("--audit-seconds", type=float, default=240.0)
+    parser.add_argument("--networks", type=int, default=30)
+    arguments = parser.parse_args()
+    for space, settings in SPACES.items():
+        changes = [word for setting in settings for word in ("--set", setting)]
+        for runtime in RUNTIMES:
+            path = FOLDER / f"{space}-{arguments.machine}-{runtime}.json"
+            is_wanted = not arguments.names or f"{space}-{runtime}" in arguments.names
+            if path.exists() or not is_wanted:
+                continue
+            options = ["--runtime", runtime, "--seconds", str(arguments.seconds)]
+            run_hwnas("profile", *changes, *options, "--out", str(path))
+            options = ["-k", str(arguments.networks), "--seconds", str(arguments.audit_seconds)]
+            run_hwnas("table", "audit", str(path), *changes, *options)
+            append_row("machine_tables", figures(path))
+
+
+def figures(path: Path) -> dict[str, object]:
+    """A row about a table."""
+    table = LatencyTable.load(path)
+    audit = table.audit
+    assert audit is not None and audit.repeatability is not None
+    return {
+        "table": path.stem,
+        "operators": len(table.operators),
+        "networks": audit.networks,
+        "spearman": audit.spearman,
+        "kendall": audit.kendall,
+        "median_error": audit.median_error,
+        "p95_error": audit.p95_error,
+        "within_10": audit.within_10_percent,
+        "macs_spearman": audit.macs.spearman,
+        "params_spearman": audit.params.spearman,
+        "repeated_median": audit.repeatability.median_difference,
+        "repeated_p95": audit.repeatability.p95_difference,
+    }
+
+
+if __name__ == "__main__":
+    main()
