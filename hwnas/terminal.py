@@ -147,12 +147,15 @@ def print_architecture(document: dict[str, Any], cells: Sequence[Cell]) -> None:
 
 
 def _layers(cell: Cell) -> Text:
-    """A stage as a row of its layers, dim where they do not run; dashes stand for those skipped."""
+    """A stage as a row of its layers, dim where they do not run; dashes stand for those skipped.
+
+    Sizes are listed.
+    """
     names = [
         Text("-" if edge.operator == SKIP else edge.operator, "" if edge.runs else "dim")
         for edge in cell.edges
     ]
-    return Text(f"{cell.title}: ") + Text(" > ").join(names)
+    return Text(f"{cell.title}: ") + Text(", " if cell.is_list else " > ").join(names)
 
 
 def _tree(cell: Cell) -> Tree:
@@ -165,5 +168,5 @@ def _tree(cell: Cell) -> Tree:
                 words = f"{edge.operator} of {cell.state_name(edge.source)} {edge.cost}".rstrip()
                 node.add(Text(words, "" if edge.runs else "dim"))
     if cell.joins_nodes:
-        tree.add(Text("output: all nodes joined"))
+        tree.add(Text(cell.output))
     return tree

@@ -4,7 +4,7 @@ The states of a cell stand below each other. An edge leaves its source's lower e
 lane at the side and enters its target; its operator is written on the last piece, which has a
 height of its own, so that labels and lines cannot overlap whatever the graph. A stage of a
 layer-wise space, or a block of a transformer, is a cell whose states follow each other; it is drawn
-as a row of its operators.
+as a row of its operators, and sizes as a row that nothing connects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from hwnas.reporting.charts import mark, svg_element
 from hwnas.reporting.html import Html, milliseconds, series_class, style_sheet, text
 from hwnas.spaces.base import Choice, SearchSpace
 
-CELL_NAMES = {"normal": "Normal cell", "reduce": "Reduction cell", "": "Cell"}
+_EMBEDDING, _NODES, _SIZES = "embedding", "nodes", "sizes"
+CELL_NAMES = {
+    "normal": "Normal cell",
+    "reduce": "Reduction cell",
+    _NODES: "Recurrent cell",
+    "": "Cell",
+}
 
 WIDTH = 360.0
 BOX_LEFT, BOX_RIGHT = 151.0, 209.0
@@ -42,8 +48,7 @@ _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
 _HALF_NAME = re.compile(r"(block\d{1,3})/(attention|mlp)")
 _NODE_NAME = re.compile(r"node(\d{1,3})")
 _DEPTH_NAME = re.compile(r"stage(\d{1,3})/depth")
-_EMBEDDING, _NODES, _SIZES = "embedding", "nodes", "sizes"
-_STAGES = ("stage", "block", _EMBEDDING, _NODES, _SIZES)
+_STAGES = ("stage", "block", _EMBEDDING, _SIZES)
 
 
 @dataclass(frozen=True)
@@ -102,9 +107,20 @@ class Cell:
         return self.cell_type.startswith(_STAGES)
 
     @property
+    def is_list(self) -> bool:
+        """Whether it is sizes, which are no operators behind each other."""
+        return self.cell_type == _SIZES
+
+    @property
     def joins_nodes(self) -> bool:
-        """Whether an output joins all nodes' channels, as in DARTS, where cells have two inputs."""
-        return self.inputs == 2
+        """Whether all nodes lead to the output, as in DARTS: its cells with two inputs join their
+        channels, recurrent ones take their mean."""
+        return self.inputs == 2 or self.cell_type == _NODES
+
+    @property
+    def output(self) -> str:
+        """What the output of all nodes is, in words."""
+        return f"the output {'is the mean of' if self.cell_type == _NODES else 'joins'} all nodes"
 
     @property
     def summary(self) -> str:
@@ -117,6 +133,8 @@ class Cell:
 
     def state_name(self, state: int) -> str:
         """What the space's paper calls a state."""
+        if self.cell_type == _NODES:
+            return str(state)
         if self.joins_nodes:
             return ("c_{k-2}", "c_{k-1}")[state] if state < 2 else str(state - 2)
         return {0: "input", self.states - 1: "output"}.get(state, str(state))
@@ -134,9 +152,9 @@ def read_cells(
     space: SearchSpace, architecture: Architecture, latencies_ms: Mapping[str, float]
 ) -> list[Cell]:
     """The cells that an architecture's choices `type/source>target` or `source>target` describe, or
-    the stages that its choices `stage1/layer1`, or `embedding` and `block1/attention`, do. The
-    nodes of a recurrent cell, `node1`, are listed: which state one reads is part of its option;
-    and so are the sizes `resolution` and `stage1/depth`.
+    the stages that its choices `stage1/layer1`, or `embedding` and `block1/attention`, do. Of the
+    nodes of a recurrent cell, `node1`, the option says which state is read, `tanh~0`. The sizes
+    `resolution` and `stage1/depth` are listed.
 
     Empty for a space whose choices have other names.
 
@@ -153,9 +171,14 @@ def read_cells(
     for row, ((cell_type, source, target), (name, option)) in enumerate(
         zip(edges, architecture, strict=True)
     ):
-        if option != "none":
-            latency_ms = latencies_ms.get(name)
-            kept[cell_type].append(Edge(name, source, target, option, latency_ms, bool(runs[row])))
+        if option == "none":
+            continue
+        operator = option
+        if cell_type == _NODES:
+            operator, _, state = option.partition("~")
+            source = int(state)
+        latency_ms = latencies_ms.get(name)
+        kept[cell_type].append(Edge(name, source, target, operator, latency_ms, bool(runs[row])))
     return [
         replace(cell, edges=tuple(kept[cell_type])) for cell_type, cell in _empty(edges).items()
     ]
@@ -322,13 +345,18 @@ def _draw_stage(cell: Cell) -> _Drawing:
                 f'height="{bottom - top:g}" rx="6"/>'
                 + _label(f"{edge.operator} {edge.cost}".rstrip(), middle, baseline)
             )
-        parts.append(
-            f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
+        line = (
             f'<path d="M{middle:g} {top - LAYER_GAP:g}V{line_end:g}" stroke="currentColor" '
-            f'stroke-opacity="0.6"/>{box}</g>'
+            'stroke-opacity="0.6"/>'
+        )
+        place = edge.choice if cell.is_list else cell.route(edge)
+        parts.append(
+            f"<g><title>{text(f'{place}: {edge.operator} {edge.cost}')}</title>"
+            f"{'' if cell.is_list else line}{box}</g>"
         )
     height = 2 + LAYER_ROW * (cell.states - 1)
-    return _Drawing(f"{cell.title}: {len(cell.edges)} layers", height, parts)
+    kind = "sizes" if cell.is_list else "layers"
+    return _Drawing(f"{cell.title}: {len(cell.edges)} {kind}", height, parts)
 
 
 def _lay_out(cell: Cell) -> _Layout:
@@ -411,7 +439,7 @@ def _draw_joins(cell: Cell, layout: _Layout) -> str:
     branches = "".join(f"M{BOX_RIGHT:g} {y:g}H{lane:g}" for y in exits)
     line = f"{branches}M{lane:g} {exits[0]:g}V{end:g}H{BOX_RIGHT + 7:g}"
     return (
-        f'<g><title>the output joins all nodes</title><path class="join" d="{line}"/>'
+        f'<g><title>{text(cell.output)}</title><path class="join" d="{line}"/>'
         f'<path class="join-end" d="M{BOX_RIGHT:g} {end:g}l9 -5v10z"/></g>'
     )
 

@@ -268,8 +268,9 @@ def _architecture(architecture: Architecture | None, cells: Sequence[Cell]) -> S
             "States stand from top to bottom. Each line is an operator that was kept, with its "
             "predicted milliseconds over all cells of the network."
         )
-    if any(cell.joins_nodes for cell in cells):
-        legend += " Dashed: the output joins the channels of all nodes."
+    joined = next((cell for cell in cells if cell.joins_nodes), None)
+    if joined is not None:
+        legend += f" Dashed: {joined.output}."
     if any(not edge.runs for cell in cells for edge in cell.edges):
         legend += " Dotted: dead ends, which the exported model leaves out."
     drawings = [figure(cell.title, cell.summary, draw_cell(cell)) for cell in cells]

@@ -79,14 +79,29 @@ class TestCells:
             ("mbconv_5x5_e1", True),
             ("mbconv_3x3_e1", False),
         ]
-        assert sizes.title == "Sizes" and "r9" in draw_cell(sizes)
+        assert sizes.title == "Sizes" and "<path" not in draw_cell(sizes)
+        assert titles_of(sizes)[:2] == ["resolution: r9 0.0625 ms", "stage1/depth: d2 "]
+
+    def test_nodes_of_a_recurrent_cell_read_the_states_that_they_name(self) -> None:
+        space = tiny_space("rnn")
+        genotype = {"recurrent": [["tanh", 0], ["relu", 0]], "concat": [1, 2]}
+        (cell,) = read_cells(space, space.from_genotype(genotype), {"node2": 0.0625})
+        assert cell.title == "Recurrent cell"
+        assert titles_of(cell) == [
+            "the output is the mean of all nodes",
+            "0 to 1: tanh ",
+            "0 to 2: relu 0.0625 ms",
+        ]
+        assert {"0", "1", "2", "output", "relu", "tanh"} < set(drawn_words(cell))
 
     def test_nothing_kept_is_drawn_without_edges(self) -> None:
         space = tiny_space("nasbench201")
         (cell,) = read_cells(space, space.architecture([0] * 6), {})
         assert drawn_words(cell) == ["input", "1", "2", "output"]
 
-    @pytest.mark.parametrize("name", ["darts", "macro", "mbconv", "nasbench201", "vit"])
+    @pytest.mark.parametrize(
+        "name", ["darts", "elastic", "macro", "mbconv", "nasbench201", "rnn", "vit"]
+    )
     def test_labels_meet_neither_lines_nor_labels(self, name: str) -> None:
         larger = {"darts": {"nodes": 6}, "mbconv": {"stage_layers": 3}}
         space = tiny_space(name, **larger.get(name, {}))
@@ -96,7 +111,9 @@ class TestCells:
             for cell in read_cells(space, architecture, dict.fromkeys(space_names(space), 0.01)):
                 assert_readable(draw_cell(cell))
 
-    @pytest.mark.parametrize("name", ["darts", "macro", "mbconv", "nasbench201", "vit"])
+    @pytest.mark.parametrize(
+        "name", ["darts", "elastic", "macro", "mbconv", "nasbench201", "rnn", "vit"]
+    )
     def test_one_file_holds_all_drawings_apart(self, name: str) -> None:
         space = tiny_space(name)
         cells = read_cells(space, space.sample(np.random.default_rng(0)), {})

@@ -40,6 +40,11 @@ def test_published_cell_has_the_published_number_of_parameters() -> None:
     assert macs == 528_359_040
 
 
+def test_the_space_has_the_size_that_the_paper_counts() -> None:
+    """Section 3.1: pairs of inputs of four nodes, seven operators on each, two cells."""
+    assert build_space("darts", {}).size() == (1 * 3 * 6 * 10 * 7**8) ** 2
+
+
 def test_published_genotypes(real_data) -> None:
     published = json.loads((real_data / "darts" / "published_genotypes.json").read_text())
     space = build_space("darts", {})

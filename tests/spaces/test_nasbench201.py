@@ -31,6 +31,7 @@ def test_all_parameters_and_macs_are_the_published_ones(real_data) -> None:
         assert space.params_and_macs(architecture) == expected
     ranges = tuple((table[name].min(), table[name].max()) for name in ("params", "macs"))
     assert params_and_macs_ranges(space) == ranges
+    assert space.size() == len(table["ops"]) == 15_625
 
 
 def test_golden_counts() -> None:
