@@ -33,19 +33,15 @@ COMPILED = ("compile", "aoti")
 
 def kinds_of_networks() -> list[Any]:
     """Space and options: of images with each head of the space, and of tokens."""
-    kinds: list[tuple[str, dict[str, Any]]] = []
+    kinds = []
     for name, space in sorted(SPACES.items()):
         for head in space.heads:
-            kinds.append((name, {"head": head, **(DIVISIBLE if head == "upsampled" else {})}))
-        kinds += [(name, {"head": head, **TOKENS}) for head in space.heads if space.reads_tokens]
-    return [
-        pytest.param(
-            name,
-            options,
-            id="-".join([name, options["head"], *(["tokens"] if "vocabulary" in options else [])]),
-        )
-        for name, options in kinds
-    ]
+            sizes = DIVISIBLE if head == "upsampled" else {}
+            kinds.append(pytest.param(name, {"head": head, **sizes}, id=f"{name}-{head}"))
+            if space.reads_tokens:
+                options = {"head": head, **TOKENS}
+                kinds.append(pytest.param(name, options, id=f"{name}-{head}-tokens"))
+    return kinds
 
 
 def runtimes_here(compiled: bool) -> list[Runtime]:
