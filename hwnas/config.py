@@ -35,6 +35,8 @@ class DataConfig(Section):
         "cifar100",
         "fashion-mnist",
         "mnist",
+        "masks",
+        "boxes",
         "generated-segmentation",
         "generated-detection",
         "sounds",

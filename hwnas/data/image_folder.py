@@ -17,6 +17,7 @@ from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.Image import Resampling
 
 # Pillow's plain decoders only: others start programs (EPS) or open further files.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -45,8 +46,7 @@ def read_image_folder(
     """
     if image_size is not None and image_size < 1:
         raise InputError("bad size", where="image_size", expected=">= 1", actual=image_size)
-    has_val_only = (path / "val").is_dir() and not (path / "test").is_dir()
-    test_path = path / ("val" if has_val_only else "test")
+    test_path = path / held_out_name(path)
     classes = class_folders(path / "train")
     unknown = sorted(set(class_folders(test_path)) - set(classes))
     if unknown:
@@ -58,10 +58,16 @@ def read_image_folder(
     train = subset_indices(len(train_files), train_limit, seed, "train")
     test = subset_indices(len(test_files), test_limit, seed, "test")
     files = [train_files[i] for i in train] + [test_files[i] for i in test]
-    images = _read_images(files, image_size)
+    images = read_images(files, image_size)
     return RawData(
         classes, images[: len(train)], y_train[train], images[len(train) :], y_test[test]
     )
+
+
+def held_out_name(path: Path) -> str:
+    """`val` where a folder has that and no `test`, else `test`."""
+    has_val_only = (path / "val").is_dir() and not (path / "test").is_dir()
+    return "val" if has_val_only else "test"
 
 
 def class_folders(path: Path, content: str = "images") -> tuple[str, ...]:
@@ -83,28 +89,43 @@ def _list_images(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.n
     for label, name in enumerate(classes):
         folder = path / name
         # A test split may lack a class; class_folders has found every class in the training split.
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        found = [
-            entry
-            for entry in entries
-            if entry.suffix.lower() in _SUFFIXES
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        ]
-        if folder.is_dir() and not found:
-            suffixes = ", ".join(_SUFFIXES)
-            raise InputError("no images", where=str(folder), expected=f"files {suffixes}")
+        found = image_files(folder) if folder.is_dir() else []
         files += found
         labels += [label] * len(found)
     return files, np.array(labels, np.int64)
 
 
-def _read_images(files: list[Path], image_size: int | None) -> np.ndarray:
-    """Decode the files to (N, C, H, W) uint8, after a look at every header."""
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, sorted by name.
+
+    Raises:
+        InputError: when there is none.
+    """
+    found = [
+        entry
+        for entry in (sorted(folder.iterdir()) if folder.is_dir() else [])
+        if entry.suffix.lower() in _SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+    ]
+    if not found:
+        suffixes = ", ".join(_SUFFIXES)
+        raise InputError("no images", where=str(folder), expected=f"files {suffixes}")
+    return found
+
+
+def read_images(files: list[Path], image_size: int | None) -> np.ndarray:
+    """Decode the files to (N, C, H, W) uint8, after a look at every header.
+
+    With `image_size` each is cut to its central square and resized to that side (bilinear).
+
+    Raises:
+        InputError: as for `read_image_folder`.
+    """
+    from PIL.Image import Resampling
+
     modes = set()
     size = (image_size or 0, image_size or 0)
     for index, file in enumerate(files):
-        with _opened(file) as image:
+        with opened(file) as image:
             modes.add(_checked_mode(image, file))
             if image_size is None and index == 0:
                 size = image.size
@@ -120,8 +141,8 @@ def _read_images(files: list[Path], image_size: int | None) -> np.ndarray:
     width, height = size
     images = np.empty((len(files), len(mode), height, width), np.uint8)
     for index, file in enumerate(files):
-        with _opened(file) as image:
-            pixels = np.asarray(_fitted(image.convert(mode), size))
+        with opened(file) as image:
+            pixels = np.asarray(fitted(image.convert(mode), size, Resampling.BILINEAR))
         images[index] = pixels.reshape(height, width, len(mode)).transpose(2, 0, 1)
     return images
 
@@ -138,17 +159,27 @@ def _checked_mode(image: Image.Image, file: Path) -> str:
     return image.mode
 
 
-def _fitted(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Cut the image to the aspect of `size` (width, height) and resize it."""
-    from PIL import Image, ImageOps
-
+def fitted(image: Image.Image, size: tuple[int, int], filter_: Resampling) -> Image.Image:
+    """Cut an image to the aspect of `size` (width, height) and resize it."""
     if image.size == size:
         return image
-    return ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+    return image.resize(size, filter_, box=central_box(image.size, size))
+
+
+def central_box(given: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of the largest part in the middle that has the aspect of `size`.
+
+    Args:
+        given: width and height of what is cut.
+        size: width and height of what it becomes.
+    """
+    scale = min(given[0] / size[0], given[1] / size[1])
+    left, top = ((side - scale * wanted) / 2 for side, wanted in zip(given, size, strict=True))
+    return left, top, given[0] - left, given[1] - top
 
 
 @contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
+def opened(file: Path) -> Iterator[Image.Image]:
     """Open an image file; whatever Pillow raises meanwhile becomes an InputError naming it."""
     from PIL import Image
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hwnas.data.boxes import read_boxes
 from hwnas.data.cifar import CIFAR10, CIFAR100, read_cifar
 from hwnas.data.dataset import Dataset, Split
 from hwnas.data.formats import (
@@ -19,6 +20,7 @@ from hwnas.data.formats import (
 )
 from hwnas.data.image_folder import read_image_folder
 from hwnas.data.language import generated_language, read_language
+from hwnas.data.masks import read_masks
 from hwnas.data.shapes import shapes_detection, shapes_segmentation
 from hwnas.data.sounds import generated_keywords, read_sound_folder
 from hwnas.data.tables import generated_ratings, read_table_folder
@@ -93,6 +95,18 @@ DATASETS = {
         IDX_FOLDER, "folder", lambda r: read_idx_folder(r.path, FASHION_MNIST_CLASSES)
     ),
     "mnist": Source(IDX_FOLDER, "folder", lambda r: read_idx_folder(r.path, tuple("0123456789"))),
+    "masks": Source(
+        "a folder with classes.txt, train/images, train/masks, test/images and test/masks",
+        "folder",
+        lambda r: read_masks(r.path, r.image_size, *r.limits, r.seed),
+        SIZED,
+    ),
+    "boxes": Source(
+        "a folder with images in train/ and test/, and COCO's train.json and test.json",
+        "folder",
+        lambda r: read_boxes(r.path, r.image_size, *r.limits, r.seed),
+        SIZED,
+    ),
     "generated-segmentation": Source(
         "no path: images of shapes are generated",
         "nowhere",

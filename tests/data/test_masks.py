@@ -1,0 +1,135 @@
+"""Images with a class for each pixel: known masks, sizes, and damaged or foreign files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data_helpers import damaged, fuzz, loads_or_is_refused, pixels, refusal
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from hwnas.data import load_dataset
+from hwnas.data.formats import subset_indices
+
+SIZES = {"train": [(8, 6), (8, 6), (8, 6)], "test": [(8, 6)]}
+
+
+def mask_of(width: int, height: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 3, (height, width), dtype=np.uint8)
+
+
+def save_folder(path: Path, sizes: dict[str, list[tuple[int, int]]] = SIZES) -> Path:
+    """Images of random pixels with masks of three classes, one of them with a palette."""
+    path.mkdir(exist_ok=True)
+    (path / "classes.txt").write_text("nothing\ncat\ndog\n")
+    for split, given_sizes in sizes.items():
+        for kind in ("images", "masks"):
+            (path / split / kind).mkdir(parents=True)
+        for number, (width, height) in enumerate(given_sizes):
+            image = Image.fromarray(pixels(height, width, 3, seed=number))
+            image.save(path / split / "images" / f"{number}.png")
+            mask = Image.fromarray(mask_of(width, height, number))
+            if number == 1:
+                mask = mask.copy()
+                mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+            mask.save(path / split / "masks" / f"{number}.png")
+    return path
+
+
+def test_classes_are_those_of_the_masks(tmp_path: Path) -> None:
+    data = load_dataset("masks", str(save_folder(tmp_path)))
+    assert (data.task, data.classes) == ("segmentation", ("nothing", "cat", "dog"))
+    assert data.input_shape == (3, 6, 8) and len(data.test) == 1
+    for number in range(3):
+        np.testing.assert_array_equal(data.train.targets[number], mask_of(8, 6, number))
+        image = pixels(6, 8, 3, seed=number).transpose(2, 0, 1)
+        np.testing.assert_array_equal(data.train.inputs[number], image)
+
+
+def test_image_and_mask_are_cut_and_resized_alike(tmp_path: Path) -> None:
+    """A white square on black is where its mask is, whatever the sides."""
+    save_folder(tmp_path, {"train": [(40, 20), (30, 60)], "val": [(40, 20)]})
+    for split in ("train", "val"):
+        for file in (tmp_path / split / "images").iterdir():
+            width, height = Image.open(file).size
+            mask = np.zeros((height, width), np.uint8)
+            middle, side = (height // 2, width // 2), min(width, height) // 4
+            mask[middle[0] : middle[0] + side, middle[1] - side : middle[1]] = 2
+            Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)).save(file)
+            Image.fromarray(mask).save(tmp_path / split / "masks" / file.name)
+    data = load_dataset("masks", str(tmp_path), image_size=16)
+    for split in (data.train, data.test):
+        for image, classes in zip(split.inputs, split.targets, strict=True):
+            assert set(np.unique(classes)) == {0, 2}
+            assert classes[8:12, 4:8].all() and (classes > 0).sum() == 16
+            assert image[0][classes > 0].min() > 100 and np.median(image[0][classes == 0]) == 0
+
+
+def test_limits_decode_only_the_subset(tmp_path: Path) -> None:
+    save_folder(tmp_path)
+    chosen = subset_indices(3, 2, 5, "train")
+    (unused,) = set(range(3)) - set(chosen.tolist())
+    (tmp_path / "train" / "masks" / f"{unused}.png").write_bytes(b"broken, and never opened")
+    data = load_dataset("masks", str(tmp_path), train_limit=2, seed=5)
+    np.testing.assert_array_equal(data.train.targets, [mask_of(8, 6, i) for i in chosen])
+
+
+def without_mask(path: Path) -> str:
+    (path / "train" / "masks" / "1.png").unlink()
+    return "without a mask"
+
+
+def smaller_mask(path: Path) -> str:
+    Image.fromarray(mask_of(8, 5, 0)).save(path / "test" / "masks" / "0.png")
+    return "another size than its image"
+
+
+def unnamed_class(path: Path) -> str:
+    (path / "classes.txt").write_text("nothing\ncat\n")
+    return "without a name"
+
+
+def coloured_mask(path: Path) -> str:
+    Image.fromarray(pixels(6, 8, 3)).save(path / "train" / "masks" / "0.png")
+    return "one channel"
+
+
+def names_twice(path: Path) -> str:
+    (path / "classes.txt").write_text("cat\ncat\ndog\n")
+    return "different names"
+
+
+def no_names(path: Path) -> str:
+    (path / "classes.txt").unlink()
+    return "no such file"
+
+
+def no_images(path: Path) -> str:
+    for file in (path / "test" / "images").iterdir():
+        file.unlink()
+    return "no images"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [without_mask, smaller_mask, unnamed_class, coloured_mask, names_twice, no_names, no_images],
+)
+def test_what_does_not_fit_is_named(damage: Callable[[Path], str], tmp_path: Path) -> None:
+    words = damage(save_folder(tmp_path))
+    message = refusal(load_dataset, "masks", str(tmp_path))
+    assert message.startswith(str(tmp_path)) and words in message
+
+
+@fuzz
+@given(draw=st.data())
+def test_damaged_masks_load_or_are_refused(
+    draw: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = save_folder(tmp_path_factory.mktemp("masks") / "data")
+    mask = path / "train" / "masks" / "1.png"
+    mask.write_bytes(damaged(mask.read_bytes(), draw))
+    loads_or_is_refused("masks", path)
