@@ -28,6 +28,7 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from hwnas.errors import InputError, first_line, printable
 from hwnas.inspection.arrays import judge_npz
 from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
+from hwnas.inspection.precision import FLOATS, HALVES, precision_of
 from hwnas.inspection.tensors import (
     TensorJudge,
     require_bounded,
@@ -37,8 +38,6 @@ from hwnas.inspection.tensors import (
 from hwnas.inspection.wire import WireError, without_weights
 
 MAX_MODEL_BYTES = 2**31 - 1
-FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 def main(kind: str, path: str, location: str, memory_mb: float, seconds: float) -> None:
@@ -146,8 +145,8 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
         "outputs": [_value(value) for value in model.graph.output],
         "nodes": sum(operators.values()),
         "operators": operators,
-        "precision": _precision(model, operators),
-        "params": sum(_count(t) for t in model.graph.initializer if t.data_type in FLOATS),
+        "precision": precision_of(model),
+        "params": sum(_count(t) for t in model.graph.initializer if t.data_type in FLOATS + HALVES),
         "tensor_bytes": tensors.bytes,
         "external_files": list(tensors.external_files),
         "properties": {entry.key: entry.value for entry in model.metadata_props},
@@ -261,14 +260,6 @@ def _value(value: ValueInfoProto) -> dict[str, Any]:
         shape = [dim.dim_value or dim.dim_param or None for dim in tensor.shape.dim]
     dtype = TensorProto.DataType.Name(tensor.elem_type).lower()
     return {"name": value.name, "dtype": {"float": "float32"}.get(dtype, dtype), "shape": shape}
-
-
-def _precision(model: ModelProto, operators: dict[str, int]) -> str:
-    """`int8`, `float16` or `float32`: which limits the model's outputs are compared by."""
-    if any(name.split(":")[-1].startswith(QUANTISED) for name in operators):
-        return "int8"
-    halves = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    return "float16" if any(t.data_type in halves for t in model.graph.initializer) else "float32"
 
 
 def _count(tensor: TensorProto) -> int:
