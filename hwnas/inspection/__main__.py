@@ -107,9 +107,14 @@ def judge_model(path: Path, location: str) -> dict[str, Any]:
     with open(open_regular(path), "rb") as file:
         found = _describe(path, file.fileno(), location)
         _require_texts(found, str(path))
-        # Takes as long as the file is, which was limited above.
+        # Takes as long as the files are.
         signal.setitimer(signal.ITIMER_PROF, 0)
-        return found | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        external = {}
+        for name in found["external_files"]:
+            with open(open_regular(Path(found["path"]).parent / name), "rb") as data:
+                external[name] = hashlib.file_digest(data, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return found | {"sha256": sha256, "external_files": external}
 
 
 def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
     require_finite_functions(model, where)
     for graph in _graphs(model):
         require_names(graph, where)
-    tensors = TensorJudge(path.resolve(), location)
+    tensors = TensorJudge(path, location)
     for tensor in _tensors(model):
         tensors.judge(tensor)
     inputs = _inputs(model)
@@ -136,7 +141,7 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
     _run_checker(model, where)
     operators = operator_counts(model)
     return {
-        "path": str(path.resolve()),
+        "path": str(tensors.path),
         "size_bytes": size,
         "ir_version": model.ir_version,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
