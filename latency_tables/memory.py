@@ -114,7 +114,7 @@ def _try(
     runtime.require()
     assert isinstance(runtime, OnnxModelRuntime)
     tells = STATUS.exists() and RESET.exists()
-    _allow_seconds(limit_s)
+    allow_seconds(limit_s)
     if tells and limit_mb is not None:
         limit = int((status_mb("VmData") + limit_mb) * 1e6)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -156,11 +156,11 @@ def _try_batches(
     ]
     failures: dict[int, str] = {}
     for start in (runtime.infer, runtime.infer_unoptimised):
-        _allow_seconds(limit_s)
+        allow_seconds(limit_s)
         infer = start(model)
         infer(feeds)
         for size in sizes:
-            _allow_seconds(limit_s)
+            allow_seconds(limit_s)
             try:
                 infer(batches.make(size))
             except Exception as error:  # the runtime's exceptions share no base class
@@ -170,7 +170,7 @@ def _try_batches(
     return Trial(memory_mb, ran, failures)
 
 
-def _allow_seconds(limit_s: int | None) -> None:
+def allow_seconds(limit_s: int | None) -> None:
     """So much more processor time than used so far; more than that ends the process."""
     if limit_s is not None:
         limit = math.ceil(time.process_time()) + limit_s

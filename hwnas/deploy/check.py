@@ -99,6 +99,7 @@ def check_model(
                 trial.batches,
                 budget_ms=budget_ms,
                 seconds=limits.measure_seconds,
+                limit_s=limits.max_session_seconds,
                 reference=reference,
                 load=load,
             )
