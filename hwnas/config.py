@@ -251,11 +251,17 @@ class CheckConfig(Section):
     max_accuracy_drop: float = Field(0.01, ge=0, le=1, description="of the task's score")
     min_accuracy: float = Field(0.0, ge=0, le=1, description="of the task's score")
     measure_seconds: float = Field(60.0, gt=0, description="limit of the latency measurement")
-    max_session_mb: float = Field(
-        8000.0, gt=0, description="what loading and running the model may allocate on a CPU"
+    max_session_mb: float | None = Field(
+        None,
+        gt=0,
+        description="what loading and running the model may allocate on a CPU; 8000, or 80 % of "
+        "the free memory where that is less, if none is stated",
     )
     max_session_seconds: int = Field(
-        120, ge=1, description="processor time that loading it and three runs may take"
+        120,
+        ge=1,
+        description="processor time that loading it and three runs may take, and the time of a "
+        "later inference",
     )
 
 

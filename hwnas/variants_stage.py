@@ -140,7 +140,7 @@ def _observed(run: Run, runtime: OnnxModelRuntime, path: Path, reference: Refere
     model = inspect_model(path)
     feeds = dataset_feeds(run, model)
     trial = probe(model, runtime, feeds, run.config.check)
-    behaviour = observe(model, runtime, feeds, reference, trial)
+    behaviour = observe(model, runtime, feeds, reference, trial, run.config.check)
     single = feeds.real(feeds.batch, 0)
     # Where a session's memory happens to lie moves a small network by 2 to 3 %.
     calls = [runtime.prepare_onnx(path, single) for _ in range(SESSIONS)]

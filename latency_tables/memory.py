@@ -6,9 +6,10 @@ import math
 import re
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +20,10 @@ from hwnas.errors import InputError, first_line
 from hwnas.latency_tables.runtimes import Model, OnnxModelRuntime, create_runtime
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+FREE = Path("/proc/meminfo")
 RUNS = 3
+SESSION_MB, FREE_SHARE = 8000.0, 0.8
+"""What a session may allocate where nothing is stated, and the share of free memory for all."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def _try(
     runtime.require()
     assert isinstance(runtime, OnnxModelRuntime)
     tells = STATUS.exists() and RESET.exists()
-    _allow_seconds(limit_s)
+    allow_seconds(limit_s)
     if tells and limit_mb is not None:
         limit = int((status_mb("VmData") + limit_mb) * 1e6)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
@@ -152,11 +156,11 @@ def _try_batches(
     ]
     failures: dict[int, str] = {}
     for start in (runtime.infer, runtime.infer_unoptimised):
-        _allow_seconds(limit_s)
+        allow_seconds(limit_s)
         infer = start(model)
         infer(feeds)
         for size in sizes:
-            _allow_seconds(limit_s)
+            allow_seconds(limit_s)
             try:
                 infer(batches.make(size))
             except Exception as error:  # the runtime's exceptions share no base class
@@ -166,15 +170,65 @@ def _try_batches(
     return Trial(memory_mb, ran, failures)
 
 
-def _allow_seconds(limit_s: int | None) -> None:
+def allow_seconds(limit_s: int | None) -> None:
     """So much more processor time than used so far; more than that ends the process."""
     if limit_s is not None:
         limit = math.ceil(time.process_time()) + limit_s
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
+def session_limit_mb(stated_mb: float | None, sessions: int = 1) -> float:
+    """What sessions may allocate together, in MB.
+
+    Args:
+        stated_mb: for each; where it is None, 8000 each and at most 80 % of the free memory.
+        sessions: how many are held at once.
+    """
+    if stated_mb is not None:
+        return stated_mb * sessions
+    limit_mb = SESSION_MB * sessions
+    return (
+        min(limit_mb, FREE_SHARE * _kb_as_mb(FREE, "MemAvailable")) if FREE.exists() else limit_mb
+    )
+
+
+@contextmanager
+def allocating_at_most(limit_mb: float | None, where: str) -> Iterator[None]:
+    """Limit what this process allocates meanwhile beyond what it has; Linux only.
+
+    Args:
+        limit_mb: MB (10^6 bytes), or None for no limit.
+        where: the model, for errors.
+
+    Raises:
+        InputError: in place of MemoryError.
+    """
+    if limit_mb is None or not STATUS.exists():
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = int((status_mb("VmData") + limit_mb) * 1e6)
+    if soft != resource.RLIM_INFINITY:
+        limit = min(limit, soft)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    except MemoryError:
+        raise InputError(
+            "running the model takes too much memory",
+            where=where,
+            expected=f"at most {limit_mb:.0f} MB",
+        ) from None
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def status_mb(key: str) -> float:
     """A figure of this process's memory as the system states it, in MB; Linux only."""
-    found = re.search(rf"^{key}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    return _kb_as_mb(STATUS, key)
+
+
+def _kb_as_mb(path: Path, key: str) -> float:
+    found = re.search(rf"^{key}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
     assert found is not None
     return int(found[1]) * 1024 / 1e6

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwnas.errors import InputError, RuntimeMissingError, first_line
@@ -106,13 +108,13 @@ class OnnxRuntime(OnnxModelRuntime):
         session.disable_fallback()
         return session
 
-    def infer(self, model: Model) -> Infer:
+    def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
         """See `OnnxModelRuntime.infer`."""
-        return _as_function(self.session(model))
+        return self._as_function(self.session(model), limit_s)
 
-    def infer_unoptimised(self, model: Model) -> Infer:
+    def infer_unoptimised(self, model: Model, *, limit_s: float | None = None) -> Infer:
         """See `OnnxModelRuntime.infer_unoptimised`."""
-        return _as_function(self.session(model, optimised=False))
+        return self._as_function(self.session(model, optimised=False), limit_s)
 
     def placement(self, model: Model) -> dict[str, dict[str, int]]:
         """See `OnnxModelRuntime.placement`; the parts are execution providers.
@@ -176,6 +178,41 @@ class OnnxRuntime(OnnxModelRuntime):
         for name, value in zip(outputs, binding.get_outputs(), strict=True):
             binding.bind_ortvalue_output(name, value)
         return call
+
+    def _as_function(self, session: Any, limit_s: float | None) -> Infer:
+        names = [value.name for value in session.get_outputs()]
+
+        def run(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            with self._ends_within(limit_s) as options:
+                return dict(zip(names, session.run(None, dict(feeds), options), strict=True))
+
+        return run
+
+    @contextmanager
+    def _ends_within(self, limit_s: float | None) -> Iterator[Any]:
+        """Options of one run, which ends before its next operator once the seconds are over.
+
+        Raises:
+            InputError: when it was ended so.
+        """
+        if limit_s is None:
+            yield None
+            return
+        options = import_library("onnxruntime", self.name).RunOptions()
+        options.log_severity_level = 4
+        timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield options
+        except Exception as error:  # its exceptions share no base class
+            if not options.terminate:
+                raise
+            raise InputError(
+                "an inference takes too long", where=self.name, expected=f"at most {limit_s:g} s"
+            ) from error
+        finally:
+            timer.cancel()
 
     def _cannot_run(self, error: Exception) -> InputError:
         return InputError(
@@ -247,11 +284,6 @@ MEASURE_ELSEWHERE = (
     "--noTF32 --useCudaGraph --noDataTransfers`, whose median GPU compute time is a row of "
     "`hwnas table fit --measurements measured.csv`"
 )
-
-
-def _as_function(session: Any) -> Infer:
-    names = [value.name for value in session.get_outputs()]
-    return lambda feeds: dict(zip(names, session.run(None, dict(feeds)), strict=True))
 
 
 def _identity_model() -> bytes:

@@ -86,7 +86,7 @@ class OpenVinoCpu(OnnxModelRuntime):
         call()
         return call
 
-    def infer(self, model: Model) -> Infer:
+    def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
         """See `OnnxModelRuntime.infer`; every thread has a request of its own."""
         graph = self._read(model)
         names = [result.get_friendly_name().removesuffix(SINK) for result in graph.get_results()]
@@ -100,9 +100,9 @@ class OpenVinoCpu(OnnxModelRuntime):
 
         return run
 
-    def infer_unoptimised(self, model: Model) -> Infer:
+    def infer_unoptimised(self, model: Model, *, limit_s: float | None = None) -> Infer:
         """See `OnnxModelRuntime.infer_unoptimised`."""
-        return OnnxRuntimeCpu(self.threads).infer_unoptimised(model)
+        return OnnxRuntimeCpu(self.threads).infer_unoptimised(model, limit_s=limit_s)
 
     def placement(self, model: Model) -> dict[str, dict[str, int]]:
         """See `OnnxModelRuntime.placement`; the parts are devices, operators OpenVINO's own."""

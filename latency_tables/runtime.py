@@ -137,17 +137,22 @@ class OnnxModelRuntime(Runtime):
         """
 
     @abstractmethod
-    def infer(self, model: Model) -> Infer:
+    def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
         """Return the model as a function, which several threads may call at once.
 
         The function raises what the library raises.
+
+        Args:
+            model: an ONNX model.
+            limit_s: wall-clock seconds of a call, after which it ends with InputError. OpenVINO,
+                which cannot be interrupted in a loop, leaves it out.
 
         Raises:
             InputError, RuntimeMissingError: as for `prepare_onnx`.
         """
 
     @abstractmethod
-    def infer_unoptimised(self, model: Model) -> Infer:
+    def infer_unoptimised(self, model: Model, *, limit_s: float | None = None) -> Infer:
         """`infer` of the graph as it stands in the file, by ONNX Runtime."""
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.memory import STATUS, status_mb
+from hwnas.latency_tables.memory import STATUS, allow_seconds, status_mb
 from hwnas.latency_tables.runtimes import Infer, Model, OnnxModelRuntime, create_runtime
 from hwnas.latency_tables.statistics import percentiles_ms
 
@@ -61,6 +63,7 @@ def serve(
     *,
     threads: int,
     seconds: float,
+    limit_s: int | None = None,
 ) -> Serving:
     """Run one session from several threads, in a process of its own.
 
@@ -70,11 +73,13 @@ def serve(
         feeds: an array for each input.
         threads: how many ask at the same time.
         seconds: how long they ask.
+        limit_s: processor time that loading the model and running it once may take, and what the
+            requests may take beyond `seconds`.
 
     Raises:
-        InputError: when the process ends before it answers.
+        InputError: when the process ends before it answers, by a limit say.
     """
-    arguments = (runtime.name, runtime.threads, model, dict(feeds), threads, seconds)
+    arguments = (runtime.name, runtime.threads, model, dict(feeds), threads, seconds, limit_s)
     # A spawned process shares nothing with this one.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         try:
@@ -120,12 +125,18 @@ def _serve(
     feeds: dict[str, np.ndarray],
     threads: int,
     seconds: float,
+    limit_s: int | None,
 ) -> Serving:
     runtime = create_runtime(name, runtime_threads)
     runtime.require()
     assert isinstance(runtime, OnnxModelRuntime)
+    allow_seconds(limit_s)
     infer, stop = runtime.infer(model), threading.Event()
     infer(feeds)
+    if limit_s is not None:
+        allow_seconds(math.ceil(threads * runtime_threads * seconds) + limit_s)
+        # The default action of its signal ends the process, whatever it waits for.
+        signal.setitimer(signal.ITIMER_REAL, seconds + limit_s)
     clients = [_Client(infer, feeds, stop) for _ in range(threads)]
     start = time.perf_counter()
     for client in clients:

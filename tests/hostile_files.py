@@ -255,6 +255,32 @@ def external_by_linked_folder(folder):
     return external(folder, "weights/passwd", None)
 
 
+def linked(folder: Path, target: str) -> Path:
+    """A model and its weights in a folder of links, as caches have it; the weights lead there."""
+    for name in ("snapshot", "blobs", "other"):
+        (folder / name).mkdir()
+    model = external(folder / "other", "weights")
+    (folder / "blobs" / "model").write_bytes(model.SerializeToString())
+    (folder / "snapshot" / "bad.onnx").symlink_to("../blobs/model")
+    (folder / "snapshot" / "weights").symlink_to(target)
+    return folder / "snapshot" / "bad.onnx"
+
+
+@refused("out of the model's folder", "no link")
+def external_by_link_beside_a_link(folder):
+    return linked(folder, "../other/weights")
+
+
+@refused("out of the model's folder", "no link")
+def external_by_link_to_a_third_folder(folder):
+    return linked(folder, "/etc/passwd")
+
+
+@refused("missing", "weights")
+def external_by_dangling_link_beside_a_link(folder):
+    return linked(folder, "../blobs/weights")
+
+
 @refused("missing", "weights")
 def external_missing(folder):
     return external(folder, "weights", None)

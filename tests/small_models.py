@@ -96,6 +96,55 @@ def constant_net() -> ModelProto:
     return model_of(nodes, {"x": ("n", 3)}, {"y": ("n", CLASSES)}, [zeros])
 
 
+HIGH = 1.5
+"""Above the four random values of seed 0, below those of seeds 1 to 3."""
+
+
+def endless_where_high(threshold: float = HIGH) -> ModelProto:
+    """y = x for x (1, 4), after a loop without an end where an element exceeds the threshold."""
+    scalar = [helper.make_tensor_value_info("i", TensorProto.INT64, [])]
+    on, state = (
+        [helper.make_tensor_value_info(n, kind, []) for n in names]
+        for names, kind in ((("a", "b"), TensorProto.BOOL), (("s", "t"), TensorProto.FLOAT))
+    )
+    steps = [helper.make_node("Identity", [a], [b]) for a, b in (("a", "b"), ("s", "t"))]
+    body = helper.make_graph(steps, "body", [*scalar, on[0], state[0]], [on[1], state[1]])
+    loop = [
+        helper.make_node("Loop", ["chosen", "true", "zero"], ["looped"], body=body),
+        helper.make_node("Add", ["x", "looped"], ["y"]),
+    ]
+    stored = {"true": np.array(True), "zero": np.array(0, np.float32)}
+    return _where_high(threshold, 2**62, loop, stored)
+
+
+def large_where_high(elements: int, threshold: float = HIGH) -> ModelProto:
+    """y = x for x (1, 4), beside a table of float32 where an element exceeds the threshold."""
+    table = [
+        helper.make_node("Unsqueeze", ["chosen", "first"], ["size"]),
+        helper.make_node("ConstantOfShape", ["size"], ["table"]),
+        helper.make_node("ReduceSum", ["table"], ["total"], keepdims=0),
+        helper.make_node("Add", ["x", "total"], ["y"]),
+    ]
+    return _where_high(threshold, elements, table, {"first": np.array([0])})
+
+
+def _where_high(threshold: float, number: int, nodes, stored) -> ModelProto:
+    """Nodes behind `chosen`, the number where an element exceeds the threshold, else 1."""
+    choice = [
+        helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
+        helper.make_node("Greater", ["most", "threshold"], ["is_high"]),
+        helper.make_node("Where", ["is_high", "number", "one"], ["chosen"]),
+    ]
+    stored = {
+        "threshold": np.array(threshold, np.float32),
+        "number": np.array(number),
+        "one": np.array(1),
+        **stored,
+    }
+    tensors = [numpy_helper.from_array(value, name) for name, value in stored.items()]
+    return model_of([*choice, *nodes], {"x": (1, 4)}, {"y": (1, 4)}, tensors)
+
+
 def saved(model: ModelProto, path: Path) -> Path:
     path.write_bytes(model.SerializeToString())
     return path

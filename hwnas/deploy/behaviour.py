@@ -23,8 +23,14 @@ from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score, score_of
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.memory import Batches, Trial, try_session
-from hwnas.latency_tables.runtimes import OnnxModelRuntime, create_runtime
+from hwnas.latency_tables.memory import (
+    Batches,
+    Trial,
+    allocating_at_most,
+    session_limit_mb,
+    try_session,
+)
+from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime, create_runtime
 
 BATCHES, FEWEST_BATCHES = (1, 7, 64), (1, 3)
 BATCH_SECONDS = 2.0
@@ -130,7 +136,7 @@ def probe(
         model.path,
         feeds.real(feeds.batch, 0),
         batches,
-        limit_mb=limits.max_session_mb,
+        limit_mb=session_limit_mb(limits.max_session_mb),
         limit_s=limits.max_session_seconds,
     )
 
@@ -141,8 +147,12 @@ def observe(
     feeds: FeedMaker,
     reference: Reference | None,
     trial: Trial,
+    limits: CheckConfig,
 ) -> Behaviour:
     """Load a model that `probe` has accepted, run it, and compare it with all that is there.
+
+    What it takes may depend on the values that it is fed with: each inference, and what all of
+    them allocate, has limits here too.
 
     Args:
         model: the inspected file.
@@ -150,45 +160,62 @@ def observe(
         feeds: makes its inputs.
         reference: what it is compared with, besides itself.
         trial: what `probe` found; only batches that ran there run here.
+        limits: of a session.
 
     Raises:
-        InputError: when the runtime refuses it, or it does not fit the reference or the labels.
+        InputError: when the runtime refuses it, it does not fit the reference or the labels, or
+            it exceeds the limits.
     """
-    where = str(model.path)
-    predict = as_predict(runtime.infer(model.path), where)
+    where, limit_s = str(model.path), limits.max_session_seconds
+    predict = as_predict(runtime.infer(model.path, limit_s=limit_s), where)
+    placed, others = _placements(model.path, runtime, limit_s)
+    held = 1 + len(others) + (reference is not None)
+    # GPUs map their memory into the process.
+    names = {runtime.name, *others} & RUNTIMES.keys()
+    is_on_cpu = all(RUNTIMES[name].device_class == "cpu" for name in names)
+    limit_mb = session_limit_mb(limits.max_session_mb, held) if is_on_cpu else None
     common = [b for b in trial.batches if reference is None or reference.takes(b)]
-    batches, failures, contradiction = _run_batches(predict, feeds, model, trial)
-    placed, predicts = _placements(model.path, runtime)
-    plain = as_predict(runtime.infer_unoptimised(model.path), where)
+    with allocating_at_most(limit_mb, where):
+        batches, failures, contradiction = _run_batches(predict, feeds, model, trial)
+        is_random = any(
+            differs_from_run_to_run(one, feeds.real(feeds.batch, 0))
+            for one in (predict, *([reference.predict] if reference else []))
+        )
+        # Two pairs of a fixed batch; a pair of each that runs where it is open.
+        compared = [b for b in batches if b in common] if feeds.is_dynamic else batches * 2
+        if is_random:
+            compared = []
+        parity_with = {n: _parity(o, predict, feeds, compared, model) for n, o in others.items()}
+        parity = None
+        if reference is not None:
+            parity = _parity(reference.predict, predict, feeds, compared, model)
+        score = _score(predict, reference, feeds, common, where)
     random = [name for name in model.operators if name.startswith(RANDOM_OPERATORS)]
-    # Two pairs of a fixed batch; a pair of each that runs where it is open.
-    compared = [b for b in batches if b in common] if feeds.is_dynamic else batches * 2
-    # A quantised model clips what real inputs never reach; a single one shows no differences.
-    has_several = feeds.samples is not None and feeds.samples.count > 1
-    only_real = model.precision == "int8" and has_several
-    is_random = any(
-        differs_from_run_to_run(one, feeds.real(feeds.batch, 0))
-        for one in (predict, *([reference.predict] if reference else []))
-    )
-
-    def parity_with(other: Predict) -> Parity | None:
-        if is_random or not compared:
-            return None
-        return compare(other, predict, feeds.pairs(compared, only_real=only_real), where)
-
-    parity = None if reference is None else parity_with(reference.predict)
-    others = {UNOPTIMISED: parity_with(plain)}
-    others |= {name: parity_with(other) for name, other in predicts.items()}
     return Behaviour(
         batches=batches,
         failures=failures,
         contradiction=model.shapes["contradiction"] or contradiction,
         parity=parity,
-        parity_with=others,
-        score=_score(predict, reference, feeds, common, where),
+        parity_with=parity_with,
+        score=score,
         runtimes=placed,
-        notes=_notes(random if is_random else None, [parity, *others.values()]),
+        notes=_notes(random if is_random else None, [parity, *parity_with.values()]),
     )
+
+
+def _parity(
+    reference: Predict,
+    predict: Predict,
+    feeds: FeedMaker,
+    batches: Sequence[int],
+    model: Inspection,
+) -> Parity | None:
+    if not batches:
+        return None
+    # A quantised model clips what real inputs never reach; a single one shows no differences.
+    has_several = feeds.samples is not None and feeds.samples.count > 1
+    only_real = model.precision == "int8" and has_several
+    return compare(reference, predict, feeds.pairs(batches, only_real=only_real), str(model.path))
 
 
 def onnx_reference(
@@ -213,7 +240,8 @@ def onnx_reference(
         take = samples.take
         samples = replace(samples, take=lambda chosen: converted(take(chosen)))
     trial = probe(model, runtime, replace(feeds, inputs=inputs, samples=samples), limits)
-    predict = as_predict(runtime.infer_unoptimised(model.path), where)
+    infer = runtime.infer_unoptimised(model.path, limit_s=limits.max_session_seconds)
+    predict = as_predict(infer, where)
     return Reference("reference", lambda given: predict(converted(given)), trial=trial)
 
 
@@ -284,10 +312,17 @@ def _outputs_of_another_batch(outputs: Outputs, model: Inspection, batch: int) -
     return None
 
 
-def _placements(path: Path, main: OnnxModelRuntime) -> tuple[dict[str, Any], dict[str, Predict]]:
-    """The placement on the main runtime and those to compare with, and the latter's outputs."""
+def _placements(
+    path: Path, main: OnnxModelRuntime, limit_s: float
+) -> tuple[dict[str, Any], dict[str, Predict]]:
+    """The placement on the main runtime and those to compare with, and what it is compared with.
+
+    The model as it stands in the file is the first: ONNX Runtime, which ends an inference that
+    takes too long, sees all feeds before another runtime does.
+    """
     placed: dict[str, Any] = {}
-    predicts = {}
+    plain = main.infer_unoptimised(path, limit_s=limit_s)
+    predicts = {UNOPTIMISED: as_predict(plain, str(path))}
     for name in dict.fromkeys((main.name, *COMPARED)):
         runtime = main if name == main.name else create_runtime(name, main.threads)
         assert isinstance(runtime, OnnxModelRuntime)
@@ -295,7 +330,8 @@ def _placements(path: Path, main: OnnxModelRuntime) -> tuple[dict[str, Any], dic
             runtime.require()
             placed[name] = {"placement": runtime.placement(path)}
             if runtime is not main:
-                predicts[name] = as_predict(runtime.infer(path), str(path))
+                infer = runtime.infer(path, limit_s=limit_s)
+                predicts[name] = as_predict(infer, str(path))
         except (RuntimeMissingError, InputError) as error:
             placed[name] = {"missing": str(error)}
     return placed, predicts

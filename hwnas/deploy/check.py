@@ -87,7 +87,7 @@ def check_model(
         advance(0, 2, "parity and score")
         onnx_runtime = _onnx_runtime(runtime)
         trial = probe(model, onnx_runtime, feeds, limits)
-        behaviour = observe(model, onnx_runtime, feeds, reference, trial)
+        behaviour = observe(model, onnx_runtime, feeds, reference, trial, limits)
         advance(1, 2, "latency")
         if stated is not None:
             speed = Performance(stated)
@@ -99,6 +99,7 @@ def check_model(
                 trial.batches,
                 budget_ms=budget_ms,
                 seconds=limits.measure_seconds,
+                limit_s=limits.max_session_seconds,
                 reference=reference,
                 load=load,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwnas.budget.gate import NetworkLatency, measure_network
@@ -69,6 +69,7 @@ def measure_performance(
     *,
     budget_ms: float | None,
     seconds: float,
+    limit_s: int,
     reference: Reference | None,
     load: ServingLoad | None,
 ) -> Performance:
@@ -81,6 +82,7 @@ def measure_performance(
         batches: those that are known to run.
         budget_ms: the latency is measured until this is decided.
         seconds: limit of measuring the latency; the other figures take shares of it.
+        limit_s: of a session, for the process that serves.
         reference: is measured where the runtime runs no ONNX files.
         load: of serving, or None.
 
@@ -102,7 +104,7 @@ def measure_performance(
     latency = measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds)
     serving = None
     if load is not None:
-        serving = serve(runtime, model.path, single, threads=load.threads, seconds=load.seconds)
+        serving = serve(runtime, model.path, single, **asdict(load), limit_s=limit_s)
     return Performance(
         latency,
         percentiles_ms(_single_calls_ms(call, seconds * SINGLE_SHARE)),

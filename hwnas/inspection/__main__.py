@@ -28,6 +28,7 @@ from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
 from hwnas.errors import InputError, first_line, printable
 from hwnas.inspection.arrays import judge_npz
 from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
+from hwnas.inspection.precision import FLOATS, HALVES, precision_of
 from hwnas.inspection.tensors import (
     TensorJudge,
     require_bounded,
@@ -37,8 +38,6 @@ from hwnas.inspection.tensors import (
 from hwnas.inspection.wire import WireError, without_weights
 
 MAX_MODEL_BYTES = 2**31 - 1
-FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
-QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")
 
 
 def main(kind: str, path: str, location: str, memory_mb: float, seconds: float) -> None:
@@ -108,9 +107,14 @@ def judge_model(path: Path, location: str) -> dict[str, Any]:
     with open(open_regular(path), "rb") as file:
         found = _describe(path, file.fileno(), location)
         _require_texts(found, str(path))
-        # Takes as long as the file is, which was limited above.
+        # Takes as long as the files are.
         signal.setitimer(signal.ITIMER_PROF, 0)
-        return found | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        external = {}
+        for name in found["external_files"]:
+            with open(open_regular(Path(found["path"]).parent / name), "rb") as data:
+                external[name] = hashlib.file_digest(data, "sha256").hexdigest()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return found | {"sha256": sha256, "external_files": external}
 
 
 def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
@@ -125,7 +129,7 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
     require_finite_functions(model, where)
     for graph in _graphs(model):
         require_names(graph, where)
-    tensors = TensorJudge(path.resolve(), location)
+    tensors = TensorJudge(path, location)
     for tensor in _tensors(model):
         tensors.judge(tensor)
     inputs = _inputs(model)
@@ -137,7 +141,7 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
     _run_checker(model, where)
     operators = operator_counts(model)
     return {
-        "path": str(path.resolve()),
+        "path": str(tensors.path),
         "size_bytes": size,
         "ir_version": model.ir_version,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
@@ -146,8 +150,8 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
         "outputs": [_value(value) for value in model.graph.output],
         "nodes": sum(operators.values()),
         "operators": operators,
-        "precision": _precision(model, operators),
-        "params": sum(_count(t) for t in model.graph.initializer if t.data_type in FLOATS),
+        "precision": precision_of(model),
+        "params": sum(_count(t) for t in model.graph.initializer if t.data_type in FLOATS + HALVES),
         "tensor_bytes": tensors.bytes,
         "external_files": list(tensors.external_files),
         "properties": {entry.key: entry.value for entry in model.metadata_props},
@@ -261,14 +265,6 @@ def _value(value: ValueInfoProto) -> dict[str, Any]:
         shape = [dim.dim_value or dim.dim_param or None for dim in tensor.shape.dim]
     dtype = TensorProto.DataType.Name(tensor.elem_type).lower()
     return {"name": value.name, "dtype": {"float": "float32"}.get(dtype, dtype), "shape": shape}
-
-
-def _precision(model: ModelProto, operators: dict[str, int]) -> str:
-    """`int8`, `float16` or `float32`: which limits the model's outputs are compared by."""
-    if any(name.split(":")[-1].startswith(QUANTISED) for name in operators):
-        return "int8"
-    halves = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-    return "float16" if any(t.data_type in halves for t in model.graph.initializer) else "float32"
 
 
 def _count(tensor: TensorProto) -> int:

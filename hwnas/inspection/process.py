@@ -56,7 +56,7 @@ class Inspection:
     """What is known of a model file that may be loaded.
 
     Attributes:
-        path: of the file, links followed.
+        path: what the file is to be loaded from, absolute.
         sha256: of its bytes, in hexadecimal digits.
         size_bytes: of the file, without external data.
         ir_version, opsets: versions that it states; opsets by domain.
@@ -65,7 +65,7 @@ class Inspection:
         operators: how often each stands in it.
         precision: by whose limits its outputs are compared.
         params: stored floating-point numbers.
-        external_files: names of the files beside it that it needs.
+        external_files: the hash of each file beside it that it needs, by name.
         properties: its metadata.
         shapes: how many computed `values` have a `known` shape, and the `contradiction` if any.
     """
@@ -83,30 +83,30 @@ class Inspection:
     precision: Precision
     params: int
     tensor_bytes: int
-    external_files: tuple[str, ...]
+    external_files: dict[str, str]
     properties: dict[str, str]
     shapes: dict[str, Any]
 
     def require_unchanged(self) -> None:
-        """Refuse a file that is no longer the one that was judged.
+        """Refuse files that are no longer those that were judged.
 
         Raises:
-            InputError: when its bytes are others, or it is gone.
+            InputError: when the bytes of the model or of its external data are others, or gone.
         """
-        try:
-            with self.path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(
-                "cannot be read", where=str(self.path), actual=error.strerror
-            ) from None
-        if found != self.sha256:
-            raise InputError(
-                "changed since it was inspected",
-                where=str(self.path),
-                expected=self.sha256,
-                actual=found,
-            )
+        beside = {self.path.parent / name: sha256 for name, sha256 in self.external_files.items()}
+        for path, expected in {self.path: self.sha256, **beside}.items():
+            try:
+                with path.open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                raise InputError("cannot be read", where=str(path), actual=error.strerror) from None
+            if found != expected:
+                raise InputError(
+                    "changed since it was inspected",
+                    where=str(path),
+                    expected=expected,
+                    actual=found,
+                )
 
     @cached_property
     def opset(self) -> int:
@@ -127,7 +127,6 @@ def inspect_model(path: str | Path, limits: InspectionLimits | None = None) -> I
         path=Path(found.pop("path")),
         inputs=tuple(inputs),
         outputs=tuple(outputs),
-        external_files=tuple(found.pop("external_files")),
         **found,
     )
 

@@ -84,6 +84,9 @@ class TensorJudge:
     """Compares what tensors declare with what is there.
 
     Attributes:
+        path: what the model is to be loaded from. External data are looked for beside the path
+            that was given, as runtimes do, and if the first is not there, beside the file that it
+            leads to.
         external_files: names of the files that hold external data, in the order met.
         bytes: of all tensors judged so far.
     """
@@ -92,11 +95,11 @@ class TensorJudge:
         """Keep where the model is.
 
         Args:
-            path: the model; its folder is the one that external data must be in.
+            path: the model; external data must be in its folder, or in that of the file that it
+                leads to.
             location: what tensors state as their location when their bytes were left out.
         """
-        self._path, self._location = path, location
-        self._folder = path.parent.resolve()
+        self.path, self._location = path, location
         self.external_files: dict[str, None] = {}
         self.bytes = 0
 
@@ -106,7 +109,7 @@ class TensorJudge:
         Raises:
             InputError: when it declares another size than it has, or data out of reach.
         """
-        where = f"{self._path}: tensor {tensor.name!r}"
+        where = f"{self.path}: tensor {tensor.name!r}"
         if tensor.data_type != _T.STRING and tensor.data_type not in BITS:
             raise InputError("unknown data type", where=where, actual=tensor.data_type)
         elements = _elements(tensor.dims, where)
@@ -130,7 +133,6 @@ class TensorJudge:
         if not all(isinstance(text, str) for pair in entries.items() for text in pair):
             raise InputError("a name that is not UTF-8", where=where, actual=entries)
         location = entries.get("location", "")
-        file = self._folder / location
         if not location or Path(location).is_absolute() or ".." in Path(location).parts:
             raise InputError(
                 "external data out of the model's folder",
@@ -138,9 +140,14 @@ class TensorJudge:
                 expected="a relative path without `..`",
                 actual=location or "no location",
             )
+        followed = self.path.resolve()
+        if not self.external_files and not (self.path.parent / location).exists():
+            self.path = followed
+        file = self.path.parent / location
         if not file.exists():
             raise InputError("external data is missing", where=where, actual=location)
-        if not file.resolve().is_relative_to(self._folder):
+        folders = (self.path.parent.resolve(), followed.parent)
+        if not any(file.resolve().is_relative_to(folder) for folder in folders):
             raise InputError(
                 "external data out of the model's folder",
                 where=where,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from onnx import ModelProto, helper, numpy_helper
 from small_models import (
     SIDE,
     constant_net,
+    endless_where_high,
     labelled_data,
+    large_where_high,
     model_of,
     residual_net,
     saved,
@@ -36,6 +39,7 @@ from hwnas.deploy.gates import (
 )
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
+from hwnas.latency_tables.memory import STATUS
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.serving import Serving
 
@@ -50,19 +54,19 @@ def judged(tmp_path):
         path = saved(model, tmp_path / "model.onnx") if isinstance(model, ModelProto) else model
         inspected = inspect_model(path)
         feeds = feeds_for(inspected, {}, data, 1)
-        other = None
+        config, other = CheckConfig(**limits), None
         if reference is not None:
             right = inspect_model(saved(reference, tmp_path / "reference.onnx"))
-            other = onnx_reference(right, RUNTIME, feeds, CheckConfig())
-        trial = probe(inspected, RUNTIME, feeds, CheckConfig())
-        found = observe(inspected, RUNTIME, feeds, other, trial)
-        held_to = parity_limits(inspected.precision, CheckConfig())
+            other = onnx_reference(right, RUNTIME, feeds, config)
+        trial = probe(inspected, RUNTIME, feeds, config)
+        found = observe(inspected, RUNTIME, feeds, other, trial, config)
+        held_to = parity_limits(inspected.precision, config)
         gates = [
             shapes_gate(found.contradiction),
             batch_gate(feeds.is_dynamic, found.failures, found.batches),
             *parity_gates(found.parity, held_to, is_wanted=other is not None),
             *parity_gates(found.parity_with["unoptimised"], held_to, "unoptimised"),
-            *score_gates(found.score, CheckConfig(**limits)),
+            *score_gates(found.score, config),
         ]
         return {gate.name: gate.status for gate in gates}
 
@@ -201,6 +205,24 @@ def test_a_model_of_few_batches_fails(judged, tmp_path) -> None:
     )
     assert document["verdict"] == "fail" and document["batches"]["run"] == [1, 7]
     assert [row["batch"] for row in document["throughput"]] == [1, 8]
+
+
+@pytest.mark.parametrize("is_reference", [False, True])
+def test_a_loop_without_an_end_for_certain_values_is_ended(judged, is_reference) -> None:
+    models = [endless_where_high(), endless_where_high(99.0)]
+    with pytest.raises(InputError, match="cannot run.*takes too long, expected at most 1 s"):
+        judged(*(models[::-1] if is_reference else models), max_session_seconds=1)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="limits of memory hold on Linux")
+@pytest.mark.parametrize("is_reference", [False, True])
+def test_memory_for_certain_values_is_limited(judged, is_reference) -> None:
+    models = [large_where_high(500_000_000), large_where_high(500_000_000, 99.0)]
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(InputError, match="cannot run.*(alloc|memory)"):
+        judged(*(models[::-1] if is_reference else models), max_session_mb=300)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert judged(models[1], max_session_mb=300)["parity: unoptimised"] == "pass"
 
 
 def test_memory_and_serving() -> None:

@@ -33,7 +33,7 @@ def model(*inputs: Value) -> Inspection:
         precision="float32",
         params=0,
         tensor_bytes=0,
-        external_files=(),
+        external_files={},
         properties={},
         shapes={},
     )

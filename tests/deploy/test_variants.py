@@ -48,7 +48,8 @@ def observed(source, name, calibration, tmp_path):
     feeds = feeds_for(model, {}, labelled_data(source, tmp_path / "data.npz"), 1)
     limits = CheckConfig(max_accuracy_drop=0.05)
     reference = onnx_reference(right, RUNTIME, feeds, limits)
-    behaviour = observe(model, RUNTIME, feeds, reference, probe(model, RUNTIME, feeds, limits))
+    trial = probe(model, RUNTIME, feeds, limits)
+    behaviour = observe(model, RUNTIME, feeds, reference, trial, limits)
     gates = behaviour_gates(model, feeds, behaviour, limits)
     return behaviour, {gate.name: gate.status for gate in gates}
 

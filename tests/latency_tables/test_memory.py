@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.memory import Batches, try_session
+from hwnas.latency_tables import memory
+from hwnas.latency_tables.memory import STATUS, Batches, allocating_at_most, try_session
 from hwnas.latency_tables.runtimes import OnnxRuntime, create_runtime
 
 
@@ -110,6 +111,27 @@ def test_outputs_whose_shape_changes_from_run_to_run() -> None:
     assert isinstance(runtime, OnnxRuntime)
     with pytest.raises(InputError, match="ONNX Runtime cannot run the model"):
         try_session(runtime, model, rows(1, width=400))
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="limits of memory hold on Linux")
+def test_arrays_count_against_a_limit_as_well() -> None:
+    with (
+        pytest.raises(InputError, match="m.onnx: running.*at most 100 MB"),
+        allocating_at_most(100.0, "m.onnx"),
+    ):
+        np.ones(50_000_000)
+    assert np.ones(50_000_000).size
+    with allocating_at_most(None, "m.onnx"):
+        assert np.ones(50_000_000).size
+
+
+def test_what_is_not_stated_leaves_some_of_the_free_memory(tmp_path, monkeypatch) -> None:
+    free = tmp_path / "meminfo"
+    monkeypatch.setattr(memory, "FREE", free)
+    assert memory.session_limit_mb(None, 2) == 16_000
+    free.write_text("MemFree: 1 kB\nMemAvailable:    5000000 kB\n")
+    assert memory.session_limit_mb(None, 2) == pytest.approx(0.8 * 5120)
+    assert memory.session_limit_mb(300.0, 2) == 600
 
 
 def rows(batch: int, width: int) -> dict[str, np.ndarray]:

@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 import pytest
-from small_models import SIDE, residual_net
+from onnx import helper
+from small_models import SIDE, endless_where_high, residual_net
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
@@ -39,6 +40,17 @@ def test_a_process_that_is_killed_ends_in_one_line() -> None:
     with pytest.raises(InputError, match="ended the process that served it"):
         serve(OnnxRuntimeCpu(1), residual_net().SerializeToString(), feeds, threads=1, seconds=60)
     killer.join()
+
+
+def test_a_request_without_an_end_is_ended() -> None:
+    """A number that the model draws itself decides, so that the first inference may be answered."""
+    model = endless_where_high(0.9)
+    most = next(node for node in model.graph.node if node.op_type == "ReduceMax")
+    most.CopyFrom(helper.make_node("RandomUniformLike", ["zero"], ["most"]))
+    feeds = {"x": np.zeros((1, 4), np.float32)}
+    data = model.SerializeToString()
+    with pytest.raises(InputError, match="ended the process that served it"):
+        serve(OnnxRuntimeCpu(1), data, feeds, threads=2, seconds=0.5, limit_s=1)
 
 
 def test_percentiles_wait_for_enough_samples() -> None:
