@@ -20,6 +20,7 @@ from small_models import labelled_data, model_of, residual_net, saved, with_othe
 import hwnas.cli
 from hwnas.deploy import performance
 from hwnas.deploy.gates import Gate
+from hwnas.errors import RuntimeMissingError
 from hwnas.latency_tables import energy
 from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
 from hwnas.reporting.verdict import to_junit, to_markdown
@@ -211,8 +212,10 @@ def test_a_budget_of_energy(check, tmp_path, monkeypatch) -> None:
 def test_bad_options(check, tmp_path, monkeypatch, options, words) -> None:
     monkeypatch.chdir(tmp_path)
     saved(residual_net(), tmp_path / "m.onnx")
+    (tmp_path / "check.xml").write_text("of an older check")
     refused(check("m.onnx", *options, "--junit", "check.xml"), *words)
-    assert not (tmp_path / "check.xml").exists()
+    (error,) = ElementTree.parse(tmp_path / "check.xml").findall(".//error")
+    assert error.get("type") == "refused" and all(w in error.get("message", "") for w in words)
 
 
 def test_a_model_that_no_runtime_here_runs(check, tmp_path) -> None:
@@ -221,6 +224,33 @@ def test_a_model_that_no_runtime_here_runs(check, tmp_path) -> None:
     model.opset_import.add(domain="somebody.else", version=1)
     result = check(saved(model, tmp_path / "m.onnx"))
     refused(result, "ONNX Runtime refuses the model", "somebody.else")
+
+
+def test_a_refused_file_is_told_where_a_verdict_stood(check, tmp_path) -> None:
+    junit, markdown = tmp_path / "check.xml", tmp_path / "check.md"
+    for path in (junit, markdown):
+        path.write_text("pass")
+    model = tmp_path / "bad[1].onnx"
+    model.write_text("no model")
+    refused(check(model, "--junit", junit, "--markdown", markdown), "not an ONNX model")
+    root = ElementTree.parse(junit).getroot()
+    (case,) = root.iter("testcase")
+    (error,) = case
+    assert (root.get("tests"), root.get("errors"), root.get("failures")) == ("1", "1", "0")
+    assert error.tag == "error" and "not an ONNX model" in error.get("message", "")
+    title, _, line = markdown.read_text().splitlines()
+    assert title == "## bad\\[1\\].onnx: refused" and "not an ONNX model" in line
+
+
+def test_what_could_not_be_measured_is_no_refusal(check, tmp_path, monkeypatch) -> None:
+    def missing(runtime: OnnxRuntimeCpu) -> None:
+        raise RuntimeMissingError("not here", where=runtime.name)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "require", missing)
+    markdown = tmp_path / "check.md"
+    code, _, _ = check(saved(residual_net(), tmp_path / "m.onnx"), "--markdown", markdown)
+    assert code == 3
+    assert markdown.read_text() == "## m.onnx: inconclusive\n\nonnxruntime-cpu: not here\n"
 
 
 @pytest.mark.slow
