@@ -67,7 +67,7 @@ def check(
     serve_threads: ServeThreads = None,
     measured: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What measure.py --model left on another device."),
+        typer.Option(metavar="FILE", help="What measure.py --model or trtexec left elsewhere."),
     ] = None,
     settings: Set = None,
     junit: Junit = None,

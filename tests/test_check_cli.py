@@ -154,6 +154,19 @@ def test_results_without_the_times_of_their_model(check, tmp_path) -> None:
     refused(check(path, "--measured", tmp_path / "results.json"), "no times of the model")
 
 
+@pytest.mark.parametrize(("count", "budget_ms", "expected"), [(50, 2, 0), (50, 1, 1), (20, 2, 3)])
+def test_the_times_that_trtexec_exports(check, tmp_path, count, budget_ms, expected) -> None:
+    path, times = saved(residual_net(), tmp_path / "m.onnx"), tmp_path / "times.json"
+    row = {"startEnqMs": 0.1, "endEnqMs": 0.2, "computeMs": 1.0}
+    rows = [row | {"latencyMs": 1.5 + 0.001 * i} for i in range(count)]
+    times.write_text(json.dumps(rows))
+    code, out, err = check(path, "--measured", times, "--budget-ms", budget_ms, "--json")
+    assert code == expected, err
+    measured = json.loads(out)["measured"]
+    assert (measured["runtime"], measured["rounds"]) == ("trtexec", count)
+    assert measured["value_ms"] == pytest.approx(1.5 + 0.0005 * (count - 1))
+
+
 def test_a_missing_runtime_ends_with_3(check, tmp_path) -> None:
     import torch
 
