@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.errors import InputError
+from hwnas.errors import HwnasError, InputError
 from hwnas.options import Json, Set, interruptible, opened
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
@@ -67,7 +67,7 @@ def check(
     serve_threads: ServeThreads = None,
     measured: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What measure.py --model left on another device."),
+        typer.Option(metavar="FILE", help="What measure.py --model or trtexec left elsewhere."),
     ] = None,
     settings: Set = None,
     junit: Junit = None,
@@ -77,27 +77,26 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check what an ONNX model computes and how fast; ends with a verdict and an exit code."""
-    if budget_ms is not None and not 0 < budget_ms < float("inf"):
-        raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
-    if measured is not None:
-        # Figures of this machine beside the latency of another one.
-        of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
-        _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
-    for option, path in {"--junit": junit, "--markdown": markdown}.items():
-        _require_writable(option, path)
-    # Before anything heavy is imported: a hostile file ends here.
-    from hwnas.inspection.process import InspectionLimits, inspect_model, inspect_npz
+    with _refusal_written(model, junit, markdown), _enough_memory(model):
+        if budget_ms is not None and not 0 < budget_ms < float("inf"):
+            raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
+        if measured is not None:
+            # Figures of this machine beside the latency of another one.
+            of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
+            _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
+        for option, path in {"--junit": junit, "--markdown": markdown}.items():
+            _require_writable(option, path)
+        # Before anything heavy is imported: a hostile file ends here.
+        from hwnas.inspection.process import inspect_model, inspect_npz
 
-    default = InspectionLimits()
-    limits = InspectionLimits(inspect_mb or default.memory_mb, inspect_seconds or default.seconds)
-    inspected = inspect_model(model, limits)
-    other = None if reference is None else inspect_model(reference, limits)
-    if data is not None:
-        inspect_npz(data, limits)
-    alone = {"--threads": threads, "--input": inputs, "--data": data, "--reference": reference}
-    alone["--set"] = settings
-    load = _load(serve_seconds, serve_threads)
-    with _enough_memory(model):
+        limits = _inspection_limits(inspect_mb, inspect_seconds)
+        inspected = inspect_model(model, limits)
+        other = None if reference is None else inspect_model(reference, limits)
+        if data is not None:
+            inspect_npz(data, limits)
+        alone = {"--threads": threads, "--input": inputs, "--data": data, "--reference": reference}
+        alone["--set"] = settings
+        load = _load(serve_seconds, serve_threads)
         if run_folder is not None:
             _refuse(alone, "--run")
             from hwnas import check_stage
@@ -139,12 +138,37 @@ def _refuse(options: dict[str, Any], beside: str) -> None:
             raise InputError(f"cannot be combined with {beside}", where=name)
 
 
+def _inspection_limits(memory_mb: float | None, seconds: float | None) -> Any:
+    from hwnas.inspection.process import InspectionLimits
+
+    default = InspectionLimits()
+    return InspectionLimits(memory_mb or default.memory_mb, seconds or default.seconds)
+
+
 def _require_writable(option: str, path: Path | None) -> None:
     """A verdict that cannot be written is refused before anything is measured."""
-    if path is None:
-        return
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+    if path is not None and not _is_writable(path):
         raise InputError("cannot be written", where=f"{option} {path}")
+
+
+def _is_writable(path: Path) -> bool:
+    return not path.is_dir() and os.access(path.absolute().parent, os.W_OK)
+
+
+@contextmanager
+def _refusal_written(model: Path, junit: Path | None, markdown: Path | None) -> Iterator[None]:
+    """What ends without a verdict is told in the files too, where an older verdict may stand."""
+    try:
+        yield
+    except (HwnasError, OSError) as error:
+        from hwnas.reporting.verdict import refusal_to_junit, refusal_to_markdown
+        from hwnas.runs.checkpoints import write_atomic
+
+        refusal = model.name, str(error), error.exit_code if isinstance(error, HwnasError) else 2
+        for path, to_text in ((junit, refusal_to_junit), (markdown, refusal_to_markdown)):
+            if path is not None and _is_writable(path):
+                write_atomic(path, to_text(*refusal))
+        raise
 
 
 @contextmanager

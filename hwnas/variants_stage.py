@@ -14,7 +14,13 @@ from hwnas.check_stage import dataset_feeds, network_reference
 from hwnas.deploy.behaviour import Behaviour, Reference, observe, probe
 from hwnas.deploy.check import behaviour_gates
 from hwnas.deploy.feeds import FeedMaker
-from hwnas.deploy.gates import budget_gate, energy_gates, memory_gates, verdict_of
+from hwnas.deploy.gates import (
+    budget_gate,
+    energy_gates,
+    memory_gates,
+    placement_gates,
+    verdict_of,
+)
 from hwnas.deploy.parity import Feeds
 from hwnas.deploy.performance import counted_energy
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
@@ -203,6 +209,7 @@ def _judged(
         budget_gate(latency, run.budget_ms()),
         *memory_gates(variant.memory_mb, budget.memory_mb),
         *energy_gates(energy, budget.energy_mj),
+        *placement_gates(runtime, behaviour.runtimes[runtime.name]),
         *behaviour_gates(variant.model, variant.feeds, behaviour, run.config.check),
     ]
     assert behaviour.parity is not None and behaviour.score is not None

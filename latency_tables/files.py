@@ -22,7 +22,10 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: the file is missing, too large, truncated or not JSON, or one of its objects
             has a key twice.
     """
-    return _parse(read_bytes(path), path)
+    content = parse_json(read_bytes(path), path)
+    if not isinstance(content, dict):
+        raise InputError("not a table", where=str(path), expected="a JSON object")
+    return content
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -81,8 +84,12 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def _parse(data: bytes, path: Path) -> dict[str, Any]:
-    """Parse, refusing a key that appears twice in one object."""
+def parse_json(data: bytes, path: Path) -> Any:
+    """Parse the bytes of a file, refusing a key that appears twice in one object.
+
+    Raises:
+        InputError: they are truncated or not JSON, or an object has a key twice.
+    """
 
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
@@ -93,19 +100,13 @@ def _parse(data: bytes, path: Path) -> dict[str, Any]:
         return content
 
     try:
-        content = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=refuse_duplicates,
-        )
+        return json.loads(data.decode("utf-8"), object_pairs_hook=refuse_duplicates)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"not a whole JSON file: {show(error)}",
             where=str(path),
             mend="restore the file or measure the table again",
         ) from error
-    if not isinstance(content, dict):
-        raise InputError("not a table", where=str(path), expected="a JSON object")
-    return content
 
 
 def _sync_folder(folder: Path) -> None:

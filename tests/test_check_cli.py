@@ -21,6 +21,7 @@ import hwnas.cli
 from hwnas.deploy import performance
 from hwnas.deploy.export import set_metadata
 from hwnas.deploy.gates import Gate
+from hwnas.errors import RuntimeMissingError
 from hwnas.latency_tables import energy
 from hwnas.latency_tables.onnx_runtimes import OnnxRuntimeCpu
 from hwnas.reporting.verdict import to_junit, to_markdown
@@ -154,6 +155,19 @@ def test_results_without_the_times_of_their_model(check, tmp_path) -> None:
     refused(check(path, "--measured", tmp_path / "results.json"), "no times of the model")
 
 
+@pytest.mark.parametrize(("count", "budget_ms", "expected"), [(50, 2, 0), (50, 1, 1), (20, 2, 3)])
+def test_the_times_that_trtexec_exports(check, tmp_path, count, budget_ms, expected) -> None:
+    path, times = saved(residual_net(), tmp_path / "m.onnx"), tmp_path / "times.json"
+    row = {"startEnqMs": 0.1, "endEnqMs": 0.2, "computeMs": 1.0}
+    rows = [row | {"latencyMs": 1.5 + 0.001 * i} for i in range(count)]
+    times.write_text(json.dumps(rows))
+    code, out, err = check(path, "--measured", times, "--budget-ms", budget_ms, "--json")
+    assert code == expected, err
+    measured = json.loads(out)["measured"]
+    assert (measured["runtime"], measured["rounds"]) == ("trtexec", count)
+    assert measured["value_ms"] == pytest.approx(1.5 + 0.0005 * (count - 1))
+
+
 def test_a_missing_runtime_ends_with_3(check, tmp_path) -> None:
     import torch
 
@@ -212,8 +226,10 @@ def test_a_budget_of_energy(check, tmp_path, monkeypatch) -> None:
 def test_bad_options(check, tmp_path, monkeypatch, options, words) -> None:
     monkeypatch.chdir(tmp_path)
     saved(residual_net(), tmp_path / "m.onnx")
+    (tmp_path / "check.xml").write_text("of an older check")
     refused(check("m.onnx", *options, "--junit", "check.xml"), *words)
-    assert not (tmp_path / "check.xml").exists()
+    (error,) = ElementTree.parse(tmp_path / "check.xml").findall(".//error")
+    assert error.get("type") == "refused" and all(w in error.get("message", "") for w in words)
 
 
 def test_a_model_that_no_runtime_here_runs(check, tmp_path) -> None:
@@ -222,6 +238,33 @@ def test_a_model_that_no_runtime_here_runs(check, tmp_path) -> None:
     model.opset_import.add(domain="somebody.else", version=1)
     result = check(saved(model, tmp_path / "m.onnx"))
     refused(result, "ONNX Runtime refuses the model", "somebody.else")
+
+
+def test_a_refused_file_is_told_where_a_verdict_stood(check, tmp_path) -> None:
+    junit, markdown = tmp_path / "check.xml", tmp_path / "check.md"
+    for path in (junit, markdown):
+        path.write_text("pass")
+    model = tmp_path / "bad[1].onnx"
+    model.write_text("no model")
+    refused(check(model, "--junit", junit, "--markdown", markdown), "not an ONNX model")
+    root = ElementTree.parse(junit).getroot()
+    (case,) = root.iter("testcase")
+    (error,) = case
+    assert (root.get("tests"), root.get("errors"), root.get("failures")) == ("1", "1", "0")
+    assert error.tag == "error" and "not an ONNX model" in error.get("message", "")
+    title, _, line = markdown.read_text().splitlines()
+    assert title == "## bad\\[1\\].onnx: refused" and "not an ONNX model" in line
+
+
+def test_what_could_not_be_measured_is_no_refusal(check, tmp_path, monkeypatch) -> None:
+    def missing(runtime: OnnxRuntimeCpu) -> None:
+        raise RuntimeMissingError("not here", where=runtime.name)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "require", missing)
+    markdown = tmp_path / "check.md"
+    code, _, _ = check(saved(residual_net(), tmp_path / "m.onnx"), "--markdown", markdown)
+    assert code == 3
+    assert markdown.read_text() == "## m.onnx: inconclusive\n\nonnxruntime-cpu: not here\n"
 
 
 @pytest.mark.slow
@@ -240,16 +283,18 @@ def test_hostile_files_end_with_2(name, tmp_path) -> None:
     refused((done.returncode, done.stdout, done.stderr), *words)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("budget_ms", "expected"), [("1000", 0), ("0.000001", 1)], ids=["kept", "broken"]
+    ("budget_ms", "verdict"),
+    [pytest.param("1000", "pass", marks=pytest.mark.slow), ("0.000001", "fail"), ("1", "refused")],
 )
-def test_the_workflow_fails_a_pull_request(tmp_path, budget_ms, expected) -> None:
+def test_the_workflow_fails_a_pull_request(tmp_path, budget_ms, verdict) -> None:
     workflow = yaml.safe_load((files("hwnas") / "examples" / "model-check.yml").read_text())
     model = residual_net()
     # The workflow says where it is measured, not the model.
     set_metadata(model, {"runtime": "torch-cpu", "threads": "1000"})
-    saved(model, tmp_path / workflow["env"]["MODEL"])
+    path = saved(model, tmp_path / workflow["env"]["MODEL"])
+    if verdict == "refused":
+        path.write_bytes(path.read_bytes()[:-1])
     summary = tmp_path / "summary.md"
     environment = os.environ | workflow["env"] | {"GITHUB_STEP_SUMMARY": str(summary)}
     environment["BUDGET_MS"] = budget_ms
@@ -259,11 +304,17 @@ def test_the_workflow_fails_a_pull_request(tmp_path, budget_ms, expected) -> Non
     for step in job["steps"]:
         if "run" in step and (not failed or step.get("if") == "always()"):
             done = subprocess.run(
-                ["bash", "-eo", "pipefail", "-c", step["run"]], cwd=tmp_path, env=environment
+                ["bash", "-eo", "pipefail", "-c", shortened(step["run"])],
+                cwd=tmp_path,
+                env=environment,
             )
             failed = failed or done.returncode
-    assert failed == expected
-    verdict = "fail" if expected else "pass"
+    assert failed == {"pass": 0, "fail": 1, "refused": 2}[verdict]
     assert summary.read_text().splitlines()[0] == f"## model.onnx: {verdict}"
-    assert (tmp_path / "check.xml").exists()
+    assert ElementTree.parse(tmp_path / "check.xml").getroot().tag == "testsuites"
     assert workflow[True] == "pull_request"
+
+
+def shortened(step: str) -> str:
+    """A step of the workflow that measures for a second where it measures at all."""
+    return step.replace("--serve-seconds 5", "--serve-seconds 1 --set check.measure_seconds=1")

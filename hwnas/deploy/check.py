@@ -25,6 +25,7 @@ from hwnas.deploy.gates import (
     memory_gates,
     parity_gates,
     parity_limits,
+    placement_gates,
     score_gates,
     serving_gates,
     shapes_gate,
@@ -34,6 +35,7 @@ from hwnas.deploy.performance import Performance, ServingLoad, measure_performan
 from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
+from hwnas.latency_tables import trtexec
 from hwnas.latency_tables.bundle import read_results
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
@@ -110,6 +112,7 @@ def check_model(
         budget_gate(speed.latency, budget_ms),
         *memory_gates(memory_mb, memory_budget_mb),
         *energy_gates(speed.energy, energy_budget_mj),
+        *placement_gates(onnx_runtime, behaviour.runtimes[onnx_runtime.name]),
         *more_gates,
         *behaviour_gates(model, feeds, behaviour, limits, is_wanted=reference is not None),
         *serving_gates(speed.serving),
@@ -237,11 +240,14 @@ def check_file(
 
 
 def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
-    """A model's latency by the results that a bundle's script left on another device.
+    """A model's latency by what a bundle's script, or trtexec, left on another device.
 
     Raises:
-        InputError: when the results are malformed, or of another model.
+        InputError: when the results are malformed, or of another model; trtexec's name none.
     """
+    if trtexec.is_times(results):
+        times_ms = trtexec.read_times(results)
+        return NetworkLatency.of_rounds(times_ms, "median", trtexec.RUNTIME)
     found = read_results(results)
     here = _sha256(Path(model))
     if found.model is None or found.model.sha256 != here or "0" not in found.rounds_ms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score
 from hwnas.inspection.process import Precision
 from hwnas.latency_tables.energy import Energy
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntime
 from hwnas.latency_tables.serving import Serving
 
 GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
@@ -127,6 +128,29 @@ def batch_gate(is_dynamic: bool, failures: Sequence[str], batches: Sequence[int]
         return Gate("dynamic_batch", "skipped", None, None)
     detail = "; ".join(failures) or None
     return Gate("dynamic_batch", _passed(not failures), max(batches, default=0), None, detail)
+
+
+def placement_gates(runtime: OnnxModelRuntime, found: Mapping[str, Any]) -> list[Gate]:
+    """Whether the first execution provider of a runtime runs any operator of a model.
+
+    One that started and takes nothing leaves everything to the next one, without an error. A graph
+    of which the runtime's optimisation leaves no operator tells nothing.
+
+    Args:
+        runtime: where the model runs; one without execution providers has no gate.
+        found: its `placement`, or why it is `missing`.
+    """
+    if not isinstance(runtime, OnnxRuntime):
+        return []
+    if "placement" not in found:
+        return [Gate("placement", "inconclusive", None, 1, str(found.get("missing")))]
+    first = runtime.providers[0]
+    counts = {name: sum(operators.values()) for name, operators in found["placement"].items()}
+    own = counts.get(first, 0)
+    if own or not any(counts.values()):
+        return [Gate("placement", "pass" if own else "skipped", own, 1)]
+    others = ", ".join(f"{name} runs {count}" for name, count in counts.items())
+    return [Gate("placement", "fail", own, 1, f"{first} runs no operator, {others}")]
 
 
 def serving_gates(serving: Serving | None) -> list[Gate]:

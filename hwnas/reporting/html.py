@@ -98,14 +98,22 @@ def kibibytes(size_bytes: float | None) -> str:
     return UNKNOWN if size_bytes is None else f"{size_bytes / 1024:,.1f}{NO_BREAK}KiB"
 
 
+def prose(sentence: str) -> Html:
+    """Text as markup; what stands between backticks is code."""
+    parts = text(sentence).split("`")
+    if len(parts) % 2 == 0:
+        return text(sentence)
+    return Html("".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts)))
+
+
 def paragraph(sentence: str) -> Html:
     """A paragraph of text."""
-    return Html(f"<p>{text(sentence)}</p>")
+    return Html(f"<p>{prose(sentence)}</p>")
 
 
 def missing(sentence: str) -> Html:
     """What stands where a stage has left nothing yet."""
-    return Html(f'<p class="missing">{text(sentence)}</p>')
+    return Html(f'<p class="missing">{prose(sentence)}</p>')
 
 
 def status(word: str | None) -> Html:

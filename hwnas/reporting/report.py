@@ -56,10 +56,12 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "budget": ("latency, at most the budget", milliseconds),
     "budget of a device": ("predicted latency, at most the device's budget", milliseconds),
     "memory": ("peak host memory of a session in MB, at most", number),
+    "energy": ("energy of an inference in mJ, at most", number),
+    "placement": ("operators that the runtime's own provider runs, at least", number),
     "budget_confidence": ("predicted probability of keeping the budget, at least", percent),
-    "parity": ("outputs as before the export; their largest difference", number),
+    "parity": ("outputs as {reference}; their largest difference", number),
     "sqnr": ("signal to error of the outputs, at least", decibels),
-    "agreement": ("samples with the same class as before the export", percent),
+    "agreement": ("samples with the same class as {reference}", percent),
     "score_drop": ("{metric} lost by the export, at most", percent),
     "score": ("{metric}, at least", percent),
     "shapes": ("shapes that are declared are those that are computed", number),
@@ -68,6 +70,8 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "memory_growth": ("memory in MB that load may add, at most", number),
 }
 """What the gates of a check ask for, and in which unit."""
+REFERENCES = {"": "before the export", "unoptimised": "without the runtime's optimisation"}
+"""What outputs are compared with, by what the names of gates state; other runtimes by theirs."""
 
 
 def render_report(
@@ -221,11 +225,13 @@ def _gate_row(gate: dict[str, Any], metric: str) -> list[Html]:
     known = {metric: "score", f"{metric}_drop": "score_drop"}.get(known, known)
     asks, shown = GATES.get(known, ("", number))
     value, limit = (number_at(gate, key) for key in ("value", "limit"))
+    if known == "score" and limit == 0:
+        asks, limit = "{metric}; no minimum was asked for", None
     return [
         text(name),
         status(text_at(gate, "status")),
         *(text("\u2013" if v is None else shown(v)) for v in (value, limit)),
-        text(asks.format(metric=in_words(metric))),
+        text(asks.format(metric=in_words(metric), reference=REFERENCES.get(more, f"by {more}"))),
     ]
 
 

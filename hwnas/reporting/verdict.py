@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from hwnas.errors import printable
+from hwnas.errors import MAX_ERROR, MAX_LINE, printable
 
 FIGURES = (
     ("latency", "measured", "value_ms", "ms"),
@@ -77,13 +77,37 @@ def to_markdown(document: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def refusal_to_junit(model: str, line: str, exit_code: int) -> str:
+    """A test suite with one error: why there is no verdict on a model of this name."""
+    name = f"hwnas check {printable(model)}"
+    totals = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
+    root = ElementTree.Element("testsuites", totals)
+    suite = ElementTree.SubElement(root, "testsuite", {"name": name, **totals})
+    case = ElementTree.SubElement(
+        suite, "testcase", {"name": "check", "classname": name, "time": "0"}
+    )
+    error = {"message": printable(line, MAX_ERROR), "type": _outcome(exit_code)}
+    ElementTree.SubElement(case, "error", error)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def refusal_to_markdown(model: str, line: str, exit_code: int) -> str:
+    """The same as a heading for a pull request, and the error's line."""
+    return f"## {_cell(model)}: {_outcome(exit_code)}\n\n{_cell(line, MAX_ERROR)}\n"
+
+
+def _outcome(exit_code: int) -> str:
+    return "refused" if exit_code == 2 else "inconclusive"
+
+
 def _model(document: dict[str, Any]) -> str:
     return _cell(document["model"]["name"])
 
 
-def _cell(text: str) -> str:
+def _cell(text: str, longest: int = MAX_LINE) -> str:
     """Text that cannot leave its cell."""
-    return "".join(f"\\{c}" if c in "|`*<>[]\\" else c for c in printable(text))
+    return "".join(f"\\{c}" if c in "|`*<>[]\\" else c for c in printable(text, longest))
 
 
 def _number(value: float | None) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import resource
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 from small_models import (
     SIDE,
     constant_net,
@@ -30,9 +32,12 @@ from hwnas.deploy.check import check_file, check_model
 from hwnas.deploy.feeds import feeds_for
 from hwnas.deploy.gates import (
     batch_gate,
+    confidence_gate,
     memory_gates,
     parity_gates,
     parity_limits,
+    placement_gates,
+    predicted_gate,
     score_gates,
     serving_gates,
     shapes_gate,
@@ -40,8 +45,13 @@ from hwnas.deploy.gates import (
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.memory import STATUS
-from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
-from hwnas.latency_tables.serving import Serving
+from hwnas.latency_tables.runtimes import (
+    OnnxModelRuntime,
+    OnnxRuntimeCpu,
+    OnnxRuntimeCuda,
+    create_runtime,
+)
+from hwnas.latency_tables.serving import Serving, serve
 
 RUNTIME = OnnxRuntimeCpu(1)
 
@@ -233,6 +243,77 @@ def test_memory_and_serving() -> None:
     for serving, statuses in ((good, "pass pass"), (leaking, "pass fail"), (failing, "fail pass")):
         assert " ".join(gate.status for gate in serving_gates(serving)) == statuses
     assert serving_gates(None) == []
+
+
+def checked_on_this_machine(model: ModelProto, path: Path, **settings) -> dict[str, Any]:
+    """The gates by name, measured for as short as possible."""
+    inspected = inspect_model(saved(model, path))
+    limits = CheckConfig(measure_seconds=1)
+    document = check_file(inspected, limits=limits, **settings)
+    return {gate["name"]: gate for gate in document["gates"]} | {"verdict": document["verdict"]}
+
+
+def test_a_provider_that_runs_nothing(tmp_path, monkeypatch) -> None:
+    def fallen_back(runtime, model) -> dict[str, dict[str, int]]:
+        return {"OtherExecutionProvider": {"Conv": 4, "Relu": 3}}
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "placement", fallen_back)
+    gates = checked_on_this_machine(residual_net(), tmp_path / "m.onnx")
+    assert gates["verdict"] == gates["placement"]["status"] == "fail"
+    detail = "CPUExecutionProvider runs no operator, OtherExecutionProvider runs 7"
+    assert gates["placement"]["detail"] == detail
+
+
+@pytest.mark.parametrize(
+    ("found", "status"),
+    [
+        ({"placement": {"CPUExecutionProvider": {"Shape": 2}}}, "fail"),
+        ({"placement": {"CPUExecutionProvider": {"Shape": 2}, "CUDA": {}}}, "fail"),
+        ({"placement": {"CUDAExecutionProvider": {"Conv": 1}}}, "pass"),
+        ({"placement": {}}, "skipped"),
+        ({"missing": "refused"}, "inconclusive"),
+    ],
+)
+def test_placement_is_asked_of_the_first_provider(found, status) -> None:
+    assert [gate.status for gate in placement_gates(OnnxRuntimeCuda(1), found)] == [status]
+    other = create_runtime("openvino-cpu", 1)
+    assert isinstance(other, OnnxModelRuntime) and placement_gates(other, found) == []
+
+
+def test_predictions() -> None:
+    assert confidence_gate(0.95, 0.9).status == confidence_gate(0.9, 0.9).status == "pass"
+    assert confidence_gate(0.89, 0.9).status == "fail"
+    # A prediction at the budget may be over it by rounding.
+    for bound_ms, status in ((1.9, "pass"), (2.0 + 1e-9, "pass"), (2.1, "fail")):
+        gate = predicted_gate("phone", bound_ms, 2.0)
+        assert (gate.name, gate.status) == ("budget: phone", status)
+
+
+def test_a_large_weight_and_a_small_budget_of_memory(tmp_path) -> None:
+    weight = numpy_helper.from_array(np.ones((3000, 3000), np.float32), "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    model = model_of([node], {"x": (1, 3000)}, {"y": (1, 3000)}, [weight])
+    gates = checked_on_this_machine(model, tmp_path / "m.onnx", memory_budget_mb=30.0)
+    assert gates["verdict"] == gates["memory"]["status"] == "fail"
+    assert gates["memory"]["value"] > 36.0 and gates["memory"]["limit"] == 30.0
+
+
+def test_a_model_that_fails_now_and_then_under_load(tmp_path) -> None:
+    """Takes an element from a place that is out of reach once in fifty times, not the first."""
+    stored = {"fifty": np.array(50.0, np.float32), "table": np.ones(49, np.float32)}
+    nodes = [
+        helper.make_node("RandomUniform", [], ["u"], shape=[1], seed=1.0),
+        helper.make_node("Mul", ["u", "fifty"], ["place"]),
+        helper.make_node("Cast", ["place"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["taken"]),
+        helper.make_node("Add", ["x", "taken"], ["y"]),
+    ]
+    tensors = [numpy_helper.from_array(array, name) for name, array in stored.items()]
+    path = saved(model_of(nodes, {"x": (1, 3)}, {"y": (1, 3)}, tensors), tmp_path / "m.onnx")
+    feeds = {"x": np.zeros((1, 3), np.float32)}
+    serving = serve(RUNTIME, path, feeds, threads=2, seconds=0.5)
+    errors = serving_gates(serving)[0]
+    assert (errors.name, errors.status, errors.value) == ("serving_errors", "fail", 2)
 
 
 def test_a_check_names_what_it_cannot_tell(tmp_path) -> None:

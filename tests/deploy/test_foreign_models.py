@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import foreign_models
 import numpy as np
@@ -15,21 +17,30 @@ from hwnas.inspection.process import inspect_model
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 NINE = sorted(path.name for path in LIGHT.glob("light_*.onnx"))
+MAKERS = ("conv_block", "lstm", "transformer", "sklearn_pipeline", "sklearn_texts")
+QUICK = ("lstm", "sklearn_pipeline", "light_shufflenet.onnx", "light_squeezenet.onnx")
+"""Judged whenever tests run; the others take a minute together."""
+
+
+def with_marks(names: Sequence[str]) -> list[Any]:
+    return [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in names]
 
 
 def checked(path: Path, **settings) -> dict:
-    limits = CheckConfig(measure_seconds=20, **settings.pop("limits", {}))
+    limits = CheckConfig(measure_seconds=1, **settings.pop("limits", {}))
     return check_file(inspect_model(path), limits=limits, **settings)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "maker", ["conv_block", "lstm", "transformer", "sklearn_pipeline", "sklearn_texts"]
-)
+def made(maker: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A maker's model, and the settings of its check."""
+    path = getattr(foreign_models, maker)(folder / "model.onnx")
+    return path, {"shapes": {"x": (1, 9, 4)}} if maker == "lstm" else {}
+
+
+@pytest.mark.parametrize("maker", with_marks(MAKERS))
 def test_a_model_of_another_maker_passes(maker, tmp_path) -> None:
     pytest.importorskip("skl2onnx")
-    path = getattr(foreign_models, maker)(tmp_path / "model.onnx")
-    settings = {"shapes": {"x": (1, 9, 4)}} if maker == "lstm" else {}
+    path, settings = made(maker, tmp_path)
     if maker == "sklearn_pipeline":
         settings["data"] = foreign_models.sklearn_data(tmp_path / "data.npz")
     document = checked(path, budget_ms=1e3, limits={"min_accuracy": 0.8}, **settings)
@@ -42,16 +53,21 @@ def test_a_model_of_another_maker_passes(maker, tmp_path) -> None:
     assert document["model"]["external_files"] == (
         ["model.onnx.data"] if maker == "transformer" else []
     )
-    broken = checked(path, budget_ms=1e-6, **settings)
-    assert broken["verdict"] == "fail"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_model_of_another_maker_breaks_its_budget(maker, tmp_path) -> None:
+    pytest.importorskip("skl2onnx")
+    path, settings = made(maker, tmp_path)
+    assert checked(path, budget_ms=1e-6, **settings)["verdict"] == "fail"
 
 
 def test_there_are_nine() -> None:
     assert len(NINE) == 9
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NINE)
+@pytest.mark.parametrize("name", with_marks(NINE))
 def test_the_models_in_the_wheel_load_place_and_time(name) -> None:
     document = checked(LIGHT / name)
     assert document["verdict"] == "pass"

@@ -10,6 +10,9 @@ import pytest
 from sphinx.cmd.build import build_main
 
 import hwnas
+from hwnas.spaces import SPACES
+from hwnas.strategies import STRATEGIES
+from hwnas.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "hwnas" / "docs"
@@ -33,10 +36,21 @@ def test_every_page_is_built_and_in_the_contents(built) -> None:
             assert f'href="{name}"' in contents, f"{name} is in no toctree"
 
 
-def test_the_reference_has_every_public_name(built) -> None:
-    """Under the module that defines it, where the reference's table links to."""
+@pytest.fixture(scope="module")
+def documented(built) -> set[str]:
+    """Names of all modules, classes and functions in the reference."""
     *_, compressed = (built / "objects.inv").read_bytes().split(b"\n", 4)
-    documented = {line.split()[0] for line in zlib.decompress(compressed).decode().splitlines()}
+    return {line.split()[0] for line in zlib.decompress(compressed).decode().splitlines()}
+
+
+@pytest.mark.parametrize("entries", [SPACES, STRATEGIES, TASKS])
+def test_the_reference_has_what_can_be_chosen(documented, entries) -> None:
+    found = {f"{entry.__module__}.{entry.__qualname__}" for entry in entries.values()}
+    assert found <= documented
+
+
+def test_the_reference_has_every_public_name(documented) -> None:
+    """Under the module that defines it, where the reference's table links to."""
     table = (DOCS / "reference" / "index.md").read_text()
     for name in hwnas.__all__:
         (target,) = re.findall(rf"`hwnas\.{name} <([\w.]+)>`", table)

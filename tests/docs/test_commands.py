@@ -11,8 +11,13 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
+import onnxruntime
 import pytest
+from onnx import ModelProto, helper, numpy_helper
+from small_models import model_of, saved
 from test_cli import cli, commands_of, write_photos
 
 from hwnas.config import load_config
@@ -61,6 +66,39 @@ def test_the_tutorial_ends_with_checked_models_and_a_report(cli, photos) -> None
     assert set(variants) == {"fp32", "int8"}
     assert all(entry["error"] is None for entry in variants.values())
     assert (run / "report.html").exists()
+
+
+def image_net() -> ModelProto:
+    """A model of images of any size: input images (n, 3, h, w), output scores (n, 3)."""
+    rng = np.random.default_rng(0)
+    stored = {"kernel": rng.standard_normal((16, 3, 3, 3)), "head": rng.standard_normal((16, 3))}
+    nodes = [
+        helper.make_node("Conv", ["images", "kernel"], ["features"], strides=[2, 2]),
+        helper.make_node("GlobalMaxPool", ["features"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "head"], ["scores"]),
+    ]
+    tensors = [numpy_helper.from_array(v.astype(np.float32), name) for name, v in stored.items()]
+    return model_of(nodes, {"images": ("n", 3, "h", "w")}, {"scores": ("n", 3)}, tensors)
+
+
+@pytest.mark.slow
+def test_a_model_of_any_maker_is_checked(cli, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "golden"):
+        saved(image_net(), tmp_path / f"{name}.onnx")
+    session = onnxruntime.InferenceSession("golden.onnx")
+    images = np.random.default_rng(1).standard_normal((60, 3, 32, 32), dtype=np.float32)
+    labels = session.run(None, {"images": images})[0].argmax(axis=1)
+    np.savez("samples.npz", images=images, labels=labels)
+    found = commands_of(DOCS / "check_any_model.md")
+    assert len(found) >= 6
+    for line in found:
+        arguments = shlex.split(line.replace("--serve-seconds 10", "--serve-seconds 1"))[1:]
+        code, out, err = cli(*arguments, "--set", "check.measure_seconds=1")
+        assert code == 0, f"{line}: {out} {err}"
+    assert ElementTree.parse("check.xml").getroot().get("failures") == "0"
+    assert Path("check.md").read_text().startswith("## model.onnx: pass\n")
 
 
 def measure_elsewhere(folder: Path) -> None:

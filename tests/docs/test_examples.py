@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,24 +10,33 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from test_cli import SMALLEST, cli
+from test_pipeline import SETTINGS, SPACE
 from tiny import table_of, tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
+from hwnas.config import load_config
+from hwnas.data import DATASETS, load_dataset
+from hwnas.deploy.export import read_metadata
 from hwnas.kernels import CANDIDATE_FUNCTIONS
 from hwnas.latency_tables.runtimes import RUNTIMES
 from hwnas.latency_tables.table import LatencyTable, OpSpec
 from hwnas.ops import OPERATORS
+from hwnas.profiling import profiled_space
 from hwnas.spaces import nasbench201
 from hwnas.strategies import STRATEGIES
+from hwnas.tasks import TASKS, task_of
 
 __all__ = ["cli"]
 
 ROOT = Path(__file__).parents[2]
-REGISTRIES = (OPERATORS, CANDIDATE_FUNCTIONS, STRATEGIES, RUNTIMES)
+REGISTRIES = (OPERATORS, CANDIDATE_FUNCTIONS, STRATEGIES, RUNTIMES, TASKS, DATASETS)
 
 
 def text_of(page: str) -> str:
@@ -40,7 +50,7 @@ def example(page: str) -> str:
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
-    """Run a page's example in an empty folder; what it registers is taken out again."""
+    """Run a page's example in an empty folder; what it registers or replaces is undone."""
     monkeypatch.chdir(tmp_path)
     before = [dict(registry) for registry in REGISTRIES]
 
@@ -49,8 +59,8 @@ def execute(tmp_path, monkeypatch):
 
     yield call
     for registry, known in zip(REGISTRIES, before, strict=True):
-        for key in set(registry) - set(known):
-            del registry[key]
+        registry.clear()
+        registry.update(known)
 
 
 Execute = Callable[..., None]
@@ -115,3 +125,47 @@ def test_a_table_is_profiled_on_the_runtime(execute: Execute, cli) -> None:
     table = LatencyTable.load("nchw.json")
     assert (table.device.runtime, table.device.layout) == ("torch-nchw-cpu", "NCHW")
     assert all(row.measurement.rounds > 0 for row in table.operators)
+
+
+def write_parts(folder: Path) -> Path:
+    """Images of which every tenth is broken: bright, among dark ones."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 400), ("test", 100)):
+        broken = np.arange(count) % 10 == 0
+        pixels = rng.integers(0, 120, (count, 1, 16, 16)) + 120 * broken[:, None, None, None]
+        arrays |= {f"x_{part}": pixels.astype(np.uint8), f"y_{part}": broken.astype(np.int64)}
+    np.savez(folder / "parts.npz", classes=np.array(["good", "broken"]), **arrays)
+    return folder / "parts.npz"
+
+
+def test_the_task_weighs_classes_alike(execute: Execute, tmp_path) -> None:
+    execute("add_a_task.md")
+    task = task_of(load_dataset("npz", str(write_parts(tmp_path))))
+    assert (task.name, task.metric) == ("balanced-classification", "balanced_accuracy")
+    targets = torch.tensor([0] * 9 + [1])
+    never = torch.tensor([[1.0, 0.0]]).repeat(10, 1)
+    assert task.score([(never, targets)]) == 0.5
+    # Nine good parts that are taken for broken cost as much as the broken one.
+    losses = [F.cross_entropy(never[:1], torch.tensor([k])) for k in (0, 1)]
+    assert task.loss(never, targets) == pytest.approx(float(sum(losses)) / 2)
+
+
+@pytest.mark.slow
+def test_a_run_is_judged_by_the_task(execute: Execute, cli, tmp_path) -> None:
+    page = text_of("add_a_task.md")
+    execute("add_a_task.md")
+    (arguments,) = re.findall(r"^python balanced.py (run .*)$", page, re.MULTILINE)
+    write_parts(tmp_path)
+    tiny = [*SPACE["nasbench201"], *SETTINGS, "data.name=npz", "data.path=parts.npz"]
+    table_of(profiled_space(load_config("nasbench201_slice", tiny))).save(Path("table.json"))
+    line = [*arguments.split(), "--table", "table.json"]
+    line += [part for setting in tiny for part in ("--set", setting)]
+    code, printed, err = cli(*line, "--json")
+    assert code == 0, err
+    document = json.loads(printed)
+    assert document["metric"] == "balanced_accuracy" and document["balanced_accuracy"]["n"] == 100
+    assert "balanced_accuracy_drop" in {gate["name"] for gate in document["gates"]}
+    model = onnx.load("runs/parts/model.onnx")
+    assert read_metadata(model)["task"] == "balanced-classification"
+    assert "The balanced accuracy on the test samples" in Path("runs/parts/report.html").read_text()

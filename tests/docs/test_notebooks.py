@@ -10,17 +10,13 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[2] / "hwnas" / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-LONG = {"search_under_a_budget"}
 
 
 def test_there_are_notebooks() -> None:
     assert len(NOTEBOOKS) >= 2
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, id=p.stem, marks=[pytest.mark.slow] * (p.stem in LONG)) for p in NOTEBOOKS],
-)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)

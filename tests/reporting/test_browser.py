@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,8 @@ from hwnas.reporting.report import render_report
 from hwnas.runs.run_folder import RunFolder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+REQUIRED = os.environ.get("HWNAS_CHROMIUM") == "required"
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no chromium")
 
 # What a reader does, and what the page then shows; runs behind the page's own script.
 READER = """
@@ -71,7 +73,7 @@ document.body.dataset.found = JSON.stringify(found);
 
 def browse(page: Path, *options: str, width: int = 1000, dark: bool = False) -> tuple[str, str]:
     """Open a page in a headless browser; what it prints, and what its console says."""
-    assert CHROMIUM is not None
+    assert CHROMIUM is not None, "HWNAS_CHROMIUM=required, and there is no chromium"
     done = subprocess.run(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",

@@ -19,8 +19,8 @@ from tiny import tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.errors import InputError
-from hwnas.reporting.html import number
-from hwnas.reporting.report import render_report
+from hwnas.reporting.html import number, prose
+from hwnas.reporting.report import GATES, render_report
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import Choice, SearchSpace
 from hwnas.spaces.nasbench201 import PRIMITIVES, NasBench201Options, NasBench201Space
@@ -280,6 +280,38 @@ class TestVerdict:
         assert "The exported model took, when the search measured it, 0.4213 ms" in page.text
         assert "The architecture has not been trained" not in page.text
         assert "The trained network has not been tested yet." in page.text
+
+    def test_every_gate_has_a_unit_and_a_meaning(self, tmp_path: Path) -> None:
+        gates = [
+            ("energy", 2.5, 3.0), ("parity", 1e-6, None), ("parity: unoptimised", 2e-6, None),
+            ("agreement: onnxruntime-cuda", 1.0, 1.0), ("accuracy", 0.87, 0.0),
+        ]  # fmt: skip
+
+        def edit(check: dict[str, Any]) -> None:
+            check["gates"] = [
+                {"name": name, "status": "pass", "value": value, "limit": limit}
+                for name, value, limit in gates
+            ]
+
+        page = write_checked_run(RunFolder(tmp_path), edit)
+        for words in (
+            "energy pass 2.5 3 energy of an inference in mJ, at most",
+            "outputs as before the export; their largest difference",
+            "outputs as without the runtime's optimisation; their largest difference",
+            "samples with the same class as by onnxruntime-cuda",
+            "accuracy pass 87 % \u2013 accuracy; no minimum was asked for",
+        ):
+            assert words in page.text, words
+        assert GATES.keys() >= {"placement", "memory", "serving_errors", "memory_growth"}
+
+    def test_commands_are_code(self, tmp_path: Path) -> None:
+        space = tiny_space("nasbench201")
+        folder = RunFolder(tmp_path)
+        _, latencies = write_run(folder, space)
+        source = render_report(folder, space, latencies)
+        assert "not been audited: <code>hwnas table audit</code> compares" in source
+        assert "`" not in assert_sound(source).text
+        assert prose("a ` <b> alone") == "a ` &lt;b&gt; alone"
 
 
 class TestMissingStages:

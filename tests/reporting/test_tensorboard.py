@@ -17,7 +17,6 @@ from hwnas.runs.run_folder import RunFolder
 
 
 def test_scalars_come_back(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     space = tiny_space("nasbench201")
