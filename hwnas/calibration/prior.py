@@ -37,7 +37,9 @@ WEAK_FIXED, WEAK_OPERATOR, WEAK_EDGE = 0.3, 0.1, 0.02
 
 # A device that is like another: the probability that it is, the share of the covariance that is
 # left, and the log standard deviation of its noise.
-ALIKE, ALIKE_COVARIANCE, ALIKE_NOISE_SPREAD = 0.5, 0.1, 0.4
+ALIKE, ALIKE_COVARIANCE, ALIKE_NOISE_SPREAD = 0.6, 0.1, 0.4
+# The log standard deviation of the noise of a device that is like no other.
+UNLIKE_NOISE_SPREAD = 0.7
 
 NOISE, NOISE_SPREAD = 0.03, 1.0
 """Median and log standard deviation of a network's noise where no device tells."""
@@ -142,11 +144,9 @@ def unlike(
     noises: np.ndarray,
     probability: float,
 ) -> Component:
-    """A device of which the others (devices,) tell the range of its noise."""
-    logs = np.log(noises)
-    return Component(
-        edges, mean, covariance, probability, float(np.exp(logs.mean())), float(logs.std()) + 0.3
-    )
+    """A device whose noise is about that of the others (devices,)."""
+    noise = float(np.exp(np.log(noises).mean()))
+    return Component(edges, mean, covariance, probability, noise, UNLIKE_NOISE_SPREAD)
 
 
 def alike(
