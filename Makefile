@@ -18,7 +18,7 @@ run: install
 	$(PYTHON) -m hwnas run
 
 test: install
-	$(PYTHON) -m pytest -q -n 2
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal
 
 docs: install
 	$(PYTHON) -m sphinx -W --keep-going hwnas/docs build/docs

@@ -17,13 +17,13 @@ from results import append_row
 from hwnas.latency_tables.table import LatencyTable
 
 FOLDER = Path(__file__).parents[1] / "latency_tables" / "data"
-IMAGES = ["space.input_channels=3", "space.height=32", "space.width=32", "space.classes=10"]
-IMAGENET = ["space.input_channels=3", "space.height=224", "space.width=224", "space.classes=1000"]
+IMAGES = "input_channels=3, height=32, width=32, classes=10"
+IMAGENET = "input_channels=3, height=224, width=224, classes=1000"
 SPACES = {
-    "darts": ["space.name=darts", "space.cells=20", "space.channels=36", *IMAGES],
-    "nasbench201": ["space.name=nasbench201", "space.cells=5", "space.channels=16", *IMAGES],
-    "proxylessnas": ["space.name=mbconv", "space.layout=proxylessnas", *IMAGENET],
-    "fbnet": ["space.name=mbconv", "space.layout=fbnet", *IMAGENET],
+    "darts": f"{{name='darts', cells=20, channels=36, {IMAGES}}}",
+    "nasbench201": f"{{name='nasbench201', cells=5, channels=16, {IMAGES}}}",
+    "proxylessnas": f"{{name='mbconv', layout='proxylessnas', {IMAGENET}}}",
+    "fbnet": f"{{name='mbconv', layout='fbnet', {IMAGENET}}}",
 }
 RUNTIMES = ("onnxruntime-cpu", "torch-cpu")
 
@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--audit-seconds", type=float, default=240.0)
     parser.add_argument("--networks", type=int, default=30)
     arguments = parser.parse_args()
-    for space, settings in SPACES.items():
-        changes = [word for setting in settings for word in ("--set", setting)]
+    for space, options_of_space in SPACES.items():
+        changes = ["--set", f"space={options_of_space}"]
         for runtime in RUNTIMES:
             path = FOLDER / f"{space}-{arguments.machine}-{runtime}.json"
             is_wanted = not arguments.names or f"{space}-{runtime}" in arguments.names

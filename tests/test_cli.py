@@ -296,6 +296,7 @@ def write_photos(folder: Path) -> None:
                 Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
 
 
+@pytest.mark.long
 def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
     """Every command of the README, in its order, on tiny settings."""
     monkeypatch.chdir(tmp_path)

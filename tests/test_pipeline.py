@@ -163,6 +163,7 @@ def test_a_search_on_a_gpu_ends_with_a_checked_model(space: str, strategy: str, 
     assert finish([*line, "--strategy", strategy])["verdict"] == "pass"
 
 
+@pytest.mark.long
 def test_killed_and_resumed_is_bit_identical(tmp_path) -> None:
     """Stopped in the search by SIGTERM, killed in the search, stopped in training by SIGINT."""
     space = "nasbench201"

@@ -26,6 +26,7 @@ def run_cases(marks: str, *, interpret: bool) -> None:
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
+@pytest.mark.long
 def test_kernels_in_the_interpreter() -> None:
     run_cases("not slow", interpret=True)
 
