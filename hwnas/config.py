@@ -251,6 +251,11 @@ class CheckConfig(Section):
     max_accuracy_drop: float = Field(0.01, ge=0, le=1, description="of the task's score")
     min_accuracy: float = Field(0.0, ge=0, le=1, description="of the task's score")
     measure_seconds: float = Field(60.0, gt=0, description="limit of the latency measurement")
+    compare: list[str] = Field(
+        default_factory=list,
+        description="further runtimes of ONNX models whose outputs have to be the same, as "
+        '["openvino-cpu"]',
+    )
     max_session_mb: float | None = Field(
         None,
         gt=0,

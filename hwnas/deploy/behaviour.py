@@ -40,8 +40,7 @@ SCORED_BATCH = 250
 RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
 UNOPTIMISED = "unoptimised"
 COMPARED = ("onnxruntime-cpu", "onnxruntime-cuda")
-"""Runtimes whose outputs every model is compared with; further ones take minutes for a model, or
-may be brought down by one that was not tried on them."""
+"""Runtimes whose outputs every model is compared with, where they are here."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ class Behaviour:
         parity: with the reference, if there is one.
         parity_with: the model as it stands in the file, and other runtimes.
         score: where the samples have targets.
-        runtimes: for the one it runs on and `COMPARED`, where operators are placed, or why one is
-            missing.
+        runtimes: for the one it runs on and those it is compared on, where operators are placed,
+            or why one is missing.
         notes: what should be known about the figures.
     """
 
@@ -160,15 +159,17 @@ def observe(
         feeds: makes its inputs.
         reference: what it is compared with, besides itself.
         trial: what `probe` found; only batches that ran there run here.
-        limits: of a session.
+        limits: of a session; `compare` names further runtimes.
 
     Raises:
-        InputError: when the runtime refuses it, it does not fit the reference or the labels, or
+        InputError: when a runtime refuses it, it does not fit the reference or the labels, or
             it exceeds the limits.
+        RuntimeMissingError: when a runtime that `compare` names is not here.
     """
     where, limit_s = str(model.path), limits.max_session_seconds
     predict = as_predict(runtime.infer(model.path, limit_s=limit_s), where)
     placed, others = _placements(model.path, runtime, limit_s)
+    others |= _compared(model, runtime, feeds, limits, placed)
     held = 1 + len(others) + (reference is not None)
     # GPUs map their memory into the process.
     names = {runtime.name, *others} & RUNTIMES.keys()
@@ -188,7 +189,7 @@ def observe(
         parity_with = {n: _parity(o, predict, feeds, compared, model) for n, o in others.items()}
         parity = None
         if reference is not None:
-            parity = _parity(reference.predict, predict, feeds, compared, model)
+            parity = _parity(reference, predict, feeds, compared, model)
         score = _score(predict, reference, feeds, common, where)
     random = [name for name in model.operators if name.startswith(RANDOM_OPERATORS)]
     return Behaviour(
@@ -204,18 +205,21 @@ def observe(
 
 
 def _parity(
-    reference: Predict,
+    reference: Reference,
     predict: Predict,
     feeds: FeedMaker,
     batches: Sequence[int],
     model: Inspection,
 ) -> Parity | None:
+    if feeds.is_dynamic:
+        batches = [batch for batch in batches if reference.takes(batch)]
     if not batches:
         return None
     # A quantised model clips what real inputs never reach; a single one shows no differences.
     has_several = feeds.samples is not None and feeds.samples.count > 1
     only_real = model.precision == "int8" and has_several
-    return compare(reference, predict, feeds.pairs(batches, only_real=only_real), str(model.path))
+    pairs = feeds.pairs(batches, only_real=only_real)
+    return compare(reference.predict, predict, pairs, str(model.path))
 
 
 def onnx_reference(
@@ -314,7 +318,7 @@ def _outputs_of_another_batch(outputs: Outputs, model: Inspection, batch: int) -
 
 def _placements(
     path: Path, main: OnnxModelRuntime, limit_s: float
-) -> tuple[dict[str, Any], dict[str, Predict]]:
+) -> tuple[dict[str, Any], dict[str, Reference]]:
     """The placement on the main runtime and those to compare with, and what it is compared with.
 
     The model as it stands in the file is the first: ONNX Runtime, which ends an inference that
@@ -322,7 +326,7 @@ def _placements(
     """
     placed: dict[str, Any] = {}
     plain = main.infer_unoptimised(path, limit_s=limit_s)
-    predicts = {UNOPTIMISED: as_predict(plain, str(path))}
+    others = {UNOPTIMISED: Reference(UNOPTIMISED, as_predict(plain, str(path)))}
     for name in dict.fromkeys((main.name, *COMPARED)):
         runtime = main if name == main.name else create_runtime(name, main.threads)
         assert isinstance(runtime, OnnxModelRuntime)
@@ -331,10 +335,33 @@ def _placements(
             placed[name] = {"placement": runtime.placement(path)}
             if runtime is not main:
                 infer = runtime.infer(path, limit_s=limit_s)
-                predicts[name] = as_predict(infer, str(path))
+                others[name] = Reference(name, as_predict(infer, str(path)))
         except (RuntimeMissingError, InputError) as error:
             placed[name] = {"missing": str(error)}
-    return placed, predicts
+    return placed, others
+
+
+def _compared(
+    model: Inspection,
+    main: OnnxModelRuntime,
+    feeds: FeedMaker,
+    limits: CheckConfig,
+    placed: dict[str, Any],
+) -> dict[str, Reference]:
+    """The model on further runtimes, each tried in a process with limits; notes where it runs."""
+    others = {}
+    for name in dict.fromkeys(limits.compare):
+        runtime = create_runtime(name, main.threads)
+        if not isinstance(runtime, OnnxModelRuntime):
+            raise InputError("runs no ONNX files", where="check.compare", actual=name)
+        runtime.require()
+        if name in placed and "missing" not in placed[name]:
+            continue
+        trial = probe(model, runtime, feeds, limits)
+        placed[name] = {"placement": runtime.placement(model.path)}
+        infer = runtime.infer(model.path, limit_s=limits.max_session_seconds)
+        others[name] = Reference(name, as_predict(infer, str(model.path)), trial=trial)
+    return others
 
 
 def _score(

@@ -20,8 +20,10 @@ from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.runs import interruption
 
 SINGLE_CALLS = 1000
-SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 30
-"""Of the time that measuring the latency may take."""
+SINGLE_SHARE, SLOW_SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 2, 1 / 30
+"""Of the time that measuring the latency may take; the second until there are `FEW_CALLS`."""
+FEW_CALLS = 64
+"""Enough for the 90th percentile."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def measure_performance(
         serving = serve(runtime, model.path, single, **asdict(load), limit_s=limit_s)
     return Performance(
         latency,
-        percentiles_ms(_single_calls_ms(call, seconds * SINGLE_SHARE)),
+        percentiles_ms(_single_calls_ms(call, seconds)),
         _throughput(model, runtime, feeds, _sizes(feeds, batches, latency), seconds),
         serving,
         counted_energy(call, runtime, latency),
@@ -127,11 +129,15 @@ def counted_energy(
 def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:
     """Each call by itself, so that a slow one shows; one at least."""
     samples: list[float] = []
-    end = time.perf_counter() + seconds
-    while not samples or (len(samples) < SINGLE_CALLS and time.perf_counter() < end):
-        start = time.perf_counter()
+    begin = start = time.perf_counter()
+    while len(samples) < SINGLE_CALLS:
         call()
-        samples.append((time.perf_counter() - start) * 1e3)
+        now = time.perf_counter()
+        samples.append((now - start) * 1e3)
+        share = SINGLE_SHARE if len(samples) >= FEW_CALLS else SLOW_SINGLE_SHARE
+        if now - begin >= share * seconds:
+            break
+        start = time.perf_counter()
     interruption.stop_if_requested()
     return samples
 

@@ -10,8 +10,9 @@ from small_models import SIDE, model_of, residual_net, without_relu
 from hwnas.config import CheckConfig
 from hwnas.deploy.check import check_file
 from hwnas.deploy.feeds import parse_shapes
-from hwnas.errors import InputError
+from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import inspect_model
+from hwnas.latency_tables.openvino_runtime import OpenVinoCpu
 
 pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
 
@@ -43,6 +44,34 @@ def test_a_model_is_judged_by_what_openvino_computes(tmp_path) -> None:
     assert [row["batch"] for row in document["throughput"]] == [1, 8, 32]
     assert document["runtimes"]["openvino-cpu"]["placement"]["CPU"]["Convolution"] == 4
     assert document["environment"]["options"]["INFERENCE_PRECISION_HINT"] == "f32"
+
+
+def test_outputs_are_compared_with_those_of_further_runtimes(tmp_path, monkeypatch) -> None:
+    model = inspect_model(saved(residual_net(), tmp_path / "model.onnx"))
+    limits = CheckConfig(measure_seconds=1, compare=["openvino-cpu", "onnxruntime-cpu"])
+    document = check_file(model, limits=limits)
+    statuses = {gate["name"]: gate["status"] for gate in document["gates"]}
+    assert statuses["parity: openvino-cpu"] == statuses["sqnr: openvino-cpu"] == "pass"
+    assert document["parity_with"]["openvino-cpu"]["sqnr_db"] > 80
+    assert document["runtimes"]["openvino-cpu"]["placement"]["CPU"]["Convolution"] == 4
+    assert document["measured"]["runtime"] == "onnxruntime-cpu"
+
+    def halved(self, model, *, limit_s=None):
+        return lambda feeds: {name: 0.5 * y for name, y in infer(self, model)(feeds).items()}
+
+    infer = OpenVinoCpu.infer
+    monkeypatch.setattr(OpenVinoCpu, "infer", halved)
+    gates = {gate["name"]: gate["status"] for gate in check_file(model, limits=limits)["gates"]}
+    assert gates["parity: openvino-cpu"] == "fail" and gates["parity: unoptimised"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("torch-cpu", InputError), ("tensorrt-cuda", RuntimeMissingError)]
+)
+def test_what_cannot_be_compared_with_is_named(name, error, tmp_path) -> None:
+    model = inspect_model(saved(residual_net(), tmp_path / "model.onnx"))
+    with pytest.raises(error, match=name):
+        check_file(model, limits=CheckConfig(measure_seconds=1, compare=[name]))
 
 
 def test_a_changed_model_fails_on_it(tmp_path) -> None:
