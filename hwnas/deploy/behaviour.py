@@ -179,7 +179,7 @@ def observe(
     with allocating_at_most(limit_mb, where):
         batches, failures, contradiction = _run_batches(predict, feeds, model, trial)
         is_random = any(
-            differs_from_run_to_run(one, feeds.real(feeds.batch, 0))
+            differs_from_run_to_run(one, feeds.real(feeds.batch, 0), model.precision)
             for one in (predict, *([reference.predict] if reference else []))
         )
         # Two pairs of a fixed batch; a pair of each that runs where it is open.

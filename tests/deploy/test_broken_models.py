@@ -197,6 +197,17 @@ def test_a_random_operator_switches_no_gate_off(judged) -> None:
     assert statuses["parity: unoptimised"] == "skipped"
 
 
+def test_a_little_noise_switches_no_gate_off(judged) -> None:
+    nodes = [
+        helper.make_node("RandomNormalLike", ["x"], ["noise"], scale=1e-6),
+        helper.make_node("Add", ["x", "noise"], ["y"]),
+    ]
+    shapes = {"x": ("n", 4)}, {"y": ("n", 4)}
+    negated = model_of([helper.make_node("Neg", ["x"], ["y"])], *shapes)
+    assert judged(model_of(nodes, *shapes), negated)["parity"] == "fail"
+    assert judged(model_of(nodes, *shapes), model_of(nodes, *shapes))["parity"] == "pass"
+
+
 def test_a_model_of_few_batches_fails(judged, tmp_path) -> None:
     """Adds a row of a table to each sample: there are 16."""
     stored = {"table": np.ones((16, 3), np.float32), "zero": np.array(0), "one": np.array(1)}
