@@ -140,7 +140,9 @@ class Cell:
         return {0: "input", self.states - 1: "output"}.get(state, str(state))
 
     def route(self, edge: Edge) -> str:
-        """Where an edge leads, in words."""
+        """Where an edge leads, in words; of a size its choice."""
+        if self.is_list:
+            return edge.choice
         return self.route_between(edge.source, edge.target)
 
     def route_between(self, source: int, target: int) -> str:
@@ -349,9 +351,8 @@ def _draw_stage(cell: Cell) -> _Drawing:
             f'<path d="M{middle:g} {top - LAYER_GAP:g}V{line_end:g}" stroke="currentColor" '
             'stroke-opacity="0.6"/>'
         )
-        place = edge.choice if cell.is_list else cell.route(edge)
         parts.append(
-            f"<g><title>{text(f'{place}: {edge.operator} {edge.cost}')}</title>"
+            f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
             f"{'' if cell.is_list else line}{box}</g>"
         )
     height = 2 + LAYER_ROW * (cell.states - 1)

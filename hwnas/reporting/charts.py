@@ -67,7 +67,9 @@ class Axis:
         if from_zero:
             low = min(low, 0.0)
         room = margin * (high - low)
-        if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+        if low == high == 0:
+            room = 1.0
+        elif high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
             room = 0.1 * max(abs(high), 1e-6)
         return cls(low - (0.0 if from_zero and low == 0 else room), high + room, start, end)
 

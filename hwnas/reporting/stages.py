@@ -62,12 +62,12 @@ def search_figures(run: Run) -> list[Html]:
             "Entropy of the choices", [run.series("search", "entropy", "entropy")], "entropy",
             "Mean over the choices, without unit: 1 is undecided, 0 is decided.", from_zero=True,
         ),
-        line_figure(
-            "Skip connections", [run.series("search", "skips", "skips")], "number",
-            "Expected number in the cells; many of them can be the sign of a collapse.",
-            from_zero=True,
-        ),
     ]  # fmt: skip
+    skips = run.series("search", "skips", "skips")
+    # Many spaces have none.
+    if any(skips.y):
+        meaning = "Expected number in the cells; many of them can be the sign of a collapse."
+        charts.append(line_figure("Skip connections", [skips], "number", meaning, from_zero=True))
     return [_reachable(run), columns(charts), *_evaluated_front(run)]
 
 

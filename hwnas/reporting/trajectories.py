@@ -89,7 +89,8 @@ def _group(
         probabilities = (text(percent(float(p))) for p in last)
         rows.append([text(name), text(option), *probabilities])
     title = CELL_NAMES.get(prefix, prefix) or "Choices"
-    caption = f"{len(panels)} of {len(places)} choices, named by the states they join; steps "
+    named = ", named by the states they join" if routes else ""
+    caption = f"{len(panels)} of {len(places)} choices{named}; steps "
     caption += f"{steps[0]:,.0f} to {steps[-1]:,.0f} from left to right."
     grid = Html(f'<div class="panels">{"".join(panels)}</div>')
     values = table(f"{title}: last probabilities", ["choice", chosen, *options], rows, "sortable")
