@@ -13,19 +13,23 @@ from torch import Tensor
 
 from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder
-from hwnas.budget.gate import NetworkLatency, measure_network
+from hwnas.budget.gate import measure_network
 from hwnas.budget.limit import Limit
-from hwnas.budget.selection import Measured, Selection
+from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
 from hwnas.config import SearchConfig
 from hwnas.data import Augmentation, Split, evaluation_batches, split_train
+from hwnas.deploy.export import INPUT, export_network
+from hwnas.deploy.performance import counted_energy
 from hwnas.errors import InputError
 from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
 from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
 from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.evaluators.zero_cost import ZeroCost
+from hwnas.latency_tables.memory import try_session
+from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.mixed_op import release_memory, use_kernels
-from hwnas.profiling import inference
+from hwnas.profiling import example_inputs, inference
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import load_checkpoint, write_atomic
 from hwnas.spaces.sharing import SharedSupernet
@@ -254,12 +258,12 @@ def _select(run: Run, searched: Searched) -> Measured:
     limits = run.limits()
     with run.stage("measure") as advance:
 
-        def measure(architecture: Architecture) -> NetworkLatency:
+        def measure(architecture: Architecture) -> NetworkCosts:
             budget_ms = limits[0].budget_ms
-            latency = measure_architecture(run, architecture, budget_ms)
-            text = f"{latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
+            costs = measure_architecture(run, architecture, budget_ms)
+            text = f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
             advance(len(selection.measured) + 1, config.max_measured, text)
-            return latency
+            return costs
 
         selection = Selection(
             searched.strategy,
@@ -267,6 +271,7 @@ def _select(run: Run, searched: Searched) -> Measured:
             searched.rank,
             measure,
             run.folder,
+            FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj),
             candidates=config.candidates,
             max_measured=config.max_measured,
         )
@@ -275,15 +280,24 @@ def _select(run: Run, searched: Searched) -> Measured:
 
 def measure_architecture(
     run: Run, architecture: Architecture, budget_ms: float | None
-) -> NetworkLatency:
-    """Latency of an architecture's exported network, with random weights."""
+) -> NetworkCosts:
+    """What an architecture's exported network takes, with random weights."""
     if run.device_measurements is not None:
-        return run.stated_latency(architecture)
+        return NetworkCosts(run.stated_latency(architecture))
     torch.manual_seed(run.seed("measurement"))
     network = run.space.network(architecture).eval()
-    latency = run.config.latency
-    call = inference(network, run.input_shape, run.runtime, latency.batch)
-    return measure_network(call, run.runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
+    runtime, latency, budget = run.runtime, run.config.latency, run.config.budget
+    call = inference(network, run.input_shape, runtime, latency.batch)
+    found = measure_network(call, runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
+    memory_mb = energy_mj = None
+    if budget.memory_mb is not None and isinstance(runtime, OnnxModelRuntime):
+        model = export_network(network, run.input_shape).SerializeToString()
+        inputs = {INPUT: example_inputs(latency.batch, run.input_shape)}
+        memory_mb = try_session(runtime, model, inputs).memory_mb
+    if budget.energy_mj is not None:
+        energy = counted_energy(call, runtime, found)
+        energy_mj = None if energy is None else energy.mj
+    return NetworkCosts(found, memory_mb, energy_mj)
 
 
 def _write_architecture(run: Run, chosen: Measured) -> None:

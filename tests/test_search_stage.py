@@ -17,6 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from test_pipeline import settings, table_file
 
+from hwnas.budget.selection import BudgetError
 from hwnas.calibration.networks import read_accuracies, write_networks
 from hwnas.config import load_config
 from hwnas.errors import InputError
@@ -80,6 +81,20 @@ def test_a_warm_start_begins_with_the_best_by_a_proxy(tmp_path) -> None:
     assert losses["warm"][3] < np.median(losses["cold"])
     with pytest.raises(InputError, match="proposes single architectures"):
         search(configured("search.warm_start=5", steps=1), tmp_path / "darts", table=table)
+
+
+@pytest.mark.parametrize("memory_mb", [0.001, 1e4])
+def test_candidates_are_held_to_a_budget_of_memory(memory_mb: float, tmp_path) -> None:
+    more = ["search.evaluator='zero-cost'", "search.strategy='random'", "budget.ms=1e6"]
+    config = configured(*more, f"budget.memory_mb={memory_mb}", "search.max_measured=1", steps=3)
+    table = table_file("nasbench201", tmp_path)
+    if memory_mb < 1:
+        with pytest.raises(BudgetError, match=r"keeps the others.*memory_mb=0\.001"):
+            search(config, tmp_path / "run", table=table)
+    else:
+        search(config, tmp_path / "run", table=table)
+    (record,) = history(tmp_path / "run", "measurement")
+    assert 0.1 < record["memory_mb"] < 1000 and record["energy_mj"] is None
 
 
 def test_two_processes_search_as_one_and_one_may_die(tmp_path) -> None:

@@ -3,7 +3,8 @@
 The most promising architectures that are predicted to keep the budget, or to exceed it by little,
 are ranked with the supernet. The one with the largest expected gain, the probability that it keeps
 the budget times what its accuracy adds to the best so far, is exported and measured end to end;
-the measurement corrects the cost model, and the search is decoded again. (Expected constrained
+the measurement corrects the cost model, and the search is decoded again. Budgets of memory and
+energy are kept by measuring alone. (Expected constrained
 improvement: Gardner et al., "Bayesian Optimization with Inequality Constraints", ICML 2014, where
 here the accuracy counts as known and the latency as uncertain.)
 """
@@ -44,13 +45,46 @@ class UndecidedError(HwnasError):
 
 
 @dataclass(frozen=True)
+class NetworkCosts:
+    """What an exported network takes.
+
+    Attributes:
+        latency: of an inference.
+        memory_mb: peak of a session; None where no budget names it, or nothing tells it.
+        energy_mj: of an inference; the same.
+    """
+
+    latency: NetworkLatency
+    memory_mb: float | None = None
+    energy_mj: float | None = None
+
+
+@dataclass(frozen=True)
+class FurtherBudgets:
+    """Budgets beside that of the latency; None for those that were not asked for."""
+
+    memory_mb: float | None = None
+    energy_mj: float | None = None
+
+    def kept_by(self, costs: NetworkCosts) -> bool:
+        """Whether none is exceeded, as far as it was measured."""
+        pairs = ((costs.memory_mb, self.memory_mb), (costs.energy_mj, self.energy_mj))
+        return all(a is None or b is None or a <= b for a, b in pairs)
+
+
+@dataclass(frozen=True)
 class Measured:
     """A candidate whose exported network was measured."""
 
     architecture: Architecture
     predicted_ms: float
     accuracy: float
-    latency: NetworkLatency
+    costs: NetworkCosts
+
+    @property
+    def latency(self) -> NetworkLatency:
+        """Of an inference."""
+        return self.costs.latency
 
     def to_json(self) -> dict[str, Any]:
         """A record of the history."""
@@ -60,6 +94,8 @@ class Measured:
             "predicted_ms": self.predicted_ms,
             "supernet_accuracy": self.accuracy,
             "measured": self.latency.to_json(),
+            "memory_mb": self.costs.memory_mb,
+            "energy_mj": self.costs.energy_mj,
         }
 
 
@@ -70,7 +106,11 @@ def read_measurements(folder: RunFolder, space: str) -> list[Measured]:
             Architecture.of(space, record["choices"]),
             record["predicted_ms"],
             record["supernet_accuracy"],
-            NetworkLatency(**record["measured"]),
+            NetworkCosts(
+                NetworkLatency(**record["measured"]),
+                record.get("memory_mb"),
+                record.get("energy_mj"),
+            ),
         )
         for record in folder.read_history()
         if record["event"] == EVENT
@@ -84,8 +124,9 @@ class Selection:
         strategy: a finished search.
         limits: the budgets; the first is of the device that measures, and its model is corrected.
         rank: supernet accuracies of architectures.
-        measure: latency of an architecture's exported network.
+        measure: what an architecture's exported network takes.
         folder: of the run.
+        further: budgets beside that of the latency.
         candidates: how many decodings are ranked.
         max_measured: how many measurements are made at most.
     """
@@ -95,8 +136,9 @@ class Selection:
         strategy: SearchStrategy,
         limits: Sequence[Limit],
         rank: Callable[[list[Architecture]], list[float]],
-        measure: Callable[[Architecture], NetworkLatency],
+        measure: Callable[[Architecture], NetworkCosts],
         folder: RunFolder,
+        further: FurtherBudgets | None = None,
         *,
         candidates: int,
         max_measured: int,
@@ -109,6 +151,7 @@ class Selection:
         self.rank = rank
         self.measure = measure
         self.folder = folder
+        self.further = further or FurtherBudgets()
         self.candidates = candidates
         self.max_measured = max_measured
         self.accuracies: dict[Architecture, float] = {}
@@ -135,17 +178,29 @@ class Selection:
             self._measure(candidate)
         kept = self._kept()
         if not kept:
-            closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
-            undecided = any(
-                m.latency.gate(self.budget_ms) == "inconclusive" for m in self.measured.values()
-            )
-            raise (UndecidedError if undecided else BudgetError)(
-                "no candidate keeps the budget when it is measured",
-                expected=f"at most {self.budget_ms:.4g} ms",
-                actual=f"{closest.latency.ci_high_ms:.4g} ms at the best of {len(self.measured)}",
-                mend="raise the budget, or measure longer (latency.measure_seconds)",
-            )
+            raise self._nothing_kept()
         return max(kept, key=lambda m: m.accuracy)
+
+    def _nothing_kept(self) -> HwnasError:
+        in_time = [m for m in self.measured.values() if m.latency.gate(self.budget_ms) == "pass"]
+        if in_time:
+            first = in_time[0].costs
+            return BudgetError(
+                "no candidate that keeps the budget of latency keeps the others",
+                expected=self.further,
+                actual=f"{first.memory_mb} MB, {first.energy_mj} mJ at the first of {len(in_time)}",
+                mend="raise budget.memory_mb or budget.energy_mj, or lower the budget of latency",
+            )
+        closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
+        undecided = any(
+            m.latency.gate(self.budget_ms) == "inconclusive" for m in self.measured.values()
+        )
+        return (UndecidedError if undecided else BudgetError)(
+            "no candidate keeps the budget when it is measured",
+            expected=f"at most {self.budget_ms:.4g} ms",
+            actual=f"{closest.latency.ci_high_ms:.4g} ms at the best of {len(self.measured)}",
+            mend="raise the budget, or measure longer (latency.measure_seconds)",
+        )
 
     def _next_candidate(self) -> Architecture | None:
         """The decoding with the largest expected gain that was not measured; None when done."""
@@ -201,6 +256,9 @@ class Selection:
         )
 
     def _kept(self) -> list[Measured]:
-        """What was measured and keeps the budget."""
-        measured = self.measured.values()
-        return [m for m in measured if m.latency.gate(self.budget_ms) == "pass"]
+        """What was measured and keeps the budgets."""
+        return [
+            m
+            for m in self.measured.values()
+            if m.latency.gate(self.budget_ms) == "pass" and self.further.kept_by(m.costs)
+        ]

@@ -10,7 +10,7 @@ from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
-from hwnas.budget.selection import BudgetError, Selection
+from hwnas.budget.selection import BudgetError, FurtherBudgets, NetworkCosts, Selection
 from hwnas.errors import InputError
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import build_strategy
@@ -41,12 +41,21 @@ class Device:
     def true_ms(self, architecture: Architecture) -> float:
         return self.factor * self.cost.latency_ms(architecture)
 
-    def measure(self, architecture: Architecture) -> NetworkLatency:
+    def measure(self, architecture: Architecture) -> NetworkCosts:
+        """Every other network takes 30 MB, the others 10; an inference 2 mJ a millisecond."""
         self.measured.append(architecture)
-        return latency(self.true_ms(architecture))
+        true_ms = self.true_ms(architecture)
+        memory_mb = 30.0 if len(self.measured) % 2 else 10.0
+        return NetworkCosts(latency(true_ms), memory_mb, 2 * true_ms)
 
 
-def selection(folder: RunFolder, factor: float, share: float = 0.5, limit: int = 8):
+def selection(
+    folder: RunFolder,
+    factor: float,
+    share: float = 0.5,
+    limit: int = 8,
+    further: FurtherBudgets | None = None,
+):
     space = tiny_space("darts")
     cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
@@ -64,6 +73,7 @@ def selection(folder: RunFolder, factor: float, share: float = 0.5, limit: int =
         rank,
         device.measure,
         folder,
+        further,
         candidates=4,
         max_measured=limit,
     )
@@ -94,6 +104,23 @@ def test_a_device_that_keeps_nothing_ends_with_the_budget_error(folder) -> None:
     with pytest.raises(BudgetError) as error:
         loop.run()
     assert error.value.exit_code == 1
+
+
+def test_budgets_of_memory_and_energy_are_kept_too(folder) -> None:
+    loop, device, budget_ms = selection(folder, 1.0, further=FurtherBudgets(memory_mb=20))
+    chosen = loop.run()
+    assert chosen.costs.memory_mb == 10 and chosen.latency.ci_high_ms <= budget_ms
+    assert len(device.measured) >= 2
+    again, second_device, _ = selection(folder, 1.0, further=FurtherBudgets(memory_mb=20))
+    assert again.run() == chosen and not second_device.measured
+
+
+@pytest.mark.parametrize("further", [FurtherBudgets(memory_mb=5), FurtherBudgets(energy_mj=1e-6)])
+def test_what_keeps_the_latency_alone_is_not_chosen(folder, further) -> None:
+    loop, device, _ = selection(folder, 1.0, limit=3, further=further)
+    with pytest.raises(BudgetError, match="keeps the others"):
+        loop.run()
+    assert len(device.measured) == 3
 
 
 def test_an_impossible_budget_is_an_input_error(folder) -> None:
