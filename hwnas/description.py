@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,20 @@ def listed_spaces() -> Iterator[tuple[str, SearchSpace]]:
 def describe_space(space: SearchSpace) -> dict[str, Any]:
     """Paper, sizes, numbers of choices, options and architectures, and what networks cost.
 
-    `params` and `macs` (of one image) are the least and the most of all networks.
+    `alike` holds options and how many choices have these. `params` and `macs` (of one image) are
+    the least and the most of all networks.
     """
     params, macs = params_and_macs_ranges(space)
+    alike = Counter(choice.options for choice in space.choices)
     return {
         "space": space.name,
         "paper": space.paper,
         "space_options": space.options.model_dump(),
         "choices": len(space.choices),
         "options": sum(len(choice.options) for choice in space.choices),
+        "alike": [{"choices": n, "options": list(options)} for options, n in alike.items()],
+        "heads": list(space.heads),
+        "reads_tokens": space.reads_tokens,
         "size": space.size(),
         "params": params,
         "macs": macs,

@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, printable
 from hwnas.options import Json, example, print_result
+
+OPTIONS_WIDTH, MOST_GROUPS = 160, 4
+"""Of a list of options on the terminal."""
 
 space_app = typer.Typer(rich_markup_mode=None, help="Look at a search space that a file describes.")
 SpaceFile = Annotated[
@@ -50,7 +53,7 @@ def info(
 
 
 def spaces(as_json: Json = False) -> None:
-    """List the search spaces: paper, choices, size, range of parameters and MACs, runtimes."""
+    """List the search spaces: paper, choices, heads, sizes, range of parameters and MACs."""
     from hwnas.description import describe_space, listed_spaces
 
     document: dict[str, dict[str, Any]] = {}
@@ -85,7 +88,7 @@ def space_info(path: SpaceFile, as_json: Json = False) -> None:
     space = load_space(path)
     facts = describe_space(space)
     options = {choice.name: choice.options for choice in space.choices}
-    lines = _in_words(str(path), facts)
+    lines = _in_words(str(path), facts | {"alike": []})
     lines += [f"  {name}: {', '.join(names)}" for name, names in options.items()]
     print_result({**facts, "choice_options": options}, as_json, "\n".join(lines))
 
@@ -157,10 +160,23 @@ def _in_words(name: str, facts: dict[str, Any]) -> list[str]:
         f"  {facts['paper']}",
         f"  {facts['choices']} choices of {facts['options']} options in all, "
         f"{facts['size']:,} architectures",
+        *_options_in_words(facts["alike"]),
+        f"  reads images{' or tokens' if facts['reads_tokens'] else ''}, ends with a head: "
+        f"{', '.join(facts['heads'])}",
         f"  for {_read(sizes)} and {sizes['classes']} outputs: "
         f"{_millions(facts['params'])} parameters, "
         f"{_millions(facts['macs'])} multiply-accumulates",
     ]
+
+
+def _options_in_words(alike: list[dict[str, Any]]) -> list[str]:
+    """Options and how many choices have them, a line each; the first few, cut to a line."""
+    lines = [
+        printable(f"{group['choices']} x {', '.join(group['options'])}", OPTIONS_WIDTH)
+        for group in alike[:MOST_GROUPS]
+    ]
+    left = sum(group["choices"] for group in alike[MOST_GROUPS:])
+    return [f"    {line}" for line in lines] + ([f"    {left} more"] if left else [])
 
 
 def _millions(bounds: tuple[int, int]) -> str:
