@@ -122,7 +122,8 @@ def _describe(path: Path, svg: Path | None, as_json: bool) -> None:
     import json
 
     from hwnas.description import describe_architecture, load_architecture
-    from hwnas.reporting.cells import draw_cells, read_cells
+    from hwnas.reporting.cell_drawings import draw_cells
+    from hwnas.reporting.cells import read_cells
     from hwnas.runs.checkpoints import write_atomic
     from hwnas.terminal import print_architecture
 

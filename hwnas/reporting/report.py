@@ -14,7 +14,8 @@ from typing import Any
 
 from hwnas.architecture import Architecture
 from hwnas.budget.gate import judge
-from hwnas.reporting.cells import Cell, draw_cell, read_cells
+from hwnas.reporting.cell_drawings import draw_cell
+from hwnas.reporting.cells import Cell, read_cells
 from hwnas.reporting.charts import budget_chart
 from hwnas.reporting.comparison import score_against_latency
 from hwnas.reporting.html import (

@@ -10,7 +10,8 @@ import pytest
 from tiny import tiny_space
 
 from hwnas.errors import InputError
-from hwnas.reporting.cells import Cell, Edge, draw_cell, draw_cells, read_cells
+from hwnas.reporting.cell_drawings import draw_cell, draw_cells
+from hwnas.reporting.cells import Cell, Edge, read_cells
 from hwnas.spaces.base import SearchSpace
 
 

@@ -1,0 +1,243 @@
+"""Drawings of cells as SVG.
+
+The states of a cell stand below each other. An edge leaves its source's lower end, runs down a
+lane at the side and enters its target; its operator is written on the last piece, which has a
+height of its own, so that labels and lines cannot overlap whatever the graph. A stage is drawn as a
+row of its operators, and sizes as a row that nothing connects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hwnas.errors import InputError
+from hwnas.reporting.cells import SKIP, Cell, Edge
+from hwnas.reporting.charts import mark, svg_element
+from hwnas.reporting.html import Html, series_class, style_sheet, text
+
+WIDTH = 360.0
+BOX_LEFT, BOX_RIGHT = 151.0, 209.0
+LANES_LEFT, LANES_RIGHT = 35.0, 325.0
+"""Inner ends of the bands of lanes; the labels are between them and the boxes."""
+LANE_GAP = 12.0
+ROW = 46.0
+PLAIN_BOX = 28.0
+EXIT = 16.0
+LAYER_ROW, LAYER_GAP = 44.0, 14.0
+TITLE_ROW = 40.0
+CORNER = 6.0
+
+WHOLE_WINDOW = "svg { height: 100vh; color: var(--ink); background: var(--paper); }"
+"""What a page gives to its drawings and a file of its own has to state."""
+
+
+@dataclass
+class _Box:
+    """Where a state is drawn: its top and bottom, and the height at which edges leave it."""
+
+    top: float
+    bottom: float
+    exit: float
+
+
+@dataclass
+class _Layout:
+    """Heights of the boxes, the side, entry and lane of every edge."""
+
+    boxes: list[_Box] = field(default_factory=list)
+    left: dict[Edge, bool] = field(default_factory=dict)
+    entry: dict[Edge, float] = field(default_factory=dict)
+    lane: dict[Edge, int] = field(default_factory=dict)
+    lanes: int = 0
+    height: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Shapes from (0, 0) to (WIDTH, height), and what they show in words."""
+
+    title: str
+    height: float
+    parts: list[str]
+    description: str = ""
+
+
+def draw_cell(cell: Cell) -> Html:
+    """A cell as SVG.
+
+    Every kept edge carries its operator's name and cost; those that do not run are dotted.
+    """
+    drawing = _draw(cell)
+    return svg_element(drawing.title, WIDTH, drawing.height, drawing.parts, drawing.description)
+
+
+def draw_cells(cells: Sequence[Cell]) -> Html:
+    """All cells as one SVG file of its own: cells beside each other, stages below each other.
+
+    Raises:
+        InputError: without cells, for a space whose choices `read_cells` cannot place.
+    """
+    if not cells:
+        raise InputError("the space has no drawing", expected="cells or stages of layers")
+    parts = [f"<style>{style_sheet()}{WHOLE_WINDOW}</style>"]
+    left = right = top = bottom = 0.0
+    for cell in cells:
+        drawing = _draw(cell)
+        parts.append(
+            f'<g transform="translate({left:g} {top:g})">{_label(cell.title, WIDTH / 2, 20)}'
+            f'<g transform="translate(0 {TITLE_ROW:g})">{"".join(drawing.parts)}</g></g>'
+        )
+        right = max(right, left + WIDTH)
+        bottom = max(bottom, top + TITLE_ROW + drawing.height)
+        if cell.is_stage:
+            top = bottom + LAYER_GAP
+        else:
+            left = right + TITLE_ROW
+    return svg_element("Architecture", right, bottom, parts)
+
+
+def _draw(cell: Cell) -> _Drawing:
+    return _draw_stage(cell) if cell.is_stage else _draw_graph(cell)
+
+
+def _draw_graph(cell: Cell) -> _Drawing:
+    """The states as boxes, and the edges between them."""
+    layout = _lay_out(cell)
+    parts = [_draw_edge(cell, edge, layout) for edge in cell.edges]
+    names = [cell.state_name(state) for state in range(cell.states)]
+    if cell.joins_nodes:
+        parts.insert(0, _draw_joins(cell, layout))
+        names.append("output")
+    for state, (name, box) in enumerate(zip(names, layout.boxes, strict=True)):
+        # The names of inputs are long, and nothing enters there.
+        margin = 10 if state < cell.inputs else 0
+        parts.append(
+            f'<rect class="node" x="{BOX_LEFT - margin:g}" y="{box.top:g}" '
+            f'width="{BOX_RIGHT - BOX_LEFT + 2 * margin:g}" '
+            f'height="{box.bottom - box.top:g}" rx="6"/>'
+            + _label(name, (BOX_LEFT + BOX_RIGHT) / 2, (box.top + box.bottom) / 2 + 5)
+        )
+    title = f"{cell.title}: {len(cell.edges)} operators between {cell.states} states"
+    routes = "; ".join(f"{cell.route(edge)}: {edge.operator}" for edge in cell.edges)
+    return _Drawing(title, layout.height, parts, routes)
+
+
+def _draw_stage(cell: Cell) -> _Drawing:
+    """The operators from top to bottom, each in a box but a skip, which is a line passing by."""
+    parts = []
+    middle = WIDTH / 2
+    for edge in cell.edges:
+        top = 2 + LAYER_ROW * edge.source
+        bottom = top + LAYER_ROW - LAYER_GAP
+        baseline = (top + bottom) / 2 + 5
+        if edge.operator == SKIP:
+            line_end = bottom
+            box = _label(edge.operator, middle + 75, baseline)
+        else:
+            line_end = top
+            box = (
+                f'<rect class="node" x="2" y="{top:g}" width="{WIDTH - 4:g}" '
+                f'height="{bottom - top:g}" rx="6"/>'
+                + _label(f"{edge.operator} {edge.cost}".rstrip(), middle, baseline)
+            )
+        line = (
+            f'<path d="M{middle:g} {top - LAYER_GAP:g}V{line_end:g}" stroke="currentColor" '
+            'stroke-opacity="0.6"/>'
+        )
+        parts.append(
+            f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
+            f"{'' if cell.is_list else line}{box}</g>"
+        )
+    height = 2 + LAYER_ROW * (cell.states - 1)
+    kind = "sizes" if cell.is_list else "layers"
+    return _Drawing(f"{cell.title}: {len(cell.edges)} {kind}", height, parts)
+
+
+def _lay_out(cell: Cell) -> _Layout:
+    """Give every state a box with a row for each pair of incoming edges, and every edge a lane."""
+    layout = _Layout()
+    top = 2.0
+    for state in range(cell.states):
+        incoming = [edge for edge in cell.edges if edge.target == state]
+        for i, edge in enumerate(incoming):
+            layout.left[edge] = i % 2 == 0
+            layout.entry[edge] = top + ROW * (i // 2 + 0.5)
+        height = ROW * ((len(incoming) + 1) // 2) if incoming else PLAIN_BOX - EXIT
+        bottom = top + height + EXIT
+        layout.boxes.append(_Box(top, bottom, bottom - EXIT / 2 - 2))
+        top = bottom + 12
+    if cell.joins_nodes:
+        layout.boxes.append(_Box(top, top + PLAIN_BOX, top + PLAIN_BOX))
+    layout.height = layout.boxes[-1].bottom + 2
+    for left in (True, False):
+        _assign_lanes([edge for edge in cell.edges if layout.left[edge] == left], layout)
+    return layout
+
+
+def _assign_lanes(edges: list[Edge], layout: _Layout) -> None:
+    """One lane for all edges of a source on a side; short lanes inside, long ones outside."""
+    spans = {
+        edge.source: (
+            layout.boxes[edge.source].exit,
+            max(layout.entry[other] for other in edges if other.source == edge.source),
+        )
+        for edge in edges
+    }
+    taken: list[list[tuple[float, float]]] = []
+    for source in sorted(spans, key=lambda s: (spans[s][1] - spans[s][0], s)):
+        start, end = spans[source]
+        free = (i for i, lane in enumerate(taken) if all(b < start or end < a for a, b in lane))
+        index = next(free, len(taken))
+        if index == len(taken):
+            taken.append([])
+        taken[index].append((start, end))
+        layout.lane.update({edge: index for edge in edges if edge.source == source})
+    layout.lanes = max(layout.lanes, len(taken))
+
+
+def _lane_x(layout: _Layout, index: int, left: bool) -> float:
+    """Centre of a lane; the outermost on the right is left free for the joins."""
+    gap = min(LANE_GAP, (LANES_LEFT - 4) / (layout.lanes + 1))
+    return LANES_LEFT - gap * (index + 0.5) if left else LANES_RIGHT + gap * (index + 0.5)
+
+
+def _draw_edge(cell: Cell, edge: Edge, layout: _Layout) -> str:
+    left = layout.left[edge]
+    lane = _lane_x(layout, layout.lane[edge], left)
+    inwards = 1 if left else -1
+    side = BOX_LEFT if left else BOX_RIGHT
+    y0, y1 = layout.boxes[edge.source].exit, layout.entry[edge]
+    turn = lane + inwards * CORNER
+    line = (
+        f"M{side:g} {y0:g}H{turn:g}Q{lane:g} {y0:g} {lane:g} {y0 + CORNER:g}V{y1 - CORNER:g}"
+        f"Q{lane:g} {y1:g} {turn:g} {y1:g}H{side - 7 * inwards:g}"
+    )
+    css_class = "line" if edge.runs else "line dotted"
+    middle = (LANES_LEFT + BOX_LEFT) / 2 if left else (LANES_RIGHT + BOX_RIGHT) / 2
+    shape = (
+        f'<path class="{css_class}" d="{line}"/>'
+        f'<path class="arrow" d="M{side:g} {y1:g}l{-9 * inwards:g} -5v10z"/>'
+        f"{_label(edge.operator, middle, y1 - 6)}{_label(edge.cost, middle, y1 + 17)}"
+    )
+    words = f"{cell.route(edge)}: {edge.operator} {edge.cost}"
+    return mark(words, shape, series_class(edge.source))
+
+
+def _draw_joins(cell: Cell, layout: _Layout) -> str:
+    """The dashed lines from all nodes to the output, down the outermost lane on the right."""
+    lane = WIDTH - 3
+    output = layout.boxes[-1]
+    end = (output.top + output.bottom) / 2
+    exits = [box.exit + 6 for box in layout.boxes[cell.inputs : -1]]
+    # One line down the lane: several on top of each other would fill each other's gaps.
+    branches = "".join(f"M{BOX_RIGHT:g} {y:g}H{lane:g}" for y in exits)
+    line = f"{branches}M{lane:g} {exits[0]:g}V{end:g}H{BOX_RIGHT + 7:g}"
+    return (
+        f'<g><title>{text(cell.output)}</title><path class="join" d="{line}"/>'
+        f'<path class="join-end" d="M{BOX_RIGHT:g} {end:g}l9 -5v10z"/></g>'
+    )
+
+
+def _label(words: str, x: float, y: float) -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="15" text-anchor="middle">{text(words)}</text>'
