@@ -44,8 +44,6 @@ def read_image_folder(
         InputError: a missing folder, a class without images, a file that is truncated, no image,
             larger than `PIL.Image.MAX_IMAGE_PIXELS` or of another size than the first.
     """
-    if image_size is not None and image_size < 1:
-        raise InputError("bad size", where="image_size", expected=">= 1", actual=image_size)
     test_path = path / held_out_name(path)
     classes = class_folders(path / "train")
     unknown = sorted(set(class_folders(test_path)) - set(classes))
@@ -122,6 +120,8 @@ def read_images(files: list[Path], image_size: int | None) -> np.ndarray:
     """
     from PIL.Image import Resampling
 
+    if image_size is not None and image_size < 1:
+        raise InputError("bad size", where="image_size", expected=">= 1", actual=image_size)
     modes = set()
     size = (image_size or 0, image_size or 0)
     for index, file in enumerate(files):

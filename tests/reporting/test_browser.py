@@ -134,7 +134,9 @@ def test_pages_follow_the_system_and_obey_their_policy(
 ) -> None:
     report = write_page(tmp_path)
     comparison = tmp_path / "comparison.html"
-    comparison.write_text(render_comparison([RunFolder(tmp_path / "run")] * 2, tmp_path))
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    runs = [RunFolder(tmp_path / name) for name in ("run", "again")]
+    comparison.write_text(render_comparison(runs, tmp_path))
     for page in (report, comparison):
         dom, console = browse(page, "--dump-dom", width=width, dark=dark)
         assert not console and 'data-script="on"' in dom
