@@ -86,6 +86,9 @@ def check(
             _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
         for option, path in {"--junit": junit, "--markdown": markdown}.items():
             _require_writable(option, path)
+            if path is not None:
+                # Whatever happens now, an older verdict is none of this check.
+                path.unlink(missing_ok=True)
         # Before anything heavy is imported: a hostile file ends here.
         from hwnas.inspection.process import inspect_model, inspect_npz
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from hwnas.config import Config, SearchConfig
-from hwnas.errors import InputError
+from hwnas.deploy.behaviour import compared_runtimes
+from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.latency_tables.energy import energy_counter
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
 from hwnas.runs.ranks import Ranks
 from hwnas.spaces.base import Supernet
 from hwnas.spaces.sharing import SharedSupernet
@@ -91,6 +94,27 @@ def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
                 expected=expected,
                 actual=getattr(search, key),
             )
+
+
+def check_measurements(config: Config, runtime: Runtime, where: str) -> None:
+    """Refuse budgets that nothing here measures, and runtimes that outputs cannot be compared on.
+
+    Raises:
+        InputError: for memory on a runtime that runs no ONNX files, or a device that is a file.
+        RuntimeMissingError: without a counter of energy, or a compared runtime.
+    """
+    budget, is_here = config.budget, config.latency.device_measurements is None
+    if budget.memory_mb is not None and not (is_here and isinstance(runtime, OnnxModelRuntime)):
+        raise InputError(
+            "memory is measured of sessions that run ONNX models here",
+            where=f"{where}: budget.memory_mb",
+            actual=runtime.name if is_here else config.latency.device_measurements,
+        )
+    if budget.energy_mj is not None and not (is_here and energy_counter(runtime)):
+        raise RuntimeMissingError(
+            "no counter of energy to read", where=f"{where}: budget.energy_mj", actual=runtime.name
+        )
+    compared_runtimes(config.check.compare, runtime.threads)
 
 
 def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:

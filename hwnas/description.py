@@ -31,18 +31,20 @@ def listed_spaces() -> Iterator[tuple[str, SearchSpace]]:
 def describe_space(space: SearchSpace) -> dict[str, Any]:
     """Paper, sizes, numbers of choices, options and architectures, and what networks cost.
 
-    `alike` holds options and how many choices have these. `params` and `macs` (of one image) are
-    the least and the most of all networks.
+    `choice_groups` holds options and how many choices have these. `params` and `macs` (of one
+    image) are the least and the most of all networks.
     """
     params, macs = params_and_macs_ranges(space)
-    alike = Counter(choice.options for choice in space.choices)
+    groups = Counter(choice.options for choice in space.choices)
     return {
         "space": space.name,
         "paper": space.paper,
         "space_options": space.options.model_dump(),
         "choices": len(space.choices),
         "options": sum(len(choice.options) for choice in space.choices),
-        "alike": [{"choices": n, "options": list(options)} for options, n in alike.items()],
+        "choice_groups": [
+            {"choices": n, "options": list(options)} for options, n in groups.items()
+        ],
         "heads": list(space.heads),
         "reads_tokens": space.reads_tokens,
         "size": space.size(),

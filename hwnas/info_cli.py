@@ -88,7 +88,7 @@ def space_info(path: SpaceFile, as_json: Json = False) -> None:
     space = load_space(path)
     facts = describe_space(space)
     options = {choice.name: choice.options for choice in space.choices}
-    lines = _in_words(str(path), facts | {"alike": []})
+    lines = _in_words(str(path), facts | {"choice_groups": []})
     lines += [f"  {name}: {', '.join(names)}" for name, names in options.items()]
     print_result({**facts, "choice_options": options}, as_json, "\n".join(lines))
 
@@ -161,7 +161,7 @@ def _in_words(name: str, facts: dict[str, Any]) -> list[str]:
         f"  {facts['paper']}",
         f"  {facts['choices']} choices of {facts['options']} options in all, "
         f"{facts['size']:,} architectures",
-        *_options_in_words(facts["alike"]),
+        *_options_in_words(facts["choice_groups"]),
         f"  reads images{' or tokens' if facts['reads_tokens'] else ''}, ends with a head: "
         f"{', '.join(facts['heads'])}",
         f"  for {_read(sizes)} and {sizes['classes']} outputs: "
@@ -170,13 +170,13 @@ def _in_words(name: str, facts: dict[str, Any]) -> list[str]:
     ]
 
 
-def _options_in_words(alike: list[dict[str, Any]]) -> list[str]:
+def _options_in_words(groups: list[dict[str, Any]]) -> list[str]:
     """Options and how many choices have them, a line each; the first few, cut to a line."""
     lines = [
         printable(f"{group['choices']} x {', '.join(group['options'])}", OPTIONS_WIDTH)
-        for group in alike[:MOST_GROUPS]
+        for group in groups[:MOST_GROUPS]
     ]
-    left = sum(group["choices"] for group in alike[MOST_GROUPS:])
+    left = sum(group["choices"] for group in groups[MOST_GROUPS:])
     return [f"    {line}" for line in lines] + ([f"    {left} more"] if left else [])
 
 

@@ -17,7 +17,7 @@ from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.calibration.networks import read_accuracies, read_measurements, to_text
-from hwnas.compatibility import check_ranks, check_strategy, check_supernet
+from hwnas.compatibility import check_measurements, check_ranks, check_strategy, check_supernet
 from hwnas.config import BudgetConfig, Config, load_config, with_absolute_paths
 from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
 from hwnas.errors import InputError, RuntimeMissingError
@@ -110,6 +110,7 @@ class Run:
         with torch.device("meta"):
             supernet = self.supernet()
         check_supernet(self.config, supernet, self.task, str(self.folder.config))
+        check_measurements(self.config, self.runtime, str(self.folder.config))
         if search.accuracy_table is not None:
             self.accuracy_table  # noqa: B018
         if search.storage is not None:

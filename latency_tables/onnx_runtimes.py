@@ -281,8 +281,9 @@ MEASURE_ELSEWHERE = (
     "`python measure.py --model model.onnx --provider TensorrtExecutionProvider` (from `hwnas "
     "profile --bundle DIR`), then `hwnas check model.onnx --measured results.json`; or with "
     "TensorRT alone: `trtexec --onnx=model.onnx --shapes=images:BATCHxCHANNELSxHEIGHTxWIDTH "
-    "--noTF32 --useCudaGraph --noDataTransfers`, whose median GPU compute time is a row of "
-    "`hwnas table fit --measurements measured.csv`"
+    "--noTF32 --useCudaGraph --noDataTransfers --exportTimes=times.json`, then `hwnas check "
+    "model.onnx --measured times.json`; the median is a row of `hwnas table fit --measurements "
+    "measured.csv`"
 )
 
 

@@ -67,7 +67,7 @@ def test_spaces_are_listed_with_their_runtimes(cli) -> None:
     assert code == 0
     for name, space in document["spaces"].items():
         assert name in out and space["paper"] in out and f"{space['size']:,}" in out
-        assert sum(group["choices"] for group in space["alike"]) == space["choices"]
+        assert sum(group["choices"] for group in space["choice_groups"]) == space["choices"]
         assert space["heads"] == list(SPACES[space["space"]].heads)
     assert "6 x none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3\n" in out
     assert "reads images or tokens, ends with a head: classifier, dense\n" in out

@@ -17,10 +17,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from test_pipeline import settings, table_file
 
+from hwnas import compatibility
 from hwnas.budget.selection import BudgetError
 from hwnas.calibration.networks import read_accuracies, write_networks
 from hwnas.config import load_config
-from hwnas.errors import InputError
+from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.pipeline import search
 from hwnas.profiling import profiled_space
 
@@ -89,12 +90,30 @@ def test_candidates_are_held_to_a_budget_of_memory(memory_mb: float, tmp_path) -
     config = configured(*more, f"budget.memory_mb={memory_mb}", "search.max_measured=1", steps=3)
     table = table_file("nasbench201", tmp_path)
     if memory_mb < 1:
-        with pytest.raises(BudgetError, match=r"keeps the others.*memory_mb=0\.001"):
+        with pytest.raises(BudgetError, match=r"keeps the others, expected at most 0.001 MB"):
             search(config, tmp_path / "run", table=table)
     else:
         search(config, tmp_path / "run", table=table)
     (record,) = history(tmp_path / "run", "measurement")
     assert 0.1 < record["memory_mb"] < 1000 and record["energy_mj"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings_more", "error", "words"),
+    [
+        (["budget.memory_mb=10", "latency.runtime='torch-cpu'"], InputError, "budget.memory_mb"),
+        (["budget.energy_mj=10"], RuntimeMissingError, "budget.energy_mj"),
+        (["check.compare=['torch-cpu']"], InputError, "check.compare"),
+        (["check.compare=['tensorrt-cuda']"], RuntimeMissingError, "tensorrt-cuda"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_at_the_start(
+    settings_more, error, words, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(compatibility, "energy_counter", lambda runtime: None)
+    with pytest.raises(error, match=words):
+        search(configured(*settings_more, steps=1), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_two_processes_search_as_one_and_one_may_die(tmp_path) -> None:

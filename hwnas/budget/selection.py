@@ -71,6 +71,17 @@ class FurtherBudgets:
         pairs = ((costs.memory_mb, self.memory_mb), (costs.energy_mj, self.energy_mj))
         return all(a is None or b is None or a <= b for a, b in pairs)
 
+    def known_by(self, costs: NetworkCosts) -> bool:
+        """Whether all that is asked for was measured."""
+        pairs = ((costs.memory_mb, self.memory_mb), (costs.energy_mj, self.energy_mj))
+        return all(b is None or a is not None for a, b in pairs)
+
+    def in_words(self, costs: NetworkCosts | FurtherBudgets) -> str:
+        """The figures of those that are asked for."""
+        names = [("memory_mb", "MB"), ("energy_mj", "mJ")]
+        asked = [(name, unit) for name, unit in names if getattr(self, name) is not None]
+        return ", ".join(f"{getattr(costs, name):.4g} {unit}" for name, unit in asked)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -159,7 +170,7 @@ class Selection:
         self.recorded = {
             m.architecture: m
             for m in read_measurements(folder, self.cost.space.name)
-            if m.latency.gate(self.budget_ms) != "inconclusive"
+            if m.latency.gate(self.budget_ms) != "inconclusive" and self.further.known_by(m.costs)
         }
 
     def run(self) -> Measured:
@@ -182,19 +193,20 @@ class Selection:
         return max(kept, key=lambda m: m.accuracy)
 
     def _nothing_kept(self) -> HwnasError:
-        in_time = [m for m in self.measured.values() if m.latency.gate(self.budget_ms) == "pass"]
-        if in_time:
-            first = in_time[0].costs
+        gates = {a: m.latency.gate(self.budget_ms) for a, m in self.measured.items()}
+        undecided = any(
+            gates[a] == "inconclusive" and self.further.kept_by(m.costs)
+            for a, m in self.measured.items()
+        )
+        in_time = [m for a, m in self.measured.items() if gates[a] == "pass"]
+        if in_time and not undecided:
             return BudgetError(
                 "no candidate that keeps the budget of latency keeps the others",
-                expected=self.further,
-                actual=f"{first.memory_mb} MB, {first.energy_mj} mJ at the first of {len(in_time)}",
+                expected=f"at most {self.further.in_words(self.further)}",
+                actual=f"{self.further.in_words(in_time[0].costs)} at the first of {len(in_time)}",
                 mend="raise budget.memory_mb or budget.energy_mj, or lower the budget of latency",
             )
         closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
-        undecided = any(
-            m.latency.gate(self.budget_ms) == "inconclusive" for m in self.measured.values()
-        )
         return (UndecidedError if undecided else BudgetError)(
             "no candidate keeps the budget when it is measured",
             expected=f"at most {self.budget_ms:.4g} ms",

@@ -36,7 +36,7 @@ class _Annotation(BaseModel):
     image_id: int
     category_id: int
     bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
-    iscrowd: int = 0
+    iscrowd: int | bool = 0
 
 
 class _Annotations(BaseModel):
@@ -81,8 +81,8 @@ def read_boxes(
             raise InputError(
                 "other categories than in the training split",
                 where=str(where),
-                expected=list(names.values()),
-                actual=list(found.names.values()),
+                expected=names,
+                actual=found.names,
             )
         names = found.names
         objects = _objects(found, str(where))

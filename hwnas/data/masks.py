@@ -17,6 +17,7 @@ from hwnas.data.text_files import read_text
 from hwnas.errors import InputError
 
 MASK_MODES = ("L", "P")
+LOSSY = (".jpg", ".jpeg", ".webp")
 MAX_CLASSES = 256
 
 
@@ -44,7 +45,7 @@ def read_masks(
     ):
         found = image_files(split / "images")
         chosen = [found[i] for i in subset_indices(len(found), limit, seed, name)]
-        by_stem = {mask.stem: mask for mask in image_files(split / "masks")}
+        by_stem = _by_stem(image_files(split / "masks"))
         files += chosen
         masks += [_mask_of(file, by_stem) for file in chosen]
         counts.append(len(chosen))
@@ -64,6 +65,16 @@ def _class_names(path: Path) -> tuple[str, ...]:
         expected = f"2 to {MAX_CLASSES} different names, a line each"
         raise InputError("bad class names", where=str(path), expected=expected, actual=len(names))
     return names
+
+
+def _by_stem(masks: list[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for mask in masks:
+        if mask.suffix.lower() in LOSSY:
+            raise InputError("a format that changes pixels", where=str(mask), expected="png, say")
+        if found.setdefault(mask.stem, mask) != mask:
+            raise InputError("two masks of one image", where=str(mask), actual=found[mask.stem])
+    return found
 
 
 def _mask_of(file: Path, by_stem: dict[str, Path]) -> Path:

@@ -341,6 +341,23 @@ def _placements(
     return placed, others
 
 
+def compared_runtimes(names: Sequence[str], threads: int) -> list[OnnxModelRuntime]:
+    """The runtimes of `check.compare`.
+
+    Raises:
+        InputError: for one that is unknown or runs no ONNX files.
+        RuntimeMissingError: for one that is not here.
+    """
+    found = []
+    for name in dict.fromkeys(names):
+        runtime = create_runtime(name, threads)
+        if not isinstance(runtime, OnnxModelRuntime):
+            raise InputError("runs no ONNX files", where="check.compare", actual=name)
+        runtime.require()
+        found.append(runtime)
+    return found
+
+
 def _compared(
     model: Inspection,
     main: OnnxModelRuntime,
@@ -350,11 +367,8 @@ def _compared(
 ) -> dict[str, Reference]:
     """The model on further runtimes, each tried in a process with limits; notes where it runs."""
     others = {}
-    for name in dict.fromkeys(limits.compare):
-        runtime = create_runtime(name, main.threads)
-        if not isinstance(runtime, OnnxModelRuntime):
-            raise InputError("runs no ONNX files", where="check.compare", actual=name)
-        runtime.require()
+    for runtime in compared_runtimes(limits.compare, main.threads):
+        name = runtime.name
         if name in placed and "missing" not in placed[name]:
             continue
         trial = probe(model, runtime, feeds, limits)

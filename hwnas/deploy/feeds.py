@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,10 +147,16 @@ class FeedMaker:
     def pairs(
         self, batches: Sequence[int], *, only_real: bool = False
     ) -> Iterator[tuple[Feeds, Feeds]]:
-        """For each batch, real values where there are any, and random ones or more real ones."""
+        """For each batch, real values where there are any, and random ones or more real ones.
+
+        A batch has the same values whichever others there are.
+        """
         second = self.real if only_real else self.random
-        for index, batch in enumerate(batches):
-            yield self.real(batch, 2 * index), second(batch, 2 * index + 1)
+        seen: Counter[int] = Counter()
+        for batch in batches:
+            seed = 2 * (batch + seen[batch])
+            seen[batch] += 1
+            yield self.real(batch, seed), second(batch, seed + 1)
 
 
 def feeds_for(

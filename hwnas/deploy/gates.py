@@ -176,8 +176,9 @@ def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]
     """The session's peak memory against its budget, where there is one."""
     if budget_mb is None:
         return []
-    status = "skipped" if memory_mb is None else _passed(memory_mb <= budget_mb)
-    return [Gate("memory", status, memory_mb, budget_mb)]
+    if memory_mb is None:
+        return [Gate("memory", "inconclusive", None, budget_mb, "nothing tells it here")]
+    return [Gate("memory", _passed(memory_mb <= budget_mb), memory_mb, budget_mb)]
 
 
 def energy_gates(energy: Energy | None, budget_mj: float | None) -> list[Gate]:

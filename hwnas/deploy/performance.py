@@ -21,7 +21,8 @@ from hwnas.runs import interruption
 
 SINGLE_CALLS = 1000
 SINGLE_SHARE, SLOW_SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 2, 1 / 30
-"""Of the time that measuring the latency may take; the second until there are `FEW_CALLS`."""
+"""Of the time that measuring the latency may take: single calls take the first, and up to the
+second until there are `FEW_CALLS`."""
 FEW_CALLS = 64
 """Enough for the 90th percentile."""
 

@@ -109,12 +109,7 @@ def judge_model(path: Path, location: str) -> dict[str, Any]:
         _require_texts(found, str(path))
         # Takes as long as the files are.
         signal.setitimer(signal.ITIMER_PROF, 0)
-        external = {}
-        for name in found["external_files"]:
-            with open(open_regular(Path(found["path"]).parent / name), "rb") as data:
-                external[name] = hashlib.file_digest(data, "sha256").hexdigest()
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return found | {"sha256": sha256, "external_files": external}
+        return found | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:

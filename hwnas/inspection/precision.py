@@ -23,7 +23,8 @@ def precision_of(model: ModelProto) -> str:
 
     Returns:
         `int8` if an output depends on a quantised operator, `float16` if the outputs depend on
-        more stored halves than on longer floats.
+        more stored halves than on longer floats. All outputs of a function and of a subgraph that
+        is met count, whether they are read or not.
     """
     walk = _Walk(model)
     walk.graph(model.graph)

@@ -95,11 +95,7 @@ class Inspection:
         """
         beside = {self.path.parent / name: sha256 for name, sha256 in self.external_files.items()}
         for path, expected in {self.path: self.sha256, **beside}.items():
-            try:
-                with path.open("rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:
-                raise InputError("cannot be read", where=str(path), actual=error.strerror) from None
+            found = _sha256(path)
             if found != expected:
                 raise InputError(
                     "changed since it was inspected",
@@ -123,10 +119,14 @@ def inspect_model(path: str | Path, limits: InspectionLimits | None = None) -> I
     """
     found = _judged("model", path, limits or InspectionLimits())
     inputs, outputs = ([_value(v) for v in found.pop(key)] for key in ("inputs", "outputs"))
+    place = Path(found.pop("path"))
+    # Takes as long as the files are, which are regular ones.
+    external = {name: _sha256(place.parent / name) for name in found.pop("external_files")}
     return Inspection(
-        path=Path(found.pop("path")),
+        path=place,
         inputs=tuple(inputs),
         outputs=tuple(outputs),
+        external_files=external,
         **found,
     )
 
@@ -138,6 +138,14 @@ def inspect_npz(path: str | Path, limits: InspectionLimits | None = None) -> dic
         InputError: when it is none, holds pickles or claims gigantic sizes.
     """
     return _judged("npz", path, limits or InspectionLimits())["arrays"]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError("cannot be read", where=str(path), actual=error.strerror) from None
 
 
 def _value(found: dict[str, Any]) -> Value:

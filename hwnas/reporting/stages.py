@@ -160,6 +160,18 @@ def _values(title: str, series: Sequence[Series]) -> Html:
     return details("Values as a table", table(title, header, rows))
 
 
+def _exceeded(run: Run, record: dict[str, Any]) -> str:
+    """What a measured candidate takes too much of, besides time; empty where it does not."""
+    budgets = run.settings.get("budget")
+    exceeded = []
+    for key, word in (("memory_mb", "memory"), ("energy_mj", "energy")):
+        found = number_at(record, key)
+        most = number_at(budgets, key) if isinstance(budgets, dict) else None
+        if found is not None and most is not None and found > most:
+            exceeded.append(word)
+    return ", ".join(exceeded)
+
+
 def candidates_figures(run: Run) -> list[Html]:
     """What was measured in the search, against its prediction and the budget."""
     records = [(record, interval_at(record)) for record in run.events("measurement")]
@@ -172,13 +184,14 @@ def candidates_figures(run: Run) -> list[Html]:
         kept = None
         if run.budget_ms is not None:
             kept = judge(measured.low_ms, measured.high_ms, run.budget_ms)
+        exceeded = _exceeded(run, record)
         is_chosen = chosen is not None and record.get("choices") == chosen
         rows.append(
             [
                 text(f"{place}, chosen" if is_chosen else place),
                 text(milliseconds(number_at(record, "predicted_ms"))),
                 text(measured.in_words()),
-                status(kept),
+                Html(f"{status('fail')} {text(exceeded)}") if exceeded else status(kept),
                 text(percent(number_at(record, "supernet_accuracy"))),
             ]
         )

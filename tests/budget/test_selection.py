@@ -10,7 +10,13 @@ from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
-from hwnas.budget.selection import BudgetError, FurtherBudgets, NetworkCosts, Selection
+from hwnas.budget.selection import (
+    BudgetError,
+    FurtherBudgets,
+    NetworkCosts,
+    Selection,
+    UndecidedError,
+)
 from hwnas.errors import InputError
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import build_strategy
@@ -121,6 +127,28 @@ def test_what_keeps_the_latency_alone_is_not_chosen(folder, further) -> None:
     with pytest.raises(BudgetError, match="keeps the others"):
         loop.run()
     assert len(device.measured) == 3
+
+
+def test_a_repeated_call_measures_what_noise_left_open_and_the_others_allow(folder) -> None:
+    """Undecided only if a candidate that noise hides keeps the other budgets."""
+    for further, error in (
+        (FurtherBudgets(memory_mb=50), UndecidedError),
+        (FurtherBudgets(memory_mb=5), BudgetError),
+    ):
+        loop, device, budget_ms = selection(folder, 1.0, limit=2, further=further)
+        noisy = latency(budget_ms, half_width=0.5)
+        loop.measure = lambda a, noisy=noisy: NetworkCosts(noisy, 20.0)
+        with pytest.raises(error):
+            loop.run()
+
+
+def test_a_record_without_a_figure_that_a_budget_names_is_measured_again(folder) -> None:
+    loop, device, budget_ms = selection(folder, 1.0)
+    loop.measure = lambda a: NetworkCosts(latency(device.true_ms(a)))
+    loop.run()
+    again, device, _ = selection(folder, 1.0, further=FurtherBudgets(memory_mb=100))
+    again.run()
+    assert device.measured
 
 
 def test_an_impossible_budget_is_an_input_error(folder) -> None:

@@ -114,9 +114,29 @@ def no_images(path: Path) -> str:
     return "no images"
 
 
+def lossy_mask(path: Path) -> str:
+    Image.fromarray(mask_of(8, 6, 0)).save(path / "train" / "masks" / "0.jpg")
+    return "changes pixels"
+
+
+def two_masks(path: Path) -> str:
+    Image.fromarray(mask_of(8, 6, 0)).save(path / "train" / "masks" / "0.bmp")
+    return "two masks"
+
+
 @pytest.mark.parametrize(
     "damage",
-    [without_mask, smaller_mask, unnamed_class, coloured_mask, names_twice, no_names, no_images],
+    [
+        without_mask,
+        smaller_mask,
+        unnamed_class,
+        coloured_mask,
+        names_twice,
+        no_names,
+        no_images,
+        lossy_mask,
+        two_masks,
+    ],
 )
 def test_what_does_not_fit_is_named(damage: Callable[[Path], str], tmp_path: Path) -> None:
     words = damage(save_folder(tmp_path))
