@@ -24,7 +24,13 @@ from hwnas.architecture import Architecture
 from hwnas.budget.coefficients import Coefficients, architecture_features, condition
 from hwnas.budget.cost import CostModel
 from hwnas.calibration.audit import INTERVAL, audit
-from hwnas.calibration.design import CANDIDATES, design, homogeneous, most_telling
+from hwnas.calibration.design import (
+    CANDIDATES,
+    design,
+    homogeneous,
+    mixture_covariance,
+    most_telling,
+)
 from hwnas.calibration.fit import fit
 from hwnas.calibration.make import all_cells, fitted_table
 from hwnas.calibration.prior import (
@@ -155,11 +161,10 @@ def bench_fbnet(seeds: int) -> None:
                 key = f"5 designed, table of another GPU: {name}"
                 priors[key] = (5, Prior((given,), None, name))
         for name, (count, prior) in priors.items():
-            covariance = _total_covariance(prior)
             for _ in range(seeds):
                 looked_at = rng.choice(len(rows), 2 * CANDIDATES, replace=False)
                 telling = most_telling(
-                    rows[looked_at] @ covariance @ rows[looked_at].T,
+                    mixture_covariance(prior, {"live": rows[looked_at]}),
                     prior.noise,
                     count,
                     targets=slice(CANDIDATES, None),
@@ -192,17 +197,6 @@ def bench_fbnet(seeds: int) -> None:
                 f"spearman {np.mean(ceiling):.3f}",
             },
         )
-
-
-def _total_covariance(prior: Prior) -> np.ndarray:
-    """Of the mixture: within its components, and of their means."""
-    within = [
-        share * component.covariance
-        for share, component in zip(prior.shares, prior.components, strict=True)
-    ]
-    means = np.array([component.mean for component in prior.components])
-    away = means - prior.shares @ means
-    return np.sum(within, axis=0) + (away.T * prior.shares) @ away
 
 
 def _fbnet_prior(vectors: np.ndarray, noises: np.ndarray) -> Prior:

@@ -68,13 +68,16 @@ class FurtherBudgets:
 
     def kept_by(self, costs: NetworkCosts) -> bool:
         """Whether none is exceeded, as far as it was measured."""
-        pairs = ((costs.memory_mb, self.memory_mb), (costs.energy_mj, self.energy_mj))
-        return all(a is None or b is None or a <= b for a, b in pairs)
+        return all(found is None or found <= most for found, most in self._asked(costs))
 
     def known_by(self, costs: NetworkCosts) -> bool:
         """Whether all that is asked for was measured."""
+        return all(found is not None for found, _ in self._asked(costs))
+
+    def _asked(self, costs: NetworkCosts) -> list[tuple[float | None, float]]:
+        """What was measured, and the budget, of those that were asked for."""
         pairs = ((costs.memory_mb, self.memory_mb), (costs.energy_mj, self.energy_mj))
-        return all(b is None or a is not None for a, b in pairs)
+        return [(found, most) for found, most in pairs if most is not None]
 
     def in_words(self, costs: NetworkCosts | FurtherBudgets) -> str:
         """The figures of those that are asked for."""

@@ -13,7 +13,7 @@ Homogeneous ones would mislead, since graph runtimes run equal operators on equa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from hwnas.budget.coefficients import JITTER, architecture_features
 from hwnas.budget.limit import Limit
 from hwnas.calibration.prior import Prior
 from hwnas.errors import InputError
+from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.spaces.base import SearchSpace
 
 CANDIDATES = 400
@@ -130,10 +131,20 @@ def joint_covariance(
 ) -> np.ndarray:
     """Covariance of the networks' latencies over a prior's components, (networks, networks)."""
     rows = {edges: architecture_features(space, networks, edges) for edges in prior.edges}
-    covariance = np.zeros((len(networks),) * 2)
-    for component, share in zip(prior.components, prior.shares, strict=True):
-        some = rows[component.edges]
-        covariance += share * (some @ component.covariance @ some.T)
+    return mixture_covariance(prior, rows)
+
+
+def mixture_covariance(prior: Prior, rows: Mapping[EdgeRule, np.ndarray]) -> np.ndarray:
+    """Covariance (networks, networks) of latencies, within a prior's components and of their means.
+
+    Args:
+        prior: a mixture.
+        rows: features (networks, coefficients) under each of its rules.
+    """
+    covariance = sum(
+        share * (rows[component.edges] @ component.covariance @ rows[component.edges].T)
+        for component, share in zip(prior.components, prior.shares, strict=True)
+    )
     means = np.array([rows[component.edges] @ component.mean for component in prior.components])
     away = means - prior.shares @ means
     return covariance + (away.T * prior.shares) @ away

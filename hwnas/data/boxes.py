@@ -51,11 +51,7 @@ class _Annotations(BaseModel):
 
 
 def read_boxes(
-    path: Path,
-    image_size: int | None,
-    train_limit: int | None,
-    test_limit: int | None,
-    seed: int,
+    path: Path, image_size: int | None, limits: tuple[int | None, int | None], seed: int
 ) -> RawData:
     """Read train/, train.json, test/ and test.json (or val).
 
@@ -71,10 +67,8 @@ def read_boxes(
     files: list[Path] = []
     boxes: list[list[tuple[int, np.ndarray]]] = []
     names, counts = None, []
-    for split, limit, purpose in (
-        ("train", train_limit, "train"),
-        (held_out_name(path), test_limit, "test"),
-    ):
+    folders = ("train", held_out_name(path))
+    for split, limit, purpose in zip(folders, limits, ("train", "test"), strict=True):
         where = path / f"{split}.json"
         found = _read_annotations(where)
         if names is not None and found.names != names:

@@ -27,11 +27,7 @@ _COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
 
 def read_image_folder(
-    path: Path,
-    image_size: int | None,
-    train_limit: int | None,
-    test_limit: int | None,
-    seed: int,
+    path: Path, image_size: int | None, limits: tuple[int | None, int | None], seed: int
 ) -> RawData:
     """Read train/<class>/ and test/<class>/ (or val/<class>/) in the order of the file names.
 
@@ -53,8 +49,8 @@ def read_image_folder(
         )
     train_files, y_train = _list_images(path / "train", classes)
     test_files, y_test = _list_images(test_path, classes)
-    train = subset_indices(len(train_files), train_limit, seed, "train")
-    test = subset_indices(len(test_files), test_limit, seed, "test")
+    train = subset_indices(len(train_files), limits[0], seed, "train")
+    test = subset_indices(len(test_files), limits[1], seed, "test")
     files = [train_files[i] for i in train] + [test_files[i] for i in test]
     images = read_images(files, image_size)
     return RawData(

@@ -78,7 +78,7 @@ DATASETS = {
     "folder": Source(
         "a folder with train/<class>/*.png and test/<class>/*.png (or .jpg, ...)",
         "folder",
-        lambda r: read_image_folder(r.path, r.image_size, *r.limits, r.seed),
+        lambda r: read_image_folder(r.path, r.image_size, r.limits, r.seed),
         SIZED,
     ),
     "cifar10": Source(
@@ -98,13 +98,13 @@ DATASETS = {
     "masks": Source(
         "a folder with classes.txt, train/images, train/masks, test/images and test/masks",
         "folder",
-        lambda r: read_masks(r.path, r.image_size, *r.limits, r.seed),
+        lambda r: read_masks(r.path, r.image_size, r.limits, r.seed),
         SIZED,
     ),
     "boxes": Source(
         "a folder with images in train/ and test/, and COCO's train.json and test.json",
         "folder",
-        lambda r: read_boxes(r.path, r.image_size, *r.limits, r.seed),
+        lambda r: read_boxes(r.path, r.image_size, r.limits, r.seed),
         SIZED,
     ),
     "generated-segmentation": Source(

@@ -22,11 +22,7 @@ MAX_CLASSES = 256
 
 
 def read_masks(
-    path: Path,
-    image_size: int | None,
-    train_limit: int | None,
-    test_limit: int | None,
-    seed: int,
+    path: Path, image_size: int | None, limits: tuple[int | None, int | None], seed: int
 ) -> RawData:
     """Read train/images, train/masks, test/ (or val/) and classes.txt.
 
@@ -39,10 +35,9 @@ def read_masks(
     """
     classes = _class_names(path / "classes.txt")
     files, masks, counts = [], [], []
-    for split, limit, name in (
-        (path / "train", train_limit, "train"),
-        (path / held_out_name(path), test_limit, "test"),
-    ):
+    folders = ("train", held_out_name(path))
+    for folder, limit, name in zip(folders, limits, ("train", "test"), strict=True):
+        split = path / folder
         found = image_files(split / "images")
         chosen = [found[i] for i in subset_indices(len(found), limit, seed, name)]
         by_stem = _by_stem(image_files(split / "masks"))

@@ -7,7 +7,6 @@ the runtime rewrites its graph, and on the other runtimes of this machine.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from hwnas.deploy.gates import (
 from hwnas.deploy.performance import Performance, ServingLoad, measure_performance
 from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import InputError
-from hwnas.inspection.process import Inspection
+from hwnas.inspection.process import Inspection, sha256_of
 from hwnas.latency_tables import trtexec
 from hwnas.latency_tables.bundle import read_results
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
@@ -249,7 +248,7 @@ def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
         times_ms = trtexec.read_times(results)
         return NetworkLatency.of_rounds(times_ms, "median", trtexec.RUNTIME)
     found = read_results(results)
-    here = _sha256(Path(model))
+    here = sha256_of(Path(model))
     if found.model is None or found.model.sha256 != here or "0" not in found.rounds_ms:
         raise InputError(
             "measured another model",
@@ -300,11 +299,6 @@ def _onnx_runtime(runtime: Runtime) -> OnnxModelRuntime:
     other = create_runtime("onnxruntime-cpu", threads=1)
     assert isinstance(other, OnnxModelRuntime)
     return other
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _number(where: str, properties: Mapping[str, str], name: str) -> float | None:

@@ -95,7 +95,7 @@ class Inspection:
         """
         beside = {self.path.parent / name: sha256 for name, sha256 in self.external_files.items()}
         for path, expected in {self.path: self.sha256, **beside}.items():
-            found = _sha256(path)
+            found = sha256_of(path)
             if found != expected:
                 raise InputError(
                     "changed since it was inspected",
@@ -121,7 +121,7 @@ def inspect_model(path: str | Path, limits: InspectionLimits | None = None) -> I
     inputs, outputs = ([_value(v) for v in found.pop(key)] for key in ("inputs", "outputs"))
     place = Path(found.pop("path"))
     # Takes as long as the files are, which are regular ones.
-    external = {name: _sha256(place.parent / name) for name in found.pop("external_files")}
+    external = {name: sha256_of(place.parent / name) for name in found.pop("external_files")}
     return Inspection(
         path=place,
         inputs=tuple(inputs),
@@ -140,7 +140,12 @@ def inspect_npz(path: str | Path, limits: InspectionLimits | None = None) -> dic
     return _judged("npz", path, limits or InspectionLimits())["arrays"]
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The hash of a file's bytes, in hexadecimal digits.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
