@@ -77,6 +77,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Check what an ONNX model computes and how fast; ends with a verdict and an exit code."""
+    _require_apart({"--junit": junit, "--markdown": markdown}, (model, data, reference, measured))
     with _refusal_written(model, junit, markdown), _enough_memory(model):
         if budget_ms is not None and not 0 < budget_ms < float("inf"):
             raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
@@ -152,6 +153,14 @@ def _require_writable(option: str, path: Path | None) -> None:
     """A verdict that cannot be written is refused before anything is measured."""
     if path is not None and not _is_writable(path):
         raise InputError("cannot be written", where=f"{option} {path}")
+
+
+def _require_apart(written: dict[str, Path | None], read: tuple[Path | None, ...]) -> None:
+    """A verdict that would take the place of what is read is refused before anything is written."""
+    inputs = {path.resolve() for path in read if path is not None}
+    for option, path in written.items():
+        if path is not None and path.resolve() in inputs:
+            raise InputError("would overwrite what is read", where=f"{option} {path}")
 
 
 def _is_writable(path: Path) -> bool:

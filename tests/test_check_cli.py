@@ -240,6 +240,15 @@ def test_a_model_that_no_runtime_here_runs(check, tmp_path) -> None:
     refused(result, "ONNX Runtime refuses the model", "somebody.else")
 
 
+@pytest.mark.parametrize("option", ["--junit", "--markdown"])
+def test_a_verdict_never_takes_the_place_of_what_is_read(check, tmp_path, option) -> None:
+    model, data = tmp_path / "model.onnx", tmp_path / "data.npz"
+    for path in (model, data):
+        path.write_text("precious")
+        refused(check(model, "--data", data, option, path), "would overwrite", option)
+        assert path.read_text() == "precious"
+
+
 def test_a_refused_file_is_told_where_a_verdict_stood(check, tmp_path) -> None:
     junit, markdown = tmp_path / "check.xml", tmp_path / "check.md"
     for path in (junit, markdown):
