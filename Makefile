@@ -21,7 +21,7 @@ test: install
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal
 
 docs: install
-	$(PYTHON) -m sphinx -W --keep-going hwnas/docs build/docs
+	$(PYTHON) -m sphinx -W --keep-going docs build/docs
 
 # mypy does not follow the mapping of top-level folders into the package: it reads a copy.
 types:

@@ -49,30 +49,34 @@ class BuildKernels(build_ext):
         compiler.link_shared_object(objects, target, target_lang="c++")
 
 
+def subpackages(folder):
+    """A top-level folder and its packages, by the name that they are installed under."""
+    names = [folder, *(f"{folder}.{name}" for name in find_packages(folder))]
+    return {f"hwnas.{name}": name.replace(".", "/") for name in names}
+
+
+INSTALLED_AS = subpackages("kernels") | subpackages("latency_tables")
+
 setup(
     packages=[
         *find_packages(include=["hwnas", "hwnas.*"]),
-        "hwnas.kernels",
-        "hwnas.latency_tables",
+        *INSTALLED_AS,
     ],
-    package_dir={
-        "hwnas": "hwnas",
-        "hwnas.kernels": "kernels",
-        "hwnas.latency_tables": "latency_tables",
-    },
+    package_dir={"hwnas": "hwnas", **INSTALLED_AS},
     package_data={
-        "hwnas": ["py.typed", "examples/*.yml", "examples/*.toml"],
+        "hwnas": ["py.typed"],
         "hwnas.configs": ["*.toml"],
         "hwnas.datasets": ["*.npz", "*.md"],
+        "hwnas.spaces": ["*.toml"],
         "hwnas.reporting": ["*.css", "*.js"],
         "hwnas.kernels": ["*.md"],
         "hwnas.latency_tables": ["*.json", "*.md", "data/*.json", "data/*.json.gz", "data/*.md"],
     },
     ext_modules=[
         Extension(
-            "hwnas.kernels._cpu",
-            sources=["kernels/cpu/kernels.cpp", "kernels/cpu/instructions.cpp"],
-            depends=sorted(str(p) for p in Path("kernels/cpu").glob("*.h*")),
+            "hwnas.kernels.cpu._library",
+            sources=["kernels/cpu/src/kernels.cpp", "kernels/cpu/src/instructions.cpp"],
+            depends=sorted(str(p) for p in Path("kernels/cpu/src").glob("*.h*")),
             optional=True,
         )
     ],

@@ -46,7 +46,7 @@ from hwnas.config import load_config
 from hwnas.latency_tables.calibration import EDGE_RULES, EdgeRule
 from hwnas.latency_tables.shipped import load_shipped
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.profiling import measure_networks, profiled_space
+from hwnas.pipeline.profile import measure_networks, profiled_space
 from hwnas.spaces import build_space
 from hwnas.spaces.base import SearchSpace
 

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from results import append_row
 
-from hwnas.bench import Benchmark, bench_strategy
 from hwnas.config import read_overrides
+from hwnas.studies.nasbench201 import Benchmark, bench_strategy
 
 BENCHMARK = "strategies"
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)

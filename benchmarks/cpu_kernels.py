@@ -19,7 +19,7 @@ from bench_mixed_op import SIZES, Case, Tensors, interleaved
 from results import append_row
 
 from hwnas.kernels.backend import TABLE_ROWS, MixTerm, PoolGradient
-from hwnas.kernels.cpu_backend import CpuBackend
+from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.operator import to_layout
 from hwnas.kernels.plan import CellPlan, tensors_of
 

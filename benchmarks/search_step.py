@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.architecture import Mixture
-from hwnas.mixed_op import use_kernels
+from hwnas.nn.mixed_op import use_kernels
 from hwnas.spaces import build_space
 from hwnas.supernet.evaluate import frozen
 

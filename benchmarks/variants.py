@@ -14,9 +14,9 @@ from pathlib import Path
 from results import append_row
 
 from hwnas.deploy.variants import VARIANTS
+from hwnas.pipeline.run import Run
+from hwnas.pipeline.variants import export_variants
 from hwnas.runs import progress
-from hwnas.variants_stage import export_variants
-from hwnas.workspace import Run
 
 
 def main() -> None:

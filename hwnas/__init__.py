@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from hwnas.deploy.export import export_network
     from hwnas.errors import HwnasError
     from hwnas.latency_tables.table import LatencyTable, OpSpec
-    from hwnas.pipeline import run, search
-    from hwnas.profiling import profile
+    from hwnas.pipeline.profile import profile
+    from hwnas.pipeline.stages import run, search
     from hwnas.spaces import build_space, register_space
 
 _MODULES = {
@@ -35,10 +35,10 @@ _MODULES = {
     "export_network": "hwnas.deploy.export",
     "load_config": "hwnas.config",
     "load_dataset": "hwnas.data.loading",
-    "profile": "hwnas.profiling",
+    "profile": "hwnas.pipeline.profile",
     "register_space": "hwnas.spaces",
-    "run": "hwnas.pipeline",
-    "search": "hwnas.pipeline",
+    "run": "hwnas.pipeline.stages",
+    "search": "hwnas.pipeline.stages",
 }
 
 __all__ = [

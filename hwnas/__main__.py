@@ -1,5 +1,5 @@
 """`python -m hwnas`."""
 
-from hwnas.cli import main
+from hwnas.cli.app import main
 
 main()

@@ -5,7 +5,7 @@ branches; `Candidate` describes one operator to them, `Edge` one edge. The folde
 else of hwnas, so that it can be read, tested and reused on its own.
 """
 
-from hwnas.kernels.cpu_memory import release_memory
+from hwnas.kernels.cpu.memory import release_memory
 from hwnas.kernels.depthwise import dilated_depthwise_conv2d
 from hwnas.kernels.mixed_op import IMPLEMENTATIONS, mixed_cell, mixed_op
 from hwnas.kernels.plan import Edge

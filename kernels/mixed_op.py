@@ -14,7 +14,7 @@ from hwnas.kernels.fused import RECOMPUTE
 from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
-from hwnas.kernels.triton_layout import fits as fits_triton
+from hwnas.kernels.triton.layout import fits as fits_triton
 
 IMPLEMENTATIONS = ("auto", "triton", "cpu", "torch")
 

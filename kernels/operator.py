@@ -30,10 +30,10 @@ def backend_for(name: str, dtype: torch.dtype) -> Backend:
         RuntimeError: when it can't be used here.
     """
     if name == "cpu":
-        from hwnas.kernels.cpu_backend import CpuBackend
+        from hwnas.kernels.cpu.backend import CpuBackend
 
         return CpuBackend(dtype)
-    from hwnas.kernels.triton_backend import TritonBackend
+    from hwnas.kernels.triton.backend import TritonBackend
 
     return TritonBackend()
 

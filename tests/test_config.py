@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hwnas.config import DataConfig, load_config, shipped_configs
 from hwnas.data import DATASETS
 from hwnas.errors import InputError
-from hwnas.profiling import profiled_space
+from hwnas.pipeline.profile import profiled_space
 
 
 @pytest.mark.parametrize("name", shipped_configs())

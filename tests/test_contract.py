@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import TINY_SIZES, table_of, tiny_space
+from helpers.tiny import TINY_SIZES, table_of, tiny_space
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel

@@ -16,8 +16,8 @@ from hwnas.calibration.networks import from_text
 from hwnas.calibration.prior import Prior, from_counts, from_table
 from hwnas.data.nasbench201 import load_nasbench201
 from hwnas.errors import InputError
-from hwnas.latency_tables.bundle import measured_networks, operator_table, read_results
 from hwnas.latency_tables.calibration import Calibration, Source
+from hwnas.latency_tables.measuring.bundle import measured_networks, operator_table, read_results
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.spaces import build_space

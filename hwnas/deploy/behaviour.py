@@ -23,7 +23,7 @@ from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score, score_of
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.memory import (
+from hwnas.latency_tables.measuring.memory import (
     Batches,
     Trial,
     allocating_at_most,

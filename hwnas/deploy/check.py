@@ -34,8 +34,8 @@ from hwnas.deploy.performance import Performance, ServingLoad, measure_performan
 from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, sha256_of
-from hwnas.latency_tables import trtexec
-from hwnas.latency_tables.bundle import read_results
+from hwnas.latency_tables.measuring import trtexec
+from hwnas.latency_tables.measuring.bundle import read_results
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment

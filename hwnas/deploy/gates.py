@@ -12,9 +12,9 @@ from hwnas.deploy.parity import Parity
 from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score
 from hwnas.inspection.process import Precision
-from hwnas.latency_tables.energy import Energy
+from hwnas.latency_tables.measuring.energy import Energy
+from hwnas.latency_tables.measuring.serving import Serving
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntime
-from hwnas.latency_tables.serving import Serving
 
 GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
 """What a session may grow by under load, after its warm-up: MB, or a share of its memory."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hwnas.latency_tables.node_times import NodeShare, node_shares
+from hwnas.latency_tables.measuring.node_times import NodeShare, node_shares
 from hwnas.latency_tables.runtimes import OnnxRuntime
 
 SCHEMA = 1

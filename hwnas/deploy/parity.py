@@ -11,7 +11,7 @@ import numpy as np
 
 from hwnas.errors import InputError, first_line
 from hwnas.inspection.process import Precision
-from hwnas.latency_tables.runtime import Infer
+from hwnas.latency_tables.runtimes.base import Infer
 
 NO_SIGNAL_DB = -999.0
 """Where there is nothing but noise."""

@@ -12,9 +12,9 @@ from hwnas.deploy.behaviour import THROUGHPUT_BATCHES, Reference
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.energy import Energy, energy_counter, measure_energy
+from hwnas.latency_tables.measuring.energy import Energy, energy_counter, measure_energy
+from hwnas.latency_tables.measuring.serving import Serving, serve
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
-from hwnas.latency_tables.serving import Serving, serve
 from hwnas.latency_tables.statistics import percentiles_ms
 from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.runs import interruption

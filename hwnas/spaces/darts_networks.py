@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
-from hwnas.mixed_op import MixedCell, MixedOp
+from hwnas.nn.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.spaces.base import Network, Supernet

@@ -25,9 +25,9 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
-from hwnas.elastic_block import ElasticBlock, Reordering
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
+from hwnas.nn.elastic_block import ElasticBlock, Reordering
 from hwnas.ops import build
 from hwnas.ops.mobile import MBConv
 from hwnas.ops.resized import resize, resized

@@ -253,8 +253,8 @@ class LayerOption:
 
 
 def example_options() -> dict[str, Any]:
-    """The space in `hwnas/examples/space.toml`."""
-    text = (resources.files("hwnas") / "examples" / "space.toml").read_text()
+    """The space in `macro_example.toml`."""
+    text = (resources.files("hwnas.spaces") / "macro_example.toml").read_text()
     return {key: value for key, value in tomllib.loads(text).items() if key != "name"}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
 from hwnas.latency_tables.table import OpSpec
-from hwnas.mixed_op import MixedBlocks
+from hwnas.nn.mixed_op import MixedBlocks
 from hwnas.ops.mobile import MBConv
 from hwnas.spaces.base import Choice, Network, Supernet
 from hwnas.spaces.cells import drop_path

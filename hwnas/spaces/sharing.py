@@ -7,7 +7,7 @@ from abc import abstractmethod
 from torch import Tensor
 
 from hwnas.architecture import Architecture
-from hwnas.elastic_block import Reordering
+from hwnas.nn.elastic_block import Reordering
 from hwnas.spaces.base import Supernet
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
-from hwnas.mixed_tokens import (
+from hwnas.nn.mixed_tokens import (
     MixedAttention,
     MixedMlp,
     MixedTokens,

@@ -12,7 +12,7 @@ from torch import Tensor
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
-from hwnas.mixed_op import MixedBlocks, MixedCell
+from hwnas.nn.mixed_op import MixedBlocks, MixedCell
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.strategies.base import Outcome

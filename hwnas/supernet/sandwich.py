@@ -19,7 +19,7 @@ from torch import Tensor
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.decode import smallest_and_largest
 from hwnas.config import SearchConfig
-from hwnas.elastic_block import Reordering
+from hwnas.nn.elastic_block import Reordering
 from hwnas.spaces.base import SearchSpace, Supernet
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.supernet.evaluate import Batch

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hwnas.mixed_op import MixedCell, MixedOp
+from hwnas.nn.mixed_op import MixedCell, MixedOp
 
 SQUARES = "exp_avg_sq"
 """What AdamW calls the mean of squared gradients."""

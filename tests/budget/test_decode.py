@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from tiny import table_of, tiny_space
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms

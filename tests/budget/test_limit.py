@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import table_of, tiny_space
 from scipy.stats import norm
-from tiny import table_of, tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.budget.coefficients import architecture_features

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny import table_of, tiny_space
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel

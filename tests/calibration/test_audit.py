@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.tiny import table_of, tiny_space
 from scipy.stats import kendalltau, spearmanr
-from tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.calibration.audit import audit, rank_correlations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tiny import table_of, tiny_space
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.limit import Limit

@@ -6,10 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
+from helpers.tiny import table_of, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
-from tiny import table_of, tiny_space
 
 from hwnas.budget.coefficients import Coefficients, architecture_features, condition
 from hwnas.budget.cost import CostModel

@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from helpers.tiny import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_space
 
 from hwnas.calibration.networks import read_measurements, read_networks, write_networks
 from hwnas.calibration.prior import from_devices

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import damaged, fuzz, loads_or_is_refused, pixels, refusal
+from helpers.data_files import damaged, fuzz, loads_or_is_refused, pixels, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from data_helpers import refusal
+from helpers.data_files import refusal
 
 from hwnas.data import load_dataset
 

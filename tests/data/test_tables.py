@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_helpers import fuzz, loads_or_is_refused, refusal
+from helpers.data_files import fuzz, loads_or_is_refused, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestRegressor

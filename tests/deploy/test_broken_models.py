@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
-from small_models import (
+from helpers.small_models import (
     SIDE,
     constant_net,
     endless_where_high,
@@ -24,6 +23,7 @@ from small_models import (
     with_other_shift,
     without_relu,
 )
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
@@ -44,14 +44,14 @@ from hwnas.deploy.gates import (
 )
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
-from hwnas.latency_tables.memory import STATUS
+from hwnas.latency_tables.measuring.memory import STATUS
+from hwnas.latency_tables.measuring.serving import Serving, serve
 from hwnas.latency_tables.runtimes import (
     OnnxModelRuntime,
     OnnxRuntimeCpu,
     OnnxRuntimeCuda,
     create_runtime,
 )
-from hwnas.latency_tables.serving import Serving, serve
 
 RUNTIME = OnnxRuntimeCpu(1)
 

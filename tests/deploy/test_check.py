@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers.tiny import spaces_to_export, tiny_space
 from onnx import TensorProto, helper
-from tiny import spaces_to_export, tiny_space
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.behaviour import Reference

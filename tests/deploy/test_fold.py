@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_space
+from helpers.tiny import tiny_space
 from torch import nn
 
 from hwnas.deploy.fold import fold_batch_norms

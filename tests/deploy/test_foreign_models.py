@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import foreign_models
 import numpy as np
 import onnx
 import pytest
+from helpers import foreign_models
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.check import check_file

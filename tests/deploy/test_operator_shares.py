@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from helpers.tiny import spaces_to_export, tiny_space
 from onnx import helper
-from tiny import spaces_to_export, tiny_space
 
 from hwnas.deploy.export import INPUT, export_network
 from hwnas.deploy.operator_shares import FIXED, LAYOUT, UNCERTAIN, attribute, operator_shares
-from hwnas.latency_tables.node_times import NodeShare
+from hwnas.latency_tables.measuring.node_times import NodeShare
 from hwnas.latency_tables.runtimes import OnnxRuntime, create_runtime
 
 SHAPE = (1, 9, 7)

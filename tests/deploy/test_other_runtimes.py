@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.small_models import SIDE, model_of, residual_net, without_relu
 from onnx import helper
-from small_models import SIDE, model_of, residual_net, without_relu
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.check import check_file
 from hwnas.deploy.feeds import parse_shapes
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import inspect_model
-from hwnas.latency_tables.openvino_runtime import OpenVinoCpu
+from hwnas.latency_tables.runtimes.openvino import OpenVinoCpu
 
 pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
 

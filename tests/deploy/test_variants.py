@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from helpers.small_models import CHANNELS, SIDE, labelled_data, residual_net, saved
 from onnx import numpy_helper
-from small_models import CHANNELS, SIDE, labelled_data, residual_net, saved
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.behaviour import observe, onnx_reference, probe

@@ -15,7 +15,7 @@ from hwnas.strategies import STRATEGIES
 from hwnas.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "hwnas" / "docs"
+DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 
 

@@ -16,16 +16,14 @@ from xml.etree import ElementTree
 import numpy as np
 import onnxruntime
 import pytest
+from helpers.command_line import commands_of, write_photos
+from helpers.small_models import model_of, saved
 from onnx import ModelProto, helper, numpy_helper
-from small_models import model_of, saved
-from test_cli import cli, commands_of, write_photos
 
 from hwnas.config import load_config
 from hwnas.latency_tables.table import LatencyTable
 
-__all__ = ["cli"]
-
-DOCS = Path(__file__).parents[2] / "hwnas" / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 TINY = [
     "data.image_size=8",
     "space.channels=4",

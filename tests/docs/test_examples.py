@@ -15,9 +15,9 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from test_cli import SMALLEST, cli
-from test_pipeline import SETTINGS, SPACE
-from tiny import table_of, tiny_space
+from helpers.command_line import SMALLEST
+from helpers.runs import SETTINGS, SPACE
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
@@ -28,19 +28,17 @@ from hwnas.kernels import CANDIDATE_FUNCTIONS
 from hwnas.latency_tables.runtimes import RUNTIMES
 from hwnas.latency_tables.table import LatencyTable, OpSpec
 from hwnas.ops import OPERATORS
-from hwnas.profiling import profiled_space
+from hwnas.pipeline.profile import profiled_space
 from hwnas.spaces import nasbench201
 from hwnas.strategies import STRATEGIES
 from hwnas.tasks import TASKS, task_of
-
-__all__ = ["cli"]
 
 ROOT = Path(__file__).parents[2]
 REGISTRIES = (OPERATORS, CANDIDATE_FUNCTIONS, STRATEGIES, RUNTIMES, TASKS, DATASETS)
 
 
 def text_of(page: str) -> str:
-    return (ROOT / "hwnas" / "docs" / page).read_text()
+    return (ROOT / "docs" / page).read_text()
 
 
 def example(page: str) -> str:

@@ -6,7 +6,7 @@ import time
 
 import optuna
 import pytest
-from tiny import table_of, tiny_space
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import table_of, tiny_space
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_space
+from helpers.tiny import tiny_space
 from torch import nn
 from torch.nn.functional import cross_entropy
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from hostile_files import CASES, model_of, node
+from helpers.hostile_files import CASES, model_of, node
 
 from hwnas.errors import InputError
 from hwnas.inspection.__main__ import judge_model

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hostile_files import function, model_of, node, value
+from helpers.hostile_files import function, model_of, node, value
+from helpers.small_models import SIDE, residual_net, saved
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from small_models import SIDE, residual_net, saved
 
 from hwnas.deploy.variants import make_variant
 from hwnas.inspection.precision import precision_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hostile_files import BIG, model_of, node, value, with_weights
+from helpers.hostile_files import BIG, model_of, node, value, with_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper, numpy_helper

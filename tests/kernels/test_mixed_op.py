@@ -7,11 +7,12 @@ import warnings
 
 import pytest
 import torch
-from cells import DARTS_CELL, make_cell
+from helpers.cells import DARTS_CELL, make_cell
 from torch.library import opcheck
 
 from hwnas import kernels
-from hwnas.kernels import cpu_backend, operator
+from hwnas.kernels import operator
+from hwnas.kernels.cpu import backend as cpu_backend
 from hwnas.kernels.plan import CellPlan, tensors_of
 
 EDGE = ((0, 1, 1),)

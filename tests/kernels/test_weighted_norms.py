@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cells import relative_error
+from helpers.cells import relative_error
 from torch.library import opcheck
 
-from hwnas.kernels import cpu_backend, weighted_norms
+from hwnas.kernels import weighted_norms
+from hwnas.kernels.cpu import backend as cpu_backend
 from hwnas.kernels.weighted_norms import weighted_norms_op
 
 try:

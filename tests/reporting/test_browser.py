@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.run_folders import write_run
+from helpers.tiny import tiny_space
 from PIL import Image
-from report_helpers import write_run
-from tiny import tiny_space
 
 from hwnas.reporting.comparison import render_comparison
 from hwnas.reporting.html import DARK, LIGHT

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from tiny import tiny_space
+from helpers.tiny import tiny_space
 
 from hwnas.errors import InputError
 from hwnas.reporting.cell_drawings import draw_cell, draw_cells

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.run_folders import STAGES, assert_sound, change, write_run
+from helpers.tiny import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_helpers import STAGES, assert_sound, change, write_run
-from tiny import tiny_space
 
 from hwnas.errors import InputError
 from hwnas.reporting.comparison import render_comparison

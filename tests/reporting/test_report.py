@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.run_folders import HOSTILE, Page, assert_sound, change, variants, write_run
+from helpers.tiny import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_helpers import HOSTILE, Page, assert_sound, change, variants, write_run
-from tiny import tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.errors import InputError

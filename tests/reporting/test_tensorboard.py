@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from report_helpers import write_run
-from tiny import tiny_space
+from helpers.run_folders import write_run
+from helpers.tiny import tiny_space
 
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.reporting.run_files import distinct_names

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.runs import settings, table_file
+from helpers.search_in_ranks import SEARCHES, STEPS
 from safetensors.torch import load_file
-from search_in_ranks import SEARCHES, STEPS
-from test_pipeline import settings, table_file
 
-SCRIPT = str(Path(__file__).with_name("search_in_ranks.py"))
+SCRIPT = str(Path(__file__).parents[1] / "helpers" / "search_in_ranks.py")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
@@ -82,9 +82,9 @@ def _follower(parent: int) -> int:
 
 
 def test_what_cannot_be_divided_is_refused(tmp_path) -> None:
-    from hwnas.compatibility import check_ranks
     from hwnas.config import load_config
     from hwnas.errors import InputError
+    from hwnas.pipeline.compatibility import check_ranks
     from hwnas.runs.ranks import Ranks
 
     config = load_config(None, settings("nasbench201", "search.batch_size=7"))

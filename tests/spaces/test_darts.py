@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_space
 
 from hwnas.errors import InputError
 from hwnas.ops import params_and_macs

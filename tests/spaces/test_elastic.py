@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from brute_force import assert_best, assert_expected, assert_predicted
+from helpers.brute_force import assert_best, assert_expected, assert_predicted
+from helpers.tiny import TINY_SIZES, table_of, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TINY_SIZES, table_of, tiny_space
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_space
+from helpers.tiny import tiny_space
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec

@@ -7,9 +7,9 @@ import tomllib
 
 import pytest
 import torch
+from helpers.tiny import TINY_SIZES, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TINY_SIZES, tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.config import load_config, read_space_file

@@ -7,15 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.errors import InputError
 from hwnas.latency_tables.shipped import load_shipped
-from hwnas.mixed_op import use_kernels
+from hwnas.nn.mixed_op import use_kernels
 from hwnas.ops import params_and_macs
 from hwnas.ops.parts import round_channels
 from hwnas.spaces import build_space

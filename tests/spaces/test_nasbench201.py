@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import tiny_space
 
 from hwnas.budget.decode import params_and_macs_ranges
 from hwnas.errors import InputError

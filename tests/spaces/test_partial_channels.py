@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_space
+from helpers.tiny import tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.errors import InputError
-from hwnas.mixed_op import MixedCell
+from hwnas.nn.mixed_op import MixedCell
 
 
 def by_hand(cell: MixedCell, inputs: list[torch.Tensor], weights: torch.Tensor) -> list:

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_space
+from helpers.tiny import tiny_space
 
 from hwnas.architecture import Mixture
 from hwnas.errors import InputError

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from brute_force import assert_best, assert_expected, assert_predicted
+from helpers.brute_force import assert_best, assert_expected, assert_predicted
+from helpers.tiny import TINY_SIZES, table_of, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TINY_SIZES, table_of, tiny_space
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from tiny import table_of, tiny_space
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder

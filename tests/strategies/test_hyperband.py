@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tiny import table_of, tiny_space
+from helpers.tiny import table_of, tiny_space
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel

@@ -7,9 +7,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from helpers.tiny import table_of, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms

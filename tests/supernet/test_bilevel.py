@@ -7,14 +7,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TINY_SIZES, table_of, tiny_space
+from helpers.tiny import TINY_SIZES, table_of, tiny_space
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.limit import Limit
-from hwnas.mixed_op import use_kernels
+from hwnas.nn.mixed_op import use_kernels
 from hwnas.spaces import SPACES
 from hwnas.supernet import bilevel
 from hwnas.supernet.bilevel import evaluate_mixture_second_order

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import table_of
+from helpers.tiny import table_of
 
 from hwnas.architecture import Mixture
 from hwnas.budget.cost import CostModel

@@ -6,8 +6,8 @@ import copy
 
 import pytest
 import torch
-from test_search import CONFIG, make_search
-from tiny import table_of, tiny_space
+from helpers.supernet_searches import CONFIG, make_search
+from helpers.tiny import table_of, tiny_space
 from torch import Tensor
 
 from hwnas.budget.cost import CostModel

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_search import CONFIG, make_search
+from helpers.supernet_searches import CONFIG, make_search
 
 from hwnas.architecture import Mixture
 from hwnas.budget.decode import smallest_and_largest

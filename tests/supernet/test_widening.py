@@ -6,15 +6,15 @@ import copy
 
 import pytest
 import torch
-from test_search import CONFIG, make_search
-from tiny import tiny_space
+from helpers.supernet_searches import CONFIG, make_search
+from helpers.tiny import tiny_space
 from torch import Tensor
 
 from hwnas.architecture import Mixture
-from hwnas.compatibility import check_partial_channels, check_strategy
 from hwnas.errors import InputError
-from hwnas.mixed_op import MixedOp
+from hwnas.nn.mixed_op import MixedOp
 from hwnas.ops.cells import FactorizedReduce
+from hwnas.pipeline.compatibility import check_partial_channels, check_strategy
 from hwnas.runs.progress import silent
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces import SPACES

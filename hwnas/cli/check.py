@@ -1,0 +1,240 @@
+"""The verb `check`: files in, verdict and exit code out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.cli.options import Json, Set, interruptible, opened
+from hwnas.errors import HwnasError, InputError
+
+EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
+BUDGETS = ("budget.memory_mb=", "budget.energy_mj=")
+
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="NAME:SHAPE", help="Sizes of an input, as in x:1x3x224x224."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.npz", help="Arrays named as the inputs, and maybe `labels`."),
+]
+Other = Annotated[
+    Path | None, typer.Option(metavar="OTHER.onnx", help="The model whose outputs are right.")
+]
+ServeSeconds = Annotated[
+    float | None, typer.Option(min=1, max=3600, help="Ask one session from several threads.")
+]
+ServeThreads = Annotated[
+    int | None, typer.Option(min=1, max=256, help="How many threads; the cores by default.")
+]
+Junit = Annotated[
+    Path | None, typer.Option(metavar="FILE.xml", help="Write the verdict as JUnit XML too.")
+]
+Markdown = Annotated[
+    Path | None, typer.Option(metavar="FILE.md", help="Write a summary in Markdown too.")
+]
+InspectMb = Annotated[
+    float | None, typer.Option(min=1, help="Memory for the process that inspects a file.")
+]
+InspectSeconds = Annotated[
+    float | None, typer.Option(min=0.1, max=600, help="Processor time of that process.")
+]
+
+
+def check(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
+    run_folder: Annotated[
+        Path | None, typer.Option("--run", metavar="DIR", help="The run it comes from.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(metavar="X", help="Latency budget in milliseconds.")
+    ] = None,
+    runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads of the runtime.")
+    ] = None,
+    inputs: Inputs = None,
+    data: Data = None,
+    reference: Other = None,
+    serve_seconds: ServeSeconds = None,
+    serve_threads: ServeThreads = None,
+    measured: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What measure.py --model or trtexec left elsewhere."),
+    ] = None,
+    settings: Set = None,
+    junit: Junit = None,
+    markdown: Markdown = None,
+    inspect_mb: InspectMb = None,
+    inspect_seconds: InspectSeconds = None,
+    as_json: Json = False,
+) -> None:
+    """Check what an ONNX model computes and how fast; ends with a verdict and an exit code."""
+    _require_apart({"--junit": junit, "--markdown": markdown}, (model, data, reference, measured))
+    with _refusal_written(model, junit, markdown), _enough_memory(model):
+        if budget_ms is not None and not 0 < budget_ms < float("inf"):
+            raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
+        if measured is not None:
+            # Figures of this machine beside the latency of another one.
+            of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
+            _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
+        for option, path in {"--junit": junit, "--markdown": markdown}.items():
+            _require_writable(option, path)
+            if path is not None:
+                # Whatever happens now, an older verdict is none of this check.
+                path.unlink(missing_ok=True)
+        # Before anything heavy is imported: a hostile file ends here.
+        from hwnas.inspection.process import inspect_model, inspect_npz
+
+        limits = _inspection_limits(inspect_mb, inspect_seconds)
+        inspected = inspect_model(model, limits)
+        other = None if reference is None else inspect_model(reference, limits)
+        if data is not None:
+            inspect_npz(data, limits)
+        alone = {"--threads": threads, "--input": inputs, "--data": data, "--reference": reference}
+        alone["--set"] = settings
+        load = _load(serve_seconds, serve_threads)
+        if run_folder is not None:
+            _refuse(alone, "--run")
+            from hwnas.pipeline import check as check_stage
+
+            with opened(run_folder) as current:
+                if runtime is not None:
+                    current = current.on_runtime(runtime)
+                document = check_stage.check(current, model, budget_ms, measured, load, inspected)
+        else:
+            from hwnas.deploy.check import check_file
+            from hwnas.deploy.feeds import parse_shapes
+            from hwnas.runs import progress
+
+            config = _config(settings)
+            with interruptible():
+                document = check_file(
+                    inspected,
+                    limits=config.check,
+                    budget_ms=budget_ms,
+                    memory_budget_mb=config.budget.memory_mb,
+                    energy_budget_mj=config.budget.energy_mj,
+                    runtime_name=runtime,
+                    threads=threads,
+                    shapes=parse_shapes(inputs or []),
+                    data=data,
+                    reference=other,
+                    load=load,
+                    measured=measured,
+                    stage=progress.shown,
+                )
+    _write(document, junit, markdown)
+    finish_check(document, as_json, run_folder)
+
+
+def _refuse(options: dict[str, Any], beside: str) -> None:
+    """An option that would not be honoured is an error."""
+    for name, value in options.items():
+        if value is not None and value != []:
+            raise InputError(f"cannot be combined with {beside}", where=name)
+
+
+def _inspection_limits(memory_mb: float | None, seconds: float | None) -> Any:
+    from hwnas.inspection.process import InspectionLimits
+
+    default = InspectionLimits()
+    return InspectionLimits(memory_mb or default.memory_mb, seconds or default.seconds)
+
+
+def _require_writable(option: str, path: Path | None) -> None:
+    """A verdict that cannot be written is refused before anything is measured."""
+    if path is not None and not _is_writable(path):
+        raise InputError("cannot be written", where=f"{option} {path}")
+
+
+def _require_apart(written: dict[str, Path | None], read: tuple[Path | None, ...]) -> None:
+    """A verdict that would take the place of what is read is refused before anything is written."""
+    inputs = {path.resolve() for path in read if path is not None}
+    for option, path in written.items():
+        if path is not None and path.resolve() in inputs:
+            raise InputError("would overwrite what is read", where=f"{option} {path}")
+
+
+def _is_writable(path: Path) -> bool:
+    return not path.is_dir() and os.access(path.absolute().parent, os.W_OK)
+
+
+@contextmanager
+def _refusal_written(model: Path, junit: Path | None, markdown: Path | None) -> Iterator[None]:
+    """What ends without a verdict is told in the files too, where an older verdict may stand."""
+    try:
+        yield
+    except (HwnasError, OSError) as error:
+        from hwnas.reporting.verdict import refusal_to_junit, refusal_to_markdown
+        from hwnas.runs.checkpoints import write_atomic
+
+        refusal = model.name, str(error), error.exit_code if isinstance(error, HwnasError) else 2
+        for path, to_text in ((junit, refusal_to_junit), (markdown, refusal_to_markdown)):
+            if path is not None and _is_writable(path):
+                write_atomic(path, to_text(*refusal))
+        raise
+
+
+@contextmanager
+def _enough_memory(model: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise InputError(
+            "the check takes more memory than there is",
+            where=str(model),
+            mend="state smaller sizes with --input",
+        ) from None
+
+
+def _load(seconds: float | None, threads: int | None) -> Any:
+    from hwnas.deploy.performance import ServingLoad
+
+    if seconds is None:
+        _refuse({"--serve-threads": threads}, "no --serve-seconds")
+        return None
+    return ServingLoad(threads or os.cpu_count() or 1, seconds)
+
+
+def _config(settings: list[str] | None) -> Any:
+    """Limits of the gates; other settings belong to runs."""
+    from hwnas.config import load_config
+
+    for setting in settings or []:
+        if not setting.startswith(("check.", *BUDGETS)):
+            raise InputError(
+                "no setting of a check",
+                where=f"--set {setting}",
+                expected="check.NAME=VALUE, budget.memory_mb=VALUE or budget.energy_mj=VALUE",
+            )
+    return load_config(None, settings or [])
+
+
+def _write(document: dict[str, Any], junit: Path | None, markdown: Path | None) -> None:
+    from hwnas.reporting.verdict import to_junit, to_markdown
+    from hwnas.runs.checkpoints import write_atomic
+
+    if junit is not None:
+        write_atomic(junit, to_junit(document))
+    if markdown is not None:
+        write_atomic(markdown, to_markdown(document))
+
+
+def finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) -> None:
+    """Print a check's result and end with its exit code."""
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        from hwnas.cli.terminal import print_check
+
+        print_check(document, folder)
+    verdicts = [document["verdict"], *(member["verdict"] for member in document.get("family", []))]
+    raise typer.Exit(max((EXIT_CODES[v] for v in verdicts), key=[0, 3, 1].index))

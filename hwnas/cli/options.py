@@ -1,0 +1,66 @@
+"""Arguments and options that several verbs of the command line share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+ConfigArgument = Annotated[
+    str | None, typer.Argument(metavar="[CONFIG]", help="A TOML file or a shipped name.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+]
+SpaceName = Annotated[
+    str | None, typer.Option("--space", metavar="SPACE", help="Another space than CONFIG's.")
+]
+
+
+def example(line: str) -> str:
+    """The epilog of a verb's help."""
+    return f"Example: {line}"
+
+
+def overrides_for_space(
+    config: str | None, space: str | None, settings: list[str] | None
+) -> list[str]:
+    """The settings of a configuration whose space may be another: sizes in it belong to its own."""
+    from hwnas.config import load_config
+
+    overrides = list(settings or [])
+    if space is not None and space != load_config(config).space.name:
+        overrides.insert(0, f"space={{name={json.dumps(space)}}}")
+    return overrides
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Signals end what runs inside where it can go on later."""
+    from hwnas.runs import interruption
+
+    interruption.install()
+    yield
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A run, locked."""
+    from hwnas.pipeline.run import Run
+    from hwnas.runs import progress
+
+    with interruptible():
+        current = Run.open(path, stage=progress.shown)
+        with current.folder.locked():
+            yield current
+
+
+def print_result(document: dict[str, Any], as_json: bool, text: str) -> None:
+    """A verb's only output on stdout."""
+    print(json.dumps(document, allow_nan=False) if as_json else text)

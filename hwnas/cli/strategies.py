@@ -1,0 +1,129 @@
+"""The verbs about strategies: `hwnas strategies`, `hwnas bench` and `hwnas tune`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hwnas.cli.options import Json, Set, example, interruptible, print_result
+
+bench_app = typer.Typer(
+    rich_markup_mode=None, help="Compare strategies where every architecture's accuracy is known."
+)
+
+
+class NasBenchData(StrEnum):
+    """Data sets of NAS-Bench-201 whose figures ship."""
+
+    cifar10 = "cifar10"
+    cifar100 = "cifar100"
+
+
+def strategies(as_json: Json = False) -> None:
+    """List the search strategies: paper, settings, what they need."""
+    from hwnas.strategies import STRATEGIES
+
+    document: dict[str, dict[str, Any]] = {}
+    lines = []
+    for name, strategy in STRATEGIES.items():
+        settings = {
+            key: field.default for key, field in strategy.settings_model.model_fields.items()
+        }
+        needs = "the gradient of a supernet" if strategy.uses_gradient else "evaluations"
+        document[name] = {"paper": strategy.paper, "settings": settings, "needs": needs}
+        lines += [name, f"  {strategy.paper}", f"  needs {needs}"]
+        stated = ", ".join(f"{key} = {value}" for key, value in settings.items())
+        lines += [f"  settings: {stated}"] if stated else []
+    print_result({"strategies": document}, as_json, "\n".join(lines))
+
+
+@bench_app.command(
+    "nasbench201",
+    epilog=example(
+        "hwnas bench nasbench201 --strategy evolution --dataset cifar100 --evaluations 100"
+    ),
+)
+def nasbench201(
+    strategy: Annotated[str, typer.Option(metavar="S", help="As `hwnas strategies` lists them.")],
+    dataset: Annotated[NasBenchData, typer.Option(help="Whose accuracies.")],
+    evaluations: Annotated[
+        int, typer.Option(metavar="N", min=1, max=15_625, help="Cells that may be looked up.")
+    ] = 100,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Searches, from seed 0 on.")] = 5,
+    latency: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.csv", help="Latencies of all cells: arch,latency_ms."),
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option("--budget-ms", metavar="X", help="Latency budget in ms.")
+    ] = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Search NAS-Bench-201 by 12-epoch accuracies; judge by test accuracies after 200 epochs."""
+    from hwnas.config import read_overrides
+    from hwnas.errors import InputError
+    from hwnas.runs import progress
+    from hwnas.studies.nasbench201 import Benchmark, bench_strategy, read_latencies
+
+    if (latency is None) != (budget_ms is None):
+        raise InputError("a budget needs latencies, and they need a budget", where="--latency")
+    if budget_ms is not None and not 0 < budget_ms < float("inf"):
+        raise InputError("not a budget", where="--budget-ms", expected="> 0 ms", actual=budget_ms)
+    if latency is None or budget_ms is None:
+        benchmark = Benchmark(dataset.value)
+    else:
+        benchmark = Benchmark(dataset.value, read_latencies(latency), budget_ms)
+    with progress.shown("bench") as advance:
+        document = bench_strategy(
+            benchmark,
+            strategy,
+            evaluations=evaluations,
+            seeds=range(seeds),
+            settings=read_overrides(settings or []),
+            progress=advance,
+        )
+    text = (
+        f"{strategy}, {dataset.value}, {evaluations} evaluations, {seeds} seeds: "
+        f"test accuracy {document['mean']:.2f} +- {document['std']:.2f} %"
+    )
+    regret = sum(record["regret"] for record in document["seeds"]) / seeds
+    text += f", {regret:.2f} below the best" + (" within the budget" if latency else "")
+    print_result(document, as_json, text)
+
+
+def tune(
+    strategy: Annotated[str, typer.Option(metavar="S", help="As `hwnas strategies` lists them.")],
+    storage: Annotated[
+        str, typer.Option(metavar="FILE|URL", help="A journal or a database; resumed if it exists.")
+    ],
+    dataset: Annotated[NasBenchData, typer.Option(help="Whose accuracies.")] = NasBenchData.cifar10,
+    trials: Annotated[int, typer.Option(min=1, help="Finished ones, earlier included.")] = 50,
+    evaluations: Annotated[int, typer.Option(metavar="N", min=1, max=15_625)] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Searches per trial.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Search a strategy's settings on NAS-Bench-201; several processes may share the storage."""
+    from hwnas.runs import progress
+    from hwnas.studies import tune as tuning
+    from hwnas.studies.nasbench201 import Benchmark
+
+    with interruptible(), progress.shown("tune") as advance:
+        document = tuning.tune(
+            strategy,
+            Benchmark(dataset.value),
+            storage,
+            trials=trials,
+            evaluations=evaluations,
+            seeds=seeds,
+            progress=advance,
+        )
+    stated = ", ".join(f"{key} = {value}" for key, value in document["settings"].items())
+    text = (
+        f"{strategy}: {stated}: {document['regret']:.3f} below the best cell, with the defaults "
+        f"{document['default_regret']:.3f} ({document['trials']} trials)"
+    )
+    print_result(document, as_json, text)

@@ -1,0 +1,1 @@
+"""Modules whose output is a mixture of choices; the only ones that call the fused kernels."""

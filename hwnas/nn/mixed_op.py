@@ -1,0 +1,256 @@
+"""Choices of a supernet: the weighted sum of an edge's candidate operators, cells of them, and the
+weighted sum of blocks that end in a batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hwnas import kernels
+from hwnas.architecture import Mixture
+from hwnas.latency_tables.table import OpSpec
+from hwnas.nn.mixed_tokens import MixedTokens
+from hwnas.ops import build, build_candidate
+from hwnas.ops.mobile import MBConv
+
+
+class MixedOp(nn.Module):
+    """The candidates of one choice.
+
+    Args:
+        specs: one operator for each option, in the order of the options.
+        normalise_pools: whether pools are followed by a batch norm.
+        partial: the candidates work on 1 of so many channels.
+    """
+
+    def __init__(self, specs: Sequence[OpSpec], *, normalise_pools: bool, partial: int = 1) -> None:
+        super().__init__()
+        self.specs = list(specs)
+        self.normalise_pools = normalise_pools
+        self.stride = specs[0].stride
+        self.partial = partial
+        narrow = [replace(s, c_in=s.c_in // partial, c_out=s.c_out // partial) for s in specs]
+        self.candidates = nn.ModuleDict(
+            {spec.name: build_candidate(spec, normalise_pools=normalise_pools) for spec in narrow}
+        )
+
+    def described(self) -> list[kernels.Candidate]:
+        """The candidates as `hwnas.kernels` takes them."""
+        return [
+            kernels.Candidate(name, dict(_tensors(module)))
+            for name, module in self.candidates.items()
+        ]
+
+
+class MixedCell(nn.Module):
+    """A cell whose every edge is a mixture; run by `hwnas.kernels.mixed_cell`.
+
+    Args:
+        edges: (source, target) of each edge; states are numbered, the cell's inputs first.
+        mixed_ops: one for each edge.
+
+    Attributes:
+        momentum: of the running statistics.
+        impl, recompute: the settings of `hwnas.kernels.mixed_cell`.
+    """
+
+    def __init__(self, edges: Sequence[tuple[int, int]], mixed_ops: Sequence[MixedOp]) -> None:
+        super().__init__()
+        self.edges = list(edges)
+        self.mixed_ops = nn.ModuleList(mixed_ops)
+        self.partial = mixed_ops[0].partial
+        self.momentum = 0.1
+        self.impl = "auto"
+        self.recompute = "nothing"
+
+    def forward(
+        self, inputs: Sequence[Tensor], mixture: Mixture, first_choice: int = 0
+    ) -> list[Tensor]:
+        """The nodes' states.
+
+        Args:
+            inputs: (N, C, H, W) each.
+            mixture: of the whole space.
+            first_choice: the choice of the first edge; the other edges' follow it.
+
+        Returns:
+            (N, C, OH, OW) each.
+        """
+        edges = []
+        for row, ((source, target), mixed_op) in enumerate(
+            zip(self.edges, self.mixed_ops, strict=True), start=first_choice
+        ):
+            assert isinstance(mixed_op, MixedOp)
+            active = mixture.active_options(row)
+            candidates = mixed_op.described()
+            edges.append(kernels.Edge(source, target, candidates, mixed_op.stride, active))
+        weights = mixture.weights[first_choice:, : len(edges[0].candidates)][: len(edges)]
+        if self.partial == 1:
+            return self._mixed(inputs, weights, edges)
+        return self._partly_mixed(inputs, weights, edges)
+
+    def _mixed(
+        self, inputs: Sequence[Tensor], weights: Tensor, edges: list[kernels.Edge]
+    ) -> list[Tensor]:
+        return kernels.mixed_cell(
+            inputs,
+            weights,
+            edges,
+            training=self.training,
+            momentum=self.momentum,
+            impl=self.impl,
+            recompute=self.recompute,
+        )
+
+    def _partly_mixed(
+        self, inputs: Sequence[Tensor], weights: Tensor, edges: list[kernels.Edge]
+    ) -> list[Tensor]:
+        """1 of `partial` channels of a state is mixed, the others go past (Xu et al., "PC-DARTS",
+        ICLR 2020, section 3.2); all are shuffled.
+
+        What goes past an edge has the weight of its candidates but `none`, so that an edge on
+        `none` passes nothing at all.
+        """
+        states, sums = list(inputs), dict[int, Tensor]()
+        last = max(edge.target for edge in edges)
+        present = torch.tensor([c.name != "none" for c in edges[0].candidates])
+        strength = (weights * present.to(weights)).sum(dim=1)
+        for source in range(last):
+            if source >= len(states):
+                states.append(sums[source])
+            rows = [row for row, edge in enumerate(edges) if edge.source == source]
+            share = states[source].shape[1] // self.partial
+            own, past = states[source][:, :share], states[source][:, share:]
+            if edges[rows[0]].stride == 2:
+                past = F.max_pool2d(past, 2, ceil_mode=True)
+            alone = [edges[row]._replace(source=0, target=1 + i) for i, row in enumerate(rows)]
+            for row, mixed in zip(rows, self._mixed([own], weights[rows], alone), strict=True):
+                joined = torch.cat((mixed, strength[row] * past), dim=1)
+                y = F.channel_shuffle(joined, self.partial)
+                target = edges[row].target
+                sums[target] = sums[target] + y if target in sums else y
+        return [sums[target] for target in sorted(sums)]
+
+
+class MixedBlocks(nn.Module):
+    """One choice between inverted bottlenecks, and perhaps the identity.
+
+    What the blocks compute before their last batch norms is plain PyTorch; the norms and the
+    weighted sum are `hwnas.kernels.weighted_norms`. Only the active options of a mixture are
+    computed: for a single path the activations are those of one network.
+
+    Args:
+        specs: one operator for each option, in the order of the options; `skip_connect` is the
+            identity.
+
+    Attributes:
+        momentum: of the last norms' running statistics.
+        impl: as for `hwnas.kernels.weighted_norms`.
+        recompute: "nothing", or else the blocks' hidden activations are computed again in the
+            backward pass; their inputs and what the last norms read are kept.
+    """
+
+    def __init__(self, specs: Sequence[OpSpec]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleList(build(spec, affine=False) for spec in specs)
+        self.momentum = 0.1
+        self.impl = "auto"
+        self.recompute = "nothing"
+
+    def forward(self, x: Tensor, mixture: Mixture, choice: int) -> Tensor:
+        """(N, c_out, OH, OW) of (N, c_in, H, W).
+
+        Args:
+            x: input.
+            mixture: of the whole space.
+            choice: the row of this choice.
+        """
+        weights = mixture.weights[choice]
+        active = mixture.active_options(choice)
+        options = range(len(self.candidates)) if active is None else active
+        blocks = {k: block for k in options if isinstance(block := self.candidates[k], MBConv)}
+        carried = [k for k in options if k not in blocks or blocks[k].residual]
+        out = self._normed_sum(x, weights, blocks) if blocks else None
+        if carried:
+            identity = weights[carried].sum().to(x.dtype) * x
+            out = identity if out is None else out + identity
+        assert out is not None
+        return out
+
+    def _normed_sum(self, x: Tensor, weights: Tensor, blocks: dict[int, MBConv]) -> Tensor:
+        norms = [dict(_tensors(block.bn3)) for block in blocks.values()]
+        return kernels.weighted_norms(
+            [self._before_norm(block, x) for block in blocks.values()],
+            weights[list(blocks)],
+            [norm["running_mean"] for norm in norms],
+            [norm["running_var"] for norm in norms],
+            training=self.training,
+            momentum=self.momentum,
+            impl=self.impl,
+        )
+
+    def _before_norm(self, block: MBConv, x: Tensor) -> Tensor:
+        if self.recompute == "nothing" or not torch.is_grad_enabled():
+            return block.before_norm(x)
+        return checkpoint(
+            block.before_norm,
+            x,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: _contexts(block),
+        )
+
+
+def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Around the forward pass and around its repetition, which leaves running statistics alone."""
+
+    @contextmanager
+    def still() -> Iterator[None]:
+        norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            yield  # the repetition stops by an exception once it has what it needs
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
+
+    return nullcontext(), still()
+
+
+def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
+    """Set how the choices of a supernet are computed.
+
+    Args:
+        supernet: any module with `MixedCell`s, `MixedBlocks` or `MixedTokens`; the last are plain
+            PyTorch whatever `impl` is.
+        impl, recompute: as for `hwnas.kernels.mixed_cell`.
+    """
+    for module in supernet.modules():
+        if isinstance(module, MixedCell | MixedBlocks):
+            module.impl = impl
+        if isinstance(module, MixedCell | MixedBlocks | MixedTokens):
+            module.recompute = recompute
+
+
+def release_memory() -> None:
+    """Give the memory that fused operators keep for their next call back to the system."""
+    kernels.release_memory()
+
+
+def _tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by name; `named_parameters` takes longer than a small cell."""
+    for table in (module._parameters, module._buffers):
+        for name, tensor in table.items():
+            if tensor is not None:
+                yield prefix + name, tensor
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _tensors(child, f"{prefix}{name}.")

@@ -1,0 +1,191 @@
+"""The check of a run's model, or of another one against a run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hwnas.budget.gate import NetworkLatency
+from hwnas.budget.selection import read_measurements
+from hwnas.deploy.behaviour import Reference
+from hwnas.deploy.check import check_model, measured_elsewhere
+from hwnas.deploy.feeds import FeedMaker, feeds_for
+from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
+from hwnas.deploy.operator_shares import operator_shares
+from hwnas.deploy.parity import Feeds, Outputs, Predict
+from hwnas.deploy.performance import ServingLoad
+from hwnas.deploy.samples import Samples
+from hwnas.errors import InputError
+from hwnas.inspection.process import Inspection, inspect_model
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
+from hwnas.latency_tables.table import LatencyTable
+from hwnas.pipeline.profile import example_inputs, inference
+from hwnas.pipeline.run import Run
+
+
+def check(
+    run: Run,
+    model_path: Path | None = None,
+    budget_ms: float | None = None,
+    measured: Path | None = None,
+    load: ServingLoad | None = None,
+    inspected: Inspection | None = None,
+) -> dict[str, Any]:
+    """Check a model against a run; returns the content of `check.json`, written for its own model.
+
+    Args:
+        run: gives the network, the data, the runtime and the limits.
+        model_path: the run's own model if None.
+        budget_ms: the run's own budget if None.
+        measured: results of the model from another device; measured on this one if None.
+        load: of the smoke test of serving; None leaves it out.
+        inspected: the file, if it was inspected already.
+    """
+    path = run.folder.model if model_path is None else model_path
+    is_own = path.resolve() == run.folder.model.resolve()
+    if not is_own and not isinstance(run.runtime, OnnxModelRuntime):
+        raise InputError(
+            "this runtime runs the run's own network, no other file",
+            where=run.runtime.name,
+            expected=str(run.folder.model),
+            actual=str(path),
+        )
+    model = inspected or inspect_model(path)
+    feeds = dataset_feeds(run, model)
+    document = check_model(
+        model,
+        run.runtime,
+        feeds,
+        budget_ms=run.budget_ms() if budget_ms is None else budget_ms,
+        predicted_ms=_predicted_ms(run),
+        limits=run.config.check,
+        memory_budget_mb=run.config.budget.memory_mb,
+        energy_budget_mj=run.config.budget.energy_mj,
+        reference=network_reference(run),
+        load=load,
+        stage=run.stage,
+        stated=_latency_elsewhere(run, path, measured),
+        more_gates=_prediction_gates(run),
+    )
+    if is_own:
+        run.folder.write_json(run.folder.check, document)
+        if measured is None:
+            _write_operator_shares(run)
+    return document
+
+
+def _write_operator_shares(run: Run) -> None:
+    """Where the model's time goes, if it runs here and the runtime's profiler can tell."""
+    import onnx
+
+    run.folder.operator_shares.unlink(missing_ok=True)
+    runtime = run.runtime
+    if run.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
+        return
+    inputs = example_inputs(run.config.latency.batch, run.input_shape)
+    feeds = {run.task.input_name: inputs}
+    shares = operator_shares(
+        onnx.load(run.folder.model), run.trained_network().choice_modules, runtime, feeds
+    )
+    run.folder.write_json(run.folder.operator_shares, shares)
+
+
+def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
+    """The test samples as the model's inputs.
+
+    Raises:
+        InputError: when the model takes something else.
+    """
+    if len(model.inputs) != 1:
+        raise InputError(
+            "cannot feed the model",
+            where=str(model.path),
+            expected="one input",
+            actual=f"{len(model.inputs)} inputs",
+        )
+    feeds = feeds_for(model, {}, None, run.config.latency.batch)
+    name, dataset = model.inputs[0].name, run.dataset
+    expected = ("batch", *run.input_shape)
+    found = tuple("batch" if size is None else size for size in feeds.inputs[0].sizes)
+    if found != expected:
+        raise InputError(
+            "the model takes other inputs than the data have",
+            where=str(model.path),
+            expected=expected,
+            actual=found,
+        )
+
+    def take(chosen: np.ndarray) -> Feeds:
+        return {name: dataset.normalise(dataset.test.inputs[chosen]).numpy()}
+
+    targets = dataset.test.targets
+    return replace(feeds, samples=Samples(len(targets), take, targets, run.task))
+
+
+def network_reference(run: Run) -> Reference:
+    """The trained network in PyTorch, which exported models are compared with."""
+    batch = run.config.latency.batch
+    return Reference(
+        "torch",
+        _network_predict(run),
+        lambda: inference(run.trained_network(), run.input_shape, run.runtime, batch),
+    )
+
+
+def _network_predict(run: Run) -> Predict:
+    network = run.trained_network()
+
+    def predict(feeds: Feeds) -> Outputs:
+        (inputs,) = feeds.values()
+        threads_before = torch.get_num_threads()
+        # Beside busy neighbours two threads that wait for each other take longer than one.
+        torch.set_num_threads(1)
+        try:
+            with torch.no_grad():
+                return {run.task.output_name: network(torch.from_numpy(inputs)).numpy()}
+        finally:
+            torch.set_num_threads(threads_before)
+
+    return predict
+
+
+def _latency_elsewhere(run: Run, model: Path, measured: Path | None) -> NetworkLatency | None:
+    """The model's latency on a device that is not here, if it is to be judged by that."""
+    if measured is not None:
+        return measured_elsewhere(measured, model)
+    if run.device_measurements is not None:
+        return run.stated_latency(run.architecture())
+    return None
+
+
+def _prediction_gates(run: Run) -> list[Gate]:
+    """Budgets of devices that are not here, and the probability where a confidence is asked for.
+
+    The probability is that of the model which the measured candidates corrected.
+    """
+    architecture = run.architecture()
+    here, *others = run.limits()
+    gates = []
+    if here.confidence is not None:
+        measured = read_measurements(run.folder, run.space.name)
+        cost = here.cost.corrected(
+            [m.architecture for m in measured], [m.latency.ci_high_ms for m in measured]
+        )
+        probability = here.with_cost(cost).probability(architecture)
+        gates.append(confidence_gate(probability, here.confidence))
+    for path, limit in zip(run.device_tables, others, strict=True):
+        name = LatencyTable.load(path).device.device
+        gates.append(predicted_gate(name, limit.bound_ms(architecture), limit.budget_ms))
+    return gates
+
+
+def _predicted_ms(run: Run) -> float | None:
+    """What the table predicts, unless the model is checked on another runtime than the table's."""
+    table = LatencyTable.load(run.folder.latency_table)
+    if run.device_measurements is None and table.device.runtime != run.runtime.name:
+        return None
+    return float(run.folder.read_json(run.folder.architecture)["predicted_ms"])

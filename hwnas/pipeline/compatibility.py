@@ -1,0 +1,152 @@
+"""Settings of a search that do not go together; `where` names the configuration in errors."""
+
+from __future__ import annotations
+
+from hwnas.config import Config, SearchConfig
+from hwnas.deploy.behaviour import compared_runtimes
+from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.latency_tables.measuring.energy import energy_counter
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
+from hwnas.runs.ranks import Ranks
+from hwnas.spaces.base import Supernet
+from hwnas.spaces.sharing import SharedSupernet
+from hwnas.strategies import STRATEGIES, strategy_settings
+from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
+from hwnas.strategies.hyperband import HyperbandSettings, HyperbandStrategy
+from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies.stochastic import DrnasSettings, DrnasStrategy
+from hwnas.supernet.widening import partial_channels
+from hwnas.tasks import Task
+
+
+def check_strategy(search: SearchConfig, where: str) -> None:
+    """InputError for settings, an evaluator or a guard that do not fit the strategy."""
+    for name, settings in sorted(search.settings.items()):
+        strategy_settings(name, settings, f"{where}.settings.{name}")
+    strategy_settings(search.strategy, {}, f"{where}.strategy")
+    strategy = STRATEGIES[search.strategy]
+    if search.evaluator != "supernet" and strategy.uses_gradient:
+        raise InputError(
+            f"needs the gradient of a supernet, and evaluator {search.evaluator} has none",
+            where=f"{where}.strategy",
+            actual=search.strategy,
+            mend="choose a strategy that needs evaluations (`hwnas strategies`)",
+        )
+    if issubclass(strategy, HyperbandStrategy) and search.evaluator == "training":
+        own = HyperbandSettings(**search.settings.get(search.strategy, {}))
+        if search.evaluation_epochs < own.ratio**own.halvings:
+            raise InputError(
+                "too few epochs for the lowest rung",
+                where=f"{where}.evaluation_epochs",
+                expected=f"at least {own.ratio**own.halvings}, ratio ** halvings",
+                actual=search.evaluation_epochs,
+            )
+    if issubclass(strategy, DrnasStrategy):
+        widen = DrnasSettings(**search.settings.get(search.strategy, {})).widen
+        partial = search.partial_channels or 1
+        if partial > 1 and partial % widen:
+            raise InputError(
+                "the channels cannot be widened so",
+                where=f"{where}.settings.{search.strategy}.widen",
+                expected=f"a divisor of partial_channels, {partial}",
+                actual=widen,
+            )
+    if search.warm_start and not issubclass(strategy, SampledStrategy):
+        raise InputError(
+            "only a strategy that proposes single architectures can start from some",
+            where=f"{where}.warm_start",
+            actual=search.strategy,
+        )
+    guards = {"max_skips": GradientStrategy, "max_growth": DeterministicStrategy}
+    for key, watched in guards.items():
+        if getattr(search, key) is not None and not issubclass(strategy, watched):
+            able = [name for name, known in STRATEGIES.items() if issubclass(known, watched)]
+            raise InputError(
+                "this guard cannot watch the strategy",
+                where=f"{where}.{key}",
+                expected=f"strategy one of {', '.join(able)}",
+                actual=search.strategy,
+            )
+
+
+def check_partial_channels(search: SearchConfig, supernet: Supernet, where: str) -> None:
+    """InputError where part of the channels is asked for and the space has no cells to mix it."""
+    asked = search.partial_channels
+    if asked is not None and asked != partial_channels(supernet):
+        raise InputError(
+            "the space has no cells, so all channels go through its candidates",
+            where=f"{where}.partial_channels",
+            expected="1",
+            actual=asked,
+        )
+
+
+def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
+    """InputError for what several processes cannot search together."""
+    for key, fits, expected in (
+        ("evaluator", search.evaluator == "supernet", "supernet; others share a storage"),
+        ("batch_size", search.batch_size % ranks.size == 0, "a multiple of their number"),
+    ):
+        if ranks.size > 1 and not fits:
+            raise InputError(
+                f"{ranks.size} processes cannot search so",
+                where=f"{where}.{key}",
+                expected=expected,
+                actual=getattr(search, key),
+            )
+
+
+def check_measurements(config: Config, runtime: Runtime, where: str) -> None:
+    """Refuse budgets that nothing here measures, and runtimes that outputs cannot be compared on.
+
+    Raises:
+        InputError: for memory on a runtime that runs no ONNX files, or a device that is a file.
+        RuntimeMissingError: without a counter of energy, or a compared runtime.
+    """
+    budget, is_here = config.budget, config.latency.device_measurements is None
+    if budget.memory_mb is not None and not (is_here and isinstance(runtime, OnnxModelRuntime)):
+        raise InputError(
+            "memory is measured of sessions that run ONNX models here",
+            where=f"{where}: budget.memory_mb",
+            actual=runtime.name if is_here else config.latency.device_measurements,
+        )
+    if budget.energy_mj is not None and not (is_here and energy_counter(runtime)):
+        raise RuntimeMissingError(
+            "no counter of energy to read", where=f"{where}: budget.energy_mj", actual=runtime.name
+        )
+    compared_runtimes(config.check.compare, runtime.threads)
+
+
+def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:
+    """InputError for channels, trainings and inheritance that the supernet has not the weights for.
+
+    Args:
+        config: of the run.
+        supernet: at the proxy's sizes.
+        task: what is learned.
+        where: names the configuration.
+    """
+    search, train = config.search, config.train
+    check_partial_channels(search, supernet, f"{where}: search")
+    shares = isinstance(supernet, SharedSupernet)
+    has_phases = isinstance(supernet, SharedSupernet) and supernet.phases > 0
+    samples = issubclass(STRATEGIES[search.strategy], SampledStrategy)
+    of_supernet = search.evaluator == "supernet"
+    needs = (
+        ("search.sandwich", search.sandwich, of_supernet, "search.evaluator = supernet"),
+        ("search.distillation", search.distillation, task.tells_classes, "a task of classes"),
+        ("search.shrinking", search.shrinking, of_supernet, "search.evaluator = supernet"),
+        ("search.shrinking", search.shrinking, has_phases, "space.name = elastic, with choices"),
+        ("search.shrinking", search.shrinking, samples, "a strategy of single architectures"),
+        ("train.inherit", train.inherit, of_supernet, "search.evaluator = supernet"),
+        ("train.inherit", train.inherit, shares, "space.name = elastic or vit"),
+        ("train.inherit", train.inherit, not search.proxy, "no search.proxy"),
+    )
+    for key, value, fits, expected in needs:
+        if value and not fits:
+            raise InputError(
+                "this setting does not fit the others",
+                where=f"{where}: {key}",
+                expected=expected,
+                actual=value,
+            )

@@ -1,0 +1,262 @@
+"""Measuring on a runtime: the operators of a space into a table, and whole networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hwnas.architecture import Architecture
+from hwnas.calibration.audit import audit
+from hwnas.calibration.design import design
+from hwnas.calibration.networks import to_text
+from hwnas.calibration.prior import from_counts
+from hwnas.config import Config
+from hwnas.deploy.export import INPUT, export_network, to_onnx
+from hwnas.deploy.fold import fold_batch_norms
+from hwnas.latency_tables.calibration import Audit
+from hwnas.latency_tables.measuring.bundle import Manifest, write_bundle
+from hwnas.latency_tables.measuring.onnx_context import ContextGraph
+from hwnas.latency_tables.measuring.profiler import (
+    GROUP_SIZE,
+    OPERATOR_S,
+    PROFILE_PROTOCOL,
+    Kind,
+    Shape,
+    operator_graphs,
+    profile_operators,
+)
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
+from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
+from hwnas.latency_tables.timing import Protocol, measure
+from hwnas.ops import TOKENS, build, definitions, input_shapes, reads_input
+from hwnas.pipeline.run import data_sizes, read_dataset
+from hwnas.runs import interruption, progress
+from hwnas.spaces import SearchSpace, build_space
+from hwnas.spaces.base import Network, SpaceOptions
+from hwnas.tasks import task_of
+
+SESSIONS = 3
+"""How often a network is prepared when networks are compared."""
+
+
+def profile(
+    config: Config,
+    out: str | Path,
+    *,
+    seconds: float = OPERATOR_S,
+    partial: Path | None = None,
+    stage: progress.Stage = progress.silent,
+) -> LatencyTable:
+    """Measure all operators of a configuration's space on its runtime and write the table.
+
+    Args:
+        config: space, data (for the sizes that the space does not state) and latency settings.
+        out: the table's file.
+        seconds: for each operator on average; the longer, the fewer rows are noisy.
+        partial: where an unfinished table is kept and resumed from; beside `out` by default.
+        stage: shows progress.
+
+    Raises:
+        RuntimeMissingError: when the runtime or device is not here.
+        Interrupted: after a signal; a repeated call goes on from there.
+    """
+    out = Path(out)
+    latency = config.latency
+    runtime = create_runtime(latency.runtime, latency.threads)
+    runtime.require()
+    space = profiled_space(config)
+    partial = partial or out.with_name(f".{out.name}.partial")
+    with stage("profile") as advance:
+
+        def on_progress(done: int, total: int) -> None:
+            advance(done, total, "operators")
+            interruption.stop_if_requested()
+
+        table = profile_operators(
+            space.all_operators(),
+            runtime=runtime,
+            build=operator_module,
+            to_onnx=to_onnx,
+            batch=latency.batch,
+            dtype=latency.dtype,
+            definitions=definitions(space.all_operators()),
+            protocol=replace(PROFILE_PROTOCOL, time_limit_s=GROUP_SIZE * seconds),
+            partial_path=partial,
+            progress=on_progress,
+        )
+    table.save(out)
+    partial.unlink(missing_ok=True)
+    return table
+
+
+def bundle(config: Config, folder: Path, networks: int) -> Manifest:
+    """Write what another device needs to measure a configuration's operators and networks.
+
+    Args:
+        config: space, data and latency settings; the runtime is chosen on the device.
+        folder: a new or empty folder.
+        networks: how many whole networks are designed and added.
+
+    Raises:
+        InputError: when the folder holds something.
+    """
+    space, latency = profiled_space(config), config.latency
+    shape = space.options.input_shape
+    torch.manual_seed(0)
+    inputs = {INPUT: example_inputs(latency.batch, shape)}
+    whole = {
+        to_text(space, a): ContextGraph(
+            export_network(space.network(a).eval(), shape).SerializeToString(), inputs
+        )
+        for a in design(space, from_counts(space), networks)
+    }
+    groups = operator_graphs(
+        space.all_operators(),
+        build=operator_module,
+        to_onnx=to_onnx,
+        batch=latency.batch,
+        dtype=latency.dtype,
+    )
+    return write_bundle(
+        folder,
+        groups,
+        whole,
+        definitions=definitions(space.all_operators()),
+        dtype=latency.dtype,
+        batch=latency.batch,
+        space=space.name,
+        space_options=space.options.model_dump(),
+    )
+
+
+def profiled_space(config: Config) -> SearchSpace:
+    """The space to profile: sizes that it does not state are those of the data."""
+    options = config.space.options
+    if not all(key in options for key in SpaceOptions.model_fields):
+        options = data_sizes(task_of(read_dataset(config))) | options
+    return build_space(config.space.name, options, "configuration: space")
+
+
+def audit_here(
+    space: SearchSpace,
+    table: LatencyTable,
+    count: int,
+    *,
+    seed: int = 0,
+    seconds: float = 60.0,
+    stage: progress.Stage = progress.silent,
+) -> Audit:
+    """Measure random networks on this device, twice, each time in a process of its own.
+
+    Args:
+        space: the search space at its deployed sizes.
+        table: of this device; its runtime, batch and threads are used.
+        count: how many networks.
+        seed: of the networks.
+        seconds: limit of each of the two measurements.
+        stage: shows progress.
+
+    Raises:
+        InputError: when the table is of another device.
+        RuntimeMissingError: when its runtime is not here.
+    """
+    device = table.device
+    runtime = create_runtime(device.runtime, device.threads)
+    runtime.require()
+    table.require_device(runtime.profile(dtype=device.dtype, batch=device.batch))
+    rng = np.random.default_rng(seed)
+    networks = [space.sample(rng) for _ in range(count)]
+    arguments = (space.name, space.options.model_dump(), networks, device, seconds)
+    measured = []
+    with stage("audit") as advance:
+        for done in range(2):
+            advance(done, 2, "measuring in a process of its own")
+            # A spawned process shares nothing with this one but the device.
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                measured.append(process.submit(measure_networks, *arguments).result())
+            interruption.stop_if_requested()
+        advance(2, 2, f"{count} networks")
+    return audit(space, table, networks, measured[0], measured[1])
+
+
+def measure_networks(
+    space_name: str,
+    space_options: dict[str, Any],
+    architectures: Sequence[Architecture],
+    device: DeviceProfile,
+    seconds: float,
+) -> np.ndarray:
+    """Latencies (architectures,) in ms of networks with random weights, in interleaved rounds.
+
+    Each is prepared several times and the mean is taken: where a session's memory happens to lie
+    moves a small network by 2 to 3 %.
+    """
+    torch.set_num_threads(device.threads)
+    space = build_space(space_name, space_options)
+    runtime = create_runtime(device.runtime, device.threads)
+    shape = space.options.input_shape
+    torch.manual_seed(0)
+    calls = {
+        f"{index}/{session}": call
+        for index, a in enumerate(architectures)
+        for session, call in enumerate(
+            inferences(space.network(a).eval(), shape, runtime, device.batch, SESSIONS)
+        )
+    }
+    found = measure(
+        calls,
+        # Every network once a round is what makes them comparable; no single one is a sentinel.
+        Protocol(
+            min_rounds=40,
+            max_rounds=100_000,
+            time_limit_s=seconds,
+            half_width=0.003,
+            sentinel_drift=10.0,
+        ),
+        statistic=runtime.statistic,
+        time_block=runtime.time_block,
+    )
+    values_ms = np.array([rounds.summary.value_ms for rounds in found.values()])
+    return values_ms.reshape(len(architectures), SESSIONS).mean(axis=1)
+
+
+def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:
+    """What the profiler measures for a spec: the folded module, its input shapes, its kind."""
+    kind: Kind = "source" if reads_input(spec) else "operator"
+    if spec.name == TOKENS:
+        kind = "tokens"
+    return fold_batch_norms(build(spec)), input_shapes(spec), kind
+
+
+def inference(
+    network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int
+) -> Callable[[], None]:
+    """One inference of a network as it is deployed on a runtime, as a call."""
+    return inferences(network, input_shape, runtime, batch, 1)[0]
+
+
+def inferences(
+    network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int, count: int
+) -> list[Callable[[], None]]:
+    """`inference`, prepared several times over."""
+    inputs = example_inputs(batch, input_shape)
+    if isinstance(runtime, OnnxModelRuntime):
+        model = export_network(network, input_shape).SerializeToString()
+        return [runtime.prepare_onnx(model, {INPUT: inputs}) for _ in range(count)]
+    folded, given = fold_batch_norms(network), (torch.from_numpy(inputs),)
+    return [runtime.prepare(folded, given, to_onnx) for _ in range(count)]
+
+
+def example_inputs(batch: int, input_shape: tuple[int, ...]) -> np.ndarray:
+    """Seeded random inputs to measure with: (batch, C, H, W), or tokens (batch, L), 0 or 1."""
+    if len(input_shape) == 1:
+        return np.random.default_rng(0).integers(0, 2, (batch, *input_shape))
+    return np.random.default_rng(0).standard_normal((batch, *input_shape), dtype=np.float32)

@@ -1,0 +1,317 @@
+"""The search stage: from a latency table to architectures that keep their budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from hwnas.architecture import Architecture
+from hwnas.budget.decode import Decoder
+from hwnas.budget.gate import measure_network
+from hwnas.budget.limit import Limit
+from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
+from hwnas.config import SearchConfig
+from hwnas.data import Augmentation, Split, evaluation_batches, split_train
+from hwnas.deploy.export import INPUT, export_network
+from hwnas.deploy.performance import counted_energy
+from hwnas.errors import InputError
+from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
+from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
+from hwnas.evaluators.shared import Ledger, SharedSearch
+from hwnas.evaluators.short_training import ShortTraining
+from hwnas.evaluators.zero_cost import ZeroCost
+from hwnas.latency_tables.measuring.memory import try_session
+from hwnas.latency_tables.runtimes import OnnxModelRuntime
+from hwnas.nn.mixed_op import release_memory, use_kernels
+from hwnas.pipeline.profile import example_inputs, inference
+from hwnas.pipeline.run import Run
+from hwnas.runs import interruption
+from hwnas.runs.checkpoints import load_checkpoint, write_atomic
+from hwnas.spaces.sharing import SharedSupernet
+from hwnas.strategies import SearchStrategy, build_strategy
+from hwnas.strategies.sampled import SampledStrategy
+from hwnas.supernet.evaluate import rank_architectures, recalibrate
+from hwnas.supernet.guard import Guard
+from hwnas.supernet.search import SupernetSearch
+
+Rank = Callable[[list[Architecture]], list[float]]
+"""Scores of architectures by which candidates are compared."""
+WeightsOf = Callable[[Architecture], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a finished search leaves.
+
+    Attributes:
+        strategy: knows what was best.
+        rank: compares candidates.
+        weights_of: the state of an architecture's network with weights that it inherits, its
+            running statistics recalibrated; None where there are none to inherit.
+    """
+
+    strategy: SearchStrategy
+    rank: Rank
+    weights_of: WeightsOf | None = None
+
+
+def search_architecture(run: Run) -> Architecture:
+    """Search, choose and measure; writes `architecture.json`, in members' folders too, and
+    `inherited.safetensors` before it where training begins with the supernet's weights.
+
+    Raises:
+        InputError: when no architecture can keep the budget, before any training.
+        BudgetError: when no candidate kept it.
+        Interrupted: after a signal, with everything saved.
+    """
+    members = [run, *run.family]
+    for member in members:
+        _record_budget(member)
+    training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
+    supernet = run.config.search.evaluator == "supernet"
+    search = _search_supernet if supernet else _search_evaluated
+    searched = search(run, training, validation)
+    for member in members:
+        if not member.folder.architecture.exists():
+            chosen = _select(member, searched)
+            if run.config.train.inherit and searched.weights_of is not None:
+                state = searched.weights_of(chosen.architecture)
+                write_atomic(member.folder.inherited, save(state))
+            _write_architecture(member, chosen)
+    release_memory()
+    return run.architecture()
+
+
+def assist_search(run: Run) -> None:
+    """Do this process's part of a supernet search that another one leads, and write nothing."""
+    training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
+    _search_supernet(run, training, validation)
+
+
+def _record_budget(run: Run) -> None:
+    """Write the budget and the device's range to the history; InputError for one out of reach."""
+    budget_ms = run.budget_ms()
+    # Several devices' budgets may exclude each other, and a confidence may leave nothing.
+    Decoder(run.limits()).best(np.zeros(run.space.mask.shape))
+    if not any(record["event"] == "budget" for record in run.folder.read_history()):
+        fastest_ms, slowest_ms = run.latency_range_ms
+        record = {"budget_ms": budget_ms, "fastest_ms": fastest_ms, "slowest_ms": slowest_ms}
+        run.folder.append_history({"event": "budget", **record})
+
+
+def _strategy(run: Run, decoder: Decoder | TableDecoder) -> SearchStrategy:
+    config = run.config.search
+    settings = config.settings.get(config.strategy, {})
+    # Searches that share a storage each draw their own.
+    own = f" {run.folder.path.name}" if config.storage else ""
+    seed = run.seed(f"strategy{own}")
+    return build_strategy(config.strategy, run.space, seed, settings, decoder)
+
+
+def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:
+    if config.max_skips is None and config.max_growth is None:
+        return None
+    most = math.inf if config.max_skips is None else config.max_skips
+    return Guard(Decoder([Limit(limits[0].cost)]), most, config.max_growth)
+
+
+def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
+    """Train the supernet to the end."""
+    config = run.config.search
+    torch.manual_seed(run.seed("supernet"))
+    supernet = run.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    use_kernels(supernet, config.kernels, config.recompute)
+    limits = run.limits()
+    strategy = _strategy(run, Decoder(limits))
+    _warm_start(run, strategy, training)
+    loop = SupernetSearch(
+        supernet,
+        strategy,
+        limits,
+        config,
+        run.batches(training, config.batch_size, "search training"),
+        run.batches(validation, config.batch_size, "search validation"),
+        guard=_guard(config, limits),
+        ranks=run.ranks,
+        loss_of=run.task.loss,
+    )
+    with run.stage("search") as advance:
+        loop.run(run.folder, advance)
+    batches = run.batches(training, config.batch_size, "recalibration")
+    recalibration = [batches.batch(i) for i in range(config.recalibration_batches)]
+    ranked = validation.take(np.arange(min(config.ranking_images, len(validation))))
+    validation_batches = list(evaluation_batches(ranked, run.dataset, 250, run.device))
+
+    def rank(architectures: list[Architecture]) -> list[float]:
+        return rank_architectures(
+            run.space,
+            supernet,
+            architectures,
+            recalibration=recalibration,
+            validation=validation_batches,
+            score=run.task.score,
+        )
+
+    def weights_of(architecture: Architecture) -> dict[str, Tensor]:
+        assert isinstance(supernet, SharedSupernet)
+        recalibrate(supernet, run.space.one_hot(architecture).to(run.device), recalibration)
+        state = supernet.weights_of(architecture)
+        return {name: value.contiguous().cpu() for name, value in state.items()}
+
+    return Searched(loop.strategy, rank, weights_of)
+
+
+def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
+    """Judge what the strategy proposes, one after the other, alone or together with others."""
+    search, limits = run.config.search, run.limits()
+    table = search.evaluator == "table"
+    evaluator = EVALUATORS[search.evaluator](run, training, validation)
+    strategy = _strategy(run, _within_table(run, limits) if table else Decoder(limits))
+    _warm_start(run, strategy, training)
+    loop = EvaluatedSearch(strategy, evaluator, limits, search)
+    if search.storage is not None:
+        ledger = Ledger(run.open_study(), run.space)
+        loop = SharedSearch(strategy, evaluator, limits, search, ledger=ledger)
+    with run.stage("search") as advance:
+        loop.run(run.folder, advance)
+    return Searched(loop.strategy, loop.rank)
+
+
+def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
+    train = run.config.train
+    epochs = run.config.search.evaluation_epochs
+    plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
+    augment = Augmentation(train.crop_padding, train.flip, train.cutout)
+    return ShortTraining(
+        run.proxy_space,
+        train.model_copy(update=plain),
+        run.batches(training, train.batch_size, "evaluation", augment),
+        validation,
+        run.task,
+        run.seed("evaluation"),
+        run.device,
+    )
+
+
+def _zero_cost(run: Run, training: Split, validation: Split | None = None) -> Evaluator:
+    search = run.config.search
+    inputs, targets = run.batches(training, search.batch_size, "evaluation").batch(0)
+    seed, loss_of = run.seed("evaluation"), run.task.loss
+    return ZeroCost(run.proxy_space, search.zero_cost, inputs, targets, seed, loss_of)
+
+
+def _tabled(run: Run, training: Split, validation: Split) -> Evaluator:
+    where = str(run.config.search.accuracy_table)
+    return TabledAccuracy(run.space, run.accuracy_table, where)
+
+
+EVALUATORS: dict[str, Callable[[Run, Split, Split], Evaluator]] = {
+    "training": _trained,
+    "zero-cost": _zero_cost,
+    "table": _tabled,
+}
+
+
+def _within_table(run: Run, limits: list[Limit]) -> TableDecoder:
+    """What of the table of accuracies keeps the budgets."""
+    decoder = Decoder(limits)
+    kept = [
+        architecture for architecture in run.accuracy_table if decoder.is_feasible(architecture)
+    ]
+    if not kept:
+        raise InputError(
+            "no architecture of the table keeps the budget",
+            where=str(run.config.search.accuracy_table),
+            expected=f"at most {limits[0].budget_ms:.4g} ms",
+        )
+    return TableDecoder(run.space, kept)
+
+
+def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
+    """Suggest the best of random architectures by a zero-cost score, unless a search goes on."""
+    search = run.config.search
+    goes_on = load_checkpoint(run.folder.checkpoints, "search") is not None
+    if not search.warm_start or goes_on or not isinstance(strategy, SampledStrategy):
+        return
+    score = _zero_cost(run, training)
+    rng = np.random.default_rng(run.seed("warm start"))
+    scores: dict[Architecture, float] = {}
+    with run.stage("warm start") as advance:
+        for drawn in range(search.warm_start):
+            interruption.stop_if_requested()
+            architecture = strategy.draw_feasible(rng, run.space.sample)
+            scores[architecture] = score(architecture)
+            advance(drawn + 1, search.warm_start, search.zero_cost)
+    ordered = sorted(scores, key=lambda architecture: -scores[architecture])
+    strategy.suggested = ordered[: search.warm_start_kept]
+
+
+def _select(run: Run, searched: Searched) -> Measured:
+    """Rank and measure what the search found, until a candidate keeps the budget."""
+    config = run.config.search
+    limits = run.limits()
+    with run.stage("measure") as advance:
+
+        def measure(architecture: Architecture) -> NetworkCosts:
+            budget_ms = limits[0].budget_ms
+            costs = measure_architecture(run, architecture, budget_ms)
+            text = f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
+            advance(len(selection.measured) + 1, config.max_measured, text)
+            return costs
+
+        selection = Selection(
+            searched.strategy,
+            limits,
+            searched.rank,
+            measure,
+            run.folder,
+            FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj),
+            candidates=config.candidates,
+            max_measured=config.max_measured,
+        )
+        return selection.run()
+
+
+def measure_architecture(
+    run: Run, architecture: Architecture, budget_ms: float | None
+) -> NetworkCosts:
+    """What an architecture's exported network takes, with random weights."""
+    if run.device_measurements is not None:
+        return NetworkCosts(run.stated_latency(architecture))
+    torch.manual_seed(run.seed("measurement"))
+    network = run.space.network(architecture).eval()
+    runtime, latency, budget = run.runtime, run.config.latency, run.config.budget
+    call = inference(network, run.input_shape, runtime, latency.batch)
+    found = measure_network(call, runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
+    memory_mb = energy_mj = None
+    if budget.memory_mb is not None and isinstance(runtime, OnnxModelRuntime):
+        model = export_network(network, run.input_shape).SerializeToString()
+        inputs = {INPUT: example_inputs(latency.batch, run.input_shape)}
+        memory_mb = try_session(runtime, model, inputs).memory_mb
+    if budget.energy_mj is not None:
+        energy = counted_energy(call, runtime, found)
+        energy_mj = None if energy is None else energy.mj
+    return NetworkCosts(found, memory_mb, energy_mj)
+
+
+def _write_architecture(run: Run, chosen: Measured) -> None:
+    architecture = chosen.architecture
+    params, macs = run.space.params_and_macs(architecture)
+    stated = architecture.to_json()
+    document = {
+        "schema": stated["schema"],
+        "space": stated["space"],
+        "space_options": run.space.options.model_dump(),
+        "choices": stated["choices"],
+        "genotype": run.space.to_genotype(architecture),
+        "params": params,
+        "macs": macs,
+        "predicted_ms": chosen.predicted_ms,
+    }
+    run.folder.write_json(run.folder.architecture, document)

@@ -1,0 +1,237 @@
+"""A run's model in other number formats: each judged by its gates, all measured together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.budget.gate import NetworkLatency, measure_together
+from hwnas.deploy.behaviour import Behaviour, Reference, observe, probe
+from hwnas.deploy.check import behaviour_gates
+from hwnas.deploy.feeds import FeedMaker
+from hwnas.deploy.gates import (
+    budget_gate,
+    energy_gates,
+    memory_gates,
+    placement_gates,
+    verdict_of,
+)
+from hwnas.deploy.parity import Feeds
+from hwnas.deploy.performance import counted_energy
+from hwnas.deploy.variants import EXPORTED, fastest, make_variant
+from hwnas.errors import HwnasError, InputError
+from hwnas.inspection.process import Inspection, inspect_model
+from hwnas.latency_tables.runtimes import OnnxModelRuntime
+from hwnas.latency_tables.statistics import Ratio, paired_ratio
+from hwnas.pipeline.check import dataset_feeds, network_reference
+from hwnas.pipeline.profile import SESSIONS
+from hwnas.pipeline.run import Run
+from hwnas.runs import interruption
+from hwnas.runs.checkpoints import write_atomic
+from hwnas.runs.run_folder import RunFolder, environment
+
+SCHEMA = 1
+CALIBRATION_IMAGES, CALIBRATION_BATCH = 256, 32
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """One variant that runs: its file, what it computes, and calls that run it once."""
+
+    path: Path
+    model: Inspection
+    feeds: FeedMaker
+    memory_mb: float | None
+    behaviour: Behaviour
+    calls: list[Callable[[], None]]
+
+
+def export_variants(run: Run, names: Sequence[str]) -> dict[str, Any]:
+    """Write, judge and measure variants of the run's exported model.
+
+    Each is compared with the trained network in PyTorch and judged by the run's budget and the
+    limits of its number format; budgets of further devices are left to the check. All are measured
+    in the same rounds, in this process.
+
+    Args:
+        run: has an exported model, the data and the runtime.
+        names: of `parse_variants`.
+
+    Returns:
+        The content of `variants/variants.json`, schema 1. One that cannot be made or run has an
+        `error` and no verdict.
+
+    Raises:
+        InputError: when the run's model cannot be measured here or does not run.
+        Interrupted: after a signal.
+    """
+    runtime = require_measurable(run)
+    run.folder.require(run.folder.model)
+    discard_variants(run.folder)
+    run.folder.variants.mkdir(exist_ok=True)
+    calibration = calibration_feeds(run)
+    reference = network_reference(run)
+    variants: dict[str, _Variant] = {}
+    errors: dict[str, str] = {}
+    with run.stage("variants") as advance:
+        for done, name in enumerate(names):
+            advance(done, len(names) + 1, name)
+            interruption.stop_if_requested()
+            try:
+                path = _written(run.folder, name, calibration)
+                variants[name] = _observed(run, runtime, path, reference)
+            except HwnasError as error:
+                if name == EXPORTED:
+                    raise
+                errors[name] = str(error)
+        advance(len(names), len(names) + 1, "latency")
+        rounds_ms = _measured(run, runtime, variants)
+        document = _document(run, runtime, names, variants, rounds_ms, errors)
+        advance(len(names) + 1, len(names) + 1, f"fastest: {document['fastest']}")
+    run.folder.write_json(run.folder.variants_document, document)
+    return document
+
+
+def require_measurable(run: Run) -> OnnxModelRuntime:
+    """The run's runtime.
+
+    Raises:
+        InputError: when it runs no ONNX files, or the device is not here.
+    """
+    if run.device_measurements is not None:
+        raise InputError(
+            "variants are measured, and the run's device is not here",
+            where="latency.device_measurements",
+        )
+    if not isinstance(run.runtime, OnnxModelRuntime):
+        raise InputError(
+            "variants are ONNX files, and the run's runtime runs none", where=run.runtime.name
+        )
+    return run.runtime
+
+
+def discard_variants(folder: RunFolder) -> None:
+    """Remove the variants of an earlier model."""
+    for path in (folder.variants_document, *folder.variants.glob("model.*.onnx")):
+        path.unlink(missing_ok=True)
+
+
+def calibration_feeds(run: Run) -> list[Feeds]:
+    """Batches of training samples, drawn by the run's seed."""
+    dataset = run.dataset
+    count = min(CALIBRATION_IMAGES, len(dataset.train))
+    rng = np.random.default_rng(run.seed("calibration"))
+    chosen = dataset.train.inputs[rng.choice(len(dataset.train), count, replace=False)]
+    return [
+        {run.task.input_name: dataset.normalise(chosen[start : start + CALIBRATION_BATCH]).numpy()}
+        for start in range(0, count, CALIBRATION_BATCH)
+    ]
+
+
+def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path:
+    """The variant's file; the exported model stays where it is."""
+    if name == EXPORTED:
+        return folder.model
+    path = folder.variants / f"model.{name}.onnx"
+    write_atomic(path, make_variant(name, folder.model, calibration))
+    return path
+
+
+def _observed(run: Run, runtime: OnnxModelRuntime, path: Path, reference: Reference) -> _Variant:
+    """The variant as it runs here; raises HwnasError when the runtime refuses it."""
+    model = inspect_model(path)
+    feeds = dataset_feeds(run, model)
+    trial = probe(model, runtime, feeds, run.config.check)
+    behaviour = observe(model, runtime, feeds, reference, trial, run.config.check)
+    single = feeds.real(feeds.batch, 0)
+    # Where a session's memory happens to lie moves a small network by 2 to 3 %.
+    calls = [runtime.prepare_onnx(path, single) for _ in range(SESSIONS)]
+    return _Variant(path, model, feeds, trial.memory_mb, behaviour, calls)
+
+
+def _measured(
+    run: Run, runtime: OnnxModelRuntime, variants: Mapping[str, _Variant]
+) -> dict[str, list[float]]:
+    """Round medians in ms of each variant, the mean over its sessions."""
+    found = measure_together(
+        {f"{n}/{i}": call for n, v in variants.items() for i, call in enumerate(v.calls)},
+        runtime,
+        budget_ms=run.budget_ms(),
+        seconds=run.config.check.measure_seconds,
+    )
+    return {
+        name: np.mean([found[f"{name}/{i}"] for i in range(SESSIONS)], axis=0).tolist()
+        for name in variants
+    }
+
+
+def _document(
+    run: Run,
+    runtime: OnnxModelRuntime,
+    names: Sequence[str],
+    variants: Mapping[str, _Variant],
+    rounds_ms: Mapping[str, list[float]],
+    errors: Mapping[str, str],
+) -> dict[str, Any]:
+    """The content of `variants.json`."""
+    ratios = {name: paired_ratio(rounds, rounds_ms[EXPORTED]) for name, rounds in rounds_ms.items()}
+    judged = {
+        name: _judged(run, runtime, variant, rounds_ms[name], ratios[name])
+        for name, variant in variants.items()
+    }
+    passing = [name for name, entry in judged.items() if entry["verdict"] == "pass"]
+    made = {name: judged.get(name) or _unmade(errors[name]) for name in names}
+    return {
+        "schema": SCHEMA,
+        "fastest": fastest(ratios, passing),
+        "budget_ms": run.budget_ms(),
+        "batch": run.config.latency.batch,
+        "runtime": runtime.name,
+        "calibration_images": min(CALIBRATION_IMAGES, len(run.dataset.train)),
+        "variants": made,
+        "environment": environment()
+        | {"device": runtime.device_name(), "threads": runtime.threads},
+    }
+
+
+def _judged(
+    run: Run, runtime: OnnxModelRuntime, variant: _Variant, rounds_ms: Sequence[float], ratio: Ratio
+) -> dict[str, Any]:
+    """One entry of the document."""
+    latency = NetworkLatency.of_rounds(rounds_ms, runtime.statistic, runtime.name)
+    energy = counted_energy(variant.calls[0], runtime, latency)
+    behaviour, budget = variant.behaviour, run.config.budget
+    gates = [
+        budget_gate(latency, run.budget_ms()),
+        *memory_gates(variant.memory_mb, budget.memory_mb),
+        *energy_gates(energy, budget.energy_mj),
+        *placement_gates(runtime, behaviour.runtimes[runtime.name]),
+        *behaviour_gates(variant.model, variant.feeds, behaviour, run.config.check),
+    ]
+    assert behaviour.parity is not None and behaviour.score is not None
+    metric = behaviour.score.metric
+    score = behaviour.score.to_json() | {"drop": behaviour.score.drop}
+    return {
+        "verdict": verdict_of(gates),
+        "model": str(variant.path.relative_to(run.folder.path)),
+        "size_bytes": variant.model.size_bytes,
+        "precision": variant.model.precision,
+        "parity": behaviour.parity.to_json(),
+        "metric": metric,
+        metric: score,
+        "measured": latency.to_json(),
+        "ratio": asdict(ratio),
+        "memory_mb": variant.memory_mb,
+        "energy": energy and energy.to_json(),
+        "gates": [gate.to_json() for gate in gates],
+        "error": None,
+    }
+
+
+def _unmade(error: str) -> dict[str, Any]:
+    """The entry of one that could not be made or run."""
+    return {"verdict": None, "error": error}

@@ -1,0 +1,1 @@
+"""Experiments on strategies: a benchmark with known accuracies, and the search for settings."""

@@ -1,0 +1,1 @@
+"""The backend in C++: binding, memory, and its sources in `src/`."""

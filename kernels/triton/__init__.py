@@ -1,0 +1,1 @@
+"""The backend in Triton; only this folder imports Triton."""

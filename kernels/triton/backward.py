@@ -1,0 +1,414 @@
+"""Backward kernels: the sums of batch norms, and the gradients of convolutions and pools.
+
+The gradients of a stage take two launches. `stage_backward_outputs` forms dz from what was handed
+back, carries it through the pointwise weights to the gradient dy of the depthwise outputs, and
+adds up the pointwise weights' gradient; a pool's dz is kept with the place of its maximum.
+`stage_backward_inputs` gathers dx from dy and, in programs of their own, adds up the other
+weights' gradients, one tap each.
+"""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from hwnas.kernels.triton.pools import gather_pools, pool_outputs, pooled_tile
+from hwnas.kernels.triton.tiles import (
+    DENSE,
+    FIELDS,
+    PARTIAL,
+    TABLE_MEAN,
+    TABLE_RESIDUAL,
+    TABLE_ROWS,
+    TABLE_RSTD,
+    TABLE_SCALE,
+    TABLE_SHIFT,
+    VALUE,
+    WEIGHTS,
+    depthwise,
+    input_corner,
+    load_output_gradient,
+    load_shape,
+    load_table,
+    load_tap,
+    output_pixel,
+    pin,
+    select,
+    tap_offset,
+    tile_of,
+)
+
+
+@triton.jit
+def reduce(
+    gradients, values, tables, kinds, partials, images, height, width, out_height, out_width,
+    POOLED: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Shares (R, G, 2, C) of S = sum g and T = sum g (z - mean); grid (R, G).
+
+    gradients, values, tables: tuples of R pointers, to (N, OH, OW, C) twice and (6, C). kinds (R,)
+    is 0 for such a value; for 1 and 2 the value is the maximum and the mean of what is pointed to,
+    (N, H, W, C). POOLED says whether there are any.
+    """
+    term = tl.program_id(0)
+    gradient = select(gradients, term)
+    value = select(values, term)
+    kind = 0
+    if POOLED:
+        kind = tl.load(kinds + term)
+    channels = tl.arange(0, C)
+    mean = tl.load(select(tables, term) + TABLE_MEAN * C + channels).to(tl.float32)[None, :]
+    first = tl.zeros([BLOCK, C], tl.float32)
+    second = tl.zeros([BLOCK, C], tl.float32)
+    pixels = images * out_height * out_width
+    for tile in range(tl.program_id(1), tl.cdiv(pixels, BLOCK), tl.num_programs(1)):
+        pixel = tile * BLOCK + tl.arange(0, BLOCK)
+        inside = (pixel < pixels)[:, None]
+        offsets = pixel[:, None] * C + channels[None, :]
+        g = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32)
+        if kind == 0:
+            z = tl.load(value + offsets, mask=inside, other=0.0).to(tl.float32)
+        else:
+            z = pooled_tile(
+                value, kind, tile, images, height, width, out_height, out_width, STRIDE, C, BLOCK
+            )
+        first += g
+        second += g * (z - mean)
+    target = partials + (term * tl.num_programs(1) + tl.program_id(1)) * 2 * C + channels
+    tl.store(target, tl.sum(first, 0))
+    tl.store(target + C, tl.sum(second, 0))
+
+
+@triton.jit
+def normalise_backward(
+    partials, sum_rows, table, table_rows, weights, positions, batch, coefficients, d_weights,
+    d_gamma, d_beta, groups, pixels, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Combine partials[sum_rows] (R', G, 2, C) and differentiate R batch norms; grid (R,).
+
+    table (R'', 6, C) is read at table_rows (R,); weights, None for ones, and d_weights at positions
+    (R,); batch (R,) is 1 where the row holds the batch's statistics, None for ones. Writes
+    coefficients (R, 3, C), d_gamma and d_beta (R, C).
+    """
+    row = tl.program_id(0)
+    channels = tl.arange(0, C)
+    source = partials + tl.load(sum_rows + row).to(tl.int64) * groups * 2 * C
+    s = tl.zeros([C], tl.float64)
+    t = tl.zeros([C], tl.float64)
+    for start in range(0, groups, BLOCK):
+        group = start + tl.arange(0, BLOCK)
+        offsets = group[:, None] * 2 * C + channels[None, :]
+        inside = (group < groups)[:, None]
+        s += tl.sum(tl.load(source + offsets, mask=inside, other=0.0).to(tl.float64), 0)
+        t += tl.sum(tl.load(source + C + offsets, mask=inside, other=0.0).to(tl.float64), 0)
+    norm = table + tl.load(table_rows + row) * TABLE_ROWS * C + channels
+    scale = tl.load(norm + TABLE_SCALE * C).to(tl.float64)
+    shift = tl.load(norm + TABLE_SHIFT * C).to(tl.float64)
+    rstd = tl.load(norm + TABLE_RSTD * C).to(tl.float64)
+    residual = tl.load(norm + TABLE_RESIDUAL * C).to(tl.float64)
+    centred = t - residual * s
+    weight = tl.full([C], 1.0, tl.float64)
+    position = tl.load(positions + row)
+    if weights is not None:
+        weight *= tl.load(weights + position).to(tl.float64)
+    a = weight * scale
+    d_weight = tl.sum(scale * t + shift * s, 0)
+    tl.store(d_weights + position, d_weight.to(d_weights.dtype.element_ty))
+    tl.store(d_gamma + row * C + channels, (weight * rstd * centred).to(tl.float32))
+    s_weighted = weight * s
+    tl.store(d_beta + row * C + channels, s_weighted.to(tl.float32))
+    spread = a / pixels
+    if batch is not None:
+        spread = spread * tl.load(batch + row).to(tl.float64)
+    b = -spread * rstd * rstd * centred
+    d = -spread * s - b * residual
+    target = coefficients + row * 3 * C + channels
+    tl.store(target, a.to(tl.float32))
+    tl.store(target + C, b.to(tl.float32))
+    tl.store(target + 2 * C, d.to(tl.float32))
+
+
+@triton.jit
+def _convolution_outputs(
+    values, table, weights, convolution, output, gradient, coefficients, norm, intermediate,
+    partial, images, height, width, out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
+    NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
+):  # fmt: skip
+    """All tiles of a program: dy of a separable convolution, dz of a dense one."""
+    dtype = intermediate.dtype.element_ty
+    channels = tl.arange(0, C)
+    shape = load_shape(convolution)
+    pointwise = shape[0] * C
+    dense = tl.load(convolution + DENSE) != 0
+    d_pointwise = tl.zeros([C, C], tl.float32)
+    mean, scale, shift = load_table(table, channels, C, NORMALISED)
+    tiles = tl.cdiv(images * out_height * out_width, BLOCK)
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+        offsets = pixel[:, None] * C + channels[None, :]
+        dz = load_output_gradient(
+            gradient, output, offsets, inside[:, None], coefficients, norm, channels, C
+        )
+        if KINDS != "separable":
+            if dense:
+                tl.store(intermediate + offsets, dz.to(dtype), mask=inside[:, None])
+        if KINDS != "dense":
+            if not dense:
+                dy = tl.zeros([BLOCK, C], tl.float32)
+                for start in range(0, C, BLOCK_K):
+                    some = start + tl.arange(0, BLOCK_K)
+                    part = load_output_gradient(
+                        gradient, output, pixel[:, None] * C + some[None, :], inside[:, None],
+                        coefficients, norm, some, C,
+                    )  # fmt: skip
+                    matrix = tl.load(weights + pointwise + channels[:, None] * C + some[None, :])
+                    dy = tl.dot(
+                        part.to(dtype), tl.trans(matrix.to(dtype)), dy, input_precision=PRECISION
+                    )
+                tl.store(intermediate + offsets, dy.to(dtype), mask=inside[:, None])
+                if NEEDS_WEIGHTS:
+                    corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
+                    y = depthwise(
+                        values, weights, shape, corner, inside, channels, mean, scale, shift,
+                        height, width, C, BLOCK, C, NORMALISED,
+                    )  # fmt: skip
+                    d_pointwise = tl.dot(
+                        tl.trans(pin(y, PIN).to(dtype)), dz.to(dtype), d_pointwise,
+                        input_precision=PRECISION,
+                    )  # fmt: skip
+    if NEEDS_WEIGHTS and KINDS != "dense":
+        if not dense:
+            matrix = channels[:, None] * C + channels[None, :]
+            tl.store(partial + pointwise + matrix, d_pointwise)
+
+
+@triton.jit
+def stage_backward_outputs(
+    values, table, weights, convolutions, outputs, gradients, coefficients, norms, intermediate,
+    partials, edge_gradients, of_maximum, of_mean, d_maximum, d_mean, winners,
+    images, height, width, out_height, out_width, value_stride, output_stride, partial_stride,
+    COUNT_CONVOLUTIONS: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
+    NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
+):  # fmt: skip
+    """From gradients of the outputs to those of what is gathered; grid (G, B or B + 1).
+
+    gradients, coefficients, norms: tuples of B pointers, to (N, OH, OW, C), (3, C) and (6, C).
+    Writes intermediate (B, N, OH, OW, C); the pointwise part of partials (G, weights); with
+    pools d_maximum, d_mean and winners, (N, OH, OW, C) each.
+    """
+    branch = tl.program_id(1)
+    if COUNT_CONVOLUTIONS > 0:
+        if branch < COUNT_CONVOLUTIONS:
+            convolution = convolutions + branch * FIELDS
+            value = tl.load(convolution + VALUE)
+            output = branch.to(tl.int64) * output_stride
+            partial = partials + tl.program_id(0).to(tl.int64) * partial_stride
+            _convolution_outputs(
+                values + value.to(tl.int64) * value_stride, table + value * TABLE_ROWS * C,
+                weights + tl.load(convolution + WEIGHTS), convolution, outputs + output,
+                select(gradients, branch), select(coefficients, branch), select(norms, branch),
+                intermediate + output, partial + tl.load(convolution + PARTIAL), images, height,
+                width, out_height, out_width, STRIDE, C, BLOCK, BLOCK_K, KINDS, NORMALISED,
+                NEEDS_WEIGHTS, PRECISION, PIN,
+            )  # fmt: skip
+    if winners is not None:
+        if branch == COUNT_CONVOLUTIONS:
+            pool_outputs(
+                values, edge_gradients, of_maximum, of_mean, d_maximum, d_mean, winners, images,
+                height, width, out_height, out_width, STRIDE, C, BLOCK,
+            )  # fmt: skip
+
+
+@triton.jit
+def _gather_convolution(
+    du, weights, convolution, intermediate, image, h, w, inside, out_height, out_width,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """du (BLOCK, C) and what one convolution adds to it."""
+    channels = tl.arange(0, C)
+    dtype = intermediate.dtype.element_ty
+    dense = tl.load(convolution + DENSE) != 0
+    shape = load_shape(convolution)
+    for tap in range(0, shape[0]):
+        down, right = tap_offset(shape, tap)
+        y, x, valid = output_pixel(h, w, down, right, inside, out_height, out_width, STRIDE)
+        pixel = (image * out_height + y) * out_width + x
+        if KINDS != "separable":
+            if dense:
+                for start in range(0, C, BLOCK_K):
+                    some = start + tl.arange(0, BLOCK_K)
+                    near = pixel[:, None] * C + some[None, :]
+                    dz = tl.load(intermediate + near, mask=valid[:, None], other=0.0)
+                    matrix = tl.load(
+                        weights + (tap * C + channels[:, None]) * C + some[None, :]
+                    ).to(dtype)
+                    du = tl.dot(dz, tl.trans(matrix), du, input_precision=PRECISION)
+        if KINDS != "dense":
+            if not dense:
+                near = pixel[:, None] * C + channels[None, :]
+                dy = tl.load(intermediate + near, mask=valid[:, None], other=0.0).to(tl.float32)
+                du += dy * tl.load(weights + tap * C + channels).to(tl.float32)[None, :]
+    return du
+
+
+@triton.jit
+def _input_gradient(
+    program, programs, values, table, value, weights, convolutions, first_readers, readers,
+    intermediate, before, dx, sums, d_maximum, d_mean, winners, edge_gradients, of_identity,
+    images, height, width, out_height, out_width, output_stride, STRIDE: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
+    NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """All tiles of a program, for one value: its gradient before the ReLU, and its sums."""
+    channels = tl.arange(0, C)
+    mean, scale, shift = load_table(table, channels, C, NORMALISED)
+    first = tl.zeros([BLOCK, C], tl.float32)
+    second = tl.zeros([BLOCK, C], tl.float32)
+    for tile in range(program, tl.cdiv(images * height * width, BLOCK), programs):
+        pixel, inside, image, h, w = tile_of(tile, images, height, width, BLOCK)
+        offsets = pixel[:, None] * C + channels[None, :]
+        du = tl.zeros([BLOCK, C], tl.float32)
+        if convolutions is not None:
+            last = tl.load(first_readers + value + 1)
+            for reader in range(tl.load(first_readers + value), last):
+                branch = tl.load(readers + reader)
+                convolution = convolutions + branch * FIELDS
+                du = _gather_convolution(
+                    du, weights + tl.load(convolution + WEIGHTS), convolution,
+                    intermediate + branch.to(tl.int64) * output_stride, image, h, w, inside,
+                    out_height, out_width, STRIDE, C, BLOCK_K, KINDS, PRECISION,
+                )  # fmt: skip
+        z = tl.load(values + offsets, mask=inside[:, None], other=0.0).to(tl.float32) - mean
+        du = tl.where(scale * z + shift > 0, du, 0.0)
+        if winners is not None:
+            du += gather_pools(
+                d_maximum, d_mean, winners, image, h, w, inside, out_height, out_width, STRIDE,
+                C, BLOCK,
+            )  # fmt: skip
+        if edge_gradients is not None:
+            for edge in tl.static_range(len(edge_gradients)):
+                if of_identity[edge] is not None:
+                    a = tl.load(of_identity[edge] + channels).to(tl.float32)[None, :]
+                    g = tl.load(edge_gradients[edge] + offsets, mask=inside[:, None], other=0.0)
+                    du += a * g.to(tl.float32)
+        if before is not None:
+            du += tl.load(before + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+        stored = du.to(dx.dtype.element_ty)
+        tl.store(dx + offsets, stored, mask=inside[:, None])
+        if NORMALISED:
+            du = stored.to(tl.float32)
+            first += du
+            second += du * z
+    if NORMALISED:
+        tl.store(sums + channels, tl.sum(first, 0))
+        tl.store(sums + C + channels, tl.sum(second, 0))
+
+
+@triton.jit
+def _tap_gradient(
+    program, programs, tap, values, table, convolution, intermediate, partial, images, height,
+    width, out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    KINDS: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """All tiles of a program: sum_p dy u of a depthwise tap (C,), sum_p u dz of a dense one."""
+    channels = tl.arange(0, C)
+    dense = tl.load(convolution + DENSE) != 0
+    down, right = tap_offset(load_shape(convolution), tap)
+    mean, scale, shift = load_table(table, channels, C, NORMALISED)
+    products = tl.zeros([BLOCK, C], tl.float32)
+    matrix = tl.zeros([C, C], tl.float32)
+    tiles = tl.cdiv(images * out_height * out_width, BLOCK)
+    for tile in range(program, tiles, programs):
+        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+        offsets = pixel[:, None] * C + channels[None, :]
+        d = tl.load(intermediate + offsets, mask=inside[:, None], other=0.0)
+        corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
+        u = load_tap(
+            values, down, right, corner, inside, mean, scale, shift, height, width, C, NORMALISED
+        )
+        if KINDS != "separable":
+            if dense:
+                matrix = tl.dot(tl.trans(u.to(d.dtype)), d, matrix, input_precision=PRECISION)
+        if KINDS != "dense":
+            if not dense:
+                products += d.to(tl.float32) * u
+    if KINDS != "separable":
+        if dense:
+            offsets = (tap * C + channels[:, None]) * C + channels[None, :]
+            tl.store(partial + offsets, matrix)
+    if KINDS != "dense":
+        if not dense:
+            tl.store(partial + tap * C + channels, tl.sum(products, 0))
+
+
+@triton.jit
+def stage_backward_inputs(
+    values, table, weights, convolutions, first_readers, readers, taps, intermediate, before, dx,
+    sums, partials, d_maximum, d_mean, winners, edge_gradients, of_identity, images, height,
+    width, out_height, out_width, value_stride, output_stride, partial_stride, input_programs,
+    input_groups, tap_groups, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """From dy and dz to gradients of the values and of weights.
+
+    Grid: R input_groups = input_programs programs for the gradients of the R values, then
+    tap_groups for each row (branch, tap) of taps. first_readers (R + 1,) and readers say which
+    convolutions read a value. Writes dx (R, N, H, W, C), added to `before` unless that is None;
+    sums (R, input_groups, 2, C) if NORMALISED; the taps' part of partials (tap_groups, weights).
+    """
+    program = tl.program_id(0)
+    if dx is not None:
+        if program < input_programs:
+            value = program // input_groups
+            own = value.to(tl.int64) * value_stride
+            _input_gradient(
+                program % input_groups, input_groups, values + own,
+                table + value * TABLE_ROWS * C, value, weights, convolutions, first_readers,
+                readers, intermediate, before, dx + own, sums + program * 2 * C, d_maximum,
+                d_mean, winners, edge_gradients, of_identity, images, height, width, out_height,
+                out_width, output_stride, STRIDE, C, BLOCK, BLOCK_K, KINDS, NORMALISED, PRECISION,
+            )  # fmt: skip
+    if taps is not None:
+        if program >= input_programs:
+            index = (program - input_programs) // tap_groups
+            group = (program - input_programs) % tap_groups
+            branch = tl.load(taps + 2 * index)
+            convolution = convolutions + branch * FIELDS
+            read = tl.load(convolution + VALUE)
+            partial = partials + group.to(tl.int64) * partial_stride
+            _tap_gradient(
+                group, tap_groups, tl.load(taps + 2 * index + 1),
+                values + read.to(tl.int64) * value_stride, table + read * TABLE_ROWS * C,
+                convolution, intermediate + branch.to(tl.int64) * output_stride,
+                partial + tl.load(convolution + PARTIAL), images, height, width, out_height,
+                out_width, STRIDE, C, BLOCK, KINDS, NORMALISED, PRECISION,
+            )  # fmt: skip
+
+
+@triton.jit
+def sum_weight_gradients(partials, destinations, stages, out, BLOCK: tl.constexpr):
+    """Add up the partial weight gradients of S stages, in order; grid (blocks, S).
+
+    partials: tuple of S pointers, to (G, elements); stages (S, 3) holds G, the elements, and where
+    the stage's parameters start in `out`; destinations: tuple of S pointers, to the elements'
+    places after that start, -1 for padding.
+    """
+    stage = tl.program_id(1)
+    groups = tl.load(stages + 3 * stage)
+    elements = tl.load(stages + 3 * stage + 1)
+    start = tl.load(stages + 3 * stage + 2)
+    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = j < elements
+    total = tl.zeros([BLOCK], tl.float32)
+    source = select(partials, stage) + j
+    for _ in range(0, groups):
+        total += tl.load(source, mask=inside, other=0.0)
+        source += elements
+    destination = tl.load(select(destinations, stage) + j, mask=inside, other=-1)
+    tl.store(out + start + destination, total.to(out.dtype.element_ty), mask=destination >= 0)

@@ -1,0 +1,169 @@
+"""Device functions of the 3x3 pools, forward and backward."""
+
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from hwnas.kernels.triton.statistics import store_statistics, tile_mean
+from hwnas.kernels.triton.tiles import TABLE_MEAN, output_pixel, tile_of
+
+
+@triton.jit
+def pools(
+    x, maximum, mean, partials, partial_stride, images, height, width, out_height, out_width,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """All tiles of a program, for both pools; the mean is over the pixels inside the image."""
+    channels = tl.arange(0, C)
+    pixels = images * out_height * out_width
+    shift_largest = tl.zeros([C], tl.float32)
+    first_largest = tl.zeros([BLOCK, C], tl.float32)
+    second_largest = tl.zeros([BLOCK, C], tl.float32)
+    shift_mean = tl.zeros([C], tl.float32)
+    first_mean = tl.zeros([BLOCK, C], tl.float32)
+    second_mean = tl.zeros([BLOCK, C], tl.float32)
+    total = 0.0
+    for tile in range(tl.program_id(0), tl.cdiv(pixels, BLOCK), tl.num_programs(0)):
+        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+        largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
+        added = tl.zeros([BLOCK, C], tl.float32)
+        window = tl.zeros([BLOCK], tl.float32)
+        for tap in range(0, 9):
+            h = row * STRIDE + tap // 3 - 1
+            w = column * STRIDE + tap % 3 - 1
+            valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+            near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
+            z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
+            candidate = tl.where(valid[:, None], z, float("-inf"))
+            largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
+            added += z
+            window += valid.to(tl.float32)
+        largest = tl.where(inside[:, None], largest, 0.0)
+        dtype = maximum.dtype.element_ty
+        offsets = pixel[:, None] * C + channels[None, :]
+        tl.store(maximum + offsets, largest.to(dtype), mask=inside[:, None])
+        average = (added / tl.maximum(window, 1.0)[:, None]).to(dtype)
+        tl.store(mean + offsets, average, mask=inside[:, None])
+        average = average.to(tl.float32)
+        count = tl.minimum(BLOCK, pixels - tile * BLOCK).to(tl.float32)
+        if tile == tl.program_id(0):
+            shift_largest = tile_mean(largest, inside, count)
+            shift_mean = tile_mean(average, inside, count)
+        centred = tl.where(inside[:, None], largest - shift_largest[None, :], 0.0)
+        first_largest += centred
+        second_largest += centred * centred
+        centred = tl.where(inside[:, None], average - shift_mean[None, :], 0.0)
+        first_mean += centred
+        second_mean += centred * centred
+        total += count
+    store_statistics(partials, channels, shift_largest, first_largest, second_largest, total, C)
+    store_statistics(
+        partials + partial_stride, channels, shift_mean, first_mean, second_mean, total, C
+    )
+
+
+@triton.jit
+def pooled_tile(
+    x, kind, tile, images, height, width, out_height, out_width,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """A tile (BLOCK, C) of the maximum, kind 1, or the mean, in the type of x."""
+    channels = tl.arange(0, C)
+    pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+    largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
+    added = tl.zeros([BLOCK, C], tl.float32)
+    window = tl.zeros([BLOCK], tl.float32)
+    for tap in range(0, 9):
+        h = row * STRIDE + tap // 3 - 1
+        w = column * STRIDE + tap % 3 - 1
+        valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+        near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
+        z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
+        candidate = tl.where(valid[:, None], z, float("-inf"))
+        largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
+        added += z
+        window += valid.to(tl.float32)
+    average = added / tl.maximum(window, 1.0)[:, None]
+    chosen = tl.where(kind == 1, tl.where(inside[:, None], largest, 0.0), average)
+    return chosen.to(x.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
+def _pool_gradient(pooled, gradients, of_pool, offsets, inside, channels, C: tl.constexpr):
+    """dz = a g + b (z - mean) + d, added over edges; `pooled` and the result are (BLOCK, C)."""
+    total = tl.zeros_like(pooled)
+    for edge in tl.static_range(len(of_pool)):
+        if of_pool[edge] is not None:
+            coefficients = of_pool[edge][0] + channels
+            mean = tl.load(of_pool[edge][1] + TABLE_MEAN * C + channels).to(tl.float32)[None, :]
+            a = tl.load(coefficients).to(tl.float32)[None, :]
+            b = tl.load(coefficients + C).to(tl.float32)[None, :]
+            d = tl.load(coefficients + 2 * C).to(tl.float32)[None, :]
+            g = tl.load(gradients[edge] + offsets, mask=inside, other=0.0).to(tl.float32)
+            total += a * g + b * (pooled - mean) + d
+    return total
+
+
+@triton.jit
+def pool_outputs(
+    x, gradients, of_maximum, of_mean, d_maximum, d_mean, winners, images, height, width,
+    out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """All tiles of a program: dz of both pools, added over edges, and the maximum's place.
+
+    The pools are computed again, since what is kept of them does not say where the maximum was.
+    of_maximum, of_mean: for each edge a pair, coefficients (3, C) and table row (6, C), or None.
+    Writes d_maximum, d_mean (divided by the pixels of the window) and winners, (N, OH, OW, C).
+    """
+    dtype = d_maximum.dtype.element_ty
+    channels = tl.arange(0, C)
+    tiles = tl.cdiv(images * out_height * out_width, BLOCK)
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+        offsets = pixel[:, None] * C + channels[None, :]
+        winner = tl.zeros([BLOCK, C], tl.int32)
+        largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
+        added = tl.zeros([BLOCK, C], tl.float32)
+        window = tl.zeros([BLOCK], tl.float32)
+        for tap in range(0, 9):
+            h = row * STRIDE + tap // 3 - 1
+            w = column * STRIDE + tap % 3 - 1
+            valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+            near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
+            z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
+            candidate = tl.where(valid[:, None], z, float("-inf"))
+            winner = tl.where(candidate > largest, tap, winner)
+            largest = tl.maximum(largest, candidate)
+            added += z
+            window += valid.to(tl.float32)
+        tl.store(winners + offsets, winner.to(tl.int8), mask=inside[:, None])
+        largest = tl.where(inside[:, None], largest, 0.0)
+        window = tl.maximum(window, 1.0)[:, None]
+        dz = _pool_gradient(largest, gradients, of_maximum, offsets, inside[:, None], channels, C)
+        tl.store(d_maximum + offsets, dz.to(dtype), mask=inside[:, None])
+        average = (added / window).to(dtype).to(tl.float32)
+        dz = _pool_gradient(average, gradients, of_mean, offsets, inside[:, None], channels, C)
+        tl.store(d_mean + offsets, (dz / window).to(dtype), mask=inside[:, None])
+
+
+@triton.jit
+def gather_pools(
+    d_maximum, d_mean, winners, image, h, w, inside, out_height, out_width,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """What the pools hand back to a tile of input pixels, (BLOCK, C)."""
+    channels = tl.arange(0, C)
+    dx = tl.zeros([BLOCK, C], tl.float32)
+    for tap in range(0, 9):
+        y, x, valid = output_pixel(
+            h, w, tap // 3 - 1, tap % 3 - 1, inside, out_height, out_width, STRIDE
+        )
+        near = ((image * out_height + y) * out_width + x)[:, None] * C + channels[None, :]
+        winner = tl.load(winners + near, mask=valid[:, None], other=-1)
+        dz = tl.load(d_maximum + near, mask=valid[:, None], other=0.0).to(tl.float32)
+        dx += tl.where(winner == tap, dz, 0.0)
+        dx += tl.load(d_mean + near, mask=valid[:, None], other=0.0).to(tl.float32)
+    return dx

@@ -1,0 +1,1 @@
+"""Measuring operators and models: latency, memory, energy, under load, here or elsewhere."""

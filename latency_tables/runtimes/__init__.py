@@ -1,0 +1,79 @@
+"""The runtimes a network can be deployed on, each with its own way to prepare and time a call.
+
+A runtime gets a module in eval mode with batch norms folded, and gives back a call that runs one
+inference in the mode that is deployed: a session with every graph optimisation, a model compiled
+for the processor, a CUDA graph, or eager PyTorch in channels-last layout.
+"""
+
+from __future__ import annotations
+
+from hwnas.errors import InputError
+from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime, Runtime, ToOnnx
+from hwnas.latency_tables.runtimes.onnx import (
+    OnnxRuntime,
+    OnnxRuntimeCpu,
+    OnnxRuntimeCuda,
+    TensorRtCuda,
+)
+from hwnas.latency_tables.runtimes.openvino import OpenVinoCpu
+from hwnas.latency_tables.runtimes.torch import (
+    TorchAotiCpu,
+    TorchAotiCuda,
+    TorchCompileCpu,
+    TorchCompileCuda,
+    TorchCpu,
+    TorchCuda,
+    TorchExportCpu,
+    TorchExportCuda,
+)
+
+__all__ = [
+    "RUNTIMES",
+    "Infer",
+    "Model",
+    "OnnxModelRuntime",
+    "OnnxRuntime",
+    "OnnxRuntimeCpu",
+    "OnnxRuntimeCuda",
+    "OpenVinoCpu",
+    "Runtime",
+    "TensorRtCuda",
+    "ToOnnx",
+    "TorchCpu",
+    "TorchCuda",
+    "create_runtime",
+]
+
+RUNTIMES: dict[str, type[Runtime]] = {
+    runtime.name: runtime
+    for runtime in (
+        OnnxRuntimeCpu,
+        OnnxRuntimeCuda,
+        OpenVinoCpu,
+        TensorRtCuda,
+        TorchCpu,
+        TorchCuda,
+        TorchExportCpu,
+        TorchExportCuda,
+        TorchCompileCpu,
+        TorchCompileCuda,
+        TorchAotiCpu,
+        TorchAotiCuda,
+    )
+}
+
+
+def create_runtime(name: str, threads: int) -> Runtime:
+    """Return the runtime of that name; call its `require` before measuring.
+
+    Raises:
+        InputError: the name is unknown or `threads` is below 1.
+    """
+    if name not in RUNTIMES:
+        raise InputError(
+            "unknown runtime",
+            where="runtime",
+            expected=f"one of {', '.join(RUNTIMES)}",
+            actual=name,
+        )
+    return RUNTIMES[name](threads)

@@ -1,0 +1,298 @@
+"""ONNX Runtime with its execution providers."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hwnas.errors import InputError, RuntimeMissingError, first_line
+from hwnas.latency_tables.devices import (
+    cpu_name,
+    cuda_versions,
+    import_library,
+    require_cuda_device,
+)
+from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime
+from hwnas.latency_tables.statistics import Statistic
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class OnnxRuntime(OnnxModelRuntime):
+    """ONNX Runtime with all graph optimisations (fused operators, blocked layout inside).
+
+    Attributes:
+        providers: execution providers; the first one has to start.
+        provider_options: of the first provider.
+        memory: where inputs and outputs are bound.
+    """
+
+    providers: ClassVar[tuple[str, ...]]
+    provider_options: ClassVar[dict[str, str]] = {}
+    memory: ClassVar[str]
+
+    def require(self) -> None:
+        """See `Runtime.require`."""
+        import_library("onnxruntime", self.name)
+
+    def options(self) -> dict[str, str]:
+        """See `Runtime.options`; those of a session, its providers and those of the first one."""
+        return {
+            "execution_mode": "ORT_SEQUENTIAL",
+            "graph_optimization_level": "ORT_ENABLE_ALL",
+            "inter_op_num_threads": "1",
+            "intra_op_num_threads": str(self.threads),
+            "providers": ", ".join(self.providers),
+            **self.provider_options,
+        }
+
+    def session(
+        self,
+        model: Model,
+        *,
+        optimised: bool = True,
+        entries: Mapping[str, str] | None = None,
+        profile_to: str | None = None,
+    ) -> Any:
+        """Start an `onnxruntime.InferenceSession` as it is deployed.
+
+        Args:
+            model: an ONNX model.
+            optimised: whether the graph is rewritten; False runs it as it stands in the file.
+            entries: further entries of the session's configuration.
+            profile_to: start of the path of the profiler's file; not profiled if None.
+
+        Raises:
+            InputError: ONNX Runtime refuses the model.
+            RuntimeMissingError: the execution provider did not start. ONNX Runtime lists
+                providers it cannot load and falls back without an error.
+        """
+        ort = import_library("onnxruntime", self.name)
+        options, stated = ort.SessionOptions(), self.options()
+        level = stated["graph_optimization_level"] if optimised else "ORT_DISABLE_ALL"
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+        options.execution_mode = getattr(ort.ExecutionMode, stated["execution_mode"])
+        options.intra_op_num_threads = int(stated["intra_op_num_threads"])
+        options.inter_op_num_threads = int(stated["inter_op_num_threads"])
+        # What goes wrong is an exception; its log would put a model's texts on the terminal.
+        options.log_severity_level = 4
+        if profile_to is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_to
+        # Otherwise the file's name would decide how it is read.
+        for key, value in {"session.load_model_format": "ONNX", **(entries or {})}.items():
+            options.add_session_config_entry(key, value)
+        source = model if isinstance(model, bytes) else str(model)
+        first, *others = self.providers
+        providers = [(first, self.provider_options), *others]
+        try:
+            session = ort.InferenceSession(source, options, providers=providers)
+        except Exception as error:  # its exceptions share no base class
+            raise InputError(
+                f"ONNX Runtime refuses the model: {first_line(error)}",
+                where=self.name,
+            ) from error
+        if session.get_providers()[0] != first:
+            raise RuntimeMissingError(
+                "the execution provider did not start",
+                where=self.name,
+                expected=first,
+                actual=session.get_providers()[0],
+                mend="install its libraries or choose onnxruntime-cpu",
+            )
+        # Otherwise a provider that fails later would be replaced in the middle of a run.
+        session.disable_fallback()
+        return session
+
+    def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
+        """See `OnnxModelRuntime.infer`."""
+        return self._as_function(self.session(model), limit_s)
+
+    def infer_unoptimised(self, model: Model, *, limit_s: float | None = None) -> Infer:
+        """See `OnnxModelRuntime.infer_unoptimised`."""
+        return self._as_function(self.session(model, optimised=False), limit_s)
+
+    def placement(self, model: Model) -> dict[str, dict[str, int]]:
+        """See `OnnxModelRuntime.placement`; the parts are execution providers.
+
+        The graph is the one that they divide among themselves, before they fuse within their
+        share.
+        """
+        session = self.session(model, entries={"session.record_ep_graph_assignment_info": "1"})
+        counts: dict[str, Counter[str]] = {}
+        for part in session.get_provider_graph_assignment_info():
+            operators = counts.setdefault(part.ep_name, Counter())
+            operators.update(
+                f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+                for node in part.get_nodes()
+            )
+        return {provider: dict(sorted(found.items())) for provider, found in counts.items()}
+
+    def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        """See `OnnxModelRuntime.prepare_onnx`.
+
+        Texts, sequences and maps cannot be bound; a model that has them is fed with every call.
+        """
+        session = self.session(model)
+        self._require_inputs({value.name for value in session.get_inputs()}, feeds)
+        types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
+        can_bind = all(kind.startswith("tensor(") and "string" not in kind for kind in types)
+        return self._bound(session, feeds) if can_bind else self._fed(session, feeds)
+
+    def _fed(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        def call() -> None:
+            try:
+                session.run(None, feeds)
+            except Exception as error:  # its exceptions share no base class
+                raise self._cannot_run(error) from error
+
+        call()
+        return call
+
+    def _bound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        ort = import_library("onnxruntime", self.name)
+        binding = session.io_binding()
+
+        def call() -> None:
+            try:
+                session.run_with_iobinding(binding)
+            except Exception as error:  # its exceptions share no base class
+                raise self._cannot_run(error) from error
+
+        outputs = [value.name for value in session.get_outputs()]
+        for name in outputs:
+            binding.bind_output(name, self.memory)
+
+        try:
+            for name, array in feeds.items():
+                value = ort.OrtValue.ortvalue_from_numpy(array, self.memory, 0)
+                binding.bind_ortvalue_input(name, value)
+        except Exception as error:
+            raise self._cannot_run(error) from error
+        call()
+        # The first run has shown the shapes: its outputs are reused, so none is allocated later.
+        for name, value in zip(outputs, binding.get_outputs(), strict=True):
+            binding.bind_ortvalue_output(name, value)
+        return call
+
+    def _as_function(self, session: Any, limit_s: float | None) -> Infer:
+        names = [value.name for value in session.get_outputs()]
+
+        def run(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            with self._ends_within(limit_s) as options:
+                return dict(zip(names, session.run(None, dict(feeds), options), strict=True))
+
+        return run
+
+    @contextmanager
+    def _ends_within(self, limit_s: float | None) -> Iterator[Any]:
+        """Options of one run, which ends before its next operator once the seconds are over.
+
+        Raises:
+            InputError: when it was ended so.
+        """
+        if limit_s is None:
+            yield None
+            return
+        options = import_library("onnxruntime", self.name).RunOptions()
+        options.log_severity_level = 4
+        timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield options
+        except Exception as error:  # its exceptions share no base class
+            if not options.terminate:
+                raise
+            raise InputError(
+                "an inference takes too long", where=self.name, expected=f"at most {limit_s:g} s"
+            ) from error
+        finally:
+            timer.cancel()
+
+    def _cannot_run(self, error: Exception) -> InputError:
+        return InputError(
+            f"ONNX Runtime cannot run the model: {first_line(error)}", where=self.name
+        )
+
+
+class OnnxRuntimeCpu(OnnxRuntime):
+    """ONNX Runtime on the CPU."""
+
+    name = "onnxruntime-cpu"
+    device_class = "cpu"
+    statistic: ClassVar[Statistic] = "p10"
+    providers = ("CPUExecutionProvider",)
+    memory = "cpu"
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        return cpu_name()
+
+
+class OnnxRuntimeCuda(OnnxRuntime):
+    """ONNX Runtime on an NVIDIA GPU; each run waits for the device, so the host clock serves."""
+
+    name = "onnxruntime-cuda"
+    device_class = "gpu"
+    statistic: ClassVar[Statistic] = "median"
+    providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    memory = "cuda"
+
+    def require(self) -> None:
+        """See `Runtime.require`; starts a session, since only that shows the fallback."""
+        super().require()
+        require_cuda_device(self.name)
+        self.session(_identity_model())
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        return import_library("torch", self.name).cuda.get_device_name()
+
+    def _driver_versions(self) -> dict[str, str]:
+        return cuda_versions()
+
+
+class TensorRtCuda(OnnxRuntimeCuda):
+    """TensorRT as ONNX Runtime's execution provider; what it cannot run, CUDA and the CPU do."""
+
+    name = "tensorrt-cuda"
+    providers = ("TensorrtExecutionProvider", *OnnxRuntimeCuda.providers)
+    provider_options: ClassVar[dict[str, str]] = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
+
+    def require(self) -> None:
+        """See `Runtime.require`; says how to measure on a machine that has TensorRT."""
+        try:
+            super().require()
+        except RuntimeMissingError as error:
+            raise RuntimeMissingError(
+                f"TensorRT is not here ({error.cause})",
+                where=self.name,
+                mend=MEASURE_ELSEWHERE,
+            ) from error
+
+
+MEASURE_ELSEWHERE = (
+    "measure on a machine that has it, with ONNX Runtime: "
+    "`python measure.py --model model.onnx --provider TensorrtExecutionProvider` (from `hwnas "
+    "profile --bundle DIR`), then `hwnas check model.onnx --measured results.json`; or with "
+    "TensorRT alone: `trtexec --onnx=model.onnx --shapes=images:BATCHxCHANNELSxHEIGHTxWIDTH "
+    "--noTF32 --useCudaGraph --noDataTransfers --exportTimes=times.json`, then `hwnas check "
+    "model.onnx --measured times.json`; the median is a row of `hwnas table fit --measurements "
+    "measured.csv`"
+)
+
+
+def _identity_model() -> bytes:
+    """Return the smallest ONNX model, to see which execution provider starts."""
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    opset = [helper.make_opsetid("", 18)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()

@@ -1,0 +1,198 @@
+"""Whole cells by the Triton kernels; `test_triton.py` runs them as it runs `triton_cases.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+import torch
+from helpers.candidates import candidates_of
+from helpers.reference_backend import nchw, nhwc
+from helpers.triton_cases import (
+    DEVICE,
+    DTYPES,
+    FLOAT32,
+    HALF,
+    ON_GPU,
+    WIDE,
+    PoisonedBackend,
+    _seed,  # noqa: F401
+    assert_close,
+)
+from torch import Tensor
+
+from hwnas.kernels import mixed_op, reference, weighted_norms
+from hwnas.kernels.fused import FusedCell
+from hwnas.kernels.plan import CellPlan, Edge, tensors_of
+from hwnas.kernels.triton.backend import TritonBackend
+from hwnas.kernels.triton.launch import count_launches
+
+CELLS = [
+    ("darts", 9, (1, 7, 8), [(0, 1, 1)], FLOAT32),
+    ("darts", 4, (1, 9, 6), [(0, 1, 2)], FLOAT32),
+    ("nasbench201", 24, (1, 5, 6), [(0, 1, 1), (1, 2, 1)], FLOAT32),
+    ("nasbench201", 9, (1, 7, 8), [(0, 1, 1)], HALF),
+]
+CELLS_ON_GPU = [(*cell[:4], dtype) for cell in CELLS for dtype in DTYPES]
+LARGER_CELLS = [
+    pytest.param(*cell, marks=pytest.mark.slow)
+    for cell in [
+        ("darts", 4, (2, 8, 8), [(s, t, 1) for t in (2, 3) for s in range(t)], FLOAT32),
+        ("darts", 12, (2, 7, 8), [(0, 2, 2), (1, 2, 2), (2, 3, 1)], FLOAT32),
+        ("darts", 36, (1, 9, 7), [(0, 1, 1)], FLOAT32),
+        ("darts", 16, (2, 8, 8), [(0, 1, 1)], HALF),
+        ("darts", 12, (2, 8, 9), [(0, 1, 2)], HALF),
+        ("nasbench201", 16, (2, 8, 8), [(0, 1, 1), (0, 2, 1), (1, 2, 1)], HALF),
+    ]
+]
+
+
+@pytest.mark.parametrize(
+    "space,channels,size,edges,dtype",
+    [*(CELLS_ON_GPU if ON_GPU else CELLS), *LARGER_CELLS],
+)
+def test_cells_against_autograd(space, channels, size, edges, dtype) -> None:
+    """States, and gradients of inputs, mixing weights, and all parameters."""
+    images, *image = size
+    inputs = min(target for _, target, _ in edges)
+    described = [
+        Edge(s, t, candidates_of(space, channels, image, stride, WIDE)[1], stride)
+        for s, t, stride in edges
+    ]
+    options = len(described[0].candidates)
+    mixing = torch.softmax(torch.randn(len(edges), options, dtype=WIDE), dim=1)
+    x = [torch.randn(images, channels, *image, dtype=WIDE) for _ in range(inputs)]
+    results = [by_kernels(described, x, mixing, dtype)]
+    for kind in (WIDE, dtype):
+        results.append(by_autograd(described, x, mixing, dtype, kind))
+    assert_close(*results, dtype)
+
+
+class CountingBackend(TritonBackend):
+    """Counts launches and runs none: a whole cell would take the interpreter minutes."""
+
+    def _run(self, kernel, grid, *arguments, **options) -> None:
+        pass
+
+
+def test_launches_of_a_whole_cell() -> None:
+    """Packing, forward and backward of the paper's cell of 14 edges; sizes make no difference."""
+    structure = [(s, t) for t in range(2, 6) for s in range(t)]
+    edges = [Edge(s, t, candidates_of("darts", 16, (4, 4), 1)[1]) for s, t in structure]
+    plan = CellPlan.of(CellPlan.describe(2, edges))
+    parameters = [c.tensors[n].detach().to(DEVICE) for c, n in tensors_of(edges)[0]]
+    states = [torch.zeros(1, 4, 4, 16, device=DEVICE) for _ in range(6)]
+    mixing = torch.rand(14, 8, device=DEVICE)
+    gradients = [torch.empty_like(p) for p in parameters]
+    for _ in range(2):  # the first time copies tables to the device
+        with count_launches() as forward:
+            cell = FusedCell(plan, CountingBackend(), parameters, None)
+            _, groups = cell.forward(states[:2], mixing)
+        with count_launches() as backward:
+            cell = FusedCell(plan, CountingBackend(), parameters, None)
+            cell.backward(states, groups, mixing, states[2:], gradients, [True, True])
+    assert forward.total + backward.total <= 70, (forward.operators, backward.operators)
+
+
+@pytest.mark.parametrize("recompute", ["nothing", "all"])
+def test_the_public_call(recompute) -> None:
+    """`impl="triton"` computes what plain PyTorch does, running statistics too."""
+    results = []
+    for impl in ("triton", "torch"):
+        torch.manual_seed(0)
+        _, candidates = candidates_of("nasbench201", 16, (5, 6), 1)
+        x = torch.randn(2, 16, 5, 6).to(DEVICE).requires_grad_()
+        weights = torch.rand(len(candidates)).to(DEVICE).requires_grad_()
+        moved = [
+            c._replace(tensors={k: v.detach().to(DEVICE) for k, v in c.tensors.items()})
+            for c in candidates
+        ]
+        out = mixed_op(x, weights, moved, impl=impl, recompute=recompute)
+        running = [v for c in moved for k, v in c.tensors.items() if "running" in k]
+        results.append(
+            [out.detach(), *torch.autograd.grad(out.sin().sum(), (x, weights)), *running]
+        )
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_the_weighted_sum_of_norms() -> None:
+    results = []
+    for impl in ("triton", "torch"):
+        torch.manual_seed(0)
+        branches = [torch.randn(2, 20, 4, 5).to(DEVICE).requires_grad_() for _ in range(3)]
+        weights = torch.rand(3).to(DEVICE).requires_grad_()
+        running = [torch.zeros(20).to(DEVICE) for _ in range(3)]
+        spread = [torch.ones(20).to(DEVICE) for _ in range(3)]
+        out = weighted_norms(branches, weights, running, spread, impl=impl)
+        leaves = (*branches, weights)
+        results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), leaves), *running])
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
+
+
+def states_of(edges, x, mixing, parameters) -> list[Tensor]:
+    """The definition, with other parameters than the edges'; running statistics are not kept."""
+    listed, _ = tensors_of(edges)
+    by_candidate: dict[int, dict[str, Tensor]] = {}
+    for (candidate, name), tensor in zip(listed, parameters, strict=True):
+        by_candidate.setdefault(id(candidate.tensors), {})[name] = tensor
+    states = list(x)
+    for target in sorted({e.target for e in edges}):
+        total: Tensor | float = 0.0
+        for i, edge in enumerate(edges):
+            if edge.target == target:
+                candidates = [
+                    c._replace(tensors={k: v.to(x[0]) for k, v in c.tensors.items()}
+                               | by_candidate.get(id(c.tensors), {}))
+                    for c in edge.candidates
+                ]  # fmt: skip
+                context = reference.Context(edge.stride, True, 0.1)
+                total = total + reference.mixed_op(
+                    states[edge.source], mixing[i], candidates, range(len(candidates)), context
+                )
+        assert isinstance(total, Tensor)
+        states.append(total)
+    return states[len(x) :]
+
+
+def rounded(tensors: Iterable[Tensor], dtype: torch.dtype, kind: torch.dtype) -> list[Tensor]:
+    """Leaves of type `kind` with the values that `dtype` can hold."""
+    return [t.detach().to(DEVICE, dtype).to(kind).requires_grad_() for t in tensors]
+
+
+def gradients_of(states: Sequence[Tensor]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(s.shape, generator=generator, dtype=WIDE).to(s.device) for s in states]
+
+
+def by_autograd(edges, x, mixing, dtype, kind) -> list[Tensor]:
+    inputs = rounded(x, dtype, kind)
+    (weights,) = rounded([mixing], FLOAT32, kind)
+    parameters = rounded([c.tensors[n] for c, n in tensors_of(edges)[0]], dtype, kind)
+    states = states_of(edges, inputs, weights, parameters)
+    g = [t.to(dtype).to(kind) for t in gradients_of(states)]
+    return [*states, *torch.autograd.grad(states, [*inputs, weights, *parameters], g)]
+
+
+def by_kernels(edges, x, mixing, dtype) -> list[Tensor]:
+    backend = PoisonedBackend()
+    channels = x[0].shape[1]
+    missing = backend.width(channels) - channels
+    parameters = [c.tensors[n].detach().to(DEVICE, dtype) for c, n in tensors_of(edges)[0]]
+
+    def padded(t: Tensor) -> Tensor:
+        return torch.nn.functional.pad(nhwc(t), (0, missing)).to(DEVICE, dtype)
+
+    plan = CellPlan.of(CellPlan.describe(len(x), edges))
+    cell = FusedCell(plan, backend, parameters, None)
+    inputs, weights = [padded(t) for t in x], mixing.to(DEVICE, FLOAT32)
+    states, groups = cell.forward(inputs, weights)
+    shown = [nchw(s)[:, :channels] for s in states]
+    d_parameters = [torch.full_like(p, torch.nan) for p in parameters]
+    d_inputs, d_weights = cell.backward(
+        inputs + states, groups, weights, [padded(t) for t in gradients_of(shown)], d_parameters,
+        [True] * len(x),
+    )  # fmt: skip
+    shown += [nchw(d)[:, :channels] for d in d_inputs if d is not None]
+    return [*shown, d_weights, *d_parameters]

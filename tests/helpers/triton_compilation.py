@@ -1,0 +1,249 @@
+"""Compile the Triton kernels for GPUs that are not there, and read what they need.
+
+The launches of a real stage are recorded with all their arguments; each is then compiled as it
+would be on a device, and the wheel's own cuobjdump says what the machine code needs. As a program
+this writes `triton_resources.json`, in about ten minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from hwnas.kernels.backend import MixTerm, PoolGradient
+from hwnas.kernels.plan import Convolution, Norm
+from hwnas.kernels.triton.backend import TritonBackend
+
+TABLE = Path(__file__).with_name("triton_resources.json")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CAPABILITIES = (80, 90, 100)
+WIDTHS = (16, 32, 64, 128)
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
+COMPILER_OPTIONS = ("num_warps", "num_stages", "maxnreg")
+TYPES = {
+    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64",
+    torch.int32: "i32", torch.int8: "i8",
+}  # fmt: skip
+
+
+class Launch(NamedTuple):
+    """A kernel, and what it was called with."""
+
+    kernel: Any
+    arguments: tuple
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return str(self.kernel.__name__)
+
+
+class Resources(NamedTuple):
+    """What machine code needs.
+
+    Attributes:
+        registers: of a thread.
+        spills: bytes a thread keeps in local memory, its stack included.
+        shared: bytes of a program.
+        wide_loads, loads: instructions that load 16 bytes from global memory, and all that do.
+    """
+
+    registers: int
+    spills: int
+    shared: int
+    wide_loads: int
+    loads: int
+
+
+class RecordingBackend(TritonBackend):
+    """Records launches instead of making them."""
+
+    def __init__(self, precision: str = "ieee") -> None:
+        super().__init__(precision)
+        self.recorded: list[Launch] = []
+
+    def _launch(self, kernel, grid, *arguments, **options) -> None:
+        # What the interpreter needs is not what is compiled here.
+        if "PIN" in options:
+            options["PIN"] = True
+        self.recorded.append(Launch(kernel, arguments, options))
+
+
+def separable(kernel: int, dilation: int, stride: int, first: int, reads: int | None = None):
+    """A separable convolution whose weights are parameters `first` and the next one."""
+    norm = Norm(0, None, None)
+    return Convolution("separable", kernel, dilation, stride, (first, first + 1), norm, reads)
+
+
+def stages(channels: int, stride: int):
+    """First and second stage of a DARTS edge, and the parameters."""
+    shapes, first, second = [], [], []
+    for kernel, dilation in ((3, 1), (5, 1), (3, 2), (5, 2)):
+        first.append(separable(kernel, dilation, stride, len(shapes)))
+        shapes += [(channels, 1, kernel, kernel), (channels, channels, 1, 1)]
+    for reads, kernel in enumerate((3, 5)):
+        second.append(separable(kernel, 1, 1, len(shapes), reads))
+        shapes += [(channels, 1, kernel, kernel), (channels, channels, 1, 1)]
+    return first, second, [torch.zeros(shape) for shape in shapes]
+
+
+def dense_stage(channels: int):
+    """The convolutions of a NAS-Bench-201 edge, and their parameters."""
+    norm = Norm(0, None, None)
+    convolutions = [Convolution("dense", k, 1, 1, (i,), norm) for i, k in enumerate((1, 3))]
+    return convolutions, [torch.zeros(channels, channels, k, k) for k in (1, 3)]
+
+
+def launches(channels: int, dtype: torch.dtype, stride: int, precision: str) -> list[Launch]:
+    """The launches of a DARTS edge and of a stage of dense convolutions, each kind once."""
+    backend = RecordingBackend(precision)
+    width = backend.width(channels)
+    x = torch.zeros(2, 32, 32, width, dtype=dtype)
+    g = torch.zeros(2, 32 // stride, 32 // stride, width, dtype=dtype)
+    first, second, parameters = stages(channels, stride)
+    table = torch.zeros(9, 6, width)
+    coefficients = torch.zeros(9, 3, width)
+    pools, y, statistics = backend.source_forward(x, stride, first, parameters, True)
+    assert pools is not None and y is not None
+    backend.normalise(statistics, [None] * 6, [None] * 6, table[:6])
+    z, statistics = backend.convolve(y, table[:4], second, parameters)
+    values = [pools.maximum, pools.mean, *y, *z]
+    backend.mix([MixTerm(v, t, i) for i, (v, t) in enumerate(zip(values, table, strict=False))],
+                torch.zeros(16))  # fmt: skip
+    values[:2] = backend.pool_values(x, stride)[:2]
+    sums = backend.reduce([(g, v, t) for v, t in zip(values, table, strict=False)])
+    backend.normalise_backward(sums, table, torch.zeros(16), 1, None)
+    gradients = [torch.zeros_like(p) for p in parameters]
+    backend.convolve_backward(
+        y, table[:4], second, parameters, z, [g, g], list(coefficients[:2]), list(table[4:6]),
+        gradients, True,
+    )  # fmt: skip
+    of_pool = (coefficients[0], table[0])
+    backend.source_backward(
+        x, stride, first, parameters, y, [g] * 4, list(coefficients[:4]), list(table[:4]),
+        gradients, [PoolGradient(g, of_pool, of_pool, coefficients[0] if stride == 1 else None)],
+        None, True,
+    )  # fmt: skip
+    if stride == 1:
+        dense, parameters = dense_stage(channels)
+        y, _ = backend.convolve(x.unsqueeze(0), None, dense, parameters)
+        gradients = [torch.zeros_like(p) for p in parameters]
+        backend.convolve_backward(
+            x.unsqueeze(0), None, dense, parameters, y, [g, g], list(coefficients[:2]),
+            list(table[:2]), gradients, True,
+        )  # fmt: skip
+    return backend.recorded
+
+
+def label(launch: Launch) -> str:
+    """Name of a launch: the kernel and which of its variants."""
+    flags = [str(launch.options[k]) for k in ("KINDS",) if k in launch.options]
+    if launch.options.get("NORMALISED"):
+        flags.append("normalised")
+    return " ".join((launch.name, *flags))
+
+
+def compile_launch(launch: Launch, capability: int) -> Any:
+    """The compiled kernel of a launch."""
+    names = [p.name for p in launch.kernel.params]
+    given = dict(zip(names, launch.arguments, strict=False))
+    signature, constants, attributes = {}, {}, {}
+    for i, name in enumerate(names):
+        if name in given:
+            signature[name] = _type_of(given[name], (i,), constants, attributes)
+        else:
+            signature[name] = "constexpr"
+            constants[(i,)] = launch.options[name]
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    options = {k: v for k, v in launch.options.items() if k in COMPILER_OPTIONS}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def _type_of(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
+    """The type of an argument as Triton specialises it."""
+    if value is None or (isinstance(value, int) and value == 1):
+        constants[path] = value
+        return "constexpr"
+    if isinstance(value, tuple):
+        return tuple(_type_of(v, (*path, i), constants, attributes) for i, v in enumerate(value))
+    number = value.data_ptr() if isinstance(value, Tensor) else value
+    if number % 16 == 0:
+        attributes[path] = [["tt.divisibility", 16]]
+    if isinstance(value, Tensor):
+        return "*" + TYPES[value.dtype]
+    return "i32" if abs(value) < 2**31 else "i64"
+
+
+def run_tool(name: str, *arguments: str) -> str:
+    """What a tool of the wheel prints."""
+    command: Sequence[str] = (str(TOOLS / name), *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def resources(compiled: Any) -> Resources:
+    """Read a compiled kernel's machine code."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = run_tool("cuobjdump", "--dump-resource-usage", file.name)
+        code = run_tool("nvdisasm", "-c", file.name)
+    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
+    assert found is not None, usage
+    registers, stack, local = map(int, found.groups())
+    loads = re.findall(r"\bLDG(?:STS)?\.E(\S*)", code)
+    wide = sum(".128" in suffix for suffix in loads)
+    return Resources(registers, stack + local, compiled.metadata.shared, wide, len(loads))
+
+
+def ptxas_version() -> str:
+    """Version of the wheel's assembler."""
+    found = re.search(r"release (\S+),", run_tool("ptxas", "--version"))
+    return "unknown" if found is None else found[1]
+
+
+def measure(width: int, dtype: str, capability: int) -> Iterator[tuple[str, Resources]]:
+    """Name and resources of all kernels at a width, in a type, for a device."""
+    seen = set()
+    for stride in (1, 2):
+        for launch in launches(width, DTYPES[dtype], stride, "ieee"):
+            strided = launch.options.get("STRIDE", 1) != 1
+            name = label(launch) + (" stride 2" if strided else "")
+            if name not in seen:
+                seen.add(name)
+                yield name, resources(compile_launch(launch, capability))
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a table depend on."""
+    return {"triton": triton.__version__, "ptxas": ptxas_version()}
+
+
+def write_table() -> None:
+    """Measure everything; one line a kernel: registers, spills, shared, wide loads, loads."""
+    rows = {
+        f"{dtype} sm_{capability} width {width}: {name}": list(found)
+        for width in WIDTHS
+        for dtype in DTYPES
+        for capability in CAPABILITIES
+        for name, found in measure(width, dtype, capability)
+    }
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
+    header = f'  "versions": {json.dumps(versions())},\n  "fields": {json.dumps(Resources._fields)}'
+    TABLE.write_text(f"{{\n{header},\n{lines}\n}}\n")
+
+
+if __name__ == "__main__":
+    write_table()

@@ -1,0 +1,209 @@
+"""The C++ kernels against float64 autograd, in every instruction set that this processor has."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers.cells import (
+    DARTS_CELL,
+    NASBENCH_CELL,
+    REDUCTION_CELL,
+    assert_as_exact_as_torch,
+    closest_tie,
+    make_cell,
+)
+from helpers.reference_backend import ReferenceBackend
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+from hwnas.kernels import operator
+from hwnas.kernels.backend import MixTerm, PoolGradient
+from hwnas.kernels.cpu.backend import CpuBackend, UnavailableError, available_instructions
+from hwnas.kernels.cpu.memory import MemoryPool
+from hwnas.kernels.fused import FusedCell
+from hwnas.kernels.plan import CellPlan, tensors_of
+
+try:
+    FOUND = available_instructions()
+except UnavailableError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+CELLS = {
+    "edge": ("darts", ((0, 1, 1),)),
+    "strided edge": ("darts", ((0, 1, 2),)),
+    "normal cell": ("darts", DARTS_CELL),
+    "reduction cell": ("darts", REDUCTION_CELL),
+    "nasbench201 cell": ("nasbench201", NASBENCH_CELL),
+    "strided nasbench201 edge": ("nasbench201", ((0, 1, 2),)),
+}
+
+
+NEAR_TIE = 3e-6
+"""What float32 may decide otherwise than float64."""
+
+
+def use(instructions: str, monkeypatch) -> None:
+    """Run the operator with one instruction set, new memory full of NaN."""
+    for owner, name in (
+        (torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"),
+        (MemoryPool, "empty"),
+    ):  # fmt: skip
+        inner = getattr(owner, name)
+
+        def poisoned(*args, inner=inner, **kwargs):
+            made = inner(*args, **kwargs)
+            return made.fill_(float("nan")) if made.is_floating_point() else made
+
+        monkeypatch.setattr(owner, name, poisoned)
+    monkeypatch.setattr(
+        operator, "backend_for", lambda name, dtype: CpuBackend(dtype, instructions)
+    )
+
+
+@pytest.fixture(params=FOUND)
+def instructions(request, monkeypatch):
+    """Each instruction set, in float32."""
+    use(request.param, monkeypatch)
+
+
+@pytest.fixture(params=available_instructions(torch.float64))
+def instructions_of_float64(request, monkeypatch):
+    use(request.param, monkeypatch)
+
+
+@pytest.mark.parametrize("channels,size", [(16, (8, 8)), (9, (7, 10)), (36, (5, 6)), (4, (9, 9))])
+@pytest.mark.parametrize("cell", CELLS)
+def test_float64_is_exact(cell, channels, size, instructions_of_float64) -> None:
+    exact_in = make_cell(*CELLS[cell], 2, channels, size, seed=1, with_affine=True)
+    exact = exact_in.evaluate("torch", torch.float64)
+    found = exact_in.evaluate("cpu", torch.float64)
+    for name, value in exact.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+)
+@given(
+    cell=st.sampled_from(sorted(CELLS)),
+    images=st.integers(1, 3),
+    channels=st.sampled_from([4, 8, 12, 16, 24, 32, 64]),
+    height=st.integers(3, 11),
+    width=st.integers(3, 11),
+    mean=st.sampled_from([0.0, 3.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_float32_is_as_exact_as_pytorch(
+    instructions, cell, images, channels, height, width, mean, seed
+) -> None:
+    # Statistics of a handful of values amplify any rounding, in any implementation.
+    assume(images * ((height + 1) // 2) * ((width + 1) // 2) >= 32)
+    case = make_cell(*CELLS[cell], images, channels, (height, width), seed, mean=mean)
+    with closest_tie() as gaps:
+        exact = case.evaluate("torch", torch.float64)
+    assume(min(gaps) > NEAR_TIE)
+    plain = case.evaluate("torch", torch.float32)
+    found = case.evaluate("cpu", torch.float32)
+    assert_as_exact_as_torch(found, plain, exact)
+
+
+@pytest.mark.parametrize("cell", ["edge", "strided edge"])
+def test_a_mean_of_100_deviations_costs_no_digits(cell, instructions) -> None:
+    case = make_cell(*CELLS[cell], 4, 16, (12, 12), seed=3, mean=100.0)
+    exact = case.evaluate("torch", torch.float64)
+    plain = case.evaluate("torch", torch.float32)
+    found = case.evaluate("cpu", torch.float32)
+    assert_as_exact_as_torch(found, plain, exact)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bitwise_repeatable(threads, instructions) -> None:
+    case = make_cell(*CELLS["reduction cell"], 5, 16, (9, 8), seed=4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        first, second = (case.evaluate("cpu", torch.float32) for _ in range(2))
+    finally:
+        torch.set_num_threads(before)
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("recompute", ["first", "all"])
+def test_recomputing_changes_no_bit(recompute, instructions) -> None:
+    case = make_cell(*CELLS["normal cell"], 2, 12, (8, 7), seed=5)
+    kept = case.evaluate("cpu", torch.float32)
+    again = case.evaluate("cpu", torch.float32, recompute=recompute)
+    for name, value in kept.items():
+        assert torch.equal(value, again[name]), name
+
+
+@pytest.mark.parametrize("channels", [6, 20])
+@pytest.mark.parametrize("cell", CELLS)
+def test_each_kernel_alone(cell, channels, instructions) -> None:
+    """The backend's methods, one by one, against plain PyTorch; padding stays zero."""
+    space, structure = CELLS[cell]
+    case = make_cell(space, structure, 2, channels, (7, 6), seed=6)
+    plan = CellPlan.of(CellPlan.describe(len(case.inputs), case.edges))
+    parameters = [c.tensors[n].detach().float() for c, n in tensors_of(case.edges)[0]]
+    mine = operator.backend_for("cpu", torch.float32)
+    width = mine.width(channels)
+    oracle = ReferenceBackend(width)
+    state = operator.to_layout(case.inputs[0].float(), width)
+
+    def assert_close(found: torch.Tensor, exact: torch.Tensor) -> None:
+        torch.testing.assert_close(found, exact.to(found.dtype), rtol=1e-4, atol=1e-4)
+
+    group = plan.groups[0]
+    arguments = (state.unsqueeze(0), None, group.first, parameters)
+    outputs, statistics = mine.convolve(*arguments)
+    expected, expected_statistics = oracle.convolve(*arguments)
+    assert_close(outputs, expected)
+    assert_close(statistics, expected_statistics)
+    assert (outputs[..., channels:] == 0).all()
+    pools, plain = mine.pools(state, group.stride), oracle.pools(state, group.stride)
+    assert_close(pools.statistics, plain.statistics)
+    row = torch.randn(6, width)
+    weights = torch.rand(4)
+    gradient = torch.randn_like(plain.maximum)
+    found, exact = (
+        [MixTerm(values.mean, row, 2), MixTerm(values.maximum, row, 0), MixTerm(z[0], row, 1)]
+        for values, z in ((pools, outputs), (plain, expected))
+    )
+    assert_close(mine.mix(found, weights), oracle.mix(exact, weights))
+    assert_close(
+        mine.reduce([(gradient, term.value, row) for term in found]),
+        oracle.reduce([(gradient, term.value, row) for term in exact]),
+    )
+    coefficients = torch.randn(3, width)
+    edges = [PoolGradient(gradient, (coefficients, row), (coefficients, row), None)]
+    handed = torch.zeros_like(state), torch.zeros_like(state)
+    for backend, dx in zip((mine, oracle), handed, strict=True):
+        backend.pools_backward(state, group.stride, edges, dx)
+    assert_close(*handed)
+
+
+def test_the_order_of_kernels_is_right_for_the_plain_kernels_too() -> None:
+    case = make_cell("darts", DARTS_CELL, 2, 4, (6, 7), seed=7)
+    exact = case.evaluate("torch", torch.float64)
+    plan = CellPlan.of(CellPlan.describe(2, case.edges))
+    parameters = [c.tensors[n].detach() for c, n in tensors_of(case.edges)[0]]
+    cell = FusedCell(plan, ReferenceBackend(), parameters, None)
+    inputs = [operator.to_layout(x, 4) for x in case.inputs]
+    nodes, groups = cell.forward(inputs, case.weights)
+    gradients = [torch.full(p.shape, torch.nan, dtype=p.dtype) for p in parameters]
+    d_inputs, d_weights = cell.backward(
+        inputs + nodes, groups, case.weights, [operator.to_layout(g, 4) for g in case.gradients],
+        gradients, [True, True],
+    )  # fmt: skip
+    for i, (node, d_input) in enumerate(zip(nodes, d_inputs, strict=False)):
+        torch.testing.assert_close(operator.from_layout(node, 4), exact[f"node{i}"])
+        torch.testing.assert_close(operator.from_layout(d_input, 4), exact[f"d_input{i}"])
+    torch.testing.assert_close(d_weights, exact["d_weights"])
+
+
+def test_an_instruction_set_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UnavailableError, match="not one of"):
+        CpuBackend(torch.float32, "sse9")

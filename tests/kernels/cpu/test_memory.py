@@ -1,0 +1,102 @@
+"""Blocks are used again when, and only when, no tensor is left in them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from hwnas.kernels.cpu.memory import SMALLEST_BYTES, MemoryPool
+
+SIDE = 256
+
+
+@pytest.fixture
+def pool() -> MemoryPool:
+    return MemoryPool()
+
+
+def block(pool: MemoryPool, rows: int = SIDE) -> torch.Tensor:
+    return pool.empty((rows, SIDE), torch.float32)
+
+
+def test_a_tensor_like_any_other(pool) -> None:
+    x = pool.empty((3, 64, 1024), torch.float64)
+    assert x.shape == (3, 64, 1024) and x.dtype == torch.float64
+    assert x.is_contiguous() and x.data_ptr() % 64 == 0
+    x.normal_()
+    (x.requires_grad_() ** 2).sum().backward()
+    assert torch.equal(x.grad, 2 * x)
+
+
+def test_memory_is_used_again_once_the_last_view_is_gone(pool) -> None:
+    x = block(pool)
+    at, view = x.data_ptr(), x[3:5]
+    del x
+    assert block(pool).data_ptr() != at
+    del view
+    assert block(pool).data_ptr() == at
+
+
+def test_tensors_that_live_share_nothing(pool) -> None:
+    tensors = [block(pool).fill_(i) for i in range(5)]
+    del tensors[2]
+    tensors.append(block(pool).fill_(9))
+    assert [t.unique().tolist() for t in tensors] == [[0], [1], [3], [4], [9]]
+
+
+def test_what_a_graph_keeps_is_in_use(pool) -> None:
+    x = torch.ones(SIDE, SIDE, requires_grad=True)
+    factor = block(pool).fill_(3.0)
+    loss = (x * factor).sum()
+    del factor
+    assert pool.used_bytes == x.nbytes
+    block(pool).zero_()
+    loss.backward()
+    assert x.grad is not None and x.grad.unique().tolist() == [3]
+    del loss
+    assert pool.used_bytes == 0
+
+
+def test_small_tensors_are_not_kept(pool) -> None:
+    pool.empty((SMALLEST_BYTES // 4 - 1,), torch.float32)
+    assert pool.idle_bytes == pool.used_bytes == 0
+    assert pool.empty((0, 7), torch.float32).shape == (0, 7)
+
+
+def test_sizes_that_nobody_asks_for_any_more_go(pool) -> None:
+    small = [block(pool) for _ in range(8)]
+    size = small[0].nbytes
+    del small
+    assert pool.idle_bytes == pool.peak_bytes == 8 * size and pool.used_bytes == 0
+    large = block(pool, 3 * SIDE)
+    assert pool.used_bytes == 3 * size and pool.idle_bytes == 7 * size
+    larger = block(pool, 9 * SIDE)
+    assert pool.used_bytes == 12 * size and pool.idle_bytes == 3 * size
+    del large, larger
+    # What is there needs no new block, so nothing goes.
+    again = block(pool, 3 * SIDE)
+    assert pool.used_bytes == again.nbytes and pool.idle_bytes == 12 * size
+
+
+def test_idle_memory_can_be_given_back(pool) -> None:
+    kept, gone = block(pool).fill_(1.0), block(pool)
+    del gone
+    pool.release_idle()
+    assert pool.idle_bytes == 0 and pool.peak_bytes == pool.used_bytes == kept.nbytes
+    assert kept.unique().tolist() == [1]
+
+
+def test_tensors_end_in_any_thread(pool) -> None:
+    tensors = [[block(pool) for _ in range(50)] for _ in range(4)]
+    threads = [threading.Thread(target=own.clear) for own in tensors]
+    for thread in threads:
+        thread.start()
+    more = [block(pool) for _ in range(50)]
+    for thread in threads:
+        thread.join()
+    assert len({t.data_ptr() for t in more}) == 50
+    del more
+    assert pool.used_bytes == 0
+    assert pool.idle_bytes == sum(b.numel() for b in pool._idle)

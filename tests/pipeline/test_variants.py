@@ -1,0 +1,133 @@
+"""`hwnas export --variants` on a tiny run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from helpers.runs import settings, table_file
+from safetensors.torch import save_file
+
+import hwnas.cli.app
+from hwnas.config import load_config
+from hwnas.deploy.variants import VARIANTS
+from hwnas.pipeline.run import Run
+from hwnas.pipeline.variants import CALIBRATION_IMAGES, calibration_feeds
+from hwnas.runs import interruption
+from hwnas.training.train import final_weights
+
+SCHEMA = {
+    "required": ["schema", "fastest", "budget_ms", "batch", "runtime", "calibration_images"]
+    + ["variants", "environment"],
+    "properties": {
+        "variants": {
+            "additionalProperties": {
+                "required": ["verdict", "model", "size_bytes", "precision", "parity", "accuracy"]
+                + ["measured", "ratio", "gates", "error"],
+                "properties": {
+                    "verdict": {"enum": ["pass", "fail", "inconclusive"]},
+                    "accuracy": {"required": ["torch", "onnx", "drop", "n"]},
+                    "parity": {"required": ["max_abs_error", "sqnr_db", "top1_agreement"]},
+                    "ratio": {"required": ["value", "ci_low", "ci_high"]},
+                },
+            }
+        }
+    },
+}
+
+
+@pytest.fixture
+def export(capsys, monkeypatch):
+    """Run `hwnas export` in this process: (exit code, stdout, stderr)."""
+    monkeypatch.setattr(interruption, "install", lambda: None)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            hwnas.cli.app.main(["export", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return int(stopped.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run that stands before its export; its weights are random."""
+    folder = tmp_path_factory.mktemp("variants")
+    config = load_config(None, settings("nasbench201", "check.measure_seconds=1"))
+    run = Run.start(config, folder / "run", resume=False)
+    run.begin()
+    run.folder.latency_table.write_bytes(table_file("nasbench201", folder).read_bytes())
+    architecture = run.space.sample(np.random.default_rng(0))
+    params, macs = run.space.params_and_macs(architecture)
+    stated = {
+        "space_options": run.space.options.model_dump(),
+        "genotype": run.space.to_genotype(architecture),
+        "params": params,
+        "macs": macs,
+        "predicted_ms": 1.0,
+    }
+    run.folder.write_json(run.folder.architecture, architecture.to_json() | stated)
+    torch.manual_seed(0)
+    save_file(final_weights(run.space.network(architecture)), run.folder.weights)
+    return run.folder.path
+
+
+def test_an_unknown_variant_is_refused_in_one_line(export, trained) -> None:
+    code, out, err = export(trained, "--variants", "fp32,int4")
+    assert (code, out) == (2, "") and "int4" in err and len(err.splitlines()) == 1
+    assert not (trained / "model.onnx").exists()
+
+
+def test_calibration_is_drawn_from_the_training_images_by_the_seed(trained) -> None:
+    run, again = Run.open(trained), Run.open(trained)
+    found = np.concatenate([feeds["images"] for feeds in calibration_feeds(run)])
+    same = np.concatenate([feeds["images"] for feeds in calibration_feeds(again)])
+    np.testing.assert_array_equal(found, same)
+    assert len(found) == CALIBRATION_IMAGES
+    known = {image.tobytes() for image in run.dataset.normalise(run.dataset.train.inputs).numpy()}
+    assert len({image.tobytes() for image in found} & known) > 0.9 * CALIBRATION_IMAGES
+    config = run.config.model_copy(update={"seed": 1})
+    other = np.concatenate([f["images"] for f in calibration_feeds(Run(config, run.folder))])
+    assert not np.array_equal(found, other)
+
+
+def refused_by_the_checker(model, calibration, folder):
+    """A conversion that leaves an operator which does not exist."""
+    model.graph.node[0].op_type = "NoSuchOperator"
+    return model
+
+
+@pytest.mark.slow
+def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
+    export, trained, monkeypatch
+) -> None:
+    monkeypatch.setitem(VARIANTS, "fp16", refused_by_the_checker)
+    code, out, err = export(trained, "--variants", "fp16,int8", "--json")
+    assert code == 3, err
+    folder = trained / "variants"
+    assert {path.name for path in folder.iterdir()} == {"model.int8.onnx", "variants.json"}
+    document = json.loads(out)
+    assert document == json.loads((folder / "variants.json").read_text())
+    assert list(document["variants"]) == ["fp32", "fp16", "int8"]
+    missing = document["variants"].pop("fp16")
+    assert missing["verdict"] is None and "NoSuchOperator" in missing["error"]
+    jsonschema.validate(document, SCHEMA)
+    exported, quantised = document["variants"].values()
+    assert (exported["verdict"], exported["model"]) == ("pass", "model.onnx")
+    assert set(exported["ratio"].values()) == {1.0}
+    assert quantised["precision"] == "int8" and quantised["model"] == "variants/model.int8.onnx"
+    assert quantised["size_bytes"] == (folder / "model.int8.onnx").stat().st_size
+    assert quantised["ratio"]["ci_low"] <= quantised["ratio"]["value"]
+    limits = {gate["name"]: gate["limit"] for gate in quantised["gates"]}
+    assert (limits["sqnr"], limits["agreement"], limits["budget"]) == (15.0, 0.97, 1e6)
+    assert document["fastest"] in document["variants"]
+    # Another export makes another model: the variants were of the one before.
+    code, _, err = export(trained)
+    assert code == 0, err
+    assert not list(folder.iterdir())
