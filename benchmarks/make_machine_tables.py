@@ -55,7 +55,8 @@ def figures(path: Path) -> dict[str, object]:
     """A row about a table."""
     table = LatencyTable.load(path)
     audit = table.audit
-    assert audit is not None and audit.repeatability is not None
+    assert audit is not None
+    assert audit.repeatability is not None
     return {
         "table": path.stem,
         "operators": len(table.operators),

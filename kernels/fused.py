@@ -284,7 +284,8 @@ class FusedCell:
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Gradient and coefficients of the first-stage convolutions that second ones read."""
         backend, table = self.backend, values.table
-        assert values.first is not None and values.second is not None
+        assert values.first is not None
+        assert values.second is not None
         start = len(group.first) + len(group.pooled)
         ordered = [second[position] for position in range(len(group.second))]
         d_values, sums = backend.convolve_backward(
@@ -292,7 +293,8 @@ class FusedCell:
             [g for g, _ in ordered], [c for _, c in ordered],
             list(table[start:-1]), weight_gradients, True,
         )  # fmt: skip
-        assert d_values is not None and sums is not None
+        assert d_values is not None
+        assert sums is not None
         read = [c.reads for c in group.second if c.reads is not None]
         coefficients, _, d_gamma, d_beta = backend.normalise_backward(
             sums, table, None, self._count([d_values[0]]), self._batch(read, table),

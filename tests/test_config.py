@@ -33,7 +33,8 @@ def test_overrides_replace_values() -> None:
     )
     assert config.train.epochs == 3
     assert config.data.path == "a b.npz"
-    assert config.budget.ms == 0.5 and config.budget.fraction is None
+    assert config.budget.ms == 0.5
+    assert config.budget.fraction is None
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ class TestDecoder:
         for share in (0.0, 0.3, 0.9):
             decoder = Decoder([Limit(cost, fastest + share * (slowest - fastest))])
             found = decoder.best(rng.normal(size=space.mask.shape), k=3)
-            assert found and all(decoder.is_feasible(a) for a in found)
+            assert found
+            assert all(decoder.is_feasible(a) for a in found)
             assert len(set(found)) == len(found)
 
     def test_impossible_budget_names_the_reachable_range(self, space, cost) -> None:
@@ -246,7 +247,8 @@ class TestStrategy:
         resumed.load_state_dict(loaded[1]["strategy"])
         advance(resumed, shared, cost, steps=2, first=2)
         rows = probability_rows(resumed)
-        assert rows is not None and rows == probability_rows(reference)
+        assert rows is not None
+        assert rows == probability_rows(reference)
         assert [len(row) for row in rows] == [len(choice.options) for choice in space.choices]
         np.testing.assert_allclose([sum(row) for row in rows], 1, atol=1e-3)
         assert torch.equal(resumed.ask().weights, reference.ask().weights)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {
-    **{p: "hwnas" for p in (ROOT / "hwnas").rglob("*.py")},
-    **{p: "hwnas.kernels" for p in (ROOT / "kernels").rglob("*.py")},
-    **{p: "hwnas.latency_tables" for p in (ROOT / "latency_tables").rglob("*.py")},
+    **dict.fromkeys((ROOT / "hwnas").rglob("*.py"), "hwnas"),
+    **dict.fromkeys((ROOT / "kernels").rglob("*.py"), "hwnas.kernels"),
+    **dict.fromkeys((ROOT / "latency_tables").rglob("*.py"), "hwnas.latency_tables"),
 }
 
 # From the ground up; a package may import itself and what stands on lower floors.

@@ -185,7 +185,7 @@ class _Programme:
         self._add_latency(limit, limit.cost.coefficients.mean + gradient, constant_ms)
 
     def _add_latency(self, limit: Limit, coefficients: np.ndarray, constant_ms: float) -> None:
-        """coefficients @ features + constant <= budget."""
+        """Coefficients @ features + constant <= budget."""
         row = self.latency_row(limit.cost.edges, coefficients)
         room_ms = limit.budget_ms - coefficients[0] - constant_ms
         self.constraints.append(LinearConstraint(row[None], -np.inf, room_ms))

@@ -38,7 +38,7 @@ class CifarLayout:
     @property
     def size_limits(self) -> dict[str, int]:
         """The largest size in bytes of each file that is needed."""
-        limits = {name: self.train_records * self.record_bytes for name in self.train_files}
+        limits = dict.fromkeys(self.train_files, self.train_records * self.record_bytes)
         return limits | {self.test_file: 10_000 * self.record_bytes, self.names_file: 2**16}
 
 

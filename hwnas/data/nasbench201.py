@@ -1,5 +1,6 @@
 """What NAS-Bench-201 knows of its 15,625 cells: Dong & Yang, "NAS-Bench-201", ICLR 2020
-(arXiv 2001.00326), and the fidelity of 12 epochs that later work added."""
+(arXiv 2001.00326), and the fidelity of 12 epochs that later work added.
+"""
 
 from __future__ import annotations
 

@@ -102,7 +102,8 @@ class Ledger:
     @contextmanager
     def claim(self, evaluation: Evaluation, attempts: int) -> Iterator[Trial | None]:
         """A trial of this process, renewed inside and failed when an exception leaves; None when
-        another process claimed the same before."""
+        another process claimed the same before.
+        """
         from optuna.trial import TrialState
 
         trial = self.study.ask()

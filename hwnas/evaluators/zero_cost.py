@@ -1,5 +1,6 @@
 """Scores of untrained networks from one batch (Abdelfattah et al., "Zero-Cost Proxies for
-Lightweight NAS", ICLR 2021, arXiv 2101.08134, compares them); higher is better."""
+Lightweight NAS", ICLR 2021, arXiv 2101.08134, compares them); higher is better.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ JITTER = 1e-5
 
 
 def synflow(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
-    """log of sum `|theta dR/dtheta|`, R the output of ones through `|theta|`: Tanaka et al.,
+    """Log of sum `|theta dR/dtheta|`, R the output of ones through `|theta|`: Tanaka et al.,
     "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS
     2020.
 
@@ -70,7 +71,8 @@ def gradient_norm(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: 
 def jacob_cov(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
     """-sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the correlations between the
     samples' input gradients: Mellor et al., "Neural Architecture Search without Training",
-    version 1 (arXiv 2006.04647v1). Arguments as for `synflow`."""
+    version 1 (arXiv 2006.04647v1). Arguments as for `synflow`.
+    """
     network = copy.deepcopy(network).train()
     inputs = inputs.clone().requires_grad_()
     logits = network(inputs).sum()
@@ -84,9 +86,10 @@ def jacob_cov(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss
 
 
 def naswot(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
-    """log `|K|`, K the shares of ReLUs on which two samples agree, summed over the layers: Mellor
+    """Log `|K|`, K the shares of ReLUs on which two samples agree, summed over the layers: Mellor
     et al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and GELU count
-    as ReLU, whose sign is theirs. Arguments as for `synflow`."""
+    as ReLU, whose sign is theirs. Arguments as for `synflow`.
+    """
     network = copy.deepcopy(network).train()
     n = len(inputs)
     kernel = torch.zeros(n, n, dtype=torch.float64, device=inputs.device)

@@ -117,7 +117,8 @@ class ElasticBlock(nn.Module):
         order[:channels] = importance[:channels].argsort(descending=True, stable=True)
         tensors: list[Tensor] = [block.expand.weight, block.depthwise.weight]
         for norm in (block.bn1, block.bn2):
-            assert norm.running_mean is not None and norm.running_var is not None
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             tensors += [norm.weight, norm.bias, norm.running_mean, norm.running_var]
         return [(block.project.weight, 1, order), *((tensor, 0, order) for tensor in tensors)]
 
@@ -125,7 +126,8 @@ class ElasticBlock(nn.Module):
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """The first channels of a batch norm, as many as the input has."""
     count = x.shape[1]
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     return F.batch_norm(
         x,
         norm.running_mean[:count],

@@ -1,5 +1,6 @@
 """Choices of a supernet: the weighted sum of an edge's candidate operators, cells of them, and the
-weighted sum of blocks that end in a batch norm."""
+weighted sum of blocks that end in a batch norm.
+"""
 
 from __future__ import annotations
 

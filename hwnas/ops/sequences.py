@@ -80,7 +80,8 @@ class Recurrence(nn.Module):
 
 class SequenceAttention(nn.Module):
     """Multi-head self-attention: Vaswani et al., "Attention Is All You Need", NeurIPS 2017
-    (arXiv 1706.03762), section 3.2.2."""
+    (arXiv 1706.03762), section 3.2.2.
+    """
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()

@@ -212,7 +212,8 @@ def _judged(
         *placement_gates(runtime, behaviour.runtimes[runtime.name]),
         *behaviour_gates(variant.model, variant.feeds, behaviour, run.config.check),
     ]
-    assert behaviour.parity is not None and behaviour.score is not None
+    assert behaviour.parity is not None
+    assert behaviour.score is not None
     metric = behaviour.score.metric
     score = behaviour.score.to_json() | {"drop": behaviour.score.drop}
     return {

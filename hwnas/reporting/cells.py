@@ -94,7 +94,8 @@ class Cell:
     @property
     def joins_nodes(self) -> bool:
         """Whether all nodes lead to the output, as in DARTS: its cells with two inputs join their
-        channels, recurrent ones take their mean."""
+        channels, recurrent ones take their mean.
+        """
         return self.inputs == 2 or self.cell_type == _NODES
 
     @property

@@ -16,6 +16,7 @@ import numpy as np
 
 from hwnas.reporting.html import Html, milliseconds, number, percent, series_class, text
 from hwnas.reporting.run_files import Interval, Series
+import itertools
 
 WIDTH, HEIGHT = 360.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 338.0, 24.0, 190.0
@@ -183,9 +184,9 @@ def _slices(x: Axis, labels: Sequence[str], thinned: Sequence[np.ndarray]) -> li
 def _strips(x: Axis, steps: np.ndarray) -> list[tuple[float, float, float]]:
     """Each step with the start and width of the strip that is nearer to it than to the others."""
     centres = [x(step) for step in steps]
-    middles = [(a + b) / 2 for a, b in zip(centres, centres[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(centres)]
     ends = [x.start, *middles, x.end]
-    pairs = zip(ends, ends[1:], strict=False)
+    pairs = itertools.pairwise(ends)
     return [(float(s), a, max(b - a, 0.1)) for s, (a, b) in zip(steps, pairs, strict=True)]
 
 

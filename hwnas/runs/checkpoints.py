@@ -58,7 +58,8 @@ def save_checkpoint(folder: Path, stage: str, step: int, state: dict[str, Any]) 
 
 def load_checkpoint(folder: Path, stage: str) -> tuple[int, dict[str, Any]] | None:
     """The newest complete checkpoint of a stage as (step, state), or None; damaged ones are
-    skipped with a warning."""
+    skipped with a warning.
+    """
     for leftover in folder.glob(f".{stage}-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     for path in reversed(_checkpoints(folder, stage)):

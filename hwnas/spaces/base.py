@@ -270,7 +270,8 @@ class SearchSpace(ABC):
 
     def idle(self, chosen: Sequence[int]) -> tuple[int, ...]:
         """Choices that decide nothing beside what others took; architectures have the first
-        option there."""
+        option there.
+        """
         return ()
 
     def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
@@ -331,7 +332,8 @@ class SearchSpace(ABC):
 
     def architecture(self, chosen: Mapping[str, str] | list[int]) -> Architecture:
         """An architecture from option indices, where idle choices may have any, or a mapping;
-        validated."""
+        validated.
+        """
         if isinstance(chosen, list):
             idle = self.idle(chosen)
             options = [

@@ -194,7 +194,8 @@ class ElasticSpace(SizedSpace):
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Uniform in resolution, depths, and what the layers take that are there, as the paper's
-        training draws them; shallow networks, of which there are fewer, are drawn as often."""
+        training draws them; shallow networks, of which there are fewer, are drawn as often.
+        """
         return self.architecture([int(rng.integers(len(c.options))) for c in self.choices])
 
     def running_layers(self, architecture: Architecture) -> list[int]:

@@ -85,7 +85,8 @@ class RnnSpace(LayerSpace):
 
     def to_genotype(self, architecture: Architecture) -> Any:
         """`recurrent`, for each node its activation and state, and `concat`, the states whose mean
-        is the output."""
+        is the output.
+        """
         self.validate(architecture)
         pairs = [option.partition("~") for _, option in architecture]
         recurrent = [[function, int(state)] for function, _, state in pairs]

@@ -24,7 +24,8 @@ class SharedSupernet(Supernet):
     @abstractmethod
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
         """The state of an architecture's network: it computes what the supernet does with the
-        architecture's mixture, in evaluation mode and in training."""
+        architecture's mixture, in evaluation mode and in training.
+        """
 
     def at_phase(self, architecture: Architecture, phase: int) -> Architecture:
         """The next larger architecture that is trained in a phase.
@@ -37,5 +38,6 @@ class SharedSupernet(Supernet):
 
     def reordering(self, phase: int) -> list[Reordering]:
         """What is put in another order before a phase begins, so that the parts that join are the
-        most important ones; no architecture of the phase before is changed by it."""
+        most important ones; no architecture of the phase before is changed by it.
+        """
         return []

@@ -253,7 +253,8 @@ class VitSupernet(SharedSupernet):
         for row, half in enumerate(self.halves, start=1):
             x = half(x, mixture, row)
         norm, fc = self.head.norm, self.head.fc
-        assert isinstance(norm, nn.LayerNorm) and isinstance(fc, nn.Linear)
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(fc, nn.Linear)
         return linear(fc, layer_norm(norm, x).mean(dim=1), fc.out_features)
 
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:

@@ -89,19 +89,22 @@ class SearchStrategy(ABC):
     @property
     def fidelity(self) -> float:
         """Share of a whole evaluation that the next architecture is to get, where an evaluation
-        can be cut short; 1 by default."""
+        can be cut short; 1 by default.
+        """
         return 1.0
 
     @property
     def widening(self) -> int:
         """How many times as many channels as at first go through a supernet's candidates, where a
-        part of them does; 1 by default."""
+        part of them does; 1 by default.
+        """
         return 1
 
     @property
     def judged_on(self) -> int:
         """How many validation batches judge the next mixture, always the same ones and without a
-        gradient; 0 for a batch of the step's own."""
+        gradient; 0 for a batch of the step's own.
+        """
         return 0
 
     @abstractmethod

@@ -75,7 +75,8 @@ class GradientStrategy(SearchStrategy):
 
     def log_shares(self, weights: Tensor) -> Tensor:
         """Logarithms of the shares that options have in their choice's sum, -inf where there is no
-        option; with a gradient there too."""
+        option; with a gradient there too.
+        """
         shares = weights / (weights * self.mask).sum(dim=1, keepdim=True)
         return shares.masked_fill(~self.mask, 1.0).log().masked_fill(~self.mask, -math.inf)
 
@@ -179,7 +180,8 @@ class PcDartsSettings(DartsSettings):
 
 class PcDartsStrategy(DartsStrategy):
     """DARTS with a weight for each edge beside those of its options, the softmax over the edges
-    into a node; the supernet mixes 1 of 4 channels."""
+    into a node; the supernet mixes 1 of 4 channels.
+    """
 
     name = "pc-darts"
     paper = (

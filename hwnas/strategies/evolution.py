@@ -1,5 +1,6 @@
 """Regularised evolution (Real et al., "Regularized Evolution for Image Classifier Architecture
-Search", AAAI 2019, arXiv 1802.01548), and the same after single paths trained a supernet."""
+Search", AAAI 2019, arXiv 1802.01548), and the same after single paths trained a supernet.
+"""
 
 from __future__ import annotations
 

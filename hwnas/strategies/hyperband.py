@@ -1,6 +1,7 @@
 """Many architectures judged a little, the best of them longer: Jamieson & Talwalkar,
 "Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016, and Li et
-al., "Hyperband", JMLR 18(185), 2018 (arXiv 1603.06560), algorithm 1."""
+al., "Hyperband", JMLR 18(185), 2018 (arXiv 1603.06560), algorithm 1.
+"""
 
 from __future__ import annotations
 

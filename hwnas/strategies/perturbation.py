@@ -1,6 +1,7 @@
 """Choosing by what is missed (Wang et al., "Rethinking Architecture Selection in Differentiable
 NAS", ICLR 2021, arXiv 2108.04392): an option's strength is how much the trained supernet loses
-without it, and not its weight."""
+without it, and not its weight.
+"""
 
 from __future__ import annotations
 
@@ -156,7 +157,8 @@ class PerturbationStrategy(DartsStrategy):
 
     def scores(self) -> Tensor:
         """How much more is lost without an option than without the row's most important one, and
-        how much without its edge; `none` loses nothing. By weights where it is not known."""
+        how much without its edge; `none` loses nothing. By weights where it is not known.
+        """
         scores = super().log_probabilities()
         missed = self._missed()
         for row, option in self._decided().items():

@@ -76,7 +76,7 @@ class ClassCounter:
 
 
 def ratio(part: int, whole: int) -> float:
-    """part / whole; 0 of nothing."""
+    """Part / whole; 0 of nothing."""
     return part / whole if whole else 0.0
 
 

@@ -327,7 +327,8 @@ class TritonBackend(TritonLauncher, Backend):
             d_values = self._empty(values.shape, values.dtype, values.device)
         sums = self._backward_inputs(values, table, work, edges, before, d_values)
         if work.partials is not None:
-            assert stage is not None and work.tables is not None
+            assert stage is not None
+            assert work.tables is not None
             share = WeightSums(work.partials, work.tables)
             if isinstance(stage.parameters, PackedParameters):
                 stage.parameters.pending.append(share)

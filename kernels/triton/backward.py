@@ -229,7 +229,7 @@ def _gather_convolution(
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """du (BLOCK, C) and what one convolution adds to it."""
+    """Du (BLOCK, C) and what one convolution adds to it."""
     channels = tl.arange(0, C)
     dtype = intermediate.dtype.element_ty
     dense = tl.load(convolution + DENSE) != 0

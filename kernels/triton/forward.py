@@ -220,7 +220,7 @@ def normalise(
 
 @triton.jit
 def mix(values, tables, positions, weights, out, pixels, C: tl.constexpr, BLOCK: tl.constexpr):
-    """out (N, OH, OW, C) = sum_k weights[positions[k]] (scale_k (z_k - mean_k) + shift_k).
+    """Out (N, OH, OW, C) = sum_k weights[positions[k]] (scale_k (z_k - mean_k) + shift_k).
 
     values, tables: tuples of K pointers, to (N, OH, OW, C) and (6, C).
     """

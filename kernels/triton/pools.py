@@ -93,7 +93,7 @@ def pooled_tile(
 
 @triton.jit
 def _pool_gradient(pooled, gradients, of_pool, offsets, inside, channels, C: tl.constexpr):
-    """dz = a g + b (z - mean) + d, added over edges; `pooled` and the result are (BLOCK, C)."""
+    """Dz = a g + b (z - mean) + d, added over edges; `pooled` and the result are (BLOCK, C)."""
     total = tl.zeros_like(pooled)
     for edge in tl.static_range(len(of_pool)):
         if of_pool[edge] is not None:

@@ -140,7 +140,7 @@ def pin(x, PIN: tl.constexpr):
 @triton.jit
 def load_output_gradient(gradient, output, offsets, valid, coefficients, table, channels,
                          C: tl.constexpr):  # fmt: skip
-    """dz = a g + b (z - mean) + d in float32, zero where not valid."""
+    """Dz = a g + b (z - mean) + d in float32, zero where not valid."""
     g = tl.load(gradient + offsets, mask=valid, other=0.0).to(tl.float32)
     z = tl.load(output + offsets, mask=valid, other=0.0).to(tl.float32)
     mean = tl.load(table + TABLE_MEAN * C + channels).to(tl.float32)[None, :]

@@ -33,7 +33,8 @@ def test_a_real_call_is_judged(budget_ms: float, expected: str) -> None:
     assert latency.gate(budget_ms) == expected
     assert latency.rounds >= 300
     assert latency.ci_low_ms <= latency.value_ms <= latency.ci_high_ms
-    assert latency.statistic == "p10" and latency.value_ms == pytest.approx(latency.p10_ms)
+    assert latency.statistic == "p10"
+    assert latency.value_ms == pytest.approx(latency.p10_ms)
 
 
 def test_networks_that_are_measured_together_share_their_rounds() -> None:
@@ -52,7 +53,7 @@ def test_networks_that_are_measured_together_share_their_rounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low_ms", "high_ms", "statistic", "time_share", "expected"),
+    "low_ms, high_ms, statistic, time_share, expected",
     [
         (0.8, 0.9, "p10", 0.0, True),
         (0.9, 1.1, "p10", 0.9, False),
@@ -75,7 +76,8 @@ def test_a_narrow_failure_takes_a_third_of_the_time() -> None:
 
     started = time.monotonic()
     latency = measure_network(lambda: None, Slow(1), budget_ms=1.0, seconds=6.0)
-    assert latency.gate(1.0) == "fail" and latency.rounds > 300
+    assert latency.gate(1.0) == "fail"
+    assert latency.rounds > 300
     assert time.monotonic() - started > 2.0
 
 

@@ -62,7 +62,8 @@ def test_more_confidence_costs_score() -> None:
     budget_ms = float(np.quantile(model.predict(CELLS)[0], 0.1))
     found = [Decoder([Limit(model, budget_ms, p)]).best(SCORES)[0] for p in (0.5, 0.8, 0.99)]
     totals = [TOTALS[CELLS.index(architecture)] for architecture in found]
-    assert totals == sorted(totals, reverse=True) and totals[0] > totals[-1]
+    assert totals == sorted(totals, reverse=True)
+    assert totals[0] > totals[-1]
 
 
 def test_all_devices_budgets_are_kept() -> None:

@@ -102,7 +102,8 @@ def test_recorded_measurements_are_not_made_again(folder) -> None:
     chosen = first.run()
     again, second_device, _ = selection(folder, 1.3)
     assert again.run() == chosen
-    assert device.measured and not second_device.measured
+    assert device.measured
+    assert not second_device.measured
 
 
 def test_a_device_that_keeps_nothing_ends_with_the_budget_error(folder) -> None:
@@ -115,10 +116,12 @@ def test_a_device_that_keeps_nothing_ends_with_the_budget_error(folder) -> None:
 def test_budgets_of_memory_and_energy_are_kept_too(folder) -> None:
     loop, device, budget_ms = selection(folder, 1.0, further=FurtherBudgets(memory_mb=20))
     chosen = loop.run()
-    assert chosen.costs.memory_mb == 10 and chosen.latency.ci_high_ms <= budget_ms
+    assert chosen.costs.memory_mb == 10
+    assert chosen.latency.ci_high_ms <= budget_ms
     assert len(device.measured) >= 2
     again, second_device, _ = selection(folder, 1.0, further=FurtherBudgets(memory_mb=20))
-    assert again.run() == chosen and not second_device.measured
+    assert again.run() == chosen
+    assert not second_device.measured
 
 
 @pytest.mark.parametrize("further", [FurtherBudgets(memory_mb=5), FurtherBudgets(energy_mj=1e-6)])

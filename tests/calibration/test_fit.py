@@ -68,7 +68,8 @@ def test_a_device_and_its_rule_are_recognised_from_ten_networks(edges: str) -> N
     rows = rows_of(networks)
     latency_ms = rows[edges] @ true_costs(edges)
     fitted = fit(prior, rows, latency_ms)
-    assert fitted.edges == edges and fitted.probabilities[edges] > 0.9
+    assert fitted.edges == edges
+    assert fitted.probabilities[edges] > 0.9
     held_out = rows_of(sampled(300))[edges]
     predicted, truth = fitted.coefficients.latency_ms(held_out), held_out @ true_costs(edges)
     assert np.median(np.abs(predicted / truth - 1)) < 0.03
@@ -228,7 +229,8 @@ def test_a_table_of_this_device_keeps_its_operators_when_calibrated(tmp_path) ->
     latency_ms = 1.2 * CostModel(space, table).predict(networks)[0]
     prior = from_table(space, table)
     own = fitted_table(space, prior, networks, latency_ms, table.device.device, path)
-    assert own.operators == table.operators and own.calibration is not None
+    assert own.operators == table.operators
+    assert own.calibration is not None
     assert not fitted_table(space, prior, networks, latency_ms, "other", path).operators
 
 
@@ -249,7 +251,7 @@ def test_covariance_factors_restore_it() -> None:
 def test_rules_against_paths_walked_one_by_one() -> None:
     """Which edges run in each of 625 cells, by enumerating the paths of the graph."""
     paths = [(0, 3), (0, 1, 3), (0, 2, 3), (0, 1, 2, 3)]
-    ends = {node: [p for p in _ends(node)] for node in (1, 2)}
+    ends = {node: list(_ends(node)) for node in (1, 2)}
     row = {edge: index for index, edge in enumerate(EDGES)}
     rng = np.random.default_rng(0)
     for cell in rng.integers(0, 5, size=(625, 6)):

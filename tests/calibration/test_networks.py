@@ -28,7 +28,8 @@ def test_what_is_written_is_read(name: str, tmp_path, rng) -> None:
     write_networks(tmp_path / "n.csv", space, networks, {"latency_ms": latency_ms})
     assert read_networks(tmp_path / "n.csv", space) == networks
     again, figures = read_measurements(tmp_path / "n.csv", space)
-    assert again == networks and figures.tolist() == latency_ms
+    assert again == networks
+    assert figures.tolist() == latency_ms
 
 
 def test_an_architecture_file_is_read_beside_the_table(tmp_path, rng) -> None:
@@ -40,7 +41,7 @@ def test_an_architecture_file_is_read_beside_the_table(tmp_path, rng) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "text, message",
     [
         ("", "missing column, expected arch,latency_ms"),
         ("arch\n" + CELL, "missing column"),
@@ -83,7 +84,7 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("factor", "words"), [(1e3, "read as microseconds"), (1e-3, "read as seconds"), (1, None)]
+    "factor, words", [(1e3, "read as microseconds"), (1e-3, "read as seconds"), (1, None)]
 )
 def test_a_mistaken_unit_is_told(factor: float, words: str | None, tmp_path, rng) -> None:
     prior = from_devices(NASBENCH201, [load_shipped("nasbench201-1080ti_32")] * 2)

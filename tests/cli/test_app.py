@@ -181,7 +181,9 @@ def test_missing_runtime_ends_with_3(cli, tmp_path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     code, out, err = cli("profile", "--runtime", "torch-cuda", "--out", str(tmp_path / "t.json"))
-    assert code == 3 and out == "" and "torch-cuda" in err
+    assert code == 3
+    assert out == ""
+    assert "torch-cuda" in err
     assert not (tmp_path / "t.json").exists()
 
 
@@ -195,10 +197,12 @@ def test_table_verbs_print_one_json_object(cli, table, tmp_path) -> None:
         ["merge", str(table), str(other), "--out", str(tmp_path / "both.json")],
     ):
         code, out, _ = cli("table", *line, "--json")
-        assert code == 0 and len(out.splitlines()) == 1
+        assert code == 0
+        assert len(out.splitlines()) == 1
         assert isinstance(json.loads(out), dict)
         code, out, _ = cli("table", *line)
-        assert code == 0 and out.strip()
+        assert code == 0
+        assert out.strip()
     assert LatencyTable.load(tmp_path / "both.json").operators == LatencyTable.load(table).operators
 
 
@@ -215,7 +219,8 @@ def test_profile_measures_and_resumes(cli, tmp_path) -> None:
     path = tmp_path / "table.json"
     line = ["profile", "--set", SMALLEST, "--out", str(path), "--seconds", "0.1"]
     code, out, _ = cli(*line, "--json")
-    assert code == 0 and json.loads(out)["operators"] == len(LatencyTable.load(path).operators)
+    assert code == 0
+    assert json.loads(out)["operators"] == len(LatencyTable.load(path).operators)
     assert json.loads(out)["statistic"] == "p10"
     assert LatencyTable.load(path).protocol.time_limit_s == 1.6
     assert [p.name for p in tmp_path.iterdir()] == ["table.json"]

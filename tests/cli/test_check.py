@@ -60,13 +60,16 @@ def test_a_good_model_and_its_broken_twin(check, tmp_path) -> None:
     assert document["accuracy"] == {"reference": 1.0, "onnx": 1.0, "n": 200}
     assert document["percentiles"]["p50_ms"] > 0
     assert [row["batch"] for row in document["throughput"]] == [1, 8, 32]
-    assert document["serving"]["requests"] > 0 and document["serving"]["threads"] == 2
+    assert document["serving"]["requests"] > 0
+    assert document["serving"]["threads"] == 2
     assert "pass" in markdown.read_text().splitlines()[0]
     assert_is_junit(junit, document)
 
     broken = saved(with_other_shift(residual_net()), tmp_path / "broken.onnx")
     code, out, _ = check(broken, *options, "--set", "check.min_accuracy=0.99")
-    assert code == 1 and "verdict: fail" in out and "samples a second" in out
+    assert code == 1
+    assert "verdict: fail" in out
+    assert "samples a second" in out
     failed = {case.get("name") for case in ElementTree.parse(junit).findall(".//failure/..")}
     assert failed == {"parity", "sqnr", "agreement", "accuracy", "accuracy_drop"}
     assert markdown.read_text().count("**fail**") == 5
@@ -89,7 +92,8 @@ def assert_is_junit(path: Path, document: dict) -> None:
             assert int(element.get(counted, -1)) == expected
             assert len(root.findall(f".//{tag}")) == expected
     for case in cases:
-        assert case.get("classname") and len(case) <= 1
+        assert case.get("classname")
+        assert len(case) <= 1
 
 
 def test_a_gate_without_numbers_says_what_is_wrong() -> None:
@@ -129,7 +133,7 @@ def test_the_name_of_a_file_does_not_decide_how_it_is_read(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("properties", "words"),
+    "properties, words",
     [
         ({"threads": "1e300"}, ["hwnas.threads", "1 to 1024", "1e300"]),
         ({"threads": "1.5"}, ["hwnas.threads", "1.5"]),
@@ -155,7 +159,7 @@ def test_results_without_the_times_of_their_model(check, tmp_path) -> None:
     refused(check(path, "--measured", tmp_path / "results.json"), "no times of the model")
 
 
-@pytest.mark.parametrize(("count", "budget_ms", "expected"), [(50, 2, 0), (50, 1, 1), (20, 2, 3)])
+@pytest.mark.parametrize("count, budget_ms, expected", [(50, 2, 0), (50, 1, 1), (20, 2, 3)])
 def test_the_times_that_trtexec_exports(check, tmp_path, count, budget_ms, expected) -> None:
     path, times = saved(residual_net(), tmp_path / "m.onnx"), tmp_path / "times.json"
     row = {"startEnqMs": 0.1, "endEnqMs": 0.2, "computeMs": 1.0}
@@ -175,7 +179,8 @@ def test_a_missing_runtime_ends_with_3(check, tmp_path) -> None:
         pytest.skip("there is a GPU")
     model = saved(residual_net(), tmp_path / "m.onnx")
     code, out, err = check(model, "--runtime", "onnxruntime-cuda")
-    assert (code, out) == (3, "") and "no CUDA device" in err
+    assert (code, out) == (3, "")
+    assert "no CUDA device" in err
 
 
 def refused(result: tuple[int, str, str], *words: str) -> None:
@@ -192,7 +197,8 @@ def test_a_budget_of_energy(check, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(energy, "POWERCAP", tmp_path / "nowhere")
     options = [model, *QUICK, "--set", "budget.energy_mj=5"]
     code, out, _ = check(*options)
-    assert code == 3 and "energy" in out
+    assert code == 3
+    assert "energy" in out
     counter = energy.Counter("powercap", lambda: (next(read_mj),), (1e9,))
     read_mj = iter([10.0, 10.0 + 4.0 * 1000])
     monkeypatch.setattr(performance, "energy_counter", lambda runtime: counter)
@@ -200,13 +206,14 @@ def test_a_budget_of_energy(check, tmp_path, monkeypatch) -> None:
     document = json.loads(out)
     assert code == 0, err
     taken = document["energy"]
-    assert taken["mj"] == pytest.approx(4000 / taken["inferences"]) and taken["power_w"] > 0
+    assert taken["mj"] == pytest.approx(4000 / taken["inferences"])
+    assert taken["power_w"] > 0
     statuses = {gate["name"]: gate["status"] for gate in document["gates"]}
     assert statuses["energy"] == "pass"
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    "options, words",
     [
         (["--input", "x"], ["--input", "NAME:1x3x224x224"]),
         (["--set", "train.epochs=3"], ["no setting of a check"]),
@@ -229,7 +236,8 @@ def test_bad_options(check, tmp_path, monkeypatch, options, words) -> None:
     (tmp_path / "check.xml").write_text("of an older check")
     refused(check("m.onnx", *options, "--junit", "check.xml"), *words)
     (error,) = ElementTree.parse(tmp_path / "check.xml").findall(".//error")
-    assert error.get("type") == "refused" and all(w in error.get("message", "") for w in words)
+    assert error.get("type") == "refused"
+    assert all(w in error.get("message", "") for w in words)
 
 
 def test_a_model_that_no_runtime_here_runs(check, tmp_path) -> None:
@@ -260,9 +268,11 @@ def test_a_refused_file_is_told_where_a_verdict_stood(check, tmp_path) -> None:
     (case,) = root.iter("testcase")
     (error,) = case
     assert (root.get("tests"), root.get("errors"), root.get("failures")) == ("1", "1", "0")
-    assert error.tag == "error" and "not an ONNX model" in error.get("message", "")
+    assert error.tag == "error"
+    assert "not an ONNX model" in error.get("message", "")
     title, _, line = markdown.read_text().splitlines()
-    assert title == "## bad\\[1\\].onnx: refused" and "not an ONNX model" in line
+    assert title == "## bad\\[1\\].onnx: refused"
+    assert "not an ONNX model" in line
 
 
 def test_what_could_not_be_measured_is_no_refusal(check, tmp_path, monkeypatch) -> None:
@@ -293,7 +303,7 @@ def test_hostile_files_end_with_2(name, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget_ms", "verdict"),
+    "budget_ms, verdict",
     [pytest.param("1000", "pass", marks=pytest.mark.slow), ("0.000001", "fail"), ("1", "refused")],
 )
 def test_the_workflow_fails_a_pull_request(tmp_path, budget_ms, verdict) -> None:

@@ -40,7 +40,8 @@ def test_an_architecture_is_drawn_and_described(cli, file) -> None:
     assert all(texts.count(operator) == operators.count(operator) for operator in operators)
     code, out, _ = cli("info", str(path), "--json")
     document = json.loads(out)
-    assert code == 0 and len(out.splitlines()) == 1
+    assert code == 0
+    assert len(out.splitlines()) == 1
     assert f"{document['params']:,} parameters" in cli("info", str(path))[1]
 
 
@@ -64,7 +65,9 @@ def test_spaces_are_listed_with_their_runtimes(cli) -> None:
     code, out, _ = cli("spaces")
     assert code == 0
     for name, space in document["spaces"].items():
-        assert name in out and space["paper"] in out and f"{space['size']:,}" in out
+        assert name in out
+        assert space["paper"] in out
+        assert f"{space['size']:,}" in out
         assert sum(group["choices"] for group in space["choice_groups"]) == space["choices"]
         assert space["heads"] == list(SPACES[space["space"]].heads)
     assert "6 x none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3\n" in out
@@ -80,30 +83,36 @@ def space_file(tmp_path):
 
 def test_a_space_in_a_file_is_validated_and_described(cli, space_file) -> None:
     code, out, _ = cli("space", "validate", str(space_file))
-    assert code == 0 and "2 choices, 6 architectures" in out
+    assert code == 0
+    assert "2 choices, 6 architectures" in out
     code, out, _ = cli("space", "info", str(space_file), "--json")
     document = json.loads(out)
     assert code == 0
-    assert document["size"] == 6 and document["space_options"]["stages"][0]["width"] == [4, 8]
+    assert document["size"] == 6
+    assert document["space_options"]["stages"][0]["width"] == [4, 8]
     assert document["choice_options"] == {
         "stage1/layer1": ["conv_3x3_w4_relu", "conv_3x3_relu"],
         "stage1/layer2": ["conv_3x3_w4_relu", "conv_3x3_relu", "skip_connect"],
     }
     code, out, _ = cli("space", "info", str(space_file))
-    assert code == 0 and "6 architectures" in out and "stage1/layer2: conv_3x3_w4_relu" in out
+    assert code == 0
+    assert "6 architectures" in out
+    assert "stage1/layer2: conv_3x3_w4_relu" in out
 
 
 def test_a_sampled_architecture_is_an_architecture_file(cli, space_file) -> None:
     code, out, _ = cli("space", "sample", str(space_file), "-n", "3", "--seed", "1")
     lines = out.splitlines()
-    assert code == 0 and len(lines) == 3
+    assert code == 0
+    assert len(lines) == 3
     assert cli("space", "sample", str(space_file), "-n", "3", "--seed", "1")[1] == out
     drawn = json.loads(cli("space", "sample", str(space_file), "-n", "3", "--json")[1])
     assert len(drawn["architectures"]) == 3
     path = space_file.with_name("architecture.json")
     path.write_text(lines[0])
     code, out, _ = cli("info", str(path), "--json")
-    assert code == 0 and json.loads(out)["params"] == json.loads(lines[0])["params"]
+    assert code == 0
+    assert json.loads(out)["params"] == json.loads(lines[0])["params"]
     assert "width_multiplier 1.0" in cli("info", str(path))[1]
 
 
@@ -120,4 +129,5 @@ def test_a_space_that_is_none_is_refused(cli, space_file, verb) -> None:
         refused(cli("space", verb, str(space_file)), *words)
     refused(cli("space", "sample", str(space_file), "-n", "0"), "-n")
     code, out, _ = cli("space", verb, "--help")
-    assert code == 0 and f"Example: hwnas space {verb}" in " ".join(out.split())
+    assert code == 0
+    assert f"Example: hwnas space {verb}" in " ".join(out.split())

@@ -69,7 +69,8 @@ def test_design_fit_predict_audit(cli, tmp_path) -> None:
     line = ["table", "fit", "--space", "nasbench201", "--measurements", str(tmp_path / "m.csv")]
     line += ["--device-name", "mine", "--out", str(table), "--json"]
     facts = ok(cli(*line))
-    assert facts["device"] == "mine" and facts["calibration"]["edges"] == "all"
+    assert facts["device"] == "mine"
+    assert facts["calibration"]["edges"] == "all"
     rng = np.random.default_rng(1)
     held_out = [NASBENCH201.to_genotype(NASBENCH201.sample(rng)) for _ in range(40)]
     write(tmp_path / "held_out.csv", held_out, measured(held_out))
@@ -82,12 +83,14 @@ def test_design_fit_predict_audit(cli, tmp_path) -> None:
     assert (np.array(column(predicted, "std_ms"), dtype=float) > 0).all()
     held = ["--measurements", str(tmp_path / "held_out.csv")]
     audit = ok(cli("table", "audit", str(table), *held, "--json"))["audit"]
-    assert audit["spearman"] > 0.99 and audit["within_10_percent"] == 1.0
+    assert audit["spearman"] > 0.99
+    assert audit["within_10_percent"] == 1.0
     assert LatencyTable.load(table).audit is not None
     assert ok(cli("table", "info", str(table), "--json"))["tables"][str(table)]["audit"] == audit
     code, out, _ = cli("table", "design", "--space", "nasbench201", "-n", "12", "--table",
                        str(table), "--budget-ms", "12", "--out", str(designed))  # fmt: skip
-    assert code == 0 and "12 networks" in out
+    assert code == 0
+    assert "12 networks" in out
 
 
 @pytest.mark.parametrize("prior", ["none", "nasbench201-1080ti_32"])
@@ -115,7 +118,8 @@ def test_shipped_names_stand_for_files(cli) -> None:
     names = ok(cli("table", "list", "--json"))["tables"]
     assert names == shipped_names()
     facts = ok(cli("table", "info", "nasbench201-pixel3", "--json"))["tables"]["nasbench201-pixel3"]
-    assert facts["calibration"]["edges"] == "read" and facts["source"]["licence"] == "MIT"
+    assert facts["calibration"]["edges"] == "read"
+    assert facts["source"]["licence"] == "MIT"
     refused(cli("table", "info", "nasbench201-pixel33"), "no such file")
     refused(cli("table", "design", "--budget-ms", "3", "--out", "x.csv"), "without a table")
 
@@ -126,10 +130,12 @@ def test_help_file_is_converted_as_shipped(cli, tmp_path, real_data) -> None:
     line = ["table", "convert", file, "--from", "help", "--out", str(out), "--json"]
     ok(cli(*line, "--device", "gold_6240"))
     found, shipped = LatencyTable.load(out), load_shipped("nasbench201-gold_6240")
-    assert found.device == shipped.device and found.source == shipped.source
+    assert found.device == shipped.device
+    assert found.source == shipped.source
     # The last digits depend on the number of threads of the linear algebra.
     for table in (found, shipped):
-        assert table.calibration is not None and table.calibration.networks == 15625
+        assert table.calibration is not None
+        assert table.calibration.networks == 15625
     costs = [CostModel(NASBENCH201, table).coefficients.mean for table in (found, shipped)]
     np.testing.assert_allclose(*costs, rtol=1e-6, atol=1e-6)
     refused(cli(*line, "--device", "gold"), "no such device", "gold_6240")
@@ -148,7 +154,8 @@ def test_a_bundle_is_measured_without_torch_and_imported(cli, tmp_path) -> None:
     code += f"; runpy.run_path({str(script)!r}, run_name='__main__')"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     facts = ok(cli("table", "import", str(tmp_path / "r.json"), "--out", str(table), "--json"))
-    assert facts["calibration"]["networks"] == 3 and facts["runtime"] == "onnxruntime-cpu"
+    assert facts["calibration"]["networks"] == 3
+    assert facts["runtime"] == "onnxruntime-cpu"
     space = profiled_space(load_config(None, TINY[1::2]))
     loaded = LatencyTable.load(table)
     assert not loaded.missing(space.all_operators())
@@ -193,7 +200,8 @@ def test_audit_measures_on_this_device(cli, tmp_path) -> None:
     table_of(space).save(table)
     line = ["table", "audit", str(table), *TINY, "-k", "3", "--seconds", "2", "--json"]
     audit = ok(cli(*line))["audit"]
-    assert audit["networks"] == 3 and audit["repeatability"]["networks"] == 3
+    assert audit["networks"] == 3
+    assert audit["repeatability"]["networks"] == 3
     foreign = load_shipped("nasbench201-pixel3")
     foreign.save(table)
     refused(cli("table", "audit", str(table), "-k", "3"), "external")

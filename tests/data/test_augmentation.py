@@ -45,7 +45,8 @@ def test_cutout_zeroes_one_clipped_square(side: int, height: int, width: int) ->
         hole = np.zeros((height, width), bool)
         hole[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = True
         np.testing.assert_array_equal(after, np.where(hole, 0, before))
-        assert np.ptp(rows) < side and np.ptp(columns) < side
+        assert np.ptp(rows) < side
+        assert np.ptp(columns) < side
         areas.append(hole.sum())
     assert max(areas) == side * side
     if side > 1:

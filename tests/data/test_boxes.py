@@ -89,7 +89,7 @@ def change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    "key, value, words",
     [
         ("images", [], "images"),
         ("images.0.file_name", "../secret.png", "outside of its folder"),
@@ -112,7 +112,8 @@ def test_what_does_not_fit_is_named(key: str, value: Any, words: str, tmp_path: 
     change(key, value)(content)
     file.write_text(json.dumps(content))
     message = refusal(load_dataset, "boxes", str(tmp_path))
-    assert message.startswith(str(tmp_path)) and words in message
+    assert message.startswith(str(tmp_path))
+    assert words in message
 
 
 def test_files_that_are_missing_or_cut_are_named(tmp_path: Path) -> None:

@@ -48,14 +48,16 @@ def test_slice_is_balanced_and_small() -> None:
 def test_slice_readme_names_the_file_and_the_licence() -> None:
     readme = (SLICE.parent / "README.md").read_text(encoding="utf-8")
     assert hashlib.sha256(SLICE.read_bytes()).hexdigest() in readme
-    assert "MIT" in readme and "Zalando SE" in readme
+    assert "MIT" in readme
+    assert "Zalando SE" in readme
 
 
 @pytest.mark.skipif(not (DATA / "fashion_mnist.npz").exists(), reason="needs the full dataset")
 def test_slice_is_what_the_script_cuts_from_the_full_dataset() -> None:
     script = ROOT / "benchmarks" / "make_fashion_mnist_slice.py"
     spec = importlib.util.spec_from_file_location("make_slice", script)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     make_slice = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(make_slice)
     expected = make_slice.cut_slice(DATA / "fashion_mnist.npz")
@@ -82,7 +84,9 @@ def test_missing_paths_say_what_was_expected(name: str, tmp_path: Path) -> None:
     assert expected in refusal(load_dataset, name, None)
     absent = tmp_path / "absent"
     message = refusal(load_dataset, name, str(absent))
-    assert str(absent) in message and "does not exist" in message and expected in message
+    assert str(absent) in message
+    assert "does not exist" in message
+    assert expected in message
 
 
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
@@ -95,7 +99,8 @@ def test_limits_take_a_seeded_random_subset() -> None:
     full = load_dataset()
     part = load_dataset(train_limit=50, test_limit=7, seed=3)
     chosen = subset_indices(12_000, 50, 3, "train")
-    assert len(set(chosen)) == 50 and not np.array_equal(chosen, np.arange(50))
+    assert len(set(chosen)) == 50
+    assert not np.array_equal(chosen, np.arange(50))
     np.testing.assert_array_equal(part.train.inputs, full.train.inputs[chosen])
     np.testing.assert_array_equal(part.train.targets, full.train.targets[chosen])
     assert len(part.test) == 7
@@ -184,7 +189,8 @@ def test_a_batch_depends_on_nothing_but_seed_and_step(seed: int, steps: list[int
         torch.manual_seed(step)
         images, labels = used.batch(step)
         fresh = Batches(data.train, data, 3, seed, augment=augment).batch(step)
-        assert torch.equal(images, fresh[0]) and torch.equal(labels, fresh[1])
+        assert torch.equal(images, fresh[0])
+        assert torch.equal(labels, fresh[1])
 
 
 def test_seeds_and_steps_give_other_batches() -> None:

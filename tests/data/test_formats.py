@@ -61,7 +61,7 @@ def test_npz_class_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    "changes, words",
     [
         ({"y_test": None}, ["y_test", "missing array", "x_train"]),
         ({"x_train": pixels(6, 5, 7).astype(np.float32)}, ["x_train", "uint8", "float32"]),
@@ -175,7 +175,7 @@ def test_idx_pixels_and_labels(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "words"),
+    "file, content, words",
     [
         ("train_images", struct.pack(">HBBI", 0, 8, 1, 3) + bytes(3), ["wrong magic"]),
         ("train_images", struct.pack(">HBBIII", 0, 13, 3, 1, 1, 1) + bytes(4), ["wrong magic"]),

@@ -30,14 +30,15 @@ def save_folder(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 6)) -
     return path
 
 
-@pytest.mark.parametrize(("mode", "channels"), [("RGB", 3), ("L", 1)])
+@pytest.mark.parametrize("mode, channels", [("RGB", 3), ("L", 1)])
 def test_folder_pixels_and_order(mode: str, channels: int, tmp_path: Path) -> None:
     save_folder(tmp_path, mode)
     (tmp_path / "train" / "cat" / ".hidden.png").write_bytes(b"no image")
     (tmp_path / "train" / "cat" / "notes.txt").write_bytes(b"no image")
     data = load_dataset("folder", str(tmp_path))
     assert data.classes == ("cat", "dog")
-    assert data.train.targets.tolist() == [0, 0, 1, 1] and data.test.targets.tolist() == [0, 1]
+    assert data.train.targets.tolist() == [0, 0, 1, 1]
+    assert data.test.targets.tolist() == [0, 1]
     assert data.input_shape == (channels, 6, 8)
     dog_b = pixels(6, 8, channels, seed=11).transpose(2, 0, 1)
     np.testing.assert_array_equal(data.train.inputs[3], dog_b)
@@ -62,7 +63,8 @@ def test_folder_resizes_the_central_square(tmp_path: Path) -> None:
     data = load_dataset("folder", str(tmp_path), image_size=10)
     assert data.train.inputs.shape == (4, 1, 10, 10)
     # The filter reaches across the border of the square, so the edges are a little darker.
-    assert (data.train.inputs[0, 0, :, 1:-1] == 200).all() and data.train.inputs[0].min() > 150
+    assert (data.train.inputs[0, 0, :, 1:-1] == 200).all()
+    assert data.train.inputs[0].min() > 150
     square = Image.fromarray(pixels(20, 20))
     square.save(tmp_path / "train" / "cat" / "a.png")
     data = load_dataset("folder", str(tmp_path), image_size=10)
@@ -103,7 +105,7 @@ def break_depth(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    "damage, words",
     [
         (break_size, ["another size", "8x6", "9x9", "image_size"]),
         (break_end, ["truncated"]),
@@ -129,7 +131,8 @@ def test_truncated_jpeg_is_named(tmp_path: Path) -> None:
     assert load_dataset("folder", str(tmp_path)).test.inputs.shape == (3, 3, 64, 64)
     break_end(file)
     message = refusal(load_dataset, "folder", str(tmp_path))
-    assert str(file) in message and "truncated" in message
+    assert str(file) in message
+    assert "truncated" in message
 
 
 @pytest.mark.parametrize("limit", [47, 20])  # Pillow warns above the limit, and stops at twice it
@@ -139,7 +142,9 @@ def test_images_above_the_pixel_limit_are_refused(
     save_folder(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
     message = refusal(load_dataset, "folder", str(tmp_path))
-    assert "a.png" in message and "too large" in message and str(limit) in message
+    assert "a.png" in message
+    assert "too large" in message
+    assert str(limit) in message
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 48)
     assert len(load_dataset("folder", str(tmp_path)).train) == 4
 
@@ -150,12 +155,14 @@ def test_folder_structure_is_checked(tmp_path: Path) -> None:
     assert "no class folders" in refusal(load_dataset, "folder", str(tmp_path))
     (tmp_path / "train" / "cat").mkdir()
     message = refusal(load_dataset, "folder", str(tmp_path))
-    assert str(tmp_path / "test") in message and "no such folder" in message
+    assert str(tmp_path / "test") in message
+    assert "no such folder" in message
     (tmp_path / "test" / "bird").mkdir(parents=True)
     assert "without training images" in refusal(load_dataset, "folder", str(tmp_path))
     (tmp_path / "test" / "bird").rename(tmp_path / "test" / "cat")
     message = refusal(load_dataset, "folder", str(tmp_path))
-    assert "no images" in message and str(tmp_path / "train" / "cat") in message
+    assert "no images" in message
+    assert str(tmp_path / "train" / "cat") in message
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damaged TIFF tags

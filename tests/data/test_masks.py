@@ -43,7 +43,8 @@ def save_folder(path: Path, sizes: dict[str, list[tuple[int, int]]] = SIZES) -> 
 def test_classes_are_those_of_the_masks(tmp_path: Path) -> None:
     data = load_dataset("masks", str(save_folder(tmp_path)))
     assert (data.task, data.classes) == ("segmentation", ("nothing", "cat", "dog"))
-    assert data.input_shape == (3, 6, 8) and len(data.test) == 1
+    assert data.input_shape == (3, 6, 8)
+    assert len(data.test) == 1
     for number in range(3):
         np.testing.assert_array_equal(data.train.targets[number], mask_of(8, 6, number))
         image = pixels(6, 8, 3, seed=number).transpose(2, 0, 1)
@@ -65,8 +66,10 @@ def test_image_and_mask_are_cut_and_resized_alike(tmp_path: Path) -> None:
     for split in (data.train, data.test):
         for image, classes in zip(split.inputs, split.targets, strict=True):
             assert set(np.unique(classes)) == {0, 2}
-            assert classes[8:12, 4:8].all() and (classes > 0).sum() == 16
-            assert image[0][classes > 0].min() > 100 and np.median(image[0][classes == 0]) == 0
+            assert classes[8:12, 4:8].all()
+            assert (classes > 0).sum() == 16
+            assert image[0][classes > 0].min() > 100
+            assert np.median(image[0][classes == 0]) == 0
 
 
 def test_limits_decode_only_the_subset(tmp_path: Path) -> None:
@@ -141,7 +144,8 @@ def two_masks(path: Path) -> str:
 def test_what_does_not_fit_is_named(damage: Callable[[Path], str], tmp_path: Path) -> None:
     words = damage(save_folder(tmp_path))
     message = refusal(load_dataset, "masks", str(tmp_path))
-    assert message.startswith(str(tmp_path)) and words in message
+    assert message.startswith(str(tmp_path))
+    assert words in message
 
 
 @fuzz

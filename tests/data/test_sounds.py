@@ -52,7 +52,8 @@ def test_spectrograms_are_those_of_scipy(rng) -> None:
         power = np.abs(transform.stft(sound, p0=first, p1=last)) ** 2
         expected.append(np.log(mel_bands() @ power + FLOOR))
     found = log_mel(sounds)
-    assert found.dtype == np.float32 and found.shape[1:3] == (1, MELS)
+    assert found.dtype == np.float32
+    assert found.shape[1:3] == (1, MELS)
     frames = min(found.shape[3], expected[0].shape[1])
     assert frames >= found.shape[3] - 1
     np.testing.assert_allclose(
@@ -63,7 +64,8 @@ def test_spectrograms_are_those_of_scipy(rng) -> None:
 def test_bands_are_triangles_that_cover_all_but_the_ends() -> None:
     bands = mel_bands()
     peaks = bands.argmax(axis=1)
-    assert (np.diff(peaks) >= 0).all() and bands.max() <= 1
+    assert (np.diff(peaks) >= 0).all()
+    assert bands.max() <= 1
     # Neighbours add up to 1 between the first and the last middle.
     inner = slice(peaks[0] + 1, peaks[-1])
     np.testing.assert_allclose(bands[:, inner].sum(axis=0), 1, atol=1e-9)
@@ -92,7 +94,8 @@ def test_channels_rates_and_lengths_become_one(tmp_path: Path) -> None:
     found = read_wav(save_wav(tmp_path / "x.wav", both, rate=2 * RATE))
     half = SAMPLES // 2
     np.testing.assert_allclose(found[:half], tone[::2] / 2, atol=1e-3)
-    assert found.shape == (SAMPLES,) and not found[half:].any()
+    assert found.shape == (SAMPLES,)
+    assert not found[half:].any()
 
 
 def folder(path: Path) -> Path:
@@ -106,15 +109,15 @@ def folder(path: Path) -> Path:
 
 def test_folders_of_classes(tmp_path: Path) -> None:
     data = load_dataset("sounds", str(folder(tmp_path)))
-    assert data.task == "audio-keywords" and data.classes == ("high", "low")
+    assert data.task == "audio-keywords"
+    assert data.classes == ("high", "low")
     assert data.train.targets.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.reading["sample_rate"] == RATE
     loudest = data.train.inputs[:, 0].mean(axis=2).argmax(axis=1)
     assert loudest[:3].min() > loudest[3:].max()
     normalised = data.normalise(data.train.inputs)
-    assert abs(float(normalised.mean())) < 1e-4 and float(normalised.std()) == pytest.approx(
-        1, 0.01
-    )
+    assert abs(float(normalised.mean())) < 1e-4
+    assert float(normalised.std()) == pytest.approx(1, 0.01)
 
 
 def test_broken_folders_are_refused(tmp_path: Path) -> None:
@@ -150,7 +153,8 @@ def test_damaged_files_load_or_are_refused(tmp_path: Path, draw: st.DataObject) 
 def test_keywords_can_be_told_apart_by_where_their_energy_is() -> None:
     """A keyword's frequencies in its first and second half are those of its syllables."""
     data = load_dataset("generated-keywords", train_limit=200)
-    assert data.classes == KEYWORDS and len(set(data.train.targets.tolist())) == len(KEYWORDS)
+    assert data.classes == KEYWORDS
+    assert len(set(data.train.targets.tolist())) == len(KEYWORDS)
     wanted = {"low-high": 1, "high-low": -1}
     for name, sign in wanted.items():
         own = data.train.inputs[data.train.targets == KEYWORDS.index(name), 0]

@@ -27,7 +27,8 @@ def save(folder: Path, train: str = TRAIN, test: str = TEST) -> str:
 
 def test_files_become_columns(tmp_path: Path) -> None:
     data = load_dataset("table", save(tmp_path))
-    assert data.task == "regression" and data.classes == ("price",)
+    assert data.task == "regression"
+    assert data.classes == ("price",)
     assert data.reading == {"columns": ["age", "town=Bonn", "town=Ulm"]}
     assert data.train.inputs[:, :, 0, 0].tolist() == [[1, 0, 1], [2.5, 1, 0], [3, 0, 1]]
     # A town without training rows is none of them.

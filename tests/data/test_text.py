@@ -28,12 +28,14 @@ def save(folder: Path, train: str = TRAIN, test: str = TEST) -> str:
 
 def test_files_become_tokens(tmp_path: Path) -> None:
     data = load_dataset("text", save(tmp_path), sequence_length=6)
-    assert data.task == "text-classification" and data.classes == ("bad", "good")
+    assert data.task == "text-classification"
+    assert data.classes == ("bad", "good")
     # Equally frequent words by name.
     assert data.vocabulary == (PADDING, UNKNOWN, "fine", "!", ",", "a", "dull", "film")
     assert data.train.inputs.tolist() == [[5, 2, 4, 2, 7, 3], [6, 0, 0, 0, 0, 0]]
     assert data.test.inputs.tolist() == [[5, 1, 6, 7, 0, 0]]
-    assert data.train.targets.tolist() == [1, 0] and data.test.targets.tolist() == [0]
+    assert data.train.targets.tolist() == [1, 0]
+    assert data.test.targets.tolist() == [0]
     tokens = data.normalise(data.test.inputs)
     assert tokens.tolist() == data.test.inputs.tolist()
 
@@ -128,8 +130,10 @@ def test_language_windows_cover_the_text_once(tmp_path: Path) -> None:
     assert data.vocabulary == (UNKNOWN, *"abcdefg") == data.classes
     read = ["".join(data.vocabulary[token] for token in row) for row in data.train.inputs]
     foreseen = ["".join(data.vocabulary[token] for token in row[0]) for row in data.train.targets]
-    assert "".join(read) == text[:350] and "".join(foreseen) == text[1:351]
-    assert data.test.inputs.shape == (3, 10) and data.test.targets.shape == (3, 1, 10)
+    assert "".join(read) == text[:350]
+    assert "".join(foreseen) == text[1:351]
+    assert data.test.inputs.shape == (3, 10)
+    assert data.test.targets.shape == (3, 1, 10)
 
 
 def test_short_texts_are_refused(tmp_path: Path) -> None:
@@ -140,4 +144,5 @@ def test_short_texts_are_refused(tmp_path: Path) -> None:
 
 def test_a_length_is_only_of_texts() -> None:
     message = refusal(load_dataset, "fashion-mnist-slice", None, sequence_length=8)
-    assert "sequence_length only with" in message and "generated-text" in message
+    assert "sequence_length only with" in message
+    assert "generated-text" in message

@@ -95,14 +95,14 @@ def test_a_model_keeps_parity_with_itself(judged, tmp_path) -> None:
 def difference_of(first: str, second: str, inputs: tuple[str, str], kind=np.float32) -> ModelProto:
     """y = first - second, with the two inputs declared in some order."""
     node = helper.make_node("Sub", [first, second], ["y"])
-    model = model_of([node], {name: ("n", 3) for name in inputs}, {"y": ("n", 3)})
+    model = model_of([node], dict.fromkeys(inputs, ("n", 3)), {"y": ("n", 3)})
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     return model
 
 
 @pytest.mark.parametrize(
-    ("reference", "expected"),
+    "reference, expected",
     [
         (difference_of("a", "b", ("b", "a")), "pass"),
         (difference_of("left", "right", ("left", "right")), "pass"),
@@ -144,7 +144,7 @@ def test_a_wrong_opset(judged) -> None:
         judged(model)
 
 
-@pytest.mark.parametrize(("form", "expected"), [("QDQ", "pass"), ("QOperator", "fail")])
+@pytest.mark.parametrize("form, expected", [("QDQ", "pass"), ("QOperator", "fail")])
 def test_quantisation_by_operators_drops_activations(judged, tmp_path, form, expected) -> None:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
@@ -224,7 +224,8 @@ def test_a_model_of_few_batches_fails(judged, tmp_path) -> None:
     document = check_file(
         inspect_model(tmp_path / "model.onnx"), limits=CheckConfig(measure_seconds=2)
     )
-    assert document["verdict"] == "fail" and document["batches"]["run"] == [1, 7]
+    assert document["verdict"] == "fail"
+    assert document["batches"]["run"] == [1, 7]
     assert [row["batch"] for row in document["throughput"]] == [1, 8]
 
 
@@ -276,7 +277,7 @@ def test_a_provider_that_runs_nothing(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "status"),
+    "found, status",
     [
         ({"placement": {"CPUExecutionProvider": {"Shape": 2}}}, "fail"),
         ({"placement": {"CPUExecutionProvider": {"Shape": 2}, "CUDA": {}}}, "fail"),
@@ -288,7 +289,8 @@ def test_a_provider_that_runs_nothing(tmp_path, monkeypatch) -> None:
 def test_placement_is_asked_of_the_first_provider(found, status) -> None:
     assert [gate.status for gate in placement_gates(OnnxRuntimeCuda(1), found)] == [status]
     other = create_runtime("openvino-cpu", 1)
-    assert isinstance(other, OnnxModelRuntime) and placement_gates(other, found) == []
+    assert isinstance(other, OnnxModelRuntime)
+    assert placement_gates(other, found) == []
 
 
 def test_predictions() -> None:
@@ -306,7 +308,8 @@ def test_a_large_weight_and_a_small_budget_of_memory(tmp_path) -> None:
     model = model_of([node], {"x": (1, 3000)}, {"y": (1, 3000)}, [weight])
     gates = checked_on_this_machine(model, tmp_path / "m.onnx", memory_budget_mb=30.0)
     assert gates["verdict"] == gates["memory"]["status"] == "fail"
-    assert gates["memory"]["value"] > 36.0 and gates["memory"]["limit"] == 30.0
+    assert gates["memory"]["value"] > 36.0
+    assert gates["memory"]["limit"] == 30.0
 
 
 def test_a_model_that_fails_now_and_then_under_load(tmp_path) -> None:

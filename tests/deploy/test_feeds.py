@@ -67,7 +67,8 @@ def test_other_texts_are_no_shapes(text) -> None:
 
 def test_the_batch_is_the_open_first_size_and_its_symbol() -> None:
     feeds = feeds_for(RECURRENT, {"x": (5, 9, 4)}, None, 1)
-    assert feeds.is_dynamic and feeds.batch == 5
+    assert feeds.is_dynamic
+    assert feeds.batch == 5
     shapes = {name: array.shape for name, array in feeds.random(7, 0).items()}
     assert shapes == {"x": (7, 9, 4), "h": (1, 7, 6)}
     assert feeds_for(UNNAMED, {}, None, 3).random(2, 0)["X"].shape == (2, 4)
@@ -103,7 +104,7 @@ def test_random_values_have_the_type_and_follow_the_seed(dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inspected", "shapes", "words"),
+    "inspected, shapes, words",
     [
         (IMAGES, {"z": (1, 3, 4, 4)}, "no such input.*'x'"),
         (IMAGES, {"x": (1, 3, 5, 4)}, "another shape"),
@@ -144,7 +145,7 @@ def test_a_fixed_batch_takes_whole_batches(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "words"),
+    "arrays, words",
     [
         ({"z": np.zeros((2, 3, 4, 4))}, "no such input"),
         ({"labels": np.zeros(2, int)}, "has no array"),

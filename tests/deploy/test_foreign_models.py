@@ -71,7 +71,8 @@ def test_there_are_nine() -> None:
 def test_the_models_in_the_wheel_load_place_and_time(name) -> None:
     document = checked(LIGHT / name)
     assert document["verdict"] == "pass"
-    assert document["measured"]["value_ms"] > 0 and document["percentiles"]["samples"] >= 1
+    assert document["measured"]["value_ms"] > 0
+    assert document["percentiles"]["samples"] >= 1
     placed = document["runtimes"]["onnxruntime-cpu"]["placement"]["CPUExecutionProvider"]
     # Equal nodes are merged while the model is loaded.
     assert 0 < placed["Conv"] <= document["model"]["operators"]["Conv"]
@@ -84,8 +85,10 @@ def test_a_light_model_is_described() -> None:
     graph = onnx.load(LIGHT / "light_squeezenet.onnx").graph
     stored = {tensor.name for tensor in graph.initializer}
     assert [value.name for value in model.inputs] == ["data_0"]
-    assert model.nodes == len(graph.node) and not {"data_0"} & stored
-    assert model.operators["Conv"] == 26 and model.opset == 9
+    assert model.nodes == len(graph.node)
+    assert not {"data_0"} & stored
+    assert model.operators["Conv"] == 26
+    assert model.opset == 9
     assert model.params == sum(
         int(np.prod(tensor.dims)) for tensor in graph.initializer if tensor.data_type == 1
     )

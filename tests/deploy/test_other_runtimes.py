@@ -38,7 +38,8 @@ def test_a_model_is_judged_by_what_openvino_computes(tmp_path) -> None:
     assert document["verdict"] == "pass"
     for other in ("", ": unoptimised", ": onnxruntime-cpu"):
         assert statuses[f"parity{other}"] == statuses[f"sqnr{other}"] == "pass"
-    assert statuses["memory"] == "pass" and document["memory_mb"] > 0
+    assert statuses["memory"] == "pass"
+    assert document["memory_mb"] > 0
     assert document["measured"]["runtime"] == "openvino-cpu"
     assert document["batches"]["run"] == [1, 7, 64]
     assert [row["batch"] for row in document["throughput"]] == [1, 8, 32]
@@ -62,11 +63,12 @@ def test_outputs_are_compared_with_those_of_further_runtimes(tmp_path, monkeypat
     infer = OpenVinoCpu.infer
     monkeypatch.setattr(OpenVinoCpu, "infer", halved)
     gates = {gate["name"]: gate["status"] for gate in check_file(model, limits=limits)["gates"]}
-    assert gates["parity: openvino-cpu"] == "fail" and gates["parity: unoptimised"] == "pass"
+    assert gates["parity: openvino-cpu"] == "fail"
+    assert gates["parity: unoptimised"] == "pass"
 
 
 @pytest.mark.parametrize(
-    ("name", "error"), [("torch-cpu", InputError), ("tensorrt-cuda", RuntimeMissingError)]
+    "name, error", [("torch-cpu", InputError), ("tensorrt-cuda", RuntimeMissingError)]
 )
 def test_what_cannot_be_compared_with_is_named(name, error, tmp_path) -> None:
     model = inspect_model(saved(residual_net(), tmp_path / "model.onnx"))
@@ -101,5 +103,6 @@ def test_a_fixed_batch_and_an_open_size(tmp_path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     path = saved(model_of(nodes, {"x": (2, 3, "w")}, {"y": (2, 3, "w")}), tmp_path / "m.onnx")
     document = checked(path, shapes=parse_shapes([f"x:2x3x{SIDE}"]))
-    assert document["verdict"] == "pass" and document["batch"] == 2
+    assert document["verdict"] == "pass"
+    assert document["batch"] == 2
     assert np.isfinite(document["measured"]["value_ms"])

@@ -35,7 +35,8 @@ def compared(change, reference=lambda x: x):
 def test_a_relative_error_is_told_in_decibels(exponent) -> None:
     parity = compared(lambda y: y.astype(np.float64) * (1 + 10**exponent))
     assert parity.sqnr_db == pytest.approx(-20 * exponent, abs=0.01)
-    assert parity.top1_agreement == 1.0 and parity.batches == 4
+    assert parity.top1_agreement == 1.0
+    assert parity.batches == 4
     assert parity.within_tolerance or exponent > -3
 
 
@@ -54,7 +55,8 @@ def test_what_is_not_finite_in_one_alone_fails(value) -> None:
 
 def test_what_is_not_finite_in_both_is_equal() -> None:
     parity = compared(lambda y: y, reference=lambda x: np.where(x > 1, np.nan, x))
-    assert parity.within_tolerance and parity.max_abs_error == 0.0
+    assert parity.within_tolerance
+    assert parity.max_abs_error == 0.0
 
 
 def test_outputs_that_ignore_their_input_are_constant() -> None:
@@ -62,11 +64,13 @@ def test_outputs_that_ignore_their_input_are_constant() -> None:
         return np.full_like(x, 0.25)
 
     agreeing, other = compared(lambda y: y, constant), compared(lambda y: y + 1, constant)
-    assert agreeing.constant and other.constant
+    assert agreeing.constant
+    assert other.constant
     assert statuses(agreeing) == ["skipped"] * 3
     assert statuses(other)[:2] == ["fail"] * 2
     whole = compared(lambda y: y + 1, lambda x: np.zeros(len(x), np.int64))
-    assert whole.constant and statuses(whole)[2] == "fail"
+    assert whole.constant
+    assert statuses(whole)[2] == "fail"
 
 
 def test_a_large_constant_channel_hides_no_other() -> None:
@@ -109,7 +113,8 @@ def test_the_worst_output_counts() -> None:
         PAIRS,
         "m.onnx",
     )
-    assert parity.sqnr_db == pytest.approx(20, abs=0.1) and not parity.within_tolerance
+    assert parity.sqnr_db == pytest.approx(20, abs=0.1)
+    assert not parity.within_tolerance
 
 
 def test_whole_numbers_and_texts_must_be_the_same() -> None:
@@ -119,7 +124,8 @@ def test_whole_numbers_and_texts_must_be_the_same() -> None:
     )
     assert half.top1_agreement == pytest.approx(0.8)
     texts = compared(lambda y: y, reference=lambda x: np.where(x > 0, "yes", "no"))
-    assert texts.top1_agreement == 1.0 and texts.max_abs_error == 0.0
+    assert texts.top1_agreement == 1.0
+    assert texts.max_abs_error == 0.0
 
 
 def test_outputs_of_another_shape_are_refused() -> None:

@@ -8,7 +8,7 @@ from hwnas.deploy import performance
 
 
 @pytest.mark.parametrize(
-    ("call_s", "calls"),
+    "call_s, calls",
     [
         (0.001, performance.SINGLE_CALLS),
         # A twelfth of the minute is over after 50 calls, and there are enough for a p90 at 64.

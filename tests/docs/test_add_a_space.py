@@ -17,7 +17,7 @@ from hwnas.errors import InputError
 from hwnas.spaces.mbconv import MbconvSpace
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "hwnas" / "docs" / "add_a_space.md").read_text()
+PAGE = (ROOT / "docs" / "add_a_space.md").read_text()
 SETTING = "space={name='fire', channels=4, stages=2, layers=2}"
 
 
@@ -90,5 +90,6 @@ def test_the_page_s_commands_run(cli, tmp_path, monkeypatch) -> None:
     assert [line[1] for line in lines] == ["space", "space", "space", "run"]
     for line in lines[:3]:
         code, out, _ = cli(*line[1:])
-        assert code == 0 and out
+        assert code == 0
+        assert out
     assert load_config(lines[3][2], [lines[3][4]]).space == load_config("macro_slice").space

@@ -32,7 +32,7 @@ def test_every_page_is_built_and_in_the_contents(built) -> None:
     for page in DOCS.rglob("*.md"):
         name = page.relative_to(DOCS).with_suffix(".html")
         assert (built / name).exists()
-        if name.parent == Path(".") and name.stem != "index":
+        if name.parent == Path() and name.stem != "index":
             assert f'href="{name}"' in contents, f"{name} is in no toctree"
 
 

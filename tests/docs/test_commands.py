@@ -123,6 +123,7 @@ def test_a_device_is_profiled_audited_calibrated_and_searched_for(cli, photos) -
         assert code == 0, f"{line}: {err}"
         measure_elsewhere(photos)
     table = LatencyTable.load(photos / "imported.json")
-    assert table.device.device == "board" and table.calibration is not None
+    assert table.device.device == "board"
+    assert table.calibration is not None
     for name in ("confident", "both"):
         assert (photos / "runs" / name / "architecture.json").exists()

@@ -69,7 +69,8 @@ def test_the_operator_has_one_meaning_and_a_price(execute: Execute, capsys) -> N
     execute("add_an_operator.md", "__main__")
     counted, *priced = capsys.readouterr().out.splitlines()
     assert counted == "1568 parameters, 1572864 MACs"  # 2 x 3 x 16 x 16, and 32 of the batch norm
-    assert counted in text_of("add_an_operator.md") and len(priced) == 2
+    assert counted in text_of("add_an_operator.md")
+    assert len(priced) == 2
     table = LatencyTable.load("operators.json")
     assert table.latency_ms(OpSpec("conv_1x3_3x1", 16, 16, 32, 32)) > 0
 
@@ -162,7 +163,8 @@ def test_a_run_is_judged_by_the_task(execute: Execute, cli, tmp_path) -> None:
     code, printed, err = cli(*line, "--json")
     assert code == 0, err
     document = json.loads(printed)
-    assert document["metric"] == "balanced_accuracy" and document["balanced_accuracy"]["n"] == 100
+    assert document["metric"] == "balanced_accuracy"
+    assert document["balanced_accuracy"]["n"] == 100
     assert "balanced_accuracy_drop" in {gate["name"] for gate in document["gates"]}
     model = onnx.load("runs/parts/model.onnx")
     assert read_metadata(model)["task"] == "balanced-classification"

@@ -25,4 +25,5 @@ def test_a_notebook_runs(path, tmp_path) -> None:
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
     printed = [output for cell in code for output in cell.outputs]
-    assert printed and all(output.output_type != "error" for output in printed)
+    assert printed
+    assert all(output.output_type != "error" for output in printed)

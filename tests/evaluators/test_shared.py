@@ -65,7 +65,8 @@ def test_equal_searches_share_the_work_and_learn_the_same(storage: str) -> None:
     assert all(len(evaluator.asked) == 10 for _, evaluator in workers)
     late, evaluator = worker(storage)
     late.advance()
-    assert late.step >= 20 and not evaluator.asked
+    assert late.step >= 20
+    assert not evaluator.asked
     best = {search.strategy.best(Decoder([LIMIT]))[0] for search, _ in [*workers, (late, None)]}
     assert len({SPACE.chosen(a).count(3) for a in best}) == 1
 
@@ -101,7 +102,8 @@ def test_a_search_of_few_architectures_ends(tmp_path) -> None:
     search.strategy.propose = lambda rng: few[int(rng.integers(3))]
     while search.step < 20:
         search.advance()
-    assert len(evaluator.asked) == 3 and search.repeats == 17
+    assert len(evaluator.asked) == 3
+    assert search.repeats == 17
 
 
 def test_suggestions_and_claims_are_not_insisted_on(tmp_path) -> None:
@@ -144,10 +146,12 @@ def test_a_claim_is_renewed_while_the_work_goes_on(storage: str) -> None:
     working, other = Ledger(study, SPACE, claim_s=1.0), Ledger(study, SPACE, claim_s=1.0)
     with working.claim(evaluation, 0) as trial:
         for _ in range(8):
-            assert other.taken() == {evaluation} and other.take_over() is None
+            assert other.taken() == {evaluation}
+            assert other.take_over() is None
             time.sleep(0.25)
         working.finish(trial, 0.5)
-    assert not other.taken() and other.scores() == {evaluation: 0.5}
+    assert not other.taken()
+    assert other.scores() == {evaluation: 0.5}
     assert working.news() == [], "one's own is no news"
     assert other.news() == [(evaluation, 0.5)]
 
@@ -158,7 +162,9 @@ def test_a_failed_evaluation_leaves_no_claim(storage: str) -> None:
     evaluation = Evaluation(SPACE.architecture([1] * 6), 1.0)
     with pytest.raises(KeyboardInterrupt), ledger.claim(evaluation, 0):
         raise KeyboardInterrupt
-    assert not ledger.taken() and ledger.take_over() is None and not ledger.scores()
+    assert not ledger.taken()
+    assert ledger.take_over() is None
+    assert not ledger.scores()
     states = [trial.state for trial in study.get_trials()]
     assert states == [optuna.trial.TrialState.FAIL]
 

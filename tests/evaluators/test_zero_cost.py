@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hwnas.evaluators.zero_cost import COUNTS, JITTER, SCORES, ZeroCost
+import itertools
 
 SPACE = tiny_space("nasbench201")
 
@@ -19,7 +20,7 @@ SPACE = tiny_space("nasbench201")
 def chain(*widths: int) -> nn.Sequential:
     torch.manual_seed(0)
     layers = [nn.Flatten()]
-    for c_in, c_out in zip(widths[:-1], widths[1:], strict=True):
+    for c_in, c_out in itertools.pairwise(widths):
         layers += [nn.Linear(c_in, c_out, bias=False), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -106,6 +107,7 @@ def test_the_batch_and_the_weights_stay_as_they_are() -> None:
     kept = images.clone()
     for score in SCORES.values():
         score(network, images, labels, cross_entropy)
-    assert torch.equal(images, kept) and images.grad is None
+    assert torch.equal(images, kept)
+    assert images.grad is None
     for parameter, value in zip(network.parameters(), before, strict=True):
         assert torch.equal(parameter, value)

@@ -14,7 +14,8 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
     assert code == 2, err
     assert out == ""
     lines = [line for line in err.splitlines() if line.startswith("hwnas: ")]
-    assert len(lines) == 1 and "Traceback" not in err
+    assert len(lines) == 1
+    assert "Traceback" not in err
     for word in words:
         assert word in lines[0], lines[0]
 

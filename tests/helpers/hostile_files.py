@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+import itertools
 
 FLOAT = TensorProto.FLOAT
 BIG = 4096
@@ -578,7 +579,7 @@ def a_hundred_thousand_nodes(folder):
     names = ["x", *(f"t{index}" for index in range(99_999)), "y"]
     body = b"".join(
         field(1, field(1, a.encode()) + field(2, b.encode()) + field(4, b"Relu"))
-        for a, b in zip(names, names[1:], strict=False)
+        for a, b in itertools.pairwise(names)
     )
     graph = model_of().graph
     graph.ClearField("node")

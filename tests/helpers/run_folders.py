@@ -16,6 +16,7 @@ import numpy as np
 from hwnas.architecture import Architecture
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
+import itertools
 
 PREDICTED_MS = 0.4377
 HOSTILE = "<script>alert('x')</script>\"><img src=//evil.example/a>&amp;"
@@ -237,11 +238,13 @@ def assert_sound(source: str) -> Page:
     for drawing in re.findall(r"<svg.*?</svg>", source, flags=re.DOTALL):
         root = ElementTree.fromstring(drawing)
         assert root.get("viewBox", "").startswith(("0 0 360 ", "0 0 160 "))
-        assert root.get("aria-label") and root.get("role") == "img"
+        assert root.get("aria-label")
+        assert root.get("role") == "img"
         assert root.get("width") is None
         for element in root.iter():
             if element.get("class", "").split()[:1] == ["mark"]:
-                assert element[0].tag.endswith("title") and element[0].text
+                assert element[0].tag.endswith("title")
+                assert element[0].text
             assert not any("nan" in v or "inf" in v for k, v in element.items() if len(k) < 7)
     for tag, attributes in page.elements:
         assert tag not in {"img", "link", "iframe", "object", "image", "foreignobject"}
@@ -252,7 +255,7 @@ def assert_sound(source: str) -> Page:
     # One script, the page's own: its policy knows no other.
     assert tags.count("script") == tags.count("main") == tags.count("nav") == tags.count("h1") == 1
     levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert tags.count("table") == tags.count("caption") == tags.count("thead")
     without_namespaces = source.replace('xmlns="http://www.w3.org/2000/svg"', "")
     markup = re.sub(r">[^<]*<", "><", without_namespaces)

@@ -214,10 +214,12 @@ def test_only_what_is_needed_is_computed() -> None:
     assert nothing.total == 0
     some = [kept[0], None, None, kept[3]]
     assert backend.convolve_backward(*arguments, some, False) == (None, None)
-    assert kept[0].any() and kept[3].any()
+    assert kept[0].any()
+    assert kept[3].any()
     full = [torch.zeros_like(w) for w in weights]
     d_values, _ = backend.convolve_backward(*arguments, full, True)
-    assert torch.equal(full[0], kept[0]) and torch.equal(full[3], kept[3])
+    assert torch.equal(full[0], kept[0])
+    assert torch.equal(full[3], kept[3])
     only, _ = backend.convolve_backward(*arguments, [None] * 4, True)
     assert torch.equal(only, d_values)
 
@@ -309,7 +311,8 @@ def test_rows_of_a_table_from_statistics_of_either_form() -> None:
     backend.normalise(running, [None] * 2, [None] * 2, tables[1], [0, 1, -1])
     torch.testing.assert_close(tables[0, :, :5], tables[1, :, :5], rtol=1e-4, atol=1e-5)
     pools, outputs, nothing = backend.source_forward(x, 1, (), (), False)
-    assert pools is None and outputs is None
+    assert pools is None
+    assert outputs is None
     backend.normalise(nothing, [], [], tables[0, 2:], [-1])
     identity = torch.tensor([0.0, 1, 0, 1, 0, 0], device=DEVICE)
     assert torch.equal(tables[:, 2], identity[None, :, None].expand(2, 6, 16))
@@ -346,7 +349,8 @@ def test_a_state_takes_one_launch_forward_and_two_backward() -> None:
                 values[0], 1, convolutions, weights, outputs, [g, g], [r[:3] for r in rows], rows,
                 [None] * 4, edges, values[0], True,
             )  # fmt: skip
-    assert dx is not None and torch.isfinite(dx).all()
+    assert dx is not None
+    assert torch.isfinite(dx).all()
     assert (forward.kernels, backward.kernels) == (1, 2)
     # The weights are laid out each time unless `pack` did it.
     assert forward.operators == backward.operators == {"aten::cat": 1, "aten::index_select": 1}

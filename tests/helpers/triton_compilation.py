@@ -117,7 +117,8 @@ def launches(channels: int, dtype: torch.dtype, stride: int, precision: str) -> 
     table = torch.zeros(9, 6, width)
     coefficients = torch.zeros(9, 3, width)
     pools, y, statistics = backend.source_forward(x, stride, first, parameters, True)
-    assert pools is not None and y is not None
+    assert pools is not None
+    assert y is not None
     backend.normalise(statistics, [None] * 6, [None] * 6, table[:6])
     z, statistics = backend.convolve(y, table[:4], second, parameters)
     values = [pools.maximum, pools.mean, *y, *z]

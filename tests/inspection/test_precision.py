@@ -82,7 +82,7 @@ ADD = node("Add", "x floats", "y")
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"),
+    "model, expected",
     [
         (model_of(CAST, ADD, stored=(FEW,)), "float16"),
         (model_of(node("Constant", "", "halves", value=FEW), CAST, ADD), "float16"),
@@ -97,7 +97,7 @@ def test_what_an_output_depends_on_decides(model, expected) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("fp16", "float16"), ("int8", "int8"), ("int8-dynamic", "int8")]
+    "name, expected", [("fp16", "float16"), ("int8", "int8"), ("int8-dynamic", "int8")]
 )
 def test_variants_keep_their_formats(name, expected, tmp_path) -> None:
     source = saved(residual_net(), tmp_path / "model.onnx")

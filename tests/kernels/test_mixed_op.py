@@ -34,7 +34,7 @@ OPCHECKS = [
 
 
 @pytest.mark.parametrize(
-    ("structure", "recompute"),
+    "structure, recompute",
     [
         pytest.param(*case, marks=pytest.mark.slow if case[0] is DARTS_CELL and i % 3 else ())
         for i, case in enumerate(OPCHECKS)
@@ -107,7 +107,8 @@ def test_half_types_and_autocast_compute_in_float32(dtype, needs_kernels) -> Non
     assert out.dtype == dtype
     torch.testing.assert_close(out.float(), exact, rtol=1e-2, atol=1e-2)
     out.sum().backward()
-    assert x.grad.dtype == dtype and bool(torch.isfinite(x.grad).all())
+    assert x.grad.dtype == dtype
+    assert bool(torch.isfinite(x.grad).all())
     for candidate in candidates:
         for tensor in candidate.tensors.values():
             assert tensor.dtype in (torch.float32, torch.int64)
@@ -149,7 +150,8 @@ def test_no_gradient_of_what_needs_none(needs_kernels, monkeypatch) -> None:
     ]
     kernels.mixed_op(case.inputs[0], weights, candidates, impl="cpu").sum().backward()
     assert weights.grad is not None
-    assert seen and all(gradient is None for gradients, _ in seen for gradient in gradients)
+    assert seen
+    assert all(gradient is None for gradients, _ in seen for gradient in gradients)
     assert seen[-1][1] is False, "the first stages were asked for the input's gradient"
 
 
@@ -213,7 +215,8 @@ def test_a_model_in_half_precision_trains(needs_kernels) -> None:
     ]
     x, weights = case.inputs[0].bfloat16(), case.weights[0].bfloat16().requires_grad_()
     kernels.mixed_op(x, weights, candidates, impl="cpu").sum().backward()
-    assert weights.grad is not None and bool(torch.isfinite(weights.grad).all())
+    assert weights.grad is not None
+    assert bool(torch.isfinite(weights.grad).all())
     assert candidates[1].tensors["bn.running_mean"].any()
 
 

@@ -26,7 +26,8 @@ def test_proxylessnas_rows_are_milliseconds(tmp_path) -> None:
     table = convert("proxylessnas", path)
     assert table.latency_ms(OpSpec("mbconv_5x5_e6_relu6", 96, 192, 14, 14, 2)) == 4.5
     assert table.measurement(OpSpec("classifier", 1280, 1000, 7, 7)).rounds == 949
-    assert table.statistic == "mean" and table.source is not None
+    assert table.statistic == "mean"
+    assert table.source is not None
 
 
 def test_fbnet_rows_are_microseconds(tmp_path) -> None:
@@ -52,7 +53,8 @@ def test_tfnas_leaves_out_times_below_zero(tmp_path) -> None:
     gpu, cpu = convert("tfnas", path, "titanrtx"), convert("tfnas", path, "xeon6130")
     spec = OpSpec("mbconv_3x3_m7_se8_swish", 16, 24, 112, 112, 2)
     assert cpu.latency_ms(spec) == 0.5
-    assert gpu.missing([spec]) == [spec] and "1 rows below zero" in gpu.source.note
+    assert gpu.missing([spec]) == [spec]
+    assert "1 rows below zero" in gpu.source.note
     assert (gpu.device.batch, cpu.device.batch) == (32, 1)
 
 

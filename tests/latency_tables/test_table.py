@@ -127,7 +127,8 @@ def test_a_damaged_text_raises_nothing_but_input_error(tmp_path_factory, data):
     try:
         loaded = LatencyTable.load(path)
     except InputError as error:
-        assert "\n" not in str(error) and str(path) in str(error)
+        assert "\n" not in str(error)
+        assert str(path) in str(error)
     else:
         # Only white space, key order or spelling can have changed.
         assert loaded == make_table()
@@ -188,7 +189,7 @@ def test_a_truncated_file_is_refused(saved, keep):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "expected"),
+    "key, value, expected",
     [
         ("p10_ms", -0.5, r"operators\.1\.p10_ms: .*greater than or equal to 0, got -0\.5"),
         ("p10_ms", "0.5", r"operators\.1\.p10_ms: .*valid number, got '0\.5'"),
@@ -208,7 +209,7 @@ def test_an_impossible_row_is_named(saved, key, value, expected):
 
 
 @pytest.mark.parametrize(
-    ("change", "expected"),
+    "change, expected",
     [
         (lambda c: c.update(schema=2), r"schema: unknown schema, expected 1, got 2; update hwnas"),
         (lambda c: c.update(schema=True), r"schema: unknown schema, expected 1, got True"),

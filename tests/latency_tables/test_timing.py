@@ -182,7 +182,7 @@ def test_nothing_to_measure_is_refused(machine):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    "field, value",
     [
         ("warmup_s", 0.0),
         ("block_ms", -1.0),

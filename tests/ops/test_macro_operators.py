@@ -118,7 +118,8 @@ def test_a_dense_layer_reads_maps_and_vectors() -> None:
     module = build(OpSpec("dense_relu", 4, 6, 1, 1))
     x = torch.randn(2, 4)
     expected = F.relu(F.linear(x, module.fc.weight, module.fc.bias))
-    assert torch.equal(module(x), expected) and torch.equal(module(x[..., None, None]), expected)
+    assert torch.equal(module(x), expected)
+    assert torch.equal(module(x[..., None, None]), expected)
 
 
 def test_definitions_differ() -> None:

@@ -62,7 +62,8 @@ def test_a_file_of_latencies_stands_for_a_device(slow_device, tmp_path) -> None:
     assert document["measured"]["value_ms"] <= budget_ms
     assert document["measured"]["value_ms"] in {float(f"{v:.6g}") for v in latency_ms.values()}
     confidence = gates(document)["budget_confidence"]
-    assert confidence["limit"] == 0.8 and confidence["value"] >= 0.8
+    assert confidence["limit"] == 0.8
+    assert confidence["value"] >= 0.8
 
 
 @pytest.mark.slow
@@ -72,12 +73,14 @@ def test_a_family_has_one_model_a_budget(tmp_path) -> None:
     document = run(config, tmp_path / "run", table=table)
     (member,) = document["family"]
     memory = gates(document)["memory"]
-    assert memory["status"] == "pass" and 0.1 < memory["value"] == document["memory_mb"] < 500
+    assert memory["status"] == "pass"
+    assert 0.1 < memory["value"] == document["memory_mb"] < 500
     check = json.loads((tmp_path / "run/family/900000ms/check.json").read_text())
     assert check["verdict"] == member["verdict"] == "pass"
     assert check["budget_ms"] == member["budget_ms"] == 9e5
     front = (tmp_path / "run" / "front.html").read_text()
-    assert '"./report.html"' in front and '"./family/900000ms/report.html"' in front
+    assert '"./report.html"' in front
+    assert '"./family/900000ms/report.html"' in front
     report = (tmp_path / "run" / "report.html").read_text()
     assert "On the front, which no other run beats in both" in report
 
@@ -121,4 +124,5 @@ def test_every_device_keeps_its_budget(slow_device, tmp_path) -> None:
     assert slow.latency_ms(chosen) <= budget_ms * (1 + 1e-6)
     assert (tmp_path / "run" / "latency_table_2.json").exists()
     gate = gates(document)["budget: slow device"]
-    assert gate["status"] == "pass" and gate["value"] == pytest.approx(slow.latency_ms(chosen))
+    assert gate["status"] == "pass"
+    assert gate["value"] == pytest.approx(slow.latency_ms(chosen))

@@ -47,7 +47,8 @@ def test_a_table_of_accuracies_is_searched_and_nothing_else(tmp_path, rng) -> No
     found = search(config, tmp_path / "run", table=table_file("nasbench201", tmp_path))
     seen = [record["architecture"] for record in history(tmp_path / "run", "search")]
     known = {SPACE.to_genotype(a): value for a, value in zip(drawn, accuracy, strict=True)}
-    assert len(seen) == 60 and set(seen) <= set(known)
+    assert len(seen) == 60
+    assert set(seen) <= set(known)
     best = max(known[genotype] for genotype in seen)
     assert known[SPACE.to_genotype(found)] == best > 80
 
@@ -95,11 +96,12 @@ def test_candidates_are_held_to_a_budget_of_memory(memory_mb: float, tmp_path) -
     else:
         search(config, tmp_path / "run", table=table)
     (record,) = history(tmp_path / "run", "measurement")
-    assert 0.1 < record["memory_mb"] < 1000 and record["energy_mj"] is None
+    assert 0.1 < record["memory_mb"] < 1000
+    assert record["energy_mj"] is None
 
 
 @pytest.mark.parametrize(
-    ("settings_more", "error", "words"),
+    "settings_more, error, words",
     [
         (["budget.memory_mb=10", "latency.runtime='torch-cpu'"], InputError, "budget.memory_mb"),
         (["budget.energy_mj=10"], RuntimeMissingError, "budget.energy_mj"),

@@ -81,7 +81,8 @@ def test_a_run_ends_with_a_checked_model(space: str, strategy: str, tmp_path) ->
     assert built.from_genotype(stated["genotype"]) == architecture
     assert built.params_and_macs(architecture) == (stated["params"], stated["macs"])
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["schema"] == 1 and len(metrics["per_class"]) == 10
+    assert metrics["schema"] == 1
+    assert len(metrics["per_class"]) == 10
     assert document["accuracy"]["torch"] == pytest.approx(metrics["accuracy"], abs=0.011)
     onnx.checker.check_model(onnx.load(out / "model.onnx"))
     assert load_config(out / "config.toml").search.strategy == strategy

@@ -61,13 +61,15 @@ def test_a_run_ends_with_a_checked_model_and_its_own_score(name: str, tmp_path: 
     metric = document["metric"]
     assert metric == task.metric
     score = document[metric]
-    assert 0 <= score["onnx"] <= 1 and score["n"] == 60
+    assert 0 <= score["onnx"] <= 1
+    assert score["n"] == 60
     assert score["onnx"] == pytest.approx(score["torch"], abs=1e-6)
     gates = {gate["name"]: gate["status"] for gate in document["gates"]}
     assert gates[metric] == gates[f"{metric}_drop"] == "pass"
     assert ("accuracy" in document) == (metric == "accuracy")
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["metric"] == metric and metrics[metric] == pytest.approx(score["torch"])
+    assert metrics["metric"] == metric
+    assert metrics[metric] == pytest.approx(score["torch"])
     model = onnx.load(out / "model.onnx")
     names = model.graph.input[0].name, model.graph.output[0].name
     assert names == (task.input_name, task.output_name)
@@ -123,7 +125,7 @@ def write_text(path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("config", "name", "write"),
+    "config, name, write",
     [
         ("mbconv_segmentation", "masks", write_masks),
         ("mbconv_detection", "boxes", write_boxes),

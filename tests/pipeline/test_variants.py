@@ -80,7 +80,9 @@ def trained(tmp_path_factory) -> Path:
 
 def test_an_unknown_variant_is_refused_in_one_line(export, trained) -> None:
     code, out, err = export(trained, "--variants", "fp32,int4")
-    assert (code, out) == (2, "") and "int4" in err and len(err.splitlines()) == 1
+    assert (code, out) == (2, "")
+    assert "int4" in err
+    assert len(err.splitlines()) == 1
     assert not (trained / "model.onnx").exists()
 
 
@@ -116,12 +118,14 @@ def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
     assert document == json.loads((folder / "variants.json").read_text())
     assert list(document["variants"]) == ["fp32", "fp16", "int8"]
     missing = document["variants"].pop("fp16")
-    assert missing["verdict"] is None and "NoSuchOperator" in missing["error"]
+    assert missing["verdict"] is None
+    assert "NoSuchOperator" in missing["error"]
     jsonschema.validate(document, SCHEMA)
     exported, quantised = document["variants"].values()
     assert (exported["verdict"], exported["model"]) == ("pass", "model.onnx")
     assert set(exported["ratio"].values()) == {1.0}
-    assert quantised["precision"] == "int8" and quantised["model"] == "variants/model.int8.onnx"
+    assert quantised["precision"] == "int8"
+    assert quantised["model"] == "variants/model.int8.onnx"
     assert quantised["size_bytes"] == (folder / "model.int8.onnx").stat().st_size
     assert quantised["ratio"]["ci_low"] <= quantised["ratio"]["value"]
     limits = {gate["name"]: gate["limit"] for gate in quantised["gates"]}

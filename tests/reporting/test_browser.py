@@ -112,16 +112,19 @@ def test_values_series_tables_and_themes_answer_the_reader(tmp_path: Path) -> No
     assert written is not None
     found: dict[str, Any] = json.loads(written[1].replace("&quot;", '"').replace("&nbsp;", " "))
     assert "error" not in found, found["error"]
-    assert found["overflow"] <= 0 and found["width"] <= 500
+    assert found["overflow"] <= 0
+    assert found["width"] <= 500
     assert re.fullmatch(r"step 10: training [\d.]+", found["first"])
     assert re.fullmatch(r"step 600: training [\d.]+, validation [\d.]+", found["last"])
     assert found["closed"] == ""
     assert found["pointer"].startswith("candidate 2: predicted 0.44")
-    assert found["hidden"] == ["false", False] and found["visible"] == ["true", True]
+    assert found["hidden"] == ["false", False]
+    assert found["visible"] == ["true", True]
     for name, sign in (("descending", -1), ("ascending", 1)):
         order, column = found[name]
         values = [float(words.split()[0].replace("\u00a0ms", "")) for words in column]
-        assert order == name and values == sorted(values, key=lambda v: sign * v)
+        assert order == name
+        assert values == sorted(values, key=lambda v: sign * v)
     light, dark = (f"rgb({', '.join(map(str, rgb(t['paper'])))})" for t in (LIGHT, DARK))
     assert found["papers"] == [light, dark, light]
 
@@ -139,7 +142,8 @@ def test_pages_follow_the_system_and_obey_their_policy(
     comparison.write_text(render_comparison(runs, tmp_path))
     for page in (report, comparison):
         dom, console = browse(page, "--dump-dom", width=width, dark=dark)
-        assert not console and 'data-script="on"' in dom
+        assert not console
+        assert 'data-script="on"' in dom
         picture = tmp_path / "page.png"
         browse(page, f"--screenshot={picture}", width=width, dark=dark)
         with Image.open(picture) as drawn:
@@ -154,4 +158,5 @@ def test_foreign_scripts_do_not_run(tmp_path: Path) -> None:
     attack = "<script>document.body.dataset.owned = 1</script></body>"
     page.write_text(page.read_text().replace("</body>", attack))
     dom, console = browse(page, "--dump-dom")
-    assert "data-owned" not in dom and "Content Security Policy" in console
+    assert "data-owned" not in dom
+    assert "Content Security Policy" in console

@@ -80,7 +80,8 @@ class TestCells:
             ("mbconv_5x5_e1", True),
             ("mbconv_3x3_e1", False),
         ]
-        assert sizes.title == "Sizes" and "<path" not in draw_cell(sizes)
+        assert sizes.title == "Sizes"
+        assert "<path" not in draw_cell(sizes)
         assert titles_of(sizes)[:2] == ["resolution: r9 0.0625 ms", "stage1/depth: d2 "]
 
     def test_nodes_of_a_recurrent_cell_read_the_states_that_they_name(self) -> None:
@@ -132,7 +133,8 @@ class TestCells:
             moves = [re.findall(r"[\d.]+", g.get("transform", "")) for g in (group, shapes)]
             x, y = (sum(map(float, pair)) for pair in zip(*moves, strict=True))
             w, h = map(float, alone.get("viewBox", "").split()[2:])
-            assert x + w <= width and y + h <= height
+            assert x + w <= width
+            assert y + h <= height
             assert all(x >= right or y >= bottom for right, bottom in corners)
             corners.append((x + w, y + h))
 
@@ -184,7 +186,8 @@ def assert_readable(svg: str) -> None:
         # A state's name stands on its box, which hides the lines.
         if any(b[0] <= left and right <= b[1] and b[2] <= top and bottom <= b[3] for b in boxes):
             continue
-        assert 0 <= left and right <= 360
+        assert left >= 0
+        assert right <= 360
         for b in (*boxes, *labels):
             assert right <= b[0] or b[1] <= left or bottom <= b[2] or b[3] <= top
         labels.append((left, right, top, bottom))

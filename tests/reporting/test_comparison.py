@@ -70,7 +70,8 @@ class TestComparison:
         ):
             assert words in page.text, words
         links = [a["href"] for tag, a in page.elements if tag == "a"]
-        assert "./run-1/report.html" in links and "./run-2/report.html" not in links
+        assert "./run-1/report.html" in links
+        assert "./run-2/report.html" not in links
         assert source == render_comparison(folders, tmp_path)
 
     def test_the_front_is_what_nothing_beats(self, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ class TestComparison:
         assert "On the front, which no other run beats in both: 4, 3, 1. Its knee is" in page.text
 
     @pytest.mark.parametrize(
-        ("old", "new", "said", "front"),
+        "old, new, said, front",
         [
             ('name = "slice"', 'name = "cifar10"', "The data is not the same", False),
             ("onnxruntime-cpu", "torch-cpu", "The runtime is not the same", False),
@@ -111,8 +112,10 @@ class TestComparison:
         change(folders[1].architecture, lambda a: a.update(space_options={"cells": 9}))
         page = assert_sound(render_comparison(folders, tmp_path))
         assert "The device is not the same" in page.text
-        assert "The space is not the same" in page.text and "cells 9" in page.text
-        assert "1 Xeon" in page.text and "2 <i>Pi" in page.text
+        assert "The space is not the same" in page.text
+        assert "cells 9" in page.text
+        assert "1 Xeon" in page.text
+        assert "2 <i>Pi" in page.text
 
     def test_searches_are_drawn_over_each_other(self, tmp_path: Path) -> None:
         source = render_comparison(write_runs(tmp_path, 10), tmp_path)
@@ -126,7 +129,8 @@ class TestComparison:
     def test_runs_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
         folders = [*write_runs(tmp_path / "a", 1), *write_runs(tmp_path / "b", 1)]
         page = assert_sound(render_comparison(folders, tmp_path))
-        assert "1 a/run-1" in page.text and "2 b/run-1" in page.text
+        assert "1 a/run-1" in page.text
+        assert "2 b/run-1" in page.text
 
     def test_one_damaged_run_does_not_hide_the_others(self, tmp_path: Path) -> None:
         good, bad = write_runs(tmp_path, 2, ("check",))

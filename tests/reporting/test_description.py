@@ -101,7 +101,8 @@ def test_an_architecture_is_described_at_its_own_sizes(tmp_path, rng) -> None:
         json.dumps(architecture.to_json() | {"space_options": space.options.model_dump()})
     )
     loaded, same = load_architecture(path)
-    assert loaded.options == space.options and same == architecture
+    assert loaded.options == space.options
+    assert same == architecture
     path.write_text(json.dumps(architecture.to_json()))
     assert load_architecture(path)[0].options == build_space("darts").options
 

@@ -16,7 +16,7 @@ from hwnas.reporting.html import DARK, LIGHT, SERIES, Html, number, page, text
 
 class TestWords:
     @pytest.mark.parametrize(
-        ("value", "words"),
+        "value, words",
         [
             (0.42134, "0.4213"), (0.5, "0.5"), (0.0, "0"), (12.0, "12"), (1234.5, "1234"),
             (9999.6, "10000"), (123456.7, "123,457"), (3.14159e-7, "3.142e-07"), (-2.5, "-2.5"),
@@ -46,7 +46,8 @@ class TestWords:
     @settings(max_examples=30)
     def test_thinning_keeps_order_and_total(self, values: list[float]) -> None:
         x, y = thin(list(range(len(values))), values)
-        assert len(x) <= MAX_POINTS and (len(values) > MAX_POINTS or len(x) == len(values))
+        assert len(x) <= MAX_POINTS
+        assert len(values) > MAX_POINTS or len(x) == len(values)
         assert (np.diff(x) > 0).all()
         size = -(-len(values) // MAX_POINTS)
         counts = np.array([len(values[i : i + size]) for i in range(0, len(values), size)])

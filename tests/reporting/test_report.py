@@ -121,7 +121,8 @@ class TestWholeRun:
         change(folder.operator_shares, lambda document: document.update(shares))
         page = assert_sound(render_report(folder, space, latencies))
         assert "known by operator type only, not by choice" in page.text
-        assert "Conv 75 %" in page.text and "profiled share " not in page.text
+        assert "Conv 75 %" in page.text
+        assert "profiled share " not in page.text
         folder.operator_shares.unlink()
         page = assert_sound(render_report(folder, space, latencies))
         assert "The exported model was not profiled" in page.text
@@ -135,7 +136,8 @@ class TestWholeRun:
         folder.write_json(folder.variants_document, variants())
         page = assert_sound(render_report(folder, space, latencies))
         assert "The fastest that passes is int8." in page.text
-        assert "0.412 (0.4 to 0.424)" in page.text and "27.3 dB" in page.text
+        assert "0.412 (0.4 to 0.424)" in page.text
+        assert "27.3 dB" in page.text
         assert "fp16 fails sqnr." in page.text
         assert f"int8-dynamic: refused {HOSTILE}" in page.text
         change(folder.variants_document, lambda document: document.update(fastest=None))
@@ -201,7 +203,8 @@ class TestWholeRun:
         change(folder.metrics, lambda document: document.update(per_class=classes))
         page = assert_sound(render_report(folder, space, latencies))
         assert "Each point is the mean of 42 records." in page.text
-        assert "class 0000" in page.text and "class 0039" in page.text
+        assert "class 0000" in page.text
+        assert "class 0039" in page.text
         assert "class 0040" not in page.text
         assert "40 of 1000 rows are shown." in page.text
 
@@ -241,7 +244,8 @@ class TestVerdict:
         page = write_checked_run(RunFolder(tmp_path), edit)
         assert "over its budget of 0.4 ms." in page.text
         assert "Gates that failed: budget, agreement." in page.text
-        assert "Verdict: fail" in page.text and "Verdict: pass" not in page.text
+        assert "Verdict: fail" in page.text
+        assert "Verdict: pass" not in page.text
         assert ("section", {"class": "banner fail", "aria-labelledby": "verdict"}) in page.elements
 
     def test_undecided_latency_is_said_to_be_too_close(self, tmp_path: Path) -> None:
@@ -262,7 +266,8 @@ class TestVerdict:
             check["gates"][2]["status"] = "fail"
 
         page = write_checked_run(RunFolder(tmp_path), edit)
-        assert "Verdict: fail" in page.text and "within its budget of 0.5 ms" in page.text
+        assert "Verdict: fail" in page.text
+        assert "within its budget of 0.5 ms" in page.text
         assert "Gates that failed: sqnr." in page.text
 
     def test_exact_outputs_have_no_error(self, tmp_path: Path) -> None:
@@ -344,7 +349,8 @@ class TestMissingStages:
         folder = RunFolder(tmp_path)
         write_run(folder, space, stages=("history",))
         page = assert_sound(render_report(folder, space, {}))
-        assert "budget is 0.5 ms" in page.text and ", chosen" not in page.text
+        assert "budget is 0.5 ms" in page.text
+        assert ", chosen" not in page.text
 
     def test_unknown_entropy_leaves_its_chart_out(self, tmp_path: Path) -> None:
         space = tiny_space("nasbench201")
@@ -389,14 +395,16 @@ class TestBadInput:
         source = render_report(folder, space, latencies)
         (policy,) = [a["content"] for t, a in assert_sound(source).elements if "http-equiv" in a]
         (script,) = re.findall("<script>(.*?)</script>", source, flags=re.DOTALL)
-        assert policy is not None and policy.startswith("default-src 'none'; ")
+        assert policy is not None
+        assert policy.startswith("default-src 'none'; ")
         allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
         assert re.search("script-src ([^;]*);", policy)[1] == f"'sha256-{allowed}'"  # type: ignore[index]
-        assert "style-src 'unsafe-inline'" in policy and "*" not in policy
+        assert "style-src 'unsafe-inline'" in policy
+        assert "*" not in policy
         assert len(script.splitlines()) < 200
 
     @pytest.mark.parametrize(
-        ("name", "content", "cause"),
+        "name, content, cause",
         [
             ("check", '{"schema": 2}', "unknown schema"),
             ("metrics", '{"schema": 1', "not JSON"),

@@ -34,13 +34,15 @@ def assert_same(found, expected) -> None:
         for a, b in zip(found, expected, strict=True):
             assert_same(a, b)
     else:
-        assert found == expected and type(found) is type(expected)
+        assert found == expected
+        assert type(found) is type(expected)
 
 
 def test_round_trip_keeps_types_and_values(tmp_path) -> None:
     save_checkpoint(tmp_path, "search", 7, state_of(7))
     loaded = load_checkpoint(tmp_path, "search")
-    assert loaded is not None and loaded[0] == 7
+    assert loaded is not None
+    assert loaded[0] == 7
     assert_same(loaded[1], state_of(7))
 
 
@@ -113,7 +115,8 @@ def test_crash_at_every_write_leaves_a_known_state(tmp_path) -> None:
             except Crash:
                 crashes += 1
         loaded = load_checkpoint(folder, "search")
-        assert loaded is not None and loaded[0] in (2, 3)
+        assert loaded is not None
+        assert loaded[0] in (2, 3)
         assert_same(loaded[1], state_of(loaded[0]))
         assert not list(folder.glob(".*"))
     assert crashes >= 8
@@ -134,7 +137,8 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, caplog, name, 
     else:
         file.unlink()
     loaded = load_checkpoint(tmp_path, "train")
-    assert loaded is not None and loaded[0] == 1
+    assert loaded is not None
+    assert loaded[0] == 1
     assert "train-00000002" in caplog.text
 
 

@@ -141,7 +141,8 @@ def test_options_that_differ_in_training_alone_share_weights() -> None:
 
 def test_the_shipped_example_is_the_space_of_the_shipped_configuration() -> None:
     config = load_config("macro_slice")
-    assert config.space.name == "macro" and config.space.options == example_options()
+    assert config.space.name == "macro"
+    assert config.space.options == example_options()
 
 
 VALID = {"operator": "conv", "width": 8}
@@ -242,7 +243,8 @@ def test_a_description_is_a_space_or_refused(stages) -> None:
         return
     stated = json.loads(json.dumps(space.options.model_dump()))
     again = build_space("macro", stated)
-    assert again.choices == space.choices and again.options == space.options
+    assert again.choices == space.choices
+    assert again.options == space.options
     network = space.network(space.architecture([0] * len(space.choices))).eval()
     assert network(torch.zeros(1, 1, 9, 7)).shape == (1, 3)
 

@@ -135,7 +135,8 @@ def test_raspberry_s_table_has_all_searched_blocks_of_fbnet() -> None:
 @given(st.floats(0.1, 1e4))
 def test_channels_are_rounded_as_the_papers_say(channels: float) -> None:
     rounded = round_channels(channels)
-    assert rounded % 8 == 0 and rounded >= 8
+    assert rounded % 8 == 0
+    assert rounded >= 8
     assert rounded >= 0.9 * channels
     assert abs(rounded - channels) <= 4 or rounded == 8 or rounded - 8 < 0.9 * channels
 
@@ -169,7 +170,8 @@ def test_squeeze_excitation_is_a_switch_or_a_choice() -> None:
         tiny_space("mbconv", squeeze_excitation=value) for value in ("none", "all", "choice")
     )
     excited = tuple(f"{block}_se" for block in plain.blocks)
-    assert every.blocks == excited and choice.blocks == (*plain.blocks, *excited)
+    assert every.blocks == excited
+    assert choice.blocks == (*plain.blocks, *excited)
     rng = np.random.default_rng(0)
     architecture = choice.sample(rng)
     network = choice.network(architecture).eval()

@@ -49,7 +49,7 @@ def test_part_of_the_channels_is_mixed_and_the_rest_goes_past(name: str, partial
     mixture = Mixture(torch.rand(space.mask.shape, dtype=torch.float64))
     supernet(torch.randn(3, 1, 9, 7, dtype=torch.float64), mixture)
     assert len(calls) == len(cells) > 1
-    for cell, (given, _, *first) in list(calls):
+    for cell, (given, _, *first) in calls:
         inputs = [x.detach().requires_grad_() for x in given]
         found = cell(inputs, mixture, *first)
         weights = mixture.weights[sum(first) :][: len(cell.edges)]

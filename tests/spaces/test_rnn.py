@@ -34,7 +34,8 @@ TOKENS = {"vocabulary": 11, "classes": 11, "head": "dense", "height": 1, "input_
 def test_published_cell_round_trips() -> None:
     space = build_space("rnn", {**TOKENS, "width": 6, "channels": 5})
     architecture = space.from_genotype(DARTS_V2)
-    assert architecture["node1"] == "sigmoid~0" and architecture["node8"] == "relu~5"
+    assert architecture["node1"] == "sigmoid~0"
+    assert architecture["node8"] == "relu~5"
     assert space.to_genotype(architecture) == DARTS_V2
     # 4 activations, and as many states as there are before a node.
     assert space.size() == 4**8 * math.factorial(8)

@@ -84,9 +84,11 @@ def test_the_mean_entropy_is_that_of_the_shares() -> None:
 def test_gdas_runs_one_option_and_follows_the_soft_gradient() -> None:
     strategy = make("gdas", temperature=2.0, temperature_end=2.0)
     mixture = strategy.ask()
-    assert mixture.active is not None and all(len(options) == 1 for options in mixture.active)
+    assert mixture.active is not None
+    assert all(len(options) == 1 for options in mixture.active)
     hard = mixture.weights.detach()
-    assert torch.equal(hard.round(), hard) and torch.equal(hard.sum(dim=1), torch.ones(6))
+    assert torch.equal(hard.round(), hard)
+    assert torch.equal(hard.sum(dim=1), torch.ones(6))
     assert [int(i) for i in hard.argmax(dim=1)] == [options[0] for options in mixture.active]
     weight = torch.randn(SPACE.mask.shape, generator=torch.Generator().manual_seed(1))
     (found,) = torch.autograd.grad((mixture.weights * weight).sum(), strategy.parameters)
@@ -109,7 +111,8 @@ def test_temperature_ends_where_it_should() -> None:
     start = strategy.ask().weights.detach()
     strategy.progress = 1.0
     end = strategy.ask().weights.detach()
-    assert start.max() < 0.5 and end.max(dim=1).values.min() > 0.999
+    assert start.max() < 0.5
+    assert end.max(dim=1).values.min() > 0.999
 
 
 def test_drnas_draws_have_the_mean_of_their_dirichlet() -> None:
@@ -162,7 +165,8 @@ def test_the_auxiliary_skip_vanishes() -> None:
     skip = SPACE.choices[0].options.index("skip_connect")
     plain = strategy.log_probabilities().exp()
     excess = (strategy.ask().weights - plain).detach()
-    assert torch.allclose(excess[:, skip], torch.ones(6)) and excess.sum() == pytest.approx(6)
+    assert torch.allclose(excess[:, skip], torch.ones(6))
+    assert excess.sum() == pytest.approx(6)
     strategy.progress = 1.0
     torch.testing.assert_close(strategy.ask().weights, plain)
 

@@ -35,7 +35,8 @@ def test_one_object_with_a_record_for_each_seed(cli) -> None:
     document = json.loads(out)
     assert len(out.splitlines()) == 1
     assert (document["strategy"], document["dataset"]) == ("evolution", "cifar100")
-    assert document["evaluations"] == 12 and len(document["seeds"]) == 3
+    assert document["evaluations"] == 12
+    assert len(document["seeds"]) == 3
     space, table = build_space("nasbench201"), load_nasbench201()
     for record in document["seeds"]:
         cell = space.from_genotype(record["architecture"])
@@ -43,7 +44,8 @@ def test_one_object_with_a_record_for_each_seed(cli) -> None:
         assert record["test_accuracy"] == pytest.approx(table.accuracy["c100_test_200"][index])
         assert record["fitness"] == pytest.approx(table.accuracy["c100_val_12"][index])
         assert record["regret"] == pytest.approx(73.513 - record["test_accuracy"], abs=0.001)
-        assert record["evaluations"] == 12 and record["violated"] is False
+        assert record["evaluations"] == 12
+        assert record["violated"] is False
     accuracies = [record["test_accuracy"] for record in document["seeds"]]
     assert document["mean"] == pytest.approx(np.mean(accuracies))
     assert document["std"] == pytest.approx(np.std(accuracies))
@@ -55,7 +57,8 @@ def test_a_budget_is_never_broken(cli, tmp_path) -> None:
     assert code == 0, err
     best = load_nasbench201().accuracy["c100_test_200"][COUNTED <= 1.5].max()
     for record in json.loads(out)["seeds"]:
-        assert record["latency_ms"] <= 1.5 and not record["violated"]
+        assert record["latency_ms"] <= 1.5
+        assert not record["violated"]
         assert record["regret"] == pytest.approx(best - record["test_accuracy"], abs=1e-4)
 
 
@@ -77,7 +80,8 @@ def test_bad_input_is_one_line(cli, tmp_path) -> None:
 def test_strategies_are_listed_with_paper_and_settings(cli) -> None:
     code, out, _ = cli("strategies", "--json")
     listed = json.loads(out)["strategies"]
-    assert code == 0 and list(listed) == list(STRATEGIES)
+    assert code == 0
+    assert list(listed) == list(STRATEGIES)
     assert listed["evolution"]["settings"] == {"population": 10, "tournament": 3}
     assert "1806.09055" in listed["darts"]["paper"]
 
@@ -101,7 +105,7 @@ def test_a_strategy_sees_only_what_it_evaluates(monkeypatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("strategy", "dataset", "published"),
+    "strategy, dataset, published",
     [
         ("evolution", "cifar10", 93.98),
         ("evolution", "cifar100", 72.01),

@@ -32,9 +32,11 @@ def test_a_study_goes_on_where_it_stopped(cli, tmp_path) -> None:
     assert json.loads(out)["trials"] == 2
     code, out, _ = cli(*line, "--trials", "4")
     found = json.loads(out)
-    assert code == 0 and found["trials"] == 4
+    assert code == 0
+    assert found["trials"] == 4
     assert set(found["settings"]) == {"population", "tournament"}
-    assert found["regret"] >= 0 and found["default_regret"] >= 0
+    assert found["regret"] >= 0
+    assert found["default_regret"] >= 0
 
 
 def test_what_cannot_be_tuned_is_refused(cli, tmp_path) -> None:

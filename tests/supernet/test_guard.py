@@ -78,7 +78,8 @@ def test_a_collapse_sets_the_architecture_back() -> None:
         strategy.parameters[:, SKIP] = 5.0
     seen = guard.look(strategy, 20, no_gradient)
     assert seen == {"collapsed": "6 skip connections in a cell", "back_to_step": 10}
-    assert guard.collapsed and torch.equal(strategy.parameters.detach(), kept)
+    assert guard.collapsed
+    assert torch.equal(strategy.parameters.detach(), kept)
 
 
 def test_a_growing_eigenvalue_is_a_collapse() -> None:
@@ -94,7 +95,8 @@ def test_a_growing_eigenvalue_is_a_collapse() -> None:
 
 def test_what_was_never_in_order_is_not_set_back() -> None:
     guard, strategy = Guard(DECODER, -1, None), darts()
-    assert guard.look(strategy, 10, no_gradient) == {} and not guard.collapsed
+    assert guard.look(strategy, 10, no_gradient) == {}
+    assert not guard.collapsed
 
 
 @pytest.mark.parametrize("space", ["darts", "nasbench201"])
@@ -103,7 +105,8 @@ def test_after_a_collapse_only_weights_are_trained(space: str, tmp_path) -> None
     search = make_search(space, config)
     search.guard = Guard(Decoder([Limit(search.limits[0].cost)]), -1, None)
     records = [search.advance() for _ in range(20)]
-    assert "collapsed" in records[19] and "collapsed" not in records[9]
+    assert "collapsed" in records[19]
+    assert "collapsed" not in records[9]
     save_checkpoint(tmp_path, "search", 20, search.state_dict())
     frozen = search.strategy.parameters.detach().clone()
     weights = copy.deepcopy(search.supernet.state_dict())

@@ -80,7 +80,8 @@ def test_phases_follow_each_other_and_end_with_the_share_that_shrinks() -> None:
     search = make_search("elastic", SHRINKING.model_copy(update={"steps": 80}))
     phases = [search.sandwich.phase(step) for step in range(80)]
     count = search.supernet.phases
-    assert count == 3 and sorted(phases) == phases
+    assert count == 3
+    assert sorted(phases) == phases
     assert [phases.index(p) for p in range(1, count + 1)] == [14, 27, 40]
     assert set(phases[40:]) == {count}
 
@@ -100,7 +101,8 @@ def test_a_phase_trains_what_is_open(monkeypatch) -> None:
         seen.clear()
         search.sandwich.backward(mixture, search.training.batch(0), step)
         largest, own, _, smallest = seen
-        assert set(largest["kernels"]) == {5} and set(largest["expansions"]) == {3}
+        assert set(largest["kernels"]) == {5}
+        assert set(largest["expansions"]) == {3}
         assert largest["depths"] == [2] * 3
         for genotype in (own, smallest):
             assert set(genotype["kernels"]) == {kernel}

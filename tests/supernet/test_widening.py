@@ -118,7 +118,8 @@ def test_adamw_moves_copies_as_far_as_what_they_copy() -> None:
     widen(supernet, optimizer, 2)
     weight = mixed_ops(supernet)[0].candidates["nor_conv_3x3"].conv.weight
     after = optimizer.state[weight]
-    assert weight.shape == (4, 4, 3, 3) and torch.equal(after["step"], before["step"])
+    assert weight.shape == (4, 4, 3, 3)
+    assert torch.equal(after["step"], before["step"])
     moves = [state["exp_avg"] / state["exp_avg_sq"].sqrt() for state in (before, after)]
     torch.testing.assert_close(moves[1], moves[0].repeat(2, 2, 1, 1))
     assert {id(p) for p in supernet.parameters()} == set(map(id, optimizer.state))

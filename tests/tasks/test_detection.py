@@ -60,7 +60,8 @@ def test_detections_are_the_boxes(detection) -> None:
     first, _ = detection.detections(perfect_outputs())
     order = np.argsort(first.classes[:3])
     np.testing.assert_allclose(first.boxes[:3][order], BOXES[0][[0, 2, 1], 1:], atol=1e-4)
-    assert first.scores[:3].min() > 0.99 and (first.scores[3:] < 0.01).all()
+    assert first.scores[:3].min() > 0.99
+    assert (first.scores[3:] < 0.01).all()
 
 
 def test_shifted_boxes_lose_precision(detection) -> None:

@@ -23,8 +23,10 @@ def block(pool: MemoryPool, rows: int = SIDE) -> torch.Tensor:
 
 def test_a_tensor_like_any_other(pool) -> None:
     x = pool.empty((3, 64, 1024), torch.float64)
-    assert x.shape == (3, 64, 1024) and x.dtype == torch.float64
-    assert x.is_contiguous() and x.data_ptr() % 64 == 0
+    assert x.shape == (3, 64, 1024)
+    assert x.dtype == torch.float64
+    assert x.is_contiguous()
+    assert x.data_ptr() % 64 == 0
     x.normal_()
     (x.requires_grad_() ** 2).sum().backward()
     assert torch.equal(x.grad, 2 * x)
@@ -54,7 +56,8 @@ def test_what_a_graph_keeps_is_in_use(pool) -> None:
     assert pool.used_bytes == x.nbytes
     block(pool).zero_()
     loss.backward()
-    assert x.grad is not None and x.grad.unique().tolist() == [3]
+    assert x.grad is not None
+    assert x.grad.unique().tolist() == [3]
     del loss
     assert pool.used_bytes == 0
 
@@ -69,22 +72,27 @@ def test_sizes_that_nobody_asks_for_any_more_go(pool) -> None:
     small = [block(pool) for _ in range(8)]
     size = small[0].nbytes
     del small
-    assert pool.idle_bytes == pool.peak_bytes == 8 * size and pool.used_bytes == 0
+    assert pool.idle_bytes == pool.peak_bytes == 8 * size
+    assert pool.used_bytes == 0
     large = block(pool, 3 * SIDE)
-    assert pool.used_bytes == 3 * size and pool.idle_bytes == 7 * size
+    assert pool.used_bytes == 3 * size
+    assert pool.idle_bytes == 7 * size
     larger = block(pool, 9 * SIDE)
-    assert pool.used_bytes == 12 * size and pool.idle_bytes == 3 * size
+    assert pool.used_bytes == 12 * size
+    assert pool.idle_bytes == 3 * size
     del large, larger
     # What is there needs no new block, so nothing goes.
     again = block(pool, 3 * SIDE)
-    assert pool.used_bytes == again.nbytes and pool.idle_bytes == 12 * size
+    assert pool.used_bytes == again.nbytes
+    assert pool.idle_bytes == 12 * size
 
 
 def test_idle_memory_can_be_given_back(pool) -> None:
     kept, gone = block(pool).fill_(1.0), block(pool)
     del gone
     pool.release_idle()
-    assert pool.idle_bytes == 0 and pool.peak_bytes == pool.used_bytes == kept.nbytes
+    assert pool.idle_bytes == 0
+    assert pool.peak_bytes == pool.used_bytes == kept.nbytes
     assert kept.unique().tolist() == [1]
 
 

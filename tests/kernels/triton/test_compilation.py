@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("triton")
 
-from helpers.triton_compilation import (  # noqa: E402
+from helpers.triton_compilation import (
     CAPABILITIES,
     DTYPES,
     SHARED_MEMORY,

@@ -46,9 +46,11 @@ class Clock(OnnxRuntimeCpu):
 
 def test_packages_are_added_and_counts_start_again(powercap) -> None:
     counter = powercap_counter(powercap)
-    assert counter is not None and len(counter.read_mj()) == 2
+    assert counter is not None
+    assert len(counter.read_mj()) == 2
     found = measure_energy(lambda: None, Clock(powercap), counter, latency_ms=4.0, seconds=2.0)
-    assert found.mj == pytest.approx(15.0) and found.inferences == 500
+    assert found.mj == pytest.approx(15.0)
+    assert found.inferences == 500
     assert found.power_w == pytest.approx(15.0 / 4.0)
     assert found.counter == "powercap"
     # The second package has come past its range.
@@ -80,7 +82,8 @@ def test_no_counter_where_none_can_be_read(powercap, tmp_path, broken) -> None:
 def test_a_counter_by_device_class(powercap, monkeypatch) -> None:
     monkeypatch.setattr(energy, "POWERCAP", powercap)
     counter = energy.energy_counter(OnnxRuntimeCpu(1))
-    assert counter is not None and counter.name == "powercap"
+    assert counter is not None
+    assert counter.name == "powercap"
 
 
 def test_parts_wrap_on_their_own() -> None:
@@ -94,4 +97,5 @@ def test_the_gate() -> None:
     assert [gate.status for gate in energy_gates(taken, 3.0)] == ["pass"]
     assert [gate.status for gate in energy_gates(taken, 2.9)] == ["fail"]
     unknown = energy_gates(None, 3.0)[0]
-    assert unknown.status == "inconclusive" and "no counter" in str(unknown.detail)
+    assert unknown.status == "inconclusive"
+    assert "no counter" in str(unknown.detail)

@@ -93,7 +93,8 @@ def test_batches_that_a_model_refuses_are_told() -> None:
     assert isinstance(runtime, OnnxRuntime)
     batches = Batches([1, 2, 3], partial(rows, width=64), first=1, max_seconds=2.0, always=3)
     found = try_session(runtime, matmul(64), rows(1, width=64), batches, limit_s=60)
-    assert found.batches == (1,) and set(found.failures) == {2, 3}
+    assert found.batches == (1,)
+    assert set(found.failures) == {2, 3}
 
 
 def test_outputs_whose_shape_changes_from_run_to_run() -> None:

@@ -133,7 +133,8 @@ def test_an_operator_costs_its_own_nodes_and_a_source_the_session_too(counting):
         }
     )
     assert {table.measurement(spec).status for spec in table.specs()} == {"ok"}
-    assert table.definitions == {"conv": "r1"} and table.statistic == "p10"
+    assert table.definitions == {"conv": "r1"}
+    assert table.statistic == "p10"
 
 
 def test_specs_of_one_shape_share_a_baseline(counting):
@@ -242,7 +243,7 @@ def rounds(p10_ms, median_ms, p90_ms, status="ok"):
 
 
 @pytest.mark.parametrize(
-    ("total", "baseline", "statistic", "expected"),
+    "total, baseline, statistic, expected",
     [
         (rounds(4.0, 6.0, 8.0), rounds(2.0, 2.0, 2.0), "p10", (1.0, 2.0, 3.0, "ok")),
         # Below zero is noise.

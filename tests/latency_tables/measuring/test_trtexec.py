@@ -31,7 +31,8 @@ def written(path: Path, text: str) -> Path:
 
 def test_the_latency_of_each_inference(tmp_path) -> None:
     path = written(tmp_path / "times.json", RECORDED)
-    assert is_times(path) and read_times(path) == (0.885759, 0.7)
+    assert is_times(path)
+    assert read_times(path) == (0.885759, 0.7)
 
 
 def test_results_of_a_bundle_are_no_times(tmp_path) -> None:
@@ -45,7 +46,7 @@ def changed(**fields: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text, words",
     [
         ("[]", ["at least 1 item"]),
         (RECORDED[:-20], ["not a whole JSON file"]),
@@ -69,4 +70,5 @@ def test_what_trtexec_does_not_write_is_refused(tmp_path, text, words) -> None:
     with pytest.raises(InputError) as refusal:
         read_times(written(tmp_path / "times.json", text))
     line = str(refusal.value)
-    assert len(line.splitlines()) == 1 and all(word in line for word in ["times.json", *words])
+    assert len(line.splitlines()) == 1
+    assert all(word in line for word in ["times.json", *words])

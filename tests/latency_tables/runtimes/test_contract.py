@@ -72,7 +72,9 @@ def test_a_runtime_is_here_or_says_in_one_line_how_to_get_it(name):
     try:
         runtime.require()
     except RuntimeMissingError as error:
-        assert str(error).startswith(f"{name}: ") and error.mend and "\n" not in str(error)
+        assert str(error).startswith(f"{name}: ")
+        assert error.mend
+        assert "\n" not in str(error)
         assert error.exit_code == 3
 
 
@@ -102,7 +104,8 @@ def test_a_prepared_call_runs_and_leaves_the_module_as_it_was(runtime, to_onnx):
     module = TwoInputs().train()
     call = runtime.prepare(module, example(), to_onnx)
     assert runtime.time_block(call, 3) > 0
-    assert module.conv.weight.is_contiguous() and module.conv.weight.device.type == "cpu"
+    assert module.conv.weight.is_contiguous()
+    assert module.conv.weight.device.type == "cpu"
     if not isinstance(runtime, OnnxModelRuntime):
         assert module.training
 

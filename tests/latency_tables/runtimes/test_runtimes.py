@@ -60,7 +60,7 @@ def test_names_and_statistics():
 
 
 @pytest.mark.parametrize(
-    ("name", "threads", "expected"),
+    "name, threads, expected",
     [
         ("tensorrt", 1, "one of onnxruntime-cpu, onnxruntime-cuda, .*torch-cpu.*, got tensorrt"),
         ("torch-cpu", 0, "threads: .*>= 1, got 0"),
@@ -80,7 +80,7 @@ def test_without_a_gpu_the_cuda_runtimes_are_missing(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "module"),
+    "name, module",
     [
         ("torch-cpu", "torch"),
         ("torch-aoti-cpu", "torch"),
@@ -258,7 +258,7 @@ def test_a_dynamic_batch_runs_at_the_size_of_the_feeds():
 
 
 @pytest.mark.parametrize(
-    ("feeds", "expected"),
+    "feeds, expected",
     [
         ({"a": (1, 2)}, r"feeds do not fit.*\['a', 'b'\], got \['a'\]"),
         ({"a": (1, 2), "b": (1, 3)}, "cannot run the model|nvalid"),
