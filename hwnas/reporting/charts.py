@@ -8,6 +8,7 @@ colours are CSS classes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import numpy as np
 
 from hwnas.reporting.html import Html, milliseconds, number, percent, series_class, text
 from hwnas.reporting.run_files import Interval, Series
-import itertools
 
 WIDTH, HEIGHT = 360.0, 236.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 338.0, 24.0, 190.0

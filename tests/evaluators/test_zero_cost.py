@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from hwnas.evaluators.zero_cost import COUNTS, JITTER, SCORES, ZeroCost
-import itertools
 
 SPACE = tiny_space("nasbench201")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import os
 import zipfile
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-import itertools
 
 FLOAT = TensorProto.FLOAT
 BIG = 4096

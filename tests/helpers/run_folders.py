@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -16,7 +17,6 @@ import numpy as np
 from hwnas.architecture import Architecture
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
-import itertools
 
 PREDICTED_MS = 0.4377
 HOSTILE = "<script>alert('x')</script>\"><img src=//evil.example/a>&amp;"
