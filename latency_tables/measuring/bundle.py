@@ -149,7 +149,7 @@ def write_bundle(
         if named:
             written = _write(models, "networks", named)
             stored.append(_Group(models=written, networks=list(networks)))
-        script = resources.files("hwnas.latency_tables") / SCRIPT
+        script = resources.files("hwnas.latency_tables.measuring") / SCRIPT
         (folder / "measure.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
         raise InputError("cannot write there", where=str(folder), actual=error.strerror) from None
