@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from hwnas.ops.cells import FactorizedReduce
-from hwnas.spaces.base import Network
+from hwnas.spaces.networks import Network
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:

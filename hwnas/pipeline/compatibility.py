@@ -8,7 +8,7 @@ from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables.measuring.energy import energy_counter
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
 from hwnas.runs.ranks import Ranks
-from hwnas.spaces.base import Supernet
+from hwnas.spaces.networks import Supernet
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import STRATEGIES, strategy_settings
 from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy

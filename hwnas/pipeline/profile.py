@@ -37,10 +37,11 @@ from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runt
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.ops import TOKENS, build, definitions, input_shapes, reads_input
-from hwnas.pipeline.run import data_sizes, read_dataset
+from hwnas.pipeline.problem import data_sizes, read_dataset
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
-from hwnas.spaces.base import Network, SpaceOptions
+from hwnas.spaces.networks import Network
+from hwnas.spaces.options import SpaceOptions
 from hwnas.tasks import task_of
 
 SESSIONS = 3

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from hwnas.architecture import Architecture
 from hwnas.reporting.html import milliseconds
-from hwnas.spaces.base import Choice, SearchSpace
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.choices import Choice
 
 _EMBEDDING, _NODES, _SIZES = "embedding", "nodes", "sizes"
 CELL_NAMES = {

@@ -18,7 +18,7 @@ from hwnas.budget.decode import params_and_macs_ranges
 from hwnas.config import read_space_file
 from hwnas.errors import InputError
 from hwnas.spaces import SPACES, SearchSpace, build_space
-from hwnas.spaces.base import Network
+from hwnas.spaces.networks import Network
 
 
 def listed_spaces() -> Iterator[tuple[str, SearchSpace]]:

@@ -14,7 +14,7 @@ import numpy as np
 from hwnas.errors import InputError
 from hwnas.reporting.html import in_words, milliseconds, number
 from hwnas.runs.run_folder import RunFolder
-from hwnas.spaces.base import Choice
+from hwnas.spaces.choices import Choice
 
 SCHEMA = 1
 MAX_NUMBER = 10**18

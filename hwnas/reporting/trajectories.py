@@ -22,7 +22,7 @@ from hwnas.reporting.html import (
     text,
 )
 from hwnas.reporting.run_files import Run
-from hwnas.spaces.base import Choice
+from hwnas.spaces.choices import Choice
 
 MOST_PANELS = 60
 

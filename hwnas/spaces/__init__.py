@@ -8,13 +8,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from hwnas.errors import InputError
-from hwnas.spaces.base import SearchSpace, SpaceOptions
+from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.darts import DartsSpace
 from hwnas.spaces.elastic import ElasticSpace
 from hwnas.spaces.layers import LayerSpace
 from hwnas.spaces.macro import MacroSpace
 from hwnas.spaces.mbconv import MbconvSpace
 from hwnas.spaces.nasbench201 import NasBench201Space
+from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.rnn import RnnSpace
 from hwnas.spaces.sequence import SequenceSpace
 from hwnas.spaces.vit import VitSpace

@@ -25,8 +25,9 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.parts import out_size
-from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.cells import cell_edges, require_divisible, without_none
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.darts_networks import (
     CELL_TYPES,
     PRIMITIVES,
@@ -35,6 +36,8 @@ from hwnas.spaces.darts_networks import (
     DartsSupernet,
 )
 from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork
+from hwnas.spaces.networks import Network, Supernet
+from hwnas.spaces.options import SpaceOptions
 
 POOLS = (PRIMITIVES.index("max_pool_3x3"), PRIMITIVES.index("avg_pool_3x3"))
 SKIP = PRIMITIVES.index("skip_connect")

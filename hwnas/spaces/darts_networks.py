@@ -13,8 +13,8 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.nn.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
-from hwnas.spaces.base import Network, Supernet
 from hwnas.spaces.cells import drop_path
+from hwnas.spaces.networks import Network, Supernet
 
 PRIMITIVES = (
     "none",

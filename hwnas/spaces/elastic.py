@@ -31,9 +31,10 @@ from hwnas.nn.elastic_block import ElasticBlock, Reordering
 from hwnas.ops import build
 from hwnas.ops.mobile import MBConv
 from hwnas.ops.resized import resize, resized
-from hwnas.spaces.base import Choice, Network
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.layouts import IMAGENET, Layer, LayoutOptions, lay_out
 from hwnas.spaces.mbconv import MbconvNetwork
+from hwnas.spaces.networks import Network
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.spaces.sized import SIZE, Condition, SizedSpace
 

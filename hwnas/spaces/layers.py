@@ -19,8 +19,9 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build
-from hwnas.spaces.base import Network, SearchSpace, Supernet
+from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.decoding import DecodingProgram
+from hwnas.spaces.networks import Network, Supernet
 
 SKIP = "skip_connect"
 """The option of a layer that is left out; only for layers that keep the shape."""

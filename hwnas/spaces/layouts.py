@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.parts import out_size, round_channels
-from hwnas.spaces.base import SpaceOptions
+from hwnas.spaces.options import SpaceOptions
 
 IMAGENET = {"height": 224, "width": 224, "classes": 1000}
 """Sizes that the papers state their counts for."""

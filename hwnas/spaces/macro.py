@@ -31,8 +31,9 @@ from torch import nn
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.macro import LINEAR, ConvolutionLayer, DenseLayer
 from hwnas.ops.parts import ACTIVATIONS, out_size, sequential
-from hwnas.spaces.base import Choice, SpaceOptions
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import SKIP, LayerSpace
+from hwnas.spaces.options import SpaceOptions
 
 MAX_OPTIONS = 64
 """Combinations that a layer may choose from."""

@@ -20,10 +20,11 @@ from hwnas.architecture import Architecture
 from hwnas.latency_tables.table import OpSpec
 from hwnas.nn.mixed_op import MixedBlocks
 from hwnas.ops.mobile import MBConv
-from hwnas.spaces.base import Choice, Network, Supernet
 from hwnas.spaces.cells import drop_path
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import SKIP, LayerNetwork, LayerSpace, LayerSupernet
 from hwnas.spaces.layouts import IMAGENET, LAYOUTS, LayoutOptions, lay_out
+from hwnas.spaces.networks import Network, Supernet
 
 
 class MbconvOptions(LayoutOptions):

@@ -23,9 +23,12 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.nn.mixed_op import MixedCell, MixedOp
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
-from hwnas.spaces.base import Choice, Network, SearchSpace, SpaceOptions, Supernet
+from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.cells import cell_edges, drop_path, require_divisible, without_none
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.decoding import DecodingProgram, Repeated
+from hwnas.spaces.networks import Network, Supernet
+from hwnas.spaces.options import SpaceOptions
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = cell_edges(1, 3)

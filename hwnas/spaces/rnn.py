@@ -22,8 +22,10 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build
 from hwnas.ops.recurrent import FUNCTIONS, MOST_NODES, highway
 from hwnas.ops.sequences import stem_operator
-from hwnas.spaces.base import Choice, Network, SpaceOptions, Supernet
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import LayerSpace
+from hwnas.spaces.networks import Network, Supernet
+from hwnas.spaces.options import SpaceOptions
 
 PENN_TREEBANK = {"vocabulary": 10_000, "classes": 10_000, "head": "dense"}
 

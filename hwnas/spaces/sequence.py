@@ -12,8 +12,9 @@ from pydantic import Field, field_validator
 
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.sequences import HEADS, SEQUENCE_BLOCKS, stem_operator
-from hwnas.spaces.base import Choice, SpaceOptions
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import SKIP, LayerSpace
+from hwnas.spaces.options import SpaceOptions
 
 SEQUENCE = ("lstm", "gru", "conv1d_3", "conv1d_7", "attention1d_h4")
 TABLE = ("feedforward1d_e1", "feedforward1d_e2", "feedforward1d_e4")

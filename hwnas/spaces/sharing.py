@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hwnas.architecture import Architecture
 from hwnas.nn.elastic_block import Reordering
-from hwnas.spaces.base import Supernet
+from hwnas.spaces.networks import Supernet
 
 
 class SharedSupernet(Supernet):

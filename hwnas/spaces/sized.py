@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from hwnas.latency_tables.calibration import EdgeRule
-from hwnas.spaces.base import SearchSpace, SpaceOptions
+from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.decoding import DecodingProgram
+from hwnas.spaces.options import SpaceOptions
 
 SIZE = 0
 """The row of the choice of the size."""

@@ -36,8 +36,10 @@ from hwnas.nn.mixed_tokens import (
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.ops.tokens import HEADS, MLP_RATIOS, PATCH_EMBEDDING, Attention, Mlp, PatchEmbedding
-from hwnas.spaces.base import Choice, Network, SpaceOptions
 from hwnas.spaces.cells import drop_path
+from hwnas.spaces.choices import Choice
+from hwnas.spaces.networks import Network
+from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.spaces.sized import SIZE, SizedSpace
 

@@ -23,7 +23,7 @@ from hwnas.architecture import Mixture
 from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
 from hwnas.runs.ranks import ALONE, Ranks
-from hwnas.spaces.base import Supernet
+from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome
 from hwnas.supernet.evaluate import Batch
 from hwnas.tasks import Loss

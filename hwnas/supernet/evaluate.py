@@ -14,7 +14,8 @@ from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
 from hwnas.nn.mixed_op import MixedBlocks, MixedCell
 from hwnas.runs import interruption
-from hwnas.spaces.base import SearchSpace, Supernet
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome
 from hwnas.tasks import Loss
 

@@ -20,7 +20,8 @@ from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.decode import smallest_and_largest
 from hwnas.config import SearchConfig
 from hwnas.nn.elastic_block import Reordering
-from hwnas.spaces.base import SearchSpace, Supernet
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.networks import Supernet
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.supernet.evaluate import Batch
 from hwnas.tasks import Loss

@@ -21,7 +21,8 @@ from hwnas.runs.loop import is_sparse_record, run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder
-from hwnas.spaces.base import SearchSpace, Supernet
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy, probability_rows
 from hwnas.strategies.differentiable import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order

@@ -20,7 +20,7 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
-from hwnas.spaces.base import Network
+from hwnas.spaces.networks import Network
 from hwnas.tasks import Task
 from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine

@@ -22,7 +22,8 @@ from hwnas.errors import InputError
 from hwnas.reporting.html import number, prose
 from hwnas.reporting.report import GATES, render_report
 from hwnas.runs.run_folder import RunFolder
-from hwnas.spaces.base import Choice, SearchSpace
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.choices import Choice
 from hwnas.spaces.nasbench201 import PRIMITIVES, NasBench201Options, NasBench201Space
 
 

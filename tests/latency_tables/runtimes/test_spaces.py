@@ -22,7 +22,7 @@ from hwnas.latency_tables.runtimes.torch_modes import MODES
 from hwnas.ops import definitions
 from hwnas.pipeline.profile import example_inputs, operator_module
 from hwnas.spaces import SPACES
-from hwnas.spaces.base import Network
+from hwnas.spaces.networks import Network
 
 TOKENS = {"vocabulary": 11, "height": 1}
 DIVISIBLE = {"height": 32, "width": 32}

@@ -1,0 +1,144 @@
+"""What a run learns and what it searches: data, task, search space and its supernet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.architecture import Architecture
+from hwnas.calibration.networks import read_accuracies
+from hwnas.config import Config
+from hwnas.data import Dataset, load_dataset
+from hwnas.errors import InputError
+from hwnas.spaces import SearchSpace, build_space
+from hwnas.spaces.networks import Supernet
+from hwnas.spaces.options import SpaceOptions
+from hwnas.strategies import STRATEGIES
+from hwnas.tasks import Task, task_of
+
+
+@dataclass
+class Problem:
+    """The data of a configuration and the search space that fits them, loaded at first use.
+
+    Attributes:
+        config: the resolved configuration.
+        where: names the configuration's file in errors.
+    """
+
+    config: Config
+    where: str
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The training and test samples."""
+        return read_dataset(self.config)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is learned from the data: loss, metrics and head."""
+        return task_of(self.dataset)
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The search space at its deployed sizes.
+
+        Raises:
+            InputError: when the configuration states other sizes than the data have.
+        """
+        options, sizes = self.config.space.options, data_sizes(self.task)
+        for key, size in sizes.items():
+            if options.get(key, size) != size:
+                raise InputError(
+                    "the data have another size",
+                    where=f"{self.where}: space.{key}",
+                    expected=size,
+                    actual=options[key],
+                )
+        return build_space(self.config.space.name, options | sizes, f"{self.where}: space")
+
+    @cached_property
+    def proxy_space(self) -> SearchSpace:
+        """The search space at the sizes of the supernet, which `search.proxy` may make smaller.
+
+        Raises:
+            InputError: when the proxy changes a size that the data decide, or the choices.
+        """
+        where, proxy = f"{self.where}: search.proxy", self.config.search.proxy
+        for key in SpaceOptions.model_fields:
+            if key in proxy:
+                raise InputError(
+                    "this size comes from the data and cannot differ in the proxy",
+                    where=f"{where}.{key}",
+                )
+        space = build_space(self.space.name, self.space.options.model_dump() | proxy, where)
+        if space.choices != self.space.choices:
+            raise InputError("the proxy has other choices than the search space", where=where)
+        return space
+
+    def supernet(self) -> Supernet:
+        """A new supernet at the proxy's sizes.
+
+        Raises:
+            InputError: when its channels cannot be divided as the configuration or strategy asks.
+        """
+        search = self.config.search
+        partial_channels = search.partial_channels or STRATEGIES[search.strategy].partial_channels
+        return self.proxy_space.supernet(partial_channels)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the network's input for one sample."""
+        return self.space.options.input_shape
+
+    @cached_property
+    def accuracy_table(self) -> dict[Architecture, float]:
+        """Accuracies, 0 to 1, by architecture, from the file `search.accuracy_table`.
+
+        Raises:
+            InputError: when the file is missing or malformed.
+        """
+        assert self.config.search.accuracy_table is not None
+        return read_accuracies(Path(self.config.search.accuracy_table), self.space)
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """A seed for one purpose, independent of the seeds of other purposes."""
+    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1)[0])
+
+
+def read_dataset(config: Config) -> Dataset:
+    """The data that a configuration names.
+
+    Raises:
+        InputError: when they are missing or malformed.
+    """
+    data = config.data
+    return load_dataset(
+        data.name,
+        data.path,
+        image_size=data.image_size,
+        sequence_length=data.sequence_length,
+        train_limit=data.train_limit,
+        test_limit=data.test_limit,
+        seed=derived_seed(config.seed, "data"),
+    )
+
+
+def data_sizes(task: Task) -> dict[str, Any]:
+    """The options of a search space that the data decide: sizes of inputs, and the head."""
+    dataset = task.dataset
+    is_text = bool(dataset.vocabulary)
+    channels, height, width = (1, 1, *dataset.input_shape) if is_text else dataset.input_shape
+    return {
+        "input_channels": channels,
+        "height": height,
+        "width": width,
+        "classes": task.outputs,
+        "head": task.head,
+        "vocabulary": len(dataset.vocabulary) if is_text else None,
+    }

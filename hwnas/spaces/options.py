@@ -1,0 +1,64 @@
+"""The options that every search space has: input shape, number of outputs and kind of head."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hwnas.errors import InputError
+from hwnas.latency_tables.table import OpSpec
+from hwnas.ops.heads import FACTORS, Head
+
+
+class SpaceOptions(BaseModel):
+    """What the networks of a space read and predict; each space adds options of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_channels: int = Field(3, ge=1, le=100_000)
+    height: int = Field(32, ge=1, le=4096)
+    width: int = Field(32, ge=1, le=4096, description="for token inputs the number of tokens")
+    classes: int = Field(
+        10, ge=1, le=100_000, description="length of each output vector of the head"
+    )
+    head: Head = Field(
+        "classifier",
+        description="one output vector for each sample (classifier), for each position of the "
+        "feature map (dense), or for each position of the input (upsampled)",
+    )
+    vocabulary: int | None = Field(
+        None,
+        ge=2,
+        le=100_000,
+        description="inputs are token ids below this number; by default inputs are numeric",
+    )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: (C, H, W), or (L,) for tokens."""
+        if self.vocabulary is not None:
+            return (self.width,)
+        return self.input_channels, self.height, self.width
+
+    def head_operator(self, c_in: int, height: int, width: int) -> OpSpec:
+        """The operator that maps the last feature map to the network's output.
+
+        Args:
+            c_in: channels of the feature map.
+            height: its height.
+            width: its width.
+
+        Raises:
+            InputError: when an upsampled head cannot enlarge the features to the input's size.
+        """
+        if self.head != "upsampled":
+            return OpSpec(self.head, c_in, self.classes, height, width)
+        factor = -(-self.height // height)
+        enlarged = (factor * height, factor * width) == (self.height, self.width)
+        if not enlarged or factor not in FACTORS:
+            raise InputError(
+                "the last features cannot be enlarged to the input's size",
+                where="space",
+                expected=f"{self.height} x {self.width}, one of {FACTORS} times as large",
+                actual=f"features of {height} x {width}",
+            )
+        return OpSpec(f"upsampled_x{factor}", c_in, self.classes, height, width)
