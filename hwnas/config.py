@@ -14,47 +14,44 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hwnas.errors import InputError
 
 DEFAULT_CONFIG = "default"
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 MAX_SPACE_FILE = 100_000
 """Bytes of a file that describes a space."""
 
 
 class Section(BaseModel):
-    """A table of the file: unknown keys and wrong types are errors, values cannot change."""
+    """A table of the file: unknown keys and wrong types are errors, values cannot change.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    The docstring below a field is its description, also in `docs/settings.md`.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
 
 class DataConfig(Section):
     """What to learn from; see `hwnas.data.load_dataset`."""
 
+    # fmt: off
     name: Literal[
-        "fashion-mnist-slice",
-        "npz",
-        "folder",
-        "cifar10",
-        "cifar100",
-        "fashion-mnist",
-        "mnist",
-        "masks",
-        "boxes",
-        "generated-segmentation",
-        "generated-detection",
-        "sounds",
-        "generated-keywords",
-        "table",
-        "generated-ratings",
-        "text",
-        "generated-text",
-        "language",
+        "fashion-mnist-slice", "npz", "folder", "cifar10", "cifar100", "fashion-mnist", "mnist",
+        "masks", "boxes", "generated-segmentation", "generated-detection", "sounds",
+        "generated-keywords", "table", "generated-ratings", "text", "generated-text", "language",
         "generated-language",
     ]
+    # fmt: on
+    """The dataset, which also decides the task."""
     path: str | None = None
+    """The file or folder to read; only for datasets that do not ship."""
     image_size: int | None = Field(None, ge=4, le=4096)
-    sequence_length: int | None = Field(
-        None, ge=2, le=4096, description="tokens of a sample, of texts"
-    )
+    """Side in pixels of images, which are cropped and resized to it; by default the files' size."""
+    sequence_length: int | None = Field(None, ge=2, le=4096)
+    """Tokens in a sample of text; 32 by default."""
     train_limit: int | None = Field(None, ge=2)
+    """Use only so many training samples; all by default."""
     test_limit: int | None = Field(None, ge=2)
+    """Use only so many test samples; all by default."""
 
 
 class SpaceConfig(Section):
@@ -63,9 +60,10 @@ class SpaceConfig(Section):
     In a file, `file` alone may stand for all keys: a TOML file that holds them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str = "darts"
+    """The space, as `hwnas spaces` lists them."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -77,33 +75,34 @@ class LatencyConfig(Section):
     """Where the model will run; a table of anything else is refused."""
 
     runtime: str = "onnxruntime-cpu"
+    """The runtime, as `hwnas info` lists them."""
     batch: int = Field(1, ge=1, le=4096)
+    """Samples in one inference."""
     dtype: Literal["float32"] = "float32"
+    """Number format of the measured model."""
     threads: int = Field(1, ge=1, le=1024)
-    measure_seconds: float = Field(6.0, gt=0, description="limit for one network")
-    device_measurements: str | None = Field(
-        None, description="a CSV file of networks' latencies that stands for the device"
-    )
+    """Threads of the runtime."""
+    measure_seconds: float = Field(6.0, gt=0)
+    """Time limit in seconds for measuring one candidate network."""
+    device_measurements: str | None = None
+    """A CSV file with latencies of networks, which are used in place of measurements."""
 
 
 class BudgetConfig(Section):
     """Absolute, or a fraction of the way from the fastest to the slowest predicted network."""
 
-    ms: float | None = Field(None, gt=0, allow_inf_nan=False)
+    ms: Milliseconds | None = None
+    """Latency budget in milliseconds."""
     fraction: float | None = Field(None, ge=0, le=1)
-    family_ms: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default_factory=list,
-        description="further budgets; the one search decodes an architecture for each",
-    )
-    memory_mb: float | None = Field(
-        None, gt=0, description="host memory that a session of the model may take at its peak"
-    )
-    energy_mj: float | None = Field(
-        None, gt=0, description="millijoules that an inference may take, where the device counts"
-    )
-    confidence: float | None = Field(
-        None, ge=0.5, lt=1, description="probability with which the predicted latency keeps it"
-    )
+    """Latency budget between the fastest network of the space (0) and the slowest (1), or `ms`."""
+    family_ms: list[Milliseconds] = Field(default_factory=list)
+    """Further latency budgets in milliseconds; the same search finds an architecture for each."""
+    memory_mb: float | None = Field(None, gt=0)
+    """Limit in MB of the peak host memory of a session with the model."""
+    energy_mj: float | None = Field(None, gt=0)
+    """Limit in millijoules of the energy of one inference; needs an energy counter."""
+    confidence: float | None = Field(None, ge=0.5, lt=1)
+    """Probability with which the predicted latency keeps the budget; by default its mean does."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> BudgetConfig:
@@ -116,83 +115,90 @@ class DeviceConfig(Section):
     """A further device whose budget is to be kept as its table predicts."""
 
     table: str
-    budget_ms: float = Field(gt=0, allow_inf_nan=False)
+    """Its latency table: a file, or the name of one that ships."""
+    budget_ms: Milliseconds
+    """Its latency budget in milliseconds."""
 
 
 class SearchConfig(Section):
     """The supernet, the strategy's settings, and how candidates are chosen."""
 
-    strategy: str = Field("darts", description="as `hwnas strategies` lists them")
-    settings: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by strategy, where they differ from its own"
-    )
-    evaluator: Literal["supernet", "training", "zero-cost", "table"] = Field(
-        "supernet", description="shared weights, a training of each architecture, a proxy, a file"
-    )
-    accuracy_table: str | None = Field(
-        None, description="a CSV file `arch,accuracy` in percent, of the table evaluator"
-    )
-    storage: str | None = Field(
-        None,
-        description="a journal's file or a database's URL that several searches of this "
-        "configuration share, each with a folder of its own; not for a supernet",
-    )
-    warm_start: int = Field(
-        0, ge=0, description="random architectures scored by `zero_cost` before the search"
-    )
-    warm_start_kept: int = Field(10, ge=1, description="the best of these are proposed first")
+    strategy: str = "darts"
+    """The strategy, as `hwnas strategies` lists them."""
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Settings of the strategies, a table for each name: see below."""
+    evaluator: Literal["supernet", "training", "zero-cost", "table"] = "supernet"
+    """How an architecture is judged: by the shared weights of a supernet, by a short training of
+    its own, by a zero-cost score, or by a file of accuracies."""
+    accuracy_table: str | None = None
+    """For `evaluator = table`: a CSV file with the columns `arch,accuracy`, in percent."""
+    storage: str | None = None
+    """A journal file or a database URL through which several searches of this configuration share
+    their evaluations; each has a run folder of its own. Not for `evaluator = supernet`."""
+    warm_start: int = Field(0, ge=0)
+    """Number of random architectures scored by `zero_cost` before the search."""
+    warm_start_kept: int = Field(10, ge=1)
+    """How many of the best of these are proposed first."""
     zero_cost: Literal["synflow", "jacob_cov", "naswot", "gradient_norm", "parameters", "macs"] = (
-        Field("naswot", description="of the zero-cost evaluator and of the warm start")
+        "naswot"
     )
-    evaluation_epochs: int = Field(1, ge=1, description="of the training evaluator")
-    order: Literal[1, 2] = Field(1, description="of the gradient, where one is used")
-    steps: int = Field(ge=1, description="of the supernet; evaluations where each is a training")
+    """The score of the zero-cost evaluator and of the warm start."""
+    evaluation_epochs: int = Field(1, ge=1)
+    """Epochs for which the training evaluator trains each architecture."""
+    order: Literal[1, 2] = 1
+    """First or second order of the gradient, for strategies by gradient."""
+    steps: int = Field(ge=1)
+    """Training steps of the supernet, or number of evaluations with the other evaluators."""
     batch_size: int = Field(64, ge=1)
-    warmup: float = Field(0.3, ge=0, lt=1, description="share of steps that train weights only")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="of the weights")
+    """Samples in a step of the supernet."""
+    warmup: float = Field(0.3, ge=0, lt=1)
+    """Share of the steps, from the first on, that train the weights only."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Optimizer of the supernet's weights."""
     learning_rate: float = Field(0.025, gt=0)
+    """Initial learning rate of the weights."""
     learning_rate_min: float = Field(0.001, ge=0)
-    momentum: float = Field(0.9, ge=0, lt=1, description="with adamw of the gradient's mean")
+    """Learning rate of the weights at the end of the cosine schedule."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Momentum of the weights; for adamw its first beta."""
     weight_decay: float = Field(3e-4, ge=0)
+    """Weight decay of the weights."""
     gradient_clip: float = Field(5.0, gt=0)
-    max_skips: int | None = Field(
-        None, ge=0, description="in a cell of the most probable architecture; more is a collapse"
-    )
-    max_growth: float | None = Field(
-        None, gt=1, description="of the Hessian's dominant eigenvalue; more is a collapse"
-    )
-    latency_rate: float = Field(0.1, ge=0, description="step of the budget's multiplier")
-    candidates: int = Field(8, ge=1, le=100, description="best decodings that are ranked")
-    max_measured: int = Field(8, ge=1, description="candidates measured before giving up")
+    """Largest norm of the weights' gradient in a step."""
+    max_skips: int | None = Field(None, ge=0)
+    """Stop when a cell of the most probable architecture has more skip connections (a collapse)."""
+    max_growth: float | None = Field(None, gt=1)
+    """Stop when the Hessian's dominant eigenvalue grows by more than this factor (a collapse)."""
+    latency_rate: float = Field(0.1, ge=0)
+    """Step size of the Lagrange multiplier of the latency budget."""
+    candidates: int = Field(8, ge=1, le=100)
+    """How many of the best architectures are decoded and ranked."""
+    max_measured: int = Field(8, ge=1)
+    """How many candidates are measured before the search gives up."""
     recalibration_batches: int = Field(8, ge=1)
+    """Batches from which batch norms are recalibrated before a ranking."""
     ranking_images: int = Field(2000, ge=1)
-    checkpoint_every: int = Field(50, ge=1, description="steps")
+    """Validation samples on which the candidates are ranked."""
+    checkpoint_every: int = Field(50, ge=1)
+    """Steps between two checkpoints."""
     kernels: Literal["auto", "triton", "cpu", "torch"] = "auto"
-    recompute: Literal["nothing", "first", "all"] = Field(
-        "nothing", description="activations computed again in the backward pass, to save memory"
-    )
-    partial_channels: int | None = Field(
-        None,
-        ge=1,
-        description="1 of so many goes through a cell's candidates; divides the supernet's "
-        "channels, 1 for all; the strategy's own by default",
-    )
-    proxy: dict[str, int | float] = Field(
-        default_factory=dict, description="sizes of the supernet where they differ"
-    )
-    sandwich: int = Field(
-        0,
-        ge=0,
-        le=16,
-        description="mixtures that train a supernet in a step between the largest architecture and "
-        "the smallest: the strategy's, the others random. 0 for the strategy's alone",
-    )
-    distillation: float = Field(
-        0.0, ge=0, le=1, description="share of the largest one's outputs in the others' targets"
-    )
-    shrinking: float = Field(
-        0.0, ge=0, lt=1, description="share of steps over which smaller and smaller sizes join"
-    )
+    """Implementation of the mixed operators; `auto` takes Triton on CUDA and C++ on CPUs."""
+    recompute: Literal["nothing", "first", "all"] = "nothing"
+    """Which activations the backward pass computes again, to save memory."""
+    partial_channels: int | None = Field(None, ge=1)
+    """Partial channel connections: one in so many channels goes through a cell's candidates. Divides
+    the supernet's channels; 1 for all of them; by default the strategy decides."""
+    proxy: dict[str, int | float] = Field(default_factory=dict)
+    """Options of the space that are different for the supernet, such as `{channels = 8}`."""
+    sandwich: int = Field(0, ge=0, le=16)
+    """Sandwich rule: a step trains the largest architecture, the smallest and so many mixtures: the
+    strategy's, and random ones. 0 trains the strategy's alone."""
+    distillation: float = Field(0.0, ge=0, le=1)
+    """In-place distillation: share of the largest architecture's outputs in the targets of the
+    others; needs `sandwich` and a task of classes."""
+    shrinking: float = Field(0.0, ge=0, lt=1)
+    """Progressive shrinking: share of the steps over which smaller kernels, then depths, then
+    expansions join the largest ones; at most `warmup`."""
 
     @model_validator(mode="after")
     def _evaluator_has_what_it_needs(self) -> SearchConfig:
@@ -212,28 +218,46 @@ class SearchConfig(Section):
 class TrainConfig(Section):
     """Training of the found architecture."""
 
-    epochs: int = Field(ge=0, description="0 to deploy inherited weights as they are")
-    inherit: bool = Field(
-        False, description="begin with the supernet's weights, in place of random ones"
-    )
+    epochs: int = Field(ge=0)
+    """Passes over the training data; 0 deploys inherited weights as they are."""
+    inherit: bool = False
+    """Start from the supernet's weights instead of random ones; for `elastic` and `vit`."""
     batch_size: int = Field(96, ge=1)
+    """Samples in a step."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """The optimizer."""
     learning_rate: float = Field(0.025, gt=0)
+    """Largest learning rate."""
     learning_rate_min: float = Field(0.0, ge=0)
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of steps")
-    momentum: float = Field(0.9, gt=0, lt=1, description="with adamw of the gradient's mean")
-    nesterov: bool = Field(False, description="of sgd")
+    """Learning rate at the end of the cosine schedule."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises."""
+    momentum: float = Field(0.9, gt=0, lt=1)
+    """Momentum; for adamw its first beta."""
+    nesterov: bool = False
+    """Nesterov momentum; only for sgd."""
     weight_decay: float = Field(3e-4, ge=0)
+    """Weight decay."""
     gradient_clip: float = Field(5.0, gt=0)
-    label_smoothing: float = Field(0.1, ge=0, lt=1, description="where targets are classes")
+    """Largest norm of the gradient in a step."""
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Label smoothing; only where targets are classes."""
     crop_padding: int = Field(0, ge=0)
+    """Augmentation: pixels of padding before a random crop; 0 for no crops."""
     flip: bool = False
+    """Augmentation: random horizontal flips."""
     cutout: int = Field(0, ge=0)
-    drop_path: float = Field(0.0, ge=0, lt=1, description="at the last step; rises linearly")
-    auxiliary_weight: float = Field(0.0, ge=0, description="0 for no auxiliary head")
+    """Augmentation: side in pixels of a square that is erased; 0 for none."""
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    """Probability of drop path at the last step, to which it rises linearly."""
+    auxiliary_weight: float = Field(0.0, ge=0)
+    """Weight of the auxiliary head's loss; 0 for no auxiliary head."""
     ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay of the weights' moving average, which is deployed."""
     mixed_precision: bool = True
-    checkpoint_every: int = Field(100, ge=1, description="steps")
+    """Automatic mixed precision; only on CUDA."""
+    checkpoint_every: int = Field(100, ge=1)
+    """Steps between two checkpoints."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> TrainConfig:
@@ -248,42 +272,47 @@ class CheckConfig(Section):
     """Limits of the gates."""
 
     min_sqnr_db: float = 80.0
-    max_accuracy_drop: float = Field(0.01, ge=0, le=1, description="of the task's score")
-    min_accuracy: float = Field(0.0, ge=0, le=1, description="of the task's score")
-    measure_seconds: float = Field(60.0, gt=0, description="limit of the latency measurement")
-    compare: list[str] = Field(
-        default_factory=list,
-        description="further runtimes of ONNX models whose outputs have to be the same, as "
-        '["openvino-cpu"]',
-    )
-    max_session_mb: float | None = Field(
-        None,
-        gt=0,
-        description="what loading and running the model may allocate on a CPU; 8000, or 80 % of "
-        "the free memory where that is less, if none is stated",
-    )
-    max_session_seconds: int = Field(
-        120,
-        ge=1,
-        description="processor time that loading it and three runs may take, and the time of a "
-        "later inference",
-    )
+    """Least signal-to-quantisation-noise ratio of the outputs, in dB, of a float32 model."""
+    max_accuracy_drop: float = Field(0.01, ge=0, le=1)
+    """Most that the exported model may lose of the task's score, whatever its name."""
+    min_accuracy: float = Field(0.0, ge=0, le=1)
+    """Least score of the exported model, whatever its name."""
+    measure_seconds: float = Field(60.0, gt=0)
+    """Time limit in seconds of the latency measurement."""
+    compare: list[str] = Field(default_factory=list)
+    """Further runtimes whose outputs have to be the same, such as `["openvino-cpu"]`."""
+    max_session_mb: float | None = Field(None, gt=0)
+    """Limit in MB of what the model may allocate; 8000, or 80 % of the free memory if that is less."""
+    max_session_seconds: int = Field(120, ge=1)
+    """Limit in seconds of the processor time for loading the model and running it three times, and
+    of the time of each later inference."""
 
 
 class Config(Section):
     """A complete run."""
 
     seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of everything random."""
     device: Literal["cpu", "cuda"] = "cpu"
-    threads: int = Field(2, ge=1, le=1024, description="for search and training on a CPU")
+    """Where to search and train."""
+    threads: int = Field(2, ge=1, le=1024)
+    """CPU threads for search and training."""
     data: DataConfig
+    """What to learn from."""
     space: SpaceConfig
+    """What may be chosen."""
     latency: LatencyConfig = LatencyConfig()
+    """Where the model will run and how it is measured."""
     budget: BudgetConfig
+    """What the model has to keep."""
     devices: list[DeviceConfig] = Field(default_factory=list)
+    """Further devices, each with a budget of its own."""
     search: SearchConfig
+    """How to search."""
     train: TrainConfig
+    """How to train what was found."""
     check: CheckConfig = CheckConfig()
+    """Limits of the gates."""
 
     def to_toml(self) -> str:
         """The configuration as a file that `load_config` reads."""
