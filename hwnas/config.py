@@ -182,7 +182,7 @@ class SearchConfig(Section):
     checkpoint_every: int = Field(50, ge=1)
     """Steps between two checkpoints."""
     kernels: Literal["auto", "triton", "cpu", "torch"] = "auto"
-    """Implementation of the mixed operators; `auto` takes Triton on CUDA and C++ on CPUs."""
+    """Implementation of the mixed operators; `auto`: Triton on CUDA, C++ on CPUs."""
     recompute: Literal["nothing", "first", "all"] = "nothing"
     """Which activations the backward pass computes again, to save memory."""
     partial_channels: int | None = Field(None, ge=1)
@@ -191,8 +191,8 @@ class SearchConfig(Section):
     proxy: dict[str, int | float] = Field(default_factory=dict)
     """Options of the space that are different for the supernet, such as `{channels = 8}`."""
     sandwich: int = Field(0, ge=0, le=16)
-    """Sandwich rule: a step trains the largest architecture, the smallest and so many mixtures: the
-    strategy's, and random ones. 0 trains the strategy's alone."""
+    """Sandwich rule: a step trains the largest architecture, the smallest and so many mixtures:
+    the strategy's, and random ones. 0 trains the strategy's alone."""
     distillation: float = Field(0.0, ge=0, le=1)
     """In-place distillation: share of the largest architecture's outputs in the targets of the
     others; needs `sandwich` and a task of classes."""
@@ -282,10 +282,9 @@ class CheckConfig(Section):
     compare: list[str] = Field(default_factory=list)
     """Further runtimes whose outputs have to be the same, such as `["openvino-cpu"]`."""
     max_session_mb: float | None = Field(None, gt=0)
-    """Limit in MB of what the model may allocate; 8000, or 80 % of the free memory if that is less."""
+    """Limit in MB of what the model may allocate; 8000 or 80 % of the free memory, if less."""
     max_session_seconds: int = Field(120, ge=1)
-    """Limit in seconds of the processor time for loading the model and running it three times, and
-    of the time of each later inference."""
+    """Limit in seconds for loading the model and three runs, and for each later inference."""
 
 
 class Config(Section):
