@@ -186,7 +186,7 @@ class SearchConfig(Section):
     recompute: Literal["nothing", "first", "all"] = "nothing"
     """Which activations the backward pass computes again, to save memory."""
     partial_channels: int | None = Field(None, ge=1)
-    """Partial channel connections: one in so many channels goes through a cell's candidates. Divides
+    """Partial channel connections: one in so many goes through a cell's candidates. Divides
     the supernet's channels; 1 for all of them; by default the strategy decides."""
     proxy: dict[str, int | float] = Field(default_factory=dict)
     """Options of the space that are different for the supernet, such as `{channels = 8}`."""
