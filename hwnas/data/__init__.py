@@ -1,4 +1,4 @@
-"""Datasets, their formats, and batches."""
+"""Datasets: readers of file formats, generated data, training batches and augmentation."""
 
 from hwnas.data.augmentation import Augmentation
 from hwnas.data.batches import Batches, evaluation_batches

@@ -1,4 +1,4 @@
-"""Random changes of training images, a whole batch at a time.
+"""Random augmentation of training images, a whole batch at a time.
 
 Shapes: N images, C channels, H rows, W columns.
 """
@@ -16,13 +16,17 @@ from hwnas.errors import InputError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random changes of normalised training images; each is off at 0 or False.
+    """Random augmentation of normalised training images; 0 or False turns each part off.
 
     Attributes:
-        crop_padding: pad each side by this many zeros, then crop at random to the old size.
-        flip: mirror left and right with probability one half.
-        cutout: zero a square of this side (pixels) around a random centre; parts beyond the
-            border are lost (DeVries & Taylor 2017, arXiv:1708.04552).
+        crop_padding: pad every side with this many zero pixels, then crop a random window of the
+            original size.
+        flip: mirror each image horizontally with probability one half.
+        cutout: set a square with this side length (pixels) around a random centre to zero; the
+            square is clipped at the image border (DeVries & Taylor 2017, arXiv:1708.04552).
+
+    Raises:
+        InputError: a size is negative.
     """
 
     crop_padding: int = 0
@@ -30,15 +34,24 @@ class Augmentation:
     cutout: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse negative sizes."""
+        """Check that no size is negative."""
         for key, value in (("crop_padding", self.crop_padding), ("cutout", self.cutout)):
             if value < 0:
-                raise InputError("negative", where=key, expected=">= 0 pixels", actual=value)
+                raise InputError(
+                    "the size is negative", where=key, expected=">= 0 pixels", actual=value
+                )
 
     def apply(self, images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """Augment normalised images (N, C, H, W), on whatever device they are.
+        """Augment normalised images on the device that holds them.
 
         The random numbers are drawn on the CPU, so every device sees the same augmentation.
+
+        Args:
+            images: (N, C, H, W), normalised, so that zero is the mean of the training data.
+            rng: source of all random choices.
+
+        Returns:
+            The augmented images, of the same shape.
         """
         count, _, height, width = images.shape
 
@@ -62,7 +75,7 @@ class Augmentation:
         return images
 
     def _within_cutout(self, centre: torch.Tensor, length: int) -> torch.Tensor:
-        """Return (N, length) bool: which rows or columns the square covers."""
+        """Return (N, length) bool: the rows or columns that each image's square covers."""
         position = torch.arange(length, device=centre.device)
         start = centre[:, None] - self.cutout // 2
         return (position >= start) & (position < start + self.cutout)

@@ -1,6 +1,7 @@
 """Training batches as a pure function of the seed and the step, and batches for evaluation.
 
-A run resumes at any step without saved random states.
+Because a batch depends on nothing but the seed and the step, a run can be resumed at any step
+without saving the state of a random number generator.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from hwnas.errors import InputError
 
 
 class Batches:
-    """Training batches as a pure function of the step.
+    """Shuffled training batches as a pure function of the step.
 
     Attributes:
-        steps_per_epoch: full batches in the split; the rest of an epoch's order is left out, and
-            another part of the samples in each epoch.
+        steps_per_epoch: number of full batches in the split. Samples that do not fill a last
+            batch are skipped; since the order is random, they differ from epoch to epoch.
     """
 
     def __init__(
@@ -34,23 +35,24 @@ class Batches:
         augment: Augmentation | None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Check the arguments; nothing is drawn yet.
+        """Check the arguments; no sample is read yet.
 
         Args:
-            split: where the samples come from, such as a part of `dataset.train`.
+            split: the samples to draw from, such as a part of `dataset.train`.
             dataset: its mean and standard deviation normalise the inputs.
-            batch_size: samples in a batch.
-            seed: with the epoch it gives the order, with the step the augmentation.
-            augment: None leaves the inputs as they are; for images of one class each.
-            device: where the batches are put.
+            batch_size: number of samples in a batch.
+            seed: determines the order of each epoch and the augmentation of each step.
+            augment: augmentation for image classification; None leaves the inputs unchanged.
+            device: device on which the batches are placed.
 
         Raises:
-            InputError: a split smaller than a batch, or an augmentation larger than the images.
+            InputError: the split is smaller than a batch, the seed is negative, the data are not
+                images with one class each, or the augmentation is larger than the images.
         """
         _check_batch_size(batch_size)
         if len(split) < batch_size:
             raise InputError(
-                "batch larger than the training data",
+                "the batch is larger than the training data",
                 where="batch_size",
                 expected=f"at most {len(split)}",
                 actual=batch_size,
@@ -59,7 +61,7 @@ class Batches:
             augment = None
         if augment is not None:
             _check_augmentation(augment, split)
-        seeded_rng(seed, "order")  # refuses a bad seed now, not in the first step
+        seeded_rng(seed, "order")  # reports a bad seed now instead of in the first step
         self.steps_per_epoch = len(split) // batch_size
         self._split = split
         self._dataset = dataset
@@ -67,16 +69,23 @@ class Batches:
         self._seed = seed
         self._augment = augment
         self._device = device
-        self._order: tuple[int, np.ndarray] | None = None  # of the epoch asked for last
+        self._order: tuple[int, np.ndarray] | None = None  # the latest epoch and its permutation
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return inputs as `Dataset.normalise` makes them, and targets, of B samples.
+        """Return the batch of a step.
+
+        Args:
+            step: step of the training, counted from 0 over all epochs.
+
+        Returns:
+            The inputs, normalised by `Dataset.normalise` and augmented, and their targets; the
+            first dimension of both is the batch size.
 
         Raises:
-            InputError: a negative step.
+            InputError: the step is negative.
         """
         if step < 0:
-            raise InputError("negative step", where="step", expected=">= 0", actual=step)
+            raise InputError("the step is negative", where="step", expected=">= 0", actual=step)
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self._batch_size
         indices = self._epoch_order(epoch)[start : start + self._batch_size]
@@ -88,7 +97,7 @@ class Batches:
         return inputs, targets
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
-        """Return the permutation of an epoch (N,), kept because it is needed at each step."""
+        """Return the permutation (N,) of an epoch; the latest is cached for the next step."""
         order = self._order
         if order is None or order[0] != epoch:
             permutation = seeded_rng(self._seed, "order", epoch).permutation(len(self._split))
@@ -99,7 +108,16 @@ class Batches:
 def evaluation_batches(
     split: Split, dataset: Dataset, batch_size: int, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield all samples in order, as `Batches.batch` returns them; the last batch may be smaller.
+    """Yield all samples in order, normalised but not augmented; the last batch may be smaller.
+
+    Args:
+        split: the samples.
+        dataset: its mean and standard deviation normalise the inputs.
+        batch_size: largest number of samples in a batch.
+        device: device on which the batches are placed.
+
+    Returns:
+        An iterator over pairs of inputs and targets as `Batches.batch` returns them.
 
     Raises:
         InputError: the batch size is below 1.
@@ -117,10 +135,10 @@ def evaluation_batches(
 
 
 def _check_augmentation(augment: Augmentation, split: Split) -> None:
-    """InputError unless a changed input keeps its target and shows something."""
+    """Raise InputError unless augmentation keeps targets valid and leaves part of every image."""
     if split.inputs.dtype != np.uint8 or split.targets.ndim != 1:
         raise InputError(
-            "only images of one class each can be augmented",
+            "augmentation is only supported for images with one class each",
             where="crop_padding, flip, cutout",
             expected="0, false, 0",
             actual=f"{augment.crop_padding}, {augment.flip}, {augment.cutout}",
@@ -128,7 +146,7 @@ def _check_augmentation(augment: Augmentation, split: Split) -> None:
     side = min(split.inputs.shape[2:])
     if max(augment.crop_padding, augment.cutout) >= side:
         raise InputError(
-            "augmentation would blank whole images",
+            "the augmentation could erase whole images",
             where="crop_padding, cutout",
             expected=f"less than the side of {side} pixels",
             actual=f"{augment.crop_padding}, {augment.cutout}",
@@ -137,4 +155,6 @@ def _check_augmentation(augment: Augmentation, split: Split) -> None:
 
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
-        raise InputError("too small", where="batch_size", expected=">= 1", actual=batch_size)
+        raise InputError(
+            "the batch size is too small", where="batch_size", expected=">= 1", actual=batch_size
+        )

@@ -13,31 +13,43 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from hwnas.data.formats import BROKEN_FILE, RawData, check_labels
+from hwnas.data.formats import RawData, check_labels
 from hwnas.errors import InputError
+from hwnas.inspection.arrays import BROKEN_FILE
 
 
 @dataclass(frozen=True)
 class CifarLayout:
-    """Files of one binary archive."""
+    """Files of one of the published binary archives.
+
+    Attributes:
+        archive: file name of the archive.
+        train_files: names of the files with training records.
+        train_records: largest number of records in one training file.
+        test_file: name of the file with test records.
+        names_file: name of the text file with one class name per line.
+        classes: number of classes.
+        label_bytes: bytes before the image in each record; the last one is the label that is used.
+        pickled_files: files that identify the Python version of the archive, which is not read.
+    """
 
     archive: str
     train_files: tuple[str, ...]
-    train_records: int  # the most records that one training file holds
+    train_records: int
     test_file: str
     names_file: str
     classes: int
-    label_bytes: int  # the label of interest is the last of these
-    pickled_files: tuple[str, ...]  # files of the Python version
+    label_bytes: int
+    pickled_files: tuple[str, ...]
 
     @property
     def record_bytes(self) -> int:
-        """Bytes of one record: the labels, then a 32x32 image as three colour planes."""
+        """Size of one record: the labels, then a 32x32 image as three colour planes."""
         return self.label_bytes + 3 * 32 * 32
 
     @property
     def size_limits(self) -> dict[str, int]:
-        """The largest size in bytes of each file that is needed."""
+        """The required files and the largest accepted size of each in bytes."""
         limits = dict.fromkeys(self.train_files, self.train_records * self.record_bytes)
         return limits | {self.test_file: 10_000 * self.record_bytes, self.names_file: 2**16}
 
@@ -59,16 +71,17 @@ CIFAR100 = CifarLayout(
     test_file="test.bin",
     names_file="fine_label_names.txt",
     classes=100,
-    label_bytes=2,  # the coarse label, then the fine one
+    label_bytes=2,  # the coarse label, then the fine label
     pickled_files=("train", "test", "meta"),
 )
 
 
 def read_cifar(path: Path, layout: CifarLayout) -> RawData:
-    """Read CIFAR-10 or CIFAR-100 from the binary archive or from the folder it extracts to.
+    """Read CIFAR-10 or CIFAR-100 from the binary archive or from the extracted folder.
 
     Raises:
-        InputError: the Python version (pickles), missing, truncated or damaged files.
+        InputError: the path holds the Python version (pickles), or files are missing, truncated
+            or damaged.
     """
     files = _read_folder_files(path, layout) if path.is_dir() else _read_tar(path, layout)
     missing = [name for name in layout.size_limits if name not in files]
@@ -76,14 +89,16 @@ def read_cifar(path: Path, layout: CifarLayout) -> RawData:
         raise InputError(
             "missing " + ", ".join(missing),
             where=str(path),
-            expected=f"the content of {layout.archive}",
+            expected=f"the files of {layout.archive}",
         )
     where = f"{path}: {layout.names_file}"
     lines = files[layout.names_file].decode("utf-8", errors="replace").splitlines()
     classes = tuple(line.strip() for line in lines if line.strip())
     if len(classes) != layout.classes:
         expected = f"{layout.classes} lines"
-        raise InputError("class names", where=where, expected=expected, actual=len(classes))
+        raise InputError(
+            "wrong number of class names", where=where, expected=expected, actual=len(classes)
+        )
     parts = [_cifar_records(files[name], layout, f"{path}: {name}") for name in layout.train_files]
     x_test, y_test = _cifar_records(files[layout.test_file], layout, f"{path}: {layout.test_file}")
     x_train, y_train = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -111,7 +126,7 @@ def _cifar_records(
 def _refuse_pickles(name: str, layout: CifarLayout, path: Path) -> None:
     if name in layout.pickled_files:
         raise InputError(
-            "this is the Python version, which holds pickles; they are never loaded",
+            "this is the Python version, which holds pickles, and pickles are never loaded",
             where=str(path),
             expected=layout.archive,
             actual=f"a file {name}",
@@ -122,12 +137,14 @@ def _refuse_pickles(name: str, layout: CifarLayout, path: Path) -> None:
 def _check_file_size(size: int, name: str, layout: CifarLayout, path: Path) -> None:
     limit = layout.size_limits.get(name, 2**20)
     if size > limit:
-        expected, actual = f"at most {limit} bytes", size
-        raise InputError("too large", where=f"{path}: {name}", expected=expected, actual=actual)
+        expected = f"at most {limit} bytes"
+        raise InputError(
+            "the file is too large", where=f"{path}: {name}", expected=expected, actual=size
+        )
 
 
 def _read_folder_files(path: Path, layout: CifarLayout) -> dict[str, bytes]:
-    """Read the needed files of an extracted archive."""
+    """Read the required files of an extracted archive."""
     files = {}
     for file in sorted(path.iterdir()):
         if not file.is_file():
@@ -140,9 +157,9 @@ def _read_folder_files(path: Path, layout: CifarLayout) -> dict[str, bytes]:
 
 
 class _CappedGzip(gzip.GzipFile):
-    """A gzip stream that refuses huge single reads.
+    """A gzip stream that rejects very large single reads.
 
-    tarfile reads a long-name or pax header in one piece, of whatever size the header claims.
+    Without it, `tarfile` would read a long-name or pax header of any declared size at once.
     """
 
     def read(self, size: int | None = -1) -> bytes:
@@ -152,7 +169,7 @@ class _CappedGzip(gzip.GzipFile):
 
 
 def _read_tar(path: Path, layout: CifarLayout) -> dict[str, bytes]:
-    """Read the needed members of the archive by their names, in memory."""
+    """Read the required members of the archive into memory; nothing is extracted to disk."""
     files: dict[str, bytes] = {}
     try:
         with _CappedGzip(path) as stream, tarfile.TarFile(fileobj=stream) as archive:
@@ -160,7 +177,7 @@ def _read_tar(path: Path, layout: CifarLayout) -> dict[str, bytes]:
                 name = PurePosixPath(member.name).name
                 if not member.isdir():
                     _refuse_pickles(name, layout, path)
-                # Even a member that is skipped has to be decompressed, so all are limited.
+                # Skipped members are decompressed as well, so the limit applies to all.
                 _check_file_size(member.size, name, layout, path)
                 if name in layout.size_limits and member.isreg():
                     files[name] = _read_member(archive, member)

@@ -1,17 +1,17 @@
-"""Datasets: inputs and targets in memory, normalised one batch at a time.
+"""Datasets in memory: raw inputs and targets, which are normalised one batch at a time.
 
-Shapes: N samples, C channels, H rows, W columns, L tokens. Inputs are one of
+Shapes: N samples, C channels, H rows, W columns, L tokens, B boxes. Inputs are one of
 
     images    (N, C, H, W) uint8
-    features  (N, C, H, W) float32, such as spectrograms; a table has a channel a column
-    tokens    (N, L) int64, indices of a vocabulary
+    features  (N, C, H, W) float32, such as spectrograms; a table has one channel per column
+    tokens    (N, L) int64, indices into a vocabulary
 
 and targets one of
 
     classes   (N,) int64
-    maps      (N, H, W) int64, a class for each place
+    maps      (N, H, W) int64, one class per pixel; (N, 1, L) for the next token at each position
     values    (N, 1) float32
-    boxes     (N, B, 5) float32: class, left, top, right, bottom in pixels; class -1 for no box
+    boxes     (N, B, 5) float32: class, left, top, right, bottom in pixels; class -1 pads
 """
 
 from __future__ import annotations
@@ -29,32 +29,40 @@ from hwnas.errors import InputError
 
 INPUTS = {(4, "uint8"), (4, "float32"), (2, "int64")}
 TARGETS = {(1, "int64"), (3, "int64"), (2, "float32"), (3, "float32")}
-"""Numbers of dimensions and types, in the order of the module's text."""
+"""Number of dimensions and dtype of each kind, in the order of the module docstring."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples as they were read; see the module for shapes and types.
+    """Samples as they were read; the module docstring lists the shapes and dtypes.
+
+    Attributes:
+        inputs: images, features or tokens.
+        targets: as many classes, maps, values or sets of boxes.
 
     Raises:
-        InputError: other shapes or types, or no samples.
+        InputError: the split is empty, or a shape or dtype is not one of those listed.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
 
     def __post_init__(self) -> None:
-        """Refuse what the batches could not be cut from."""
+        """Check the shapes and dtypes."""
         inputs, targets = self.inputs, self.targets
         if (inputs.ndim, inputs.dtype.name) not in INPUTS or not inputs.size:
             expected = "(N, C, H, W) uint8 or float32, or (N, L) int64"
             actual = f"{inputs.shape} {inputs.dtype}"
-            raise InputError("bad inputs", expected=expected, actual=actual)
+            raise InputError(
+                "unsupported shape or dtype of the inputs", expected=expected, actual=actual
+            )
         known = (targets.ndim, targets.dtype.name) in TARGETS
         if not known or len(targets) != len(inputs):
             expected = f"({len(inputs)},) int64, or as many maps, values or boxes"
             actual = f"{targets.shape} {targets.dtype}"
-            raise InputError("bad targets", expected=expected, actual=actual)
+            raise InputError(
+                "unsupported shape or dtype of the targets", expected=expected, actual=actual
+            )
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -67,18 +75,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A training and a test split of one task, over the same classes and one shape of inputs.
+    """A training and a test split of one task, with the same classes and input shape.
 
     Attributes:
-        name: as a configuration names it.
-        classes: names; of a language the tokens, of values what they are.
+        name: the dataset's name in the configuration.
+        classes: class names. For language modelling these are the tokens, for regression the
+            name of the predicted value.
         train, test: the splits.
         task: a key of `hwnas.tasks.TASKS`.
-        vocabulary: texts of the tokens; empty where the inputs are none.
-        reading: how the inputs were made from files, for whoever feeds the exported model.
+        vocabulary: the text of each token; empty if the inputs are not tokens.
+        reading: how the inputs were computed from the files (sample rate, table columns, ...),
+            which users of the exported model have to reproduce.
 
     Raises:
-        InputError: the splits differ in shape, or a target is out of range.
+        InputError: the input shapes of the splits differ, or a target is out of range.
     """
 
     name: str
@@ -106,34 +116,34 @@ class Dataset:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(C, H, W), or (L,) of tokens."""
+        """Shape of one input: (C, H, W), or (L,) for tokens."""
         return self.train.inputs.shape[1:]
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """Mean of each channel over the training inputs, of images scaled to 0..1."""
+        """Mean of each channel over the training inputs; images are scaled to 0..1 first."""
         return self._moments[0]
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel, as `mean`.
+        """Standard deviation of each channel over the training inputs, scaled as for `mean`.
 
         Raises:
-            InputError: a channel is constant and could not be normalised.
+            InputError: a channel is constant, so it cannot be normalised.
         """
         std = self._moments[1]
         if not all(std):
             raise InputError(
                 f"channel {std.index(0.0)} of the training inputs is constant",
                 where=self.name,
-                expected="values that differ",
-                mend="drop the channel",
+                expected="at least two different values",
+                mend="remove the channel",
             )
         return std
 
     @cached_property
     def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of each channel."""
+        """Means and standard deviations of the channels, computed once."""
         inputs = self.train.inputs
         if inputs.dtype == np.uint8:
             mean, std = _moments_of_bytes(inputs)
@@ -143,28 +153,28 @@ class Dataset:
         return tuple(mean.tolist()), tuple(std.tolist())
 
     def normalise(self, inputs: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
-        """Return (inputs - mean) / std, images scaled to 0..1 before; tokens as they are.
+        """Return (inputs - mean) / std; images are scaled to 0..1 first, tokens are unchanged.
 
         Args:
-            inputs: of the shape and type of the dataset's.
-            device: where the result is put.
+            inputs: raw inputs with the dtype and the number of channels of the dataset.
+            device: device on which the result is placed.
 
         Returns:
-            (N, C, H, W) float32 in channels_last memory format, or (N, L) int64.
+            (N, C, H, W) float32 in channels_last memory format, or tokens (N, L) int64.
 
         Raises:
-            InputError: another type, or another number of channels than the dataset's.
+            InputError: the dtype or the number of channels differs from the dataset's.
         """
         own = self.train.inputs
         if inputs.ndim != own.ndim or inputs.shape[1] != own.shape[1] or inputs.dtype != own.dtype:
             sizes = "L" if self.vocabulary else f"{own.shape[1]}, H, W"
             raise InputError(
-                "cannot normalise",
+                "inputs that do not fit the dataset cannot be normalised",
                 where=self.name,
                 expected=f"(N, {sizes}) {own.dtype}",
                 actual=f"{inputs.shape} {inputs.dtype}",
             )
-        # The copy also serves read-only arrays and negative strides, which torch cannot wrap.
+        # Without a copy, torch.from_numpy rejects negative strides and warns of read-only arrays.
         values = torch.from_numpy(inputs.copy()).to(device)
         if self.vocabulary:
             return values
@@ -175,7 +185,7 @@ class Dataset:
 
 
 def _moments_of_bytes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Exact mean and standard deviation of each channel, from its histogram; four digits."""
+    """Return mean and standard deviation (C,) from each channel's histogram, to four decimals."""
     channels = images.shape[1]
     counts = np.zeros((channels, 256), np.int64)
     chunk = max(1, 2**22 // images[0, 0].size)  # bincount widens uint8 to int64
@@ -194,24 +204,35 @@ def _check_targets(targets: np.ndarray, classes: int, where: str) -> None:
     if targets.dtype == np.int64:
         check_labels(targets.ravel(), classes, where)
     elif not np.isfinite(targets).all():
-        raise InputError("a target is not finite", where=where)
+        raise InputError("a target is not finite", where=where, expected="no NaN or infinity")
     elif targets.ndim == 3:
         present = targets[targets[..., 0] >= 0]
         check_labels(np.append(present[:, 0], 0).astype(np.int64), classes, where)
         if (present[:, 1:3] >= present[:, 3:5]).any():
-            raise InputError("an empty box", where=where, expected="left < right, top < bottom")
+            raise InputError(
+                "a box is empty", where=where, expected="left < right and top < bottom"
+            )
 
 
 def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """Copy to channels_last; unlike `contiguous`, it sets the strides for one channel as well."""
+    """Copy to the channels_last memory format.
+
+    Unlike `Tensor.contiguous`, this sets the strides of the format for a single channel as well.
+    """
     return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
 
 
 def split_train(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
-    """Part the training samples at random, as for the weights and the architecture of a search.
+    """Divide training samples at random, such as into those for weights and for architectures.
+
+    Args:
+        split: the samples to divide.
+        fraction: fraction of the samples in the first part, between 0 and 1.
+        seed: determines the division.
 
     Returns:
-        `fraction` of the samples (rounded), and the rest; both in the order of `split`.
+        The first part, of `fraction` times the number of samples (rounded), and the remaining
+        samples; both keep the order of `split`.
 
     Raises:
         InputError: one of the parts would be empty.
@@ -219,9 +240,9 @@ def split_train(split: Split, fraction: float, seed: int) -> tuple[Split, Split]
     first = round(fraction * len(split)) if 0 < fraction < 1 else 0
     if not 0 < first < len(split):
         raise InputError(
-            f"cannot part {len(split)} training samples",
+            f"cannot divide {len(split)} training samples",
             where="fraction",
-            expected="a number between 0 and 1 that leaves samples on both sides",
+            expected="a number between 0 and 1 that leaves samples in both parts",
             actual=fraction,
         )
     order = seeded_rng(seed, "parts").permutation(len(split))

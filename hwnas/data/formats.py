@@ -1,8 +1,8 @@
-"""What the readers of datasets share, and the readers of npz and idx files.
+"""Functions shared by all dataset readers, and the readers of npz and idx files.
 
-Each reader returns the images as they are stored, with labels that are checked against the
-classes. A dataset is judged as untrusted input: nothing in it is executed (no pickles), nothing
-is extracted to disk, and a size that a file merely claims is checked before memory is taken.
+Each reader returns the images as they are stored and checks the labels against the classes.
+Datasets are untrusted input: nothing in them is executed (no pickles), nothing is extracted to
+disk, and a size that a file declares is checked before memory is allocated for it.
 
 Shapes: images (N, C, H, W) uint8; labels (N,) int64 in 0 .. len(classes) - 1.
 """
@@ -40,9 +40,9 @@ IMAGE_CLASSIFICATION = "image-classification"
 
 
 class RawData(NamedTuple):
-    """What a reader returns: class names, inputs and targets of both splits, and what they are.
+    """What a reader returns: the inputs and targets of both splits and their description.
 
-    Shapes, types and the last three fields are those of `hwnas.data.dataset`.
+    `hwnas.data.dataset` documents the shapes and dtypes, and `Dataset` the other fields.
     """
 
     classes: tuple[str, ...]
@@ -56,42 +56,63 @@ class RawData(NamedTuple):
 
 
 def seeded_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
-    """Return a generator that depends on nothing but its arguments.
+    """Return a random number generator that depends on nothing but its arguments.
 
-    The purpose keeps two uses of one seed apart: without it, the order of epoch 3 and the
-    augmentation of step 3 would draw the same numbers.
+    Args:
+        seed: the user's seed.
+        purpose: what the numbers are for. Different purposes give independent numbers: without
+            it, the order of epoch 3 and the augmentation of step 3 would be correlated.
+        index: number of the epoch, step or the like.
 
     Raises:
         InputError: the seed is negative or not an integer.
     """
     if not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError("bad seed", where="seed", expected="an integer >= 0", actual=seed)
+        raise InputError("invalid seed", where="seed", expected="an integer >= 0", actual=seed)
     key = (*purpose.encode(), index)
     return np.random.default_rng(np.random.SeedSequence(int(seed), spawn_key=key))
 
 
 def subset_indices(count: int, limit: int | None, seed: int, split: str) -> np.ndarray:
-    """Choose a random `limit` of `count` samples: (min(count, limit),) int64, ascending.
+    """Choose a random subset of the samples of a split.
+
+    Args:
+        count: number of samples.
+        limit: size of the subset; None for all samples.
+        seed: determines the subset.
+        split: `train` or `test`, so that the subsets of both are independent.
+
+    Returns:
+        Indices (min(count, limit),) int64 in ascending order.
 
     Raises:
         InputError: the limit is below 1.
     """
     if limit is not None and limit < 1:
-        raise InputError("limit too small", where=f"{split}_limit", expected=">= 1", actual=limit)
+        raise InputError(
+            "the limit is too small", where=f"{split}_limit", expected=">= 1", actual=limit
+        )
     if limit is None or limit >= count:
         return np.arange(count)
     return np.sort(seeded_rng(seed, f"{split} subset").choice(count, limit, replace=False))
 
 
 def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
-    """Return the labels as (N,) int64.
+    """Check labels and return them as (N,) int64.
+
+    Args:
+        labels: the labels, as read.
+        classes: number of classes.
+        where: the file, for error messages.
 
     Raises:
-        InputError: they are not a vector of integers in 0 .. classes - 1, or there are none.
+        InputError: the labels are not a non-empty vector of integers in 0 .. classes - 1.
     """
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         actual = f"shape {labels.shape} {labels.dtype}"
-        raise InputError("bad labels", where=where, expected="integers, shape (N,)", actual=actual)
+        raise InputError(
+            "invalid labels", where=where, expected="integers, shape (N,)", actual=actual
+        )
     if not len(labels):
         raise InputError("no samples", where=where, expected="at least one")
     low, high = int(labels.min()), int(labels.max())
@@ -108,10 +129,12 @@ def read_npz(path: Path) -> RawData:
     """Read an npz file with x_train, y_train, x_test, y_test and, optionally, classes.
 
     Images are uint8: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels. Without
-    `classes` the labels 0 .. K-1 of the training split name them.
+    `classes`, the K classes are named "0" to "K-1", K being the number of different training
+    labels.
 
     Raises:
-        InputError: not an npz file, a missing array, pickled objects, wrong shapes or labels.
+        InputError: the file is not an npz file or holds pickled objects, an array is missing, or
+            a shape or label is invalid.
     """
     keys = ("x_train", "y_train", "x_test", "y_test")
     with open_npz(path) as archive:
@@ -130,32 +153,35 @@ def read_npz(path: Path) -> RawData:
 
 
 def _class_names(names: np.ndarray | None, y_train: np.ndarray, where: str) -> tuple[str, ...]:
-    """Return the stored class names, or the training labels as text where there are none."""
+    """Return the stored class names or, if there are none, the training labels as text."""
     if names is not None:
         if names.ndim != 1 or names.dtype.kind != "U" or not len(names):
             actual = f"shape {names.shape} {names.dtype}"
             raise InputError(
-                "bad class names", where=f"{where}: classes", expected="texts (K,)", actual=actual
+                "invalid class names",
+                where=f"{where}: classes",
+                expected="strings, shape (K,)",
+                actual=actual,
             )
         return tuple(str(name) for name in names)
     check_labels(y_train, 2**31, f"{where}: y_train")
     labels = np.unique(y_train)
     if int(labels[-1]) != len(labels) - 1:
         raise InputError(
-            "training labels leave out some classes",
+            "some labels do not occur in the training split",
             where=f"{where}: y_train",
             expected=f"every label of 0..{labels[-1]}",
-            actual=f"{len(labels)} of them",
+            actual=f"{len(labels)} different labels",
             mend="renumber the labels, or add an array `classes` with the class names",
         )
     return tuple(str(label) for label in labels)
 
 
 def _to_nchw(images: np.ndarray, where: str) -> np.ndarray:
-    """Bring (N, H, W), (N, H, W, C) or (N, C, H, W) to contiguous (N, C, H, W)."""
+    """Convert (N, H, W), (N, H, W, C) or (N, C, H, W) to contiguous (N, C, H, W)."""
     if images.dtype != np.uint8:
         raise InputError(
-            "images are not uint8",
+            "the images are not uint8",
             where=where,
             expected="uint8",
             actual=images.dtype,
@@ -170,7 +196,7 @@ def _to_nchw(images: np.ndarray, where: str) -> np.ndarray:
         if last and not first:
             return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     raise InputError(
-        "cannot tell the layout of the images",
+        "the layout of the images is not supported or ambiguous",
         where=where,
         expected="(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels",
         actual=f"shape {images.shape}",
@@ -183,8 +209,12 @@ def _to_nchw(images: np.ndarray, where: str) -> np.ndarray:
 def read_idx_folder(path: Path, classes: tuple[str, ...]) -> RawData:
     """Read a folder with the four published files of Fashion-MNIST or MNIST.
 
+    Args:
+        path: the folder.
+        classes: class names in the order of the labels.
+
     Raises:
-        InputError: a missing, truncated or damaged file, a wrong magic number or label.
+        InputError: a file is missing, truncated or damaged, or has a wrong magic number or label.
     """
     arrays = []
     for split in ("train", "t10k"):
@@ -194,9 +224,9 @@ def read_idx_folder(path: Path, classes: tuple[str, ...]) -> RawData:
         labels = check_labels(_read_idx(labels_file, dimensions=1), len(classes), str(labels_file))
         if len(images) != len(labels):
             raise InputError(
-                "numbers of images and labels differ",
+                "the numbers of images and labels differ",
                 where=str(labels_file),
-                expected=len(images),
+                expected=f"{len(images)} labels, one per image",
                 actual=len(labels),
             )
         arrays += [images[:, None], labels]
@@ -207,8 +237,8 @@ def read_idx_folder(path: Path, classes: tuple[str, ...]) -> RawData:
 def _read_idx(file: Path, dimensions: int) -> np.ndarray:
     """Read a gzipped idx file of unsigned bytes.
 
-    Layout, big-endian: two zero bytes, the type 0x08, the number of dimensions, one uint32 per
-    dimension, the data (http://yann.lecun.com/exdb/mnist/).
+    The layout is big-endian: two zero bytes, the type 0x08, the number of dimensions, one uint32
+    per dimension, the data (http://yann.lecun.com/exdb/mnist/).
     """
     where = str(file)
     if not file.is_file():
@@ -217,7 +247,13 @@ def _read_idx(file: Path, dimensions: int) -> np.ndarray:
         with gzip.open(file) as stream:
             magic, expected = stream.read(4), bytes((0, 0, 8, dimensions))
             if magic != expected:
-                raise InputError("wrong magic", where=where, expected=expected, actual=magic)
+                raise InputError(
+                    "wrong magic number of an idx file",
+                    where=where,
+                    expected=expected,
+                    actual=magic,
+                    mend="download it again",
+                )
             shape = struct.unpack(f">{dimensions}I", stream.read(4 * dimensions))
             size = math.prod(shape)
             check_inflation(file.stat().st_size, size, where)
@@ -229,6 +265,9 @@ def _read_idx(file: Path, dimensions: int) -> np.ndarray:
     if len(content) != size or not size:
         actual = f"{len(content)} bytes or more" if len(content) > size else f"{len(content)} bytes"
         raise InputError(
-            "wrong size", where=where, expected=f"{size} bytes for shape {shape}", actual=actual
+            "wrong size of the data",
+            where=where,
+            expected=f"{size} bytes for shape {shape}" if size else "at least one sample",
+            actual=actual,
         )
     return np.frombuffer(content, np.uint8).reshape(shape).copy()

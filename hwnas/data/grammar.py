@@ -1,12 +1,12 @@
-"""A grammar of English opinions, with the truth of each sentence and the entropy of all.
+"""A probabilistic grammar of short opinions, with known labels and known entropy.
 
     opinion  = clause | clause "but" clause
     clause   = "the" noun "was" [negator] [degree] adjective
 
-Every choice is uniform among its options, and an optional part is there half the time. A clause
-is positive if its adjective is, unless a negator turns it round; an opinion says what its last
-clause says. So words alone do not tell: their order does. No sentence has two derivations, so
-the entropy of sentences is that of the choices.
+Each choice is uniform among its options, and an optional part is present with probability one
+half. A clause has the sentiment of its adjective, which a negator inverts; an opinion has the
+sentiment of its last clause. A classifier therefore needs the order of the words, not only which
+words occur. The grammar is unambiguous, so the entropy of a sentence is the entropy of the choices.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ CLASSES = ("negative", "positive")
 CLAUSE_NATS = math.log(len(NOUNS) * 2 * 2 * len(GOOD + BAD)) + 0.5 * (
     math.log(len(NEGATORS)) + math.log(len(DEGREES))
 )
+"""Entropy of a clause."""
 OPINION_NATS = math.log(2) + 1.5 * CLAUSE_NATS
-"""Entropy of a sentence: of whether it has a second clause, and of one and a half clauses."""
+"""Entropy of an opinion: the choice of a second clause, plus 1.5 clauses on average."""
 END = ". "
-"""Behind a sentence, where many follow each other."""
+"""Ends each sentence of a running text."""
 
 
 def _mean_length(words: tuple[str, ...]) -> float:
@@ -42,12 +43,16 @@ CLAUSE_CHARACTERS = (
     + _mean_length(GOOD + BAD)
 )
 OPINION_CHARACTERS = 1.5 * CLAUSE_CHARACTERS + 0.5 * len(" but ") + len(END)
-NATS_A_CHARACTER = OPINION_NATS / OPINION_CHARACTERS
-"""Entropy rate of sentences that follow each other."""
+NATS_PER_CHARACTER = OPINION_NATS / OPINION_CHARACTERS
+"""Entropy rate of a running text of opinions, in nats per character."""
 
 
 def opinion(rng: np.random.Generator) -> tuple[str, int]:
-    """A random sentence, and its class."""
+    """Draw a random opinion.
+
+    Returns:
+        The sentence, and its class as an index into `CLASSES`.
+    """
     text, label = _clause(rng)
     if rng.integers(2):
         second, label = _clause(rng)

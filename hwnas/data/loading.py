@@ -1,4 +1,4 @@
-"""Datasets by name: where each comes from, and its reader."""
+"""The datasets by name, with the place and the reader of each."""
 
 from __future__ import annotations
 
@@ -28,12 +28,21 @@ from hwnas.data.text import generated_text, read_text_folder
 from hwnas.errors import InputError
 
 IMAGE_SIZE, SEQUENCE_LENGTH = 32, 32
-"""Where a configuration states none: the side of generated images, the tokens of a sample."""
+"""Defaults: side of generated images in pixels, and number of tokens per sample."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a configuration asks a reader for; the limits are only hints to read less."""
+    """The arguments that a configuration passes to a reader.
+
+    Attributes:
+        path: the file or folder.
+        image_size: side of the images in pixels; None for the default.
+        sequence_length: number of tokens per sample.
+        limits: largest number of training and of test samples. A reader may use them to read
+            less; `load_dataset` applies them in any case.
+        seed: selects the samples where a limit applies.
+    """
 
     path: Path
     image_size: int | None
@@ -44,13 +53,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a dataset comes from.
+    """Where a dataset comes from and how it is read.
 
     Attributes:
-        expected: what its path has to be, or why it takes none.
-        place: the kind of that path.
-        read: its reader.
-        options: keys of a configuration that it honours.
+        expected: description of the required path, or the reason why there is none.
+        place: kind of the path.
+        read: the reader.
+        options: optional keys of the configuration that the reader supports.
     """
 
     expected: str
@@ -65,8 +74,11 @@ def _shipped_slice(request: Request) -> RawData:
         return read_npz(file)
 
 
-IDX_FOLDER = "a folder with train-images-idx3-ubyte.gz and the three files beside it"
-SIZED, COUNTED = frozenset({"image_size"}), frozenset({"sequence_length"})
+IDX_FOLDER = (
+    "a folder with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
+    "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
+)
+IMAGE_OPTIONS, TEXT_OPTIONS = frozenset({"image_size"}), frozenset({"sequence_length"})
 
 DATASETS = {
     "fashion-mnist-slice": Source("no path: it ships with hwnas", "nowhere", _shipped_slice),
@@ -79,7 +91,7 @@ DATASETS = {
         "a folder with train/<class>/*.png and test/<class>/*.png (or .jpg, ...)",
         "folder",
         lambda r: read_image_folder(r.path, r.image_size, r.limits, r.seed),
-        SIZED,
+        IMAGE_OPTIONS,
     ),
     "cifar10": Source(
         f"{CIFAR10.archive}, or the folder with the .bin files that it extracts to",
@@ -99,25 +111,25 @@ DATASETS = {
         "a folder with classes.txt, train/images, train/masks, test/images and test/masks",
         "folder",
         lambda r: read_masks(r.path, r.image_size, r.limits, r.seed),
-        SIZED,
+        IMAGE_OPTIONS,
     ),
     "boxes": Source(
-        "a folder with images in train/ and test/, and COCO's train.json and test.json",
+        "a folder with images in train/ and test/, and train.json and test.json in COCO format",
         "folder",
         lambda r: read_boxes(r.path, r.image_size, r.limits, r.seed),
-        SIZED,
+        IMAGE_OPTIONS,
     ),
     "generated-segmentation": Source(
         "no path: images of shapes are generated",
         "nowhere",
         lambda r: shapes_segmentation(r.image_size or IMAGE_SIZE),
-        SIZED,
+        IMAGE_OPTIONS,
     ),
     "generated-detection": Source(
         "no path: images of shapes are generated",
         "nowhere",
         lambda r: shapes_detection(r.image_size or IMAGE_SIZE),
-        SIZED,
+        IMAGE_OPTIONS,
     ),
     "sounds": Source(
         "a folder with train/<class>/*.wav and test/<class>/*.wav",
@@ -128,7 +140,7 @@ DATASETS = {
         "no path: sounds are synthesised", "nowhere", lambda r: generated_keywords()
     ),
     "table": Source(
-        "a folder with train.csv and test.csv, whose last column is to be foretold",
+        "a folder with train.csv and test.csv, whose last column is the target",
         "folder",
         lambda r: read_table_folder(r.path),
     ),
@@ -139,22 +151,25 @@ DATASETS = {
         "a folder with train.csv and test.csv, each with the columns text and label",
         "folder",
         lambda r: read_text_folder(r.path, r.sequence_length),
-        COUNTED,
+        TEXT_OPTIONS,
     ),
     "language": Source(
-        "a text file in UTF-8", "file", lambda r: read_language(r.path, r.sequence_length), COUNTED
+        "a text file in UTF-8",
+        "file",
+        lambda r: read_language(r.path, r.sequence_length),
+        TEXT_OPTIONS,
     ),
     "generated-language": Source(
         "no path: sentences of a grammar are generated",
         "nowhere",
         lambda r: generated_language(r.sequence_length),
-        COUNTED,
+        TEXT_OPTIONS,
     ),
     "generated-text": Source(
         "no path: sentences of a grammar are generated",
         "nowhere",
         lambda r: generated_text(r.sequence_length),
-        COUNTED,
+        TEXT_OPTIONS,
     ),
 }
 
@@ -173,36 +188,23 @@ def load_dataset(
 
     Args:
         name: a key of `DATASETS`.
-        path: the file or folder that `DATASETS` describes; None for what ships or is generated.
-        image_size: side in pixels to which the images of a folder are resized, or that generated
-            ones have.
-        sequence_length: tokens of a sample, of texts.
+        path: the file or folder that `DATASETS` describes; None for datasets that ship with
+            hwnas or are generated.
+        image_size: side in pixels, to which images from a folder are resized and at which images
+            are generated.
+        sequence_length: number of tokens per sample, for text datasets.
         train_limit: keep a random subset of this many training samples; None keeps all.
         test_limit: the same for the test samples.
-        seed: chooses the subsets. What is generated is the same with every seed.
+        seed: selects the subsets. Generated datasets do not depend on it.
 
     Raises:
-        InputError: an unknown name, a missing path, or content that cannot be used.
+        InputError: the name is unknown, an option does not fit the dataset, the path is missing,
+            or its content is invalid.
     """
     if name not in DATASETS:
         raise InputError("unknown dataset", where="name", expected=list(DATASETS), actual=name)
     source = DATASETS[name]
-    if (path is None) != (source.place == "nowhere"):
-        raise InputError(
-            "needs a path" if path is None else "takes no path",
-            where=f"dataset {name}",
-            expected=source.expected,
-            actual=path,
-        )
-    for key, value in (("image_size", image_size), ("sequence_length", sequence_length)):
-        if value is not None and key not in source.options:
-            honouring = [known for known, other in DATASETS.items() if key in other.options]
-            raise InputError(
-                "has no such setting",
-                where=f"dataset {name}",
-                expected=f"{key} only with the datasets {', '.join(honouring)}",
-                actual=f"{key} {value}",
-            )
+    _check_options(name, path, {"image_size": image_size, "sequence_length": sequence_length})
     place = Path(path or ".").expanduser()
     _require_place(place, source)
     request = Request(
@@ -212,11 +214,35 @@ def load_dataset(
         raw = source.read(request)
     except (OSError, MemoryError) as error:
         raise InputError(
-            "cannot be read", where=path or name, expected=source.expected, actual=error
+            "the dataset cannot be read",
+            where=path or name,
+            expected=source.expected,
+            actual=error,
         ) from error
     train = _limited(Split(raw.x_train, raw.y_train), train_limit, seed, "train")
     test = _limited(Split(raw.x_test, raw.y_test), test_limit, seed, "test")
     return Dataset(name, raw.classes, train, test, raw.task, raw.vocabulary, raw.reading)
+
+
+def _check_options(name: str, path: str | None, options: dict[str, int | None]) -> None:
+    """Raise InputError unless the dataset takes the path and the options that are given."""
+    source = DATASETS[name]
+    if (path is None) != (source.place == "nowhere"):
+        raise InputError(
+            "this dataset needs a path" if path is None else "this dataset takes no path",
+            where=f"dataset {name}",
+            expected=source.expected,
+            actual=path,
+        )
+    for key, value in options.items():
+        if value is not None and key not in source.options:
+            supporting = [known for known, other in DATASETS.items() if key in other.options]
+            raise InputError(
+                f"this dataset has no option {key}",
+                where=f"dataset {name}",
+                expected=f"{key} only with the datasets {', '.join(supporting)}",
+                actual=f"{key} {value}",
+            )
 
 
 def _require_place(path: Path, source: Source) -> None:
@@ -227,7 +253,7 @@ def _require_place(path: Path, source: Source) -> None:
         "either": path.exists(),
     }[source.place]
     if not is_right_kind:
-        cause = "is not the right kind of file" if path.exists() else "does not exist"
+        cause = "not the right kind of path" if path.exists() else "the path does not exist"
         raise InputError(cause, where=str(path), expected=source.expected)
 
 

@@ -1,8 +1,8 @@
-"""Reader of images with a class for each pixel.
+"""Reader of segmentation datasets: images with masks that hold the class of each pixel.
 
-For each split a folder `images` and a folder `masks` with a file of the same stem for each image,
-of one channel of 8 bits, or with a palette whose indices are the classes. `classes.txt` beside the
-splits names the classes 0, 1 ..., a line each.
+Each split has a folder `images` and a folder `masks`. The mask of an image is a file with the same
+stem, in a lossless format with one 8-bit channel or with a palette; its pixel values or palette
+indices are the classes. `classes.txt` beside the splits names the classes 0, 1, ..., one per line.
 """
 
 from __future__ import annotations
@@ -12,30 +12,40 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.data.formats import RawData, subset_indices
-from hwnas.data.image_folder import fitted, held_out_name, image_files, opened, read_images
+from hwnas.data.image_folder import fitted, held_out_folder, image_files, opened, read_images
 from hwnas.data.text_files import read_text
 from hwnas.errors import InputError
 
 MASK_MODES = ("L", "P")
-LOSSY = (".jpg", ".jpeg", ".webp")
+LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 MAX_CLASSES = 256
 
 
 def read_masks(
     path: Path, image_size: int | None, limits: tuple[int | None, int | None], seed: int
 ) -> RawData:
-    """Read train/images, train/masks, test/ (or val/) and classes.txt.
+    """Read train/images, train/masks, test/images, test/masks (or val/) and classes.txt.
 
-    The limits are applied before anything is decoded. With `image_size` images and masks are cut
-    to their central square and resized to that side, masks to the nearest pixel.
+    Args:
+        path: folder with the folders of both splits and classes.txt.
+        image_size: crop images and masks to their central square and resize them to this side
+            (pixels), images bilinearly and masks to the nearest pixel; None requires that all
+            images have the same size.
+        limits: largest number of training and of test samples, applied before any image is
+            decoded; None for all.
+        seed: selects the samples where a limit applies.
+
+    Returns:
+        Images (N, C, H, W) uint8 and the class of each pixel (N, H, W) int64.
 
     Raises:
-        InputError: a missing file, an image without a mask, a mask of another size or with a class
-            that has no name, or an image as for `read_image_folder`.
+        InputError: a file is missing, an image has no mask, a mask differs in size from its image
+            or holds a class without a name, or an image is invalid as described at
+            `read_image_folder`.
     """
     classes = _class_names(path / "classes.txt")
     files, masks, counts = [], [], []
-    folders = ("train", held_out_name(path))
+    folders = ("train", held_out_folder(path))
     for folder, limit, name in zip(folders, limits, ("train", "test"), strict=True):
         split = path / folder
         found = image_files(split / "images")
@@ -57,18 +67,31 @@ def read_masks(
 def _class_names(path: Path) -> tuple[str, ...]:
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names):
-        expected = f"2 to {MAX_CLASSES} different names, a line each"
-        raise InputError("bad class names", where=str(path), expected=expected, actual=len(names))
+        raise InputError(
+            "invalid class names",
+            where=str(path),
+            expected=f"2 to {MAX_CLASSES} different names, one per line",
+            actual=f"{len(names)} names, {len(set(names))} of them different",
+        )
     return names
 
 
 def _by_stem(masks: list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for mask in masks:
-        if mask.suffix.lower() in LOSSY:
-            raise InputError("a format that changes pixels", where=str(mask), expected="png, say")
+        if mask.suffix.lower() in LOSSY_SUFFIXES:
+            raise InputError(
+                "masks cannot be stored in a lossy format, which changes pixel values",
+                where=str(mask),
+                expected="a lossless format such as png",
+            )
         if found.setdefault(mask.stem, mask) != mask:
-            raise InputError("two masks of one image", where=str(mask), actual=found[mask.stem])
+            raise InputError(
+                "two masks for the same image",
+                where=str(mask),
+                expected="one mask per file stem",
+                actual=f"also {found[mask.stem]}",
+            )
     return found
 
 
@@ -76,7 +99,7 @@ def _mask_of(file: Path, by_stem: dict[str, Path]) -> Path:
     if file.stem not in by_stem:
         folder = file.parent.parent / "masks"
         raise InputError(
-            "image without a mask", where=str(file), expected=folder / f"{file.stem}.png"
+            "an image without a mask", where=str(file), expected=folder / f"{file.stem}.png"
         )
     return by_stem[file.stem]
 
@@ -84,20 +107,20 @@ def _mask_of(file: Path, by_stem: dict[str, Path]) -> Path:
 def _read_mask(
     mask: Path, file: Path, size: tuple[int, int], classes: tuple[str, ...]
 ) -> np.ndarray:
-    """The classes (H, W) of an image's pixels, at a size (width, height)."""
+    """Return the class of each pixel (H, W) after resizing to `size` (width, height)."""
     from PIL.Image import Resampling
 
     with opened(file) as image, opened(mask) as found:
         if found.mode not in MASK_MODES:
             raise InputError(
-                "not a mask of 8 bits and one channel",
+                "a mask must have one channel with 8 bits",
                 where=str(mask),
                 expected="grey values or palette indices that are classes",
                 actual=f"mode {found.mode}",
             )
         if found.size != image.size:
             raise InputError(
-                "mask of another size than its image",
+                "the mask differs in size from its image",
                 where=str(mask),
                 expected=f"{image.size[0]}x{image.size[1]} as {file}",
                 actual=f"{found.size[0]}x{found.size[1]}",
@@ -105,10 +128,10 @@ def _read_mask(
         values = np.asarray(fitted(found, size, Resampling.NEAREST))
     if values.max() >= len(classes):
         raise InputError(
-            "a class without a name",
+            "the mask has a class without a name",
             where=str(mask),
-            expected=f"0 to {len(classes) - 1}, as classes.txt names them",
+            expected=f"0 to {len(classes) - 1}, as named in classes.txt",
             actual=values.max(),
-            mend="name it in classes.txt, or give pixels that belong to nothing a class",
+            mend="name the class in classes.txt, also if it marks unlabelled pixels",
         )
     return values

@@ -1,5 +1,7 @@
-"""What NAS-Bench-201 knows of its 15,625 cells: Dong & Yang, "NAS-Bench-201", ICLR 2020
-(arXiv 2001.00326), and the fidelity of 12 epochs that later work added.
+"""The published results of NAS-Bench-201 for its 15,625 cells.
+
+Source: Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture
+Search", ICLR 2020 (arXiv 2001.00326), with the accuracies after 12 epochs that later work added.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ EDGES = ("0>1", "0>2", "1>2", "0>3", "1>3", "2>3")
 
 @dataclass(frozen=True)
 class NasBench201:
-    """The published figures, one row a cell in the benchmark's order.
+    """The published results, one entry per cell in the benchmark's order.
 
     Attributes:
-        choices: each cell as a mapping of edge to operator.
-        params, macs: (cells,) of the whole network at C = 16, N = 5.
-        accuracy: (cells,) in percent, by `<dataset>_<split>_<epochs>`, as `c10_test_200`;
+        choices: the operator on each edge of each cell.
+        params, macs: (cells,) parameters and multiply-accumulate operations of the whole network
+            with C = 16 channels and N = 5 cells per stage.
+        accuracy: (cells,) in percent, by `<dataset>_<split>_<epochs>` such as `c10_test_200`;
             datasets c10 and c100, splits val and test, epochs 12 and 200.
     """
 
@@ -34,7 +37,7 @@ class NasBench201:
 
 @lru_cache(maxsize=1)
 def load_nasbench201() -> NasBench201:
-    """The table, which ships."""
+    """Load the table that ships with hwnas."""
     with (resources.files("hwnas.datasets") / FILE).open("rb") as file:
         arrays: dict[str, Any] = dict(np.load(file, allow_pickle=False))
     names = [str(name) for name in arrays["op_names"]]

@@ -1,8 +1,8 @@
-"""Short sounds of one class each as log-mel spectrograms: folders of WAV files, and synthesised
-keywords whose truth is known.
+"""Short labelled sounds as log-mel spectrograms, from folders of WAV files or synthesised.
 
-A spectrogram is (1, MELS, frames) float32: the natural logarithm of the energy in bands that are
-equally wide on the mel scale. All sounds are brought to one rate and one length.
+A spectrogram is (1, MELS, frames) float32: the natural logarithm of the energy in frequency bands
+that are equally wide on the mel scale. All sounds are resampled to one rate and cut or padded to
+one length.
 """
 
 from __future__ import annotations
@@ -18,31 +18,32 @@ from hwnas.errors import InputError
 
 TASK = "audio-keywords"
 RATE = 8000
-"""Samples a second."""
+"""Sample rate in Hz, to which every sound is resampled."""
 SECONDS = 1.0
 SAMPLES = int(RATE * SECONDS)
+"""Number of samples to which every sound is cut or padded."""
 WINDOW, HOP, MELS = 256, 128, 32
-"""Samples of a window and between windows, and bands."""
+"""Samples per window, samples between the starts of windows, and number of mel bands."""
 FLOOR = 1e-6
-"""Added to an energy before its logarithm."""
-MOST_SECONDS = 60
-"""Of a file."""
+"""Added to every energy before the logarithm."""
+MAX_SECONDS = 60
+"""Longest accepted WAV file."""
 TRAIN, TEST = 1600, 400
-"""Synthesised sounds."""
+"""Number of synthesised sounds in each split."""
 SYLLABLES = {"rise": (400, 1600), "fall": (1600, 400), "low": (500, 500), "high": (1500, 1500)}
-"""Frequencies in Hz at the beginning and at the end."""
+"""Frequency of each syllable in Hz at its start and at its end."""
 KEYWORDS = tuple(f"{a}-{b}" for a in SYLLABLES for b in SYLLABLES if a != b)
 
 
 def log_mel(sounds: np.ndarray) -> np.ndarray:
-    """Spectrograms (N, 1, MELS, frames) float32 of sounds (N, samples) in -1..1.
+    """Return the spectrograms (N, 1, MELS, frames) float32 of sounds (N, samples) in -1..1.
 
-    Windows of Hann, power spectra, triangular bands of `mel_bands`, then a logarithm. What fills
-    no window at the end is left out.
+    Power spectra of Hann windows are summed in the triangular bands of `mel_bands`; the result is
+    the logarithm of these energies. Samples at the end that do not fill a window are ignored.
     """
     window, bands = np.hanning(WINDOW + 1)[:-1], mel_bands()
     found = []
-    # One after the other: spectra take many times the memory of sounds.
+    # One sound at a time, because spectra need many times the memory of the sounds.
     for sound in sounds:
         frames = np.lib.stride_tricks.sliding_window_view(sound, WINDOW)[::HOP]
         power = np.abs(np.fft.rfft(frames * window)) ** 2
@@ -51,10 +52,11 @@ def log_mel(sounds: np.ndarray) -> np.ndarray:
 
 
 def mel_bands() -> np.ndarray:
-    """Weights (MELS, WINDOW // 2 + 1) of frequencies in bands.
+    """Return the weight (MELS, WINDOW // 2 + 1) of each frequency in each mel band.
 
     The mel scale is that of O'Shaughnessy, "Speech Communication", 1987: 2595 log10(1 + f / 700).
-    A band rises from the middle of the one before to its own and falls to that of the next.
+    Each band is a triangle that peaks at its own centre and reaches zero at the centres of its
+    neighbours.
     """
     highest = 2595 * np.log10(1 + RATE / 2 / 700)
     corners = 700 * (10 ** (np.linspace(0, highest, MELS + 2) / 2595) - 1)
@@ -66,10 +68,10 @@ def mel_bands() -> np.ndarray:
 
 
 def generated_keywords() -> RawData:
-    """Keywords of two syllables, each a tone with harmonics that glides or stays.
+    """Synthesise keywords of two syllables: tones with one harmonic, gliding or constant.
 
-    Pitch, speed, loudness, onset and a background of noise differ from sound to sound; only the
-    order of the glides tells keywords apart.
+    Pitch, speed, loudness, onset and background noise vary at random; keywords differ only in
+    their sequence of syllables.
     """
     arrays = []
     for name, count in (("train", TRAIN), ("test", TEST)):
@@ -81,7 +83,7 @@ def generated_keywords() -> RawData:
 
 
 def _keyword(name: str, rng: np.random.Generator) -> np.ndarray:
-    """A sound (SAMPLES,) in -1..1."""
+    """Synthesise a keyword as a sound (SAMPLES,) in -1..1."""
     pitch = rng.uniform(0.8, 1.25)
     parts = [_syllable(*SYLLABLES[part], pitch, rng) for part in name.split("-")]
     pause = np.zeros(int(rng.uniform(0.02, 0.08) * RATE))
@@ -93,7 +95,7 @@ def _keyword(name: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _syllable(start_hz: float, end_hz: float, pitch: float, rng: np.random.Generator) -> np.ndarray:
-    """A glide between two frequencies with weaker harmonics, faded in and out."""
+    """Synthesise a glide between two frequencies with a weaker harmonic, faded in and out."""
     length = int(rng.uniform(0.2, 0.4) * RATE)
     phase = 2 * np.pi * np.cumsum(pitch * np.linspace(start_hz, end_hz, length)) / RATE
     tone = sum(np.sin(k * phase) / k for k in (1, 2)) / 1.5
@@ -103,11 +105,17 @@ def _syllable(start_hz: float, end_hz: float, pitch: float, rng: np.random.Gener
 def read_sound_folder(path: Path, limits: tuple[int | None, int | None], seed: int) -> RawData:
     """Read train/<class>/*.wav and test/<class>/*.wav.
 
-    Several channels are averaged, other rates interpolated linearly; a sound is cut off or padded
-    with silence at its end.
+    Args:
+        path: folder with the folders of both splits.
+        limits: largest number of training and of test samples, applied before any sound is read;
+            None for all.
+        seed: selects the samples where a limit applies.
+
+    Returns:
+        Log-mel spectrograms (N, 1, MELS, frames) float32 and labels (N,).
 
     Raises:
-        InputError: a missing folder, a class without sounds, a file that cannot be read.
+        InputError: a folder is missing, a class has no sounds, or a file cannot be read.
     """
     classes = class_folders(path / "train", "sounds")
     arrays = []
@@ -118,7 +126,11 @@ def read_sound_folder(path: Path, limits: tuple[int | None, int | None], seed: i
             files += found
             labels += [label] * len(found)
         if len(set(labels)) < (len(classes) if name == "train" else 1):
-            raise InputError("a class without sounds", where=str(path / name), expected="*.wav")
+            raise InputError(
+                "a class without sounds",
+                where=str(path / name),
+                expected="files *.wav in every folder" if name == "train" else "files */*.wav",
+            )
         chosen = subset_indices(len(files), limit, seed, name)
         sounds = np.stack([read_wav(files[index]) for index in chosen])
         arrays += [log_mel(sounds), np.array(labels)[chosen]]
@@ -126,32 +138,41 @@ def read_sound_folder(path: Path, limits: tuple[int | None, int | None], seed: i
 
 
 def read_wav(path: Path) -> np.ndarray:
-    """A sound (SAMPLES,) float64 in -1..1.
+    """Read a WAV file as a sound (SAMPLES,) float64 in -1..1.
+
+    Channels are averaged, other sample rates are interpolated linearly to `RATE`, and the sound is
+    cut or padded with silence at its end.
 
     Raises:
-        InputError: no WAV file of 8, 16 or 32 bit samples, or one longer than a minute.
+        InputError: the file is not a WAV file with 8, 16 or 32 bits per sample, is empty or is
+            longer than a minute.
     """
     where = str(path)
     try:
         with wave.open(str(path), "rb") as file:
             channels, width, rate, count = file.getparams()[:4]
-            if not 0 < count <= MOST_SECONDS * rate or not 0 < channels <= 16:
-                actual = f"{count} samples of {channels} channels at {rate} Hz"
-                expected = f"1 sample to {MOST_SECONDS} s"
-                raise InputError("empty or too long", where=where, expected=expected, actual=actual)
+            if not 0 < count <= MAX_SECONDS * rate or not 0 < channels <= 16:
+                raise InputError(
+                    "the sound is empty or too long, or has too many channels",
+                    where=where,
+                    expected=f"1 sample to {MAX_SECONDS} s, 1 to 16 channels",
+                    actual=f"{count} samples of {channels} channels at {rate} Hz",
+                )
             content = file.readframes(count)
     except (wave.Error, EOFError, OSError) as error:
         raise InputError("not a WAV file", where=where, actual=error) from None
     except RuntimeError:
-        # Without a message: a chunk is said to end outside the file.
-        raise InputError("not a WAV file", where=where, actual="wrong sizes of chunks") from None
+        # Raised without a message for a chunk that ends outside the file.
+        raise InputError(
+            "not a WAV file", where=where, actual="a chunk with a wrong size"
+        ) from None
     types = {1: "u1", 2: "<i2", 4: "<i4"}
     if width not in types or len(content) != count * channels * width:
         raise InputError(
-            "another kind of samples, or fewer than stated",
+            "unsupported sample width, or fewer samples than the header declares",
             where=where,
-            expected="8, 16 or 32 bits each",
-            actual=f"{8 * width} bits, {len(content)} bytes",
+            expected=f"{count} samples of 8, 16 or 32 bits on {channels} channels",
+            actual=f"samples of {8 * width} bits, {len(content)} bytes in all",
         )
     values = np.frombuffer(content, np.dtype(types[width])).reshape(count, channels).mean(axis=1)
     values = values / 128 - 1 if width == 1 else values / 2 ** (8 * width - 1)

@@ -1,7 +1,7 @@
-"""Tables with a number to predict: CSV files, and ratings that are generated.
+"""Tables for regression, from CSV files or generated.
 
-Columns of numbers are taken as they are. Columns of anything else become one column for each text
-that the training rows have, 1 where it stands and 0 elsewhere. A sample is (columns, 1, 1).
+Numeric columns are used as they are. Every other column is one-hot encoded: it becomes one column
+for each different text in its training rows. A sample is (columns, 1, 1).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from hwnas.data.text_files import read_csv
 from hwnas.errors import InputError
 
 TASK = "regression"
-MOST_TEXTS = 1000
-"""Different texts of a column."""
-MOST_VALUES = 2**28
-"""Values of a table, with a column for each text: 1 GB."""
+MAX_CATEGORIES = 1000
+"""Largest number of different texts in a column."""
+MAX_VALUES = 2**28
+"""Largest number of values in the table after one-hot encoding (1 GiB in float32)."""
 USERS, ITEMS, TRAITS = 60, 40, 4
 TRAIN, TEST = 4000, 1000
 NOISE = 0.3
@@ -27,11 +27,11 @@ NOISE = 0.3
 
 
 def generated_ratings() -> RawData:
-    """Ratings of items by users, from what is known of both.
+    """Generate ratings of items by users, to be predicted from the traits of both.
 
-    Each user and item has four traits, of which the table shows noiseless values; a rating is
-    3 + tanh(traits . traits) + 0.5 sin(2 first trait of the item) + noise. So what can be
-    explained at best is known: all but the noise.
+    A user has four traits u and an item has four traits v, all of them columns of the table; the
+    rating is 3 + tanh(u . v) + 0.5 sin(2 v_1) + noise. The variance of the noise is therefore the
+    smallest squared error that a model can have on average.
     """
     rng = seeded_rng(0, "ratings")
     users, items = rng.standard_normal((USERS, TRAITS)), rng.standard_normal((ITEMS, TRAITS))
@@ -46,18 +46,23 @@ def generated_ratings() -> RawData:
 
 
 def read_table_folder(path: Path) -> RawData:
-    """Read train.csv and test.csv with a header each; the last column is to be predicted.
+    """Read train.csv and test.csv, each with a header; the last column is the target.
 
     Raises:
-        InputError: a missing file, no CSV, other columns in both, or a target that is no number.
+        InputError: a file is missing or not a CSV file, the columns of the files differ, or a
+            target is not a finite number.
     """
     (header, train), (other, test) = (read_csv(path / f"{n}.csv") for n in ("train", "test"))
     if len(header) < 2:
         where = str(path / "train.csv")
-        raise InputError("nothing to learn from", where=where, expected="two columns or more")
+        raise InputError(
+            "no columns to predict the target from",
+            where=where,
+            expected="at least two columns, the last one being the target",
+        )
     if header != other:
         raise InputError(
-            "other columns than train.csv has",
+            "the columns differ from those of train.csv",
             where=str(path / "test.csv"),
             expected=header,
             actual=other,
@@ -67,7 +72,12 @@ def read_table_folder(path: Path) -> RawData:
         numbers = _numbers([row[-1] for row in rows])
         if numbers is None:
             where = f"{path / name}.csv: {header[-1]}"
-            raise InputError("a target is no finite number", where=where)
+            raise InputError(
+                "a target is not a number",
+                where=where,
+                expected="finite numbers in the last column, which is the target",
+                mend="move the column to be predicted to the end",
+            )
         targets.append(numbers)
     names: list[str] = []
     columns: list[tuple[np.ndarray, np.ndarray]] = []
@@ -77,12 +87,12 @@ def read_table_folder(path: Path) -> RawData:
         for label, values in _columns_of(name, texts, others, str(path)):
             names.append(label)
             columns.append(values)
-        if len(columns) * samples > MOST_VALUES:
+        if len(columns) * samples > MAX_VALUES:
             raise InputError(
-                "a gigantic table, with a column for each text",
+                "the table is too large after one-hot encoding",
                 where=str(path),
-                expected=f"{MOST_VALUES:,} values at most",
-                mend="leave out columns of many different texts",
+                expected=f"at most {MAX_VALUES:,} values",
+                mend="remove columns with many different texts",
             )
     arrays = [np.stack([pair[i] for pair in columns], axis=1) for i in (0, 1)]
     return _raw_data(header[-1], names, arrays[0], targets[0], arrays[1], targets[1])
@@ -91,17 +101,18 @@ def read_table_folder(path: Path) -> RawData:
 def _columns_of(
     name: str, train: Sequence[str], test: Sequence[str], where: str
 ) -> list[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """The columns that one column of a file becomes, by name, of both splits."""
+    """Encode one column of the files as named columns, each with training and test values."""
     numbers = _numbers(train), _numbers(test)
     if numbers[0] is not None and numbers[1] is not None:
         return [(name, (numbers[0], numbers[1]))]
     texts = sorted(set(train))
-    if len(texts) > MOST_TEXTS:
+    if len(texts) > MAX_CATEGORIES:
         raise InputError(
-            "too many different texts",
+            "too many different texts in a column",
             where=f"{where}: {name}",
-            expected=f"at most {MOST_TEXTS}",
+            expected=f"numbers only, or at most {MAX_CATEGORIES} different texts",
             actual=len(texts),
+            mend="remove the column",
         )
     both = np.array(train), np.array(test)
     return [
@@ -111,7 +122,7 @@ def _columns_of(
 
 
 def _numbers(texts: Sequence[str]) -> np.ndarray | None:
-    """All texts as numbers that are finite in float32, or None when one is none."""
+    """Return the texts as numbers; None unless all of them are numbers and finite in float32."""
     try:
         values = np.array([float(text) for text in texts])
     except ValueError:

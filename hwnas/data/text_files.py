@@ -1,4 +1,4 @@
-"""Text and CSV files of datasets."""
+"""Reading of text and CSV files, with limits and error messages for untrusted input."""
 
 from __future__ import annotations
 
@@ -8,34 +8,41 @@ from pathlib import Path
 
 from hwnas.errors import InputError
 
-MOST_CHARACTERS = 10**8
-"""Of a file."""
+MAX_BYTES = 10**8
+"""Largest accepted file."""
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file in UTF-8.
+    """Return the content of a text file in UTF-8.
 
     Raises:
-        InputError: a missing, unreadable or gigantic file, or one in another encoding.
+        InputError: the file is missing, too large or in a different encoding.
     """
     where = str(path)
     try:
-        if path.stat().st_size > MOST_CHARACTERS:
-            raise InputError("gigantic", where=where, expected=f"{MOST_CHARACTERS} bytes at most")
-        # Spreadsheets begin their files with a byte order mark.
+        if path.stat().st_size > MAX_BYTES:
+            raise InputError(
+                "the file is too large", where=where, expected=f"at most {MAX_BYTES} bytes"
+            )
+        # utf-8-sig drops the byte order mark that spreadsheet programs write.
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError("no such file", where=where) from None
+        raise InputError("no such file", where=where, expected="a text file in UTF-8") from None
     except UnicodeDecodeError as error:
-        raise InputError("not text in UTF-8", where=where, actual=error) from None
+        raise InputError(
+            "not text in UTF-8", where=where, actual=error, mend="save the file as UTF-8"
+        ) from None
 
 
 def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header of a CSV file and its rows, each as long as the header.
+    """Read a CSV file; blank lines are skipped.
+
+    Returns:
+        The header, and the rows, each with as many fields as the header.
 
     Raises:
-        InputError: a file that cannot be read, with two columns of one name, without rows, or
-            with a row of another length.
+        InputError: the file cannot be read, two columns have the same name, there are no rows, or
+            a row differs in length from the header.
     """
     where = str(path)
     try:
@@ -44,15 +51,20 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     except csv.Error as error:
         raise InputError("not a CSV file", where=where, actual=error) from None
     if len(set(header)) < len(header):
-        raise InputError("two columns of one name", where=where)
+        raise InputError(
+            "two columns have the same name",
+            where=where,
+            expected="a first line with a different name for each column",
+            actual=header,
+        )
     if not rows:
         raise InputError("no samples", where=where, expected="at least one row below the header")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise InputError(
-                "another number of columns than the header has",
+                "a row differs in its number of fields from the header",
                 where=f"{where}: row {number}",
-                expected=len(header),
+                expected=f"{len(header)} fields",
                 actual=len(row),
             )
     return header, rows

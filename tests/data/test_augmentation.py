@@ -1,4 +1,4 @@
-"""Each augmentation against what its definition allows."""
+"""Every augmentation against its definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets and batches: the slice that ships, subsets, moments, orders."""
+"""Datasets and batches: the shipped slice, subsets, normalisation, order of the samples."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_splits_are_checked() -> None:
         elements=st.integers(0, 255),
     )
 )
-def test_moments_match_float64(images: np.ndarray) -> None:
+def test_mean_and_std_match_float64(images: np.ndarray) -> None:
     split = Split(images, np.zeros(len(images), np.int64))
     data = Dataset("x", ("only",), split, split)
     scaled = images.astype(np.float64) / 255
@@ -193,7 +193,7 @@ def test_a_batch_depends_on_nothing_but_seed_and_step(seed: int, steps: list[int
         assert torch.equal(labels, fresh[1])
 
 
-def test_seeds_and_steps_give_other_batches() -> None:
+def test_different_seeds_and_steps_give_different_batches() -> None:
     data = numbered(64)
     augment = Augmentation(crop_padding=2)
 
@@ -212,7 +212,7 @@ def test_seeds_and_steps_give_other_batches() -> None:
 
 
 def test_order_is_the_same_as_in_earlier_versions() -> None:
-    """A resumed run relies on it, so a change here needs a note in the changelog."""
+    """Resumed runs rely on the order, so a change to it needs a note in the changelog."""
     data = numbered(10)
     batches = Batches(data.train, data, 5, seed=0, augment=None)
     assert [batches.batch(step)[1].tolist() for step in (0, 1, 2)] == [
@@ -226,9 +226,10 @@ def test_order_is_the_same_as_in_earlier_versions() -> None:
 
 def test_batch_arguments_are_checked() -> None:
     data = numbered(5)
-    make = lambda size, augment=None, seed=0: Batches(  # noqa: E731
-        data.train, data, size, seed, augment=augment
-    )
+
+    def make(size: int, augment: Augmentation | None = None, seed: int = 0) -> Batches:
+        return Batches(data.train, data, size, seed, augment=augment)
+
     assert "at most 5" in refusal(make, 6)
     assert ">= 1" in refusal(make, 0)
     assert ">= 0" in refusal(make, 2, seed=-1)
@@ -240,7 +241,7 @@ def test_batch_arguments_are_checked() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(count=st.integers(2, 60), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 99))
-def test_split_train_parts_the_samples(count: int, fraction: float, seed: int) -> None:
+def test_split_train_keeps_every_sample_once(count: int, fraction: float, seed: int) -> None:
     split = numbered(count, side=2).train
     size = round(fraction * count)
     if not 0 < size < count:

@@ -148,7 +148,7 @@ def small_slice() -> Dataset:
 
 
 def save_idx(path: Path, **changes: bytes) -> str:
-    """Write the four files with real images, of the shipped slice; changes replace contents."""
+    """Write the four files with images of the shipped slice; `changes` replace contents."""
     data = small_slice()
     for prefix, split in (("train", data.train), ("t10k", data.test)):
         count = len(split)

@@ -18,7 +18,7 @@ from hwnas.data.formats import subset_indices
 
 
 def save_folder(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 6)) -> Path:
-    """Two classes, two training images and one test image each; size is (width, height)."""
+    """Save two classes, two training images and one test image each; size is (width, height)."""
     channels = len(mode)
     for split, names in (("train", "ab"), ("test", "c")):
         for label, kind in enumerate(("cat", "dog")):
@@ -107,7 +107,7 @@ def break_depth(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage, words",
     [
-        (break_size, ["another size", "8x6", "9x9", "image_size"]),
+        (break_size, ["differs in size", "8x6", "9x9", "image_size"]),
         (break_end, ["truncated"]),
         (break_type, ["not an image", "PNG"]),
         (break_postscript, ["not an image"]),

@@ -1,4 +1,4 @@
-"""Images with a class for each pixel: known masks, sizes, and damaged or foreign files."""
+"""Segmentation datasets: known masks, resizing, and malformed or damaged files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def mask_of(width: int, height: int, seed: int) -> np.ndarray:
 
 
 def save_folder(path: Path, sizes: dict[str, list[tuple[int, int]]] = SIZES) -> Path:
-    """Images of random pixels with masks of three classes, one of them with a palette."""
+    """Save images of random pixels with masks of three classes; one mask has a palette."""
     path.mkdir(exist_ok=True)
     (path / "classes.txt").write_text("nothing\ncat\ndog\n")
     for split, given_sizes in sizes.items():
@@ -40,7 +40,7 @@ def save_folder(path: Path, sizes: dict[str, list[tuple[int, int]]] = SIZES) -> 
     return path
 
 
-def test_classes_are_those_of_the_masks(tmp_path: Path) -> None:
+def test_targets_are_the_pixel_values_of_the_masks(tmp_path: Path) -> None:
     data = load_dataset("masks", str(save_folder(tmp_path)))
     assert (data.task, data.classes) == ("segmentation", ("nothing", "cat", "dog"))
     assert data.input_shape == (3, 6, 8)
@@ -51,8 +51,8 @@ def test_classes_are_those_of_the_masks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(data.train.inputs[number], image)
 
 
-def test_image_and_mask_are_cut_and_resized_alike(tmp_path: Path) -> None:
-    """A white square on black is where its mask is, whatever the sides."""
+def test_image_and_mask_are_cropped_and_resized_alike(tmp_path: Path) -> None:
+    """A white square on black coincides with its mask, whatever the size of the image."""
     save_folder(tmp_path, {"train": [(40, 20), (30, 60)], "val": [(40, 20)]})
     for split in ("train", "val"):
         for file in (tmp_path / split / "images").iterdir():
@@ -88,7 +88,7 @@ def without_mask(path: Path) -> str:
 
 def smaller_mask(path: Path) -> str:
     Image.fromarray(mask_of(8, 5, 0)).save(path / "test" / "masks" / "0.png")
-    return "another size than its image"
+    return "differs in size from its image"
 
 
 def unnamed_class(path: Path) -> str:
@@ -119,7 +119,7 @@ def no_images(path: Path) -> str:
 
 def lossy_mask(path: Path) -> str:
     Image.fromarray(mask_of(8, 6, 0)).save(path / "train" / "masks" / "0.jpg")
-    return "changes pixels"
+    return "lossy format"
 
 
 def two_masks(path: Path) -> str:
@@ -141,7 +141,7 @@ def two_masks(path: Path) -> str:
         two_masks,
     ],
 )
-def test_what_does_not_fit_is_named(damage: Callable[[Path], str], tmp_path: Path) -> None:
+def test_malformed_datasets_are_refused(damage: Callable[[Path], str], tmp_path: Path) -> None:
     words = damage(save_folder(tmp_path))
     message = refusal(load_dataset, "masks", str(tmp_path))
     assert message.startswith(str(tmp_path))

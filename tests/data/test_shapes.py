@@ -1,4 +1,4 @@
-"""Generated shapes: the truth is what is seen."""
+"""Generated shapes: the targets match the visible shapes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from helpers.data_files import refusal
 from hwnas.data import load_dataset
 
 
-def test_maps_are_of_the_images_and_shapes_have_colours_of_their_own() -> None:
+def test_segmentation_targets_separate_shapes_from_a_background_of_one_colour() -> None:
     data = load_dataset("generated-segmentation", train_limit=300, test_limit=50)
     assert data.input_shape == (3, 32, 32)
     assert data.train.targets.shape == (300, 32, 32)
@@ -18,12 +18,12 @@ def test_maps_are_of_the_images_and_shapes_have_colours_of_their_own() -> None:
     assert shares[1:].min() > 0.03
     for image, classes in zip(data.train.inputs[:50], data.train.targets[:50], strict=True):
         background = image[:, classes == 0].astype(float)
-        # Noise alone: one colour.
+        # The background has one colour, so its pixels vary by the noise alone.
         assert background.std(axis=1).max() < 16
 
 
-def test_boxes_are_those_of_the_segmentation() -> None:
-    """Both draw the same images; each side of a box is touched by the shape that it is of."""
+def test_boxes_enclose_the_segmented_shapes_tightly() -> None:
+    """Both tasks have the same images, and every side of a box touches a pixel of its class."""
     maps = load_dataset("generated-segmentation")
     data = load_dataset("generated-detection")
     np.testing.assert_array_equal(maps.train.inputs, data.train.inputs)
@@ -38,7 +38,7 @@ def test_boxes_are_those_of_the_segmentation() -> None:
             assert seen[:, -1].any()
 
 
-def test_data_are_the_same_with_every_seed_and_sizes_are_honoured() -> None:
+def test_generated_images_depend_on_the_image_size_and_not_on_the_seed() -> None:
     first, second = (load_dataset("generated-detection", seed=seed) for seed in (0, 1))
     np.testing.assert_array_equal(first.test.targets, second.test.targets)
     assert load_dataset("generated-detection", image_size=48, test_limit=2).input_shape[1:] == (

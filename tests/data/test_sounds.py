@@ -1,4 +1,4 @@
-"""Sounds: log-mel spectrograms against SciPy, WAV files that are right or broken, keywords."""
+"""Sounds: log-mel spectrograms against SciPy, valid and malformed WAV files, keywords."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hwnas.data.sounds import (
 
 
 def save_wav(path: Path, sound: np.ndarray, rate: int = RATE, width: int = 2) -> Path:
-    """`sound` is (samples,) or (samples, channels), -1..1."""
+    """Save `sound`, (samples,) or (samples, channels) in -1..1, with `width` bytes per sample."""
     path.parent.mkdir(parents=True, exist_ok=True)
     values = np.atleast_2d(sound.T).T
     if width == 1:
@@ -41,13 +41,13 @@ def save_wav(path: Path, sound: np.ndarray, rate: int = RATE, width: int = 2) ->
     return path
 
 
-def test_spectrograms_are_those_of_scipy(rng) -> None:
+def test_spectrograms_match_scipy(rng) -> None:
     sounds = rng.uniform(-1, 1, (2, SAMPLES))
     window = np.hanning(WINDOW + 1)[:-1]
     transform = ShortTimeFFT(window, HOP, RATE, fft_mode="onesided")
     expected = []
     for sound in sounds:
-        # SciPy's windows are centred: the first that lies within the sound begins at 0.
+        # SciPy's windows are centred; take those that lie within the sound.
         first, last = transform.lower_border_end[1], transform.upper_border_begin(SAMPLES)[1]
         power = np.abs(transform.stft(sound, p0=first, p1=last)) ** 2
         expected.append(np.log(mel_bands() @ power + FLOOR))
@@ -61,18 +61,18 @@ def test_spectrograms_are_those_of_scipy(rng) -> None:
     )
 
 
-def test_bands_are_triangles_that_cover_all_but_the_ends() -> None:
+def test_neighbouring_mel_bands_sum_to_one() -> None:
     bands = mel_bands()
     peaks = bands.argmax(axis=1)
     assert (np.diff(peaks) >= 0).all()
     assert bands.max() <= 1
-    # Neighbours add up to 1 between the first and the last middle.
+    # This holds between the peaks of the first and the last band.
     inner = slice(peaks[0] + 1, peaks[-1])
     np.testing.assert_allclose(bands[:, inner].sum(axis=0), 1, atol=1e-9)
 
 
 @pytest.mark.parametrize("hz", [300, 1000, 3000])
-def test_a_tone_is_in_its_band(hz: float) -> None:
+def test_a_tone_has_most_energy_in_its_mel_band(hz: float) -> None:
     tone = np.sin(2 * np.pi * hz * np.arange(SAMPLES) / RATE)
     loudest = log_mel(tone[None])[0, 0].mean(axis=1).argmax()
     mel = 2595 * np.log10(1 + np.array([hz, RATE / 2]) / 700)
@@ -80,17 +80,17 @@ def test_a_tone_is_in_its_band(hz: float) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])
-def test_files_are_read_as_they_were_written(tmp_path: Path, rng, width: int) -> None:
+def test_wav_files_of_each_sample_width_are_read_exactly(tmp_path: Path, rng, width: int) -> None:
     sound = rng.uniform(-0.9, 0.9, SAMPLES)
     found = read_wav(save_wav(tmp_path / "x.wav", sound, width=width))
     np.testing.assert_allclose(found, sound, atol=2.5 / 2 ** (8 * width - 1))
 
 
-def test_channels_rates_and_lengths_become_one(tmp_path: Path) -> None:
+def test_channels_are_averaged_and_sounds_resampled_and_padded(tmp_path: Path) -> None:
     seconds = np.arange(RATE) / RATE / 2
     tone = 0.5 * np.sin(2 * np.pi * 200 * seconds)
     both = np.stack([tone, np.zeros_like(tone)], axis=1)
-    # Half a second at twice the rate, on one of two channels.
+    # Half a second at twice the sample rate, with a silent second channel.
     found = read_wav(save_wav(tmp_path / "x.wav", both, rate=2 * RATE))
     half = SAMPLES // 2
     np.testing.assert_allclose(found[:half], tone[::2] / 2, atol=1e-3)
@@ -98,7 +98,7 @@ def test_channels_rates_and_lengths_become_one(tmp_path: Path) -> None:
     assert not found[half:].any()
 
 
-def folder(path: Path) -> Path:
+def save_folder(path: Path) -> Path:
     for split, count in (("train", 3), ("test", 1)):
         for label, hz in (("high", 2000), ("low", 300)):
             for i in range(count):
@@ -107,8 +107,8 @@ def folder(path: Path) -> Path:
     return path
 
 
-def test_folders_of_classes(tmp_path: Path) -> None:
-    data = load_dataset("sounds", str(folder(tmp_path)))
+def test_class_folders_become_labelled_spectrograms(tmp_path: Path) -> None:
+    data = load_dataset("sounds", str(save_folder(tmp_path)))
     assert data.task == "audio-keywords"
     assert data.classes == ("high", "low")
     assert data.train.targets.tolist() == [0, 0, 0, 1, 1, 1]
@@ -121,7 +121,7 @@ def test_folders_of_classes(tmp_path: Path) -> None:
 
 
 def test_broken_folders_are_refused(tmp_path: Path) -> None:
-    folder(tmp_path)
+    save_folder(tmp_path)
     for file in (tmp_path / "train" / "low").iterdir():
         file.unlink()
     assert "a class without sounds" in refusal(load_dataset, "sounds", str(tmp_path))
@@ -131,7 +131,7 @@ def test_broken_folders_are_refused(tmp_path: Path) -> None:
     assert "not a WAV file" in refusal(load_dataset, "sounds", str(tmp_path))
 
 
-def test_a_size_that_leads_out_of_the_file_is_refused(tmp_path: Path) -> None:
+def test_a_chunk_size_beyond_the_end_of_the_file_is_refused(tmp_path: Path) -> None:
     path = save_wav(tmp_path / "x.wav", np.zeros(100))
     content = bytearray(path.read_bytes())
     content[16:20] = (2**31 - 1).to_bytes(4, "little")
@@ -143,15 +143,15 @@ def test_a_size_that_leads_out_of_the_file_is_refused(tmp_path: Path) -> None:
 @given(draw=st.data())
 def test_damaged_files_load_or_are_refused(tmp_path: Path, draw: st.DataObject) -> None:
     if not (tmp_path / "train").exists():
-        folder(tmp_path)
+        save_folder(tmp_path)
         (tmp_path / "whole").write_bytes((tmp_path / "train" / "low" / "0.wav").read_bytes()[:500])
     content = damaged((tmp_path / "whole").read_bytes(), draw)
     (tmp_path / "train" / "low" / "0.wav").write_bytes(content)
     loads_or_is_refused("sounds", tmp_path)
 
 
-def test_keywords_can_be_told_apart_by_where_their_energy_is() -> None:
-    """A keyword's frequencies in its first and second half are those of its syllables."""
+def test_pitch_of_generated_keywords_follows_their_syllables() -> None:
+    """The pitch rises from a low to a high syllable, and falls from a high to a low one."""
     data = load_dataset("generated-keywords", train_limit=200)
     assert data.classes == KEYWORDS
     assert len(set(data.train.targets.tolist())) == len(KEYWORDS)

@@ -1,7 +1,8 @@
-"""What the tests of datasets share: made-up images, damage, and the check of a refusal."""
+"""Helpers for tests of datasets: random images, damaged files, and checks of error messages."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,20 @@ def pixels(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def numbered(count: int, channels: int = 1, side: int = 6) -> Dataset:
-    """A dataset whose labels are the sample's own number, so that orders can be read off."""
+    """Return a dataset that labels each sample with its own index, which reveals the order."""
     split = Split(pixels(count, channels, side, side), np.arange(count))
     return Dataset("numbered", tuple(map(str, range(count))), split, split)
 
 
+def save_csvs(folder: Path, train: str, test: str) -> str:
+    """Write train.csv and test.csv; lone surrogates become bytes that are not UTF-8."""
+    for name, content in (("train", train), ("test", test)):
+        (folder / f"{name}.csv").write_text(content, "utf-8", "surrogatepass")
+    return str(folder)
+
+
 class Touch:
-    """A pickle of this creates a file when it is loaded."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,15 +56,16 @@ class Touch:
 
 
 def loads_or_is_refused(name: str, path: Path) -> None:
-    """Damage may go unnoticed where a format has no checksum, but nothing else may be raised."""
-    try:
+    """Check that loading raises nothing but InputError.
+
+    Damage can go unnoticed in formats without a checksum, so a successful load is accepted.
+    """
+    with contextlib.suppress(InputError):
         load_dataset(name, str(path))
-    except InputError:
-        pass
 
 
 def damaged(content: bytes, draw: st.DataObject) -> bytes:
-    """Flip some bytes and perhaps cut the end off."""
+    """Change up to three bytes and possibly truncate the content."""
     changed = bytearray(content)
     for _ in range(draw.draw(st.integers(0, 3))):
         position = draw.draw(st.integers(0, len(content) - 1))
