@@ -1,1 +1,4 @@
-"""Modules whose output is a mixture of choices; the only ones that call the fused kernels."""
+"""Modules of supernets whose output is a weighted sum over the options of a choice.
+
+They are the only modules that call the fused operators of `hwnas.kernels`.
+"""

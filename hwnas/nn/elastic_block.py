@@ -1,9 +1,9 @@
-"""A choice between inverted bottlenecks that are parts of the weights of the largest one.
+"""A choice between inverted bottlenecks that share the weights of the largest one.
 
 Cai et al., "Once-for-All: Train One Network and Specialize it for Efficient Deployment", ICLR 2020
-(arXiv 1908.09791), section 3.3: a smaller expansion has the first hidden channels, a smaller kernel
-is a learned linear map of the centre of the next larger one, shared by all channels. So a supernet
-holds no more than its largest network and these maps.
+(arXiv 1908.09791), section 3.3. A smaller expansion uses the first hidden channels; a smaller
+kernel is a learned linear transform of the centre of the next larger one, the same for all
+channels. A supernet has therefore no more weights than its largest network and these transforms.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from hwnas.architecture import Mixture
 from hwnas.ops.mobile import MBConv
 
 Reordering = tuple[Tensor, int, Tensor]
-"""A parameter or buffer, one of its dimensions, and the order that its entries are to have."""
+"""A parameter or buffer, one of its dimensions, and the permutation to apply along it."""
 
 
 class ElasticBlock(nn.Module):
-    """The blocks of several kernels and expansions at one place.
+    """The weighted sum of blocks with different kernels and expansions.
 
-    What is before the depthwise convolution is computed once for all, a kernel once for all of its
-    expansions. Batch norms are shared too: the statistics of a batch are each block's own, the
-    running ones are those of what ran last.
+    The expansion is computed once for all options, and the depthwise convolution once for each
+    kernel size. The options share their batch norms: each is normalised by its own batch
+    statistics, while the running statistics are updated by every option that runs.
 
     Args:
-        largest: the block that all others are parts of.
-        sizes: kernel and hidden channels of each option.
+        largest: the block whose weights all options share.
+        sizes: kernel size and number of hidden channels of each option.
     """
 
     largest: MBConv
@@ -45,7 +45,7 @@ class ElasticBlock(nn.Module):
         )
 
     def forward(self, x: Tensor, mixture: Mixture, choice: int) -> Tensor:
-        """(N, c_out, OH, OW) of (N, c_in, H, W).
+        """The weighted sum of the options, (N, c_in, H, W) to (N, c_out, OH, OW).
 
         Args:
             x: input.
@@ -78,19 +78,18 @@ class ElasticBlock(nn.Module):
         return self.largest.project.weight[:, : self.sizes[option][1]]
 
     def depthwise_weight(self, kernel: int, channels: int) -> Tensor:
-        """(channels, 1, kernel, kernel) of the first channels."""
+        """The depthwise kernel of the first channels, (channels, 1, kernel, kernel)."""
         weight = self.largest.depthwise.weight[:channels]
         for smaller in self.kernels[1 : self.kernels.index(kernel) + 1]:
             margin = (weight.shape[-1] - smaller) // 2
             centre = weight[..., margin:-margin, margin:-margin].flatten(2)
-            weight = F.linear(centre, self.transforms[str(smaller)]).unflatten(
-                2, (smaller, smaller)
-            )
+            flat = F.linear(centre, self.transforms[str(smaller)])
+            weight = torch.unflatten(flat, 2, (smaller, smaller))
         return weight
 
     @torch.no_grad()
     def weights_of(self, option: int) -> dict[str, Tensor]:
-        """The state of the block that an option is, by the names that it has alone."""
+        """The state dict of the block that an option stands for."""
         kernel, channels = self.sizes[option]
         block = self.largest
         state = {"expand.weight": block.expand.weight[:channels]}
@@ -103,13 +102,16 @@ class ElasticBlock(nn.Module):
 
     @torch.no_grad()
     def importance_order(self, channels: int) -> list[Reordering]:
-        """The most important of the first hidden channels first (section 3.3, elastic width).
+        """Sort the first hidden channels by importance (section 3.3, elastic width).
 
-        A channel is as important as its weights in the projection, by the sum of their sizes. All
-        blocks that have these channels compute what they did before.
+        The importance of a channel is the L1 norm of its weights in the projection. The outputs of
+        all options that have at least `channels` hidden channels do not change.
 
         Args:
-            channels: of the smallest expansion that is trained so far.
+            channels: hidden channels of the smallest expansion trained so far, those to be sorted.
+
+        Returns:
+            The permutations to apply to the block's tensors.
         """
         block = self.largest
         importance = block.project.weight.abs().sum(dim=(0, 2, 3))
@@ -124,7 +126,7 @@ class ElasticBlock(nn.Module):
 
 
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """The first channels of a batch norm, as many as the input has."""
+    """Apply the first channels of a batch norm, as many as the input has."""
     count = x.shape[1]
     assert norm.running_mean is not None
     assert norm.running_var is not None

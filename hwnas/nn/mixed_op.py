@@ -1,5 +1,7 @@
-"""Choices of a supernet: the weighted sum of an edge's candidate operators, cells of them, and the
-weighted sum of blocks that end in a batch norm.
+"""Mixed operators: weighted sums of the candidate operators of cells and of inverted bottlenecks.
+
+`MixedCell` computes a whole cell of `MixedOp`s, `MixedBlocks` a choice between blocks that end in a
+batch norm.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ from hwnas.ops.mobile import MBConv
 
 
 class MixedOp(nn.Module):
-    """The candidates of one choice.
+    """The candidate operators of one edge of a cell; `MixedCell` runs them.
 
     Args:
         specs: one operator for each option, in the order of the options.
         normalise_pools: whether pools are followed by a batch norm.
-        partial: the candidates work on 1 of so many channels.
+        partial: only 1 of this many channels passes through the candidates.
     """
 
     def __init__(self, specs: Sequence[OpSpec], *, normalise_pools: bool, partial: int = 1) -> None:
@@ -41,8 +43,8 @@ class MixedOp(nn.Module):
             {spec.name: build_candidate(spec, normalise_pools=normalise_pools) for spec in narrow}
         )
 
-    def described(self) -> list[kernels.Candidate]:
-        """The candidates as `hwnas.kernels` takes them."""
+    def kernel_candidates(self) -> list[kernels.Candidate]:
+        """The candidates in the form that `hwnas.kernels` takes."""
         return [
             kernels.Candidate(name, dict(_tensors(module)))
             for name, module in self.candidates.items()
@@ -50,15 +52,16 @@ class MixedOp(nn.Module):
 
 
 class MixedCell(nn.Module):
-    """A cell whose every edge is a mixture; run by `hwnas.kernels.mixed_cell`.
+    """A cell in which every edge is a mixture, computed by `hwnas.kernels.mixed_cell`.
 
     Args:
-        edges: (source, target) of each edge; states are numbered, the cell's inputs first.
+        edges: (source, target) of each edge; states are numbered from 0, the cell's inputs first.
         mixed_ops: one for each edge.
 
     Attributes:
-        momentum: of the running statistics.
-        impl, recompute: the settings of `hwnas.kernels.mixed_cell`.
+        momentum: of the batch norms' running statistics.
+        impl: passed to `hwnas.kernels.mixed_cell`.
+        recompute: passed to `hwnas.kernels.mixed_cell`.
     """
 
     def __init__(self, edges: Sequence[tuple[int, int]], mixed_ops: Sequence[MixedOp]) -> None:
@@ -73,15 +76,15 @@ class MixedCell(nn.Module):
     def forward(
         self, inputs: Sequence[Tensor], mixture: Mixture, first_choice: int = 0
     ) -> list[Tensor]:
-        """The nodes' states.
+        """Compute the states of all nodes.
 
         Args:
-            inputs: (N, C, H, W) each.
+            inputs: the cell's inputs, (N, C, H, W) each.
             mixture: of the whole space.
-            first_choice: the choice of the first edge; the other edges' follow it.
+            first_choice: the row of the first edge's choice; those of the other edges follow.
 
         Returns:
-            (N, C, OH, OW) each.
+            The state of each node, (N, C, OH, OW) each.
         """
         edges = []
         for row, ((source, target), mixed_op) in enumerate(
@@ -89,7 +92,7 @@ class MixedCell(nn.Module):
         ):
             assert isinstance(mixed_op, MixedOp)
             active = mixture.active_options(row)
-            candidates = mixed_op.described()
+            candidates = mixed_op.kernel_candidates()
             edges.append(kernels.Edge(source, target, candidates, mixed_op.stride, active))
         weights = mixture.weights[first_choice:, : len(edges[0].candidates)][: len(edges)]
         if self.partial == 1:
@@ -112,11 +115,11 @@ class MixedCell(nn.Module):
     def _partly_mixed(
         self, inputs: Sequence[Tensor], weights: Tensor, edges: list[kernels.Edge]
     ) -> list[Tensor]:
-        """1 of `partial` channels of a state is mixed, the others go past (Xu et al., "PC-DARTS",
-        ICLR 2020, section 3.2); all are shuffled.
+        """Mix 1 of `partial` channels of each state, let the others bypass, and shuffle them all.
 
-        What goes past an edge has the weight of its candidates but `none`, so that an edge on
-        `none` passes nothing at all.
+        Partial channel connections: Xu et al., "PC-DARTS", ICLR 2020, section 3.2. The channels
+        that bypass an edge are weighted by the sum of its weights without that of `none`, so that
+        an edge that takes `none` passes nothing.
         """
         states, sums = list(inputs), dict[int, Tensor]()
         last = max(edge.target for edge in edges)
@@ -127,12 +130,14 @@ class MixedCell(nn.Module):
                 states.append(sums[source])
             rows = [row for row, edge in enumerate(edges) if edge.source == source]
             share = states[source].shape[1] // self.partial
-            own, past = states[source][:, :share], states[source][:, share:]
+            mixed_part, bypass = states[source][:, :share], states[source][:, share:]
             if edges[rows[0]].stride == 2:
-                past = F.max_pool2d(past, 2, ceil_mode=True)
-            alone = [edges[row]._replace(source=0, target=1 + i) for i, row in enumerate(rows)]
-            for row, mixed in zip(rows, self._mixed([own], weights[rows], alone), strict=True):
-                joined = torch.cat((mixed, strength[row] * past), dim=1)
+                bypass = F.max_pool2d(bypass, 2, ceil_mode=True)
+            # A cell with one input and a node for each edge, so that the edges are not summed yet.
+            star = [edges[row]._replace(source=0, target=1 + i) for i, row in enumerate(rows)]
+            outputs = self._mixed([mixed_part], weights[rows], star)
+            for row, mixed in zip(rows, outputs, strict=True):
+                joined = torch.cat((mixed, strength[row] * bypass), dim=1)
                 y = F.channel_shuffle(joined, self.partial)
                 target = edges[row].target
                 sums[target] = sums[target] + y if target in sums else y
@@ -140,21 +145,21 @@ class MixedCell(nn.Module):
 
 
 class MixedBlocks(nn.Module):
-    """One choice between inverted bottlenecks, and perhaps the identity.
+    """A choice between inverted bottlenecks, and possibly the identity.
 
-    What the blocks compute before their last batch norms is plain PyTorch; the norms and the
-    weighted sum are `hwnas.kernels.weighted_norms`. Only the active options of a mixture are
-    computed: for a single path the activations are those of one network.
+    PyTorch computes the blocks up to their last batch norms; `hwnas.kernels.weighted_norms`
+    computes these batch norms and the weighted sum. Only the active options of a mixture are
+    computed, so that a single path needs the memory of one network.
 
     Args:
         specs: one operator for each option, in the order of the options; `skip_connect` is the
             identity.
 
     Attributes:
-        momentum: of the last norms' running statistics.
-        impl: as for `hwnas.kernels.weighted_norms`.
-        recompute: "nothing", or else the blocks' hidden activations are computed again in the
-            backward pass; their inputs and what the last norms read are kept.
+        momentum: of the running statistics of the last batch norms.
+        impl: passed to `hwnas.kernels.weighted_norms`.
+        recompute: unless it is "nothing", the blocks' hidden activations are recomputed in the
+            backward pass; only their inputs and the inputs of the last batch norms are stored.
     """
 
     def __init__(self, specs: Sequence[OpSpec]) -> None:
@@ -165,7 +170,7 @@ class MixedBlocks(nn.Module):
         self.recompute = "nothing"
 
     def forward(self, x: Tensor, mixture: Mixture, choice: int) -> Tensor:
-        """(N, c_out, OH, OW) of (N, c_in, H, W).
+        """The weighted sum of the options, (N, c_in, H, W) to (N, c_out, OH, OW).
 
         Args:
             x: input.
@@ -176,10 +181,10 @@ class MixedBlocks(nn.Module):
         active = mixture.active_options(choice)
         options = range(len(self.candidates)) if active is None else active
         blocks = {k: block for k in options if isinstance(block := self.candidates[k], MBConv)}
-        carried = [k for k in options if k not in blocks or blocks[k].residual]
+        with_identity = [k for k in options if k not in blocks or blocks[k].residual]
         out = self._normed_sum(x, weights, blocks) if blocks else None
-        if carried:
-            identity = weights[carried].sum().to(x.dtype) * x
+        if with_identity:
+            identity = weights[with_identity].sum().to(x.dtype) * x
             out = identity if out is None else out + identity
         assert out is not None
         return out
@@ -199,40 +204,46 @@ class MixedBlocks(nn.Module):
     def _before_norm(self, block: MBConv, x: Tensor) -> Tensor:
         if self.recompute == "nothing" or not torch.is_grad_enabled():
             return block.before_norm(x)
-        return checkpoint(
+        y: Tensor = checkpoint(
             block.before_norm,
             x,
             use_reentrant=False,
             preserve_rng_state=False,
-            context_fn=lambda: _contexts(block),
+            context_fn=lambda: _checkpoint_contexts(block),
         )
+        return y
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Around the forward pass and around its repetition, which leaves running statistics alone."""
+def _checkpoint_contexts(
+    block: nn.Module,
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts for the forward pass and for its recomputation in the backward pass.
+
+    The recomputation must not update the running statistics a second time.
+    """
 
     @contextmanager
-    def still() -> Iterator[None]:
+    def frozen_statistics() -> Iterator[None]:
         norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 0.0
         try:
-            yield  # the repetition stops by an exception once it has what it needs
+            yield  # the recomputation ends by an exception as soon as it has all activations
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
 
-    return nullcontext(), still()
+    return nullcontext(), frozen_statistics()
 
 
 def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
-    """Set how the choices of a supernet are computed.
+    """Set the implementation of the mixed operators of a supernet.
 
     Args:
-        supernet: any module with `MixedCell`s, `MixedBlocks` or `MixedTokens`; the last are plain
-            PyTorch whatever `impl` is.
-        impl, recompute: as for `hwnas.kernels.mixed_cell`.
+        supernet: a module that may contain `MixedCell`, `MixedBlocks` and `MixedTokens`.
+        impl: of `hwnas.kernels.mixed_cell`; `MixedTokens` always run in PyTorch.
+        recompute: of `hwnas.kernels.mixed_cell`.
     """
     for module in supernet.modules():
         if isinstance(module, MixedCell | MixedBlocks):
@@ -242,12 +253,12 @@ def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
 
 
 def release_memory() -> None:
-    """Give the memory that fused operators keep for their next call back to the system."""
+    """Free the memory that the fused operators keep for their next call."""
     kernels.release_memory()
 
 
 def _tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers by name; `named_parameters` takes longer than a small cell."""
+    """Parameters and buffers by name; `named_parameters` would take longer than a small cell."""
     for table in (module._parameters, module._buffers):
         for name, tensor in table.items():
             if tensor is not None:

@@ -1,8 +1,8 @@
-"""Choices of a vision transformer's supernet: options are first parts of the largest one's weights.
+"""Mixed attention and MLP of vision transformers, whose options share the largest one's weights.
 
-Weights are entangled as in Chen et al., "AutoFormer", ICCV 2021 (arXiv 2107.00651): an option of
-fewer heads, hidden channels or embedding channels has the first ones. So a supernet holds no more
-weights than its largest network.
+Weight entanglement: Chen et al., "AutoFormer", ICCV 2021 (arXiv 2107.00651). An option with fewer
+heads, hidden channels or embedding channels uses the first ones of the largest option, so that a
+supernet has no more weights than its largest network.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from hwnas.ops.tokens import (
 
 
 class MixedTokens(nn.Module):
-    """The options of one half of an encoder block, in one pass.
+    """The weighted sum of the options of one half of an encoder block, in a single pass.
 
-    A branch ends in a linear layer, so its output is a bias and a sum of what each unit, a head or
-    a hidden channel, adds. The weighted sum of the options is therefore one branch whose units are
-    weighed by all the options that have them, exactly.
+    The branch of an option ends in a linear layer, so its output is a bias plus the sum of the
+    contributions of its units, which are heads or hidden channels. Since options share their units,
+    their weighted sum equals a single branch in which each unit is multiplied by the sum of the
+    weights of the options that have it.
 
     Attributes:
-        recompute: "nothing", or else the branch is computed again in the backward pass.
+        recompute: unless it is "nothing", the branch is recomputed in the backward pass.
     """
 
     def __init__(self) -> None:
@@ -42,20 +43,20 @@ class MixedTokens(nn.Module):
 
     @abstractmethod
     def units(self, channels: int) -> Sequence[int]:
-        """Number of units of each option for tokens of so many channels; 0 for a skip."""
+        """The number of units of each option for tokens with this many channels; 0 for a skip."""
 
     @abstractmethod
     def branch(self, x: Tensor, weights: Tensor) -> Tensor:
-        """All but the residual connection.
+        """The weighted branch, without the residual connection.
 
         Args:
-            x: (N, T, C), at most the channels of the largest option.
-            weights: (n,), of the first n units. The first is the bias's too, which all options
-                have that have any unit.
+            x: (N, T, C), where C is at most the largest number of embedding channels.
+            weights: (n,), the weights of the first n units. The first is also that of the bias,
+                since an option has the bias if it has any unit.
         """
 
     def forward(self, x: Tensor, mixture: Mixture, choice: int) -> Tensor:
-        """(N, T, C) of (N, T, C).
+        """The weighted sum of the options, (N, T, C) to (N, T, C).
 
         Args:
             x: input.
@@ -72,21 +73,22 @@ class MixedTokens(nn.Module):
         if largest == 0:
             return out
         has_unit = torch.arange(largest, device=x.device) < counts[:, None]
-        of_units = (weights[:, None] * has_unit).sum(dim=0)
+        unit_weights = (weights[:, None] * has_unit).sum(dim=0)
         if self.recompute == "nothing" or not torch.is_grad_enabled():
-            return out + self.branch(x, of_units)
-        branch = checkpoint(self.branch, x, of_units, use_reentrant=False, preserve_rng_state=False)
-        assert isinstance(branch, Tensor)
+            return out + self.branch(x, unit_weights)
+        branch: Tensor = checkpoint(
+            self.branch, x, unit_weights, use_reentrant=False, preserve_rng_state=False
+        )
         return out + branch
 
 
 class MixedAttention(MixedTokens):
-    """Attentions of several numbers of heads.
+    """A choice between attentions with different numbers of heads.
 
     Args:
-        channels: of the largest embedding.
-        heads: of each option; 0 for a skip.
-        head_channels: of each head.
+        channels: the largest number of embedding channels.
+        heads: the number of heads of each option; 0 for a skip.
+        head_channels: channels of each head.
     """
 
     def __init__(self, channels: int, heads: Sequence[int], head_channels: int) -> None:
@@ -109,11 +111,11 @@ class MixedAttention(MixedTokens):
 
 
 class MixedMlp(MixedTokens):
-    """MLPs of several ratios of hidden to embedding channels.
+    """A choice between MLPs with different ratios of hidden to embedding channels.
 
     Args:
-        channels: of the largest embedding.
-        ratios: of each option; 0 for a skip.
+        channels: the largest number of embedding channels.
+        ratios: the ratio of each option; 0 for a skip.
     """
 
     def __init__(self, channels: int, ratios: Sequence[float]) -> None:
@@ -131,20 +133,27 @@ class MixedMlp(MixedTokens):
 
 
 def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """The first channels of a layer norm, as many as the input has."""
+    """Apply the first channels of a layer norm, as many as the input has."""
     channels = x.shape[-1]
     return F.layer_norm(x, (channels,), norm.weight[:channels], norm.bias[:channels], norm.eps)
 
 
 def linear(layer: nn.Linear, x: Tensor, outputs: int, bias_weight: Tensor | None = None) -> Tensor:
-    """The first inputs of a linear layer, as many as there are, to its first outputs."""
+    """Apply the part of a linear layer that belongs to its first inputs and outputs.
+
+    Args:
+        layer: the whole layer.
+        x: (..., inputs), at most the layer's.
+        outputs: how many of the layer's outputs to compute.
+        bias_weight: scalar that the bias is multiplied by; None for 1.
+    """
     bias = layer.bias[:outputs]
     weight = layer.weight[:outputs, : x.shape[-1]]
     return F.linear(x, weight, bias if bias_weight is None else bias_weight * bias)
 
 
 def patch_embedding(module: PatchEmbedding, images: Tensor, channels: int) -> Tensor:
-    """The first channels of a patch embedding: (N, T, channels) of (N, C, H, W)."""
+    """The first channels of a patch embedding, (N, C, H, W) to (N, T, channels)."""
     bias = module.patches.bias
     assert bias is not None
     x = F.pad(images, module.padding) if any(module.padding) else images

@@ -1,4 +1,8 @@
-"""Operators as modules, by their published names; one `OpSpec` builds one module."""
+"""The operators of all search spaces: their names, modules, costs and definition hashes.
+
+An `OpSpec` names an operator and gives its channels, input size and stride; `build` turns it into
+a module.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,11 @@ OPERATORS: dict[str, Builder] = {
     **SEQUENCE_OPERATORS,
     **RECURRENT_OPERATORS,
 }
-"""Every operator but those whose names are parsed (`macro`, `resized`) and `none`, which is never
-built: it is zero."""
+"""Builders by operator name.
+
+Not listed are the operators whose names are parsed (see `macro` and `resized`), and `none`, whose
+output is zero and which is never built.
+"""
 
 SOURCES = frozenset(
     {
@@ -40,17 +47,21 @@ SOURCES = frozenset(
         COLUMNS,
     }
 )
-"""Operators that read the network's input, at whatever size."""
+"""Operators that read the network's input, apart from a `resized_...` prefix."""
 
 TOKEN_READERS = frozenset(TOKEN_OPERATORS) - SOURCES
-"""Operators that read tokens."""
+"""Operators that read token vectors (N, T, C)."""
 
 
 def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
-    """The operator of a finished network; `affine` says whether batch norms scale and shift.
+    """The module of an operator.
+
+    Args:
+        spec: name and sizes of the operator.
+        affine: whether its batch norms have a learned scale and shift.
 
     Raises:
-        KeyError: for a name that is no operator's.
+        KeyError: when no operator has this name.
     """
     name = read_operator(spec.name)
     builder = OPERATORS.get(name) or parsed_operator(name)
@@ -63,11 +74,11 @@ def reads_input(spec: OpSpec) -> bool:
 
 
 def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:
-    """The operator as a candidate in a supernet: batch norms without scale and shift.
+    """The module of an operator as a candidate in a supernet, with non-affine batch norms.
 
     Args:
-        spec: what to build; the name may be `none`.
-        normalise_pools: follow pools by a batch norm, as DARTS does in its search only.
+        spec: name and sizes of the operator; the name may be `none`.
+        normalise_pools: whether a batch norm follows each pool, as in DARTS during the search.
     """
     if spec.name == "none":
         return nn.Identity()
@@ -78,10 +89,10 @@ def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:
 
 
 def input_shapes(spec: OpSpec) -> list[tuple[int, ...]]:
-    """Shape of each input of an operator: two for `add`, several for `concat`.
+    """The shape of each input of an operator, without the batch dimension.
 
-    It is (C, H, W) without the batch, (T, C) for operators that read vectors of tokens, (L,) for
-    one that reads tokens themselves, and (C,) for operators that read states.
+    `add` has two inputs and `concat` several. A shape is (C, H, W) for feature maps, (T, C) for
+    token vectors, (L,) for token ids, and (C,) for recurrent states.
     """
     if spec.name in TOKEN_READERS:
         return [(spec.height * spec.width, spec.c_in)]
@@ -96,11 +107,11 @@ def input_shapes(spec: OpSpec) -> list[tuple[int, ...]]:
 
 @cache
 def params_and_macs(spec: OpSpec) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one sample, of an operator.
+    """The number of parameters of an operator, and its multiply-accumulates for one sample.
 
-    Multiply-accumulates are those of convolutions, linear and recurrent layers and the two products
-    of an attention, the usual convention of the field; they are counted by running the module on
-    shapes alone.
+    As is usual, multiply-accumulates are counted in convolutions, linear layers, recurrent layers
+    and the two matrix products of attention. The module is run on the meta device, so nothing is
+    computed.
     """
     if spec.name == "none":
         return 0, 0
@@ -122,7 +133,7 @@ def params_and_macs(spec: OpSpec) -> tuple[int, int]:
         elif isinstance(layer, SequenceAttention):
             macs += layer.product_macs(output)
         elif isinstance(layer, nn.RNNBase):
-            # (L, N, C): all matrices at each step.
+            # The input is (L, N, C); every weight matrix is applied at each of the L steps.
             macs += sum(p.numel() for p in layer.parameters() if p.ndim == 2) * len(given[0])
 
     for layer in module.modules():
@@ -133,11 +144,14 @@ def params_and_macs(spec: OpSpec) -> tuple[int, int]:
 
 @cache
 def definition_hash(name: str) -> str:
-    """Hash of an operator's structure: a row measured on another definition is told apart."""
+    """A hash of an operator's structure, the `repr` of its module at stride 1 and 2.
+
+    Latency tables store it, so that a measurement of an earlier definition is recognised.
+    """
     structures = [repr(build(OpSpec(name, 16, 16, 8, 8, stride))) for stride in (1, 2)]
     return hashlib.sha256("\n".join(structures).encode()).hexdigest()[:16]
 
 
 def definitions(specs: Iterable[OpSpec]) -> dict[str, str]:
-    """`definition_hash` of each operator that the specs name, sorted by name."""
+    """The `definition_hash` of each operator that occurs in the specs, sorted by name."""
     return {name: definition_hash(name) for name in sorted({spec.name for spec in specs})}

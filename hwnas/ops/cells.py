@@ -1,8 +1,8 @@
 """Operators of the cells of DARTS and NAS-Bench-201.
 
-The DARTS operators are those of Liu et al., ICLR 2019 (arXiv 1806.09055), the `nor_conv` ones
-of Dong & Yang, "NAS-Bench-201", ICLR 2020 (arXiv 2001.00326). Submodules have the names that
-`hwnas.kernels` expects of a candidate's tensors.
+The DARTS operators are those of Liu et al., ICLR 2019 (arXiv 1806.09055), the `nor_conv` operators
+those of Dong & Yang, "NAS-Bench-201", ICLR 2020 (arXiv 2001.00326). `hwnas.kernels` finds a
+candidate's tensors by the names of its submodules.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from hwnas.ops.parts import Builder, classifier, conv, sequential
 
 
 class DilatedDepthwiseConv2d(nn.Conv2d):
-    """A depthwise convolution with dilation 2; while training it runs the fast identities."""
+    """A depthwise convolution with dilation 2.
+
+    In training it runs `hwnas.kernels.dilated_depthwise_conv2d`, which is faster on a CPU.
+    """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
         super().__init__(
@@ -39,9 +42,10 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
 
 
 class ShiftByPixel(nn.Module):
-    """All but the first row and column, padded to an even size: half of FactorizedReduce's input.
+    """Drop the first row and column: the input of FactorizedReduce's second convolution.
 
-    Shapes: (N, C, H, W) -> (N, C, H' - 1, W' - 1), with H' and W' rounded up to even.
+    An odd side is first padded with a zero at the end.
+    Shapes: (N, C, H, W) -> (N, C, H' - 1, W' - 1), where H' and W' are rounded up to even numbers.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,10 +54,10 @@ class ShiftByPixel(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halve height and width: two strided 1x1 convolutions, one shifted by a pixel, joined.
+    """Halve height and width by two strided 1x1 convolutions, the second shifted by one pixel.
 
-    An odd side is padded with zeros at the right and the bottom, so the output side is
-    ceil(side / 2). Shapes: (N, c_in, H, W) -> (N, c_out, ceil(H / 2), ceil(W / 2)).
+    The outputs of both are concatenated. An odd side is padded with a zero at the end, so that the
+    output side is ceil(side / 2). Shapes: (N, c_in, H, W) -> (N, c_out, ceil(H / 2), ceil(W / 2)).
     """
 
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
@@ -65,11 +69,15 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
-        return self.bn(torch.cat((self.conv1(x), self.conv2(self.shift(x))), dim=1))
+        y: Tensor = self.bn(torch.cat((self.conv1(x), self.conv2(self.shift(x))), dim=1))
+        return y
 
 
 class ResidualReduction(nn.Module):
-    """NAS-Bench-201's block between stages: two 3x3 convolutions beside a pooled 1x1 shortcut."""
+    """NAS-Bench-201's block between stages: two 3x3 convolutions and a pooled 1x1 shortcut.
+
+    Shapes: (N, c_in, H, W) -> (N, c_out, ceil(H / 2), ceil(W / 2)).
+    """
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -81,18 +89,19 @@ class ResidualReduction(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv_b(self.conv_a(x)) + self.shortcut(x)
+        y: Tensor = self.conv_b(self.conv_a(x)) + self.shortcut(x)
+        return y
 
 
 class Add(nn.Module):
-    """Sum of two tensors: the join of a cell's node."""
+    """The sum of two tensors, of which a cell's node is made."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
 
 
 class Concat(nn.Module):
-    """Channels of several tensors, joined: the output of a DARTS cell."""
+    """Concatenate tensors along the channels: the output of a DARTS cell."""
 
     def forward(self, *tensors: Tensor) -> Tensor:
         return torch.cat(tensors, dim=1)
@@ -108,17 +117,17 @@ def relu_conv_bn(c_in: int, c_out: int, kernel: int, stride: int, affine: bool) 
 
 
 def conv_bn(c_in: int, c_out: int, kernel: int, stride: int) -> nn.Sequential:
-    """The stem: a dense convolution and batch norm."""
+    """A dense convolution and batch norm: the stem of cell networks."""
     return sequential(conv=conv(c_in, c_out, kernel, stride), bn=nn.BatchNorm2d(c_out))
 
 
 def bn_relu_classifier(c_in: int, classes: int) -> nn.Sequential:
-    """NAS-Bench-201's head: batch norm and ReLU before the classifier."""
+    """Batch norm, ReLU and classifier: the head of NAS-Bench-201's networks."""
     return sequential(bn=nn.BatchNorm2d(c_in), relu=nn.ReLU(), classifier=classifier(c_in, classes))
 
 
 def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
-    """Two rounds of ReLU, depthwise, pointwise, batch norm."""
+    """Twice: ReLU, depthwise convolution, pointwise convolution, batch norm."""
     return sequential(
         relu1=nn.ReLU(),
         depthwise1=conv(channels, channels, kernel, stride, groups=channels),
@@ -132,7 +141,7 @@ def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
 
 
 def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
-    """One round of ReLU, depthwise with dilation 2, pointwise, batch norm."""
+    """ReLU, depthwise convolution with dilation 2, pointwise convolution, batch norm."""
     return sequential(
         relu=nn.ReLU(),
         depthwise=DilatedDepthwiseConv2d(channels, kernel, stride),
@@ -142,7 +151,7 @@ def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
 
 
 def skip_connect(spec: OpSpec, affine: bool) -> nn.Module:
-    """The identity, or FactorizedReduce at stride 2."""
+    """The identity at stride 1, FactorizedReduce at stride 2."""
     if spec.stride == 1:
         return nn.Identity()
     return FactorizedReduce(spec.c_in, spec.c_out, affine)

@@ -1,7 +1,7 @@
-"""What networks of places end with: a vector of outputs for each of them.
+"""Heads for dense prediction: one output vector for each position instead of one for each sample.
 
-`dense` gives one for each place of the features, `upsampled_x<factor>` for each pixel of a map
-that is so many times as high and as wide.
+`dense` predicts at each position of the feature map, `upsampled_x<factor>` at each position of a
+map that is `factor` times as high and as wide.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.parts import Builder, sequential
 
 Head = Literal["classifier", "dense", "upsampled"]
-"""One vector of outputs for a sample (N, K), for each place of the features (N, K, h, w), or for
-each place of the input (N, K, H, W)."""
+"""What gets an output vector of K values: each sample (N, K), each position of the feature map
+(N, K, h, w), or each position of the input (N, K, H, W)."""
 FACTORS = (1, 2, 4, 8, 16, 32)
+"""By how much features can be enlarged."""
 
 
 def dense(spec: OpSpec, affine: bool) -> nn.Conv2d:
-    """(N, c_in, H, W) to (N, c_out, H, W)."""
+    """A 1x1 convolution, (N, c_in, H, W) to (N, c_out, H, W)."""
     return nn.Conv2d(spec.c_in, spec.c_out, 1)
 
 
 def upsampled(spec: OpSpec, affine: bool, *, factor: int) -> nn.Sequential:
-    """(N, c_in, H, W) to (N, c_out, factor H, factor W), interpolated between places."""
+    """The dense head and bilinear upsampling, (N, c_in, H, W) to (N, c_out, factor H, factor W)."""
     return sequential(
         dense=dense(spec, affine),
         enlarge=nn.Upsample(scale_factor=factor, mode="bilinear"),

@@ -1,11 +1,13 @@
-"""Operators of layered networks that a user describes; the names state all of their parts.
+"""Operators of the layered networks that users describe; the name states the whole structure.
 
 `conv_<k>x<k>[_w<width>]_<activation>[_<max|avg><reduction>]` is a convolution with batch norm and
-activation, `separable_...` a depthwise separable one. Where `width` is stated the convolution has
-so many channels, and a 1x1 convolution with batch norm leads to the operator's own. A pool behind
-the activation divides the size by its reduction; the stride is the first convolution's.
-`dense[_w<width>]_<activation>` is a linear layer of all values with activation, and `linear` the
-one that gives the logits.
+activation; `separable_...` has a depthwise separable convolution instead. With a `width` the
+convolution has that many channels, and a 1x1 convolution with batch norm maps them to the
+operator's output channels. With a pool, which follows the activation, height and width are divided
+by `reduction`. The stride is that of the first convolution.
+
+`dense[_w<width>]_<activation>` is a linear layer over all input values with an activation, and
+`linear` is the linear layer that computes the logits.
 """
 
 from __future__ import annotations
@@ -30,15 +32,15 @@ _DENSE = re.compile(rf"dense(?:_w{_NUMBER})?_{_ACTIVATION}")
 
 @dataclass(frozen=True)
 class ConvolutionLayer:
-    """What the name of a convolution says.
+    """A convolution layer, as its name describes it.
 
     Attributes:
         kind: "conv" or "separable".
-        kernel: side of the kernel, odd.
-        width: channels of the convolution; None for those of the operator's output.
-        activation: of `ACTIVATIONS`.
-        pooling: "max", "avg", or None without a pool.
-        reduction: the pool's stride.
+        kernel: side of the kernel, an odd number.
+        width: channels of the convolution; None if they are the operator's output channels.
+        activation: a key of `ACTIVATIONS`.
+        pooling: "max", "avg", or None for no pool.
+        reduction: the stride of the pool.
     """
 
     kind: str
@@ -50,13 +52,13 @@ class ConvolutionLayer:
 
     @property
     def name(self) -> str:
-        """The operator's name."""
+        """The name of the operator."""
         pool = f"_{self.pooling}{self.reduction}" if self.pooling else ""
         kernel = f"{self.kernel}x{self.kernel}"
         return f"{self.kind}_{kernel}{_width(self.width)}_{self.activation}{pool}"
 
     def __call__(self, spec: OpSpec, affine: bool) -> nn.Module:
-        """Build the module."""
+        """Build the module, which maps (N, c_in, H, W) to (N, c_out, OH, OW)."""
         width = self.width or spec.c_out
         parts: dict[str, nn.Module] = {}
         if self.kind == "separable":
@@ -80,18 +82,18 @@ class ConvolutionLayer:
 
 @dataclass(frozen=True)
 class DenseLayer:
-    """What the name of a dense layer says; attributes as of `ConvolutionLayer`."""
+    """A dense layer, as its name describes it; the attributes are those of `ConvolutionLayer`."""
 
     width: int | None
     activation: str
 
     @property
     def name(self) -> str:
-        """The operator's name."""
+        """The name of the operator."""
         return f"dense{_width(self.width)}_{self.activation}"
 
     def __call__(self, spec: OpSpec, affine: bool) -> nn.Module:
-        """Build the module; (N, c_in, H, W) or (N, c_in) in, (N, c_out) out."""
+        """Build the module, which maps (N, c_in, H, W) or (N, c_in) to (N, c_out)."""
         width = self.width or spec.c_out
         parts = {
             "flat": nn.Flatten(),
@@ -104,10 +106,10 @@ class DenseLayer:
 
 
 def parsed_operator(name: str) -> Builder:
-    """The builder of an operator's name.
+    """The builder of an operator, from its name.
 
     Raises:
-        KeyError: for a name that is no operator of layered networks.
+        KeyError: when the name does not describe an operator of layered networks.
     """
     if name == LINEAR:
         return linear
@@ -123,13 +125,13 @@ def parsed_operator(name: str) -> Builder:
 
 
 def linear(spec: OpSpec, affine: bool) -> nn.Module:
-    """Logits of dense features, (N, c_in, H, W) or (N, c_in) in."""
+    """The linear layer of the logits, (N, c_in, H, W) or (N, c_in) to (N, c_out)."""
     inputs = spec.c_in * spec.height * spec.width
     return sequential(flat=nn.Flatten(), fc=nn.Linear(inputs, spec.c_out))
 
 
 def _pool(pooling: str, reduction: int) -> nn.Module:
-    """A pool whose windows overlap, so that every size n gives ceil(n / reduction)."""
+    """A pool with overlapping windows, which maps every size n to ceil(n / reduction)."""
     kernel, padding = 2 * reduction - 1, reduction - 1
     if pooling == "max":
         return nn.MaxPool2d(kernel, reduction, padding)

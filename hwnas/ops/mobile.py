@@ -1,7 +1,8 @@
 """Operators of mobile networks.
 
-`mbconv_<k>x<k>_e<expansion>[_g2][_se]_<activation>` is an inverted bottleneck,
-`ds_conv_3x3_<activation>` the one without expansion that mobile networks begin with, and
+`mbconv_<k>x<k>_e<expansion>[_g2][_se]_<activation>` is an inverted bottleneck, with grouped 1x1
+convolutions (`g2`) and squeeze-and-excitation (`se`) as options; `ds_conv_3x3_<activation>` is the
+depthwise separable convolution at the beginning of mobile networks, and
 `conv_bn_<k>x<k>_<activation>` a plain convolution.
 """
 
@@ -11,6 +12,7 @@ import itertools
 from collections import OrderedDict
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from hwnas.latency_tables.table import OpSpec
@@ -18,18 +20,20 @@ from hwnas.ops.parts import ACTIVATIONS, Builder, conv, round_channels, sequenti
 
 
 class ChannelShuffle(nn.Module):
-    """Channels of the groups in turn (Zhang et al., "ShuffleNet", CVPR 2018, section 3.1)."""
+    """Interleave the channels of groups (Zhang et al., "ShuffleNet", CVPR 2018, section 3.1)."""
 
     def __init__(self, groups: int) -> None:
         super().__init__()
         self.groups = groups
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
+        return torch.unflatten(x, 1, (self.groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
 class SqueezeExcitation(nn.Module):
-    """Channels scaled by a gate that reads their means, through a quarter of the channels.
+    """Scale each channel by a gate computed from the channels' means.
+
+    The gate has a bottleneck of a quarter of the channels.
 
     Howard et al., "Searching for MobileNetV3", ICCV 2019 (arXiv 1905.02244), section 5.3.
     """
@@ -46,18 +50,19 @@ class SqueezeExcitation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(x)
+        y: Tensor = x * self.gate(x)
+        return y
 
 
 class MBConv(nn.Sequential):
-    """Inverted bottleneck: 1x1 expansion, depthwise convolution, 1x1 projection without activation.
+    """Inverted bottleneck: 1x1 expansion, depthwise convolution, linear 1x1 projection.
 
-    Sandler et al., "MobileNetV2", CVPR 2018 (arXiv 1801.04381). The expansion is there at factor 1
-    too, and both 1x1 convolutions may have groups: Wu et al., "FBNet", CVPR 2019 (arXiv
+    Sandler et al., "MobileNetV2", CVPR 2018 (arXiv 1801.04381). At factor 1 there is an
+    expansion too, and both 1x1 convolutions may be grouped: Wu et al., "FBNet", CVPR 2019 (arXiv
     1812.03443), section 3.1.
 
     Attributes:
-        residual: whether the input is added, where it has the shape of the output.
+        residual: whether the input is added to the output; it is if both have the same shape.
     """
 
     expand: nn.Conv2d
@@ -100,14 +105,15 @@ class MBConv(nn.Sequential):
         self.residual = spec.stride == 1 and spec.c_in == spec.c_out
 
     def before_norm(self, x: Tensor) -> Tensor:
-        """All but the last batch norm and the residual connection."""
+        """The block without its last batch norm and residual connection."""
         for child in list(self.children())[:-1]:
             x = child(x)
         return x
 
     def branch(self, x: Tensor) -> Tensor:
-        """All but the residual connection."""
-        return super().forward(x)
+        """The block without its residual connection."""
+        y: Tensor = self.bn3(self.before_norm(x))
+        return y
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.branch(x)
@@ -115,7 +121,7 @@ class MBConv(nn.Sequential):
 
 
 def conv_bn_act(spec: OpSpec, affine: bool, *, kernel: int, activation: str) -> nn.Sequential:
-    """First and last convolution of a mobile network: with batch norm and activation."""
+    """Convolution, batch norm, activation: the first and last convolution of mobile networks."""
     return sequential(
         conv=conv(spec.c_in, spec.c_out, kernel, spec.stride),
         bn=nn.BatchNorm2d(spec.c_out, affine=affine),
@@ -124,7 +130,7 @@ def conv_bn_act(spec: OpSpec, affine: bool, *, kernel: int, activation: str) -> 
 
 
 def ds_conv(spec: OpSpec, affine: bool, *, activation: str) -> nn.Sequential:
-    """Depthwise separable: an inverted bottleneck without expansion, the first of MobileNetV2."""
+    """A depthwise separable convolution with a linear projection: MobileNetV2's first block."""
     return sequential(
         depthwise=conv(spec.c_in, spec.c_in, 3, spec.stride, groups=spec.c_in),
         bn1=nn.BatchNorm2d(spec.c_in, affine=affine),
@@ -135,7 +141,7 @@ def ds_conv(spec: OpSpec, affine: bool, *, activation: str) -> nn.Sequential:
 
 
 def _operators() -> dict[str, Builder]:
-    """The operators of mobile networks, each with every activation."""
+    """Builders of the operators of mobile networks, each with every activation."""
     operators: dict[str, Builder] = {}
     for activation in ACTIVATIONS:
         for kernel in (1, 3):

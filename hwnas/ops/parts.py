@@ -1,4 +1,4 @@
-"""What operators of several families are made of."""
+"""Building blocks that several families of operators share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from hwnas.latency_tables.table import OpSpec
 
 Builder = Callable[[OpSpec, bool], nn.Module]
-"""The module of a spec; the flag says whether batch norms scale and shift."""
+"""Builds the module of a spec; the flag says whether its batch norms are affine."""
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -20,26 +20,29 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def out_size(size: int, stride: int) -> int:
-    """Side of an operator's output: ceil(size / stride)."""
+    """The side of an operator's output, ceil(size / stride)."""
     return -(-size // stride)
 
 
 def round_channels(channels: float) -> int:
-    """The nearest multiple of 8, at least 8 and at most 10 % below: the rule of mobile networks."""
+    """The nearest multiple of 8 that is at least 8 and at least 90 % of a number of channels.
+
+    Mobile networks since MobileNetV2 round their channels by this rule.
+    """
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without bias that keeps the size at stride 1."""
+    """A convolution without bias, padded so that stride 1 keeps the size."""
     return nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def sequential(**modules: nn.Module) -> nn.Sequential:
-    """A Sequential with named stages."""
+    """A Sequential of named modules."""
     return nn.Sequential(OrderedDict(modules))
 
 
 def classifier(c_in: int, classes: int) -> nn.Sequential:
-    """Global mean, flatten, linear layer."""
+    """Global average pooling and a linear layer, (N, c_in, H, W) to (N, classes)."""
     return sequential(pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(c_in, classes))

@@ -1,6 +1,7 @@
-"""Operators of one step of the recurrent cell of DARTS: Liu et al., ICLR 2019 (arXiv 1806.09055),
-appendix A.1.2, with the highway bypass of Zilly et al., "Recurrent Highway Networks", ICML 2017
-(arXiv 1607.03474). All work on states (N, C).
+"""Operators of one time step of the recurrent cell of DARTS, on states (N, C).
+
+Liu et al., ICLR 2019 (arXiv 1806.09055), appendix A.1.2, with the highway connections of Zilly et
+al., "Recurrent Highway Networks", ICML 2017 (arXiv 1607.03474).
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ FUNCTIONS: dict[str, Callable[[], nn.Module]] = {
     "identity": nn.Identity,
 }
 MOST_NODES = 16
+"""The largest number of nodes of a cell."""
 
 
 def highway(state: Tensor, gate: Tensor, value: Tensor) -> Tensor:
-    """The share `sigmoid(gate)` of a value, and the rest of the state."""
+    """A highway connection: sigmoid(gate) value + (1 - sigmoid(gate)) state."""
     return state + gate.sigmoid() * (value - state)
 
 
 class RecurrentInput(nn.Module):
-    """The first state of a step, from its input and the last step's output."""
+    """The first state of a step, from the step's input and the previous step's output."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -41,7 +43,7 @@ class RecurrentInput(nn.Module):
 
 
 class RecurrentNode(nn.Module):
-    """A state from an earlier one."""
+    """A state computed from an earlier state of the same step."""
 
     def __init__(self, channels: int, function: str) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ class RecurrentNode(nn.Module):
 
 
 class MeanOf(nn.Module):
-    """The mean of several states: the output of a step."""
+    """The mean of several states, the output of a step."""
 
     def forward(self, *states: Tensor) -> Tensor:
         total = states[0]
@@ -64,7 +66,7 @@ class MeanOf(nn.Module):
 
 
 def recurrent_node(spec: OpSpec, affine: bool, *, function: str) -> RecurrentNode:
-    """`rnn_<function>`."""
+    """The operator `rnn_<function>`."""
     return RecurrentNode(spec.c_in, function)
 
 
@@ -76,7 +78,7 @@ RECURRENT_OPERATORS: dict[str, Builder] = {
 
 
 def state_inputs(name: str) -> int | None:
-    """How many states an operator reads; None if it reads maps."""
+    """How many states an operator reads; None if it is not a recurrent operator."""
     if name not in RECURRENT_OPERATORS:
         return None
     if name.startswith("mean_of_"):

@@ -1,7 +1,7 @@
-"""Operators that read the network's input at another size.
+"""Operators that resize the network's input before they read it.
 
-`resized_<height>x<width>_<operator>` interpolates between pixels (bilinear) and is then the
-operator at that size: `resized_20x20_conv_bn_3x3_relu`. Its `OpSpec` has the size of the input.
+`resized_<height>x<width>_<operator>`, such as `resized_20x20_conv_bn_3x3_relu`, resizes its input
+by bilinear interpolation and applies the operator. Its `OpSpec` has the size before resizing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NAME = re.compile(r"resized_([1-9]\d{0,3})x([1-9]\d{0,3})_(\w+)")
 
 
 class Resize(nn.Module):
-    """(N, C, H, W) to (N, C, height, width)."""
+    """Bilinear resizing, (N, C, H, W) to (N, C, height, width)."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -34,14 +34,20 @@ class Resize(nn.Module):
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Images (N, C, H, W) at another size, or as they are."""
+    """Images (N, C, H, W) at a (height, width), unchanged if they already have this size."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
 def resized(operator: OpSpec, height: int, width: int) -> OpSpec:
-    """An operator that reads an input of the given size; itself where it has that size."""
+    """An operator, preceded by resizing if its input has another size than it expects.
+
+    Args:
+        operator: the operator at the size that it expects.
+        height: of the input before resizing.
+        width: of the input before resizing.
+    """
     if (operator.height, operator.width) == (height, width):
         return operator
     name = f"resized_{operator.height}x{operator.width}_{operator.name}"
@@ -49,15 +55,19 @@ def resized(operator: OpSpec, height: int, width: int) -> OpSpec:
 
 
 def read_operator(name: str) -> str:
-    """The operator that a name stands for at its size: what is behind the resizing, if any."""
+    """The name of the operator without a resizing prefix."""
     match = _NAME.fullmatch(name)
     return match[3] if match else name
 
 
 def resized_builder(name: str, builder: Builder) -> Builder:
-    """The builder of a name, given that of its `read_operator`.
+    """The builder of an operator that may have a resizing prefix.
 
-    The operator's modules keep their names behind `resize`.
+    The operator's submodules keep their names and follow a submodule `resize`.
+
+    Args:
+        name: with or without the prefix.
+        builder: builds the operator without the prefix.
     """
     match = _NAME.fullmatch(name)
     if match is None:

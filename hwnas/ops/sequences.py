@@ -1,8 +1,9 @@
-"""Operators of sequences: maps (N, C, 1, L) of one row, whose columns are the steps.
+"""Operators of sequences, which are feature maps (N, C, 1, L) with one column for each time step.
 
-`token_embedding` and `column_embedding` read a network's input: tokens, or maps whose columns are
-taken as steps. All others keep the shape and are residual, with a batch norm at the end of the
-branch: `lstm`, `gru`, `conv1d_<kernel>`, `attention1d_h<heads>`, `feedforward1d_e<expansion>`.
+`token_embedding` and `column_embedding` read a network's input: token ids, or maps whose columns
+become the steps. All other operators keep the shape and have a residual connection around a branch
+that ends in a batch norm: `lstm`, `gru`, `conv1d_<kernel>`, `attention1d_h<heads>` and
+`feedforward1d_e<expansion>`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ TOKENS, COLUMNS = "token_embedding", "column_embedding"
 
 
 def stem_operator(vocabulary: int | None, input_shape: tuple[int, ...], channels: int) -> OpSpec:
-    """What reads a network's input as a sequence: tokens (L,), or columns of maps (C, H, L)."""
+    """The operator that turns a network's input into a sequence.
+
+    Args:
+        vocabulary: number of different tokens; None for numeric inputs.
+        input_shape: (L,) for tokens, (C, H, L) otherwise.
+        channels: of the sequence.
+    """
     if vocabulary is not None:
         return OpSpec(TOKENS, vocabulary, channels, 1, *input_shape)
     c_in, height, steps = input_shape
@@ -27,7 +34,7 @@ def stem_operator(vocabulary: int | None, input_shape: tuple[int, ...], channels
 
 
 class TokenEmbedding(nn.Module):
-    """A vector for each token, and one for each place."""
+    """The sum of a learned vector for each token and one for each position."""
 
     def __init__(self, spec: OpSpec) -> None:
         super().__init__()
@@ -36,11 +43,12 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L) int64 to (N, C, 1, L)."""
-        return self.embedding(x).transpose(1, 2).unsqueeze(2) + self.places
+        y: Tensor = self.embedding(x).transpose(1, 2).unsqueeze(2) + self.places
+        return y
 
 
 class ColumnEmbedding(nn.Module):
-    """All values of a column, projected, and a vector for each place."""
+    """A linear projection of each column, plus a learned vector for each position."""
 
     def __init__(self, spec: OpSpec, affine: bool) -> None:
         super().__init__()
@@ -52,35 +60,38 @@ class ColumnEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, L) to (N, C, 1, L)."""
-        return self.project(x.flatten(1, 2).unsqueeze(2)) + self.places
+        y: Tensor = self.project(x.flatten(1, 2).unsqueeze(2)) + self.places
+        return y
 
 
 class SequenceBlock(nn.Module):
-    """x + norm(branch(x)); both take and give (N, C, 1, L)."""
+    """A residual connection around a branch that keeps the shape (N, C, 1, L)."""
 
     def __init__(self, branch: nn.Module) -> None:
         super().__init__()
         self.branch = branch
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.branch(x)
+        y: Tensor = x + self.branch(x)
+        return y
 
 
 class Recurrence(nn.Module):
-    """The outputs of a recurrent layer at all steps, from a state of zeros."""
+    """The outputs of a recurrent layer at all steps; the initial state is zero."""
 
     def __init__(self, kind: type[nn.LSTM | nn.GRU], channels: int) -> None:
         super().__init__()
         self.layer: nn.RNNBase = kind(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, _ = self.layer(x.squeeze(2).permute(2, 0, 1))
+        y: Tensor = self.layer(x.squeeze(2).permute(2, 0, 1))[0]
         return y.permute(1, 2, 0).unsqueeze(2)
 
 
 class SequenceAttention(nn.Module):
-    """Multi-head self-attention: Vaswani et al., "Attention Is All You Need", NeurIPS 2017
-    (arXiv 1706.03762), section 3.2.2.
+    """Multi-head self-attention over the steps.
+
+    Vaswani et al., "Attention Is All You Need", NeurIPS 2017 (arXiv 1706.03762), section 3.2.2.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -90,15 +101,16 @@ class SequenceAttention(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # (N, heads, C / heads, L) each.
+        # Each of q, k and v is (N, heads, C / heads, L).
         q, k, v = self.read(x).squeeze(2).unflatten(1, (3, self.heads, -1)).unbind(1)
         weights = (q.transpose(2, 3) @ k / q.shape[2] ** 0.5).softmax(dim=3)
         y = v @ weights.transpose(2, 3)
-        return self.project(y.flatten(1, 2).unsqueeze(2))
+        projected: Tensor = self.project(y.flatten(1, 2).unsqueeze(2))
+        return projected
 
     @staticmethod
     def product_macs(output: Tensor) -> int:
-        """Multiply-accumulates of its two products, of steps with steps, behind this output."""
+        """Multiply-accumulates of the two attention products, given the module's output."""
         return 2 * output.shape[-1] * output.numel()
 
     def extra_repr(self) -> str:
@@ -106,26 +118,26 @@ class SequenceAttention(nn.Module):
 
 
 def recurrent(spec: OpSpec, affine: bool, *, kind: type[nn.LSTM | nn.GRU]) -> SequenceBlock:
-    """LSTM (Hochreiter & Schmidhuber, 1997) or GRU (Cho et al., arXiv 1406.1078)."""
+    """Residual LSTM (Hochreiter & Schmidhuber, 1997) or GRU (Cho et al., arXiv 1406.1078)."""
     layer, bn = Recurrence(kind, spec.c_out), nn.BatchNorm2d(spec.c_out, affine=affine)
     return SequenceBlock(sequential(recurrence=layer, bn=bn))
 
 
 def convolution(spec: OpSpec, affine: bool, *, kernel: int) -> SequenceBlock:
-    """ReLU, convolution along the steps, batch norm."""
+    """Residual ReLU, convolution along the steps, batch norm."""
     conv = nn.Conv2d(spec.c_in, spec.c_out, (1, kernel), padding=(0, kernel // 2), bias=False)
     bn = nn.BatchNorm2d(spec.c_out, affine=affine)
     return SequenceBlock(sequential(relu=nn.ReLU(), conv=conv, bn=bn))
 
 
 def attention(spec: OpSpec, affine: bool, *, heads: int) -> SequenceBlock:
-    """Every step reads all steps."""
+    """Residual self-attention, batch norm."""
     bn = nn.BatchNorm2d(spec.c_out, affine=affine)
     return SequenceBlock(sequential(attention=SequenceAttention(spec.c_out, heads), bn=bn))
 
 
 def feedforward(spec: OpSpec, affine: bool, *, expansion: int) -> SequenceBlock:
-    """Two linear layers with a ReLU, the same for each step (Vaswani et al., section 3.3)."""
+    """Residual position-wise feed-forward block (Vaswani et al., section 3.3)."""
     hidden = expansion * spec.c_in
     return SequenceBlock(
         sequential(

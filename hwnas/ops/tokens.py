@@ -1,10 +1,10 @@
-"""Operators of vision transformers, which read tokens: a vector for each patch of an image.
+"""Operators of vision transformers, which work on tokens (N, T, C), one for each patch of an image.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021 (arXiv 2010.11929), with the mean of
-the tokens in place of a class token. Tokens are (N, T, C). In the `OpSpec` of an operator that
-reads them, T is `height` x `width`, the grid of patches, and C is `c_in`; `patch_embedding` reads
-images, in patches of `stride` x `stride` pixels. `attention_h<heads>_d<channels of a head>` and
-`mlp_r<hidden channels for each of the input's>` are the two halves of an encoder block.
+the tokens instead of a class token. In the `OpSpec` of an operator that reads tokens, T is
+`height` x `width`, the grid of patches, and C is `c_in`. `patch_embedding` reads images, in patches
+of `stride` x `stride` pixels. `attention_h<heads>_d<head channels>` and `mlp_r<ratio>` are the two
+halves of an encoder block; the ratio is that of an MLP's hidden channels to its input channels.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ HEAD_CHANNELS = (4, 8, 16, 32, 64)
 MLP_RATIOS = tuple(halves / 2 for halves in range(1, 17))
 NORM_EPSILON = 1e-6
 POSITION_STD = 0.02
-"""Deviation of positions before training."""
+"""Standard deviation of the initial position embeddings."""
 PATCH_EMBEDDING = "patch_embedding"
 
 
 def mlp_channels(channels: int, ratio: float) -> int:
-    """Hidden channels of an MLP: rounded down, as AutoFormer's are, and at least one."""
+    """Hidden channels of an MLP, rounded down as in AutoFormer, and at least one."""
     return max(1, int(channels * ratio))
 
 
 class PatchEmbedding(nn.Module):
-    """A strided convolution of the patches, and a learned vector for each position.
+    """A linear projection of each patch, plus a learned vector for each position.
 
-    (N, c_in, H, W) to (N, ceil(H / stride) * ceil(W / stride), c_out); images that are no whole
-    number of patches are padded with zeros at the right and the bottom.
+    (N, c_in, H, W) to (N, ceil(H / stride) * ceil(W / stride), c_out). Images whose sides are not
+    multiples of the patch size are padded with zeros at the right and the bottom.
     """
 
     def __init__(self, spec: OpSpec) -> None:
@@ -49,7 +49,8 @@ class PatchEmbedding(nn.Module):
         self.positions = nn.Parameter(nn.init.trunc_normal_(positions, std=POSITION_STD))
 
     def forward(self, images: Tensor) -> Tensor:
-        patches = self.patches(F.pad(images, self.padding) if any(self.padding) else images)
+        padded = F.pad(images, self.padding) if any(self.padding) else images
+        patches: Tensor = self.patches(padded)
         return patches.flatten(2).transpose(1, 2) + self.positions
 
     def extra_repr(self) -> str:
@@ -57,14 +58,14 @@ class PatchEmbedding(nn.Module):
 
 
 class ScaledDotProductAttention(nn.Module):
-    """softmax(q k' / sqrt(D)) v of (N, heads, T, D) each (Vaswani et al., NeurIPS 2017, eq. 1)."""
+    """softmax(q k' / sqrt(D)) v, all of them (N, heads, T, D) (Vaswani et al., 2017, eq. 1)."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
 
 
 class Attention(nn.Module):
-    """Layer norm, multi-head self-attention, residual connection."""
+    """Layer norm and multi-head self-attention with a residual connection."""
 
     def __init__(self, channels: int, heads: int, head_channels: int) -> None:
         super().__init__()
@@ -77,14 +78,15 @@ class Attention(nn.Module):
         self.projection = nn.Linear(heads * head_channels, channels)
 
     def branch(self, x: Tensor) -> Tensor:
-        """All but the residual connection."""
+        """The block without its residual connection."""
         x = self.norm(x)
         q, k, v = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
-        return self.projection(join_heads(self.product(q, k, v)))
+        y: Tensor = self.projection(join_heads(self.product(q, k, v)))
+        return y
 
     def split(self, x: Tensor) -> Tensor:
         """(N, T, heads * D) to (N, heads, T, D)."""
-        return x.unflatten(-1, (-1, self.head_channels)).transpose(1, 2)
+        return torch.unflatten(x, -1, (-1, self.head_channels)).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
@@ -99,7 +101,7 @@ def join_heads(values: Tensor) -> Tensor:
 
 
 class Gelu(nn.GELU):
-    """The exact GELU; exported in the order of operators that ONNX Runtime fuses."""
+    """The exact GELU, which is exported as the sequence of operators that ONNX Runtime fuses."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_exporting():
@@ -108,7 +110,7 @@ class Gelu(nn.GELU):
 
 
 class Mlp(nn.Module):
-    """Layer norm, two linear layers with a GELU between, residual connection."""
+    """Layer norm and two linear layers around a GELU, with a residual connection."""
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
@@ -119,22 +121,23 @@ class Mlp(nn.Module):
         self.project = nn.Linear(hidden, channels)
 
     def branch(self, x: Tensor) -> Tensor:
-        """All but the residual connection."""
-        return self.project(self.act(self.expand(self.norm(x))))
+        """The block without its residual connection."""
+        y: Tensor = self.project(self.act(self.expand(self.norm(x))))
+        return y
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
 
 
 class TokenMean(nn.Module):
-    """(N, T, C) to (N, C)."""
+    """The mean of the tokens, (N, T, C) to (N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=1)
 
 
 def token_classifier(channels: int, classes: int) -> nn.Sequential:
-    """Layer norm, mean of the tokens, linear layer: (N, T, channels) to (N, classes)."""
+    """Layer norm, mean of the tokens and a linear layer, (N, T, channels) to (N, classes)."""
     return sequential(
         norm=nn.LayerNorm(channels, eps=NORM_EPSILON),
         mean=TokenMean(),
@@ -143,6 +146,7 @@ def token_classifier(channels: int, classes: int) -> nn.Sequential:
 
 
 def _operators() -> dict[str, Builder]:
+    """Builders of all operators of vision transformers."""
     operators: dict[str, Builder] = {
         PATCH_EMBEDDING: lambda s, affine: PatchEmbedding(s),
         "token_classifier": lambda s, affine: token_classifier(s.c_in, s.c_out),
