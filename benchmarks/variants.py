@@ -33,7 +33,7 @@ def main() -> None:
         append_row(
             "variants",
             {
-                "space": run.space.name,
+                "space": run.problem.space.name,
                 "runtime": document["runtime"],
                 "batch": document["batch"],
                 "threads": document["environment"]["threads"],

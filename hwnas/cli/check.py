@@ -19,46 +19,84 @@ BUDGETS = ("budget.memory_mb=", "budget.energy_mj=")
 
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="NAME:SHAPE", help="Sizes of an input, as in x:1x3x224x224."),
+    typer.Option(
+        "--input",
+        metavar="NAME:SHAPE",
+        help="Sizes of an input that the model leaves open, as in x:1x3x224x224; may be repeated.",
+    ),
 ]
 Data = Annotated[
     Path | None,
-    typer.Option(metavar="FILE.npz", help="Arrays named as the inputs, and maybe `labels`."),
+    typer.Option(
+        metavar="FILE.npz",
+        help="Samples: arrays named like the inputs, and `labels` to measure accuracy. Default: "
+        "random inputs.",
+    ),
 ]
 Other = Annotated[
-    Path | None, typer.Option(metavar="OTHER.onnx", help="The model whose outputs are right.")
+    Path | None,
+    typer.Option(
+        metavar="OTHER.onnx", help="A model whose outputs are taken as right, to compare with."
+    ),
 ]
 ServeSeconds = Annotated[
-    float | None, typer.Option(min=1, max=3600, help="Ask one session from several threads.")
+    float | None,
+    typer.Option(
+        min=1,
+        max=3600,
+        help="Seconds to call one session from several threads, as a server would. Default: "
+        "not done.",
+    ),
 ]
 ServeThreads = Annotated[
-    int | None, typer.Option(min=1, max=256, help="How many threads; the cores by default.")
+    int | None,
+    typer.Option(min=1, max=256, help="Threads for --serve-seconds. Default: the number of cores."),
 ]
 Junit = Annotated[
-    Path | None, typer.Option(metavar="FILE.xml", help="Write the verdict as JUnit XML too.")
+    Path | None, typer.Option(metavar="FILE.xml", help="Also write the verdict as JUnit XML.")
 ]
 Markdown = Annotated[
-    Path | None, typer.Option(metavar="FILE.md", help="Write a summary in Markdown too.")
+    Path | None, typer.Option(metavar="FILE.md", help="Also write a summary in Markdown.")
 ]
 InspectMb = Annotated[
-    float | None, typer.Option(min=1, help="Memory for the process that inspects a file.")
+    float | None,
+    typer.Option(
+        min=1, help="Memory limit in MB of the process that inspects the file. Default: 150."
+    ),
 ]
 InspectSeconds = Annotated[
-    float | None, typer.Option(min=0.1, max=600, help="Processor time of that process.")
+    float | None,
+    typer.Option(
+        min=0.1, max=600, help="Limit of that process's processor time in seconds. Default: 0.4."
+    ),
 ]
 
 
 def check(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The model.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL.onnx", help="The model to check, whatever made it.")
+    ],
     run_folder: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="The run it comes from.")
+        Path | None,
+        typer.Option(
+            "--run",
+            metavar="DIR",
+            help="The run that the model comes from; gives data, network and limits.",
+        ),
     ] = None,
     budget_ms: Annotated[
-        float | None, typer.Option(metavar="X", help="Latency budget in milliseconds.")
+        float | None,
+        typer.Option(
+            metavar="X", help="Latency budget in milliseconds. Default: the run's, or none."
+        ),
     ] = None,
-    runtime: Annotated[str | None, typer.Option(help="Where the model will run.")] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="Runtime to check on. Default: the run's, or onnxruntime-cpu."),
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads of the runtime.")
+        int | None,
+        typer.Option(min=1, max=1024, help="Threads of the runtime. Default: the run's, or 1."),
     ] = None,
     inputs: Inputs = None,
     data: Data = None,
@@ -67,7 +105,11 @@ def check(
     serve_threads: ServeThreads = None,
     measured: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What measure.py --model or trtexec left elsewhere."),
+        typer.Option(
+            metavar="FILE",
+            help="Latency measured elsewhere, as `measure.py --model` or trtexec wrote it. "
+            "Default: measure here.",
+        ),
     ] = None,
     settings: Set = None,
     junit: Junit = None,
@@ -76,21 +118,25 @@ def check(
     inspect_seconds: InspectSeconds = None,
     as_json: Json = False,
 ) -> None:
-    """Check what an ONNX model computes and how fast; ends with a verdict and an exit code."""
+    """Check an ONNX model and give a verdict.
+
+    Checks what the model computes, how fast it is and what it needs. The exit code is 0 for
+    `pass`, 1 for `fail`, 3 for `inconclusive`.
+    """
     _require_apart({"--junit": junit, "--markdown": markdown}, (model, data, reference, measured))
     with _refusal_written(model, junit, markdown), _enough_memory(model):
         if budget_ms is not None and not 0 < budget_ms < float("inf"):
             raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
         if measured is not None:
-            # Figures of this machine beside the latency of another one.
+            # Figures of this machine must not stand beside the latency of another one.
             of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
             _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
         for option, path in {"--junit": junit, "--markdown": markdown}.items():
             _require_writable(option, path)
             if path is not None:
-                # Whatever happens now, an older verdict is none of this check.
+                # A verdict of an earlier check must not be taken for this one's if this one fails.
                 path.unlink(missing_ok=True)
-        # Before anything heavy is imported: a hostile file ends here.
+        # Inspected before anything heavy is imported: most broken files are refused here.
         from hwnas.inspection.process import inspect_model, inspect_npz
 
         limits = _inspection_limits(inspect_mb, inspect_seconds)
@@ -111,23 +157,26 @@ def check(
                 document = check_stage.check(current, model, budget_ms, measured, load, inspected)
         else:
             from hwnas.deploy.check import check_file
-            from hwnas.deploy.feeds import parse_shapes
+            from hwnas.deploy.input_sizes import parse_shapes
+            from hwnas.deploy.request import CheckRequest
             from hwnas.runs import progress
 
             config = _config(settings)
             with interruptible():
                 document = check_file(
                     inspected,
-                    limits=config.check,
-                    budget_ms=budget_ms,
-                    memory_budget_mb=config.budget.memory_mb,
-                    energy_budget_mj=config.budget.energy_mj,
+                    CheckRequest(
+                        limits=config.check,
+                        budget_ms=budget_ms,
+                        memory_budget_mb=config.budget.memory_mb,
+                        energy_budget_mj=config.budget.energy_mj,
+                        load=load,
+                    ),
                     runtime_name=runtime,
                     threads=threads,
                     shapes=parse_shapes(inputs or []),
                     data=data,
                     reference=other,
-                    load=load,
                     measured=measured,
                     stage=progress.shown,
                 )
@@ -136,7 +185,7 @@ def check(
 
 
 def _refuse(options: dict[str, Any], beside: str) -> None:
-    """An option that would not be honoured is an error."""
+    """Refuse options that would have no effect."""
     for name, value in options.items():
         if value is not None and value != []:
             raise InputError(f"cannot be combined with {beside}", where=name)
@@ -150,17 +199,19 @@ def _inspection_limits(memory_mb: float | None, seconds: float | None) -> Any:
 
 
 def _require_writable(option: str, path: Path | None) -> None:
-    """A verdict that cannot be written is refused before anything is measured."""
+    """Refuse a path that cannot be written before anything is measured."""
     if path is not None and not _is_writable(path):
         raise InputError("cannot be written", where=f"{option} {path}")
 
 
 def _require_apart(written: dict[str, Path | None], read: tuple[Path | None, ...]) -> None:
-    """A verdict that would take the place of what is read is refused before anything is written."""
+    """Refuse to write a verdict over one of the files that are read."""
     inputs = {path.resolve() for path in read if path is not None}
     for option, path in written.items():
         if path is not None and path.resolve() in inputs:
-            raise InputError("would overwrite what is read", where=f"{option} {path}")
+            raise InputError(
+                "would overwrite a file that the check reads", where=f"{option} {path}"
+            )
 
 
 def _is_writable(path: Path) -> bool:
@@ -169,7 +220,7 @@ def _is_writable(path: Path) -> bool:
 
 @contextmanager
 def _refusal_written(model: Path, junit: Path | None, markdown: Path | None) -> Iterator[None]:
-    """What ends without a verdict is told in the files too, where an older verdict may stand."""
+    """Write the reason to the JUnit and Markdown files when a check ends without a verdict."""
     try:
         yield
     except (HwnasError, OSError) as error:
@@ -189,14 +240,14 @@ def _enough_memory(model: Path) -> Iterator[None]:
         yield
     except MemoryError:
         raise InputError(
-            "the check takes more memory than there is",
+            "the check needs more memory than this machine has",
             where=str(model),
             mend="state smaller sizes with --input",
         ) from None
 
 
 def _load(seconds: float | None, threads: int | None) -> Any:
-    from hwnas.deploy.performance import ServingLoad
+    from hwnas.deploy.request import ServingLoad
 
     if seconds is None:
         _refuse({"--serve-threads": threads}, "no --serve-seconds")
@@ -205,13 +256,13 @@ def _load(seconds: float | None, threads: int | None) -> Any:
 
 
 def _config(settings: list[str] | None) -> Any:
-    """Limits of the gates; other settings belong to runs."""
+    """A configuration with the limits of the gates; other settings are for runs only."""
     from hwnas.config import load_config
 
     for setting in settings or []:
         if not setting.startswith(("check.", *BUDGETS)):
             raise InputError(
-                "no setting of a check",
+                "this setting does not apply to a check",
                 where=f"--set {setting}",
                 expected="check.NAME=VALUE, budget.memory_mb=VALUE or budget.energy_mj=VALUE",
             )

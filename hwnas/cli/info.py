@@ -1,4 +1,4 @@
-"""The verbs that tell what there is: `hwnas info`, `hwnas spaces`, and those of `hwnas space`."""
+"""The verbs that list what is available: `hwnas info`, `hwnas spaces` and `hwnas space`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,44 @@ from hwnas.cli.options import Json, example, print_result
 from hwnas.errors import InputError, printable
 
 OPTIONS_WIDTH, MOST_GROUPS = 160, 4
-"""Of a list of options on the terminal."""
+"""Characters of a line of options on the terminal, and lines of them."""
 
-space_app = typer.Typer(rich_markup_mode=None, help="Look at a search space that a file describes.")
+space_app = typer.Typer(
+    rich_markup_mode=None, help="Validate and inspect a search space that a TOML file describes."
+)
 SpaceFile = Annotated[
-    Path, typer.Argument(metavar="SPACE.toml", help="A space: the table [space] of a configuration")
+    Path,
+    typer.Argument(metavar="SPACE.toml", help="A file with the [space] table of a configuration."),
 ]
 
 
 def info(
     architecture: Annotated[
-        Path | None, typer.Argument(metavar="[ARCHITECTURE.json]", help="What a search found.")
+        Path | None,
+        typer.Argument(
+            metavar="[ARCHITECTURE.json]",
+            help="An architecture to describe. Default: list versions and choices.",
+        ),
     ] = None,
     svg: Annotated[
-        Path | None, typer.Option(metavar="FILE.svg", help="Write the architecture's drawing.")
+        Path | None,
+        typer.Option(metavar="FILE.svg", help="Also write a drawing of the architecture."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List versions, runtimes, spaces, strategies, configurations; or describe an architecture."""
+    """Show what is installed, or one architecture.
+
+    Without an argument: versions, runtimes and why one is missing, search spaces, strategies,
+    shipped configurations. With an architecture: its drawing, depth, parameters and
+    multiply-accumulates.
+    """
     if architecture is not None:
         _describe(architecture, svg, as_json)
         return
     if svg is not None:
-        raise InputError("nothing to draw", where="--svg", mend="name an architecture.json")
+        raise InputError(
+            "there is nothing to draw", where="--svg", mend="name an architecture.json"
+        )
     from hwnas.config import shipped_configs
     from hwnas.runs.run_folder import environment
     from hwnas.spaces import SPACES
@@ -53,7 +68,11 @@ def info(
 
 
 def spaces(as_json: Json = False) -> None:
-    """List the search spaces: paper, choices, heads, sizes, range of parameters and MACs."""
+    """List the search spaces.
+
+    For each one the paper, choices, heads, number of architectures, and the range of parameters
+    and multiply-accumulates.
+    """
     from hwnas.reporting.description import describe_space, listed_spaces
 
     document: dict[str, dict[str, Any]] = {}
@@ -82,7 +101,10 @@ def validate(path: SpaceFile, as_json: Json = False) -> None:
 
 @space_app.command("info", epilog=example("hwnas space info SPACE.toml"))
 def space_info(path: SpaceFile, as_json: Json = False) -> None:
-    """Say what can be chosen in a file's space, its size, and the range of what networks cost."""
+    """Show a file's choices and sizes.
+
+    Also the number of architectures, and the range of parameters and multiply-accumulates.
+    """
     from hwnas.reporting.description import describe_space, load_space
 
     space = load_space(path)
@@ -96,11 +118,13 @@ def space_info(path: SpaceFile, as_json: Json = False) -> None:
 @space_app.command(epilog=example("hwnas space sample SPACE.toml -n 3 --seed 1"))
 def sample(
     path: SpaceFile,
-    count: Annotated[int, typer.Option("-n", min=1, max=100_000, help="How many.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    count: Annotated[
+        int, typer.Option("-n", min=1, max=100_000, help="Number of architectures.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random draws.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Draw random architectures: an `architecture.json` a line."""
+    """Draw random architectures, one JSON object in each line."""
     import json
 
     from hwnas.reporting.description import load_space, sample_architectures

@@ -11,15 +11,35 @@ from typing import Annotated, Any
 import typer
 
 ConfigArgument = Annotated[
-    str | None, typer.Argument(metavar="[CONFIG]", help="A TOML file or a shipped name.")
+    str | None,
+    typer.Argument(
+        metavar="[CONFIG]",
+        help="A TOML file, or the name of a configuration that ships (`hwnas info` lists them). "
+        "Default: `default`.",
+    ),
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout in place of text.")
+]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one setting of the configuration, as in train.epochs=3; may be repeated.",
+    ),
 ]
 SpaceName = Annotated[
-    str | None, typer.Option("--space", metavar="SPACE", help="Another space than CONFIG's.")
+    str | None,
+    typer.Option(
+        "--space",
+        metavar="SPACE",
+        help="Search space at its default sizes, in place of the configuration's.",
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue an unfinished run where it stopped.")
 ]
 
 

@@ -11,19 +11,22 @@ import typer
 from hwnas.cli.options import Json, Set, example, interruptible, print_result
 
 bench_app = typer.Typer(
-    rich_markup_mode=None, help="Compare strategies where every architecture's accuracy is known."
+    rich_markup_mode=None, help="Compare strategies on benchmarks whose accuracies are all known."
 )
 
 
 class NasBenchData(StrEnum):
-    """Data sets of NAS-Bench-201 whose figures ship."""
+    """Datasets of NAS-Bench-201 whose accuracies ship with the package."""
 
     cifar10 = "cifar10"
     cifar100 = "cifar100"
 
 
 def strategies(as_json: Json = False) -> None:
-    """List the search strategies: paper, settings, what they need."""
+    """List the search strategies.
+
+    For each one the paper, its settings with their defaults, and what it needs.
+    """
     from hwnas.strategies import STRATEGIES
 
     document: dict[str, dict[str, Any]] = {}
@@ -47,30 +50,47 @@ def strategies(as_json: Json = False) -> None:
     ),
 )
 def nasbench201(
-    strategy: Annotated[str, typer.Option(metavar="S", help="As `hwnas strategies` lists them.")],
-    dataset: Annotated[NasBenchData, typer.Option(help="Whose accuracies.")],
+    strategy: Annotated[
+        str, typer.Option(metavar="S", help="Search strategy, one of `hwnas strategies`.")
+    ],
+    dataset: Annotated[NasBenchData, typer.Option(help="Dataset whose accuracies are used.")],
     evaluations: Annotated[
-        int, typer.Option(metavar="N", min=1, max=15_625, help="Cells that may be looked up.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=15_625, help="Number of cells whose accuracy may be looked up."
+        ),
     ] = 100,
-    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Searches, from seed 0 on.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Number of searches, with seeds from 0 on.")
+    ] = 5,
     latency: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Latencies of all cells: arch,latency_ms."),
+        typer.Option(
+            metavar="FILE.csv",
+            help="Latencies of all cells, columns arch and latency_ms; needs --budget-ms.",
+        ),
     ] = None,
     budget_ms: Annotated[
-        float | None, typer.Option("--budget-ms", metavar="X", help="Latency budget in ms.")
+        float | None,
+        typer.Option(
+            "--budget-ms", metavar="X", help="Latency budget in milliseconds; needs --latency."
+        ),
     ] = None,
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Search NAS-Bench-201 by 12-epoch accuracies; judge by test accuracies after 200 epochs."""
+    """Run a strategy on NAS-Bench-201.
+
+    The strategy sees accuracies after 12 epochs; the cell that it chooses is judged by its test
+    accuracy after 200 epochs.
+    """
     from hwnas.config import read_overrides
     from hwnas.errors import InputError
     from hwnas.runs import progress
     from hwnas.studies.nasbench201 import Benchmark, bench_strategy, read_latencies
 
     if (latency is None) != (budget_ms is None):
-        raise InputError("a budget needs latencies, and they need a budget", where="--latency")
+        raise InputError("--latency and --budget-ms need each other", where="--latency")
     if budget_ms is not None and not 0 < budget_ms < float("inf"):
         raise InputError("not a budget", where="--budget-ms", expected="> 0 ms", actual=budget_ms)
     if latency is None or budget_ms is None:
@@ -96,17 +116,32 @@ def nasbench201(
 
 
 def tune(
-    strategy: Annotated[str, typer.Option(metavar="S", help="As `hwnas strategies` lists them.")],
-    storage: Annotated[
-        str, typer.Option(metavar="FILE|URL", help="A journal or a database; resumed if it exists.")
+    strategy: Annotated[
+        str, typer.Option(metavar="S", help="Search strategy, one of `hwnas strategies`.")
     ],
-    dataset: Annotated[NasBenchData, typer.Option(help="Whose accuracies.")] = NasBenchData.cifar10,
-    trials: Annotated[int, typer.Option(min=1, help="Finished ones, earlier included.")] = 50,
-    evaluations: Annotated[int, typer.Option(metavar="N", min=1, max=15_625)] = 100,
-    seeds: Annotated[int, typer.Option(min=1, help="Searches per trial.")] = 20,
+    storage: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE|URL",
+            help="Journal file or database URL of the Optuna study; continued if it exists.",
+        ),
+    ],
+    dataset: Annotated[
+        NasBenchData, typer.Option(help="Dataset whose accuracies are used.")
+    ] = NasBenchData.cifar10,
+    trials: Annotated[
+        int, typer.Option(min=1, help="Finished trials to reach, those of earlier calls included.")
+    ] = 50,
+    evaluations: Annotated[
+        int, typer.Option(metavar="N", min=1, max=15_625, help="Evaluations in each search.")
+    ] = 100,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of searches in each trial.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Search a strategy's settings on NAS-Bench-201; several processes may share the storage."""
+    """Tune a strategy's settings on NAS-Bench-201.
+
+    Several processes may share the storage.
+    """
     from hwnas.runs import progress
     from hwnas.studies import tune as tuning
     from hwnas.studies.nasbench201 import Benchmark

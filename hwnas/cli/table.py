@@ -28,13 +28,13 @@ Tables = Annotated[list[Path], typer.Argument(metavar="TABLE.json ...", help="La
 Table = Annotated[Path, typer.Argument(metavar="TABLE.json", help="A latency table.")]
 OutTable = Annotated[Path, typer.Option("--out", metavar="TABLE.json", help="The new table.")]
 Measurements = Annotated[
-    Path, typer.Option(metavar="FILE.csv", help="Measured networks: arch,latency_ms.")
+    Path, typer.Option(metavar="FILE.csv", help="Measured networks, columns arch and latency_ms.")
 ]
 
 
 @table_app.command(epilog=example("hwnas table validate table.json"))
 def validate(tables: Tables, as_json: Json = False) -> None:
-    """Check that tables are well formed and unchanged."""
+    """Check that tables are well formed and unchanged since they were written."""
     from hwnas.latency_tables.shipped import load_table
 
     for path in tables:
@@ -44,7 +44,7 @@ def validate(tables: Tables, as_json: Json = False) -> None:
 
 @table_app.command("info", epilog=example("hwnas table info table.json"))
 def info(tables: Tables, as_json: Json = False) -> None:
-    """Say where and how tables were measured, and how well they predict."""
+    """Show where and how tables were measured, and how well they predict."""
     from hwnas.latency_tables.shipped import load_table
 
     documents = {str(path): table_facts(load_table(path)) for path in tables}
@@ -57,7 +57,10 @@ def info(tables: Tables, as_json: Json = False) -> None:
 
 @table_app.command("list", epilog=example("hwnas table list"))
 def list_shipped(as_json: Json = False) -> None:
-    """List the tables that ship; their names can stand for a file."""
+    """List the tables that ship with the package.
+
+    Their names can be used wherever a table's file is expected.
+    """
     from hwnas.latency_tables.shipped import shipped_names
 
     names = shipped_names()
@@ -86,7 +89,10 @@ def diff(tables: Tables, as_json: Json = False) -> None:
 
 @table_app.command(epilog=example("hwnas table merge old.json new.json --out both.json"))
 def merge(tables: Tables, out: OutTable, as_json: Json = False) -> None:
-    """Join tables of one device; where several have an operator the last one counts."""
+    """Join tables of one device.
+
+    Where several tables have an operator, the last one's measurement is kept.
+    """
     from hwnas.latency_tables.shipped import load_table
 
     merged = load_table(tables[0])
@@ -99,21 +105,28 @@ def merge(tables: Tables, out: OutTable, as_json: Json = False) -> None:
 
 @table_app.command(epilog=example("hwnas table design --space nasbench201 -n 10 --out design.csv"))
 def design(
-    out: Annotated[Path, typer.Option(metavar="FILE.csv", help="The networks, column arch.")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.csv", help="File to write the networks to (column arch).")
+    ],
     config: ConfigArgument = None,
     space: SpaceName = None,
     settings: Set = None,
-    count: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many.")] = 10,
+    count: Annotated[int, typer.Option("-n", min=1, max=10_000, help="Number of networks.")] = 10,
     table: Annotated[
-        Path | None, typer.Option(metavar="TABLE.json", help="What is known of the device.")
+        Path | None,
+        typer.Option(
+            metavar="TABLE.json",
+            help="A table of the device, if there is one. Default: tables of other devices.",
+        ),
     ] = None,
     budget_ms: Annotated[
-        float | None, typer.Option(min=0, help="Budget whose region matters; needs --table.")
+        float | None,
+        typer.Option(min=0, help="Prefer networks near this latency budget; needs --table."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the candidates.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the candidates that are compared.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Propose the networks whose measurement teaches most about a device."""
+    """Propose the networks whose measurement tells most about a device."""
     from hwnas.budget.cost import CostModel
     from hwnas.budget.limit import Limit
     from hwnas.calibration.design import design as design_networks
@@ -124,7 +137,7 @@ def design(
     limit = None
     if budget_ms is not None:
         if table is None:
-            raise InputError("a budget says nothing without a table", where="--budget-ms")
+            raise InputError("a budget needs a table that predicts latencies", where="--budget-ms")
         limit = Limit(CostModel(searched, load_table(table)), budget_ms)
     prior = _prior(searched, "auto" if table is None else str(table))
     networks = design_networks(searched, prior, count, seed=seed, limit=limit)
@@ -141,13 +154,19 @@ def design(
 )
 def fit(
     measurements: Measurements,
-    device_name: Annotated[str, typer.Option(metavar="NAME", help="What was measured on.")],
+    device_name: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the device that was measured.")
+    ],
     out: OutTable,
     config: ConfigArgument = None,
     space: SpaceName = None,
     settings: Set = None,
     prior: Annotated[
-        str, typer.Option(metavar="auto|none|TABLE.json", help="What is known before.")
+        str,
+        typer.Option(
+            metavar="auto|none|TABLE.json",
+            help="What is known before: auto (shipped tables of other devices), none, or a table.",
+        ),
     ] = "auto",
     as_json: Json = False,
 ) -> None:
@@ -177,16 +196,25 @@ def audit(
     settings: Set = None,
     measurements: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.csv", help="Held-out networks; measured here if not given."),
+        typer.Option(
+            metavar="FILE.csv",
+            help="Measured networks to compare with, not those that the table was fitted to. "
+            "Default: measure random networks here.",
+        ),
     ] = None,
-    count: Annotated[int, typer.Option("-k", min=3, max=1000, help="Networks to measure.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of the networks.")] = 0,
+    count: Annotated[
+        int, typer.Option("-k", min=3, max=1000, help="Number of networks to measure.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random networks.")] = 0,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Limit of each of the two measurements.")
+        float, typer.Option(min=0.1, help="Time limit of each of the two measurements, in seconds.")
     ] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Compare a table with networks that it was not fitted to; stores the result in the table."""
+    """Compare a table's predictions with measured networks.
+
+    The networks must not be those that the table was fitted to. The result is stored in the table.
+    """
     from hwnas.calibration.audit import audit as compare
     from hwnas.calibration.networks import read_measurements
     from hwnas.latency_tables.shipped import load_table
@@ -208,7 +236,9 @@ def audit(
         loaded.with_audit(found).save(table)
     lines = [f"{key}: {_short(value)}" for key, value in found.model_dump().items()]
     if found.loses_to_macs:
-        lines.append("counting operations orders these networks better than the table does")
+        lines.append(
+            "warning: counting multiply-accumulates orders these networks better than the table"
+        )
     print_result({"table": str(table), "audit": found.model_dump()}, as_json, "\n".join(lines))
 
 
@@ -216,17 +246,19 @@ def audit(
     epilog=example("hwnas table convert --from proxylessnas lut.json --out pixel1.json")
 )
 def convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published table.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A published table of another project.")
+    ],
     source: Annotated[
         str, typer.Option("--from", metavar="proxylessnas|fbnet|tfnas|help", help="Its format.")
     ],
     out: OutTable,
     device: Annotated[
-        str | None, typer.Option(help="Which device, where the file has several.")
+        str | None, typer.Option(help="The device to convert, if the file has several.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Read a public latency table of another project."""
+    """Convert a latency table that another project published."""
     from hwnas.calibration.make import converted_help
     from hwnas.latency_tables.convert import convert as read_format
 
@@ -238,11 +270,13 @@ def convert(
 
 @table_app.command("import", epilog=example("hwnas table import results.json --out phone.json"))
 def import_results(
-    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="What measure.py left.")],
+    results: Annotated[
+        Path, typer.Argument(metavar="RESULTS", help="The file that measure.py wrote.")
+    ],
     out: OutTable,
     as_json: Json = False,
 ) -> None:
-    """Make a table of what a bundle's script measured on another device."""
+    """Make a table from measurements of a bundle on another device."""
     from hwnas.calibration.make import imported_table
 
     table = imported_table(results)
@@ -252,9 +286,12 @@ def import_results(
 
 
 def predict(
-    table: Annotated[Path, typer.Option(metavar="TABLE.json", help="Of the device.")],
-    archs: Annotated[Path, typer.Option(metavar="FILE.csv", help="Networks, column arch.")],
-    out: Annotated[Path, typer.Option(metavar="FILE.csv", help="arch,latency_ms,std_ms")],
+    table: Annotated[Path, typer.Option(metavar="TABLE.json", help="Latency table of the device.")],
+    archs: Annotated[Path, typer.Option(metavar="FILE.csv", help="Networks (column arch).")],
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FILE.csv", help="File to write: columns arch, latency_ms, std_ms."),
+    ],
     config: ConfigArgument = None,
     space: SpaceName = None,
     settings: Set = None,
@@ -276,7 +313,7 @@ def predict(
 
 
 def table_facts(table: LatencyTable) -> dict[str, Any]:
-    """What a table says of itself."""
+    """A table's device, protocol, calibration and audit, as `hwnas table info` shows them."""
     device = table.device
     facts: dict[str, Any] = {
         "device": device.device,

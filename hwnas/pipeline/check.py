@@ -11,13 +11,13 @@ import torch
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
-from hwnas.deploy.behaviour import Reference
 from hwnas.deploy.check import check_model, measured_elsewhere
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
 from hwnas.deploy.operator_shares import operator_shares
 from hwnas.deploy.parity import Feeds, Outputs, Predict
-from hwnas.deploy.performance import ServingLoad
+from hwnas.deploy.references import Reference
+from hwnas.deploy.request import CheckRequest, ServingLoad
 from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
@@ -47,10 +47,10 @@ def check(
     """
     path = run.folder.model if model_path is None else model_path
     is_own = path.resolve() == run.folder.model.resolve()
-    if not is_own and not isinstance(run.runtime, OnnxModelRuntime):
+    if not is_own and not isinstance(run.target.runtime, OnnxModelRuntime):
         raise InputError(
             "this runtime runs the run's own network, no other file",
-            where=run.runtime.name,
+            where=run.target.runtime.name,
             expected=str(run.folder.model),
             actual=str(path),
         )
@@ -58,18 +58,20 @@ def check(
     feeds = dataset_feeds(run, model)
     document = check_model(
         model,
-        run.runtime,
+        run.target.runtime,
         feeds,
-        budget_ms=run.budget_ms() if budget_ms is None else budget_ms,
-        predicted_ms=_predicted_ms(run),
-        limits=run.config.check,
-        memory_budget_mb=run.config.budget.memory_mb,
-        energy_budget_mj=run.config.budget.energy_mj,
+        CheckRequest(
+            limits=run.config.check,
+            budget_ms=run.target.budget_ms() if budget_ms is None else budget_ms,
+            memory_budget_mb=run.config.budget.memory_mb,
+            energy_budget_mj=run.config.budget.energy_mj,
+            load=load,
+        ),
         reference=network_reference(run),
-        load=load,
+        predicted_ms=_predicted_ms(run),
+        measured_latency=_latency_elsewhere(run, path, measured),
+        extra_gates=_prediction_gates(run),
         stage=run.stage,
-        stated=_latency_elsewhere(run, path, measured),
-        more_gates=_prediction_gates(run),
     )
     if is_own:
         run.folder.write_json(run.folder.check, document)
@@ -83,11 +85,11 @@ def _write_operator_shares(run: Run) -> None:
     import onnx
 
     run.folder.operator_shares.unlink(missing_ok=True)
-    runtime = run.runtime
-    if run.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
+    runtime = run.target.runtime
+    if run.target.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
         return
-    inputs = example_inputs(run.config.latency.batch, run.input_shape)
-    feeds = {run.task.input_name: inputs}
+    inputs = example_inputs(run.config.latency.batch, run.problem.input_shape)
+    feeds = {run.problem.task.input_name: inputs}
     shares = operator_shares(
         onnx.load(run.folder.model), run.trained_network().choice_modules, runtime, feeds
     )
@@ -108,8 +110,8 @@ def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
             actual=f"{len(model.inputs)} inputs",
         )
     feeds = feeds_for(model, {}, None, run.config.latency.batch)
-    name, dataset = model.inputs[0].name, run.dataset
-    expected = ("batch", *run.input_shape)
+    name, dataset = model.inputs[0].name, run.problem.dataset
+    expected = ("batch", *run.problem.input_shape)
     found = tuple("batch" if size is None else size for size in feeds.inputs[0].sizes)
     if found != expected:
         raise InputError(
@@ -123,7 +125,7 @@ def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
         return {name: dataset.normalise(dataset.test.inputs[chosen]).numpy()}
 
     targets = dataset.test.targets
-    return replace(feeds, samples=Samples(len(targets), take, targets, run.task))
+    return replace(feeds, samples=Samples(len(targets), take, targets, run.problem.task))
 
 
 def network_reference(run: Run) -> Reference:
@@ -132,7 +134,9 @@ def network_reference(run: Run) -> Reference:
     return Reference(
         "torch",
         _network_predict(run),
-        lambda: inference(run.trained_network(), run.input_shape, run.runtime, batch),
+        lambda: inference(
+            run.trained_network(), run.problem.input_shape, run.target.runtime, batch
+        ),
     )
 
 
@@ -146,7 +150,7 @@ def _network_predict(run: Run) -> Predict:
         torch.set_num_threads(1)
         try:
             with torch.no_grad():
-                return {run.task.output_name: network(torch.from_numpy(inputs)).numpy()}
+                return {run.problem.task.output_name: network(torch.from_numpy(inputs)).numpy()}
         finally:
             torch.set_num_threads(threads_before)
 
@@ -157,8 +161,8 @@ def _latency_elsewhere(run: Run, model: Path, measured: Path | None) -> NetworkL
     """The model's latency on a device that is not here, if it is to be judged by that."""
     if measured is not None:
         return measured_elsewhere(measured, model)
-    if run.device_measurements is not None:
-        return run.stated_latency(run.architecture())
+    if run.target.device_measurements is not None:
+        return run.target.stated_latency(run.architecture())
     return None
 
 
@@ -168,16 +172,16 @@ def _prediction_gates(run: Run) -> list[Gate]:
     The probability is that of the model which the measured candidates corrected.
     """
     architecture = run.architecture()
-    here, *others = run.limits()
+    here, *others = run.target.limits()
     gates = []
     if here.confidence is not None:
-        measured = read_measurements(run.folder, run.space.name)
+        measured = read_measurements(run.folder, run.problem.space.name)
         cost = here.cost.corrected(
             [m.architecture for m in measured], [m.latency.ci_high_ms for m in measured]
         )
         probability = here.with_cost(cost).probability(architecture)
         gates.append(confidence_gate(probability, here.confidence))
-    for path, limit in zip(run.device_tables, others, strict=True):
+    for path, limit in zip(run.target.further_tables, others, strict=True):
         name = LatencyTable.load(path).device.device
         gates.append(predicted_gate(name, limit.bound_ms(architecture), limit.budget_ms))
     return gates
@@ -186,6 +190,6 @@ def _prediction_gates(run: Run) -> list[Gate]:
 def _predicted_ms(run: Run) -> float | None:
     """What the table predicts, unless the model is checked on another runtime than the table's."""
     table = LatencyTable.load(run.folder.latency_table)
-    if run.device_measurements is None and table.device.runtime != run.runtime.name:
+    if run.target.device_measurements is None and table.device.runtime != run.target.runtime.name:
         return None
     return float(run.folder.read_json(run.folder.architecture)["predicted_ms"])

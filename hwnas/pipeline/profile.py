@@ -36,7 +36,8 @@ from hwnas.latency_tables.measuring.profiler import (
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
-from hwnas.ops import TOKENS, build, definitions, input_shapes, reads_input
+from hwnas.ops import build, definitions, input_shapes, reads_input
+from hwnas.ops.sequences import TOKENS
 from hwnas.pipeline.problem import data_sizes, read_dataset
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
@@ -226,7 +227,8 @@ def measure_networks(
         time_block=runtime.time_block,
     )
     values_ms = np.array([rounds.summary.value_ms for rounds in found.values()])
-    return values_ms.reshape(len(architectures), SESSIONS).mean(axis=1)
+    by_network: np.ndarray = values_ms.reshape(len(architectures), SESSIONS).mean(axis=1)
+    return by_network
 
 
 def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:

@@ -82,7 +82,7 @@ def _stated_space(run: Run) -> SearchSpace:
     """The space as the found architecture states it; before there is one, by the data."""
     path = run.folder.architecture
     if not path.exists():
-        return run.space
+        return run.problem.space
     stated = run.folder.read_json(path)
     where = f"{path}: space_options"
     return build_space(stated.get("space", ""), stated.get("space_options"), where)

@@ -1,4 +1,4 @@
-"""One run: its configuration and folder, and what both lead to, each loaded when first used."""
+"""One run: its configuration and folder, and what both lead to."""
 
 from __future__ import annotations
 
@@ -6,37 +6,28 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
-from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import latency_range_ms
-from hwnas.budget.gate import NetworkLatency
-from hwnas.budget.limit import Limit
-from hwnas.calibration.networks import read_accuracies, read_measurements, to_text
 from hwnas.config import BudgetConfig, Config, load_config, with_absolute_paths
-from hwnas.data import Augmentation, Batches, Dataset, Split, load_dataset
+from hwnas.data import Augmentation, Batches, Split
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.evaluators.storage import open_study
-from hwnas.latency_tables.runtimes import Runtime, create_runtime
-from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.pipeline.compatibility import (
     check_measurements,
     check_ranks,
     check_strategy,
     check_supernet,
 )
+from hwnas.pipeline.problem import Problem, derived_seed
+from hwnas.pipeline.target import Target
 from hwnas.runs import progress
 from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder, environment
-from hwnas.spaces import SearchSpace, build_space
-from hwnas.spaces.base import Network, SpaceOptions, Supernet
-from hwnas.strategies import STRATEGIES
-from hwnas.tasks import Task, task_of
+from hwnas.spaces.networks import Network
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -44,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Run:
-    """A run folder with its configuration; stages read from it and write to it.
+    """A run folder with its configuration; the stages read from it and write to it.
 
     Attributes:
         config: the resolved configuration.
@@ -68,7 +59,7 @@ class Run:
         stage: progress.Stage = progress.silent,
         ranks: Ranks = ALONE,
     ) -> Run:
-        """Make a new folder for a run, or go on in one. Nothing but the folder is written yet.
+        """Make a new folder for a run, or continue in one. Only the folder is written yet.
 
         Raises:
             InputError: when the folder cannot be written, holds a run that is not to be resumed
@@ -77,60 +68,56 @@ class Run:
         config = with_absolute_paths(config)
         folder = RunFolder(out)
         folder.create()
-        # Processes that their launcher started again go on with what they have.
-        started_here = ranks.restarts and folder.launch.exists()
-        if resume or (started_here and folder.launch.read_text() == ranks.launch):
+        # A launcher that restarts failed processes starts them without --resume.
+        restarted = ranks.restarts and folder.launch.exists()
+        if resume or (restarted and folder.launch.read_text() == ranks.launch):
             folder.require(folder.config)
             if load_config(folder.config) != config:
                 raise InputError(
-                    "another configuration than this run was started with",
+                    "the run was started with another configuration",
                     where=str(folder.config),
                     mend="resume without changes, or choose another folder with --out",
                 )
         elif folder.history.exists() or folder.architecture.exists():
             raise InputError(
-                "holds a run already",
+                "this folder already holds a run",
                 where=str(out),
-                mend="go on with --resume, or choose another folder with --out",
+                mend="continue it with --resume, or choose another folder with --out",
             )
         return cls(config, folder, stage, ranks)
 
     def begin(self) -> None:
-        """Build all that can be wrong before anything is measured, then write the configuration.
+        """Find what is wrong with the settings before anything is measured, then write them.
 
         Raises:
-            InputError: for data, sizes or a proxy that do not fit.
-            RuntimeMissingError: for a device or runtime that is not here.
+            InputError: for data, sizes or a proxy that do not fit each other.
+            RuntimeMissingError: for a device or runtime that this machine does not have.
         """
-        search = self.config.search
-        where = f"{self.folder.config}: search"
-        check_strategy(search, where)
-        check_ranks(search, self.ranks, where)
-        space, batch_size = self.space, max(search.batch_size, self.config.train.batch_size)
-        if self.proxy_space.choices != space.choices:
-            raise InputError(
-                "the proxy has other choices than the space",
-                where=f"{self.folder.config}: search.proxy",
-            )
+        config, where = self.config, str(self.folder.config)
+        check_strategy(config.search, f"{where}: search")
+        check_ranks(config.search, self.ranks, f"{where}: search")
+        self.problem.proxy_space  # noqa: B018  # its tensors must not be made on the meta device
         with torch.device("meta"):
-            supernet = self.supernet()
-        check_supernet(self.config, supernet, self.task, str(self.folder.config))
-        check_measurements(self.config, self.runtime, str(self.folder.config))
-        if search.accuracy_table is not None:
-            self.accuracy_table  # noqa: B018
-        if search.storage is not None:
+            supernet = self.problem.supernet()
+        check_supernet(config, supernet, self.problem.task, where)
+        check_measurements(config, self.target.runtime, where)
+        if config.search.accuracy_table is not None:
+            self.problem.accuracy_table  # noqa: B018  # reading it finds what is malformed
+        if config.search.storage is not None:
             self.open_study()
-        if len(self.dataset.train) < 2 * batch_size:
+        samples = len(self.problem.dataset.train)
+        batch_size = max(config.search.batch_size, config.train.batch_size)
+        if samples < 2 * batch_size:
             raise InputError(
                 "too few training samples",
-                where=self.config.data.name,
+                where=config.data.name,
                 expected=f"two batches of {batch_size}",
-                actual=len(self.dataset.train),
+                actual=samples,
                 mend="make search.batch_size and train.batch_size smaller",
             )
-        environment_here = {"device": self.runtime.device_name(), "search_on": str(self.device)}
-        write_atomic(self.folder.config, self.config.to_toml())
-        self.folder.write_json(self.folder.environment, environment() | environment_here)
+        devices = {"device": self.target.runtime.device_name(), "search_on": str(self.device)}
+        write_atomic(self.folder.config, config.to_toml())
+        self.folder.write_json(self.folder.environment, environment() | devices)
         if self.ranks.size > 1:
             write_atomic(self.folder.launch, self.ranks.launch)
 
@@ -153,18 +140,18 @@ class Run:
         return Run(self.config.model_copy(update={"latency": latency}), self.folder, self.stage)
 
     @cached_property
-    def dataset(self) -> Dataset:
-        """The data."""
-        return read_dataset(self.config)
+    def problem(self) -> Problem:
+        """Data, task and search space."""
+        return Problem(self.config, str(self.folder.config))
 
     @cached_property
-    def task(self) -> Task:
-        """What is learned from the data."""
-        return task_of(self.dataset)
+    def target(self) -> Target:
+        """Runtime, latency tables and budgets."""
+        return Target(self.config, self.folder, self.problem)
 
     @cached_property
     def device(self) -> torch.device:
-        """Where search and training run; asking for it sets the number of threads.
+        """Where search and training run; the first access sets PyTorch's number of threads.
 
         Raises:
             RuntimeMissingError: when CUDA is asked for and there is none.
@@ -185,96 +172,38 @@ class Run:
         return torch.device(self.config.device)
 
     @cached_property
-    def space(self) -> SearchSpace:
-        """The search space at its deployed sizes.
+    def family(self) -> list[Run]:
+        """The runs of the further budgets, each in a subfolder of this run's folder."""
+        members = []
+        for budget_ms in self.config.budget.family_ms:
+            budget = BudgetConfig(ms=budget_ms, confidence=self.config.budget.confidence)
+            folder = RunFolder(self.folder.path / "family" / f"{budget_ms:g}ms")
+            config = self.config.model_copy(update={"budget": budget})
+            members.append(Run(config, folder, self.stage))
+        return members
 
-        Raises:
-            InputError: when the configuration states other sizes than the data have.
-        """
-        where = f"{self.folder.config}: space"
-        options, sizes = self.config.space.options, data_sizes(self.task)
-        for key, size in sizes.items():
-            if options.get(key, size) != size:
-                raise InputError(
-                    "the data have another size",
-                    where=f"{where}.{key}",
-                    expected=size,
-                    actual=options[key],
-                )
-        return build_space(self.config.space.name, options | sizes, where)
-
-    @cached_property
-    def proxy_space(self) -> SearchSpace:
-        """The search space at the sizes of the supernet."""
-        where = f"{self.folder.config}: search.proxy"
-        proxy = self.config.search.proxy
-        for key in SpaceOptions.model_fields:
-            if key in proxy:
-                raise InputError(
-                    "this size is the data's and cannot be another in the proxy",
-                    where=f"{where}.{key}",
-                )
-        return build_space(self.space.name, self.space.options.model_dump() | proxy, where)
-
-    def supernet(self) -> Supernet:
-        """A new supernet at the proxy's sizes.
-
-        Raises:
-            InputError: when its channels cannot be divided as the configuration or strategy asks.
-        """
-        search = self.config.search
-        partial_channels = search.partial_channels or STRATEGIES[search.strategy].partial_channels
-        return self.proxy_space.supernet(partial_channels)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the network's input for one sample."""
-        return self.space.options.input_shape
-
-    @cached_property
-    def runtime(self) -> Runtime:
-        """Where the model is deployed and measured.
-
-        Raises:
-            RuntimeMissingError: when it is not on this machine.
-        """
-        runtime = create_runtime(self.config.latency.runtime, self.config.latency.threads)
-        runtime.require()
-        return runtime
-
-    @cached_property
-    def device_measurements(self) -> dict[Architecture, float] | None:
-        """Latencies in ms by network that stand for the device; None to measure on this one.
-
-        Raises:
-            InputError: when the file is missing or malformed.
-        """
-        path = self.config.latency.device_measurements
-        if path is None:
-            return None
-        networks, latency_ms = read_measurements(Path(path), self.space)
-        return dict(zip(networks, latency_ms.tolist(), strict=True))
-
-    @cached_property
-    def accuracy_table(self) -> dict[Architecture, float]:
-        """Accuracies, 0 to 1, by network, from the file of the table evaluator.
-
-        Raises:
-            InputError: when the file is missing or malformed.
-        """
-        assert self.config.search.accuracy_table is not None
-        return read_accuracies(Path(self.config.search.accuracy_table), self.space)
+    def start_member(self, main: Run) -> None:
+        """Write what a member of a family takes from the main run: settings and tables."""
+        self.folder.create()
+        write_atomic(self.folder.config, self.config.to_toml())
+        for source, copy in (
+            (main.folder.environment, self.folder.environment),
+            (main.folder.latency_table, self.folder.latency_table),
+            *zip(main.target.further_tables, self.target.further_tables, strict=True),
+        ):
+            write_atomic(copy, source.read_bytes())
 
     def open_study(self) -> Study:
-        """The study in the storage that several searches share.
+        """The Optuna study in the storage that several searches share.
 
-        They have to get the same scores and search the same: its name says what they agree on,
-        by content where files may lie in different places.
+        The study's name is a hash of everything that the searches have to agree on, so that only
+        searches of the same scores meet in it. Paths are left out, since each machine may keep
+        its files elsewhere; the content of the data stands for them.
 
         Raises:
             InputError: when the storage cannot be opened.
         """
-        config, dataset = self.config, self.dataset
+        config, dataset = self.config, self.problem.dataset
         assert config.search.storage is not None
         places = {"storage": None, "accuracy_table": None}
         stated = config.model_copy(
@@ -286,123 +215,25 @@ class Run:
         digest = hashlib.sha256(stated.to_toml().encode())
         digest.update(dataset.train.targets.tobytes() + dataset.train.inputs[:100].tobytes())
         if config.search.accuracy_table is not None:
-            digest.update(repr(sorted(self.accuracy_table.values())).encode())
+            digest.update(repr(sorted(self.problem.accuracy_table.values())).encode())
         name = f"{config.space.name} {config.search.evaluator} {digest.hexdigest()[:12]}"
         return open_study(config.search.storage, name, "maximize", "search.storage")
 
-    def stated_latency(self, architecture: Architecture) -> NetworkLatency:
-        """What the file that stands for the device says of a network.
-
-        Raises:
-            InputError: when it says nothing.
-        """
-        assert self.device_measurements is not None
-        latency_ms = self.device_measurements.get(architecture)
-        path = self.config.latency.device_measurements
-        if latency_ms is None:
-            raise InputError(
-                "the device's file has no latency of a network",
-                where=str(path),
-                expected=to_text(self.space, architecture),
-                actual=f"{len(self.device_measurements)} others",
-            )
-        return NetworkLatency.stated(latency_ms, f"file {Path(path or '').name}")
-
-    @property
-    def profile_command(self) -> str:
-        """What measures the operators of this run."""
-        return f"hwnas profile {self.folder.config} --out TABLE.json"
-
-    def device_profile(self) -> DeviceProfile:
-        """This device and the latency settings, as a table has to have them."""
-        latency = self.config.latency
-        return self.runtime.profile(dtype=latency.dtype, batch=latency.batch)
-
-    @cached_property
-    def cost(self) -> CostModel:
-        """The cost model of the run's latency table."""
-        self.folder.require(self.folder.latency_table)
-        table = LatencyTable.load(self.folder.latency_table)
-        return CostModel(self.space, table, command=self.profile_command)
-
-    @cached_property
-    def latency_range_ms(self) -> tuple[float, float]:
-        """Predicted latency of the fastest and of the slowest network of the space."""
-        return latency_range_ms(self.cost)
-
-    def budget_ms(self) -> float:
-        """The budget in milliseconds.
-
-        Raises:
-            InputError: when it is below the fastest predicted network; names the range.
-        """
-        fastest_ms, slowest_ms = self.latency_range_ms
-        budget = self.config.budget
-        if budget.fraction is not None:
-            return fastest_ms + budget.fraction * (slowest_ms - fastest_ms)
-        assert budget.ms is not None
-        if budget.ms < fastest_ms:
-            raise InputError(
-                "no architecture keeps the budget",
-                where="budget.ms",
-                expected=f"between {fastest_ms:.4g} ms (fastest predicted network) and "
-                f"{slowest_ms:.4g} ms (slowest)",
-                actual=f"{budget.ms:.4g} ms",
-                mend="raise the budget or make the space smaller",
-            )
-        return budget.ms
-
-    def limits(self) -> list[Limit]:
-        """The budgets that the search has to keep, this device's first."""
-        confidence = self.config.budget.confidence
-        limits = [Limit(self.cost, self.budget_ms(), confidence)]
-        for path, device in zip(self.device_tables, self.config.devices, strict=True):
-            cost = CostModel(self.space, LatencyTable.load(path))
-            limits.append(Limit(cost, device.budget_ms, confidence))
-        return limits
-
-    @property
-    def device_tables(self) -> list[Path]:
-        """The run's own copies of the tables of further devices."""
-        return self.folder.device_tables(len(self.config.devices))
-
-    @cached_property
-    def family(self) -> list[Run]:
-        """The runs of the further budgets, each in a folder of its own inside this one."""
-        members = []
-        for budget_ms in self.config.budget.family_ms:
-            budget = BudgetConfig(ms=budget_ms, confidence=self.config.budget.confidence)
-            folder = RunFolder(self.folder.path / "family" / f"{budget_ms:g}ms")
-            config = self.config.model_copy(update={"budget": budget})
-            members.append(Run(config, folder, self.stage))
-        return members
-
-    def start_member(self, main: Run) -> None:
-        """Write the files of a member of a family that are the main run's."""
-        self.folder.create()
-        write_atomic(self.folder.config, self.config.to_toml())
-        for source, copy in (
-            (main.folder.environment, self.folder.environment),
-            (main.folder.latency_table, self.folder.latency_table),
-            *zip(main.device_tables, self.device_tables, strict=True),
-        ):
-            write_atomic(copy, source.read_bytes())
-
     def seed(self, purpose: str) -> int:
-        """A seed of its own for each purpose of the run."""
+        """A seed for one purpose of the run, independent of the others."""
         return derived_seed(self.config.seed, purpose)
 
     def batches(
         self, split: Split, size: int, purpose: str, augment: Augmentation | None = None
     ) -> Batches:
-        """Batches of a split on the run's device, seeded by their purpose."""
-        seed = self.seed(purpose)
-        return Batches(split, self.dataset, size, seed, augment=augment, device=self.device)
+        """Batches of a split on the run's device, in an order that depends on their purpose."""
+        dataset, seed = self.problem.dataset, self.seed(purpose)
+        return Batches(split, dataset, size, seed, augment=augment, device=self.device)
 
     def architecture(self) -> Architecture:
         """The architecture that the search chose."""
         architecture = Architecture.load(self.folder.architecture)
-        self.space.validate(architecture)
+        self.problem.space.validate(architecture)
         return architecture
 
     def trained_network(self) -> Network:
@@ -411,13 +242,13 @@ class Run:
         Raises:
             InputError: when the weights are missing, or another architecture's.
         """
-        network = self.space.network(self.architecture())
+        network = self.problem.space.network(self.architecture())
         network.auxiliary = None
         self.load_weights(network, self.folder.weights)
         return network.eval()
 
     def load_weights(self, network: Network, path: Path) -> None:
-        """Give the architecture's network the weights in one of the run's files.
+        """Load one of the run's weight files into the architecture's network.
 
         Raises:
             InputError: when the file is missing, or has another architecture's weights.
@@ -435,37 +266,3 @@ class Run:
                 actual=str(error).splitlines()[0],
                 mend=f"`{self.folder.writer(path)}` writes them",
             ) from None
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """A seed of its own for each purpose."""
-    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1)[0])
-
-
-def read_dataset(config: Config) -> Dataset:
-    """The data that a configuration names."""
-    data = config.data
-    return load_dataset(
-        data.name,
-        data.path,
-        image_size=data.image_size,
-        sequence_length=data.sequence_length,
-        train_limit=data.train_limit,
-        test_limit=data.test_limit,
-        seed=derived_seed(config.seed, "data"),
-    )
-
-
-def data_sizes(task: Task) -> dict[str, Any]:
-    """The sizes of a space that the data decide, and what its networks read and end with."""
-    dataset = task.dataset
-    is_text = bool(dataset.vocabulary)
-    channels, height, width = (1, 1, *dataset.input_shape) if is_text else dataset.input_shape
-    return {
-        "input_channels": channels,
-        "height": height,
-        "width": width,
-        "classes": task.outputs,
-        "head": task.head,
-        "vocabulary": len(dataset.vocabulary) if is_text else None,
-    }

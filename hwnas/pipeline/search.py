@@ -62,8 +62,10 @@ class Searched:
 
 
 def search_architecture(run: Run) -> Architecture:
-    """Search, choose and measure; writes `architecture.json`, in members' folders too, and
-    `inherited.safetensors` before it where training begins with the supernet's weights.
+    """Search, then measure the best candidates until one keeps its budget.
+
+    Writes `architecture.json`, in the folders of a family's members too, and before it
+    `inherited.safetensors` where training begins with the supernet's weights.
 
     Raises:
         InputError: when no architecture can keep the budget, before any training.
@@ -73,7 +75,7 @@ def search_architecture(run: Run) -> Architecture:
     members = [run, *run.family]
     for member in members:
         _record_budget(member)
-    training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
+    training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
     supernet = run.config.search.evaluator == "supernet"
     search = _search_supernet if supernet else _search_evaluated
     searched = search(run, training, validation)
@@ -90,17 +92,17 @@ def search_architecture(run: Run) -> Architecture:
 
 def assist_search(run: Run) -> None:
     """Do this process's part of a supernet search that another one leads, and write nothing."""
-    training, validation = split_train(run.dataset.train, 0.5, run.seed("halves"))
+    training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
     _search_supernet(run, training, validation)
 
 
 def _record_budget(run: Run) -> None:
     """Write the budget and the device's range to the history; InputError for one out of reach."""
-    budget_ms = run.budget_ms()
+    budget_ms = run.target.budget_ms()
     # Several devices' budgets may exclude each other, and a confidence may leave nothing.
-    Decoder(run.limits()).best(np.zeros(run.space.mask.shape))
+    Decoder(run.target.limits()).best(np.zeros(run.problem.space.mask.shape))
     if not any(record["event"] == "budget" for record in run.folder.read_history()):
-        fastest_ms, slowest_ms = run.latency_range_ms
+        fastest_ms, slowest_ms = run.target.latency_range_ms
         record = {"budget_ms": budget_ms, "fastest_ms": fastest_ms, "slowest_ms": slowest_ms}
         run.folder.append_history({"event": "budget", **record})
 
@@ -111,7 +113,7 @@ def _strategy(run: Run, decoder: Decoder | TableDecoder) -> SearchStrategy:
     # Searches that share a storage each draw their own.
     own = f" {run.folder.path.name}" if config.storage else ""
     seed = run.seed(f"strategy{own}")
-    return build_strategy(config.strategy, run.space, seed, settings, decoder)
+    return build_strategy(config.strategy, run.problem.space, seed, settings, decoder)
 
 
 def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:
@@ -125,9 +127,9 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
     """Train the supernet to the end."""
     config = run.config.search
     torch.manual_seed(run.seed("supernet"))
-    supernet = run.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    supernet = run.problem.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_kernels(supernet, config.kernels, config.recompute)
-    limits = run.limits()
+    limits = run.target.limits()
     strategy = _strategy(run, Decoder(limits))
     _warm_start(run, strategy, training)
     loop = SupernetSearch(
@@ -139,28 +141,28 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
         run.batches(validation, config.batch_size, "search validation"),
         guard=_guard(config, limits),
         ranks=run.ranks,
-        loss_of=run.task.loss,
+        loss_of=run.problem.task.loss,
     )
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
     batches = run.batches(training, config.batch_size, "recalibration")
     recalibration = [batches.batch(i) for i in range(config.recalibration_batches)]
     ranked = validation.take(np.arange(min(config.ranking_images, len(validation))))
-    validation_batches = list(evaluation_batches(ranked, run.dataset, 250, run.device))
+    validation_batches = list(evaluation_batches(ranked, run.problem.dataset, 250, run.device))
 
     def rank(architectures: list[Architecture]) -> list[float]:
         return rank_architectures(
-            run.space,
+            run.problem.space,
             supernet,
             architectures,
             recalibration=recalibration,
             validation=validation_batches,
-            score=run.task.score,
+            score=run.problem.task.score,
         )
 
     def weights_of(architecture: Architecture) -> dict[str, Tensor]:
         assert isinstance(supernet, SharedSupernet)
-        recalibrate(supernet, run.space.one_hot(architecture).to(run.device), recalibration)
+        recalibrate(supernet, run.problem.space.one_hot(architecture).to(run.device), recalibration)
         state = supernet.weights_of(architecture)
         return {name: value.contiguous().cpu() for name, value in state.items()}
 
@@ -169,14 +171,14 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
 
 def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
     """Judge what the strategy proposes, one after the other, alone or together with others."""
-    search, limits = run.config.search, run.limits()
+    search, limits = run.config.search, run.target.limits()
     table = search.evaluator == "table"
     evaluator = EVALUATORS[search.evaluator](run, training, validation)
     strategy = _strategy(run, _within_table(run, limits) if table else Decoder(limits))
     _warm_start(run, strategy, training)
     loop = EvaluatedSearch(strategy, evaluator, limits, search)
     if search.storage is not None:
-        ledger = Ledger(run.open_study(), run.space)
+        ledger = Ledger(run.open_study(), run.problem.space)
         loop = SharedSearch(strategy, evaluator, limits, search, ledger=ledger)
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
@@ -189,11 +191,11 @@ def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
     plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
     augment = Augmentation(train.crop_padding, train.flip, train.cutout)
     return ShortTraining(
-        run.proxy_space,
+        run.problem.proxy_space,
         train.model_copy(update=plain),
         run.batches(training, train.batch_size, "evaluation", augment),
         validation,
-        run.task,
+        run.problem.task,
         run.seed("evaluation"),
         run.device,
     )
@@ -202,13 +204,13 @@ def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
 def _zero_cost(run: Run, training: Split, validation: Split | None = None) -> Evaluator:
     search = run.config.search
     inputs, targets = run.batches(training, search.batch_size, "evaluation").batch(0)
-    seed, loss_of = run.seed("evaluation"), run.task.loss
-    return ZeroCost(run.proxy_space, search.zero_cost, inputs, targets, seed, loss_of)
+    seed, loss_of = run.seed("evaluation"), run.problem.task.loss
+    return ZeroCost(run.problem.proxy_space, search.zero_cost, inputs, targets, seed, loss_of)
 
 
 def _tabled(run: Run, training: Split, validation: Split) -> Evaluator:
     where = str(run.config.search.accuracy_table)
-    return TabledAccuracy(run.space, run.accuracy_table, where)
+    return TabledAccuracy(run.problem.space, run.problem.accuracy_table, where)
 
 
 EVALUATORS: dict[str, Callable[[Run, Split, Split], Evaluator]] = {
@@ -222,7 +224,9 @@ def _within_table(run: Run, limits: list[Limit]) -> TableDecoder:
     """What of the table of accuracies keeps the budgets."""
     decoder = Decoder(limits)
     kept = [
-        architecture for architecture in run.accuracy_table if decoder.is_feasible(architecture)
+        architecture
+        for architecture in run.problem.accuracy_table
+        if decoder.is_feasible(architecture)
     ]
     if not kept:
         raise InputError(
@@ -230,7 +234,7 @@ def _within_table(run: Run, limits: list[Limit]) -> TableDecoder:
             where=str(run.config.search.accuracy_table),
             expected=f"at most {limits[0].budget_ms:.4g} ms",
         )
-    return TableDecoder(run.space, kept)
+    return TableDecoder(run.problem.space, kept)
 
 
 def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
@@ -245,7 +249,7 @@ def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
     with run.stage("warm start") as advance:
         for drawn in range(search.warm_start):
             interruption.stop_if_requested()
-            architecture = strategy.draw_feasible(rng, run.space.sample)
+            architecture = strategy.draw_feasible(rng, run.problem.space.sample)
             scores[architecture] = score(architecture)
             advance(drawn + 1, search.warm_start, search.zero_cost)
     ordered = sorted(scores, key=lambda architecture: -scores[architecture])
@@ -255,7 +259,7 @@ def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
 def _select(run: Run, searched: Searched) -> Measured:
     """Rank and measure what the search found, until a candidate keeps the budget."""
     config = run.config.search
-    limits = run.limits()
+    limits = run.target.limits()
     with run.stage("measure") as advance:
 
         def measure(architecture: Architecture) -> NetworkCosts:
@@ -282,17 +286,17 @@ def measure_architecture(
     run: Run, architecture: Architecture, budget_ms: float | None
 ) -> NetworkCosts:
     """What an architecture's exported network takes, with random weights."""
-    if run.device_measurements is not None:
-        return NetworkCosts(run.stated_latency(architecture))
+    if run.target.device_measurements is not None:
+        return NetworkCosts(run.target.stated_latency(architecture))
     torch.manual_seed(run.seed("measurement"))
-    network = run.space.network(architecture).eval()
-    runtime, latency, budget = run.runtime, run.config.latency, run.config.budget
-    call = inference(network, run.input_shape, runtime, latency.batch)
+    network = run.problem.space.network(architecture).eval()
+    runtime, latency, budget = run.target.runtime, run.config.latency, run.config.budget
+    call = inference(network, run.problem.input_shape, runtime, latency.batch)
     found = measure_network(call, runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
     memory_mb = energy_mj = None
     if budget.memory_mb is not None and isinstance(runtime, OnnxModelRuntime):
-        model = export_network(network, run.input_shape).SerializeToString()
-        inputs = {INPUT: example_inputs(latency.batch, run.input_shape)}
+        model = export_network(network, run.problem.input_shape).SerializeToString()
+        inputs = {INPUT: example_inputs(latency.batch, run.problem.input_shape)}
         memory_mb = try_session(runtime, model, inputs).memory_mb
     if budget.energy_mj is not None:
         energy = counted_energy(call, runtime, found)
@@ -302,14 +306,14 @@ def measure_architecture(
 
 def _write_architecture(run: Run, chosen: Measured) -> None:
     architecture = chosen.architecture
-    params, macs = run.space.params_and_macs(architecture)
+    params, macs = run.problem.space.params_and_macs(architecture)
     stated = architecture.to_json()
     document = {
         "schema": stated["schema"],
         "space": stated["space"],
-        "space_options": run.space.options.model_dump(),
+        "space_options": run.problem.space.options.model_dump(),
         "choices": stated["choices"],
-        "genotype": run.space.to_genotype(architecture),
+        "genotype": run.problem.space.to_genotype(architecture),
         "params": params,
         "macs": macs,
         "predicted_ms": chosen.predicted_ms,

@@ -139,7 +139,7 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
     """
     kept = run.folder.latency_table
     if table is None and not kept.exists():
-        if run.device_measurements is not None:
+        if run.target.device_measurements is not None:
             raise InputError(
                 "a device that is not here cannot be profiled",
                 where="latency.device_measurements",
@@ -148,10 +148,10 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
         profile(run.config, kept, partial=run.folder.partial_table, stage=run.stage)
     else:
         _take_table(run, Path(table) if table is not None else kept)
-    for copy, device in zip(run.device_tables, run.config.devices, strict=True):
+    for copy, device in zip(run.target.further_tables, run.config.devices, strict=True):
         if not copy.exists():
             other = load_table(device.table)
-            CostModel(run.space, other)
+            CostModel(run.problem.space, other)
             other.save(copy)
     for member in run.family:
         member.start_member(run)
@@ -161,9 +161,9 @@ def _take_table(run: Run, source: Path) -> None:
     """Check a table against the run and copy it into the folder, unless it is there."""
     kept = run.folder.latency_table
     given = load_table(source)
-    if run.device_measurements is None:
-        given.require_device(run.device_profile())
-    used = set(run.space.all_operators()).intersection(given.specs())
+    if run.target.device_measurements is None:
+        given.require_device(run.target.profile())
+    used = set(run.problem.space.all_operators()).intersection(given.specs())
     for name, definition in definitions(used).items():
         if given.definitions.get(name) != definition:
             raise InputError(
@@ -171,9 +171,9 @@ def _take_table(run: Run, source: Path) -> None:
                 where=f"{source}: definitions",
                 expected=definition,
                 actual=given.definitions.get(name),
-                mend=f"measure it with `{run.profile_command}`",
+                mend=f"measure it with `{run.target.profile_command}`",
             )
-    CostModel(run.space, given, command=run.profile_command)
+    CostModel(run.problem.space, given, command=run.target.profile_command)
     searched = run.folder.history.exists()
     if searched and kept.exists() and LatencyTable.load(kept).sha256 != given.sha256:
         raise InputError(
@@ -186,8 +186,9 @@ def _take_table(run: Run, source: Path) -> None:
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
-    """Train the architecture from scratch, or from the weights that it inherits; writes
-    `weights.safetensors` and `metrics.json`.
+    """Train the architecture from scratch, or from the supernet's weights.
+
+    Writes `weights.safetensors` and `metrics.json`.
 
     Args:
         run: has the architecture and the data.
@@ -204,16 +205,16 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     config = run.config.train
     architecture, device = run.architecture(), run.device
     torch.manual_seed(run.seed("network"))
-    network = run.space.network(architecture)
+    network = run.problem.space.network(architecture)
     if config.inherit:
         run.load_weights(network, run.folder.inherited)
     augment = Augmentation(config.crop_padding, config.flip, config.cutout)
     training = Training(
         network.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         config,
-        run.batches(run.dataset.train, config.batch_size, "training", augment),
+        run.batches(run.problem.dataset.train, config.batch_size, "training", augment),
         run.seed("drop path"),
-        run.task.loss,
+        run.problem.task.loss,
     )
     if restart:
         _discard_training(run)
@@ -221,7 +222,7 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
         training.run(run.folder, advance)
     metrics = {
         "schema": 1,
-        **evaluate(training.average, run.task, device),
+        **evaluate(training.average, run.problem.task, device),
         "epochs": config.epochs,
         "seconds": training.seconds,
     }
@@ -241,8 +242,8 @@ def _discard_training(run: Run) -> None:
 
 def export(run: Run) -> Path:
     """Write `model.onnx` with the facts of the run as its properties."""
-    names = run.task.input_name, run.task.output_name
-    model = export_network(run.trained_network(), run.input_shape, names)
+    names = run.problem.task.input_name, run.problem.task.output_name
+    model = export_network(run.trained_network(), run.problem.input_shape, names)
     document = run.folder.read_json(run.folder.architecture)
     latency = run.config.latency
     set_metadata(
@@ -251,12 +252,12 @@ def export(run: Run) -> Path:
             "architecture": json.dumps(document["choices"]),
             "space": document["space"],
             "space_options": json.dumps(document["space_options"]),
-            "task": run.task.name,
-            **{name: json.dumps(value) for name, value in run.task.properties().items()},
+            "task": run.problem.task.name,
+            **{name: json.dumps(value) for name, value in run.problem.task.properties().items()},
             "params": str(document["params"]),
             "macs": str(document["macs"]),
             "predicted_ms": repr(document["predicted_ms"]),
-            "budget_ms": repr(run.budget_ms()),
+            "budget_ms": repr(run.target.budget_ms()),
             "runtime": latency.runtime,
             "batch": str(latency.batch),
             "threads": str(latency.threads),

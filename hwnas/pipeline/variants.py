@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.budget.gate import NetworkLatency, measure_together
-from hwnas.deploy.behaviour import Behaviour, Reference, observe, probe
+from hwnas.deploy.behaviour import Behaviour, observe
 from hwnas.deploy.check import behaviour_gates
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.gates import (
@@ -22,6 +22,8 @@ from hwnas.deploy.gates import (
 )
 from hwnas.deploy.parity import Feeds
 from hwnas.deploy.performance import counted_energy
+from hwnas.deploy.references import Reference
+from hwnas.deploy.trial import probe
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, inspect_model
@@ -102,16 +104,17 @@ def require_measurable(run: Run) -> OnnxModelRuntime:
     Raises:
         InputError: when it runs no ONNX files, or the device is not here.
     """
-    if run.device_measurements is not None:
+    if run.target.device_measurements is not None:
         raise InputError(
             "variants are measured, and the run's device is not here",
             where="latency.device_measurements",
         )
-    if not isinstance(run.runtime, OnnxModelRuntime):
+    if not isinstance(run.target.runtime, OnnxModelRuntime):
         raise InputError(
-            "variants are ONNX files, and the run's runtime runs none", where=run.runtime.name
+            "variants are ONNX files, and the run's runtime runs none",
+            where=run.target.runtime.name,
         )
-    return run.runtime
+    return run.target.runtime
 
 
 def discard_variants(folder: RunFolder) -> None:
@@ -122,12 +125,16 @@ def discard_variants(folder: RunFolder) -> None:
 
 def calibration_feeds(run: Run) -> list[Feeds]:
     """Batches of training samples, drawn by the run's seed."""
-    dataset = run.dataset
+    dataset = run.problem.dataset
     count = min(CALIBRATION_IMAGES, len(dataset.train))
     rng = np.random.default_rng(run.seed("calibration"))
     chosen = dataset.train.inputs[rng.choice(len(dataset.train), count, replace=False)]
     return [
-        {run.task.input_name: dataset.normalise(chosen[start : start + CALIBRATION_BATCH]).numpy()}
+        {
+            run.problem.task.input_name: dataset.normalise(
+                chosen[start : start + CALIBRATION_BATCH]
+            ).numpy()
+        }
         for start in range(0, count, CALIBRATION_BATCH)
     ]
 
@@ -160,7 +167,7 @@ def _measured(
     found = measure_together(
         {f"{n}/{i}": call for n, v in variants.items() for i, call in enumerate(v.calls)},
         runtime,
-        budget_ms=run.budget_ms(),
+        budget_ms=run.target.budget_ms(),
         seconds=run.config.check.measure_seconds,
     )
     return {
@@ -188,10 +195,10 @@ def _document(
     return {
         "schema": SCHEMA,
         "fastest": fastest(ratios, passing),
-        "budget_ms": run.budget_ms(),
+        "budget_ms": run.target.budget_ms(),
         "batch": run.config.latency.batch,
         "runtime": runtime.name,
-        "calibration_images": min(CALIBRATION_IMAGES, len(run.dataset.train)),
+        "calibration_images": min(CALIBRATION_IMAGES, len(run.problem.dataset.train)),
         "variants": made,
         "environment": environment()
         | {"device": runtime.device_name(), "threads": runtime.threads},
@@ -206,7 +213,7 @@ def _judged(
     energy = counted_energy(variant.calls[0], runtime, latency)
     behaviour, budget = variant.behaviour, run.config.budget
     gates = [
-        budget_gate(latency, run.budget_ms()),
+        budget_gate(latency, run.target.budget_ms()),
         *memory_gates(variant.memory_mb, budget.memory_mb),
         *energy_gates(energy, budget.energy_mj),
         *placement_gates(runtime, behaviour.runtimes[runtime.name]),

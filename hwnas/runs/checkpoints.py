@@ -50,15 +50,16 @@ def save_checkpoint(folder: Path, stage: str, step: int, state: dict[str, Any]) 
         write_synced(temporary / name, data)
     sync_folder(temporary)
     shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
+    temporary.replace(final)
     sync_folder(folder)
     for old in _checkpoints(folder, stage)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def load_checkpoint(folder: Path, stage: str) -> tuple[int, dict[str, Any]] | None:
-    """The newest complete checkpoint of a stage as (step, state), or None; damaged ones are
-    skipped with a warning.
+    """The newest complete checkpoint of a stage as (step, state), or None if there is none.
+
+    Damaged checkpoints are skipped with a warning.
     """
     for leftover in folder.glob(f".{stage}-*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -98,7 +99,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write_synced(temporary, data.encode() if isinstance(data, str) else data)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

@@ -11,14 +11,14 @@ from hwnas.errors import HwnasError
 _requested: int | None = None
 
 
-class Interrupted(HwnasError):
+class Interrupted(HwnasError):  # noqa: N818  # no error: the user asked for it
     """The run was asked to stop and has saved its state; exit code 128 + signal."""
 
     def __init__(self, number: int, *, at_once: bool = False) -> None:
-        saved = "at once; the last checkpoint counts" if at_once else "everything is saved"
+        saved = "at once; the last checkpoint is kept" if at_once else "everything is saved"
         super().__init__(
             f"stopped by {signal.Signals(number).name}, {saved}",
-            mend="`--resume` goes on from there",
+            mend="continue with `--resume`",
         )
         self.exit_code = 128 + number
 

@@ -15,11 +15,12 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from hwnas.errors import HwnasError
 
 PATIENCE = timedelta(days=1)
-"""The others wait while the first one measures a latency table."""
+"""How long the others wait while the first one measures a latency table."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Ranks:
         flat = torch.cat([tensor.flatten() for tensor in tensors])
         _all_reduce(flat, dist.ReduceOp.SUM)
         flat /= self.size
-        parts = flat.split([tensor.numel() for tensor in tensors])
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
@@ -69,7 +70,7 @@ class Ranks:
         return bool(value.item())
 
     def wait(self) -> None:
-        """Return when all processes are here."""
+        """Return when all processes have come to this call."""
         self.any(False)
 
     def require_equal(self, tensors: Sequence[Tensor]) -> None:
@@ -86,8 +87,8 @@ class Ranks:
         _all_reduce(highest, dist.ReduceOp.MAX)
         if not torch.equal(lowest, highest):
             raise HwnasError(
-                "the processes of a search have parted",
-                mend="give all the same configuration, data and versions, and `--resume`",
+                "the processes of the search no longer have the same weights",
+                mend="give all of them the same configuration, data and versions, then `--resume`",
             )
 
 
@@ -96,7 +97,7 @@ ALONE = Ranks()
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The processes that `torchrun` started, connected inside; this one alone without it."""
+    """Connect the processes that `torchrun` started; without it, this process is alone."""
     launched = "TORCHELASTIC_RUN_ID" in os.environ
     size = int(os.environ["WORLD_SIZE"]) if launched else 1
     if size == 1:
@@ -104,11 +105,11 @@ def joined() -> Iterator[Ranks]:
         return
     restarts = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     launch = f"{os.environ['TORCHELASTIC_RUN_ID']} {os.getppid()}"
-    store, rank, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         # The launcher keeps one store: the addresses in it may be those of processes that died.
-        store=dist.PrefixStore(f"start {restarts}", store),
+        store=dist.PrefixStore(f"start {restarts}", store),  # type: ignore[attr-defined]
         rank=rank,
         world_size=size,
         timeout=PATIENCE,

@@ -96,7 +96,7 @@ def test_a_family_needs_no_table_of_its_own(tmp_path, monkeypatch) -> None:
     current.begin()
     stages.prepare_table(current, None)
     (member,) = current.family
-    assert member.budget_ms() == 9e5
+    assert member.target.budget_ms() == 9e5
 
 
 def test_an_unreachable_member_is_refused_before_training(tmp_path) -> None:

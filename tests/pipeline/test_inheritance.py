@@ -49,11 +49,11 @@ def searched(request, tmp_path_factory):
 def test_without_epochs_the_network_is_the_recalibrated_supernet(searched) -> None:
     run, metrics = searched
     _, state = load_checkpoint(run.folder.checkpoints, "search")
-    supernet = run.supernet()
+    supernet = run.problem.supernet()
     assert isinstance(supernet, SharedSupernet)
     supernet.load_state_dict(state["supernet"])
-    one_hot: Mixture = run.space.one_hot(run.architecture())
-    training, _ = split_train(run.dataset.train, 0.5, run.seed("halves"))
+    one_hot: Mixture = run.problem.space.one_hot(run.architecture())
+    training, _ = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
     config = run.config.search
     batches = run.batches(training, config.batch_size, "recalibration")
     recalibrate(supernet, one_hot, [batches.batch(i) for i in range(config.recalibration_batches)])
@@ -62,7 +62,9 @@ def test_without_epochs_the_network_is_the_recalibrated_supernet(searched) -> No
     with torch.no_grad():
         expected = supernet.eval()(images, one_hot)
         torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
-    found = run.task.metrics(predictions(network, run.dataset.test, run.dataset, run.device))
+    found = run.problem.task.metrics(
+        predictions(network, run.problem.dataset.test, run.problem.dataset, run.device)
+    )
     assert metrics["accuracy"] == found["accuracy"]
     assert metrics["epochs"] == 0
     inherited, weights = load_file(run.folder.inherited), load_file(run.folder.weights)
@@ -89,9 +91,9 @@ def test_the_weights_of_another_architecture_are_refused(searched) -> None:
     run, _ = searched
     stated = json.loads(run.folder.architecture.read_text())
     rng = np.random.default_rng(0)
-    count = run.space.params_and_macs(run.architecture())[0]
-    others = (run.space.sample(rng) for _ in range(100))
-    other = next(a for a in others if run.space.params_and_macs(a)[0] != count)
+    count = run.problem.space.params_and_macs(run.architecture())[0]
+    others = (run.problem.space.sample(rng) for _ in range(100))
+    other = next(a for a in others if run.problem.space.params_and_macs(a)[0] != count)
     try:
         run.folder.write_json(run.folder.architecture, stated | other.to_json())
         with pytest.raises(InputError, match=r"inherited.safetensors.*hwnas search"):
@@ -108,7 +110,7 @@ def test_only_supernets_that_share_their_weights_are_inherited_from(space: str, 
     run = Run.start(configured(space), tmp_path, resume=False)
     if space in ("elastic", "vit"):
         run.begin()
-        assert isinstance(run.supernet(), SharedSupernet)
+        assert isinstance(run.problem.supernet(), SharedSupernet)
     else:
         with pytest.raises(InputError, match=r"train.inherit.*elastic or vit"):
             run.begin()

@@ -29,14 +29,34 @@ FILES = (
 
 CHECK_SCHEMA = {
     "type": "object",
-    "required": ["schema", "verdict", "budget_ms", "predicted_ms", "measured", "parity"]
-    + ["accuracy", "model", "gates", "environment"],
+    "required": [
+        "schema",
+        "verdict",
+        "budget_ms",
+        "predicted_ms",
+        "measured",
+        "parity",
+        "accuracy",
+        "model",
+        "gates",
+        "environment",
+    ],
     "properties": {
         "schema": {"const": 1},
         "verdict": {"enum": ["pass", "fail", "inconclusive"]},
         "measured": {
-            "required": ["median_ms", "p10_ms", "p90_ms", "statistic", "value_ms"]
-            + ["ci_low_ms", "ci_high_ms", "rounds", "status", "runtime"]
+            "required": [
+                "median_ms",
+                "p10_ms",
+                "p90_ms",
+                "statistic",
+                "value_ms",
+                "ci_low_ms",
+                "ci_high_ms",
+                "rounds",
+                "status",
+                "runtime",
+            ]
         },
         "parity": {"required": ["max_abs_error", "sqnr_db", "top1_agreement", "batches"]},
         "accuracy": {"required": ["torch", "onnx", "n"]},

@@ -16,8 +16,9 @@ from hwnas.config import load_config, shipped_configs
 from hwnas.data import Split, load_dataset
 from hwnas.data.language import generated_language
 from hwnas.deploy.export import read_metadata
+from hwnas.pipeline.problem import read_dataset
 from hwnas.pipeline.profile import profiled_space
-from hwnas.pipeline.run import Run, read_dataset
+from hwnas.pipeline.run import Run
 from hwnas.pipeline.stages import run
 from hwnas.tasks import TASKS, task_of
 
@@ -57,7 +58,7 @@ def test_a_run_ends_with_a_checked_model_and_its_own_score(name: str, tmp_path: 
     out = tmp_path / "run"
     document = run(config, out, table=tmp_path / "table.json")
     assert document["verdict"] == "pass", document["gates"]
-    task = Run.open(out).task
+    task = Run.open(out).problem.task
     metric = document["metric"]
     assert metric == task.metric
     score = document[metric]

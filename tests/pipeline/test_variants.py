@@ -21,13 +21,31 @@ from hwnas.runs import interruption
 from hwnas.training.train import final_weights
 
 SCHEMA = {
-    "required": ["schema", "fastest", "budget_ms", "batch", "runtime", "calibration_images"]
-    + ["variants", "environment"],
+    "required": [
+        "schema",
+        "fastest",
+        "budget_ms",
+        "batch",
+        "runtime",
+        "calibration_images",
+        "variants",
+        "environment",
+    ],
     "properties": {
         "variants": {
             "additionalProperties": {
-                "required": ["verdict", "model", "size_bytes", "precision", "parity", "accuracy"]
-                + ["measured", "ratio", "gates", "error"],
+                "required": [
+                    "verdict",
+                    "model",
+                    "size_bytes",
+                    "precision",
+                    "parity",
+                    "accuracy",
+                    "measured",
+                    "ratio",
+                    "gates",
+                    "error",
+                ],
                 "properties": {
                     "verdict": {"enum": ["pass", "fail", "inconclusive"]},
                     "accuracy": {"required": ["torch", "onnx", "drop", "n"]},
@@ -63,18 +81,18 @@ def trained(tmp_path_factory) -> Path:
     run = Run.start(config, folder / "run", resume=False)
     run.begin()
     run.folder.latency_table.write_bytes(table_file("nasbench201", folder).read_bytes())
-    architecture = run.space.sample(np.random.default_rng(0))
-    params, macs = run.space.params_and_macs(architecture)
+    architecture = run.problem.space.sample(np.random.default_rng(0))
+    params, macs = run.problem.space.params_and_macs(architecture)
     stated = {
-        "space_options": run.space.options.model_dump(),
-        "genotype": run.space.to_genotype(architecture),
+        "space_options": run.problem.space.options.model_dump(),
+        "genotype": run.problem.space.to_genotype(architecture),
         "params": params,
         "macs": macs,
         "predicted_ms": 1.0,
     }
     run.folder.write_json(run.folder.architecture, architecture.to_json() | stated)
     torch.manual_seed(0)
-    save_file(final_weights(run.space.network(architecture)), run.folder.weights)
+    save_file(final_weights(run.problem.space.network(architecture)), run.folder.weights)
     return run.folder.path
 
 
@@ -92,7 +110,10 @@ def test_calibration_is_drawn_from_the_training_images_by_the_seed(trained) -> N
     same = np.concatenate([feeds["images"] for feeds in calibration_feeds(again)])
     np.testing.assert_array_equal(found, same)
     assert len(found) == CALIBRATION_IMAGES
-    known = {image.tobytes() for image in run.dataset.normalise(run.dataset.train.inputs).numpy()}
+    known = {
+        image.tobytes()
+        for image in run.problem.dataset.normalise(run.problem.dataset.train.inputs).numpy()
+    }
     assert len({image.tobytes() for image in found} & known) > 0.9 * CALIBRATION_IMAGES
     config = run.config.model_copy(update={"seed": 1})
     other = np.concatenate([f["images"] for f in calibration_feeds(Run(config, run.folder))])

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import optuna
 import pytest
@@ -70,7 +71,6 @@ def test_two_processes_share_a_study_and_one_may_die(tmp_path) -> None:
 
 def _text(path: str) -> str:
     try:
-        with open(path) as file:
-            return file.read()
+        return Path(path).read_text()
     except FileNotFoundError:
         return ""

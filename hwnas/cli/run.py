@@ -1,0 +1,255 @@
+"""The verbs `run` and `search`: a configuration in, an architecture or a checked model out."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwnas.cli.check import finish_check
+from hwnas.cli.options import ConfigArgument, Json, Resume, Set, interruptible, print_result
+from hwnas.errors import InputError
+
+if TYPE_CHECKING:
+    from hwnas.runs.ranks import Ranks
+
+
+class DeviceName(StrEnum):
+    """Where search and training run."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Budgets = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--budget-ms",
+        metavar="X",
+        help="Latency budget in milliseconds. Given several times, one search finds a model for "
+        "each budget; with several --table, there is one budget for each device. Default: the "
+        "configuration's.",
+    ),
+]
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy",
+        metavar="NAME",
+        help="Search strategy, one of `hwnas strategies`. Default: the configuration's.",
+    ),
+]
+Confidence = Annotated[
+    float | None,
+    typer.Option(
+        "--budget-confidence",
+        metavar="P",
+        help="Probability with which the predicted latency has to keep the budget, at least 0.5. "
+        "Default: the mean prediction has to keep it.",
+    ),
+]
+DeviceFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--device-measurements",
+        metavar="FILE.csv",
+        help="Measured latencies of networks (columns arch, latency_ms) on a device that is "
+        "elsewhere; they take the place of measurements. Default: measure on this machine.",
+    ),
+]
+TableOptions = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--table",
+        metavar="TABLE.json",
+        help="Latency table of the device. Further ones are of devices that are elsewhere, whose "
+        "budgets are kept too. Default: measure one first.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", metavar="DIR", help="The run folder. Default: the next free runs/run-NNN."
+    ),
+]
+
+
+def run(
+    config: ConfigArgument = None,
+    budget_ms: Budgets = None,
+    table: TableOptions = None,
+    device: Annotated[
+        DeviceName | None,
+        typer.Option(help="Where to search and train. Default: the configuration's."),
+    ] = None,
+    out: Out = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Seed of everything random. Default: the configuration's."),
+    ] = None,
+    strategy: Strategy = None,
+    confidence: Confidence = None,
+    device_measurements: DeviceFile = None,
+    resume: Resume = False,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Search, train, export and check a model.
+
+    All stages in a row: the latency table is measured if none is given, an architecture that
+    keeps the budget is searched and trained, the network is exported to ONNX and checked. The
+    exit code is 0 when the verdict is `pass`.
+    """
+    from hwnas.pipeline import stages
+    from hwnas.runs import progress
+    from hwnas.runs.ranks import joined
+    from hwnas.runs.run_folder import next_run_folder
+
+    loaded = _config(
+        config,
+        settings,
+        out,
+        resume,
+        {
+            **_budgets(budget_ms, table),
+            "budget.confidence": confidence,
+            "latency.device_measurements": _text(device_measurements),
+            "device": device,
+            "seed": seed,
+            "search.strategy": strategy,
+        },
+    )
+    folder = out or next_run_folder()
+    with interruptible(), joined() as ranks:
+        if _assists(ranks, out):
+            return
+        document = stages.run(
+            loaded, folder, table=_first(table), resume=resume, stage=progress.shown, ranks=ranks
+        )
+    finish_check(document, as_json, folder)
+
+
+def search(
+    config: ConfigArgument,
+    table: TableOptions = None,
+    budget_ms: Budgets = None,
+    out: Out = None,
+    strategy: Strategy = None,
+    confidence: Confidence = None,
+    device_measurements: DeviceFile = None,
+    resume: Resume = False,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Search an architecture within the budget.
+
+    The result is DIR/architecture.json. `hwnas train`, `export` and `check` continue from there.
+    """
+    from hwnas.pipeline import stages
+    from hwnas.runs import progress
+    from hwnas.runs.ranks import joined
+    from hwnas.runs.run_folder import RunFolder, next_run_folder
+
+    changes = {
+        **_budgets(budget_ms, table),
+        "budget.confidence": confidence,
+        "latency.device_measurements": _text(device_measurements),
+        "search.strategy": strategy,
+    }
+    loaded = _config(config, settings, out, resume, changes)
+    path = out or next_run_folder()
+    with interruptible(), joined() as ranks:
+        if _assists(ranks, out):
+            return
+        given = _first(table)
+        stages.search(loaded, path, table=given, resume=resume, stage=progress.shown, ranks=ranks)
+    folder = RunFolder(path)
+    document = folder.read_json(folder.architecture)
+    text = f"{folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
+    print_result(document, as_json, text)
+
+
+def _config(
+    source: str | None,
+    settings: list[str] | None,
+    out: Path | None,
+    resume: bool,
+    changes: dict[str, Any],
+) -> Any:
+    """The configuration of a run; a resumed one is read from its folder."""
+    from hwnas.config import load_config
+
+    if resume and out is None:
+        raise InputError(
+            "the run to resume is not named", where="--resume", mend="name its folder with --out"
+        )
+    if resume and source is None:
+        source = str(out / "config.toml") if out else None
+        if not Path(source or "").exists():
+            raise InputError("no run to resume", where=str(out))
+    overrides = [f"{k}={_toml(v)}" for k, v in changes.items() if v is not None]
+    return load_config(source, [*(settings or []), *overrides])
+
+
+def _budgets(budgets_ms: list[float] | None, tables: list[Path] | None) -> dict[str, Any]:
+    """The settings for several budgets: one for each device, or a family on one device."""
+    budgets_ms, others = budgets_ms or [], (tables or [])[1:]
+    if not others:
+        return {
+            "budget.ms": budgets_ms[0] if budgets_ms else None,
+            "budget.family_ms": budgets_ms[1:] or None,
+        }
+    if len(budgets_ms) not in (1, 1 + len(others)):
+        raise InputError(
+            "give one budget for all devices, or one for each",
+            where="--budget-ms",
+            expected=f"1 or {1 + len(others)}",
+            actual=len(budgets_ms),
+        )
+    for_others = budgets_ms[1:] or budgets_ms * len(others)
+    devices = [
+        {"table": str(path), "budget_ms": budget_ms}
+        for path, budget_ms in zip(others, for_others, strict=True)
+    ]
+    return {"budget.ms": budgets_ms[0], "devices": devices}
+
+
+def _assists(ranks: Ranks, out: Path | None) -> bool:
+    """Take part in a search that the first of several processes leads; False in the first.
+
+    Raises:
+        InputError: without a folder that all of them know.
+    """
+    from hwnas.pipeline import stages
+
+    if ranks.size > 1 and out is None:
+        raise InputError(
+            "several processes need the same run folder",
+            where="--out",
+            mend="name one, on a disk that all of them share",
+        )
+    if ranks.writes or out is None:
+        return False
+    stages.assist(out, ranks)
+    return True
+
+
+def _first(tables: list[Path] | None) -> Path | None:
+    """The table of the first device."""
+    return tables[0] if tables else None
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML; mappings become inline tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml(v)}" for key, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    return json.dumps(value)

@@ -1,0 +1,195 @@
+"""The verbs of single stages: `profile`, `train`, `export` and `report`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hwnas.cli.options import (
+    ConfigArgument,
+    Json,
+    Resume,
+    RunArgument,
+    Set,
+    SpaceName,
+    interruptible,
+    opened,
+    overrides_for_space,
+    print_result,
+)
+from hwnas.cli.table import table_facts
+from hwnas.errors import InputError
+
+Variants = Annotated[
+    str | None,
+    typer.Option(
+        "--variants",
+        metavar="NAMES",
+        help="Export and compare these number formats, separated by commas: fp32, fp16, int8, "
+        "int8-tensor, int8-dynamic. Default: model.onnx in float32 alone.",
+    ),
+]
+
+
+def profile(
+    config: ConfigArgument = None,
+    space: SpaceName = None,
+    settings: Set = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(help="Runtime, one of `hwnas info`. Default: the configuration's."),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(help="Samples in one inference. Default: the configuration's."),
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Number format of the operators: float32.")
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Threads of the runtime. Default: the configuration's."),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.05, help="Time to measure each operator, on average, in seconds.")
+    ] = 0.5,
+    out: Annotated[Path, typer.Option(metavar="TABLE.json", help="File of the new table.")] = Path(
+        "latency_table.json"
+    ),
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write models and a measuring script for another device to this folder instead.",
+        ),
+    ] = None,
+    networks: Annotated[
+        int, typer.Option("-n", min=0, max=1000, help="Number of whole networks in the bundle.")
+    ] = 10,
+    as_json: Json = False,
+) -> None:
+    """Measure a latency table on this machine.
+
+    Every operator of the search space is measured on the runtime. With --bundle, models and a
+    script for another device are written instead.
+    """
+    from hwnas.config import load_config
+    from hwnas.pipeline import profile as profiling
+    from hwnas.runs import progress
+
+    changes = {
+        "latency.runtime": runtime,
+        "latency.batch": batch,
+        "latency.dtype": dtype,
+        "latency.threads": threads,
+    }
+    overrides = [f"{k}={json.dumps(v)}" for k, v in changes.items() if v is not None]
+    given = overrides_for_space(config, space, settings)
+    loaded = load_config(config, [*given, *overrides])
+    if bundle is not None:
+        manifest = profiling.bundle(loaded, bundle, networks)
+        models = sum(len(group.models) for group in manifest.groups)
+        text = f"{bundle}: {models} models; run `python measure.py` in it on the device"
+        print_result({"bundle": str(bundle), "models": models}, as_json, text)
+        return
+    with interruptible():
+        table = profiling.profile(loaded, out, seconds=seconds, stage=progress.shown)
+    document = {"table": str(out), "operators": len(table.operators), **table_facts(table)}
+    text = f"{out}: {len(table.operators)} operators of {table.device.device}"
+    print_result(document, as_json, text)
+
+
+def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) -> None:
+    """Train the architecture that was found.
+
+    Writes DIR/weights.safetensors and DIR/metrics.json.
+    """
+    from hwnas.pipeline import stages
+    from hwnas.reporting.html import in_words
+
+    with opened(folder) as current:
+        metrics = stages.train(current, restart=not resume)
+    metric = metrics["metric"]
+    text = f"test {in_words(metric)} {metrics[metric]:.2%} after {metrics['epochs']} epochs"
+    print_result(metrics, as_json, text)
+
+
+def export(folder: RunArgument, variants: Variants = None, as_json: Json = False) -> None:
+    """Export the trained network to ONNX.
+
+    Writes DIR/model.onnx. With --variants, other number formats are written to DIR/variants,
+    checked and measured against each other; the exit code is 3 when one could not be made.
+    """
+    from hwnas.pipeline import stages
+
+    if variants is not None:
+        _export_variants(folder, variants, as_json)
+        return
+    with opened(folder) as current:
+        path = stages.export(current)
+    size = path.stat().st_size
+    print_result({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
+
+
+def _export_variants(folder: Path, variants: str, as_json: bool) -> None:
+    """Export the variants, check and measure them; exit code 3 when one could not be made."""
+    from hwnas.cli.terminal import print_variants
+    from hwnas.deploy.variants import parse_variants
+    from hwnas.pipeline import stages
+    from hwnas.pipeline import variants as variants_stage
+
+    names = parse_variants(variants)
+    with opened(folder) as current:
+        variants_stage.require_measurable(current)
+        stages.export(current)
+        document = variants_stage.export_variants(current, names)
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        print_variants(document)
+    if any(entry["error"] for entry in document["variants"].values()):
+        raise typer.Exit(3)
+
+
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Run folders, or one folder that contains runs."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="File of the comparison. Default: comparison.html."),
+    ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LOGDIR",
+            help="Write the runs' histories for TensorBoard to this folder instead.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's report, or compare runs.
+
+    One run folder gets DIR/report.html; a folder that contains runs, or several run folders, get
+    a comparison.
+    """
+    from hwnas.pipeline import report as report_stage
+
+    if out is not None and (tensorboard is not None or len(folders) == 1):
+        raise InputError(
+            "--out is for a comparison of several runs", where="--out", actual=str(out)
+        )
+    if tensorboard is not None:
+        report_stage.write_tensorboard(folders, tensorboard)
+        text = f"{tensorboard}: open it with `tensorboard --logdir {tensorboard}`"
+        print_result({"tensorboard": str(tensorboard)}, as_json, text)
+        return
+    if len(folders) == 1:
+        path = report_stage.report(folders[0])
+    else:
+        path = report_stage.compare(folders, out or Path("comparison.html"))
+    print_result({"report": str(path)}, as_json, str(path))

@@ -1,0 +1,41 @@
+"""The configuration of a run: TOML in, frozen and typed settings out."""
+
+from hwnas.config.reading import (
+    DEFAULT_CONFIG,
+    load_config,
+    parse_config,
+    read_overrides,
+    read_space_file,
+    shipped_configs,
+    with_absolute_paths,
+)
+from hwnas.config.sections import (
+    BudgetConfig,
+    CheckConfig,
+    Config,
+    DataConfig,
+    DeviceConfig,
+    LatencyConfig,
+    SearchConfig,
+    SpaceConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DEFAULT_CONFIG",
+    "BudgetConfig",
+    "CheckConfig",
+    "Config",
+    "DataConfig",
+    "DeviceConfig",
+    "LatencyConfig",
+    "SearchConfig",
+    "SpaceConfig",
+    "TrainConfig",
+    "load_config",
+    "parse_config",
+    "read_overrides",
+    "read_space_file",
+    "shipped_configs",
+    "with_absolute_paths",
+]

@@ -1,0 +1,416 @@
+"""The settings of a run: one frozen pydantic model for each table of a configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys and wrong types are errors, values cannot change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataConfig(Section):
+    """What to learn from; see `hwnas.data.load_dataset`."""
+
+    name: Literal[
+        "fashion-mnist-slice",
+        "npz",
+        "folder",
+        "cifar10",
+        "cifar100",
+        "fashion-mnist",
+        "mnist",
+        "masks",
+        "boxes",
+        "generated-segmentation",
+        "generated-detection",
+        "sounds",
+        "generated-keywords",
+        "table",
+        "generated-ratings",
+        "text",
+        "generated-text",
+        "language",
+        "generated-language",
+    ] = Field(description="the dataset or its format, which decides the task")
+    path: str | None = Field(
+        None, description="the file or folder of the data; none for datasets that ship"
+    )
+    image_size: int | None = Field(
+        None,
+        ge=4,
+        le=4096,
+        description="side in pixels that images from files are cropped and resized to, or that "
+        "generated images have",
+    )
+    sequence_length: int | None = Field(
+        None, ge=2, le=4096, description="words or characters in one sample of text"
+    )
+    train_limit: int | None = Field(
+        None, ge=2, description="use only so many training samples, drawn by the seed"
+    )
+    test_limit: int | None = Field(
+        None, ge=2, description="use only so many test samples, drawn by the seed"
+    )
+
+
+class SpaceConfig(Section):
+    """The search space at the sizes of the deployed network; sizes of inputs come from the data.
+
+    The other keys are the options of the space (see the page on spaces). In a file, `file` alone
+    may replace all keys: it names a TOML file that contains them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    name: str = Field("darts", description="the search space, one of `hwnas spaces`")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All keys but the name; the space checks them."""
+        return dict(self.model_extra or {})
+
+
+class LatencyConfig(Section):
+    """Where the model will run; a latency table for anything else is refused."""
+
+    runtime: str = Field("onnxruntime-cpu", description="one of the runtimes in `hwnas info`")
+    batch: int = Field(1, ge=1, le=4096, description="samples in one inference")
+    dtype: Literal["float32"] = Field(
+        "float32", description="number format of the searched network"
+    )
+    threads: int = Field(1, ge=1, le=1024, description="threads of the runtime")
+    measure_seconds: float = Field(
+        6.0, gt=0, description="time limit in seconds to measure one candidate network"
+    )
+    device_measurements: str | None = Field(
+        None,
+        description="a CSV file with latencies of networks on a device that is elsewhere "
+        "(columns arch, latency_ms); nothing is measured on this machine then",
+    )
+
+
+class BudgetConfig(Section):
+    """The latency budget, in milliseconds or as a fraction; and further limits.
+
+    A fraction is the way from the fastest predicted network of the space (0) to the slowest (1).
+    """
+
+    ms: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="latency budget in milliseconds"
+    )
+    fraction: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="latency budget between the fastest predicted network (0) and the slowest (1)",
+    )
+    family_ms: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default_factory=list,
+        description="further budgets in milliseconds; one search finds an architecture for each",
+    )
+    memory_mb: float | None = Field(
+        None,
+        gt=0,
+        description="peak host memory in MB that a session of the model may take",
+    )
+    energy_mj: float | None = Field(
+        None,
+        gt=0,
+        description="energy in millijoules that one inference may take, where the device "
+        "measures it",
+    )
+    confidence: float | None = Field(
+        None,
+        ge=0.5,
+        lt=1,
+        description="probability with which the predicted latency has to keep the budget; without "
+        "it, the mean prediction has to",
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> BudgetConfig:
+        if (self.ms is None) == (self.fraction is None):
+            raise ValueError("give either ms or fraction")
+        return self
+
+
+class DeviceConfig(Section):
+    """A further device; its table's predictions have to keep its budget."""
+
+    table: str = Field(description="latency table of the device: a file or a name that ships")
+    budget_ms: float = Field(
+        gt=0, allow_inf_nan=False, description="latency budget on the device in milliseconds"
+    )
+
+
+class SearchConfig(Section):
+    """The supernet, the search strategy, and how candidates are chosen."""
+
+    strategy: str = Field("darts", description="the search strategy, one of `hwnas strategies`")
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="settings of single strategies, by the strategy's name, where they differ "
+        "from its defaults",
+    )
+    evaluator: Literal["supernet", "training", "zero-cost", "table"] = Field(
+        "supernet",
+        description="how architectures are scored: with shared weights, by training each one, by "
+        "a zero-cost proxy, or from a file",
+    )
+    accuracy_table: str | None = Field(
+        None,
+        description="a CSV file with accuracies in percent for evaluator = table (columns arch, "
+        "accuracy)",
+    )
+    storage: str | None = Field(
+        None,
+        description="a journal file or database URL through which several searches of this "
+        "configuration share their evaluations, each with its own run folder; not for a supernet",
+    )
+    warm_start: int = Field(
+        0,
+        ge=0,
+        description="random architectures that are scored by `zero_cost` before the search",
+    )
+    warm_start_kept: int = Field(
+        10, ge=1, description="the best of these are proposed to the strategy first"
+    )
+    zero_cost: Literal["synflow", "jacob_cov", "naswot", "gradient_norm", "parameters", "macs"] = (
+        Field(
+            "naswot",
+            description="the zero-cost proxy of evaluator = zero-cost and of the warm start",
+        )
+    )
+    evaluation_epochs: int = Field(
+        1, ge=1, description="training epochs of one architecture with evaluator = training"
+    )
+    order: Literal[1, 2] = Field(
+        1, description="first or second order gradient of the architecture, where one is used"
+    )
+    steps: int = Field(
+        ge=1,
+        description="training steps of the supernet; with other evaluators, the number of "
+        "evaluations",
+    )
+    batch_size: int = Field(64, ge=1, description="samples in one step of the supernet")
+    warmup: float = Field(
+        0.3, ge=0, lt=1, description="share of the steps that train only weights, at the start"
+    )
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer of the weights")
+    learning_rate: float = Field(
+        0.025, gt=0, description="learning rate of the weights at the start of a cosine schedule"
+    )
+    learning_rate_min: float = Field(
+        0.001, ge=0, description="learning rate at the end of the cosine schedule"
+    )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="momentum of sgd, or the first beta of adamw"
+    )
+    weight_decay: float = Field(3e-4, ge=0, description="weight decay of the weights")
+    gradient_clip: float = Field(5.0, gt=0, description="largest norm of the weights' gradient")
+    max_skips: int | None = Field(
+        None,
+        ge=0,
+        description="skip connections in a cell of the most probable architecture above which "
+        "the search counts as collapsed and stops",
+    )
+    max_growth: float | None = Field(
+        None,
+        gt=1,
+        description="growth factor of the dominant eigenvalue of the architecture's Hessian "
+        "above which the search counts as collapsed and stops",
+    )
+    latency_rate: float = Field(
+        0.1, ge=0, description="step size of the Lagrange multiplier of the budget"
+    )
+    candidates: int = Field(
+        8, ge=1, le=100, description="best decoded architectures that are ranked at the end"
+    )
+    max_measured: int = Field(
+        8, ge=1, description="candidates that are measured at most before the search gives up"
+    )
+    recalibration_batches: int = Field(
+        8, ge=1, description="batches that recalibrate batch norm statistics of a candidate"
+    )
+    ranking_images: int = Field(
+        2000, ge=1, description="validation samples at most that rank the candidates"
+    )
+    checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
+    kernels: Literal["auto", "triton", "cpu", "torch"] = Field(
+        "auto",
+        description="kernels of the mixed operators: Triton, C++, plain PyTorch, or the fastest "
+        "that is available",
+    )
+    recompute: Literal["nothing", "first", "all"] = Field(
+        "nothing",
+        description="activations that the backward pass computes again, to save memory",
+    )
+    partial_channels: int | None = Field(
+        None,
+        ge=1,
+        description="one in so many channels goes through a cell's candidate operators (PC-DARTS);"
+        " has to divide the supernet's channels; 1 for all. Default: the strategy's own",
+    )
+    proxy: dict[str, int | float] = Field(
+        default_factory=dict,
+        description="sizes of the supernet, where they differ from those of the deployed network",
+    )
+    sandwich: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="architectures that train the supernet in each step between the largest one "
+        "and the smallest (sandwich rule); 0 trains the strategy's alone",
+    )
+    distillation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the largest architecture's outputs in the targets of the others",
+    )
+    shrinking: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps over which smaller sizes join the training step by step "
+        "(progressive shrinking)",
+    )
+
+    @model_validator(mode="after")
+    def _evaluator_has_what_it_needs(self) -> SearchConfig:
+        if (self.evaluator == "table") != (self.accuracy_table is not None):
+            raise ValueError("evaluator = table needs accuracy_table, and nothing else does")
+        if self.storage is not None and self.evaluator == "supernet":
+            raise ValueError("storage is for evaluators of single architectures, not for supernet")
+        if self.order == 2 and self.optimizer != "sgd":
+            raise ValueError("order = 2 unrolls a step of optimizer = sgd")
+        if self.distillation and not self.sandwich:
+            raise ValueError("distillation needs the largest architecture in each step: sandwich")
+        if self.shrinking > self.warmup:
+            raise ValueError("warmup has to last as long as shrinking: what it judges is trained")
+        return self
+
+
+class TrainConfig(Section):
+    """Training of the architecture that was found."""
+
+    epochs: int = Field(
+        ge=0, description="training epochs; 0 deploys inherited weights without training"
+    )
+    inherit: bool = Field(
+        False, description="start from the supernet's weights instead of random ones"
+    )
+    batch_size: int = Field(96, ge=1, description="samples in one step")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer of the weights")
+    learning_rate: float = Field(
+        0.025, gt=0, description="learning rate at the start of a cosine schedule"
+    )
+    learning_rate_min: float = Field(
+        0.0, ge=0, description="learning rate at the end of the cosine schedule"
+    )
+    warmup: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps in which the learning rate rises to its start value",
+    )
+    momentum: float = Field(
+        0.9, gt=0, lt=1, description="momentum of sgd, or the first beta of adamw"
+    )
+    nesterov: bool = Field(False, description="Nesterov momentum, with sgd")
+    weight_decay: float = Field(3e-4, ge=0, description="weight decay of the weights")
+    gradient_clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
+    label_smoothing: float = Field(
+        0.1, ge=0, lt=1, description="label smoothing, where targets are classes"
+    )
+    crop_padding: int = Field(
+        0, ge=0, description="augmentation: pixels of padding before a random crop"
+    )
+    flip: bool = Field(False, description="augmentation: random horizontal flips")
+    cutout: int = Field(
+        0, ge=0, description="augmentation: side in pixels of a square that is blanked"
+    )
+    drop_path: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability to drop a path of a cell; rises linearly to this at the last step",
+    )
+    auxiliary_weight: float = Field(
+        0.0, ge=0, description="weight of the auxiliary head's loss; 0 for no auxiliary head"
+    )
+    ema_decay: float = Field(
+        0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights"
+    )
+    mixed_precision: bool = Field(True, description="train in bfloat16 where the device can")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> TrainConfig:
+        if self.nesterov and self.optimizer != "sgd":
+            raise ValueError("nesterov needs optimizer = sgd")
+        if not self.epochs and not self.inherit:
+            raise ValueError("epochs = 0 needs inherit = true")
+        return self
+
+
+class CheckConfig(Section):
+    """Limits of the gates that the exported model has to pass."""
+
+    min_sqnr_db: float = Field(
+        80.0,
+        description="least signal-to-quantisation-noise ratio of the outputs in dB, for float32 "
+        "models",
+    )
+    max_accuracy_drop: float = Field(
+        0.01, ge=0, le=1, description="largest loss of the task's score against the reference"
+    )
+    min_accuracy: float = Field(0.0, ge=0, le=1, description="least value of the task's score")
+    measure_seconds: float = Field(
+        60.0, gt=0, description="time limit in seconds of the latency measurement"
+    )
+    compare: list[str] = Field(
+        default_factory=list,
+        description="further runtimes of ONNX models that have to give the same outputs, as in "
+        '["openvino-cpu"]',
+    )
+    max_session_mb: float | None = Field(
+        None,
+        gt=0,
+        description="memory in MB that loading and running the model may allocate on a CPU. "
+        "Default: 8000, or 80 % of the free memory if that is less",
+    )
+    max_session_seconds: int = Field(
+        120,
+        ge=1,
+        description="processor time in seconds that loading the model and three inferences may "
+        "take, and time of each later inference",
+    )
+
+
+class Config(Section):
+    """A complete run."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where search and training run")
+    threads: int = Field(2, ge=1, le=1024, description="threads of search and training on a CPU")
+    data: DataConfig
+    space: SpaceConfig
+    latency: LatencyConfig = LatencyConfig()
+    budget: BudgetConfig
+    devices: list[DeviceConfig] = Field(
+        default_factory=list, description="further devices whose budgets have to be kept"
+    )
+    search: SearchConfig
+    train: TrainConfig
+    check: CheckConfig = CheckConfig()
+
+    def to_toml(self) -> str:
+        """The configuration as a file that `load_config` reads."""
+        return tomli_w.dumps(self.model_dump(exclude_none=True))

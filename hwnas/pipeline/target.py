@@ -1,0 +1,139 @@
+"""Where a run's model is deployed: the runtime, the latency tables, and the budgets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hwnas.architecture import Architecture
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import latency_range_ms
+from hwnas.budget.gate import NetworkLatency
+from hwnas.budget.limit import Limit
+from hwnas.calibration.networks import read_measurements, to_text
+from hwnas.config import Config
+from hwnas.errors import InputError
+from hwnas.latency_tables.runtimes import Runtime, create_runtime
+from hwnas.latency_tables.table import DeviceProfile, LatencyTable
+from hwnas.pipeline.problem import Problem
+from hwnas.runs.run_folder import RunFolder
+
+
+@dataclass
+class Target:
+    """The devices that the model has to be fast enough on.
+
+    The first one is usually this machine. It may also be elsewhere: then a file with measured
+    latencies of networks stands for it (`latency.device_measurements`). Budgets on further
+    devices are kept by the predictions of their tables.
+
+    Attributes:
+        config: the resolved configuration.
+        folder: has the run's copies of the latency tables.
+        problem: has the search space whose networks are timed.
+    """
+
+    config: Config
+    folder: RunFolder
+    problem: Problem
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """What runs the deployed model.
+
+        Raises:
+            RuntimeMissingError: when it is not on this machine.
+        """
+        runtime = create_runtime(self.config.latency.runtime, self.config.latency.threads)
+        runtime.require()
+        return runtime
+
+    def profile(self) -> DeviceProfile:
+        """This device and the latency settings, as a table has to state them."""
+        latency = self.config.latency
+        return self.runtime.profile(dtype=latency.dtype, batch=latency.batch)
+
+    @property
+    def profile_command(self) -> str:
+        """The command that measures the operators of this run's search space."""
+        return f"hwnas profile {self.folder.config} --out TABLE.json"
+
+    @cached_property
+    def device_measurements(self) -> dict[Architecture, float] | None:
+        """Latencies in ms of networks on a device that is elsewhere; None to measure on this one.
+
+        Raises:
+            InputError: when the file is missing or malformed.
+        """
+        path = self.config.latency.device_measurements
+        if path is None:
+            return None
+        networks, latency_ms = read_measurements(Path(path), self.problem.space)
+        return dict(zip(networks, latency_ms.tolist(), strict=True))
+
+    def stated_latency(self, architecture: Architecture) -> NetworkLatency:
+        """The latency of a network in the file `latency.device_measurements`.
+
+        Raises:
+            InputError: when the file does not have it.
+        """
+        assert self.device_measurements is not None
+        latency_ms = self.device_measurements.get(architecture)
+        path = self.config.latency.device_measurements
+        if latency_ms is None:
+            raise InputError(
+                "the file with the device's latencies does not have this network",
+                where=str(path),
+                expected=to_text(self.problem.space, architecture),
+                actual=f"{len(self.device_measurements)} others",
+            )
+        return NetworkLatency.stated(latency_ms, f"file {Path(path or '').name}")
+
+    @cached_property
+    def cost(self) -> CostModel:
+        """The cost model of the run's latency table."""
+        self.folder.require(self.folder.latency_table)
+        table = LatencyTable.load(self.folder.latency_table)
+        return CostModel(self.problem.space, table, command=self.profile_command)
+
+    @cached_property
+    def latency_range_ms(self) -> tuple[float, float]:
+        """Predicted latencies of the fastest and of the slowest network of the space."""
+        return latency_range_ms(self.cost)
+
+    def budget_ms(self) -> float:
+        """The budget in milliseconds, also where the configuration states it as a fraction.
+
+        Raises:
+            InputError: when it is below the fastest predicted network; names the range.
+        """
+        fastest_ms, slowest_ms = self.latency_range_ms
+        budget = self.config.budget
+        if budget.fraction is not None:
+            return fastest_ms + budget.fraction * (slowest_ms - fastest_ms)
+        assert budget.ms is not None
+        if budget.ms < fastest_ms:
+            raise InputError(
+                "no architecture keeps the budget",
+                where="budget.ms",
+                expected=f"between {fastest_ms:.4g} ms (fastest predicted network) and "
+                f"{slowest_ms:.4g} ms (slowest)",
+                actual=f"{budget.ms:.4g} ms",
+                mend="raise the budget or make the space smaller",
+            )
+        return budget.ms
+
+    def limits(self) -> list[Limit]:
+        """The budgets of all devices, the first device's first."""
+        confidence = self.config.budget.confidence
+        limits = [Limit(self.cost, self.budget_ms(), confidence)]
+        for path, device in zip(self.further_tables, self.config.devices, strict=True):
+            cost = CostModel(self.problem.space, LatencyTable.load(path))
+            limits.append(Limit(cost, device.budget_ms, confidence))
+        return limits
+
+    @property
+    def further_tables(self) -> list[Path]:
+        """The run's copies of the latency tables of further devices."""
+        return self.folder.device_tables(len(self.config.devices))
