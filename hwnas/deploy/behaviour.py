@@ -1,17 +1,14 @@
-"""What a model does: whether it loads and runs, at which batches, and what it computes."""
+"""What a model computes: at which batch sizes it runs, its outputs, and its score on samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hwnas.config import CheckConfig
-from hwnas.deploy.feeds import DTYPES, FeedMaker, InputSizes
+from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.parity import (
-    Feeds,
     Outputs,
     Parity,
     Predict,
@@ -19,65 +16,34 @@ from hwnas.deploy.parity import (
     compare,
     differs_from_run_to_run,
 )
+from hwnas.deploy.references import Reference, self_references
 from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score, score_of
-from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.deploy.trial import BATCHES, FEWEST_BATCHES
+from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.measuring.memory import (
-    Batches,
-    Trial,
-    allocating_at_most,
-    session_limit_mb,
-    try_session,
-)
-from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime, create_runtime
+from hwnas.latency_tables.measuring.memory import Trial, allocating_at_most, session_limit_mb
+from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime
 
-BATCHES, FEWEST_BATCHES = (1, 7, 64), (1, 3)
-BATCH_SECONDS = 2.0
-"""What running a batch may take to be tried."""
-THROUGHPUT_BATCHES = (1, 8, 32)
-SCORED_BATCH = 250
 RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
-UNOPTIMISED = "unoptimised"
-COMPARED = ("onnxruntime-cpu", "onnxruntime-cuda")
-"""Runtimes whose outputs every model is compared with, where they are here."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a model is compared with.
-
-    Attributes:
-        name: of its score in the document, `torch` or `reference`.
-        predict: its outputs, for feeds of the model.
-        inference: makes a call that runs it once on a runtime that runs no ONNX files.
-        trial: of a file, what `probe` found.
-    """
-
-    name: str
-    predict: Predict
-    inference: Callable[[], Callable[[], None]] | None = None
-    trial: Trial | None = None
-
-    def takes(self, batch: int) -> bool:
-        """Whether it runs with a batch, as far as it was tried."""
-        return self.trial is None or batch in self.trial.batches
+"""How the names of operators with random results begin."""
 
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What a model does.
+    """What a model was observed to do.
 
     Attributes:
-        batches: those that run.
-        failures: a line for each batch that does not run, or gives outputs of another batch.
-        contradiction: a shape that is not the declared one, or None.
-        parity: with the reference, if there is one.
-        parity_with: the model as it stands in the file, and other runtimes.
-        score: where the samples have targets.
-        runtimes: for the one it runs on and those it is compared on, where operators are placed,
-            or why one is missing.
-        notes: what should be known about the figures.
+        batches: batch sizes at which it runs.
+        failures: a line for each batch size at which it does not run, or at which its outputs
+            have another batch size.
+        contradiction: a declared shape that differs from the computed one, or None.
+        parity: comparison with the reference, or None without one.
+        parity_with: comparison with the unoptimised graph and with other runtimes, by name.
+        score: score on the samples, or None if they have no targets.
+        runtimes: for each runtime that it was tried on, the placement of its operators, or why
+            the runtime is missing.
+        notes: remarks on how to read the figures.
     """
 
     batches: list[int]
@@ -90,54 +56,22 @@ class Behaviour:
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """Its part of the check's document."""
+        """The fields of the check's document that describe the behaviour."""
         return {
             "batches": {"run": self.batches, "failures": self.failures},
             "parity": None if self.parity is None else self.parity.to_json(),
             "parity_with": {n: p and p.to_json() for n, p in self.parity_with.items()},
-            **score_to_json(self.score),
+            **_score_to_json(self.score),
             "runtimes": self.runtimes,
             "contradiction": self.contradiction,
             "notes": self.notes,
         }
 
 
-def score_to_json(score: Score | None) -> dict[str, Any]:
-    """The name of the metric, and under that name the score, or None."""
+def _score_to_json(score: Score | None) -> dict[str, Any]:
+    """The name of the metric, and the score or None under that name."""
     metric = ACCURACY if score is None else score.metric
     return {"metric": metric, metric: score and score.to_json()}
-
-
-def probe(
-    model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, limits: CheckConfig
-) -> Trial:
-    """Load a model and run it in a process with limits, with every batch that is used later.
-
-    To be called before a model is loaded here: nobody knows what it does when it runs.
-
-    Raises:
-        InputError: when the file is another than was inspected, the runtime refuses it, or it
-            exceeds the limits of a session.
-    """
-    model.require_unchanged()
-    sizes = {*BATCHES, *FEWEST_BATCHES, *THROUGHPUT_BATCHES}
-    if feeds.samples is not None and feeds.samples.targets is not None:
-        sizes.add(SCORED_BATCH)
-    batches = Batches(
-        sorted(filter(feeds.is_affordable, sizes)) if feeds.is_dynamic else (),
-        partial(replace(feeds, samples=None).random, seed=0),
-        feeds.batch,
-        BATCH_SECONDS,
-        max(FEWEST_BATCHES),
-    )
-    return try_session(
-        runtime,
-        model.path,
-        feeds.real(feeds.batch, 0),
-        batches,
-        limit_mb=session_limit_mb(limits.max_session_mb),
-        limit_s=limits.max_session_seconds,
-    )
 
 
 def observe(
@@ -148,50 +82,47 @@ def observe(
     trial: Trial,
     limits: CheckConfig,
 ) -> Behaviour:
-    """Load a model that `probe` has accepted, run it, and compare it with all that is there.
+    """Load a model that `probe` has accepted, run it, and compare its outputs.
 
-    What it takes may depend on the values that it is fed with: each inference, and what all of
-    them allocate, has limits here too.
+    How much time and memory a model needs may depend on its input values. Each inference therefore
+    has a time limit here too, and all of them together have a memory limit.
 
     Args:
         model: the inspected file.
-        runtime: where it runs.
-        feeds: makes its inputs.
-        reference: what it is compared with, besides itself.
-        trial: what `probe` found; only batches that ran there run here.
-        limits: of a session; `compare` names further runtimes.
+        runtime: the runtime that it runs on.
+        feeds: generates its inputs.
+        reference: a model that it is compared with, besides itself; or None.
+        trial: result of `probe`; only batch sizes that ran there are run here.
+        limits: limits of a session; `limits.compare` names further runtimes to compare with.
 
     Raises:
-        InputError: when a runtime refuses it, it does not fit the reference or the labels, or
-            it exceeds the limits.
-        RuntimeMissingError: when a runtime that `compare` names is not here.
+        InputError: when a runtime refuses the model, its outputs do not fit the reference or the
+            targets, or it exceeds a limit.
+        RuntimeMissingError: when a runtime of `limits.compare` is not installed.
     """
-    where, limit_s = str(model.path), limits.max_session_seconds
-    predict = as_predict(runtime.infer(model.path, limit_s=limit_s), where)
-    placed, others = _placements(model.path, runtime, limit_s)
-    others |= _compared(model, runtime, feeds, limits, placed)
-    held = 1 + len(others) + (reference is not None)
-    # GPUs map their memory into the process.
-    names = {runtime.name, *others} & RUNTIMES.keys()
-    is_on_cpu = all(RUNTIMES[name].device_class == "cpu" for name in names)
-    limit_mb = session_limit_mb(limits.max_session_mb, held) if is_on_cpu else None
-    common = [b for b in trial.batches if reference is None or reference.takes(b)]
+    where = str(model.path)
+    predict = as_predict(runtime.infer(model.path, limit_s=limits.max_session_seconds), where)
+    placements, others = self_references(model, runtime, feeds, limits)
+    sessions = 1 + len(others) + (reference is not None)
+    limit_mb = _memory_limit_mb({runtime.name, *others}, sessions, limits)
+    shared = [b for b in trial.batches if reference is None or reference.runs_at(b)]
     with allocating_at_most(limit_mb, where):
         batches, failures, contradiction = _run_batches(predict, feeds, model, trial)
+        predicts = [predict] if reference is None else [predict, reference.predict]
         is_random = any(
             differs_from_run_to_run(one, feeds.real(feeds.batch, 0), model.precision)
-            for one in (predict, *([reference.predict] if reference else []))
+            for one in predicts
         )
-        # Two pairs of a fixed batch; a pair of each that runs where it is open.
-        compared = [b for b in batches if b in common] if feeds.is_dynamic else batches * 2
         if is_random:
             compared = []
+        elif feeds.is_dynamic:
+            compared = [b for b in batches if b in shared]
+        else:
+            compared = batches * 2  # two pairs of feeds at the only batch size
         parity_with = {n: _parity(o, predict, feeds, compared, model) for n, o in others.items()}
-        parity = None
-        if reference is not None:
-            parity = _parity(reference, predict, feeds, compared, model)
-        score = _score(predict, reference, feeds, common, where)
-    random = [name for name in model.operators if name.startswith(RANDOM_OPERATORS)]
+        parity = None if reference is None else _parity(reference, predict, feeds, compared, model)
+        score = _score(predict, reference, feeds, shared, where)
+    notes = _random_notes(model.operators) if is_random else []
     return Behaviour(
         batches=batches,
         failures=failures,
@@ -199,9 +130,18 @@ def observe(
         parity=parity,
         parity_with=parity_with,
         score=score,
-        runtimes=placed,
-        notes=_notes(random if is_random else None, [parity, *parity_with.values()]),
+        runtimes=placements,
+        notes=notes + _constant_notes([parity, *parity_with.values()]),
     )
+
+
+def _memory_limit_mb(names: set[str], sessions: int, limits: CheckConfig) -> float | None:
+    """Memory that the sessions may allocate together.
+
+    None if a GPU runtime is among them, because GPUs map their memory into the process.
+    """
+    is_on_cpu = all(RUNTIMES[n].device_class == "cpu" for n in names & RUNTIMES.keys())
+    return session_limit_mb(limits.max_session_mb, sessions) if is_on_cpu else None
 
 
 def _parity(
@@ -211,66 +151,23 @@ def _parity(
     batches: Sequence[int],
     model: Inspection,
 ) -> Parity | None:
+    """Compare a model with a reference at the batch sizes that the reference runs at too."""
     if feeds.is_dynamic:
-        batches = [batch for batch in batches if reference.takes(batch)]
+        batches = [batch for batch in batches if reference.runs_at(batch)]
     if not batches:
         return None
-    # A quantised model clips what real inputs never reach; a single one shows no differences.
+    # A quantised model clips random values that exceed the range of the real inputs. With only
+    # one sample, however, both feeds would be equal.
     has_several = feeds.samples is not None and feeds.samples.count > 1
     only_real = model.precision == "int8" and has_several
     pairs = feeds.pairs(batches, only_real=only_real)
     return compare(reference.predict, predict, pairs, str(model.path))
 
 
-def onnx_reference(
-    model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, limits: CheckConfig
-) -> Reference:
-    """Another ONNX model, as it stands in its file, tried in a process with limits.
-
-    It is fed with a model's feeds: by name where both have the same names, else in their order.
-
-    Raises:
-        InputError: when it takes other inputs, or the runtime refuses it.
-    """
-    where = str(model.path)
-    inputs = _inputs_of(model, feeds)
-
-    def converted(given: Feeds) -> Feeds:
-        pairs = zip(feeds.inputs, inputs, strict=True)
-        return {theirs.name: given[ours.name].astype(theirs.dtype) for ours, theirs in pairs}
-
-    samples = feeds.samples
-    if samples is not None:
-        take = samples.take
-        samples = replace(samples, take=lambda chosen: converted(take(chosen)))
-    trial = probe(model, runtime, replace(feeds, inputs=inputs, samples=samples), limits)
-    infer = runtime.infer_unoptimised(model.path, limit_s=limits.max_session_seconds)
-    predict = as_predict(infer, where)
-    return Reference("reference", lambda given: predict(converted(given)), trial=trial)
-
-
-def _inputs_of(model: Inspection, feeds: FeedMaker) -> tuple[InputSizes, ...]:
-    """A model's inputs in the order of another's, with the other's sizes."""
-    ours = [given.name for given in feeds.inputs]
-    theirs = {value.name: value for value in model.inputs}
-    if len(theirs) != len(ours):
-        raise InputError(
-            "the reference takes other inputs",
-            where=str(model.path),
-            expected=ours,
-            actual=list(theirs),
-        )
-    names = ours if set(ours) == set(theirs) else list(theirs)
-    return tuple(
-        replace(given, name=name, dtype=DTYPES.get(theirs[name].dtype, given.dtype))
-        for given, name in zip(feeds.inputs, names, strict=True)
-    )
-
-
 def _run_batches(
     predict: Predict, feeds: FeedMaker, model: Inspection, trial: Trial
 ) -> tuple[list[int], list[str], str | None]:
-    """Batches that run, lines about those that do not, a contradiction of shapes."""
+    """Batch sizes that run, a line for each one that does not, and a contradiction of shapes."""
     contradiction = _contradiction(predict(feeds.real(feeds.batch, 0)), model)
     if not feeds.is_dynamic:
         return [feeds.batch], [], contradiction
@@ -286,15 +183,16 @@ def _run_batches(
         except InputError as error:
             failures.append(str(error))
             continue
-        wrong = _outputs_of_another_batch(outputs, model, batch)
-        if wrong is None:
+        mismatch = _batch_mismatch(outputs, model, batch)
+        if mismatch is None:
             good.append(batch)
         else:
-            failures.append(wrong)
+            failures.append(mismatch)
     return good, failures, contradiction
 
 
 def _contradiction(outputs: Outputs, model: Inspection) -> str | None:
+    """The first output whose declared shape differs from the computed one, or None."""
     for value in model.outputs:
         found = outputs[value.name].shape if value.name in outputs else None
         if value.shape is None or found is None:
@@ -306,7 +204,8 @@ def _contradiction(outputs: Outputs, model: Inspection) -> str | None:
     return None
 
 
-def _outputs_of_another_batch(outputs: Outputs, model: Inspection, batch: int) -> str | None:
+def _batch_mismatch(outputs: Outputs, model: Inspection, batch: int) -> str | None:
+    """The first output whose batch size differs from that of the inputs, or None."""
     symbols = {value.shape[0] for value in model.inputs if value.shape} - {None}
     for value in model.outputs:
         is_batch = value.shape and isinstance(value.shape[0], str) and value.shape[0] in symbols
@@ -316,68 +215,6 @@ def _outputs_of_another_batch(outputs: Outputs, model: Inspection, batch: int) -
     return None
 
 
-def _placements(
-    path: Path, main: OnnxModelRuntime, limit_s: float
-) -> tuple[dict[str, Any], dict[str, Reference]]:
-    """The placement on the main runtime and those to compare with, and what it is compared with.
-
-    The model as it stands in the file is the first: ONNX Runtime, which ends an inference that
-    takes too long, sees all feeds before another runtime does.
-    """
-    placed: dict[str, Any] = {}
-    plain = main.infer_unoptimised(path, limit_s=limit_s)
-    others = {UNOPTIMISED: Reference(UNOPTIMISED, as_predict(plain, str(path)))}
-    for name in dict.fromkeys((main.name, *COMPARED)):
-        runtime = main if name == main.name else create_runtime(name, main.threads)
-        assert isinstance(runtime, OnnxModelRuntime)
-        try:
-            runtime.require()
-            placed[name] = {"placement": runtime.placement(path)}
-            if runtime is not main:
-                infer = runtime.infer(path, limit_s=limit_s)
-                others[name] = Reference(name, as_predict(infer, str(path)))
-        except (RuntimeMissingError, InputError) as error:
-            placed[name] = {"missing": str(error)}
-    return placed, others
-
-
-def compared_runtimes(names: Sequence[str], threads: int) -> list[OnnxModelRuntime]:
-    """The runtimes of `check.compare`.
-
-    Raises:
-        InputError: for one that is unknown or runs no ONNX files.
-        RuntimeMissingError: for one that is not here.
-    """
-    found = []
-    for name in dict.fromkeys(names):
-        runtime = create_runtime(name, threads)
-        if not isinstance(runtime, OnnxModelRuntime):
-            raise InputError("runs no ONNX files", where="check.compare", actual=name)
-        runtime.require()
-        found.append(runtime)
-    return found
-
-
-def _compared(
-    model: Inspection,
-    main: OnnxModelRuntime,
-    feeds: FeedMaker,
-    limits: CheckConfig,
-    placed: dict[str, Any],
-) -> dict[str, Reference]:
-    """The model on further runtimes, each tried in a process with limits; notes where it runs."""
-    others = {}
-    for runtime in compared_runtimes(limits.compare, main.threads):
-        name = runtime.name
-        if name in placed and "missing" not in placed[name]:
-            continue
-        trial = probe(model, runtime, feeds, limits)
-        placed[name] = {"placement": runtime.placement(model.path)}
-        infer = runtime.infer(model.path, limit_s=limits.max_session_seconds)
-        others[name] = Reference(name, as_predict(infer, str(model.path)), trial=trial)
-    return others
-
-
 def _score(
     predict: Predict,
     reference: Reference | None,
@@ -385,26 +222,28 @@ def _score(
     batches: Sequence[int],
     where: str,
 ) -> Score | None:
+    """Score a model and its reference on the samples, if they have targets."""
     samples = feeds.samples
     if samples is None or samples.targets is None:
         return None
-    # Samples of a fixed batch are whole batches.
+    # If the batch size is fixed, each sample is a whole batch.
     batch = max(batches, default=feeds.batch) if feeds.is_dynamic else 1
     found = score_of(predict, samples, batch, where)
     if reference is None:
         return Score(samples.metric, found, None, "reference", samples.scored)
-    right = score_of(reference.predict, samples, batch, where)
-    return Score(samples.metric, found, right, reference.name, samples.scored)
+    expected = score_of(reference.predict, samples, batch, where)
+    return Score(samples.metric, found, expected, reference.name, samples.scored)
 
 
-def _notes(random: list[str] | None, parities: list[Parity | None]) -> list[str]:
-    """`random` are the operators that may be why the outputs differ from run to run, if they do."""
-    notes = []
-    if random is not None:
-        named = f" (random operators: {', '.join(random)})" if random else ""
-        notes.append(f"the outputs differ from run to run{named}: no parity can be read")
+def _random_notes(operators: Iterable[str]) -> list[str]:
+    """A note for a model, or its reference, whose outputs differ from run to run."""
+    random = [name for name in operators if name.startswith(RANDOM_OPERATORS)]
+    named = f" (random operators: {', '.join(random)})" if random else ""
+    return [f"the outputs differ from run to run{named}: no parity can be read"]
+
+
+def _constant_notes(parities: Iterable[Parity | None]) -> list[str]:
+    """A note for outputs that do not depend on the inputs."""
     if any(parity is not None and parity.constant for parity in parities):
-        notes.append(
-            "outputs that do not depend on the inputs: where both agree, no parity can be read"
-        )
-    return notes
+        return ["outputs that do not depend on the inputs: where both agree, no parity can be read"]
+    return []

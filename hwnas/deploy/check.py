@@ -1,20 +1,20 @@
-"""The deployment check: what a model does on a runtime, judged by what is required of it.
+"""The deployment check: run a model on a runtime and decide whether it passes the gates.
 
-One way for models of any maker. A network that was trained here is compared with itself in
-PyTorch, another model with a reference if there is one. Every model is compared with itself before
-the runtime rewrites its graph, and on the other runtimes of this machine.
+Models of any origin are checked in the same way. A network that was trained by hwnas is compared
+with itself in PyTorch, another model with a reference if there is one. Every model is also compared
+with itself before the runtime optimises its graph, and on the other runtimes of this machine.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
-from hwnas.deploy.behaviour import Behaviour, Reference, observe, onnx_reference, probe
+from hwnas.deploy.behaviour import Behaviour, observe
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import (
     Gate,
@@ -30,8 +30,16 @@ from hwnas.deploy.gates import (
     shapes_gate,
     verdict_of,
 )
-from hwnas.deploy.performance import Performance, ServingLoad, measure_performance
-from hwnas.deploy.properties import METADATA_PREFIX, own_properties
+from hwnas.deploy.performance import Performance, measure_performance
+from hwnas.deploy.properties import (
+    METADATA_PREFIX,
+    own_properties,
+    positive_integer,
+    positive_number,
+)
+from hwnas.deploy.references import Reference, onnx_reference
+from hwnas.deploy.request import CheckRequest
+from hwnas.deploy.trial import probe
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, sha256_of
 from hwnas.latency_tables.measuring import trtexec
@@ -42,97 +50,111 @@ from hwnas.runs.run_folder import environment
 
 SCHEMA = 1
 MAX_THREADS, MAX_BATCH = 1024, 2**20
-"""What a model's properties may ask for."""
+"""The most threads and the largest batch size that a model's properties may ask for."""
 
 
 def check_model(
     model: Inspection,
     runtime: Runtime,
     feeds: FeedMaker,
+    request: CheckRequest,
     *,
-    budget_ms: float | None,
-    predicted_ms: float | None,
-    limits: CheckConfig,
     reference: Reference | None = None,
-    memory_budget_mb: float | None = None,
-    energy_budget_mj: float | None = None,
-    load: ServingLoad | None = None,
+    predicted_ms: float | None = None,
+    measured_latency: NetworkLatency | None = None,
+    extra_gates: Sequence[Gate] = (),
     stage: Stage = silent,
-    stated: NetworkLatency | None = None,
-    more_gates: Sequence[Gate] = (),
 ) -> dict[str, Any]:
-    """Run all gates on an ONNX file.
+    """Check an ONNX file on a runtime.
 
     Args:
         model: the inspected file.
-        runtime: where its latency is measured.
-        feeds: makes its inputs; their batch is that of the latency.
-        budget_ms: gate of the latency; None leaves it out.
-        predicted_ms: what the latency table said.
-        limits: of the gates.
-        reference: gates of parity and of lost accuracy need it; without, they are skipped.
-        memory_budget_mb: gate of the session's peak memory; None leaves it out.
-        energy_budget_mj: gate of an inference's energy; None leaves it out.
-        load: of the smoke test of serving; None leaves it out.
+        runtime: the runtime that the latency is measured on.
+        feeds: generates the inputs; the latency is measured at `feeds.batch`.
+        request: budgets, limits of the gates, and the load of the serving test.
+        reference: a model to compare with; without it, the gates of parity with a reference and of
+            lost accuracy are skipped.
+        predicted_ms: the latency that the latency table predicts, for the document.
+        measured_latency: the latency on a device that is not attached; the latency is measured
+            here if None.
+        extra_gates: further gates that the caller has evaluated.
         stage: shows progress.
-        stated: the latency on a device that is not here; measured on this one if None.
-        more_gates: of what was judged elsewhere.
 
     Returns:
         The content of `check.json`, schema 1.
 
     Raises:
         InputError: when the runtime refuses the model, or it exceeds the limits of a session.
+        RuntimeMissingError: when a runtime of `check.compare` is not installed.
     """
+    onnx_runtime = _onnx_runtime(runtime)
     with stage("check") as advance:
         advance(0, 2, "parity and score")
-        onnx_runtime = _onnx_runtime(runtime)
-        trial = probe(model, onnx_runtime, feeds, limits)
-        behaviour = observe(model, onnx_runtime, feeds, reference, trial, limits)
+        trial = probe(model, onnx_runtime, feeds, request.limits)
+        behaviour = observe(model, onnx_runtime, feeds, reference, trial, request.limits)
         advance(1, 2, "latency")
-        if stated is not None:
-            speed = Performance(stated)
+        if measured_latency is not None:
+            performance = Performance(measured_latency)
         else:
-            speed = measure_performance(
-                model,
-                runtime,
-                feeds,
-                trial.batches,
-                budget_ms=budget_ms,
-                seconds=limits.measure_seconds,
-                limit_s=limits.max_session_seconds,
-                reference=reference,
-                load=load,
+            performance = measure_performance(
+                model, runtime, feeds, trial.batches, request, reference
             )
-        advance(2, 2, f"{speed.latency.value_ms:.3f} ms")
-    is_measured_here = stated is None and onnx_runtime is runtime
-    memory_mb = trial.memory_mb if is_measured_here else None
+        advance(2, 2, f"{performance.latency.value_ms:.3f} ms")
+    is_measured_here = measured_latency is None and onnx_runtime is runtime
+    found = _Findings(behaviour, performance, trial.memory_mb if is_measured_here else None)
     gates = [
-        budget_gate(speed.latency, budget_ms),
-        *memory_gates(memory_mb, memory_budget_mb),
-        *energy_gates(speed.energy, energy_budget_mj),
+        *_resource_gates(found, request),
         *placement_gates(onnx_runtime, behaviour.runtimes[onnx_runtime.name]),
-        *more_gates,
-        *behaviour_gates(model, feeds, behaviour, limits, is_wanted=reference is not None),
-        *serving_gates(speed.serving),
+        *extra_gates,
+        *behaviour_gates(
+            model, feeds, behaviour, request.limits, has_reference=reference is not None
+        ),
+        *serving_gates(performance.serving),
     ]
     return {
         "schema": SCHEMA,
         "verdict": verdict_of(gates),
-        "budget_ms": budget_ms,
+        "budget_ms": request.budget_ms,
         "predicted_ms": predicted_ms,
         "batch": feeds.batch,
-        **speed.to_json(),
-        "memory_mb": memory_mb,
-        **behaviour.to_json(),
+        **found.to_json(),
         "model": model_facts(model),
         "gates": [gate.to_json() for gate in gates],
-        "environment": environment()
-        | {
-            "device": runtime.device_name(),
-            "threads": runtime.threads,
-            "options": runtime.options(),
-        },
+        "environment": _environment(runtime),
+    }
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What a check observed; `memory_mb` is the peak memory of a session, if it was measured."""
+
+    behaviour: Behaviour
+    performance: Performance
+    memory_mb: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.performance.to_json(),
+            "memory_mb": self.memory_mb,
+            **self.behaviour.to_json(),
+        }
+
+
+def _resource_gates(found: _Findings, request: CheckRequest) -> list[Gate]:
+    """Gates of the latency, memory and energy budgets."""
+    return [
+        budget_gate(found.performance.latency, request.budget_ms),
+        *memory_gates(found.memory_mb, request.memory_budget_mb),
+        *energy_gates(found.performance.energy, request.energy_budget_mj),
+    ]
+
+
+def _environment(runtime: Runtime) -> dict[str, Any]:
+    """Versions and machine, and the settings of the runtime."""
+    return environment() | {
+        "device": runtime.device_name(),
+        "threads": runtime.threads,
+        "options": runtime.options(),
     }
 
 
@@ -142,20 +164,23 @@ def behaviour_gates(
     behaviour: Behaviour,
     limits: CheckConfig,
     *,
-    is_wanted: bool = True,
+    has_reference: bool = True,
 ) -> list[Gate]:
-    """Gates of what a model computes, by the limits of its number format.
+    """Gates of what a model computes, with the parity limits of its number format.
 
     Args:
-        model, feeds, behaviour: what was observed, and of what.
-        limits: of the gates.
-        is_wanted: whether there is a reference, so that parity has to be known.
+        model: the inspected file.
+        feeds: generated its inputs.
+        behaviour: what was observed.
+        limits: limits of the gates.
+        has_reference: whether the model has a reference; its parity gates are then inconclusive
+            rather than skipped if no outputs could be compared.
     """
     held_to = parity_limits(model.precision, limits)
     return [
         shapes_gate(behaviour.contradiction),
         batch_gate(feeds.is_dynamic, behaviour.failures, behaviour.batches),
-        *parity_gates(behaviour.parity, held_to, is_wanted=is_wanted),
+        *parity_gates(behaviour.parity, held_to, is_required=has_reference),
         *(g for name, p in behaviour.parity_with.items() for g in parity_gates(p, held_to, name)),
         *score_gates(behaviour.score, limits),
     ]
@@ -163,86 +188,95 @@ def behaviour_gates(
 
 def check_file(
     model: Inspection,
+    request: CheckRequest,
     *,
-    limits: CheckConfig,
-    budget_ms: float | None = None,
-    memory_budget_mb: float | None = None,
-    energy_budget_mj: float | None = None,
     runtime_name: str | None = None,
     threads: int | None = None,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     data: Path | None = None,
     reference: Inspection | None = None,
-    load: ServingLoad | None = None,
     measured: Path | None = None,
     stage: Stage = silent,
 ) -> dict[str, Any]:
-    """Check a model of any maker, that comes with no run.
+    """Check a model that belongs to no run.
 
-    Budget, runtime, threads and batch that are not given are those in the model's properties, if
-    hwnas made it.
+    For a model that hwnas exported, the latency budget, runtime, threads and batch size default to
+    those in the model's properties.
 
     Args:
         model: the inspected file.
-        limits: of the gates.
-        budget_ms, memory_budget_mb, energy_budget_mj: gates of latency, memory and energy.
-        runtime_name: where its latency is measured, `onnxruntime-cpu` by default.
-        threads: of the runtime, 1 by default.
-        shapes: of inputs whose sizes are left open, by name.
-        data: an inspected npz file with arrays named as inputs, and maybe `labels`.
+        request: budgets, limits of the gates, and the load of the serving test.
+        runtime_name: the runtime that the latency is measured on; by default `onnxruntime-cpu`.
+        threads: threads of the runtime; by default 1.
+        shapes: shapes of inputs whose sizes the model leaves open, by name.
+        data: an inspected npz file with an array for each input, under the input's name, and
+            optionally `labels`.
         reference: an inspected model that the outputs are compared with.
-        load: of the smoke test of serving.
-        measured: results of the model from another device; measured on this one if None.
+        measured: file with latencies of the model that were measured on another device; the
+            latency is measured here if None.
         stage: shows progress.
 
     Returns:
-        The content of `check.json`.
+        The content of `check.json`, schema 1.
 
     Raises:
-        InputError: when files do not fit each other, or the runtime refuses the model.
-        RuntimeMissingError: when the runtime is not here.
+        InputError: when the files do not fit each other, or the runtime refuses the model.
+        RuntimeMissingError: when the runtime is not installed.
     """
     where, properties = str(model.path), own_properties(model.properties)
-    stated = None if measured is None else measured_elsewhere(measured, model.path)
+    elsewhere = None if measured is None else measured_elsewhere(measured, model.path)
     name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
-    stated_threads = _whole_number(where, properties, "threads", MAX_THREADS)
+    stated_threads = positive_integer(properties, "threads", where, MAX_THREADS)
     runtime = create_runtime(name, threads or stated_threads or 1)
     runtime.require()
-    stated_batch = _whole_number(where, properties, "batch", MAX_BATCH)
-    feeds = feeds_for(model, shapes or {}, data, stated_batch or 1)
-    if stated_batch is not None and not feeds.is_dynamic and feeds.batch != stated_batch:
-        raise InputError(
-            "another batch than the inputs have",
-            where=f"{where}: property {METADATA_PREFIX}batch",
-            expected=feeds.batch,
-            actual=stated_batch,
-        )
+    feeds = _file_feeds(model, properties, shapes or {}, data)
     other = None
     if reference is not None:
-        cpu = _onnx_runtime(runtime)
-        other = onnx_reference(reference, cpu, feeds, limits)
-    stated_ms = _number(where, properties, "budget_ms")
+        other = onnx_reference(reference, _onnx_runtime(runtime), feeds, request.limits)
+    stated_ms = positive_number(properties, "budget_ms", where)
+    if request.budget_ms is None:
+        request = replace(request, budget_ms=stated_ms)
     return check_model(
         model,
         runtime,
         feeds,
-        budget_ms=stated_ms if budget_ms is None else budget_ms,
-        predicted_ms=_number(where, properties, "predicted_ms"),
-        limits=limits,
+        request,
         reference=other,
-        memory_budget_mb=memory_budget_mb,
-        energy_budget_mj=energy_budget_mj,
-        load=load,
+        predicted_ms=positive_number(properties, "predicted_ms", where),
+        measured_latency=elsewhere,
         stage=stage,
-        stated=stated,
     )
 
 
+def _file_feeds(
+    model: Inspection,
+    properties: Mapping[str, str],
+    shapes: Mapping[str, tuple[int, ...]],
+    data: Path | None,
+) -> FeedMaker:
+    """Feeds for a model; its properties may state the batch size."""
+    where = str(model.path)
+    batch = positive_integer(properties, "batch", where, MAX_BATCH)
+    feeds = feeds_for(model, shapes, data, batch or 1)
+    if batch is not None and not feeds.is_dynamic and feeds.batch != batch:
+        raise InputError(
+            "the batch size differs from that of the inputs",
+            where=f"{where}: property {METADATA_PREFIX}batch",
+            expected=feeds.batch,
+            actual=batch,
+        )
+    return feeds
+
+
 def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
-    """A model's latency by what a bundle's script, or trtexec, left on another device.
+    """Read the latency of a model that was measured on another device.
+
+    Args:
+        results: output of a measurement bundle's `measure.py --model`, or times from trtexec.
+        model: the model file; trtexec's times do not tell which model they belong to.
 
     Raises:
-        InputError: when the results are malformed, or of another model; trtexec's name none.
+        InputError: when the results are malformed, or belong to another model.
     """
     if trtexec.is_times(results):
         times_ms = trtexec.read_times(results)
@@ -269,9 +303,13 @@ def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
 
 
 def model_facts(model: Inspection) -> dict[str, Any]:
-    """The `model` object of a check; counts of the architecture come from the file's properties."""
+    """The `model` object of a check's document.
+
+    Parameters and multiply-accumulate operations are those that hwnas wrote into the model's
+    properties, if it exported the model.
+    """
     where, properties = str(model.path), own_properties(model.properties)
-    params, macs = (_number(where, properties, name) for name in ("params", "macs"))
+    params, macs = (positive_number(properties, name, where) for name in ("params", "macs"))
     return {
         "name": model.path.name,
         "sha256": model.sha256,
@@ -293,48 +331,9 @@ def model_facts(model: Inspection) -> dict[str, Any]:
 
 
 def _onnx_runtime(runtime: Runtime) -> OnnxModelRuntime:
-    """The runtime, or ONNX Runtime on the CPU where it runs no ONNX files."""
+    """The runtime itself, or ONNX Runtime on the CPU if it cannot run ONNX files."""
     if isinstance(runtime, OnnxModelRuntime):
         return runtime
     other = create_runtime("onnxruntime-cpu", threads=1)
     assert isinstance(other, OnnxModelRuntime)
     return other
-
-
-def _number(where: str, properties: Mapping[str, str], name: str) -> float | None:
-    """A positive number among a model's properties, or None.
-
-    Raises:
-        InputError: when it is something else.
-    """
-    text = properties.get(name)
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise InputError(
-            "not a positive number", where=f"{where}: property {METADATA_PREFIX}{name}", actual=text
-        )
-    return value
-
-
-def _whole_number(where: str, properties: Mapping[str, str], name: str, most: int) -> int | None:
-    """A whole number from 1 among a model's properties, or None.
-
-    Raises:
-        InputError: when it is something else.
-    """
-    value = _number(where, properties, name)
-    if value is None:
-        return None
-    if value != int(value) or value > most:
-        raise InputError(
-            "not a whole number that can be used",
-            where=f"{where}: property {METADATA_PREFIX}{name}",
-            expected=f"1 to {most}",
-            actual=properties[name],
-        )
-    return int(value)

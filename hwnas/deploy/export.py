@@ -1,4 +1,4 @@
-"""ONNX out: a network as one file that says what it is."""
+"""Exports a network to ONNX, with metadata that describes it."""
 
 from __future__ import annotations
 
@@ -24,37 +24,39 @@ IR_VERSION = 8
 INPUT, OUTPUT = "images", "logits"
 FORBIDDEN = ("RandomNormal", "RandomUniform", "Bernoulli", "Dropout", "Multinomial")
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""Where the exporter notes the modules that an operator stands in."""
+"""Key of the node metadata in which the exporter stores the path of the node's module."""
 
 
 def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
-    """Export a module in eval mode, as the latency profiler needs it.
+    """Export a module in eval mode with fixed shapes, as the latency profiler needs it.
 
     Args:
         module: takes the inputs as positional arguments.
-        inputs: example tensors; their shapes are fixed in the graph.
+        inputs: example tensors; the graph has their shapes.
 
     Returns:
         The serialised model: opset 18, IR version 8, no external data.
     """
-    return _export(module, tuple(inputs), None, None, None).SerializeToString()
+    data: bytes = _export(module, tuple(inputs), None, None, None).SerializeToString()
+    return data
 
 
 def export_network(
     network: nn.Module, input_shape: tuple[int, ...], names: tuple[str, str] = (INPUT, OUTPUT)
 ) -> onnx.ModelProto:
-    """Export a network with its batch norms folded and a dynamic batch.
+    """Export a network with its batch norms folded and an open batch dimension.
 
     Args:
-        network: of one input and one output; it is not changed.
-        input_shape: (C, H, W) of images and the like, or (L,) of tokens.
-        names: of input and output.
+        network: has one input and one output; it is not changed.
+        input_shape: shape of one sample: (C, H, W) for images and the like, (L,) for tokens.
+        names: names of the input and of the output in the graph.
 
     Returns:
-        The checked model.
+        The model: opset 18, IR version 8, weights inside.
 
     Raises:
-        HwnasError: when the graph holds what must not be deployed.
+        HwnasError: when the graph contains an operator that must not be deployed, see
+            `require_deployable`.
     """
     folded = fold_batch_norms(network)
     is_text = len(input_shape) == 1
@@ -97,7 +99,7 @@ def _export(
     finally:
         exporter_log.setLevel(level)
     if program is None:
-        raise HwnasError("the exporter gave no model")
+        raise HwnasError("the exporter returned no model")
     model = program.model_proto
     _name_by_module(model)
     _strip(model)
@@ -106,9 +108,10 @@ def _export(
 
 
 def _name_by_module(model: onnx.ModelProto) -> None:
-    """Name each node and its first output `module/Operator`, `cells.0.operators.1.relu1/Relu`.
+    """Name each node and its first output `module/Operator`, as `cells.0.operators.1.relu1/Relu`.
 
-    Graph optimisers name what they fuse by its output, so that profiles can be traced back.
+    Graph optimisers name a fused node after its output, so that a profile of the optimised graph
+    can be related to the modules.
     """
     kept = {value.name for value in [*model.graph.input, *model.graph.output]}
     counts: Counter[str] = Counter()
@@ -117,7 +120,7 @@ def _name_by_module(model: onnx.ModelProto) -> None:
         scopes = next((p.value for p in node.metadata_props if p.key == SCOPES), None)
         if scopes is None:
             continue
-        # The first scope is the network, which has no name, and the last the operator itself.
+        # The first scope is the network, whose path is empty, and the last the operator itself.
         module = ast.literal_eval(scopes)[:-1][-1]
         name = f"{module or 'network'}/{node.op_type}"
         counts[name] += 1
@@ -132,7 +135,7 @@ def _name_by_module(model: onnx.ModelProto) -> None:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about the source code: it holds local paths."""
+    """Remove the exporter's notes about the source code, which contain local paths."""
     model.doc_string = ""
     model.graph.doc_string = ""
     del model.metadata_props[:]
@@ -146,26 +149,37 @@ def _strip(model: onnx.ModelProto) -> None:
 
 
 def require_deployable(model: onnx.ModelProto) -> None:
-    """Raise HwnasError for random operators, foreign domains or another opset than asked for."""
+    """Require standard, deterministic operators and the opset that was requested.
+
+    Raises:
+        HwnasError: when the model contains a random operator, an operator outside the ONNX
+            standard, or has another opset.
+    """
     domains = {entry.domain: entry.version for entry in model.opset_import}
-    foreign = sorted(set(domains) - {"", "ai.onnx"})
+    foreign = set(domains) - {"", "ai.onnx"}
     used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     if used or (foreign and model.functions):
-        raise HwnasError("the model uses foreign operators", actual=", ".join(sorted(used)))
+        raise HwnasError(
+            "the model uses operators outside the ONNX standard",
+            actual=", ".join(sorted(used or foreign)),
+        )
     if domains.get("", domains.get("ai.onnx")) != OPSET:
         raise HwnasError("wrong opset", expected=OPSET, actual=domains)
     for node in model.graph.node:
         if node.op_type.startswith(FORBIDDEN):
-            raise HwnasError("the model holds a random operator", actual=node.op_type)
+            raise HwnasError("the model contains a random operator", actual=node.op_type)
 
 
 def set_metadata(model: onnx.ModelProto, properties: Mapping[str, str]) -> None:
-    """Write properties under `hwnas.`, replacing those that are there."""
+    """Store properties in a model under names that begin with `hwnas.`.
+
+    All properties that the model had are removed.
+    """
     onnx.helper.set_model_props(
         model, {f"{METADATA_PREFIX}{name}": value for name, value in properties.items()}
     )
 
 
 def read_metadata(model: onnx.ModelProto) -> dict[str, str]:
-    """The properties that `set_metadata` wrote."""
+    """The properties that `set_metadata` stored, without the prefix of their names."""
     return own_properties({entry.key: entry.value for entry in model.metadata_props})

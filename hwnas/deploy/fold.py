@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the network as it is deployed."""
+"""Folds batch norms into the convolutions that precede them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from hwnas.spaces.networks import Network
 
 
 def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """A deep copy in eval mode, without the batch norms that follow a convolution."""
+    """Fold each batch norm that follows a convolution into the convolution's weights.
+
+    Args:
+        module: a network or an operator; it is not changed.
+
+    Returns:
+        A deep copy in eval mode that computes the same function; a network loses its auxiliary
+        head.
+    """
     folded = copy.deepcopy(module).eval()
     if isinstance(folded, Network):
         folded.auxiliary = None
@@ -21,7 +29,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
 
 def _fold(module: nn.Module) -> nn.Module:
     if isinstance(module, FactorizedReduce) and isinstance(module.bn, nn.BatchNorm2d):
-        # Its batch norm spans two convolutions that were joined.
+        # One batch norm follows two convolutions whose outputs are concatenated.
         split = module.conv1.out_channels
         module.conv1 = _fuse(module.conv1, module.bn, slice(0, split))
         module.conv2 = _fuse(module.conv2, module.bn, slice(split, None))
@@ -40,7 +48,7 @@ def _fold(module: nn.Module) -> nn.Module:
 
 
 def _fuse(conv: nn.Conv2d, bn: nn.BatchNorm2d, part: slice) -> nn.Conv2d:
-    """A convolution with its part of a batch norm that spans several."""
+    """Fold the given channels of a batch norm into the convolution that computes them."""
     own = nn.BatchNorm2d(conv.out_channels, eps=bn.eps, affine=bn.affine).to(conv.weight).eval()
     own.load_state_dict(
         {name: value if value.ndim == 0 else value[part] for name, value in bn.state_dict().items()}

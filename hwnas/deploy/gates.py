@@ -1,4 +1,4 @@
-"""The gates of a check: what is required of an exported model, how it went, and the verdict."""
+"""The gates of a check: requirements on a model, whether it meets them, and the verdict."""
 
 from __future__ import annotations
 
@@ -17,12 +17,23 @@ from hwnas.latency_tables.measuring.serving import Serving
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntime
 
 GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
-"""What a session may grow by under load, after its warm-up: MB, or a share of its memory."""
+"""Limit on the growth of a session's memory under load after the warm-up.
+
+The larger of a number of MB and a share of the session's memory.
+"""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One requirement and how it went; `detail` says what numbers do not."""
+    """One requirement on a model and whether it is met.
+
+    Attributes:
+        name: name of the gate.
+        status: `pass`, `fail`, `inconclusive`, or `skipped` if there is nothing to compare.
+        value: the figure that was measured, if there is one.
+        limit: the limit on the figure, if there is one.
+        detail: explanation that the figures do not give.
+    """
 
     name: str
     status: GateStatus
@@ -37,12 +48,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class ParityLimits:
-    """What a model's outputs are held to.
+    """How close a model's outputs must be to those of its reference.
 
     Attributes:
-        min_sqnr_db: signal to quantisation noise ratio.
-        min_agreement: share of samples that get the same class.
-        elementwise: whether every single output must be within tolerance.
+        min_sqnr_db: least signal-to-quantisation-noise ratio in dB.
+        min_agreement: least share of samples that are given the same class.
+        elementwise: whether every single output value must be within tolerance.
     """
 
     min_sqnr_db: float
@@ -51,7 +62,7 @@ class ParityLimits:
 
 
 def parity_limits(precision: Precision, limits: CheckConfig) -> ParityLimits:
-    """Limits by the model's number format; those of float32 are settings."""
+    """Limits for a number format; the least SQNR of float32 models is a setting."""
     if precision == "float16":
         return ParityLimits(40.0, 0.995, elementwise=False)
     if precision == "int8":
@@ -60,22 +71,23 @@ def parity_limits(precision: Precision, limits: CheckConfig) -> ParityLimits:
 
 
 def parity_gates(
-    parity: Parity | None, limits: ParityLimits, against: str = "", *, is_wanted: bool = False
+    parity: Parity | None, limits: ParityLimits, against: str = "", *, is_required: bool = False
 ) -> list[Gate]:
-    """Gates of a model's outputs against a reference's.
+    """Gates that compare a model's outputs with those of a reference.
 
-    A reference that is constant shows a fault where the outputs are others, else nothing.
+    If the outputs of the reference do not depend on its inputs, different outputs fail the gates,
+    but equal ones prove nothing: the gates are then skipped.
 
     Args:
-        parity: None where nothing could be compared.
-        limits: of the model's number format.
-        against: names the reference where it is not the one that the check is about.
-        is_wanted: whether a parity that cannot be read leaves the verdict open.
+        parity: result of the comparison, or None if nothing could be compared.
+        limits: limits for the model's number format.
+        against: name of the comparison, added to the gates' names; empty for the main reference.
+        is_required: whether the gates are inconclusive rather than skipped without a comparison.
     """
     suffix = f": {against}" if against else ""
     names = [f"{name}{suffix}" for name in ("parity", "sqnr", "agreement")]
     if parity is None:
-        status: GateStatus = "inconclusive" if is_wanted else "skipped"
+        status: GateStatus = "inconclusive" if is_required else "skipped"
         return [Gate(name, status, None, None) for name in names]
     error, sqnr_db, agreement = parity.max_abs_error, parity.sqnr_db, parity.top1_agreement
     sqnr_ok = error is not None and (sqnr_db is None or sqnr_db >= limits.min_sqnr_db)
@@ -94,9 +106,9 @@ def parity_gates(
 
 
 def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
-    """Gates of the score on samples: what was lost to the reference, and what is left.
+    """Gates of the score on samples: its drop below the reference's score, and its value.
 
-    They bear the metric's name.
+    The gates are named after the metric, as `accuracy_drop` and `accuracy`.
     """
     metric = ACCURACY if score is None else score.metric
     drop = None if score is None else score.drop
@@ -118,12 +130,15 @@ def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
 
 
 def shapes_gate(contradiction: str | None) -> Gate:
-    """Whether the shapes that a model declares are those that it computes."""
+    """Whether a model computes outputs of the shapes that it declares."""
     return Gate("shapes", _passed(contradiction is None), None, None, contradiction)
 
 
 def batch_gate(is_dynamic: bool, failures: Sequence[str], batches: Sequence[int]) -> Gate:
-    """Whether a model that declares any batch runs several; its value is the largest that does."""
+    """Whether a model with an open batch dimension runs at all batch sizes tried.
+
+    The value of the gate is the largest batch size that runs.
+    """
     if not is_dynamic:
         return Gate("dynamic_batch", "skipped", None, None)
     detail = "; ".join(failures) or None
@@ -131,14 +146,14 @@ def batch_gate(is_dynamic: bool, failures: Sequence[str], batches: Sequence[int]
 
 
 def placement_gates(runtime: OnnxModelRuntime, found: Mapping[str, Any]) -> list[Gate]:
-    """Whether the first execution provider of a runtime runs any operator of a model.
+    """Whether the first execution provider of a runtime runs at least one operator of a model.
 
-    One that started and takes nothing leaves everything to the next one, without an error. A graph
-    of which the runtime's optimisation leaves no operator tells nothing.
+    A provider that supports none of the operators leaves all of them to the next provider without
+    an error. The gate is skipped if graph optimisation removes every operator.
 
     Args:
-        runtime: where the model runs; one without execution providers has no gate.
-        found: its `placement`, or why it is `missing`.
+        runtime: the runtime that the model runs on; one without execution providers has no gate.
+        found: the `placement` of operators by provider, or why the runtime is `missing`.
     """
     if not isinstance(runtime, OnnxRuntime):
         return []
@@ -154,55 +169,63 @@ def placement_gates(runtime: OnnxModelRuntime, found: Mapping[str, Any]) -> list
 
 
 def serving_gates(serving: Serving | None) -> list[Gate]:
-    """Whether a session under load answered every request, and kept its memory."""
+    """Whether a session under load answered every request without its memory growing."""
     if serving is None:
         return []
     answered = serving.requests > 0 and serving.errors == 0
     gates = [Gate("serving_errors", _passed(answered), serving.errors, 0)]
     if serving.memory_mb is not None and serving.growth_mb is not None:
         limit_mb = max(GROWTH_MB, GROWTH_SHARE * serving.memory_mb)
-        kept = _passed(serving.growth_mb <= limit_mb)
-        gates.append(Gate("memory_growth", kept, serving.growth_mb, limit_mb))
+        status = _passed(serving.growth_mb <= limit_mb)
+        gates.append(Gate("memory_growth", status, serving.growth_mb, limit_mb))
     return gates
 
 
 def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:
-    """The latency's gate; its value is the statistic that the budget is about."""
+    """Gate of the latency budget, on the statistic of the latency that the runtime reports."""
     status: GateStatus = "skipped" if budget_ms is None else latency.gate(budget_ms)
     return Gate("budget", status, latency.value_ms, budget_ms)
 
 
 def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]:
-    """The session's peak memory against its budget, where there is one."""
+    """Gate of the budget for a session's peak memory; none without a budget."""
     if budget_mb is None:
         return []
     if memory_mb is None:
-        return [Gate("memory", "inconclusive", None, budget_mb, "nothing tells it here")]
+        return [
+            Gate("memory", "inconclusive", None, budget_mb, "the memory cannot be measured here")
+        ]
     return [Gate("memory", _passed(memory_mb <= budget_mb), memory_mb, budget_mb)]
 
 
 def energy_gates(energy: Energy | None, budget_mj: float | None) -> list[Gate]:
-    """The energy of an inference against its budget, where there is one."""
+    """Gate of the budget for the energy of one inference; none without a budget."""
     if budget_mj is None:
         return []
     if energy is None:
-        return [Gate("energy", "inconclusive", None, budget_mj, "no counter of energy to read")]
+        return [Gate("energy", "inconclusive", None, budget_mj, "no energy counter can be read")]
     return [Gate("energy", _passed(energy.mj <= budget_mj), energy.mj, budget_mj)]
 
 
 def confidence_gate(probability: float, confidence: float) -> Gate:
-    """Whether the predicted probability of keeping the budget is as high as was asked for."""
+    """Whether the predicted probability of meeting the budget reaches the requested confidence."""
     return Gate("budget_confidence", _passed(probability >= confidence), probability, confidence)
 
 
 def predicted_gate(device: str, bound_ms: float, budget_ms: float) -> Gate:
-    """The budget of a device that is not here, by what its table predicts."""
-    kept = bound_ms <= budget_ms * (1 + TOLERANCE)
-    return Gate(f"budget: {device}", _passed(kept), bound_ms, budget_ms)
+    """Gate of the budget of another device, on the latency that the device's table predicts.
+
+    Args:
+        device: name of the device.
+        bound_ms: predicted latency, or its upper bound where a confidence is requested.
+        budget_ms: budget on that device.
+    """
+    is_met = bound_ms <= budget_ms * (1 + TOLERANCE)
+    return Gate(f"budget: {device}", _passed(is_met), bound_ms, budget_ms)
 
 
 def verdict_of(gates: Sequence[Gate]) -> str:
-    """`fail` if any gate failed, else `inconclusive` if any is undecided, else `pass`."""
+    """`fail` if any gate failed, else `inconclusive` if any gate is, else `pass`."""
     statuses = {gate.status for gate in gates}
     for status in ("fail", "inconclusive"):
         if status in statuses:

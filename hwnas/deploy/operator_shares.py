@@ -1,11 +1,12 @@
-"""What an exported model spends its time on, choice by choice, by ONNX Runtime's profiler.
+"""How much of a model's time each choice of the architecture takes, by ONNX Runtime's profiler.
 
-The runtime fuses nodes across operators: a convolution with the addition and the ReLU behind it,
-which may be another operator's. What a fused node runs is found in the exported graph: everything
-that leads to its output and is not run by another node. Its time belongs to the part whose
-convolution, pooling ... it is named for, the additions and ReLUs in it count there too. A node that
-says nothing of the exported graph, as a fused GELU, belongs to the part that runs before and after
-it, if that is one.
+The runtime fuses nodes across operators, for example a convolution with the addition and the ReLU
+that follow, which may belong to another choice. What a fused node runs is reconstructed from the
+exported graph: all nodes that lead to its output and are not run by another profiled node. Its
+time is attributed to the choice of its main operation (the convolution, the pooling, ...),
+including the additions and ReLUs that are fused into it. A node whose name does not occur in the
+exported graph, such as a fused GELU, is attributed to the choice of the nodes before and after it,
+if both belong to the same choice.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from hwnas.latency_tables.runtimes import OnnxRuntime
 
 SCHEMA = 1
 FIXED, LAYOUT, UNCERTAIN = "fixed", "layout", "uncertain"
-"""What no choice decides; changes of memory layout that the runtime inserts; the rest."""
+"""Names for what belongs to no choice: parts that every architecture has, changes of memory layout
+that the runtime inserts, and nodes that cannot be attributed."""
 
 _FUSED_NAME = re.compile(r"(?:fused )?(.*?)(?:/\w+Fusion/)?(?:_bn)?(?:_nchwc)?(?:_token_\d+)?")
 
@@ -36,14 +38,14 @@ def operator_shares(
     """Profile a model that `export_network` wrote.
 
     Args:
-        model: its nodes have their modules' names.
-        choice_modules: the network's, module path to choice.
-        runtime: of a CPU.
+        model: the model; its nodes are named after their modules.
+        choice_modules: the choice that each module path of the network belongs to.
+        runtime: ONNX Runtime on a CPU.
         feeds: an array for each input.
 
     Returns:
-        The content of `operator_shares.json`: shares of the time, `by` choice, or by operator type
-        where the network does not say which module belongs to which choice.
+        The content of `operator_shares.json`: shares of the time by choice, or by operator type if
+        `choice_modules` is empty.
     """
     nodes = node_shares(runtime, model.SerializeToString(), feeds)
     by_choice = bool(choice_modules)
@@ -62,7 +64,13 @@ def operator_shares(
 def attribute(
     model: onnx.ModelProto, choice_modules: Mapping[str, str], nodes: Iterable[NodeShare]
 ) -> list[str]:
-    """The part that each profiled node belongs to: a choice, `FIXED`, `LAYOUT` or `UNCERTAIN`."""
+    """Attribute each profiled node to a choice, `FIXED`, `LAYOUT` or `UNCERTAIN`.
+
+    Args:
+        model: the exported model.
+        choice_modules: the choice that each module path of the network belongs to.
+        nodes: profiled nodes, in the order in which they run.
+    """
     nodes = list(nodes)
     written = {name: node for node in model.graph.node for name in (node.name, node.output[0])}
     run = {_plain(node.name) for node in nodes}
@@ -79,7 +87,7 @@ def attribute(
 
 
 def _between(before: list[str | None], after: list[str | None]) -> str:
-    """The part of a node that the runtime named itself: that of the nodes before and after it."""
+    """The part that the nodes before and after a node share, for a node that the runtime named."""
     neighbours = {
         next((part for part in side if part not in (None, LAYOUT)), None)
         for side in (before[::-1], after)
@@ -90,7 +98,15 @@ def _between(before: list[str | None], after: list[str | None]) -> str:
 def _sources(
     node: NodeShare, written: Mapping[str, onnx.NodeProto], run: set[str]
 ) -> list[onnx.NodeProto]:
-    """The nodes of the exported graph that a profiled node runs: those of its type if there are."""
+    """The nodes of the exported graph that a profiled node runs.
+
+    Only those with the profiled node's operator type, if there are any.
+
+    Args:
+        node: the profiled node.
+        written: nodes of the exported graph by their name and their first output.
+        run: names, in the exported graph, of all profiled nodes.
+    """
     operator = node.operator.removeprefix("Fused")
     open_nodes, seen = [written[_plain(node.name)]], {}
     while open_nodes:
@@ -105,14 +121,14 @@ def _sources(
 
 
 def _plain(name: str) -> str:
-    """The name in the exported graph that the runtime made a name from."""
+    """The name in the exported graph that the runtime derived a profiled node's name from."""
     match = _FUSED_NAME.fullmatch(name)
     assert match is not None
     return match[1]
 
 
 def _part(name: str, choice_modules: Mapping[str, str]) -> str:
-    """The part that a node of the exported graph belongs to, by the path of its module."""
+    """The part that a node of the exported graph belongs to, found by its module's path."""
     module, separator, _ = name.rpartition("/")
     if not separator:
         return UNCERTAIN

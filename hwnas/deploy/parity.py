@@ -1,4 +1,4 @@
-"""How far one model's outputs are from another's."""
+"""Compares the outputs of two models."""
 
 from __future__ import annotations
 
@@ -14,34 +14,41 @@ from hwnas.inspection.process import Precision
 from hwnas.latency_tables.runtimes.base import Infer
 
 NO_SIGNAL_DB = -999.0
-"""Where there is nothing but noise."""
+"""Signal-to-noise ratio that stands for outputs with no signal, or with errors not finite."""
 RELATIVE_TOLERANCE, SCALED_TOLERANCE = 1e-3, 1e-4
+"""Tolerances of a single value, see `Parity.within_tolerance`."""
 CONSTANT_TOLERANCE = 1e-6
+"""Largest variation, relative to the largest value, of a channel that counts as constant."""
 REPEATED_TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-2}
-"""What sums in another order may change from run to run, of a channel's largest value."""
+"""Largest difference between two runs on the same feeds, relative to the channel's largest value.
+
+Sums that are taken in another order each time cause differences below it.
+"""
 
 Feeds = dict[str, np.ndarray]
 """An array for each input of a model, by name."""
 Outputs = dict[str, np.ndarray]
+"""An array for each output of a model, by name."""
 Predict = Callable[[Feeds], Outputs]
-"""One inference."""
+"""Runs one inference."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a model's outputs are from those of its reference.
+    """How close a model's outputs are to those of its reference.
 
     Attributes:
-        max_abs_error: over all floating-point outputs, None where it, or one alone, is not finite.
-        within_tolerance: `|error| <= 1e-3 |reference| + 1e-4 max|reference|` everywhere; the
-            maximum, and the signal of `sqnr_db`, is that of channels that are not constant.
-        sqnr_db: signal to quantisation noise ratio of the worst output, None when there is no
-            error at all.
-        top1_agreement: share of samples that get the same class, or of whole numbers and texts
-            that are the same; None when no output is of that kind.
-        batches: how many batches were compared.
-        constant: whether the reference gives the same outputs whatever it is fed, so that
-            nothing can be read from them but that they agree.
+        max_abs_error: largest absolute error of all floating-point outputs; None if it is not
+            finite, or if values that are not finite differ.
+        within_tolerance: whether `|error| <= 1e-3 |reference| + 1e-4 max|reference|` holds for
+            every value. The maximum is taken over the channels that are not constant.
+        sqnr_db: signal-to-quantisation-noise ratio in dB of the worst output; None if there is no
+            error at all. The signal is that of the channels that are not constant.
+        top1_agreement: share of samples that are given the same class, or of equal values for
+            outputs of integers or strings; None if there are no such outputs.
+        batches: number of batches compared.
+        constant: whether the outputs of the reference do not depend on its inputs. Equal outputs
+            then prove nothing.
     """
 
     max_abs_error: float | None
@@ -52,7 +59,7 @@ class Parity:
     constant: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of the contract."""
+        """The object of a comparison in the check's document."""
         return {
             "max_abs_error": self.max_abs_error,
             "sqnr_db": self.sqnr_db,
@@ -63,9 +70,14 @@ class Parity:
 
 
 def as_predict(infer: Infer, where: str) -> Predict:
-    """A model on a runtime, with one kind of error; sequences and maps become arrays.
+    """Wrap a model on a runtime, so that its outputs are arrays and its errors are InputError.
 
-    The function raises InputError when the model cannot run what it is fed.
+    Args:
+        infer: runs the model.
+        where: the model file, for errors.
+
+    Returns:
+        A function that raises InputError when the model cannot run with the given feeds.
     """
 
     def predict(feeds: Feeds) -> Outputs:
@@ -74,7 +86,7 @@ def as_predict(infer: Infer, where: str) -> Predict:
         except Exception as error:  # the runtime's exceptions share no base class
             shapes = {name: list(array.shape) for name, array in feeds.items()}
             raise InputError(
-                f"the model cannot run {shapes}",
+                f"the model cannot run with inputs {shapes}",
                 where=where,
                 actual=first_line(error),
             ) from None
@@ -84,7 +96,11 @@ def as_predict(infer: Infer, where: str) -> Predict:
 
 
 def _arrays(outputs: Mapping[str, Any]) -> Outputs:
-    """Each output as arrays: rows of maps as a table in the order of their keys."""
+    """Outputs as arrays.
+
+    A sequence of maps becomes a table with a column for each key, in sorted order. Any other
+    sequence becomes one array for each item.
+    """
     found: Outputs = {}
     for name, value in outputs.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -99,16 +115,16 @@ def _arrays(outputs: Mapping[str, Any]) -> Outputs:
 def compare(
     reference: Predict, model: Predict, pairs: Iterable[tuple[Feeds, Feeds]], where: str
 ) -> Parity:
-    """Run both on pairs of feeds that have equal shapes and unequal values.
+    """Run two models on the same feeds and compare their outputs.
 
     Args:
-        reference: what is right.
-        model: what is compared with it.
-        pairs: two pairs or more are what a reader will believe.
-        where: the model, for errors.
+        reference: the model whose outputs are taken as correct.
+        model: the model that is compared with it.
+        pairs: pairs of feeds with equal shapes and different values, at least one pair.
+        where: the model file, for errors.
 
     Raises:
-        InputError: when the outputs differ in number or shape.
+        InputError: when the outputs differ in number, shape or kind of element.
     """
     expected: list[list[np.ndarray]] = []
     found: list[list[np.ndarray]] = []
@@ -141,7 +157,11 @@ def compare(
 def _distance(
     outputs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> tuple[float | None, bool, float]:
-    """Largest error, whether all are tolerated, and the signal to noise ratio in dB."""
+    """Largest error, whether all errors are within tolerance, and the SQNR in dB.
+
+    Args:
+        outputs: for each batch, an output of the reference and of the model.
+    """
     a, b = (_by_channel([pair[i] for pair in outputs]) for i in (0, 1))
     finite = np.isfinite(a)
     if (
@@ -158,7 +178,7 @@ def _distance(
         scale = float(largest[varies].max() if varies.any() else largest.max())
         error = np.abs(a - b)
         tolerance = RELATIVE_TOLERANCE * np.abs(a) + SCALED_TOLERANCE * scale
-        # Divided first: squares of large numbers overflow.
+        # Divided before squaring, because squares of large numbers overflow.
         signal = a[varies] / scale if varies.any() else a / scale
         noise_power = float(np.square(b / scale - a / scale).sum())
         ratio = float(np.square(signal).sum()) / noise_power if noise_power else math.inf
@@ -171,7 +191,11 @@ def _distance(
 
 
 def _by_channel(outputs: Sequence[np.ndarray]) -> np.ndarray:
-    """All values in float64, (channels, values); one channel where the second axis is none."""
+    """All values in float64, (channels, values).
+
+    The second axis holds the channels, if all outputs have the same size there; otherwise all
+    values form one channel.
+    """
     channels = {output.shape[1] if output.ndim > 1 else 1 for output in outputs}
     rows = channels.pop() if len(channels) == 1 else 1
     parts = [
@@ -183,23 +207,28 @@ def _by_channel(outputs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _agreements(outputs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Share of equal classes or values, for an output that has such."""
+    """Share of equal classes or values as a list of one; empty for an output without classes."""
     pairs = [(classes_of(a), classes_of(b)) for a, b in outputs]
     same = [np.asarray(a == b).ravel() for a, b in pairs if a is not None and b is not None]
     return [float(np.concatenate(same).mean())] if same else []
 
 
 def classes_of(output: np.ndarray) -> np.ndarray | None:
-    """The class of each sample by an output of scores (N, K >= 2) or of whole numbers or texts."""
+    """The class of each sample: the largest of K >= 2 scores (N, K), or an integer or string.
+
+    Returns:
+        Classes, or None for floating-point outputs of another shape.
+    """
     if output.dtype.kind != "f":
         return output
     return output.argmax(axis=1) if output.ndim == 2 and output.shape[1] > 1 else None
 
 
 def differs_from_run_to_run(predict: Predict, feeds: Feeds, precision: Precision) -> bool:
-    """Whether a model gives other outputs for the same feeds, as random operators make it do.
+    """Whether a model gives different outputs for the same feeds, as random operators cause.
 
-    Sums that are taken in another order each time, as some of a GPU's are, do not count.
+    Rounding differences of sums that are taken in another order each time, as on a GPU, do not
+    count.
     """
     first, second = (list(predict(feeds).values()) for _ in range(2))
     tolerance = REPEATED_TOLERANCE[precision]
@@ -207,7 +236,7 @@ def differs_from_run_to_run(predict: Predict, feeds: Feeds, precision: Precision
 
 
 def _is_same(a: np.ndarray, b: np.ndarray, tolerance: float = CONSTANT_TOLERANCE) -> bool:
-    """Equal but for a share of the largest value, as each channel by itself goes."""
+    """Whether arrays are equal up to a tolerance relative to the largest value of each channel."""
     if a.shape != b.shape or a.dtype.kind != "f":
         return a.shape == b.shape and bool(np.all(a == b))
     if not a.size:
@@ -228,7 +257,7 @@ def _require_equal_shapes(
         kinds = [[output.dtype.kind for output in outputs] for outputs in (a, b)]
         if shapes[0] != shapes[1] or kinds[0] != kinds[1]:
             raise InputError(
-                "other outputs than the reference",
+                "the outputs differ in shape or type from those of the reference",
                 where=where,
                 expected=shapes[0],
                 actual=shapes[1],

@@ -1,4 +1,4 @@
-"""How fast a model is: single calls, several batches, several threads."""
+"""How fast a model is: latency, throughput at several batch sizes, serving test and energy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hwnas.budget.gate import NetworkLatency, measure_network
-from hwnas.deploy.behaviour import THROUGHPUT_BATCHES, Reference
 from hwnas.deploy.feeds import FeedMaker
+from hwnas.deploy.references import Reference
+from hwnas.deploy.request import CheckRequest
+from hwnas.deploy.trial import THROUGHPUT_BATCHES
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.energy import Energy, energy_counter, measure_energy
@@ -20,31 +22,24 @@ from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.runs import interruption
 
 SINGLE_CALLS = 1000
-SINGLE_SHARE, SLOW_SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 2, 1 / 30
-"""Of the time that measuring the latency may take: single calls take the first, and up to the
-second until there are `FEW_CALLS`."""
+"""Number of single calls that percentiles are computed from, if the time suffices."""
 FEW_CALLS = 64
-"""Enough for the 90th percentile."""
-
-
-@dataclass(frozen=True)
-class ServingLoad:
-    """How many threads ask one session, and for how many seconds."""
-
-    threads: int
-    seconds: float
+"""Number of calls that suffices for the 90th percentile."""
+SINGLE_SHARE, SLOW_SINGLE_SHARE, THROUGHPUT_SHARE = 1 / 12, 1 / 2, 1 / 30
+"""Shares of the time limit of the latency measurement: for single calls, for single calls of a
+model so slow that fewer than `FEW_CALLS` fit into the first share, and for the throughput."""
 
 
 @dataclass(frozen=True)
 class Performance:
-    """How fast a model is; all but the latency is None or empty where nothing was measured.
+    """How fast a model is; fields that were not measured are None or empty.
 
     Attributes:
-        latency: of one inference, as budgets are judged by.
-        percentiles: of single calls, see `percentiles_ms`.
-        throughput: for each batch its latency, and samples a second by the median of the rounds.
-        serving: under load.
-        energy: of one inference.
+        latency: latency of one inference, which the latency budget applies to.
+        percentiles: percentiles of single calls in ms, see `percentiles_ms`.
+        throughput: for each batch size the latency, and samples a second by the median round.
+        serving: result of the serving test.
+        energy: energy of one inference.
     """
 
     latency: NetworkLatency
@@ -54,7 +49,7 @@ class Performance:
     energy: Energy | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Its part of the check's document."""
+        """The fields of the check's document that describe the performance."""
         return {
             "measured": self.latency.to_json(),
             "percentiles": self.percentiles,
@@ -69,29 +64,27 @@ def measure_performance(
     runtime: Runtime,
     feeds: FeedMaker,
     batches: Sequence[int],
-    *,
-    budget_ms: float | None,
-    seconds: float,
-    limit_s: int,
+    request: CheckRequest,
     reference: Reference | None,
-    load: ServingLoad | None,
 ) -> Performance:
-    """Measure a model on a runtime; on one that runs no ONNX files, latency and energy alone.
+    """Measure a model on a runtime.
+
+    On a runtime that cannot run ONNX files, the reference is measured instead, and only its
+    latency and energy.
 
     Args:
         model: the inspected file.
-        runtime: where it runs.
-        feeds: makes its inputs.
-        batches: those that are known to run.
-        budget_ms: the latency is measured until this is decided.
-        seconds: limit of measuring the latency; the other figures take shares of it.
-        limit_s: of a session, for the process that serves.
-        reference: is measured where the runtime runs no ONNX files.
-        load: of serving, or None.
+        runtime: the runtime to measure on.
+        feeds: generates its inputs.
+        batches: batch sizes that are known to run.
+        request: the budget, which ends the latency measurement once it is decided; the time for
+            measuring; and the load of the serving test.
+        reference: the network that the model was exported from, or None.
 
     Raises:
-        InputError: when the runtime runs no ONNX files and there is no reference.
+        InputError: when the runtime cannot run ONNX files and there is no network to measure.
     """
+    budget_ms, seconds = request.budget_ms, request.limits.measure_seconds
     if not isinstance(runtime, OnnxModelRuntime):
         if reference is None or reference.inference is None:
             raise InputError(
@@ -106,12 +99,13 @@ def measure_performance(
     call = runtime.prepare_onnx(model.path, single)
     latency = measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds)
     serving = None
-    if load is not None:
-        serving = serve(runtime, model.path, single, **asdict(load), limit_s=limit_s)
+    if request.load is not None:
+        limit_s = request.limits.max_session_seconds
+        serving = serve(runtime, model.path, single, **asdict(request.load), limit_s=limit_s)
     return Performance(
         latency,
         percentiles_ms(_single_calls_ms(call, seconds)),
-        _throughput(model, runtime, feeds, _sizes(feeds, batches, latency), seconds),
+        _throughput(model, runtime, feeds, _throughput_batches(feeds, batches, latency), seconds),
         serving,
         counted_energy(call, runtime, latency),
     )
@@ -120,7 +114,7 @@ def measure_performance(
 def counted_energy(
     call: Callable[[], None], runtime: Runtime, latency: NetworkLatency
 ) -> Energy | None:
-    """What an inference takes; None where the device counts none, or lets nobody read it."""
+    """Energy of one inference; None if the device has no energy counter that can be read."""
     counter = energy_counter(runtime)
     if counter is None:
         return None
@@ -128,7 +122,7 @@ def counted_energy(
 
 
 def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:
-    """Each call by itself, so that a slow one shows; one at least."""
+    """Time each call separately, so that slow ones show; always at least one call."""
     samples: list[float] = []
     begin = start = time.perf_counter()
     while len(samples) < SINGLE_CALLS:
@@ -143,8 +137,10 @@ def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:
     return samples
 
 
-def _sizes(feeds: FeedMaker, batches: Sequence[int], latency: NetworkLatency) -> list[int]:
-    """Batches that run and take less than a second; the first one anyway."""
+def _throughput_batches(
+    feeds: FeedMaker, batches: Sequence[int], latency: NetworkLatency
+) -> list[int]:
+    """Batch sizes that run and are expected to take less than a second; the smallest always."""
     sizes = [size for size in THROUGHPUT_BATCHES if size in batches] or [feeds.batch]
     sample_ms = latency.median_ms / feeds.batch
     return [size for size in sizes if size == sizes[0] or size * sample_ms < 1000]
@@ -157,11 +153,11 @@ def _throughput(
     sizes: Sequence[int],
     seconds: float,
 ) -> tuple[dict[str, float | int], ...]:
-    """Latency and samples a second of each batch, measured in interleaved rounds."""
+    """Latency and samples a second at each batch size, measured in interleaved rounds."""
     calls = {str(size): runtime.prepare_onnx(model.path, feeds.real(size, 0)) for size in sizes}
     found = measure(
         calls,
-        # No single batch is a sentinel of the others.
+        # The batch sizes are not compared with each other: drift need not repeat a round.
         Protocol(time_limit_s=seconds * THROUGHPUT_SHARE, sentinel_drift=10.0),
         statistic=runtime.statistic,
         time_block=runtime.time_block,

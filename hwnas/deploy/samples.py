@@ -1,6 +1,6 @@
-"""Samples of a model's inputs with their targets.
+"""Samples of a model's inputs, with their targets.
 
-Feeds are sent to processes that run a model and have no need of PyTorch: nothing here loads it.
+This module must not import PyTorch: feeds are sent to subprocesses that only run an ONNX model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hwnas.tasks import Task
 
 ACCURACY = "accuracy"
-"""The metric where no task is known: the share of samples that get the right class."""
+"""The metric if no task is known: the share of samples that are classified correctly."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,12 @@ class Samples:
     """Real inputs of a model.
 
     Attributes:
-        count: how many samples there are; batches, where the model has a fixed one.
-        take: indices to feeds; one index where the batch is fixed.
-        targets: of each sample, (count, ...), or None. Without a task they are classes, (count,)
-            or (count, batch).
-        task: scores the model's first output; None where nothing but classes are known.
+        count: number of samples; if the model's batch size is fixed, number of whole batches.
+        take: returns the feeds for an array of sample indices; a single index if the batch size
+            is fixed.
+        targets: the target of each sample, (count, ...), or None. Without a task the targets are
+            classes, of shape (count, batch), or (count,) for an open batch dimension.
+        task: computes the score from the model's first output; None if only classes are known.
     """
 
     count: int
@@ -44,12 +45,15 @@ class Samples:
 
     @property
     def scored(self) -> int:
-        """How many samples have a target."""
+        """Number of samples with a target."""
         assert self.targets is not None
         return self.targets.size if self.task is None else len(self.targets)
 
     def batches(self, size: int) -> Iterator[tuple[Feeds, np.ndarray]]:
-        """All samples in order, and their targets; what fills no batch comes one by one."""
+        """All samples in order, with their targets.
+
+        Full batches of `size` come first; the remaining samples follow one at a time.
+        """
         assert self.targets is not None
         full = self.count - self.count % size
         starts = [*range(0, full, size), *range(full, self.count)]

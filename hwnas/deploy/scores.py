@@ -1,4 +1,4 @@
-"""How well a model does on samples with targets."""
+"""Scores a model on samples with targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from hwnas.tasks import Task
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model does on samples, and its reference, if there is one; 0 to 1."""
+    """Score of a model and of its reference on the same samples.
+
+    Attributes:
+        metric: name of the score.
+        model: score of the model, 0 to 1.
+        reference: score of the reference, or None without one.
+        reference_name: name of the reference in the document.
+        samples: number of samples with a target.
+    """
 
     metric: str
     model: float
@@ -26,39 +34,48 @@ class Score:
 
     @property
     def drop(self) -> float | None:
-        """What the model lost to its reference."""
+        """How far the model's score is below the reference's."""
         return None if self.reference is None else self.reference - self.model
 
     def to_json(self) -> dict[str, Any]:
-        """The reference under its name, the model under `onnx`."""
+        """The score of the reference under its name, and that of the model under `onnx`."""
         return {self.reference_name: self.reference, "onnx": self.model, "n": self.samples}
 
 
 def score_of(predict: Predict, samples: Samples, batch: int, where: str) -> float:
-    """The score of a model's outputs on samples with targets.
+    """Score a model on samples with targets.
+
+    Args:
+        predict: runs the model.
+        samples: samples with targets; without a task, the score is the accuracy.
+        batch: batch size to run at.
+        where: the model file, for errors.
+
+    Returns:
+        The score, 0 to 1.
 
     Raises:
-        InputError: when the model has no output of classes, or of the task's shape, or not one for
-            each sample.
+        InputError: when the model has no output that gives a class, or a prediction of the task,
+            for each sample.
     """
     task = samples.task
     if task is None:
         return _accuracy_of(predict, samples, batch, where)
     return task.score(
-        (_of_task(predict(feeds), task, len(targets), where), torch.from_numpy(targets))
+        (_task_output(predict(feeds), task, len(targets), where), torch.from_numpy(targets))
         for feeds, targets in samples.batches(batch)
     )
 
 
-def _of_task(outputs: Outputs, task: Task, count: int, where: str) -> torch.Tensor:
-    """The first output that can be the task's."""
+def _task_output(outputs: Outputs, task: Task, count: int, where: str) -> torch.Tensor:
+    """The first output with the shape of the task's predictions."""
     dimensions = 2 if task.head == "classifier" else 4
     for output in outputs.values():
         if output.ndim == dimensions and output.shape[:2] == (count, task.outputs):
             return torch.from_numpy(output.astype(np.float32))
     places = "" if dimensions == 2 else ", height, width"
     raise InputError(
-        f"no output is one of {task.name}",
+        f"no output has the shape of predictions for {task.name}",
         where=where,
         expected=f"shape ({count}, {task.outputs}{places})",
         actual=[output.shape for output in outputs.values()],
@@ -66,13 +83,13 @@ def _of_task(outputs: Outputs, task: Task, count: int, where: str) -> torch.Tens
 
 
 def _accuracy_of(predict: Predict, samples: Samples, batch: int, where: str) -> float:
-    """Share of the labelled samples that are classified right."""
+    """Share of the labelled samples that are classified correctly."""
     correct = total = 0
     for feeds, labels in samples.batches(batch):
-        classes = _predicted(predict(feeds), len(labels))
+        classes = _predicted_classes(predict(feeds), len(labels))
         if classes is None:
             raise InputError(
-                "no output gives a class to every sample",
+                "no output gives a class for every sample",
                 where=where,
                 expected=f"scores ({len(labels)}, classes) or classes ({len(labels)},)",
                 mend="leave the labels out of the data",
@@ -84,8 +101,8 @@ def _accuracy_of(predict: Predict, samples: Samples, batch: int, where: str) -> 
     return correct / total
 
 
-def _predicted(outputs: Outputs, count: int) -> np.ndarray | None:
-    """Classes of the samples by the first output that has them."""
+def _predicted_classes(outputs: Outputs, count: int) -> np.ndarray | None:
+    """Classes of the samples from the first output that gives them, or None."""
     for output in outputs.values():
         classes = classes_of(output)
         if classes is not None and classes.size == count:

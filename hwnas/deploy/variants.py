@@ -1,9 +1,10 @@
-"""An exported model in other number formats: float16, and int8 with and without calibration.
+"""Converts an exported model to other number formats: float16 and int8.
 
-Quantised graphs are written as QDQ, pairs of QuantizeLinear and DequantizeLinear around the float
-operators, from which a runtime fuses what it can; static ones take the ranges of activations from
-calibration data, dynamic ones from every batch that they run (Jacob et al., CVPR 2018; Nagel et
-al., A White Paper on Neural Network Quantization, 2021).
+Quantised graphs are in the QDQ form: pairs of QuantizeLinear and DequantizeLinear around
+floating-point operators, which a runtime fuses into integer operators where it can. Static
+quantisation takes the ranges of activations from calibration data, dynamic quantisation from each
+batch at run time (Jacob et al., CVPR 2018; Nagel et al., A White Paper on Neural Network
+Quantization, 2021).
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.statistics import Ratio
 
 EXPORTED = "fp32"
-"""The variant that the others are made from."""
+"""Name of the exported model among its variants."""
 
 
 def parse_variants(text: str) -> tuple[str, ...]:
-    """Names of variants from `fp16,int8`; the exported model is always the first of them.
+    """Parse names of variants that are separated by commas, such as `fp16,int8`.
+
+    Returns:
+        The exported model, followed by the other variants, each once.
 
     Raises:
-        InputError: for a name that is no variant.
+        InputError: when a name is not a variant's.
     """
     names = [name.strip() for name in text.split(",")]
     for name in names:
@@ -43,24 +47,24 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def make_variant(name: str, source: Path, calibration: Sequence[Feeds]) -> bytes:
-    """Write an exported model in another number format.
+    """Convert an exported model to another number format.
 
     Args:
         name: a key of `VARIANTS`.
         source: the exported float32 model.
-        calibration: batches of real inputs; static quantisation takes its ranges from them.
+        calibration: batches of real inputs, from which static quantisation takes its ranges.
 
     Returns:
-        The serialised model: inputs, outputs, opset, IR version and properties of the source, and
-        the property `hwnas.variant`.
+        The serialised model. It has the inputs, outputs, opset, IR version and properties of the
+        source, and the property `hwnas.variant`.
 
     Raises:
         InputError: when the model cannot be converted.
-        HwnasError: when the graph holds what must not be deployed.
+        HwnasError: when the result contains an operator that must not be deployed.
     """
     exported = onnx.load(source)
     properties = read_metadata(exported)
-    # Conversions change tensors; what the exporter inferred is inferred again after that.
+    # Conversion changes element types, so the types that the exporter inferred become invalid.
     del exported.graph.value_info[:]
     try:
         with _quiet(), tempfile.TemporaryDirectory() as folder:
@@ -71,20 +75,22 @@ def make_variant(name: str, source: Path, calibration: Sequence[Feeds]) -> bytes
         raise InputError(f"cannot be converted to {name}: {reason}", where=str(source)) from error
     require_deployable(model)
     set_metadata(model, properties | {"variant": name})
-    return model.SerializeToString()
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def fastest(ratios: Mapping[str, Ratio], passing: Collection[str]) -> str | None:
-    """The passing variant with the smallest ratio to the exported model's latency.
+    """The fastest variant that passes its gates.
 
-    The exported model is preferred, if it passes, to one whose interval reaches 1.
+    If the exported model passes too, another variant has to be significantly faster: the upper
+    end of the confidence interval of its latency ratio must be below 1.
 
     Args:
-        ratios: of all variants' latencies to the exported model's.
-        passing: those that keep all gates.
+        ratios: ratio of each variant's latency to the exported model's.
+        passing: variants that pass their gates.
 
     Returns:
-        Its name, or None when none passes.
+        Its name, or None if no variant passes.
     """
     if not passing:
         return None
@@ -99,39 +105,42 @@ def _exported(
 
 
 def _float16(model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path) -> onnx.ModelProto:
-    """Weights and operators in float16, inputs and outputs in float32."""
+    """Convert weights and operators to float16; inputs and outputs stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
-    # The casts of the inputs are appended behind the operators that read them.
+    # The converter appends the casts of the inputs after the nodes that read them.
     OnnxModel.graph_topological_sort(converted.graph)
     return converted
+
+
+class _Batches:
+    """Calibration data in the form that ONNX Runtime's `CalibrationDataReader` prescribes."""
+
+    def __init__(self, batches: Sequence[Feeds]) -> None:
+        self._batches = iter(batches)
+
+    def get_next(self) -> Feeds | None:
+        return next(self._batches, None)
 
 
 def _static(
     model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path, *, per_channel: bool
 ) -> onnx.ModelProto:
-    """Weights in int8, activations in uint8 with the calibration's smallest and largest values."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    class Batches(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(calibration)
-
-        def get_next(self) -> Feeds | None:
-            return next(self._left, None)
+    """Quantise weights to int8, and activations to uint8 between their extremes in calibration."""
+    from onnxruntime.quantization import QuantFormat, quantize_static
 
     source, target = folder / "source.onnx", folder / "target.onnx"
     onnx.save(model, source)
     quantize_static(
-        source, target, Batches(), quant_format=QuantFormat.QDQ, per_channel=per_channel
+        source, target, _Batches(calibration), quant_format=QuantFormat.QDQ, per_channel=per_channel
     )
     return onnx.load(target)
 
 
 def _dynamic(model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path) -> onnx.ModelProto:
-    """Weights in int8, activations in uint8 with the range that each batch has."""
+    """Quantise weights to int8, and activations to uint8 with a range computed for each batch."""
     from onnxruntime.quantization import quantize_dynamic
 
     source, target = folder / "source.onnx", folder / "target.onnx"
@@ -147,12 +156,12 @@ VARIANTS: dict[str, Callable[[onnx.ModelProto, Sequence[Feeds], Path], onnx.Mode
     "int8-tensor": partial(_static, per_channel=False),
     "int8-dynamic": _dynamic,
 }
-"""What makes each variant of (model, calibration, a folder for temporary files)."""
+"""The function that makes each variant; the folder is for temporary files."""
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The converters advise on the root logger, and warn of each weight that float16 rounds."""
+    """Silence the converters: they log advice, and warn of each weight that float16 truncates."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""Folding batch norms changes the modules, not the function."""
+"""Folding removes batch norms without changing the function."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def with_statistics(module: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("name", sorted(OPERATORS))
 @pytest.mark.parametrize("stride", [1, 2])
-def test_every_operator(name: str, stride: int) -> None:
+def test_a_folded_operator_computes_the_same(name: str, stride: int) -> None:
     c_out = 12 if name == "concat" else 4
-    # A sequence is a map of one row.
+    # A sequence is a feature map of one row.
     spec = OpSpec(name, 4, c_out, 1 if name in SEQUENCE_OPERATORS else 7, 6, stride)
     module = with_statistics(build(spec)).double()
     inputs = [torch.randn(2, *shape, dtype=torch.float64) for shape in input_shapes(spec)]
@@ -40,13 +40,13 @@ def test_every_operator(name: str, stride: int) -> None:
     folded = fold_batch_norms(module)
     torch.testing.assert_close(folded(*inputs), module(*inputs))
     norms = [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
-    # Those of a head and of blocks that begin with one stand alone: no convolution comes before.
+    # No convolution precedes the batch norm of these heads and blocks.
     alone = name.startswith(("bn_relu_classifier", "attention1d", "gru", "lstm"))
     assert len(norms) == int(alone)
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_networks(name: str) -> None:
+def test_a_folded_network_computes_the_same_and_the_original_is_unchanged(name: str) -> None:
     space = tiny_space(name)
     network = with_statistics(space.network(space.sample(np.random.default_rng(1))))
     before = {k: v.clone() for k, v in network.state_dict().items()}

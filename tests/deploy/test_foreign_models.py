@@ -1,4 +1,4 @@
-"""Models of other makers pass with the right verdicts."""
+"""Models that other tools exported get the right verdicts."""
 
 from __future__ import annotations
 
@@ -10,71 +10,68 @@ import numpy as np
 import onnx
 import pytest
 from helpers import foreign_models
+from helpers.model_checks import quickly_checked, statuses_of
 
-from hwnas.config import CheckConfig
-from hwnas.deploy.check import check_file
 from hwnas.inspection.process import inspect_model
 
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
-NINE = sorted(path.name for path in LIGHT.glob("light_*.onnx"))
-MAKERS = ("conv_block", "lstm", "transformer", "sklearn_pipeline", "sklearn_texts")
+LIGHT_MODELS = sorted(path.name for path in LIGHT.glob("light_*.onnx"))
+EXPORTS = ("conv_block", "lstm", "transformer", "sklearn_pipeline", "sklearn_texts")
 QUICK = ("lstm", "sklearn_pipeline", "light_shufflenet.onnx", "light_squeezenet.onnx")
-"""Judged whenever tests run; the others take a minute together."""
+"""Checked whenever tests run; the others take a minute together."""
 
 
 def with_marks(names: Sequence[str]) -> list[Any]:
     return [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in names]
 
 
-def checked(path: Path, **settings) -> dict:
-    limits = CheckConfig(measure_seconds=1, **settings.pop("limits", {}))
-    return check_file(inspect_model(path), limits=limits, **settings)
+def exported(name: str, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """A model, and the options of its check."""
+    path = getattr(foreign_models, name)(folder / "model.onnx")
+    return path, {"shapes": {"x": (1, 9, 4)}} if name == "lstm" else {}
 
 
-def made(maker: str, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """A maker's model, and the settings of its check."""
-    path = getattr(foreign_models, maker)(folder / "model.onnx")
-    return path, {"shapes": {"x": (1, 9, 4)}} if maker == "lstm" else {}
-
-
-@pytest.mark.parametrize("maker", with_marks(MAKERS))
-def test_a_model_of_another_maker_passes(maker, tmp_path) -> None:
+@pytest.mark.parametrize("name", with_marks(EXPORTS))
+def test_a_model_of_another_tool_passes(name, tmp_path) -> None:
     pytest.importorskip("skl2onnx")
-    path, settings = made(maker, tmp_path)
-    if maker == "sklearn_pipeline":
-        settings["data"] = foreign_models.sklearn_data(tmp_path / "data.npz")
-    document = checked(path, budget_ms=1e3, limits={"min_accuracy": 0.8}, **settings)
-    statuses = {gate["name"]: gate["status"] for gate in document["gates"]}
+    path, options = exported(name, tmp_path)
+    if name == "sklearn_pipeline":
+        options["data"] = foreign_models.sklearn_data(tmp_path / "data.npz")
+    document = quickly_checked(
+        path, budgets={"budget_ms": 1e3}, limits={"min_accuracy": 0.8}, **options
+    )
+    statuses = statuses_of(document)
     assert document["verdict"] == "pass"
     assert statuses["parity: unoptimised"] == statuses["dynamic_batch"] == "pass"
     assert document["batches"]["run"] == [1, 7, 64]
     assert [row["batch"] for row in document["throughput"]] == [1, 8, 32]
-    assert (document["accuracy"] is not None) == (maker == "sklearn_pipeline")
+    assert (document["accuracy"] is not None) == (name == "sklearn_pipeline")
     assert document["model"]["external_files"] == (
-        ["model.onnx.data"] if maker == "transformer" else []
+        ["model.onnx.data"] if name == "transformer" else []
     )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("maker", MAKERS)
-def test_a_model_of_another_maker_breaks_its_budget(maker, tmp_path) -> None:
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_model_of_another_tool_exceeds_a_tiny_budget(name, tmp_path) -> None:
     pytest.importorskip("skl2onnx")
-    path, settings = made(maker, tmp_path)
-    assert checked(path, budget_ms=1e-6, **settings)["verdict"] == "fail"
+    path, options = exported(name, tmp_path)
+    document = quickly_checked(path, budgets={"budget_ms": 1e-6}, **options)
+    assert statuses_of(document)["budget"] == document["verdict"] == "fail"
 
 
-def test_there_are_nine() -> None:
-    assert len(NINE) == 9
+def test_the_onnx_package_still_has_nine_light_models() -> None:
+    assert len(LIGHT_MODELS) == 9
 
 
-@pytest.mark.parametrize("name", with_marks(NINE))
-def test_the_models_in_the_wheel_load_place_and_time(name) -> None:
-    document = checked(LIGHT / name)
+@pytest.mark.parametrize("name", with_marks(LIGHT_MODELS))
+def test_a_light_model_is_loaded_placed_and_timed(name) -> None:
+    document = quickly_checked(LIGHT / name)
     assert document["verdict"] == "pass"
     assert document["measured"]["value_ms"] > 0
     assert document["percentiles"]["samples"] >= 1
     placed = document["runtimes"]["onnxruntime-cpu"]["placement"]["CPUExecutionProvider"]
-    # Equal nodes are merged while the model is loaded.
+    # Common subexpression elimination may merge equal nodes.
     assert 0 < placed["Conv"] <= document["model"]["operators"]["Conv"]
     assert document["parity_with"]["unoptimised"]["constant"]
     assert any("no parity" in note for note in document["notes"])

@@ -1,4 +1,4 @@
-"""Profiled nodes are traced to the choices that they run for, also where the runtime fused them."""
+"""Profiled nodes are attributed to the choices they belong to, fused ones too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALL = {"darts": {"nodes": 2}}
 
 
 @pytest.mark.parametrize("name", spaces_to_export())
-def test_every_node_of_an_exported_network_finds_its_part(name: str) -> None:
+def test_every_node_of_an_exported_network_is_attributed(name: str) -> None:
     torch.manual_seed(0)
     space = tiny_space(name, **SMALL.get(name, {}))
     architecture = space.sample(np.random.default_rng(0))
@@ -36,14 +36,15 @@ def test_every_node_of_an_exported_network_finds_its_part(name: str) -> None:
     shares = document["shares"]
     assert document["by"] == "choice"
     assert sum(shares.values()) == pytest.approx(1.0, abs=1e-3)
-    # Convolutions cannot be merged with others, so that each that runs is seen.
+    # Convolutions are not fused with each other, so each choice with one must appear.
     runs = space.run_probability(space.one_hot(architecture).weights).sum(dim=1)
     expected = {
         choice for row, (choice, option) in enumerate(architecture)
         if "conv" in option and runs[row] > 0
     }  # fmt: skip
     taken = {choice for choice, option in architecture if option != "none"}
-    # A transformer's last addition is fused into the norm of its head, steps of a cell into others.
+    # The last addition of a transformer is fused into the norm of its head, and steps of a
+    # recurrent cell into each other.
     others = {FIXED, LAYOUT, *([UNCERTAIN] if name in ("rnn", "vit") else [])}
     assert expected <= set(shares) <= taken | others
     by_type = operator_shares(model, {}, runtime, images)
@@ -55,7 +56,7 @@ MODULES = {"cell.operators.0": "0>1", "cell.operators.1": "1>2", "cell.operators
 
 
 def graph() -> onnx.ModelProto:
-    """Two convolutions that are added, and the ReLU of the operator behind them."""
+    """Two convolutions, their sum, and a ReLU, a convolution and a classifier that follow."""
     nodes = [
         helper.make_node("Conv", ["x"], ["cell.operators.0.conv/Conv"]),
         helper.make_node("Conv", ["x"], ["cell.operators.1.conv/Conv"]),
@@ -76,7 +77,7 @@ def parts(*names_and_operators: tuple[str, str]) -> list[str]:
     return attribute(graph(), MODULES, nodes)
 
 
-def test_a_fused_node_belongs_to_its_convolution_not_to_its_name() -> None:
+def test_a_fused_node_is_attributed_to_its_convolution_not_to_its_name() -> None:
     found = parts(
         ("cell.operators.0.conv/Conv_nchwc", "Conv"),
         ("cell.operators.2.relu/Relu_nchwc", "Conv"),
@@ -87,7 +88,7 @@ def test_a_fused_node_belongs_to_its_convolution_not_to_its_name() -> None:
     assert found == ["0>1", "1>2", "0>2", LAYOUT, FIXED]
 
 
-def test_what_nothing_was_fused_into_keeps_its_place() -> None:
+def test_nodes_that_are_not_fused_are_attributed_by_name() -> None:
     found = parts(
         ("cell.operators.0.conv/Conv_nchwc", "Conv"),
         ("cell.operators.1.conv/Conv_nchwc_token_7", "Conv"),
@@ -97,7 +98,7 @@ def test_what_nothing_was_fused_into_keeps_its_place() -> None:
     assert found == ["0>1", "1>2", FIXED, "0>2"]
 
 
-def test_what_the_runtime_named_itself_belongs_to_its_neighbours_if_they_agree() -> None:
+def test_a_node_that_the_runtime_named_is_attributed_to_its_neighbours_if_they_agree() -> None:
     found = parts(
         ("cell.operators.0.conv/Conv", "Conv"),
         ("BiasGelu", "BiasGelu"),
@@ -110,5 +111,5 @@ def test_what_the_runtime_named_itself_belongs_to_its_neighbours_if_they_agree()
     assert found == ["0>1", "0>1", LAYOUT, "0>1", UNCERTAIN, "1>2", UNCERTAIN]
 
 
-def test_what_could_be_several_choices_is_uncertain() -> None:
+def test_a_node_of_several_choices_is_uncertain() -> None:
     assert parts(("cell.operators.2.relu/Relu", "Conv"), ("made up", "Conv")) == [UNCERTAIN] * 2

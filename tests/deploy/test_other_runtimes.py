@@ -1,15 +1,14 @@
-"""The check on a runtime that is not ONNX Runtime: its outputs and its latency are judged."""
+"""The check on a runtime other than ONNX Runtime: its outputs and its latency."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.small_models import SIDE, model_of, residual_net, without_relu
+from helpers.model_checks import quickly_checked, statuses_of
+from helpers.small_models import SIDE, model_of, residual_net, saved, without_relu
 from onnx import helper
 
-from hwnas.config import CheckConfig
-from hwnas.deploy.check import check_file
-from hwnas.deploy.feeds import parse_shapes
+from hwnas.deploy.input_sizes import parse_shapes
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes.openvino import OpenVinoCpu
@@ -17,24 +16,17 @@ from hwnas.latency_tables.runtimes.openvino import OpenVinoCpu
 pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
 
 
-def saved(model, path):
-    path.write_bytes(model.SerializeToString())
-    return path
-
-
-def checked(path, **settings):
-    return check_file(
-        inspect_model(path),
-        limits=CheckConfig(measure_seconds=2),
-        runtime_name="openvino-cpu",
-        **settings,
+def checked_on_openvino(path, **options):
+    return quickly_checked(
+        path, limits={"measure_seconds": 2}, runtime_name="openvino-cpu", **options
     )
 
 
-def test_a_model_is_judged_by_what_openvino_computes(tmp_path) -> None:
+def test_a_model_is_checked_on_openvino(tmp_path) -> None:
     path = saved(residual_net(), tmp_path / "model.onnx")
-    document = checked(path, budget_ms=1e4, reference=inspect_model(path), memory_budget_mb=2000)
-    statuses = {gate["name"]: gate["status"] for gate in document["gates"]}
+    budgets = {"budget_ms": 1e4, "memory_budget_mb": 2000}
+    document = checked_on_openvino(path, budgets=budgets, reference=inspect_model(path))
+    statuses = statuses_of(document)
     assert document["verdict"] == "pass"
     for other in ("", ": unoptimised", ": onnxruntime-cpu"):
         assert statuses[f"parity{other}"] == statuses[f"sqnr{other}"] == "pass"
@@ -48,10 +40,10 @@ def test_a_model_is_judged_by_what_openvino_computes(tmp_path) -> None:
 
 
 def test_outputs_are_compared_with_those_of_further_runtimes(tmp_path, monkeypatch) -> None:
-    model = inspect_model(saved(residual_net(), tmp_path / "model.onnx"))
-    limits = CheckConfig(measure_seconds=1, compare=["openvino-cpu", "onnxruntime-cpu"])
-    document = check_file(model, limits=limits)
-    statuses = {gate["name"]: gate["status"] for gate in document["gates"]}
+    path = saved(residual_net(), tmp_path / "model.onnx")
+    limits = {"compare": ["openvino-cpu", "onnxruntime-cpu"]}
+    document = quickly_checked(path, limits=limits)
+    statuses = statuses_of(document)
     assert statuses["parity: openvino-cpu"] == statuses["sqnr: openvino-cpu"] == "pass"
     assert document["parity_with"]["openvino-cpu"]["sqnr_db"] > 80
     assert document["runtimes"]["openvino-cpu"]["placement"]["CPU"]["Convolution"] == 4
@@ -62,30 +54,30 @@ def test_outputs_are_compared_with_those_of_further_runtimes(tmp_path, monkeypat
 
     infer = OpenVinoCpu.infer
     monkeypatch.setattr(OpenVinoCpu, "infer", halved)
-    gates = {gate["name"]: gate["status"] for gate in check_file(model, limits=limits)["gates"]}
-    assert gates["parity: openvino-cpu"] == "fail"
-    assert gates["parity: unoptimised"] == "pass"
+    statuses = statuses_of(quickly_checked(path, limits=limits))
+    assert statuses["parity: openvino-cpu"] == "fail"
+    assert statuses["parity: unoptimised"] == "pass"
 
 
 @pytest.mark.parametrize(
     "name, error", [("torch-cpu", InputError), ("tensorrt-cuda", RuntimeMissingError)]
 )
-def test_what_cannot_be_compared_with_is_named(name, error, tmp_path) -> None:
-    model = inspect_model(saved(residual_net(), tmp_path / "model.onnx"))
+def test_a_runtime_that_cannot_be_compared_with_is_refused(name, error, tmp_path) -> None:
+    path = saved(residual_net(), tmp_path / "model.onnx")
     with pytest.raises(error, match=name):
-        check_file(model, limits=CheckConfig(measure_seconds=1, compare=[name]))
+        quickly_checked(path, limits={"compare": [name]})
 
 
-def test_a_changed_model_fails_on_it(tmp_path) -> None:
+def test_a_model_without_a_relu_fails_on_openvino(tmp_path) -> None:
     path = saved(without_relu(residual_net()), tmp_path / "changed.onnx")
     reference = inspect_model(saved(residual_net(), tmp_path / "model.onnx"))
-    document = checked(path, reference=reference)
-    statuses = {gate["name"]: gate["status"] for gate in document["gates"]}
+    document = checked_on_openvino(path, reference=reference)
+    statuses = statuses_of(document)
     assert document["verdict"] == statuses["parity"] == "fail"
     assert statuses["parity: onnxruntime-cpu"] == "pass"
 
 
-def test_an_operator_that_it_lacks_is_an_input_error(tmp_path) -> None:
+def test_an_operator_that_openvino_lacks_is_an_input_error(tmp_path) -> None:
     node = helper.make_node("Nothing", ["x"], ["y"], domain="elsewhere")
     graph = helper.make_graph(
         [node],
@@ -96,13 +88,13 @@ def test_an_operator_that_it_lacks_is_an_input_error(tmp_path) -> None:
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("elsewhere", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     with pytest.raises(InputError, match="OpenVINO"):
-        checked(saved(model, tmp_path / "model.onnx"))
+        checked_on_openvino(saved(model, tmp_path / "model.onnx"))
 
 
-def test_a_fixed_batch_and_an_open_size(tmp_path) -> None:
+def test_a_fixed_batch_and_an_open_size_run_on_openvino(tmp_path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     path = saved(model_of(nodes, {"x": (2, 3, "w")}, {"y": (2, 3, "w")}), tmp_path / "m.onnx")
-    document = checked(path, shapes=parse_shapes([f"x:2x3x{SIDE}"]))
+    document = checked_on_openvino(path, shapes=parse_shapes([f"x:2x3x{SIDE}"]))
     assert document["verdict"] == "pass"
     assert document["batch"] == 2
     assert np.isfinite(document["measured"]["value_ms"])

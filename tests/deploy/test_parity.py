@@ -1,4 +1,4 @@
-"""Figures of parity against errors that are known."""
+"""Figures of parity for errors of known size."""
 
 from __future__ import annotations
 
@@ -31,8 +31,13 @@ def compared(change, reference=lambda x: x):
     )
 
 
+def statuses(parity, **options) -> list[str]:
+    gates = parity_gates(parity, parity_limits("float32", CheckConfig()), **options)
+    return [gate.status for gate in gates]
+
+
 @given(st.floats(-6, -1))
-def test_a_relative_error_is_told_in_decibels(exponent) -> None:
+def test_the_sqnr_of_a_relative_error_is_its_size_in_decibels(exponent) -> None:
     parity = compared(lambda y: y.astype(np.float64) * (1 + 10**exponent))
     assert parity.sqnr_db == pytest.approx(-20 * exponent, abs=0.01)
     assert parity.top1_agreement == 1.0
@@ -40,26 +45,25 @@ def test_a_relative_error_is_told_in_decibels(exponent) -> None:
     assert parity.within_tolerance or exponent > -3
 
 
-def test_no_error_at_all() -> None:
+def test_equal_outputs_have_no_error() -> None:
     parity = compared(lambda y: y)
     assert (parity.max_abs_error, parity.sqnr_db, parity.constant) == (0.0, None, False)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_is_not_finite_in_one_alone_fails(value) -> None:
+def test_values_that_are_not_finite_in_one_model_fail(value) -> None:
     parity = compared(lambda y: y * value)
     json.dumps(parity.to_json(), allow_nan=False)
-    gates = parity_gates(parity, parity_limits("float32", CheckConfig()))
-    assert {gate.status for gate in gates} == {"fail"}
+    assert statuses(parity) == ["fail"] * 3
 
 
-def test_what_is_not_finite_in_both_is_equal() -> None:
+def test_values_that_are_not_finite_in_both_models_are_equal() -> None:
     parity = compared(lambda y: y, reference=lambda x: np.where(x > 1, np.nan, x))
     assert parity.within_tolerance
     assert parity.max_abs_error == 0.0
 
 
-def test_outputs_that_ignore_their_input_are_constant() -> None:
+def test_constant_outputs_are_skipped_if_equal_and_fail_if_not() -> None:
     def constant(x):
         return np.full_like(x, 0.25)
 
@@ -73,7 +77,7 @@ def test_outputs_that_ignore_their_input_are_constant() -> None:
     assert statuses(whole)[2] == "fail"
 
 
-def test_a_large_constant_channel_hides_no_other() -> None:
+def test_a_large_constant_channel_does_not_hide_errors_of_others() -> None:
     def beside(x):
         return np.concatenate([np.full((len(x), 1), 1e6), x], axis=1)
 
@@ -96,17 +100,12 @@ def test_figures_do_not_depend_on_the_scale(scale) -> None:
     assert statuses(largest)[:2] == ["fail"] * 2
 
 
-def test_what_could_not_be_compared() -> None:
+def test_without_a_comparison_gates_are_skipped_or_inconclusive() -> None:
     assert statuses(None) == ["skipped"] * 3
-    assert statuses(None, is_wanted=True) == ["inconclusive"] * 3
+    assert statuses(None, is_required=True) == ["inconclusive"] * 3
 
 
-def statuses(parity, **options) -> list[str]:
-    gates = parity_gates(parity, parity_limits("float32", CheckConfig()), **options)
-    return [gate.status for gate in gates]
-
-
-def test_the_worst_output_counts() -> None:
+def test_the_sqnr_is_that_of_the_worst_output() -> None:
     parity = compare(
         lambda feeds: {"a": feeds["x"], "b": 100 * feeds["x"]},
         lambda feeds: {"a": 1.1 * feeds["x"], "b": 100 * feeds["x"]},
@@ -117,7 +116,7 @@ def test_the_worst_output_counts() -> None:
     assert not parity.within_tolerance
 
 
-def test_whole_numbers_and_texts_must_be_the_same() -> None:
+def test_the_agreement_of_integers_and_strings_is_the_share_of_equal_values() -> None:
     half = compared(
         lambda y: np.where(np.arange(y.size).reshape(y.shape) % 5 == 0, y + 1, y),
         reference=lambda x: (x > 0).astype(np.int64),
@@ -129,14 +128,14 @@ def test_whole_numbers_and_texts_must_be_the_same() -> None:
 
 
 def test_outputs_of_another_shape_are_refused() -> None:
-    with pytest.raises(InputError, match="m.onnx: other outputs than the reference"):
+    with pytest.raises(InputError, match="m.onnx: the outputs differ in shape or type"):
         compared(lambda y: y[:, :2])
 
 
 def test_lower_precision_has_wider_limits() -> None:
     parity = compared(lambda y: y * 1.02)
-    statuses = {
+    sqnr = {
         precision: parity_gates(parity, parity_limits(precision, CheckConfig()))[1].status
         for precision in ("float32", "float16", "int8")
     }
-    assert statuses == {"float32": "fail", "float16": "fail", "int8": "pass"}
+    assert sqnr == {"float32": "fail", "float16": "fail", "int8": "pass"}

@@ -1,4 +1,4 @@
-"""How often a model is called by itself, whatever it takes."""
+"""How many single calls are timed, for models of any speed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from hwnas.deploy import performance
     "call_s, calls",
     [
         (0.001, performance.SINGLE_CALLS),
-        # A twelfth of the minute is over after 50 calls, and there are enough for a p90 at 64.
+        # A twelfth of the minute ends after 50 calls; the 90th percentile needs 64.
         (0.1, performance.FEW_CALLS),
-        # Half of the minute.
+        # Half of the minute, because there are still fewer than 64 calls.
         (1.0, 30),
         (100.0, 1),
     ],
 )
-def test_slow_models_are_called_often_enough(call_s, calls, monkeypatch) -> None:
+def test_the_number_of_single_calls_depends_on_the_time_of_a_call(
+    call_s, calls, monkeypatch
+) -> None:
     now = [0.0]
     monkeypatch.setattr(performance.time, "perf_counter", lambda: now[0])
 

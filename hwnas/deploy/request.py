@@ -1,0 +1,39 @@
+"""What a check is asked to do: budgets, limits of the gates, and the load of the serving test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hwnas.config import CheckConfig
+
+
+@dataclass(frozen=True)
+class ServingLoad:
+    """The load of the serving test.
+
+    Attributes:
+        threads: number of threads that call one session at the same time.
+        seconds: duration of the test.
+    """
+
+    threads: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """What a check is asked to do. A budget or a load that is None is not checked.
+
+    Attributes:
+        limits: limits of the gates and of a session, and the time for measuring the latency.
+        budget_ms: latency budget in milliseconds.
+        memory_budget_mb: budget of a session's peak memory in MB (10^6 bytes).
+        energy_budget_mj: budget of the energy of one inference in millijoules.
+        load: load of the serving test.
+    """
+
+    limits: CheckConfig = field(default_factory=CheckConfig)
+    budget_ms: float | None = None
+    memory_budget_mb: float | None = None
+    energy_budget_mj: float | None = None
+    load: ServingLoad | None = None
