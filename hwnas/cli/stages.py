@@ -108,7 +108,7 @@ def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) ->
     Writes DIR/weights.safetensors and DIR/metrics.json.
     """
     from hwnas.pipeline import stages
-    from hwnas.reporting.html import in_words
+    from hwnas.reporting.formatting import in_words
 
     with opened(folder) as current:
         metrics = stages.train(current, restart=not resume)

@@ -15,7 +15,7 @@ from rich.tree import Tree
 
 from hwnas.errors import printable
 from hwnas.reporting.cells import SKIP, Cell
-from hwnas.reporting.html import in_words
+from hwnas.reporting.formatting import in_words
 
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "skipped": "dim"}
 
@@ -159,13 +159,13 @@ def _layers(cell: Cell) -> Text:
 
 
 def _tree(cell: Cell) -> Tree:
-    """A cell as its states, each with the edges that enter it."""
+    """A cell as its nodes, each with the edges that enter it."""
     tree = Tree(Text(cell.title))
-    for state in range(cell.inputs, cell.states):
-        node = tree.add(Text(cell.state_name(state)))
+    for number in range(cell.inputs, cell.nodes):
+        node = tree.add(Text(cell.node_name(number)))
         for edge in cell.edges:
-            if edge.target == state:
-                words = f"{edge.operator} of {cell.state_name(edge.source)} {edge.cost}".rstrip()
+            if edge.target == number:
+                words = f"{edge.operator} of {cell.node_name(edge.source)} {edge.cost}".rstrip()
                 node.add(Text(words, "" if edge.runs else "dim"))
     if cell.joins_nodes:
         tree.add(Text(cell.output))

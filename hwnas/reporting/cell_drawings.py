@@ -1,9 +1,10 @@
 """Drawings of cells as SVG.
 
-The states of a cell stand below each other. An edge leaves its source's lower end, runs down a
-lane at the side and enters its target; its operator is written on the last piece, which has a
-height of its own, so that labels and lines cannot overlap whatever the graph. A stage is drawn as a
-row of its operators, and sizes as a row that nothing connects.
+The nodes of a cell are boxes, one below the other. An edge leaves the lower end of its source's
+box, runs down a vertical lane beside the boxes and enters its target from the side. The operator's
+name is written on the last, horizontal part of the edge. Each edge enters at a height of its own,
+so that labels and lines do not overlap in any graph. A stage is drawn as a column of layers, and
+sizes as a column of boxes without lines.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass, field
 
 from hwnas.errors import InputError
 from hwnas.reporting.cells import SKIP, Cell, Edge
-from hwnas.reporting.charts import mark, svg_element
-from hwnas.reporting.html import Html, series_class, style_sheet, text
+from hwnas.reporting.html import Html, text
+from hwnas.reporting.svg import mark, svg_element
+from hwnas.reporting.theme import series_class, style_sheet
 
 WIDTH = 360.0
 BOX_LEFT, BOX_RIGHT = 151.0, 209.0
 LANES_LEFT, LANES_RIGHT = 35.0, 325.0
-"""Inner ends of the bands of lanes; the labels are between them and the boxes."""
+"""Inner borders of the lanes on both sides; labels are between these borders and the boxes."""
 LANE_GAP = 12.0
 ROW = 46.0
 PLAIN_BOX = 28.0
@@ -28,13 +30,13 @@ LAYER_ROW, LAYER_GAP = 44.0, 14.0
 TITLE_ROW = 40.0
 CORNER = 6.0
 
-WHOLE_WINDOW = "svg { height: 100vh; color: var(--ink); background: var(--paper); }"
-"""What a page gives to its drawings and a file of its own has to state."""
+FILE_STYLE = "svg { height: 100vh; color: var(--ink); background: var(--paper); }"
+"""Style of an SVG file; a drawing in a page takes these properties from the page."""
 
 
 @dataclass
 class _Box:
-    """Where a state is drawn: its top and bottom, and the height at which edges leave it."""
+    """Vertical position of a node's box, and the height at which edges leave it."""
 
     top: float
     bottom: float
@@ -43,7 +45,16 @@ class _Box:
 
 @dataclass
 class _Layout:
-    """Heights of the boxes, the side, entry and lane of every edge."""
+    """Positions of boxes and edges.
+
+    Attributes:
+        boxes: box of each node.
+        left: whether an edge runs on the left side.
+        entry: height at which an edge enters its target.
+        lane: number of an edge's lane, from the inside outwards.
+        lanes: largest number of lanes on one side.
+        height: height of the drawing.
+    """
 
     boxes: list[_Box] = field(default_factory=list)
     left: dict[Edge, bool] = field(default_factory=dict)
@@ -55,7 +66,7 @@ class _Layout:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """Shapes from (0, 0) to (WIDTH, height), and what they show in words."""
+    """Shapes within (0, 0) to (WIDTH, height), with a title and a description in words."""
 
     title: str
     height: float
@@ -66,21 +77,25 @@ class _Drawing:
 def draw_cell(cell: Cell) -> Html:
     """A cell as SVG.
 
-    Every kept edge carries its operator's name and cost; those that do not run are dotted.
+    Each edge is labelled with its operator and predicted latency; the edges of operators that the
+    exported model leaves out are dotted.
     """
     drawing = _draw(cell)
     return svg_element(drawing.title, WIDTH, drawing.height, drawing.parts, drawing.description)
 
 
 def draw_cells(cells: Sequence[Cell]) -> Html:
-    """All cells as one SVG file of its own: cells beside each other, stages below each other.
+    """All cells as one SVG file: cells side by side, stages one below the other.
 
     Raises:
-        InputError: without cells, for a space whose choices `read_cells` cannot place.
+        InputError: when there are no cells because `read_cells` does not know the space's choices.
     """
     if not cells:
-        raise InputError("the space has no drawing", expected="cells or stages of layers")
-    parts = [f"<style>{style_sheet()}{WHOLE_WINDOW}</style>"]
+        raise InputError(
+            "the search space has no drawing",
+            expected="choices that form cells or stages of layers",
+        )
+    parts = [f"<style>{style_sheet()}{FILE_STYLE}</style>"]
     left = right = top = bottom = 0.0
     for cell in cells:
         drawing = _draw(cell)
@@ -102,29 +117,29 @@ def _draw(cell: Cell) -> _Drawing:
 
 
 def _draw_graph(cell: Cell) -> _Drawing:
-    """The states as boxes, and the edges between them."""
+    """The nodes as boxes, and the edges between them."""
     layout = _lay_out(cell)
     parts = [_draw_edge(cell, edge, layout) for edge in cell.edges]
-    names = [cell.state_name(state) for state in range(cell.states)]
+    names = [cell.node_name(node) for node in range(cell.nodes)]
     if cell.joins_nodes:
-        parts.insert(0, _draw_joins(cell, layout))
+        parts.insert(0, _draw_output_lines(cell, layout))
         names.append("output")
-    for state, (name, box) in enumerate(zip(names, layout.boxes, strict=True)):
-        # The names of inputs are long, and nothing enters there.
-        margin = 10 if state < cell.inputs else 0
+    for node, (name, box) in enumerate(zip(names, layout.boxes, strict=True)):
+        # Inputs have long names, and no edge enters them.
+        margin = 10 if node < cell.inputs else 0
         parts.append(
             f'<rect class="node" x="{BOX_LEFT - margin:g}" y="{box.top:g}" '
             f'width="{BOX_RIGHT - BOX_LEFT + 2 * margin:g}" '
             f'height="{box.bottom - box.top:g}" rx="6"/>'
             + _label(name, (BOX_LEFT + BOX_RIGHT) / 2, (box.top + box.bottom) / 2 + 5)
         )
-    title = f"{cell.title}: {len(cell.edges)} operators between {cell.states} states"
+    title = f"{cell.title}: {len(cell.edges)} operators between {cell.nodes} nodes"
     routes = "; ".join(f"{cell.route(edge)}: {edge.operator}" for edge in cell.edges)
     return _Drawing(title, layout.height, parts, routes)
 
 
 def _draw_stage(cell: Cell) -> _Drawing:
-    """The operators from top to bottom, each in a box but a skip, which is a line passing by."""
+    """The operators in boxes from top to bottom; a skipped layer is a line without a box."""
     parts = []
     middle = WIDTH / 2
     for edge in cell.edges:
@@ -149,17 +164,17 @@ def _draw_stage(cell: Cell) -> _Drawing:
             f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
             f"{'' if cell.is_list else line}{box}</g>"
         )
-    height = 2 + LAYER_ROW * (cell.states - 1)
+    height = 2 + LAYER_ROW * (cell.nodes - 1)
     kind = "sizes" if cell.is_list else "layers"
     return _Drawing(f"{cell.title}: {len(cell.edges)} {kind}", height, parts)
 
 
 def _lay_out(cell: Cell) -> _Layout:
-    """Give every state a box with a row for each pair of incoming edges, and every edge a lane."""
+    """Give each node a box with one row for every two incoming edges, and each edge a lane."""
     layout = _Layout()
     top = 2.0
-    for state in range(cell.states):
-        incoming = [edge for edge in cell.edges if edge.target == state]
+    for node in range(cell.nodes):
+        incoming = [edge for edge in cell.edges if edge.target == node]
         for i, edge in enumerate(incoming):
             layout.left[edge] = i % 2 == 0
             layout.entry[edge] = top + ROW * (i // 2 + 0.5)
@@ -176,7 +191,12 @@ def _lay_out(cell: Cell) -> _Layout:
 
 
 def _assign_lanes(edges: list[Edge], layout: _Layout) -> None:
-    """One lane for all edges of a source on a side; short lanes inside, long ones outside."""
+    """Assign one lane to all edges of a source; short lanes are inside, long ones outside.
+
+    Args:
+        edges: the edges on one side of the boxes.
+        layout: receives the lanes.
+    """
     spans = {
         edge.source: (
             layout.boxes[edge.source].exit,
@@ -197,7 +217,7 @@ def _assign_lanes(edges: list[Edge], layout: _Layout) -> None:
 
 
 def _lane_x(layout: _Layout, index: int, left: bool) -> float:
-    """Centre of a lane; the outermost on the right is left free for the joins."""
+    """Horizontal centre of a lane; the outermost one is reserved for the lines to the output."""
     gap = min(LANE_GAP, (LANES_LEFT - 4) / (layout.lanes + 1))
     return LANES_LEFT - gap * (index + 0.5) if left else LANES_RIGHT + gap * (index + 0.5)
 
@@ -224,13 +244,13 @@ def _draw_edge(cell: Cell, edge: Edge, layout: _Layout) -> str:
     return mark(words, shape, series_class(edge.source))
 
 
-def _draw_joins(cell: Cell, layout: _Layout) -> str:
-    """The dashed lines from all nodes to the output, down the outermost lane on the right."""
+def _draw_output_lines(cell: Cell, layout: _Layout) -> str:
+    """The dashed lines from the nodes to the output, along the outermost lane on the right."""
     lane = WIDTH - 3
     output = layout.boxes[-1]
     end = (output.top + output.bottom) / 2
     exits = [box.exit + 6 for box in layout.boxes[cell.inputs : -1]]
-    # One line down the lane: several on top of each other would fill each other's gaps.
+    # The lane is drawn once: overlapping dashed lines would fill each other's gaps.
     branches = "".join(f"M{BOX_RIGHT:g} {y:g}H{lane:g}" for y in exits)
     line = f"{branches}M{lane:g} {exits[0]:g}V{end:g}H{BOX_RIGHT + 7:g}"
     return (

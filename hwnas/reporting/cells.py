@@ -1,6 +1,6 @@
-"""Cells as they are told and drawn: which states there are, and which operator leads from one to
-another. A stage of a layer-wise space, or a block of a transformer, is a cell whose states follow
-each other.
+"""Cells of an architecture as graphs: nodes, and the selected operators on the edges between them.
+
+A stage of layers or a block of a transformer is represented as a cell whose nodes form a chain.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hwnas.architecture import Architecture
-from hwnas.reporting.html import milliseconds
+from hwnas.reporting.formatting import milliseconds
 from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.choices import Choice
 
 _EMBEDDING, _NODES, _SIZES = "embedding", "nodes", "sizes"
+"""Cell types that stand for choices whose names have no cell type before a slash."""
 CELL_NAMES = {
     "normal": "Normal cell",
     "reduce": "Reduction cell",
@@ -34,14 +35,15 @@ _STAGES = ("stage", "block", _EMBEDDING, _SIZES)
 
 @dataclass(frozen=True)
 class Edge:
-    """An operator that was kept, from a state to a later one.
+    """A selected operator that leads from a node to a later one.
 
     Attributes:
-        choice: the name of the choice.
-        source, target: the states.
-        operator: its name.
-        latency_ms: predicted, summed over the network's cells; None if not known.
-        runs: whether the deployed network runs it, or drops it as a dead end.
+        choice: name of the choice.
+        source, target: numbers of the nodes.
+        operator: name of the operator.
+        latency_ms: predicted latency, summed over all cells of the network; None if not known.
+        runs: False if the exported network leaves the operator out because its result is unused
+            (dead-code elimination).
     """
 
     choice: str
@@ -53,7 +55,7 @@ class Edge:
 
     @property
     def cost(self) -> str:
-        """The latency in words, empty when it is not known."""
+        """The latency with its unit (empty if not known), or that the operator does not run."""
         if not self.runs:
             return "does not run"
         return "" if self.latency_ms is None else milliseconds(self.latency_ms, 3)
@@ -61,94 +63,104 @@ class Edge:
 
 @dataclass(frozen=True)
 class Cell:
-    """The kept edges of one type of cell.
+    """The graph of one type of cell.
 
     Attributes:
         cell_type: the part of the choices' names before the slash.
-        inputs: how many states are given; they are the first.
-        states: how many states there are with the inputs.
-        edges: those that were kept.
+        inputs: number of input nodes, which come first.
+        nodes: number of nodes including the inputs.
+        edges: the selected operators.
     """
 
     cell_type: str
     inputs: int
-    states: int
+    nodes: int
     edges: tuple[Edge, ...]
 
     @property
     def title(self) -> str:
-        """The cell's name in words."""
+        """The name of the cell, for example `Normal cell` or `Stage 1`."""
         if self.is_stage:
             return re.sub(r"(\d+)", r" \1", self.cell_type.capitalize())
         return CELL_NAMES.get(self.cell_type, f"Cell {self.cell_type}")
 
     @property
     def is_stage(self) -> bool:
-        """Whether it is a stage of layers, one behind the other."""
+        """Whether the edges form a chain of layers (or a list of sizes, see `is_list`)."""
         return self.cell_type.startswith(_STAGES)
 
     @property
     def is_list(self) -> bool:
-        """Whether it is sizes, which are no operators behind each other."""
+        """Whether the edges stand for sizes (resolution, depths) rather than operators."""
         return self.cell_type == _SIZES
 
     @property
     def joins_nodes(self) -> bool:
-        """Whether all nodes lead to the output, as in DARTS: its cells with two inputs join their
-        channels, recurrent ones take their mean.
+        """Whether the output combines all nodes that are not inputs, as in DARTS.
+
+        Convolutional cells with two inputs concatenate their nodes; recurrent cells average them.
         """
         return self.inputs == 2 or self.cell_type == _NODES
 
     @property
     def output(self) -> str:
-        """What the output of all nodes is, in words."""
-        return f"the output {'is the mean of' if self.cell_type == _NODES else 'joins'} all nodes"
+        """How the output combines the nodes, in words."""
+        combined = "averages" if self.cell_type == _NODES else "concatenates"
+        return f"the output {combined} all nodes that are not inputs"
 
     @property
     def summary(self) -> str:
-        """How many operators run, and what they take together."""
+        """The number of operators that run, and their predicted latency in total."""
         running = [edge for edge in self.edges if edge.runs]
         known = [edge.latency_ms for edge in running if edge.latency_ms is not None]
-        total = f", predicted to take {milliseconds(sum(known), 3)} together" if known else ""
+        total = f", predicted to take {milliseconds(sum(known), 3)} in total" if known else ""
+        if self.is_list:
+            return f"{len(running)} sizes{total}."
         words = "operator runs" if len(running) == 1 else "operators run"
         return f"{len(running)} {words}{total}."
 
-    def state_name(self, state: int) -> str:
-        """What the space's paper calls a state."""
+    def node_name(self, node: int) -> str:
+        """The name of a node in the paper that introduced the search space."""
         if self.cell_type == _NODES:
-            return str(state)
+            return str(node)
         if self.joins_nodes:
-            return ("c_{k-2}", "c_{k-1}")[state] if state < 2 else str(state - 2)
-        return {0: "input", self.states - 1: "output"}.get(state, str(state))
+            return ("c_{k-2}", "c_{k-1}")[node] if node < 2 else str(node - 2)
+        return {0: "input", self.nodes - 1: "output"}.get(node, str(node))
 
     def route(self, edge: Edge) -> str:
-        """Where an edge leads, in words; of a size its choice."""
+        """The nodes that an edge connects, in words; for a size the name of its choice."""
         if self.is_list:
             return edge.choice
         return self.route_between(edge.source, edge.target)
 
     def route_between(self, source: int, target: int) -> str:
-        """Where an edge between two states leads, in words."""
-        return f"{self.state_name(source)} to {self.state_name(target)}"
+        """An edge between two nodes, in words: `input to 1`."""
+        return f"{self.node_name(source)} to {self.node_name(target)}"
 
 
 def read_cells(
     space: SearchSpace, architecture: Architecture, latencies_ms: Mapping[str, float]
 ) -> list[Cell]:
-    """The cells that an architecture's choices `type/source>target` or `source>target` describe, or
-    the stages that its choices `stage1/layer1`, or `embedding` and `block1/attention`, do. Of the
-    nodes of a recurrent cell, `node1`, the option says which state is read, `tanh~0`. The sizes
-    `resolution` and `stage1/depth` are listed.
+    """Read the cells of an architecture from the names of its choices.
 
-    Empty for a space whose choices have other names.
+    The names state which nodes a choice connects:
+
+    - `type/source>target` and `source>target`: an edge of a cell;
+    - `stage1/layer1`: a layer of a stage;
+    - `embedding`, `block1/attention`, `block1/mlp`: parts of a transformer;
+    - `node1`: a node of a recurrent cell, whose option names the node that it reads: `tanh~0`;
+    - `resolution`, `stage1/depth`: sizes.
 
     Args:
-        space: of the architecture.
-        architecture: to be drawn.
-        latencies_ms: predicted latency of each choice.
+        space: search space of the architecture.
+        architecture: the architecture.
+        latencies_ms: predicted latency of each choice, summed over the network.
+
+    Returns:
+        The cells, or nothing for a space whose choices have other names.
     """
     runs = space.run_probability(space.one_hot(architecture).weights).sum(dim=1) > 0.5
-    edges = _edges_of(space.choices)
+    edges = _parse_names(space.choices)
     if edges is None:
         return []
     kept: dict[str, list[Edge]] = {cell_type: [] for cell_type, _, _ in edges}
@@ -159,49 +171,51 @@ def read_cells(
             continue
         operator = option
         if cell_type == _NODES:
-            operator, _, state = option.partition("~")
-            source = int(state)
+            operator, _, node = option.partition("~")
+            source = int(node)
         latency_ms = latencies_ms.get(name)
         kept[cell_type].append(Edge(name, source, target, operator, latency_ms, bool(runs[row])))
     return [
-        replace(cell, edges=tuple(kept[cell_type])) for cell_type, cell in _empty(edges).items()
+        replace(cell, edges=tuple(kept[cell_type]))
+        for cell_type, cell in _empty_cells(edges).items()
     ]
 
 
 def choice_routes(choices: Sequence[Choice]) -> dict[str, str]:
-    """Where the edges that choices decide on lead, in words, by the choices' names.
+    """The nodes that each choice's operator connects, in words, by the names of the choices.
 
-    Empty where `read_cells` is, and for nodes whose option says it.
+    Empty where `read_cells` is empty, for sizes, and for recurrent cells, in which an edge's source
+    depends on the option.
     """
-    edges = _edges_of(choices)
+    edges = _parse_names(choices)
     if edges is None or any(cell_type in (_NODES, _SIZES) for cell_type, _, _ in edges):
         return {}
-    cells = _empty(edges)
+    cells = _empty_cells(edges)
     return {
         choice.name: cells[cell_type].route_between(source, target)
         for choice, (cell_type, source, target) in zip(choices, edges, strict=True)
     }
 
 
-def _edges_of(choices: Sequence[Choice]) -> list[tuple[str, int, int]] | None:
-    """Cell type, source and target of each choice's edge; None when a name says something else."""
-    edges = [_place(choice.name) for choice in choices]
+def _parse_names(choices: Sequence[Choice]) -> list[tuple[str, int, int]] | None:
+    """Cell type, source and target of each choice; None if a name has an unknown form."""
+    edges = [_parse_name(choice.name) for choice in choices]
     return None if None in edges else [edge for edge in edges if edge is not None]
 
 
-def _empty(edges: Sequence[tuple[str, int, int]]) -> dict[str, Cell]:
-    """The cells without what they keep, by type."""
+def _empty_cells(edges: Sequence[tuple[str, int, int]]) -> dict[str, Cell]:
+    """The cells without their edges, by type."""
     targets: dict[str, list[int]] = {}
     for cell_type, _, target in edges:
         targets.setdefault(cell_type, []).append(target)
     return {
-        cell_type: Cell(cell_type, inputs=min(found), states=1 + max(found), edges=())
+        cell_type: Cell(cell_type, inputs=min(found), nodes=1 + max(found), edges=())
         for cell_type, found in targets.items()
     }
 
 
-def _place(choice: str) -> tuple[str, int, int] | None:
-    """Cell type, source and target that the name of a choice states; None if it states none."""
+def _parse_name(choice: str) -> tuple[str, int, int] | None:
+    """Cell type, source and target from the name of a choice; None if it has an unknown form."""
     if layer := _LAYER_NAME.fullmatch(choice):
         return layer[1], int(layer[2]) - 1, int(layer[2])
     if half := _HALF_NAME.fullmatch(choice):

@@ -1,4 +1,4 @@
-"""The page over several runs: key figures side by side, the front, the searches overlaid."""
+"""The comparison of several runs on one page: key figures, Pareto front, curves of the searches."""
 
 from __future__ import annotations
 
@@ -10,46 +10,51 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.reporting.charts import RunPoint, runs_chart
+from hwnas.reporting.figures import line_figure
+from hwnas.reporting.formatting import (
+    CONFIDENCE_INTERVAL,
+    UNKNOWN,
+    count,
+    milliseconds,
+    number,
+    percent,
+    sentence_case,
+)
 from hwnas.reporting.html import (
-    SERIES,
     Html,
     columns,
-    count,
     figure,
     link,
-    milliseconds,
     missing,
-    number,
     page,
     paragraph,
-    percent,
     section,
-    sentence_case,
     status,
     table,
     text,
 )
+from hwnas.reporting.latency_charts import RunPoint, runs_chart
 from hwnas.reporting.run_files import Run, Series, distinct_names, number_at, value_at
-from hwnas.reporting.stages import line_figure
+from hwnas.reporting.theme import SERIES
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies.pareto import covered_share, knee, pareto_front
 
-MOST_BUDGETS = 6
-"""Runs whose budgets are drawn as lines; more would hide the points."""
+MAX_BUDGETS = 6
+"""Up to so many runs, their budgets are drawn as lines; more lines would hide the points."""
 
 Labelled = Sequence[tuple[str, Run]]
+"""Runs with their numbers on the page."""
 
 
 def render_comparison(folders: Sequence[RunFolder], beside: Path) -> str:
-    """The page of two runs or more, of all runs in a folder, or of a family.
+    """Render the comparison of runs as HTML.
 
     Args:
-        folders: of the runs.
-        beside: the folder that the page is for; links lead from there.
+        folders: folders of the runs.
+        beside: folder that the page will be written to; links to reports are relative to it.
 
     Raises:
-        InputError: when there are no folders.
+        InputError: when there are no folders, or a folder is listed twice.
     """
     if not folders:
         raise InputError("no runs to show", expected="folders with a config.toml")
@@ -62,7 +67,7 @@ def render_comparison(folders: Sequence[RunFolder], beside: Path) -> str:
         try:
             run = Run.read(folder)
         except InputError as error:
-            # One damaged run must not hide the others.
+            # One damaged run must not prevent the comparison of the others.
             rows.append([*first, text(error), *[text("")] * (len(COLUMNS) - 1)])
             continue
         runs.append((f"{place}", run))
@@ -75,15 +80,15 @@ def render_comparison(folders: Sequence[RunFolder], beside: Path) -> str:
             + table("Key figures", ["no.", "run", *COLUMNS], rows, "sortable")
         ),
         [
-            section("Can they be compared?", *_comparability(runs)),
+            section("Comparability", *_comparability(runs)),
             section("Score and latency", score_against_latency(runs)),
-            section("The searches", *_search_curves(runs)),
+            section("Progress of the searches", *_search_curves(runs)),
         ],
     )
 
 
 def _scored(run: Run) -> str:
-    """The score with its metric; a dash where it is not known."""
+    """The score and its metric, or `not known`."""
     if run.score is None:
         return percent(None)
     return f"{percent(run.score)} {run.metric_in_words}"
@@ -97,21 +102,21 @@ COLUMNS: dict[str, Callable[[Run], Html]] = {
     "verdict": lambda run: status(run.verdict or "not checked"),
     "budget": lambda run: _ms(run.budget_ms),
     "predicted": lambda run: _ms(run.predicted_ms),
-    "measured (interval)": lambda run: text(
+    f"measured ({CONFIDENCE_INTERVAL})": lambda run: text(
         milliseconds(None) if run.measured is None else run.measured.in_words()
     ),
     "score": lambda run: text(_scored(run)),
-    "strategy": lambda run: text(value_at(run.settings, "search", "strategy") or "not known"),
+    "strategy": lambda run: text(value_at(run.settings, "search", "strategy") or UNKNOWN),
     "search steps": lambda run: text(count(number_at(run.settings, "search", "steps"))),
     "seed": lambda run: text(number(number_at(run.settings, "seed"))),
     "parameters": lambda run: text(count(number_at(run.architecture, "params"))),
     "multiply-accumulates": lambda run: text(count(number_at(run.architecture, "macs"))),
 }
-"""What the table says of each run."""
+"""Columns of the table of runs: header, and the cell of a run."""
 
 
-def _facts(run: Run) -> dict[str, str]:
-    """The keys of `CONSEQUENCES` in words."""
+def _properties(run: Run) -> dict[str, str]:
+    """The properties of a run that decide what can be compared, by the keys of `CONSEQUENCES`."""
     latency = value_at(run.settings, "latency")
     runtime = latency if isinstance(latency, dict) else {}
     keys = ("runtime", "dtype", "batch", "threads")
@@ -119,53 +124,60 @@ def _facts(run: Run) -> dict[str, str]:
     name = value_at(run.settings, "space", "name")
     return {
         "data": _words(value_at(run.settings, "data")),
-        "device": run.device or "not known",
+        "device": run.device or UNKNOWN,
         "runtime": _words({key: runtime[key] for key in keys if key in runtime}),
-        "space": f"{name or 'not known'}: {_words(space)}",
-        "evaluator": str(value_at(run.settings, "search", "evaluator") or "not known"),
+        "space": f"{name or UNKNOWN}: {_words(space)}",
+        "evaluator": str(value_at(run.settings, "search", "evaluator") or UNKNOWN),
     }
 
 
 def _words(settings: Any) -> str:
+    """A table of settings as a list of keys and values, or `not known`."""
     if not isinstance(settings, dict) or not settings:
-        return "not known"
+        return UNKNOWN
     return ", ".join(f"{key} {value}" for key, value in sorted(settings.items()))
 
 
 NEEDED_FOR_A_FRONT = {"data", "device", "runtime"}
+"""Properties that have to be equal for the runs to have a common Pareto front."""
 CONSEQUENCES = {
-    "data": "their scores and losses say nothing about each other",
-    "device": "their latencies say nothing about each other",
-    "runtime": "their latencies say nothing about each other",
-    "space": "losses, entropies and skip connections of their searches are of other supernets",
-    "evaluator": "losses of their searches are of other kinds",
+    "data": "their scores and losses cannot be compared",
+    "device": "their latencies cannot be compared",
+    "runtime": "their latencies cannot be compared",
+    "space": "the losses, entropies and skip connections of their searches cannot be compared",
+    "evaluator": "the losses of their searches cannot be compared",
 }
-"""What has to be the same in runs that are compared, and what follows where it is not."""
+"""Properties that should be equal in all runs, and what follows if they are not."""
 
 
 def _differing(runs: Labelled) -> list[str]:
-    facts = [_facts(run) for _, run in runs]
-    return [key for key in CONSEQUENCES if len({f[key] for f in facts}) > 1]
+    """The keys of `CONSEQUENCES` whose values are not the same in all runs."""
+    properties = [_properties(run) for _, run in runs]
+    return [key for key in CONSEQUENCES if len({p[key] for p in properties}) > 1]
 
 
 def _comparability(runs: Labelled) -> list[Html]:
-    """What differs between the runs, and what follows from that."""
+    """The properties in which the runs differ, and what cannot be compared for that reason."""
     if len(runs) < 2:
-        return [missing("There are no two runs to compare.")]
+        return [missing("There are fewer than two readable runs, so there is nothing to compare.")]
     differing = _differing(runs)
     if not differing:
-        return [paragraph("Data, device, runtime and space are the same in all runs.")]
+        return [
+            paragraph("Data, device, runtime, search space and evaluator are the same in all runs.")
+        ]
     sentences = [
         Html(f'<p class="warning">The {key} is not the same in all runs: {CONSEQUENCES[key]}.</p>')
         for key in differing
     ]
-    facts = [(label, _facts(run)) for label, run in runs]
-    rows = [[text(label), *(text(f[key]) for key in differing)] for label, f in facts]
-    return [*sentences, table("What differs", ["no.", *differing], rows)]
+    rows = []
+    for label, run in runs:
+        properties = _properties(run)
+        rows.append([text(label), *(text(properties[key]) for key in differing)])
+    return [*sentences, table("Differences", ["no.", *differing], rows)]
 
 
 def score_against_latency(runs: Labelled) -> Html:
-    """The runs' points with their numbers, and the front where they can be compared."""
+    """A chart of the runs with their Pareto front, if they can be compared, and a table."""
     shown = [
         (RunPoint(label, run.measured, run.score, run.budget_ms, place), run)
         for place, (label, run) in enumerate(runs)
@@ -177,26 +189,21 @@ def score_against_latency(runs: Labelled) -> Html:
     metrics = {run.metric_in_words for _, run in shown}
     metric = metrics.pop() if len(metrics) == 1 else "score"
     caption = (
-        f"{sentence_case(metric)} on the test samples in percent, milliseconds for one inference. "
-        "Numbers are those of the table, bars 95 % intervals."
+        f"{sentence_case(metric)} on the test samples in percent against milliseconds per "
+        f"inference. Each point has the run's number; bars show the {CONFIDENCE_INTERVAL}s."
     )
     front: list[int] = []
     if set(_differing(runs)) & NEEDED_FOR_A_FRONT:
-        caption += " The runs cannot be compared, so there is no front."
+        caption += " The runs cannot be compared, so there is no Pareto front."
     else:
         minimised = np.array([[p.measured.value_ms, -p.score] for p in points])
         front = pareto_front(minimised).tolist()
-        labels = ", ".join(points[i].label for i in front)
-        caption += f" On the front, which no other run beats in both: {labels}."
-        if len(front) > 2:
-            covered = percent(covered_share(minimised))
-            caption += f" Its knee is {points[knee(minimised)].label}; it covers {covered} of the "
-            caption += "area between the best and the worst figures (hypervolume)."
-    budgets = len(points) <= MOST_BUDGETS
+        caption += _front_sentences([point.label for point in points], minimised, front)
+    budgets = len(points) <= MAX_BUDGETS
     if budgets:
-        caption += " A dashed line is the budget of the run of its colour."
+        caption += " Dashed lines are the runs' latency budgets, in the colours of the runs."
     title = f"{sentence_case(metric)} against measured latency"
-    header = ("no.", "run", "budget", "measured (95 % interval)", metric)
+    header = ("no.", "run", "budget", f"measured ({CONFIDENCE_INTERVAL})", metric)
     rows = [
         [
             text(p.label),
@@ -211,8 +218,26 @@ def score_against_latency(runs: Labelled) -> Html:
     return columns([chart, table(title, header, rows, "sortable")])
 
 
+def _front_sentences(labels: Sequence[str], points: np.ndarray, front: Sequence[int]) -> str:
+    """The runs on the Pareto front; its knee and hypervolume if it has at least three points.
+
+    Args:
+        labels: numbers of the runs.
+        points: (n, 2): latency and negative score.
+        front: indices of the Pareto-optimal points in the order of their latency.
+    """
+    sentences = f" Pareto-optimal runs, fastest first: {', '.join(labels[i] for i in front)}."
+    if len(front) > 2:
+        sentences += (
+            f" The knee of the front is run {labels[knee(points)]}; the front dominates "
+            f"{percent(covered_share(points))} of the rectangle between the best and the worst "
+            "values (hypervolume)."
+        )
+    return sentences
+
+
 def _search_curves(runs: Labelled) -> list[Html]:
-    """The searches' curves over each other, a colour for each run."""
+    """The curves of all searches in the same charts, one colour for each run."""
     searched = [(label, run) for label, run in runs if run.events("search")]
     if not searched:
         return [missing("None of the runs has records of a search.")]
@@ -227,9 +252,13 @@ def _search_curves(runs: Labelled) -> list[Html]:
     charts = [
         line_figure("Training loss of the search", lines("loss"), "loss", ""),
         line_figure("Validation loss of the search", lines("validation_loss"), "loss", ""),
-        line_figure("Expected latency", _over_budget(shown), "share of the budget", "1 keeps it."),
         line_figure(
-            "Entropy of the choices", lines("entropy"), "entropy", "1 is undecided, 0 is decided.",
+            "Expected latency", _over_budget(shown), "latency / budget",
+            "Divided by the run's own budget, so that values up to 1 are within it.",
+        ),
+        line_figure(
+            "Entropy of the choices", lines("entropy"), "entropy",
+            "1 if all options are equally probable, 0 if every choice is decided.",
             from_zero=True,
         ),
     ]  # fmt: skip
@@ -237,7 +266,7 @@ def _search_curves(runs: Labelled) -> list[Html]:
 
 
 def _over_budget(runs: Labelled) -> list[Series]:
-    """Expected latencies over the runs' own budgets."""
+    """Expected latency of each run divided by its budget; runs without a budget are left out."""
     found = []
     for label, run in runs:
         series = run.series("search", "latency_ms", f"{label} {run.name}")

@@ -1,4 +1,7 @@
-"""Search spaces and architectures in figures: what can be chosen, what was, and what it costs."""
+"""Search spaces and architectures as documents: choices, sizes, parameters and operations.
+
+`hwnas spaces` and `hwnas info` print these documents.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +25,19 @@ from hwnas.spaces.networks import Network
 
 
 def listed_spaces() -> Iterator[tuple[str, SearchSpace]]:
-    """Every registered space, and each of its variants, with a name for it."""
+    """The name and the search space of every variant of every registered search space."""
     for name, kind in SPACES.items():
         for variant, options in kind.variants.items():
             yield f"{name} {variant}".rstrip(), build_space(name, options)
 
 
 def describe_space(space: SearchSpace) -> dict[str, Any]:
-    """Paper, sizes, numbers of choices, options and architectures, and what networks cost.
+    """The paper, sizes and choices of a search space, and the range of its networks' costs.
 
-    `choice_groups` holds options and how many choices have these. `params` and `macs` (of one
-    image) are the least and the most of all networks.
+    Returns:
+        A JSON document. `choice_groups` lists each distinct set of options with the number of
+        choices that have it, `size` is the number of architectures, and `params` and `macs` (of one
+        sample) are the minimum and the maximum over all networks.
     """
     params, macs = params_and_macs_ranges(space)
     groups = Counter(choice.options for choice in space.choices)
@@ -54,17 +59,21 @@ def describe_space(space: SearchSpace) -> dict[str, Any]:
 
 
 def load_space(path: Path) -> SearchSpace:
-    """The space that a TOML file describes, at its default sizes where the file states none.
+    """Load a search space from a TOML file; sizes that the file leaves out have their defaults.
 
     Raises:
-        InputError: when the file is missing or malformed, or describes no space.
+        InputError: when the file is missing, malformed, or does not describe a search space.
     """
     options = read_space_file(path)
     return build_space(options.pop("name"), options, f"{path}: space")
 
 
 def sample_architectures(space: SearchSpace, count: int, seed: int) -> list[dict[str, Any]]:
-    """Uniformly random architectures as the documents of their files; they may repeat."""
+    """Draw architectures uniformly at random, with replacement.
+
+    Returns:
+        The documents of architecture files, each with genotype, parameters and operations.
+    """
     rng = np.random.default_rng(seed)
     documents = []
     for architecture in (space.sample(rng) for _ in range(count)):
@@ -82,10 +91,13 @@ def sample_architectures(space: SearchSpace, count: int, seed: int) -> list[dict
 
 
 def load_architecture(path: Path) -> tuple[SearchSpace, Architecture]:
-    """The architecture in a file and its space, at the space's default sizes if it states none.
+    """Load an architecture and its search space from a file.
+
+    The space has its default sizes if the file states none.
 
     Raises:
-        InputError: when the file is missing or malformed, or the architecture is not of the space.
+        InputError: when the file is missing or malformed, or the architecture does not belong to
+            the space.
     """
     document = read_architecture_file(path)
     architecture = Architecture.from_json(document, str(path))
@@ -102,10 +114,12 @@ def load_architecture(path: Path) -> tuple[SearchSpace, Architecture]:
 
 
 def describe_architecture(space: SearchSpace, architecture: Architecture) -> dict[str, Any]:
-    """Sizes, genotype, depth, and what the network costs, as a whole and by choice.
+    """The sizes, genotype and depth of an architecture, and its costs in total and by choice.
 
-    A choice counts in all cells that it decides on; `runs` is false where the deployed network
-    leaves its operator out.
+    Returns:
+        A JSON document. The costs of a choice are summed over all cells that contain its operator;
+        `runs` is false where the deployed network leaves the operator out; `fixed` holds the costs
+        of the parts that do not depend on a choice.
     """
     params, macs = space.params_and_macs(architecture)
     fixed, counts = space.coefficient_params_and_macs[0], space.choice_params_and_macs(architecture)
@@ -131,26 +145,28 @@ def describe_architecture(space: SearchSpace, architecture: Architecture) -> dic
 
 
 def depth(network: Network, shape: tuple[int, ...]) -> int:
-    """Convolutions, linear and recurrent layers on the longest path from input to output.
+    """Count the convolutional, linear and recurrent layers on the longest path through a network.
 
     Args:
-        network: with its parameters on the meta device; nothing is computed.
-        shape: (C, H, W) of a sample, or (L,) of tokens.
+        network: a network whose parameters are on the meta device, so that nothing is computed.
+        shape: shape of a sample: (C, H, W), or (L,) for tokens.
     """
     dtype = torch.int64 if len(shape) == 1 else torch.float32
     inputs = torch.zeros(1, *shape, dtype=dtype, device="meta")
-    with torch.no_grad(), _Depths() as depths:
+    depths = _Depths()
+    with torch.no_grad(), depths:
         return depths.of(network.eval()(inputs))
 
 
 class _Depths(TorchFunctionMode):
-    """Follows every tensor that is computed back to the input, counting layers."""
+    """Records for every computed tensor the number of layers on the longest path to it."""
 
     LAYERS = (torch.nn.functional.conv2d, torch.nn.functional.linear, torch.lstm, torch.gru)
 
     def of(self, tensor: Tensor) -> int:
-        """Layers on the longest path to a tensor."""
-        return getattr(tensor, "depth", 0)
+        """The number of layers on the longest path from the input to a tensor."""
+        depth: int = getattr(tensor, "depth", 0)
+        return depth
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None

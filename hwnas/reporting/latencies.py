@@ -1,4 +1,4 @@
-"""The part of a report on where the time goes: the table's predictions against the profiler."""
+"""The section of a report on latency by part: predictions of the table against the profiler."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from hwnas.architecture import Architecture
 from hwnas.reporting.cells import Cell
+from hwnas.reporting.formatting import count, milliseconds, number, percent
 from hwnas.reporting.html import (
     Html,
     Section,
     bar,
-    count,
     heading,
-    milliseconds,
     missing,
-    number,
     paragraph,
-    percent,
     section,
     table,
     text,
@@ -25,11 +22,11 @@ from hwnas.reporting.run_files import Run, number_at, text_at, value_at
 
 TITLE = "Where the time goes"
 PARTS = {
-    "fixed": "Fixed parts: all that runs in every network",
-    "layout": "Changes of memory layout that the runtime inserts",
-    "uncertain": "What no part is known of",
+    "fixed": "Fixed parts, which every network of the space has",
+    "layout": "Memory layout conversions inserted by the runtime",
+    "uncertain": "Operators that cannot be assigned to a part",
 }
-"""What is no choice; the last two have no prediction of their own."""
+"""Parts that do not belong to a choice; the last two have no prediction of their own."""
 
 
 def latency_section(
@@ -38,9 +35,16 @@ def latency_section(
     cells: Sequence[Cell],
     latencies_ms: Mapping[str, float],
 ) -> Section:
-    """Predicted milliseconds of each part, and its share of the time as predicted and profiled."""
+    """A table of the parts with their predicted latency, and their predicted and profiled shares.
+
+    Args:
+        run: the run.
+        architecture: the architecture that the search found, if there is one yet.
+        cells: cells of the architecture, which give the choices readable names.
+        latencies_ms: predicted latency of each choice and of `fixed`, summed over the network.
+    """
     if architecture is None or not latencies_ms:
-        return section(TITLE, missing("There are no predictions of an architecture yet."))
+        return section(TITLE, missing("There are no predicted latencies of an architecture yet."))
     measured = measured_shares(run) if text_at(run.operator_shares, "by") == "choice" else {}
     names = {e.choice: f"{c.title}, {c.route(e)}: {e.operator}" for c in cells for e in c.edges}
     known = {
@@ -62,7 +66,7 @@ def latency_section(
             row.append(text(percent(measured.get(part, 0.0))))
         rows.append([*row, text(milliseconds(latencies_ms.get(part, 0.0), 3))])
     profiled = ["profiled share"] if measured else []
-    header = ["part", "", "predicted share", *profiled, "predicted"]
+    header = ["part", "", "predicted share", *profiled, "predicted latency"]
     return section(
         TITLE,
         paragraph(_totals_sentence(run, total_ms)),
@@ -74,7 +78,7 @@ def latency_section(
 
 
 def measured_shares(run: Run) -> dict[str, float]:
-    """The profiler's shares of the time, by part."""
+    """The profiler's shares of the time, 0 to 1, by part; shares out of this range are skipped."""
     shares = value_at(run.operator_shares, "shares")
     if not isinstance(shares, dict):
         return {}
@@ -85,8 +89,8 @@ def measured_shares(run: Run) -> dict[str, float]:
 def _totals_sentence(run: Run, total_ms: float) -> str:
     measured = "" if run.measured is None else f"; measured: {run.measured.in_words()}"
     return (
-        f"The whole network is predicted to take {milliseconds(total_ms)}{measured}. An operator "
-        "counts in all cells it stands in."
+        f"The whole network is predicted to take {milliseconds(total_ms)}{measured}. Each "
+        "operator is counted in all cells that contain it."
     )
 
 
@@ -94,15 +98,16 @@ def _shares_sentence(
     run: Run, predicted: Mapping[str, float], measured: Mapping[str, float]
 ) -> str:
     if not run.operator_shares:
-        return "The exported model was not profiled: that is done by the check, on onnxruntime-cpu."
+        return "The exported model was not profiled; the check does this on onnxruntime-cpu."
     if not measured:
-        return "The profiler's shares are known by operator type only, not by choice; see below."
+        return "The profiler's shares are known by operator type only, not by choice (see below)."
     moved = sum(abs(predicted.get(p, 0.0) - measured.get(p, 0.0)) for p in {*predicted, *measured})
     return (
-        "Profiled shares are those of ONNX Runtime's profiler, which slows small networks down "
-        "several times: its times are not comparable, its shares are. Nodes are traced to choices "
-        "by their names in the exported graph; what the runtime fused counts where its "
-        f"convolution stands. {percent(moved / 2)} of the time is in other parts than predicted."
+        "Profiled shares are measured by ONNX Runtime's profiler. Profiling makes small networks "
+        "several times slower, so its shares can be compared with the predictions, but its times "
+        "cannot. Nodes are assigned to choices by their names in the exported graph; a fused node "
+        f"belongs to the choice of its convolution. {percent(moved / 2)} of the time is spent in "
+        "other parts than predicted."
     )
 
 
@@ -114,7 +119,7 @@ def _bars_legend() -> Html:
 
 
 def _by_type(run: Run) -> list[Html]:
-    """The profiler's shares by operator type, where choices are not known."""
+    """A table of the profiler's shares by operator type, if they are not known by choice."""
     shares = measured_shares(run)
     if text_at(run.operator_shares, "by") != "operator type" or not shares:
         return []
@@ -128,19 +133,23 @@ def _by_type(run: Run) -> list[Html]:
 
 
 def audit_sentence(run: Run) -> str:
-    """How far the table's predictions were tested, and whether counting would do better."""
+    """The result of the latency table's audit, and whether counting operations ranks better."""
     audit = run.latency_table.get("audit")
     spearman, error = number_at(audit, "spearman"), number_at(audit, "median_error")
     if spearman is None or error is None:
-        return "The table has not been audited: `hwnas table audit` compares it with networks."
+        return (
+            "The latency table has not been audited: `hwnas table audit` compares its predictions "
+            "with the measured latencies of whole networks."
+        )
     counted = max(number_at(audit, key, "spearman") or -1.0 for key in ("macs", "params"))
     sentence = (
-        f"Audited on {count(number_at(audit, 'networks'))} networks: rank correlation "
-        f"{number(spearman)}, median error {percent(error)}."
+        f"The audit of the latency table on {count(number_at(audit, 'networks'))} measured "
+        f"networks gave a rank correlation of {number(spearman)} (Spearman) and a median error of "
+        f"{percent(error)}."
     )
     if counted > spearman:
         sentence += (
-            f" Counting operations or parameters orders them better ({number(counted)}): "
-            "do not trust this table's order."
+            f" Counting operations or parameters ranks these networks better ({number(counted)}): "
+            "do not trust this table to rank networks."
         )
     return sentence

@@ -1,4 +1,8 @@
-"""What a report shows of a run: its files read leniently, since any stage may not have run yet."""
+"""The files of a run as the reports read them.
+
+Any stage may not have run yet, so missing files are empty, and values of an unexpected type count
+as missing. Damaged files are errors.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,18 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.reporting.html import in_words, milliseconds, number
+from hwnas.reporting.formatting import in_words, milliseconds, number
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.choices import Choice
 
 SCHEMA = 1
 MAX_NUMBER = 10**18
+"""Numbers of this magnitude and above count as missing, since no chart can show them."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values over steps, (n,) each."""
+    """A labelled line of a chart: steps x (n,) and values y (n,)."""
 
     label: str
     x: list[float]
@@ -31,28 +36,32 @@ class Series:
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured latency with its 95 % interval, in milliseconds."""
+    """A measured latency with its 95 % confidence interval, in milliseconds."""
 
     value_ms: float
     low_ms: float
     high_ms: float
 
     def in_words(self, name: str = "") -> str:
-        """`0.42 ms (0.41 to 0.43)`, with the interval's name where no heading gives it."""
+        """The latency and its interval: `0.42 ms (0.41 to 0.43)`.
+
+        Args:
+            name: written before the interval, for places where no heading names it.
+        """
         ends = f"{number(self.low_ms)} to {number(self.high_ms)}"
         return f"{milliseconds(self.value_ms)} ({name}{ends})"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the files of a run hold; empty where a stage has not written yet.
+    """The contents of a run's files; empty where a stage has not written its file yet.
 
     Attributes:
-        name: of the folder.
-        config: text of the configuration.
-        environment, architecture, metrics, check, latency_table, operator_shares, variants: the
-            JSON files of these names.
-        history: its records.
+        name: name of the folder.
+        config: text of the configuration file.
+        environment, architecture, metrics, check, latency_table, operator_shares, variants:
+            contents of the JSON files with these names.
+        history: records of the history file.
     """
 
     name: str
@@ -71,7 +80,7 @@ class Run:
         """Read a run's files.
 
         Raises:
-            InputError: when the folder is no run's, or a file is damaged or of another schema.
+            InputError: when the folder holds no run, or a file is damaged or has another schema.
         """
         folder.require(folder.config)
         try:
@@ -94,20 +103,32 @@ class Run:
         )
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        """The history's records of one event."""
+        """The records of the history that belong to one kind of event."""
         return [record for record in self.history if record["event"] == event]
 
     def series(self, event: str, key: str, label: str) -> Series:
-        """A value over the steps of an event; records without it are left out."""
+        """A value over the steps of an event; records without the value are skipped.
+
+        Args:
+            event: kind of the records, for example `search`.
+            key: name of the value in the records.
+            label: name of the series.
+        """
         pairs = [(number_at(r, "step"), number_at(r, key)) for r in self.events(event)]
         points = [(x, y) for x, y in pairs if x is not None and y is not None]
         return Series(label, [x for x, _ in points], [y for _, y in points])
 
     def trajectory(self, choices: tuple[Choice, ...]) -> tuple[list[float], np.ndarray]:
-        """The strategy's probabilities: steps (n,), and (n, choices, max_options).
+        """The probabilities of all options over the steps of the search.
 
-        Records that do not fit the choices are left out; rows are zero where a choice has fewer
-        options, and sum to 1.
+        Records that do not match the choices are skipped.
+
+        Args:
+            choices: choices of the run's search space.
+
+        Returns:
+            Steps (n,), and probabilities (n, choices, max_options), which sum to 1 over the last
+            axis and are 0 beyond a choice's last option.
         """
         most = max(len(choice.options) for choice in choices)
         steps, tables = [], []
@@ -118,7 +139,7 @@ class Run:
             table = np.zeros((len(choices), most))
             for place, (row, choice) in enumerate(zip(rows, choices, strict=True)):
                 if isinstance(row, list) and len(row) == len(choice.options):
-                    table[place, : len(row)] = [_share(value) for value in row]
+                    table[place, : len(row)] = [_probability(value) for value in row]
             sums = table.sum(axis=1, keepdims=True)
             if (sums > 0).all():
                 steps.append(step)
@@ -127,7 +148,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The configuration; empty when it is no TOML."""
+        """The configuration as tables; empty when it is not valid TOML."""
         try:
             return tomllib.loads(self.config)
         except tomllib.TOMLDecodeError:
@@ -146,26 +167,26 @@ class Run:
 
     @property
     def gates(self) -> list[dict[str, Any]]:
-        """The gates of the check."""
+        """The gates of the check, each with name, status, value and limit."""
         return objects_at(self.check, "gates")
 
     @property
     def budget_ms(self) -> float | None:
-        """The budget that was checked, or else searched for."""
+        """The latency budget of the check, or that of the search before the check."""
         events = self.events("budget")
         searched = number_at(events[-1], "budget_ms") if events else None
         return _first_known(number_at(self.check, "budget_ms"), searched)
 
     @property
     def predicted_ms(self) -> float | None:
-        """Predicted latency of the architecture's network."""
+        """Predicted latency of the found architecture's network."""
         return _first_known(
             number_at(self.check, "predicted_ms"), number_at(self.architecture, "predicted_ms")
         )
 
     @property
     def measured(self) -> Interval | None:
-        """Latency of the exported model by the check, or else when the search measured it."""
+        """Latency of the exported model in the check, or in the search before the check."""
         if self.check:
             return interval_at(self.check)
         choices = self.architecture.get("choices")
@@ -176,44 +197,44 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """Name of the score that networks are compared by."""
+        """Key of the metric that networks are compared by."""
         found = text_at(self.check, "metric") or text_at(self.metrics, "metric")
         return found or "accuracy"
 
     @property
     def score(self) -> float | None:
-        """Of the exported model, or else of the trained network; a share of 1."""
+        """Score, 0 to 1, of the exported model, or of the trained network before the check."""
         return _first_known(
             number_at(self.check, self.metric, "onnx"), number_at(self.metrics, self.metric)
         )
 
     @property
     def metric_in_words(self) -> str:
-        """The name of the score as a text."""
+        """Readable name of the metric."""
         return in_words(self.metric)
 
 
 def _read_document(folder: RunFolder, path: Path) -> dict[str, Any]:
-    """One of the JSON files; empty when its stage has not run yet."""
+    """The contents of a JSON file; empty when it does not exist yet."""
     if not path.is_file():
         return {}
     document = folder.read_json(path)
     schema = document.get("schema", SCHEMA)
     if schema != SCHEMA:
-        raise InputError("unknown schema", where=str(path), expected=SCHEMA, actual=schema)
+        raise InputError("unknown schema version", where=str(path), expected=SCHEMA, actual=schema)
     return document
 
 
 def distinct_names(folders: Sequence[RunFolder]) -> list[str]:
-    """The folders' names, with so many of their parents that no two are the same.
+    """The folders' names, with as many parent folders as are needed to tell them apart.
 
     Raises:
-        InputError: when a folder is there twice.
+        InputError: when a folder is listed twice.
     """
     paths = [folder.path.resolve() for folder in folders]
     for path in paths:
         if paths.count(path) > 1:
-            raise InputError("the same run twice", where=str(path))
+            raise InputError("the run is listed twice", where=str(path), mend="list it once")
 
     def name(path: Path) -> str:
         for length in range(1, len(path.parts) + 1):
@@ -226,7 +247,7 @@ def distinct_names(folders: Sequence[RunFolder]) -> list[str]:
 
 
 def value_at(document: Any, *keys: str) -> Any:
-    """What nested objects hold under some keys, or None."""
+    """The value under a path of keys in nested objects, or None if there is none."""
     for key in keys:
         if not isinstance(document, dict):
             return None
@@ -235,40 +256,40 @@ def value_at(document: Any, *keys: str) -> Any:
 
 
 def number_at(document: Any, *keys: str) -> float | None:
-    """A number of a size that occurs, or None when there is no such thing."""
+    """The number under a path of keys, or None if there is none below `MAX_NUMBER`."""
     value = value_at(document, *keys)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    # NaN is not smaller; charts cannot show what is much larger.
+    # The comparison is false for NaN, too.
     return float(value) if abs(value) < MAX_NUMBER else None
 
 
-def _share(value: Any) -> float:
-    """A number from 0 to 1, or 0."""
-    known = isinstance(value, int | float) and 0 <= value <= 1
-    return float(value) if known else 0.0
-
-
 def text_at(document: Any, *keys: str) -> str | None:
-    """A string, or None when there is no such thing."""
+    """The string under a path of keys, or None if there is none."""
     value = value_at(document, *keys)
     return value if isinstance(value, str) else None
 
 
 def objects_at(document: Any, *keys: str) -> list[dict[str, Any]]:
-    """The objects in a list; empty when there is no such list."""
+    """The objects in the list under a path of keys; empty if there is no such list."""
     value = value_at(document, *keys)
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def interval_at(record: dict[str, Any]) -> Interval | None:
-    """The latency under `measured`, or None when it is not complete."""
+    """The latency under the key `measured`, or None if it is incomplete."""
     value_ms, low_ms, high_ms = (
         number_at(record, "measured", key) for key in ("value_ms", "ci_low_ms", "ci_high_ms")
     )
     if value_ms is None or low_ms is None or high_ms is None:
         return None
     return Interval(value_ms, low_ms, high_ms)
+
+
+def _probability(value: Any) -> float:
+    """A number from 0 to 1; 0 for anything else."""
+    known = isinstance(value, int | float) and 0 <= value <= 1
+    return float(value) if known else 0.0
 
 
 def _first_known(first: float | None, second: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Histories of runs as event files for TensorBoard, whose writer is an optional package."""
+"""Histories of runs as event files for TensorBoard, which is an optional dependency."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ NO_SCALARS = {"event", "step"}
 
 
 def write_events(runs: Sequence[tuple[RunFolder, SearchSpace]], logs: Path) -> None:
-    """Write a folder of events for each run, named like the run's.
+    """Write the history of each run as a folder of event files with the run's name.
 
-    Every number of a record becomes a scalar `search/loss` ..., the options' probabilities scalars
-    `normal/0>2/skip_connect` ...
+    Every number of a record becomes a scalar such as `search/loss`, and every option's probability
+    a scalar such as `normal/0>2/skip_connect`.
 
     Args:
-        runs: folders, and the spaces that name the choices.
+        runs: folder and search space of each run.
         logs: TensorBoard's log directory.
 
     Raises:
-        InputError: when a folder holds no run, or there are events already.
+        InputError: when a folder holds no run, or the folder for its events exists already.
         RuntimeMissingError: when TensorBoard is not installed.
     """
     try:
@@ -44,7 +44,9 @@ def write_events(runs: Sequence[tuple[RunFolder, SearchSpace]], logs: Path) -> N
     for target in targets:
         if target.exists():
             raise InputError(
-                "exists already", where=str(target), mend="remove it, or choose another folder"
+                "the folder exists already",
+                where=str(target),
+                mend="remove it or choose another folder",
             )
     for target, (run, space) in zip(targets, read, strict=True):
         with SummaryWriter(str(target)) as writer:

@@ -1,19 +1,23 @@
-"""The part of a report on other number formats of the exported model."""
+"""The section of a report on variants of the exported model in other number formats."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from hwnas.reporting.formatting import (
+    CONFIDENCE_INTERVAL,
+    DASH,
+    decibels,
+    kibibytes,
+    number,
+    percent,
+)
 from hwnas.reporting.html import (
     Html,
     Section,
-    decibels,
-    kibibytes,
     missing,
-    number,
     paragraph,
-    percent,
     section,
     status,
     table,
@@ -22,32 +26,37 @@ from hwnas.reporting.html import (
 from hwnas.reporting.run_files import Run, interval_at, number_at, objects_at, text_at, value_at
 
 TITLE = "Other number formats"
-DASH = "\u2013"
 
 
 def variants_section(run: Run) -> list[Section]:
-    """Each variant that was exported, gated and measured; nothing where none was asked for."""
+    """A table of the exported, checked and measured variants; nothing if there are none."""
     made = value_at(run.variants, "variants")
     if not isinstance(made, dict):
         return []
     entries = {name: entry for name, entry in made.items() if isinstance(entry, dict)}
     score = run.metric_in_words
     header = (
-        "variant", "verdict", "latency (95 % interval)", "of fp32's time", "size", score,
-        "lost by export", "signal to error",
+        "variant", "verdict", f"latency ({CONFIDENCE_INTERVAL})", "latency relative to fp32",
+        "size", score, f"{score} lost", "SQNR of the outputs",
     )  # fmt: skip
     rows = [_row(name, entry, run.metric) for name, entry in entries.items()]
     notes = [missing(note) for name, entry in entries.items() if (note := _note(name, entry))]
     fastest = text_at(run.variants, "fastest")
-    named = f"The fastest that passes is {fastest}." if fastest else "None passes."
+    named = (
+        f"The fastest variant that passes its check is {fastest}."
+        if fastest
+        else "No variant passes its check."
+    )
     sentence = (
-        f"{named} All were measured in turn in one process; the ratios are of the same rounds, and "
-        f"{score} is that on the test samples."
+        f"{named} All variants were measured alternately in one process, so their latency ratios "
+        f"compare the same rounds. The {score} is that on the test samples. SQNR is the "
+        "signal-to-quantisation-noise ratio."
     )
     return [section(TITLE, paragraph(sentence), table(TITLE, header, rows), *notes)]
 
 
 def _row(name: str, entry: dict[str, Any], metric: str) -> list[Html]:
+    """The row of a variant; a dash for values that are not known."""
     measured = interval_at(entry)
     ratio, low, high = (number_at(entry, "ratio", key) for key in ("value", "ci_low", "ci_high"))
     known = None not in (ratio, low, high)
@@ -65,16 +74,16 @@ def _row(name: str, entry: dict[str, Any], metric: str) -> list[Html]:
     ]
 
 
-def _or_dash(value: float | None, in_words: Callable[[float], str]) -> str:
-    return DASH if value is None else in_words(value)
+def _or_dash(value: float | None, formatted: Callable[[float], str]) -> str:
+    return DASH if value is None else formatted(value)
 
 
 def _note(name: str, entry: dict[str, Any]) -> str:
-    """Why a variant is not there, or does not pass."""
+    """Why a variant could not be made or failed its check; empty for one that passed."""
     error = text_at(entry, "error")
     if error is not None:
         return f"{name}: {error}"
     failed = [
         str(gate.get("name")) for gate in objects_at(entry, "gates") if gate.get("status") == "fail"
     ]
-    return f"{name} fails {', '.join(failed)}." if failed else ""
+    return f"{name} failed these gates: {', '.join(failed)}." if failed else ""

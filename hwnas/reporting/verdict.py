@@ -1,4 +1,4 @@
-"""A check's verdict for machines and for pull requests: JUnit XML and Markdown."""
+"""The result of a check as JUnit XML for CI systems and as Markdown for pull requests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 from hwnas.errors import MAX_ERROR, MAX_LINE, printable
 
-FIGURES = (
+KEY_FIGURES = (
     ("latency", "measured", "value_ms", "ms"),
     ("p50 of single calls", "percentiles", "p50_ms", "ms"),
     ("p90 of single calls", "percentiles", "p90_ms", "ms"),
@@ -15,12 +15,13 @@ FIGURES = (
     ("requests under load", "serving", "throughput_per_s", "a second"),
     ("energy of an inference", "energy", "mj", "mJ"),
 )
+"""Title, path of two keys in `check.json`, and unit of the figures in the Markdown summary."""
 
 
 def to_junit(document: dict[str, Any]) -> str:
-    """A test suite with a test case for each gate, as CI systems read it.
+    """The gates of a `check.json` as a JUnit test suite with one test case for each gate.
 
-    A gate that is inconclusive is an error: it neither held nor failed.
+    A failed gate is a failure, an inconclusive gate an error, a skipped gate a skipped test.
     """
     gates = document["gates"]
     counts = {
@@ -53,7 +54,7 @@ def to_junit(document: dict[str, Any]) -> str:
 
 
 def to_markdown(document: dict[str, Any]) -> str:
-    """A summary for a pull request: verdict, gates, figures, notes."""
+    """A `check.json` as a summary for a pull request: verdict, gates, key figures and notes."""
     lines = [f"## {_model(document)}: {document['verdict']}", ""]
     lines += ["| gate | status | value | limit |", "|---|---|---|---|"]
     for gate in document["gates"]:
@@ -64,7 +65,7 @@ def to_markdown(document: dict[str, Any]) -> str:
     lines += [""] if details else []
     lines += [f"- {_cell(name)}: {_cell(detail)}" for name, detail in details]
     lines += ["", "| figure | value |", "|---|---|"]
-    for title, part, key, unit in FIGURES:
+    for title, part, key, unit in KEY_FIGURES:
         value = (document.get(part) or {}).get(key)
         if value is not None:
             lines.append(f"| {title} | {_number(value)} {unit} |")
@@ -78,7 +79,13 @@ def to_markdown(document: dict[str, Any]) -> str:
 
 
 def refusal_to_junit(model: str, line: str, exit_code: int) -> str:
-    """A test suite with one error: why there is no verdict on a model of this name."""
+    """A JUnit test suite with one error that states why a model could not be checked.
+
+    Args:
+        model: name of the model.
+        line: the error message.
+        exit_code: 2 for a refused model, 3 for an inconclusive check.
+    """
     name = f"hwnas check {printable(model)}"
     totals = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
     root = ElementTree.Element("testsuites", totals)
@@ -93,7 +100,13 @@ def refusal_to_junit(model: str, line: str, exit_code: int) -> str:
 
 
 def refusal_to_markdown(model: str, line: str, exit_code: int) -> str:
-    """The same as a heading for a pull request, and the error's line."""
+    """A summary for a pull request that states why a model could not be checked.
+
+    Args:
+        model: name of the model.
+        line: the error message.
+        exit_code: 2 for a refused model, 3 for an inconclusive check.
+    """
     return f"## {_cell(model)}: {_outcome(exit_code)}\n\n{_cell(line, MAX_ERROR)}\n"
 
 
@@ -106,7 +119,7 @@ def _model(document: dict[str, Any]) -> str:
 
 
 def _cell(text: str, longest: int = MAX_LINE) -> str:
-    """Text that cannot leave its cell."""
+    """Text with escaped Markdown characters, so that it stays within a table cell."""
     return "".join(f"\\{c}" if c in "|`*<>[]\\" else c for c in printable(text, longest))
 
 

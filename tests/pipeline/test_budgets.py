@@ -82,7 +82,7 @@ def test_a_family_has_one_model_a_budget(tmp_path) -> None:
     assert '"./report.html"' in front
     assert '"./family/900000ms/report.html"' in front
     report = (tmp_path / "run" / "report.html").read_text()
-    assert "On the front, which no other run beats in both" in report
+    assert "Pareto-optimal runs, fastest first" in report
 
 
 def test_a_family_needs_no_table_of_its_own(tmp_path, monkeypatch) -> None:

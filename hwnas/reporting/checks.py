@@ -1,0 +1,141 @@
+"""The section of a report on the check of the exported model: gates, scores, predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hwnas.reporting.formatting import (
+    DASH,
+    count,
+    decibels,
+    in_words,
+    kibibytes,
+    milliseconds,
+    number,
+    percent,
+    sentence_case,
+)
+from hwnas.reporting.html import (
+    Html,
+    Section,
+    facts,
+    missing,
+    paragraph,
+    section,
+    status,
+    table,
+    text,
+)
+from hwnas.reporting.latencies import audit_sentence
+from hwnas.reporting.run_files import Run, number_at, text_at
+
+TITLE = "Check of the exported model"
+GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
+    "budget": ("measured latency: at most the budget", milliseconds),
+    "budget of a device": ("predicted latency: at most the device's budget", milliseconds),
+    "memory": ("peak host memory of a session in MB: at most the limit", number),
+    "energy": ("energy per inference in mJ: at most the limit", number),
+    "placement": ("operators that the runtime's first provider runs: at least the limit", number),
+    "budget_confidence": (
+        "predicted probability that the latency is within the budget: at least the limit",
+        percent,
+    ),
+    "parity": (
+        "largest absolute difference from the outputs {reference}: within the tolerance",
+        number,
+    ),
+    "sqnr": ("signal-to-quantisation-noise ratio of the outputs: at least the limit", decibels),
+    "agreement": (
+        "share of samples with the same predicted class as {reference}: at least the limit",
+        percent,
+    ),
+    "score_drop": ("{metric} lost by the export: at most the limit", percent),
+    "score": ("{metric} on the test samples: at least the limit", percent),
+    "shapes": ("computed output shapes: the same as the declared ones", number),
+    "dynamic_batch": (
+        "batch sizes of a model that declares a dynamic one: all of them run (value: the largest)",
+        number,
+    ),
+    "serving_errors": ("failed requests under load: at most the limit", number),
+    "memory_growth": ("growth of the session's memory in MB under load: at most the limit", number),
+}
+"""The requirement of each gate, and how its value and limit are formatted."""
+REFERENCES = {"": "before the export", "unoptimised": "without the runtime's graph optimisation"}
+"""What outputs are compared with, by the suffix of the gate's name; others name a runtime."""
+
+
+def check_section(run: Run) -> Section:
+    """Gates, scores before and after the export, and prediction against measurement."""
+    if not run.check:
+        return section(TITLE, missing("The exported model has not been checked yet."))
+    header = ("gate", "status", "value", "limit", "requirement")
+    return section(
+        TITLE,
+        table("Gates", header, [_gate_row(gate, run.metric) for gate in run.gates], "gates"),
+        facts(_key_figures(run)),
+        paragraph(_prediction_sentence(run) + audit_sentence(run)),
+        paragraph(_measurement_sentence(run)),
+    )
+
+
+def _key_figures(run: Run) -> list[tuple[str, str]]:
+    check, metric = run.check, run.metric
+    score = sentence_case(run.metric_in_words)
+    error = number_at(check, "parity", "max_abs_error")
+    # Without any error the ratio is infinite, which JSON cannot express.
+    sqnr = "no error" if error == 0 else decibels(number_at(check, "parity", "sqnr_db"))
+    return [
+        (f"{score} before export", percent(number_at(check, metric, "torch"))),
+        (f"{score} after export", percent(number_at(check, metric, "onnx"))),
+        ("Test samples", count(number_at(check, metric, "n"))),
+        ("SQNR of the outputs", sqnr),
+        ("Peak memory of a session in MB", number(number_at(check, "memory_mb"))),
+        ("Energy per inference in mJ", number(number_at(check, "energy", "mj"))),
+        ("File size", kibibytes(number_at(check, "model", "size_bytes"))),
+        ("ONNX operator set", number(number_at(check, "model", "opset"))),
+    ]
+
+
+def _gate_row(gate: dict[str, Any], metric: str) -> list[Html]:
+    """Name, status, value, limit and requirement of a gate; a dash for what does not apply."""
+    name = str(gate.get("name"))
+    # A suffix names the device of a further budget, or the reference of a further comparison. The
+    # gates of the score are named after its metric.
+    prefix, _, suffix = name.partition(": ")
+    kind = "budget of a device" if prefix == "budget" and suffix else prefix
+    kind = {metric: "score", f"{metric}_drop": "score_drop"}.get(kind, kind)
+    requirement, formatted = GATES.get(kind, ("", number))
+    value, limit = (number_at(gate, key) for key in ("value", "limit"))
+    if kind == "score" and limit == 0:
+        requirement, limit = "{metric} on the test samples: no minimum is configured", None
+    reference = REFERENCES.get(suffix, f"on {suffix}")
+    return [
+        text(name),
+        status(text_at(gate, "status")),
+        *(text(DASH if v is None else formatted(v)) for v in (value, limit)),
+        text(requirement.format(metric=in_words(metric), reference=reference)),
+    ]
+
+
+def _prediction_sentence(run: Run) -> str:
+    measured, predicted_ms = run.measured, run.predicted_ms
+    if measured is None or predicted_ms is None or measured.value_ms <= 0:
+        return ""
+    if predicted_ms <= 0:
+        return "The predicted latency is not positive, so it cannot be compared. "
+    difference = percent(abs(measured.value_ms / predicted_ms - 1))
+    side = "higher" if measured.value_ms > predicted_ms else "lower"
+    return f"The measured latency is {difference} {side} than the latency table predicts. "
+
+
+def _measurement_sentence(run: Run) -> str:
+    measured = run.check.get("measured")
+    names = {"p10": "the 10th percentile", "median": "the median"}
+    statistic = names.get(text_at(measured, "statistic") or "", "a statistic")
+    return (
+        f"The measured latency is {statistic} of the medians of "
+        f"{count(number_at(measured, 'rounds'))} rounds "
+        f"({text_at(measured, 'runtime') or 'runtime not known'}; the measurement's status is "
+        f"{text_at(measured, 'status') or 'not known'})."
+    )

@@ -1,0 +1,68 @@
+"""Numbers, units and metric names as readers of a report see them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+UNKNOWN = "not known"
+NO_BREAK = "\u00a0"
+"""The space between a number and its unit."""
+DASH = "\u2013"
+"""Stands for a value that does not apply."""
+CONFIDENCE_INTERVAL = f"95{NO_BREAK}% confidence interval"
+
+_ABBREVIATIONS = {"iou": "IoU", "f1": "F1", "r2": "R2"}
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number rounded to significant digits.
+
+    Args:
+        value: None gives `not known`.
+        digits: significant digits. Values of 10**digits and more are rounded to whole numbers with
+            thousands separators; an exponent is used only below 1e-4.
+    """
+    if value is None:
+        return UNKNOWN
+    if abs(value) >= 10**digits:
+        return count(value)
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.{digits}g}"
+    return np.format_float_positional(
+        value, precision=digits, unique=False, fractional=False, trim="-"
+    )
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separators, or `not known`."""
+    return UNKNOWN if value is None else f"{value:,.0f}"
+
+
+def milliseconds(value_ms: float | None, digits: int = 4) -> str:
+    """A latency with its unit, or `not known`."""
+    return UNKNOWN if value_ms is None else f"{number(value_ms, digits)}{NO_BREAK}ms"
+
+
+def percent(share: float | None) -> str:
+    """A share between 0 and 1 as a percentage, or `not known`."""
+    return UNKNOWN if share is None else f"{number(round(100 * share, 2))}{NO_BREAK}%"
+
+
+def decibels(value: float | None) -> str:
+    """A ratio in decibels with its unit, or `not known`."""
+    return UNKNOWN if value is None else f"{value:.1f}{NO_BREAK}dB"
+
+
+def kibibytes(size_bytes: float | None) -> str:
+    """The size of a file in KiB, or `not known`."""
+    return UNKNOWN if size_bytes is None else f"{size_bytes / 1024:,.1f}{NO_BREAK}KiB"
+
+
+def in_words(metric: str) -> str:
+    """The readable name of a metric's key: `mean_iou` becomes `mean IoU`."""
+    return " ".join(_ABBREVIATIONS.get(word, word) for word in metric.replace("_", " ").split())
+
+
+def sentence_case(words: str) -> str:
+    """The words with a capital first letter; all other letters stay as they are."""
+    return words[:1].upper() + words[1:]
