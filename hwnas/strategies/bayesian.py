@@ -34,18 +34,22 @@ LENGTH, LENGTH_SPREAD, NOISE, NOISE_SPREAD = 2.0, 1.0, 0.3, 0.7
 class BayesianSettings(Settings):
     """How the search is paced."""
 
-    startup: int = Field(20, ge=2, description="random evaluations at the start")
-    pool: int = Field(300, ge=1, description="random candidates for each proposal")
-    parents: int = Field(5, ge=1, description="best architectures whose mutants are candidates")
-    mutants: int = Field(30, ge=0, description="of each parent")
-    refit: int = Field(10, ge=1, description="evaluations between fits of the length scales")
+    startup: int = Field(20, ge=2, description="number of random evaluations at the start")
+    pool: int = Field(300, ge=1, description="number of random candidates for each proposal")
+    parents: int = Field(
+        5, ge=1, description="number of best architectures whose mutants are candidates"
+    )
+    mutants: int = Field(30, ge=0, description="number of mutants of each parent")
+    refit: int = Field(10, ge=1, description="evaluations between two fits of the length scales")
     capacity: float = Field(
         0.25,
         ge=0,
-        description="by how much a short training's log error falls further in a long one, for "
-        "each standard deviation of log parameters",
+        description="by how much the log error of a short training falls further in a long "
+        "one, for each standard deviation of the log of the parameters",
     )
-    memory: int = Field(500, ge=2, description="latest evaluations that the model knows")
+    memory: int = Field(
+        500, ge=2, description="number of latest evaluations that the model is fitted to"
+    )
 
 
 class BayesianStrategy(SampledStrategy):

@@ -22,10 +22,17 @@ from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 class GradientSettings(Settings):
     """Adam's settings for the choices' parameters; the defaults are those of DARTS."""
 
-    learning_rate: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(1e-3, ge=0)
+    learning_rate: float = Field(
+        3e-4, gt=0, description="learning rate of Adam for the architecture parameters"
+    )
+    weight_decay: float = Field(
+        1e-3, ge=0, description="weight decay of the architecture parameters"
+    )
     entropy: float = Field(
-        0.0, ge=0, description="weight at the end of the search; grows linearly from 0"
+        0.0,
+        ge=0,
+        description="weight of the choices' entropy at the end of the search; grows linearly "
+        "from 0",
     )
 
 
@@ -139,7 +146,9 @@ class DartsSettings(GradientSettings):
     """With the weight of beta-decay."""
 
     beta_decay: float = Field(
-        50.0, ge=0, description="at the end of the search; grows linearly from 0"
+        50.0,
+        ge=0,
+        description="weight of beta-decay at the end of the search; grows linearly from 0",
     )
 
 
@@ -175,7 +184,11 @@ class DartsStrategy(DeterministicStrategy):
 class PcDartsSettings(DartsSettings):
     """The published settings have no beta-decay."""
 
-    beta_decay: float = Field(0.0, ge=0)
+    beta_decay: float = Field(
+        0.0,
+        ge=0,
+        description="weight of beta-decay at the end of the search; grows linearly from 0",
+    )
 
 
 class PcDartsStrategy(DartsStrategy):
@@ -228,8 +241,14 @@ class PcDartsStrategy(DartsStrategy):
 class DartsMinusSettings(DartsSettings):
     """The published settings have no beta-decay."""
 
-    beta_decay: float = Field(0.0, ge=0)
-    auxiliary_skip: float = Field(1.0, ge=0, description="weight at the start; falls to 0")
+    beta_decay: float = Field(
+        0.0,
+        ge=0,
+        description="weight of beta-decay at the end of the search; grows linearly from 0",
+    )
+    auxiliary_skip: float = Field(
+        1.0, ge=0, description="weight of the auxiliary skip connection at the start; falls to 0"
+    )
 
 
 class DartsMinusStrategy(DartsStrategy):
@@ -261,7 +280,9 @@ class DartsMinusStrategy(DartsStrategy):
 class FairDartsSettings(GradientSettings):
     """With the weight of the zero-one loss."""
 
-    zero_one: float = Field(10.0, ge=0)
+    zero_one: float = Field(
+        10.0, ge=0, description="weight of the loss that drives the sigmoids to 0 or 1"
+    )
 
 
 class FairDartsStrategy(DeterministicStrategy):

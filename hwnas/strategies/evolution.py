@@ -19,8 +19,12 @@ from hwnas.strategies.sampled import SampledStrategy
 class EvolutionSettings(Settings):
     """The defaults are those of NAS-Bench-201's comparison."""
 
-    population: int = Field(10, ge=2, le=10_000)
-    tournament: int = Field(3, ge=1, le=10_000, description="members that compete to be parent")
+    population: int = Field(
+        10, ge=2, le=10_000, description="number of architectures in the population"
+    )
+    tournament: int = Field(
+        3, ge=1, le=10_000, description="number of members that compete to be the parent"
+    )
 
 
 class EvolutionStrategy(SampledStrategy):
@@ -69,9 +73,15 @@ class EvolutionStrategy(SampledStrategy):
 class SposSettings(EvolutionSettings):
     """With the share of the search that trains the supernet alone; the paper's population."""
 
-    population: int = Field(50, ge=2, le=10_000)
-    tournament: int = Field(10, ge=1, le=10_000)
-    train: float = Field(0.7, ge=0, lt=1, description="share of the search with uniform paths")
+    population: int = Field(
+        50, ge=2, le=10_000, description="number of architectures in the population"
+    )
+    tournament: int = Field(
+        10, ge=1, le=10_000, description="number of members that compete to be the parent"
+    )
+    train: float = Field(
+        0.7, ge=0, lt=1, description="share of the search that trains uniformly drawn single paths"
+    )
 
 
 class SposStrategy(EvolutionStrategy):

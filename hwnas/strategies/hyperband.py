@@ -19,8 +19,13 @@ from hwnas.strategies.sampled import SampledStrategy
 class HyperbandSettings(Settings):
     """The paper's ratio; the lowest fidelity is `ratio ** -halvings` of a whole evaluation."""
 
-    ratio: int = Field(3, ge=2, le=100, description="of those who start to those who go on")
-    halvings: int = Field(2, ge=1, le=10, description="rungs above the lowest")
+    ratio: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="ratio of the architectures that start a rung to those that reach the next one",
+    )
+    halvings: int = Field(2, ge=1, le=10, description="number of rungs above the lowest")
 
 
 class HyperbandStrategy(SampledStrategy):

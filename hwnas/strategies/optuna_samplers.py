@@ -142,8 +142,13 @@ class OptunaStrategy(SampledStrategy):
 class TpeSettings(Settings):
     """Of Optuna's sampler."""
 
-    startup: int = Field(10, ge=1, description="random trials at the start")
-    candidates: int = Field(24, ge=1, description="drawn to maximise the expected improvement")
+    startup: int = Field(10, ge=1, description="number of random trials at the start")
+    candidates: int = Field(
+        24,
+        ge=1,
+        description="number of draws of which the one with the largest expected improvement is "
+        "proposed",
+    )
 
 
 class TpeStrategy(OptunaStrategy):
@@ -171,7 +176,7 @@ class TpeStrategy(OptunaStrategy):
 class Nsga2Settings(Settings):
     """Of Optuna's sampler."""
 
-    population: int = Field(20, ge=2)
+    population: int = Field(20, ge=2, description="number of architectures in a generation")
 
 
 class Nsga2Strategy(OptunaStrategy):

@@ -38,9 +38,17 @@ class Trial(NamedTuple):
 class PerturbationSettings(DartsSettings):
     """With the selection's; the paper judges on all validation images and tunes for 5 epochs."""
 
-    beta_decay: float = Field(0.0, ge=0)
-    judged_on: int = Field(4, ge=1, description="validation batches, always the same")
-    tune: int = Field(2, ge=0, description="steps that train the weights after a choice is made")
+    beta_decay: float = Field(
+        0.0,
+        ge=0,
+        description="weight of beta-decay at the end of the search; grows linearly from 0",
+    )
+    judged_on: int = Field(
+        4,
+        ge=1,
+        description="number of validation batches, always the same, on which a removal is judged",
+    )
+    tune: int = Field(2, ge=0, description="steps that train the weights after each decision")
 
 
 class PerturbationStrategy(DartsStrategy):

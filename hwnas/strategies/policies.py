@@ -21,13 +21,24 @@ from hwnas.strategies.sampled import SampledStrategy
 class PolicySettings(Settings):
     """Of the policy gradient; the reward is minus the objective."""
 
-    learning_rate: float = Field(0.01, gt=0)
-    baseline: float = Field(0.9, ge=0, lt=1, description="decay of the mean reward, the baseline")
-    entropy: float = Field(0.0, ge=0, description="weight of the policy's entropy")
-    update: Literal["reinforce", "ppo"] = "reinforce"
-    batch: int = Field(1, ge=1, description="architectures per update")
-    clip: float = Field(0.2, gt=0, description="of PPO: how far a probability ratio counts")
-    epochs: int = Field(4, ge=1, description="of PPO: steps per update")
+    learning_rate: float = Field(0.01, gt=0, description="learning rate of Adam for the policy")
+    baseline: float = Field(
+        0.9,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the reward, which is the baseline",
+    )
+    entropy: float = Field(0.0, ge=0, description="weight of the policy's entropy in the objective")
+    update: Literal["reinforce", "ppo"] = Field(
+        "reinforce", description="rule by which the policy is updated"
+    )
+    batch: int = Field(1, ge=1, description="architectures in one update")
+    clip: float = Field(
+        0.2,
+        gt=0,
+        description="for PPO: how far the ratio of probabilities may leave 1 before it is clipped",
+    )
+    epochs: int = Field(4, ge=1, description="for PPO: gradient steps in one update")
 
 
 class PolicyStrategy(SampledStrategy):
@@ -147,10 +158,17 @@ class ReinforceStrategy(PolicyStrategy):
 class EnasSettings(PolicySettings):
     """The published settings of the controller."""
 
-    learning_rate: float = Field(0.0035, gt=0)
-    baseline: float = Field(0.99, ge=0, lt=1)
-    entropy: float = Field(1e-4, ge=0)
-    hidden: int = Field(64, ge=1)
+    learning_rate: float = Field(0.0035, gt=0, description="learning rate of Adam for the policy")
+    baseline: float = Field(
+        0.99,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the reward, which is the baseline",
+    )
+    entropy: float = Field(
+        1e-4, ge=0, description="weight of the policy's entropy in the objective"
+    )
+    hidden: int = Field(64, ge=1, description="width of the LSTM")
     tanh_constant: float = Field(1.10, gt=0, description="bound of the logits")
     tanh_reduce: float = Field(2.5, gt=0, description="further division of that bound")
 

@@ -55,8 +55,10 @@ class StochasticStrategy(GradientStrategy):
 class GumbelSettings(GradientSettings):
     """With the temperature of the softmax, which changes linearly over the search."""
 
-    temperature: float = Field(10.0, gt=0, description="at the start")
-    temperature_end: float = Field(0.1, gt=0)
+    temperature: float = Field(
+        10.0, gt=0, description="temperature of the Gumbel softmax at the start"
+    )
+    temperature_end: float = Field(0.1, gt=0, description="temperature at the end")
 
 
 class GdasStrategy(StochasticStrategy):
@@ -103,15 +105,26 @@ class SnasStrategy(GdasStrategy):
 class DrnasSettings(GradientSettings):
     """The published weight of the pull towards the uniform distribution; no weight decay."""
 
-    weight_decay: float = Field(0.0, ge=0)
-    anchor: float = Field(1e-3, ge=0, description="weight of the distance to concentration 1")
-    prune_at: float = Field(0.5, gt=0, le=1, description="share of the search; 1 for never")
-    prune_to: float = Field(0.5, gt=0, le=1, description="share of a choice's options that stay")
+    weight_decay: float = Field(
+        0.0, ge=0, description="weight decay of the architecture parameters"
+    )
+    anchor: float = Field(
+        1e-3, ge=0, description="weight of the distance of the concentrations to 1"
+    )
+    prune_at: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of the search after which options are pruned; 1 for never",
+    )
+    prune_to: float = Field(
+        0.5, gt=0, le=1, description="share of a choice's options that stay after pruning"
+    )
     widen: int = Field(
         2,
         ge=1,
-        description="so many times as many channels are mixed from pruning on; divides "
-        "search.partial_channels, without effect where that is 1",
+        description="factor by which the share of mixed channels grows at pruning; divides "
+        "`search.partial_channels`, without effect where that is 1",
     )
 
 
