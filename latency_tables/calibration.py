@@ -1,4 +1,4 @@
-"""What a table knows of whole networks: coefficients fitted to measured ones, and their audit."""
+"""Predicting whole networks: coefficients fitted to measured networks, and their evaluation."""
 
 from __future__ import annotations
 
@@ -7,19 +7,27 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 EdgeRule = Literal["live", "once", "read", "all"]
-"""Which edges of a cell a runtime runs: `live`, those on a path from the cell's input to its
-output; `once`, the same, but equal operators without weights on one input as one; `read`, those
-whose result leads to the output, unless the whole cell is a constant; `all`, every edge, empty
-ones included."""
+"""Which edges of a cell a runtime executes.
+
+- `live`: those on a path from the cell's input to its output (dead-code elimination).
+- `once`: as `live`, and equal operators without weights that read the same input are executed
+  once (common subexpression elimination).
+- `read`: those whose result leads to the output, unless the whole cell is a constant.
+- `all`: every edge, including those of the operator `none`.
+"""
 
 MERGING = ("onnxruntime", "openvino", "tensorrt", "torch-compile", "torch-aoti")
-"""How the names of runtimes begin whose graph optimisers run equal operators on one input once."""
+"""Prefixes of the names of runtimes that perform common subexpression elimination."""
 
 EDGE_RULES: tuple[EdgeRule, ...] = ("live", "once", "read", "all")
 
 
 def deployed_edges(runtime: str) -> EdgeRule:
-    """What a runtime runs of a deployed network: compilers of whole graphs merge equals."""
+    """Return which edges of a deployed cell a runtime executes.
+
+    Args:
+        runtime: the runtime's name, as in a table.
+    """
     return "once" if runtime.startswith(MERGING) else "live"
 
 
@@ -35,30 +43,31 @@ class _Part(BaseModel):
 
 
 class Calibration(_Part):
-    """Latency of a space's networks as a sum of coefficients, fitted to end-to-end measurements.
+    """A linear model of the latency of a space's networks, fitted to measured networks.
 
-    `latency = fixed_ms + sum of costs_ms[choice][option] over what runs - sum of shared_ms[work]
-    each time that an operator finds the work done`, times `1 + noise * standard normal`.
+    The latency is `fixed_ms`, plus `costs_ms[choice][option]` for every operator that is executed,
+    minus `shared_ms[work]` for every operator that reuses work of another one, multiplied by
+    `1 + noise * z` with a standard normal `z`.
     """
 
     space: Text
     space_options: dict[str, Any] = Field(description="sizes of the deployed networks")
-    edges: EdgeRule = Field(description="which edges of a cell the runtime runs")
+    edges: EdgeRule = Field(description="which edges of a cell the runtime executes")
     fixed_ms: CoefficientMs
     costs_ms: dict[str, dict[str, CoefficientMs]] = Field(description="by choice and option")
     shared_ms: dict[str, CoefficientMs] = Field(
         default_factory=dict,
-        description="work that operators share under the rule `once`",
+        description="time of work that several operators share, under the rule `once`",
     )
     noise: Annotated[float, Field(ge=0, le=10)] = Field(
-        description="relative standard deviation of one network about the sum"
+        description="standard deviation of a network's latency about the sum, relative to it"
     )
     factors: list[list[Number]] = Field(
-        description="covariance of the coefficients = factors^T factors, in ms; the columns are "
-        "fixed_ms, then costs_ms and shared_ms in their order"
+        description="factors^T factors is the covariance of the coefficients, in ms^2; the columns "
+        "are fixed_ms, then costs_ms and shared_ms in their order"
     )
-    networks: Annotated[int, Field(ge=1)] = Field(description="how many were measured")
-    prior: Text = Field(description="what was known before")
+    networks: Annotated[int, Field(ge=1)] = Field(description="number of measured networks")
+    prior: Text = Field(description="the prior that was used for the fit")
 
     @model_validator(mode="after")
     def _factors_fit_the_costs(self) -> Calibration:
@@ -70,14 +79,14 @@ class Calibration(_Part):
 
 
 class Control(_Part):
-    """How well a figure that needs no measurement orders the networks."""
+    """Rank correlation with the latency of a quantity that needs no measurement."""
 
     spearman: Correlation
     kendall: Correlation
 
 
 class Repeatability(_Part):
-    """The same networks measured again in another process: relative differences."""
+    """Relative differences between two measurements of the same networks in two processes."""
 
     networks: Annotated[int, Field(ge=1)]
     median_difference: Annotated[float, Field(ge=0)]
@@ -90,22 +99,24 @@ class Audit(_Part):
     networks: Annotated[int, Field(ge=2)]
     spearman: Correlation
     kendall: Correlation
-    median_error: Annotated[float, Field(ge=0)] = Field(description="absolute, relative")
+    median_error: Annotated[float, Field(ge=0)] = Field(description="absolute relative error")
     p95_error: Annotated[float, Field(ge=0)]
     within_10_percent: Share
-    within_90_interval: Share = Field(description="measured inside the predicted 90 % interval")
+    within_90_interval: Share = Field(
+        description="share of networks measured inside the predicted 90 % interval"
+    )
     macs: Control
     params: Control
     repeatability: Repeatability | None = None
 
     @property
     def loses_to_macs(self) -> bool:
-        """Whether counting operations orders the networks better than the table."""
+        """Whether the number of MACs or parameters ranks the networks better than the table."""
         return max(self.macs.spearman, self.params.spearman) > self.spearman
 
 
 class Source(_Part):
-    """Where figures come from that were not measured here."""
+    """Origin of latencies that were published by others."""
 
     title: Text
     url: Text

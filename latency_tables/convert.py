@@ -1,10 +1,10 @@
-"""Operator tables that other projects published, in this format.
+"""Conversion of operator tables that other projects published.
 
-Rows are named by operator as everywhere here: `mbconv_<k>x<k>_e<expansion>_<activation>` is an
-inverted residual block, with the number of hidden channels, `_m<channels>`, where that is what the
-source varies; `ds_conv_<k>x<k>_<activation>` is one without the first convolution, as ProxylessNAS'
-blocks of expansion 1 are and FBNet's are not. A residual connection is there where input and output
-have the same shape.
+Rows have the operator names of this package. `mbconv_<k>x<k>_e<expansion>_<activation>` is an
+inverted residual block; `_m<channels>` replaces `_e<expansion>` in sources that vary the number of
+hidden channels. `ds_conv_<k>x<k>_<activation>` is such a block without the first 1x1 convolution:
+ProxylessNAS' blocks of expansion 1 have none, FBNet's have one. Blocks have a residual connection
+if their input and output have the same shape.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MOBILE = re.compile(
     r"-expand:(\d+)-kernel:(\d+)-stride:(\d+)-idskip:[01]"
 )
 PLAIN = re.compile(r"(Conv|Conv_1|Logits)-input:(\d+)x(\d+)x(\d+)-output:(?:\d+x\d+x)?(\d+)")
-# `Logits` is all that follows the last convolution.
+# `Logits` stands for all layers after the last convolution.
 PLAIN_NAMES = {
     "Conv": ("conv_bn_3x3_relu6", 2),
     "Conv_1": ("conv_bn_1x1_relu6", 1),
@@ -53,7 +53,8 @@ PLAIN_NAMES = {
 }
 TF_BLOCK = re.compile(r"MBInvertedResBlock_(\d+)_(\d+)_(\d+)_(\d+)_k(\d+)_s(\d+)_(\w+)")
 
-# FBNet's searched layers (table 1 of its paper): input side, channels in and out, first stride.
+# FBNet's searched layers (table 1 of the paper): height and width of the input, input channels,
+# output channels, number of layers, stride of the first layer.
 FBNET_STAGES = (
     (112, 16, 16, 1, 1),
     (112, 16, 24, 4, 2),
@@ -76,15 +77,15 @@ FBNET_BLOCKS = (
 
 
 def convert(source: str, path: Path, device: str | None = None) -> LatencyTable:
-    """Read a published table.
+    """Convert a published table.
 
     Args:
         source: `proxylessnas`, `fbnet` or `tfnas`.
-        path: the file as its project publishes it, CSV possibly with gzip.
-        device: `titanrtx` or `xeon6130` for TF-NAS, whose file has both.
+        path: the file as the project publishes it; CSV files may be compressed with gzip.
+        device: `titanrtx` or `xeon6130` for TF-NAS, whose file has both; otherwise ignored.
 
     Raises:
-        InputError: for an unknown format, or a file that is not of it.
+        InputError: the format is unknown, or the file does not have it.
     """
     readers: dict[str, Callable[[Path, str | None], LatencyTable]] = {
         "proxylessnas": _proxylessnas,
@@ -141,7 +142,7 @@ def _fbnet(path: Path, device: str | None) -> LatencyTable:
         for name, microseconds in zip(names, layer, strict=True):
             spec = OpSpec(name, c_in, c_out, side, side, stride)
             figures.setdefault(spec, []).append(float(microseconds) / 1e3)
-    # Layers of equal shape were measured one by one: their mean.
+    # Layers of equal shape were measured separately; the table states their mean.
     rows = {spec: _mean(sum(ms) / len(ms), len(ms)) for spec, ms in figures.items()}
     return _table(rows, "Raspberry Pi 4", "cpu", 1, "unknown", FBNET, "2020-01-01")
 
@@ -152,7 +153,7 @@ def _tfnas(path: Path, device: str | None) -> LatencyTable:
         "xeon6130": ("xeon6130_bs1_ms", "Intel Xeon Gold 6130", "cpu", 1),
     }
     if device not in columns:
-        raise ValueError(f"which device? --device {' or '.join(columns)}")
+        raise ValueError(f"no such device in the file; choose --device {' or '.join(columns)}")
     column, name, device_class, batch = columns[device]
     rows: Rows = {}
     left_out = 0
@@ -165,13 +166,15 @@ def _tfnas(path: Path, device: str | None) -> LatencyTable:
             left_out += 1
             continue
         rows[_tf_spec(line["op"], line["mid_channels"])] = _mean(latency_ms, 1)
+    # The wording is part of the shipped tables and their hashes.
     note = f"smoothed by a linear fit in the source; {left_out} rows below zero are left out"
     source = TFNAS.model_copy(update={"note": note})
     return _table(rows, name, device_class, batch, "pytorch", source, "2020-08-12")
 
 
 def _tf_spec(operator: str, hidden: str) -> OpSpec:
-    """`base` is all that is not searched."""
+    """Return the key of an operator and its number of hidden channels."""
+    # All layers of the network that are not searched.
     if operator == "base":
         return OpSpec("base", 3, 1000, 224, 224)
     block = TF_BLOCK.fullmatch(operator)

@@ -1,4 +1,4 @@
-"""What this machine has: processors, drivers, and the libraries that run networks on them."""
+"""The machine's processors and drivers, and the installed libraries that run networks on them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LIBRARIES = {
     "onnxruntime": ("ONNX Runtime", "onnxruntime"),
     "openvino": ("OpenVINO", "'hwnas[openvino]'"),
 }
-"""Title and package to install of the libraries that run networks."""
+"""Libraries that run networks: for each module its title and the package to install."""
 
 
 def cpu_name() -> str:
-    """Return the processor's marketing name, or the architecture where none is known."""
+    """Return the processor's marketing name, or the architecture if it is unknown."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -32,7 +32,7 @@ def cpu_name() -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of those libraries that are installed."""
+    """Return the versions of Python and of the installed libraries that run networks."""
     versions = {"python": platform.python_version()}
     for library, packages in {
         "torch": ("torch",),
@@ -50,7 +50,7 @@ def library_versions() -> dict[str, str]:
 
 
 def cuda_versions() -> dict[str, str]:
-    """Return the CUDA version PyTorch was built for, and the driver's where NVML is installed."""
+    """Return the CUDA version that PyTorch was built for, and the driver's if NVML is installed."""
     import torch
 
     versions = {"cuda": str(torch.version.cuda)}
@@ -66,13 +66,23 @@ def cuda_versions() -> dict[str, str]:
     return versions | {"driver": driver if isinstance(driver, str) else driver.decode()}
 
 
+def cuda_device_name() -> str:
+    """Return the marketing name of PyTorch's current GPU."""
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
 def require_cuda_device(runtime: str) -> None:
-    """Check for a GPU on behalf of the named runtime.
+    """Check that there is a GPU.
+
+    Args:
+        runtime: name of the runtime that needs it, for the error message.
 
     Raises:
-        RuntimeMissingError: PyTorch is not installed or sees no GPU.
+        RuntimeMissingError: PyTorch is not installed or finds no GPU.
     """
-    # Without the driver there is nothing to see; PyTorch takes seconds to say so.
+    # Without a driver there is no usable GPU. PyTorch would take seconds to find that out.
     is_linux = platform.system() == "Linux"
     has_driver = not is_linux or any(Path(d).exists() for d in ("/dev/nvidiactl", "/dev/dxg"))
     if not has_driver or not import_library("torch", runtime).cuda.is_available():
@@ -85,10 +95,14 @@ def require_cuda_device(runtime: str) -> None:
 
 
 def import_library(name: str, runtime: str) -> Any:
-    """Return the module of a library that a runtime needs.
+    """Import a library.
+
+    Args:
+        name: a key of `LIBRARIES`.
+        runtime: name of the runtime that needs it, for the error message.
 
     Raises:
-        RuntimeMissingError: it is not installed; names the runtime that needs it.
+        RuntimeMissingError: the library is not installed.
     """
     title, package = LIBRARIES[name]
     try:

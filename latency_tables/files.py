@@ -1,4 +1,4 @@
-"""Files as a table needs them: JSON read with suspicion, text written whole or not at all."""
+"""Reading and writing files: JSON is validated strictly, and files are written atomically."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import os
 import zlib
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from hwnas.errors import InputError
 
@@ -29,7 +31,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Write so that `path` holds either its old content or the whole text; `.gz` compressed.
+    """Write a file so that `path` always holds either its old content or the whole new text.
+
+    The text is compressed if the name ends in `.gz`.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
@@ -37,14 +41,14 @@ def write_atomic(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = text.encode()
     if path.suffix == ".gz":
-        # Without a time stamp, so that equal tables are equal files.
+        # No time stamp, so that equal tables give equal files.
         data = gzip.compress(data, mtime=0)
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"cannot write the file: {error.strerror}", where=str(path)) from error
@@ -54,19 +58,19 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def show(value: object) -> str:
-    """Return a short, printable form of what was found in a file."""
+    """Return a short, printable form of a value that was found in a file."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a file of at most `MAX_BYTES`, decompressed where its name ends in `.gz`.
+    """Read a file of at most `MAX_BYTES`, decompressed if its name ends in `.gz`.
 
     Raises:
-        InputError: the file is missing, too large, or its compression damaged.
+        InputError: the file is missing or too large, or its compressed data is damaged.
     """
     try:
-        # Also refuses pipes and devices, which could be read forever.
+        # This also excludes pipes and devices, which may never end.
         if not path.is_file():
             raise InputError(
                 "no such file",
@@ -74,8 +78,7 @@ def read_bytes(path: Path) -> bytes:
                 expected="a latency table",
                 mend="run `hwnas profile`",
             )
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"cannot be read: {error}", where=str(path)) from error
@@ -85,10 +88,10 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(data: bytes, path: Path) -> Any:
-    """Parse the bytes of a file, refusing a key that appears twice in one object.
+    """Parse the bytes of a file as JSON.
 
     Raises:
-        InputError: they are truncated or not JSON, or an object has a key twice.
+        InputError: the data is truncated or not JSON, or an object has a key twice.
     """
 
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -103,14 +106,36 @@ def parse_json(data: bytes, path: Path) -> Any:
         return json.loads(data.decode("utf-8"), object_pairs_hook=refuse_duplicates)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"not a whole JSON file: {show(error)}",
+            f"not a complete JSON file: {show(error)}",
             where=str(path),
             mend="restore the file or measure the table again",
         ) from error
 
 
+def input_error(error: ValidationError, path: Path) -> InputError:
+    """Return the first of pydantic's errors as one line that names the file and the key."""
+    first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"])
+    where = f"{path}: {show(key)[1:-1]}" if key else str(path)
+    message = first["msg"]
+    match first["type"]:
+        case "missing":
+            return InputError("missing key", where=where)
+        case "extra_forbidden":
+            return InputError("unknown key", where=where, actual=show(first["input"]))
+        case "value_error":
+            return InputError(message.removeprefix("Value error, "), where=where)
+        case _:
+            return InputError(
+                "invalid value",
+                where=where,
+                expected=message.removeprefix("Input should be "),
+                actual=show(first["input"]),
+            )
+
+
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; not every platform can open a folder for that."""
+    """Make a rename durable, on platforms that can open a folder for that."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

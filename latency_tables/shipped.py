@@ -1,4 +1,4 @@
-"""The tables that ship: devices that were measured here or whose measurements are published."""
+"""The tables that ship with this package, in `data/`."""
 
 from __future__ import annotations
 
@@ -13,33 +13,38 @@ SUFFIXES = (".json", ".json.gz")
 
 
 def shipped_names() -> list[str]:
-    """Names of the tables that ship, as `load_shipped` takes them."""
-    names = []
-    for entry in _folder().iterdir():
-        for suffix in SUFFIXES:
-            if entry.name.endswith(suffix):
-                names.append(entry.name.removesuffix(suffix))
-    return sorted(names)
+    """Return the names of the tables that ship, sorted; `load_shipped` takes them."""
+    return sorted(
+        entry.name.removesuffix(suffix)
+        for entry in _folder().iterdir()
+        for suffix in SUFFIXES
+        if entry.name.endswith(suffix)
+    )
 
 
 def load_shipped(name: str) -> LatencyTable:
-    """A table that ships.
+    """Load a table that ships with this package.
 
     Raises:
-        InputError: when there is none of this name; lists those there are.
+        InputError: there is no such table; the message lists the names.
     """
     for suffix in SUFFIXES:
         entry = _folder() / f"{name}{suffix}"
         if entry.is_file():
             with resources.as_file(entry) as path:
                 return LatencyTable.load(path)
-    raise InputError(
-        "no such table ships", expected=f"one of {', '.join(shipped_names())}", actual=name
-    )
+    raise InputError("unknown table", expected=f"one of {', '.join(shipped_names())}", actual=name)
 
 
 def load_table(source: str | Path) -> LatencyTable:
-    """A table from a file, or one that ships where there is no such file."""
+    """Load a table.
+
+    Args:
+        source: a file, or the name of a table that ships if there is no such file.
+
+    Raises:
+        InputError: there is no such table, or the file is not a valid table.
+    """
     name = str(source)
     if not Path(source).exists() and name in shipped_names():
         return load_shipped(name)
@@ -47,7 +52,7 @@ def load_table(source: str | Path) -> LatencyTable:
 
 
 def calibrated_for(space: str) -> list[LatencyTable]:
-    """The tables that ship with a calibration of whole networks of a space."""
+    """Return the shipped tables that have a calibration for networks of a space."""
     tables = (load_shipped(name) for name in shipped_names() if name.startswith(f"{space}-"))
     return [t for t in tables if t.calibration is not None and t.calibration.space == space]
 

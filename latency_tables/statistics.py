@@ -1,9 +1,9 @@
-"""One figure and its 95 % confidence interval from the medians of several rounds.
+"""A latency and its 95 % confidence interval from the medians of several rounds.
 
-The figure is a quantile of the round medians: the 10th percentile on CPUs, whose clocks and
-neighbours make single medians differ by a quarter from run to run, and the median on GPUs.
+The latency is a quantile of the round medians: the 10th percentile on CPUs, where changing clocks
+and other processes make medians differ by a quarter between runs, and the median on GPUs.
 The interval is the distribution-free one from order statistics: the number of observations below
-the true q-quantile is binomial(n, q), so two ranks can be chosen that enclose it with the wanted
+the true q-quantile is binomial(n, q), so two ranks can be chosen that enclose it with the required
 probability, whatever the distribution (H. A. David and H. N. Nagaraja, Order Statistics, 3rd
 edition, section 7.1).
 """
@@ -29,7 +29,17 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Quantiles of the round medians, the reported value and its 95 % interval, in ms."""
+    """Quantiles of the round medians, the reported value and its 95 % interval, in ms.
+
+    Attributes:
+        median_ms: median.
+        p10_ms: 10th percentile.
+        p90_ms: 90th percentile.
+        value_ms: the reported quantile.
+        ci_low_ms: lower end of its interval.
+        ci_high_ms: upper end of its interval.
+        rounds: number of rounds.
+    """
 
     median_ms: float
     p10_ms: float
@@ -49,20 +59,22 @@ def summarise(round_medians_ms: Sequence[float], statistic: Statistic) -> Summar
     """Summarise one candidate's rounds.
 
     Args:
-        round_medians_ms: one number a round, in ms; may be negative for differences.
+        round_medians_ms: one number for each round, in ms; differences may be negative.
         statistic: which quantile is the reported value.
 
     Returns:
         The summary; `ci_low_ms <= value_ms <= ci_high_ms` always holds.
 
     Raises:
-        InputError: there is no round, or a figure is not finite.
+        InputError: there is no round, or a number is not finite.
     """
     if len(round_medians_ms) == 0:
         raise InputError("no rounds to summarise", expected="at least one", actual=0)
     ordered = np.sort(np.asarray(round_medians_ms, dtype=np.float64))
     if not np.isfinite(ordered).all():
-        raise InputError("a round is not a finite time", expected="finite ms", actual="NaN or Inf")
+        raise InputError(
+            "the time of a round is not finite", expected="finite ms", actual="NaN or Inf"
+        )
     p10, median, p90 = (float(value) for value in np.quantile(ordered, [0.10, 0.50, 0.90]))
     value = {"p10": p10, "median": median}[statistic]
     low, high = interval_ranks(len(ordered), QUANTILE[statistic])
@@ -71,7 +83,7 @@ def summarise(round_medians_ms: Sequence[float], statistic: Statistic) -> Summar
         p10_ms=p10,
         p90_ms=p90,
         value_ms=value,
-        # Interpolation can put the value just outside two neighbouring ranks.
+        # The value is interpolated and may lie just outside two neighbouring ranks.
         ci_low_ms=min(float(ordered[low]), value),
         ci_high_ms=max(float(ordered[high]), value),
         rounds=len(ordered),
@@ -79,13 +91,18 @@ def summarise(round_medians_ms: Sequence[float], statistic: Statistic) -> Summar
 
 
 PERCENTILE_SAMPLES = {"p50_ms": (0.50, 1), "p90_ms": (0.90, 64), "p99_ms": (0.99, 662)}
-"""Percentiles of single calls and the fewest samples that they are told from."""
+"""Percentiles of single calls, and how many samples each needs."""
 
 
 def percentiles_ms(samples_ms: Sequence[float] | np.ndarray) -> dict[str, float | int | None]:
-    """Percentiles of single calls, `p50_ms` to `p99_ms`, None where the samples are too few.
+    """Return percentiles of the latencies of single calls.
 
-    The tail beyond a percentile has six or seven samples at least.
+    Args:
+        samples_ms: one latency for each call, in ms.
+
+    Returns:
+        `p50_ms`, `p90_ms` and `p99_ms`, each None if the tail beyond it would have fewer than
+        about six samples (see `PERCENTILE_SAMPLES`), and the number of `samples`.
     """
     found: dict[str, float | int | None] = {
         name: float(np.quantile(samples_ms, q)) if len(samples_ms) >= fewest else None
@@ -96,7 +113,13 @@ def percentiles_ms(samples_ms: Sequence[float] | np.ndarray) -> dict[str, float 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median of the ratios of two candidates' rounds and its 95 % interval; below 1 is faster."""
+    """Median of the ratios of two candidates' rounds, and its 95 % interval.
+
+    Attributes:
+        value: below 1 if the candidate is faster than the reference.
+        ci_low: lower end of the interval.
+        ci_high: upper end of the interval.
+    """
 
     value: float
     ci_low: float
@@ -104,14 +127,14 @@ class Ratio:
 
 
 def paired_ratio(rounds_ms: Sequence[float], reference_ms: Sequence[float]) -> Ratio:
-    """Compare two candidates round by round, so that what slows a whole round cancels.
+    """Compare two candidates round by round, so that slowdowns of whole rounds cancel.
 
     Args:
-        rounds_ms: one number a round, in ms.
-        reference_ms: the other candidate's, of the same rounds.
+        rounds_ms: the candidate's time in each round, in ms.
+        reference_ms: the reference's time in the same rounds, in ms.
 
     Raises:
-        InputError: there is no round, or a figure is not finite.
+        InputError: there is no round, or a number is not finite.
         ValueError: the lengths differ.
     """
     ratios = [a / b for a, b in zip(rounds_ms, reference_ms, strict=True)]
@@ -123,13 +146,13 @@ def paired_ratio(rounds_ms: Sequence[float], reference_ms: Sequence[float]) -> R
 def interval_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[int, int]:
     """Return the 0-based ranks of the sorted sample that enclose the q-quantile.
 
-    Each tail is left at most (1 - confidence) / 2. Where the sample is too small for that the
-    rank is clamped to the minimum or maximum, and the interval covers less.
+    Each tail has a probability of at most (1 - confidence) / 2. If the sample is too small for
+    that, the rank is that of the minimum or maximum, and the interval covers less.
 
     Args:
         n: sample size, at least 1.
         q: the quantile, between 0 and 1.
-        confidence: wanted coverage.
+        confidence: required coverage.
 
     Returns:
         (low, high) with 0 <= low <= high < n.
@@ -137,13 +160,13 @@ def interval_ranks(n: int, q: float, confidence: float = CONFIDENCE) -> tuple[in
     tail = (1 - confidence) / 2
     # cumulative[k] = P(at most k observations lie below the quantile)
     cumulative = np.cumsum([_binomial(n, k, q) for k in range(n + 1)])
-    # The sample of rank r (0-based) lies above the quantile iff at most r observations are below.
+    # The observation of rank r (0-based) lies above the quantile iff at most r are below it.
     low = int(np.searchsorted(cumulative, tail, side="right")) - 1
     high = int(np.searchsorted(cumulative, 1 - tail, side="left"))
     return max(low, 0), min(max(high, 0), n - 1)
 
 
 def _binomial(n: int, k: int, q: float) -> float:
-    """Return P(K = k) for K ~ binomial(n, q), in logarithms so that large n cannot overflow."""
+    """Return P(K = k) for K ~ binomial(n, q); logarithms keep large n from overflowing."""
     log_choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
     return math.exp(log_choose + k * math.log(q) + (n - k) * math.log1p(-q))

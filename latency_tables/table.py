@@ -1,7 +1,8 @@
-"""The latency table: measured operator latencies of one device and runtime, as JSON, schema 1.
+"""The latency table: measured latencies of one device and runtime, stored as JSON (schema 1).
 
-A table is refused rather than guessed from: a missing row, another device, a changed byte or a
-number that is not a time each raise an `InputError` that names the file and the key.
+Nothing is ever estimated in place of a missing or damaged entry: a missing row, a table of another
+device, changed content and a number that cannot be a latency each raise an `InputError` that names
+the file and the key.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -28,144 +28,18 @@ from pydantic import (
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Audit, Calibration, Source
-from hwnas.latency_tables.files import read_json, show, write_atomic
-from hwnas.latency_tables.statistics import Statistic, Status
+from hwnas.latency_tables.device_profile import DeviceProfile
+from hwnas.latency_tables.files import input_error, read_json, show, write_atomic
+from hwnas.latency_tables.rows import Measurement, OperatorRow, OpSpec, TableStatistic
 from hwnas.latency_tables.timing import Protocol
 
-HOUR_MS = 3_600_000.0
-
-Text = Annotated[str, Field(min_length=1, max_length=500)]
-Size = Annotated[int, Field(ge=1, le=2**24)]
-# An operator that takes an hour is a unit mistake or a forged file.
-TimeMs = Annotated[float, Field(ge=0, le=HOUR_MS, allow_inf_nan=False)]
-TableStatistic = Statistic | Literal["mean"]
-
-
-@dataclass(frozen=True, order=True)
-class OpSpec:
-    """An operator by its published name, with the shapes it runs at; the key of a table.
-
-    `height` and `width` are those of the operator's input.
-    """
-
-    name: str
-    c_in: int
-    c_out: int
-    height: int
-    width: int
-    stride: int = 1
-
-    def __str__(self) -> str:
-        shape = f"{self.c_in}>{self.c_out} {self.height}x{self.width}"
-        return f"{self.name} {shape} s{self.stride}"
-
-
-class Measurement(BaseModel):
-    """One operator's latency per inference: quantiles of the round medians, in ms.
-
-    Published tables often have nothing but a mean: then `mean_ms` stands alone.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    median_ms: TimeMs | None = None
-    p10_ms: TimeMs | None = None
-    p90_ms: TimeMs | None = None
-    mean_ms: TimeMs | None = None
-    rounds: Size
-    status: Status
-
-    @model_validator(mode="after")
-    def _quantiles_in_order(self) -> Measurement:
-        quantiles = [q for q in (self.p10_ms, self.median_ms, self.p90_ms) if q is not None]
-        if len(quantiles) != (0 if self.mean_ms is not None else 3):
-            raise ValueError("expected either median_ms, p10_ms and p90_ms, or mean_ms")
-        if quantiles != sorted(quantiles):
-            raise ValueError("p10_ms <= median_ms <= p90_ms does not hold")
-        return self
-
-    def value_ms(self, statistic: TableStatistic) -> float:
-        """The figure that a table of this statistic states; KeyError if it is not there."""
-        figures = {"p10": self.p10_ms, "median": self.median_ms, "mean": self.mean_ms}
-        value = figures[statistic]
-        if value is None:
-            raise KeyError(statistic)
-        return value
-
-
-class _OperatorKey(BaseModel):
-    """The columns of a row that make up its `OpSpec`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Text
-    c_in: Size
-    c_out: Size
-    height: Size
-    width: Size
-    stride: Size
-
-
-class OperatorRow(Measurement, _OperatorKey):
-    """A row of the file: the operator's key, then its measurement."""
-
-    @property
-    def spec(self) -> OpSpec:
-        """The row's key."""
-        return OpSpec(self.name, self.c_in, self.c_out, self.height, self.width, self.stride)
-
-    @property
-    def measurement(self) -> Measurement:
-        """The row's figures without the key."""
-        return Measurement(**{key: getattr(self, key) for key in Measurement.model_fields})
-
-
-class DeviceProfile(BaseModel):
-    """Where and how a table was measured; two tables compare only where these agree."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    device: Text
-    device_class: Literal["cpu", "gpu"]
-    runtime: Text
-    dtype: Text
-    batch: Size
-    threads: Size
-    layout: Text
-    options: dict[str, str] | None = Field(
-        default=None, description="settings of the runtime's library, as it names them"
-    )
-    versions: dict[str, str]
-
-    @classmethod
-    def elsewhere(
-        cls, device: str, device_class: Literal["cpu", "gpu"], batch: int, runtime: str
-    ) -> DeviceProfile:
-        """A device that others measured on, of whose settings no more is known."""
-        return cls(
-            device=device,
-            device_class=device_class,
-            runtime=runtime,
-            dtype="float32",
-            batch=batch,
-            threads=1,
-            layout="unknown",
-            versions={},
-        )
-
-    def differences(self, other: DeviceProfile, keys: Iterable[str]) -> list[str]:
-        """Return "key: expected X, got Y" for every named key where `other` differs."""
-        return [
-            f"{key}: expected {getattr(self, key)!r}, got {getattr(other, key)!r}"
-            for key in keys
-            if getattr(self, key) != getattr(other, key)
-        ]
+__all__ = ["DeviceProfile", "LatencyTable", "Measurement", "OpSpec", "json_schema"]
 
 
 class LatencyTable(BaseModel):
-    """Latencies on one device, runtime, dtype, batch and thread count.
+    """Latencies on one device with one runtime, number format, batch size and thread count.
 
-    Of operators, of whole networks through a calibration, or of both.
+    A table holds operators, a calibration that predicts whole networks, or both.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, title="hwnas latency table, schema 1")
@@ -209,17 +83,17 @@ class LatencyTable(BaseModel):
         return rows
 
     def model_post_init(self, context: Any, /) -> None:
-        """Index the rows by their key."""
+        """Index the rows by their key, after pydantic has validated them."""
         self._by_spec = {row.spec: row.measurement for row in self.operators}
 
     @computed_field(description="SHA-256 of the canonical JSON of everything else")  # type: ignore[prop-decorator]
     @property
     def sha256(self) -> str:
-        """Hash of the content; written to the file and checked when it is loaded."""
+        """Hash of the content; written to the file and compared when the file is loaded."""
         return _content_hash(self._content(exclude={"sha256"}))
 
     def _content(self, exclude: set[str] | None = None) -> dict[str, Any]:
-        """What is written; keys without a value are left out."""
+        """Return the file's content; keys without a value are left out."""
         return self.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_none=True)
 
     @classmethod
@@ -236,7 +110,19 @@ class LatencyTable(BaseModel):
         calibration: Calibration | None = None,
         audit: Audit | None = None,
     ) -> LatencyTable:
-        """Build a table, rows sorted by key, dated today (UTC) unless `created` is given."""
+        """Build a table from the measurement of each operator; its rows are sorted by key.
+
+        Args:
+            measurements: by operator.
+            device: the device and settings of the measurement.
+            statistic: which column is the latency.
+            definitions: hash of the structure of each operator that was measured here, by name.
+            protocol: parameters of the measurement; None for published tables.
+            created: ISO 8601 date; today (UTC) by default.
+            source: where published figures come from; None if they were measured here.
+            calibration: coefficients fitted to measured networks.
+            audit: predicted against measured latency of held-out networks.
+        """
         rows = tuple(
             OperatorRow.model_validate(
                 vars(spec) | measurements[spec].model_dump(exclude_none=True)
@@ -256,11 +142,11 @@ class LatencyTable(BaseModel):
         )
 
     def with_calibration(self, calibration: Calibration) -> LatencyTable:
-        """The same table with another calibration; an audit of the old one is dropped."""
+        """Return the table with another calibration, without the audit of the old one."""
         return self.model_copy(update={"calibration": calibration, "audit": None})
 
     def with_audit(self, audit: Audit) -> LatencyTable:
-        """The same table with an audit."""
+        """Return the table with an audit."""
         return self.model_copy(update={"audit": audit})
 
     @classmethod
@@ -271,8 +157,9 @@ class LatencyTable(BaseModel):
             path: a JSON file of at most 64 MB.
 
         Raises:
-            InputError: the file is missing, too large, not JSON, truncated, of another schema,
-                holds an unknown, missing, duplicate or impossible entry, or its hash differs.
+            InputError: the file is missing, too large, truncated, not JSON or of another schema;
+                an entry is unknown, missing, duplicate or impossible; or the content does not
+                match its hash.
         """
         path = Path(path)
         content = read_json(path)
@@ -290,7 +177,7 @@ class LatencyTable(BaseModel):
         try:
             table = cls.model_validate_json(json.dumps(content), strict=True)
         except ValidationError as error:
-            _raise_input_error(error, path)
+            raise input_error(error, path) from None
         expected = _content_hash(content)
         if found != expected:
             raise InputError(
@@ -311,10 +198,10 @@ class LatencyTable(BaseModel):
         write_atomic(Path(path), self._to_json())
 
     def _to_json(self) -> str:
-        """Return the file's text: an indented head, then one line a row, so that diffs read."""
+        """Return the file's text: indented, but one line for each row, so that diffs are short."""
         content = self._content()
         rows = [json.dumps(row) for row in content.pop("operators")]
-        # Lists of numbers take one line; strings hold no line breaks, so none is touched.
+        # Put lists of numbers on one line. Strings contain no line breaks and cannot match.
         head = re.sub(
             r"\[\n[-+\d.eE,\s]*\]",
             lambda found: " ".join(found[0].split()),
@@ -324,11 +211,11 @@ class LatencyTable(BaseModel):
         return f'{head},\n  "operators": {body}\n}}\n'
 
     def specs(self) -> list[OpSpec]:
-        """Return the keys of the table in the order of its rows."""
+        """Return the keys of the rows, in their order."""
         return list(self._by_spec)
 
     def measurement(self, spec: OpSpec) -> Measurement:
-        """Return the row of `spec`.
+        """Return the measurement of `spec`.
 
         Raises:
             InputError: the table has no such row.
@@ -353,7 +240,7 @@ class LatencyTable(BaseModel):
         return self.measurement(spec).value_ms(self.statistic)
 
     def missing(self, specs: Iterable[OpSpec]) -> list[OpSpec]:
-        """Return those of `specs` that have no row, sorted, each once."""
+        """Return those of `specs` that have no row, sorted and without duplicates."""
         return sorted(set(specs) - self._by_spec.keys())
 
     def require(self, specs: Iterable[OpSpec], command: str) -> None:
@@ -361,10 +248,10 @@ class LatencyTable(BaseModel):
 
         Args:
             specs: the operators that will be looked up.
-            command: the command that measures what is missing, for the message.
+            command: named in the error message as the way to measure what is missing.
 
         Raises:
-            InputError: some have none; names the first three, how many, and the command.
+            InputError: some have none; the message names the first three and their number.
         """
         missing = self.missing(specs)
         if missing:
@@ -377,25 +264,26 @@ class LatencyTable(BaseModel):
             )
 
     def require_device(self, profile_here: DeviceProfile) -> None:
-        """Check that the table was measured on this device and runtime, in this setting.
+        """Check that the table was measured on this device, with this runtime and settings.
 
         Raises:
-            InputError: device, runtime, dtype, batch or threads differ; lists each of them.
+            InputError: device, runtime, dtype, batch or threads differ; the message lists each
+                difference.
         """
         keys = ("device", "device_class", "runtime", "dtype", "batch", "threads")
         differences = profile_here.differences(self.device, keys)
         if differences:
             raise InputError(
-                f"measured in another setting ({'; '.join(differences)})",
+                f"measured with other settings ({'; '.join(differences)})",
                 where="latency table",
                 mend="measure a table here with `hwnas profile`",
             )
 
     def merge(self, other: LatencyTable) -> LatencyTable:
-        """Return the rows of both tables; where both have one, `other`'s, the newer, is kept.
+        """Return a table with the rows of both; where both have a row, that of `other` is kept.
 
         Raises:
-            InputError: device profile, statistic or operator definitions differ.
+            InputError: the tables differ in device profile, statistic or operator definitions.
         """
         differences = self.device.differences(other.device, DeviceProfile.model_fields)
         if self.statistic != other.statistic:
@@ -406,7 +294,7 @@ class LatencyTable(BaseModel):
             if self.definitions.get(name, definition) != definition
         ]
         if differences:
-            raise InputError(f"tables do not belong together ({'; '.join(differences)})")
+            raise InputError(f"the tables cannot be merged ({'; '.join(differences)})")
         return LatencyTable.from_measurements(
             self._by_spec | other._by_spec,
             device=other.device,
@@ -417,9 +305,9 @@ class LatencyTable(BaseModel):
         )
 
     def diff(self, other: LatencyTable) -> list[tuple[OpSpec, float, float]]:
-        """Return (spec, ms here, ms in `other`) of the operators that both tables have.
+        """Return (spec, ms here, ms in `other`) for each operator that both tables have.
 
-        Operators of one table only are what `missing` of the other one's `specs()` gives.
+        `table.missing(other.specs())` gives the operators that only `other` has.
         """
         shared = sorted(self._by_spec.keys() & other._by_spec.keys())
         return [(spec, self.latency_ms(spec), other.latency_ms(spec)) for spec in shared]
@@ -431,28 +319,6 @@ def json_schema() -> dict[str, Any]:
 
 
 def _content_hash(content: Mapping[str, Any]) -> str:
-    """Hash everything but the hash itself, independent of white space and key order."""
+    """Return the SHA-256 of canonical JSON, which white space and key order do not change."""
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
-
-
-def _raise_input_error(error: ValidationError, path: Path) -> NoReturn:
-    """Turn pydantic's first complaint into one line that names file and key."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"])
-    where = f"{path}: {show(key)[1:-1]}" if key else str(path)
-    message = first["msg"]
-    match first["type"]:
-        case "missing":
-            raise InputError("missing key", where=where) from None
-        case "extra_forbidden":
-            raise InputError("unknown key", where=where, actual=show(first["input"])) from None
-        case "value_error":
-            raise InputError(message.removeprefix("Value error, "), where=where) from None
-        case _:
-            raise InputError(
-                "unusable value",
-                where=where,
-                expected=message.removeprefix("Input should be "),
-                actual=show(first["input"]),
-            ) from None

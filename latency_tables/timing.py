@@ -1,9 +1,10 @@
-"""Interleaved timing: every round runs every candidate, so that all of them see the same machine.
+"""Interleaved timing: every round runs every candidate, so that all see the same machine state.
 
-A shared CPU flips between speeds that differ by half; candidates that are timed one after the
-other are then compared across that flip. Here a round is short and holds them all, a sentinel
-(the first candidate) is timed at both ends of it, and a round in which the sentinel moved is
-measured again. Nothing is dropped afterwards: what stays noisy is reported as noisy.
+A shared CPU switches between speeds that differ by half. Candidates that are timed one after the
+other may each see another speed, which makes their comparison meaningless. Here a round is short
+and runs all candidates. The first one, the sentinel, is timed at the start and at the end of each
+round, and a round is repeated if its two times differ. No measurement is discarded afterwards:
+noisy results are reported as noisy.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from hwnas.latency_tables.statistics import Statistic, Status, Summary, summaris
 Call = Callable[[], None]
 TimeBlock = Callable[[Call, int], float]
 
-# Halves of a run whose values differ by more than this do not describe one machine state.
 MAX_HALVES_DRIFT = 0.03
-# Ends the search for a block length on a clock too coarse to see the calls.
+"""Relative difference between the two halves of the rounds above which a result is noisy."""
 MAX_CALLS = 1_000_000
+"""Bounds the search for a block length on a clock that is too coarse to time the calls."""
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1)]
@@ -34,19 +35,20 @@ _Count = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a measurement is taken; stored in every table.
+    """Parameters of a measurement; stored in every table that was measured by this package.
 
     Attributes:
         warmup_s: each candidate runs at least this long before the first round.
         block_ms: calls are timed in blocks of at least this length.
-        blocks_per_round: a round's figure is the median over this many blocks.
-        min_rounds: fewer rounds than this are never called converged or ok.
-        max_rounds: rounds after which measuring ends.
-        time_limit_s: time after which no round is started; one round is always taken.
-        half_width: measuring ends when the 95 % interval's half width is within this share of
-            the value, for every candidate. 0.02 suits CPUs, 0.01 GPUs.
-        sentinel_drift: a round in which the sentinel moved by more than this share is repeated.
-        max_repeats: repetitions of one round before it is kept as it is.
+        blocks_per_round: a round's time is the median over this many blocks.
+        min_rounds: a result of fewer rounds never has the status "ok".
+        max_rounds: measuring ends after this many rounds.
+        time_limit_s: no round is started after this time, except the first.
+        half_width: measuring ends once, for every candidate, the half width of the 95 % interval
+            is at most this share of the value. 0.02 suits CPUs, 0.01 GPUs.
+        sentinel_drift: a round is repeated if the sentinel's time at its end differs by more than
+            this share from that at its start.
+        max_repeats: how often one round is repeated at most; the last repetition is kept.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -66,21 +68,21 @@ class Protocol:
             is_positive = value > 0 or (value == 0 and name == "max_repeats")
             if not is_positive or math.isinf(value):
                 raise InputError(
-                    "unusable protocol", where=name, expected="a positive number", actual=value
+                    "invalid protocol", where=name, expected="a positive number", actual=value
                 )
 
 
 @dataclass(frozen=True)
 class RoundMedians:
-    """What `measure` found for one candidate.
+    """The result of `measure` for one candidate.
 
     Attributes:
-        rounds_ms: per round the median time of one call, in ms. Entry i of every candidate of
-            one `measure` call comes from the same round.
-        summary: their value and interval by the statistic that was asked for.
-        status: "timeout" when the time limit came before `min_rounds`, "noisy" when the interval
-            stayed too wide or the two halves of the rounds disagree, else "ok".
-        repeats: rounds that were measured again because the sentinel had moved.
+        rounds_ms: for each round the median time of one call, in ms. Entry i comes from the same
+            round for all candidates of one call of `measure`.
+        summary: quantiles of `rounds_ms`, the reported value and its interval.
+        status: "timeout" if the time limit was reached before `min_rounds`, "noisy" if the
+            interval stayed too wide or the two halves of the rounds differ, otherwise "ok".
+        repeats: how many rounds were repeated because the sentinel's time had changed.
     """
 
     rounds_ms: tuple[float, ...]
@@ -102,18 +104,20 @@ def measure(
     """Time candidates in interleaved rounds.
 
     Args:
-        candidates: name to a call that runs one inference; the first one is the sentinel.
-        protocol: block lengths, number of rounds and the stopping rule.
-        statistic: the quantile of the round medians that the stopping rule looks at.
-        time_block: (call, calls) to the ms that so many calls take, for devices that need their
-            own clock (`Runtime.time_block`); by default `clock` is read around the calls.
-        progress: called after every round with (rounds done, `max_rounds`).
-        clock: seconds, monotonic; injectable for tests.
-        stop: asked after every round from `min_rounds` on with the summaries so far; True ends
-            the measurement, as when an interval lies wholly on one side of a budget.
+        candidates: by name, functions that run one inference; the first one is the sentinel.
+        protocol: length of the blocks, number of rounds and the stopping rule.
+        statistic: the quantile of the round medians that is reported and decides when to stop.
+        time_block: takes a function and a number of calls and returns the ms that the calls take,
+            for devices that need their own clock (`Runtime.time_block`). By default `clock` is
+            read before and after the calls.
+        progress: called after every round with the rounds done and `max_rounds`.
+        clock: returns seconds and never goes backwards; tests pass their own.
+        stop: called after every round from `min_rounds` on with the summaries so far; the
+            measurement ends if it returns True, for example because an interval lies entirely on
+            one side of a budget.
 
     Returns:
-        The rounds of each candidate, by name, in the order of `candidates`.
+        The result of each candidate, by name, in the order of `candidates`.
 
     Raises:
         InputError: there is no candidate.
@@ -132,13 +136,7 @@ def measure(
             rounds[name].append(figure)
         if progress is not None:
             progress(done, protocol.max_rounds)
-        if done >= protocol.min_rounds:
-            summaries = {name: summarise(found, statistic) for name, found in rounds.items()}
-            if all(_is_narrow(summary, protocol) for summary in summaries.values()):
-                break
-            if stop is not None and stop(summaries):
-                break
-        if clock() >= deadline:
+        if _is_finished(rounds, protocol, statistic, stop) or clock() >= deadline:
             break
     return {
         name: RoundMedians(
@@ -152,7 +150,7 @@ def measure(
 
 
 def status_of(rounds_ms: list[float], protocol: Protocol, statistic: Statistic) -> Status:
-    """Say how far the rounds of one candidate can be trusted, see `RoundMedians`."""
+    """Return the status of one candidate's rounds, as `RoundMedians` defines it."""
     if len(rounds_ms) < protocol.min_rounds:
         return "timeout"
     summary = summarise(rounds_ms, statistic)
@@ -161,6 +159,21 @@ def status_of(rounds_ms: list[float], protocol: Protocol, statistic: Statistic) 
     first_ms, second_ms = (summarise(half, statistic).value_ms for half in halves)
     has_drifted = abs(second_ms - first_ms) > MAX_HALVES_DRIFT * summary.value_ms
     return "noisy" if has_drifted or not _is_narrow(summary, protocol) else "ok"
+
+
+def _is_finished(
+    rounds: Mapping[str, list[float]],
+    protocol: Protocol,
+    statistic: Statistic,
+    stop: Callable[[dict[str, Summary]], bool] | None,
+) -> bool:
+    """Whether every interval is narrow enough, or the caller wants to stop."""
+    if any(len(found) < protocol.min_rounds for found in rounds.values()):
+        return False
+    summaries = {name: summarise(found, statistic) for name, found in rounds.items()}
+    if all(_is_narrow(summary, protocol) for summary in summaries.values()):
+        return True
+    return stop is not None and stop(summaries)
 
 
 def _is_narrow(summary: Summary, protocol: Protocol) -> bool:
@@ -182,7 +195,7 @@ def _clock_block(clock: Callable[[], float]) -> TimeBlock:
 def _warm_up(call: Call, protocol: Protocol, timer: TimeBlock, clock: Callable[[], float]) -> int:
     """Run `call` for the warm-up time and return how many calls fill a block."""
     calls = 1
-    # The first call may initialise and says nothing about the length of a block.
+    # The first call may include initialisation, so it cannot determine the length of a block.
     timer(call, calls)
     end = clock() + protocol.warmup_s
     while calls < MAX_CALLS:
@@ -190,7 +203,7 @@ def _warm_up(call: Call, protocol: Protocol, timer: TimeBlock, clock: Callable[[
             calls *= 2
         elif clock() >= end:
             break
-    # Doubling overshoots by up to a factor of two, which would cost rounds.
+    # Doubling overshoots by up to a factor of two, which would leave time for fewer rounds.
     per_call_ms = timer(call, calls) / calls
     return max(1, min(calls, math.ceil(protocol.block_ms / max(per_call_ms, 1e-6))))
 
@@ -203,7 +216,11 @@ def _steady_round(
     clock: Callable[[], float],
     deadline: float,
 ) -> tuple[dict[str, float], int]:
-    """Measure a round, again while the sentinel moves; return ms per call and the repetitions."""
+    """Measure a round and repeat it while the sentinel's time changes.
+
+    Returns:
+        The ms per call of each candidate, and how often the round was repeated.
+    """
 
     def per_call_ms(name: str) -> float:
         blocks = range(protocol.blocks_per_round)
@@ -214,8 +231,8 @@ def _steady_round(
     repeated = 0
     while True:
         figures = {name: per_call_ms(name) for name in candidates}
-        moved_ms = abs(per_call_ms(sentinel) - figures[sentinel])
-        is_steady = moved_ms <= protocol.sentinel_drift * figures[sentinel]
+        drift_ms = abs(per_call_ms(sentinel) - figures[sentinel])
+        is_steady = drift_ms <= protocol.sentinel_drift * figures[sentinel]
         if is_steady or repeated == protocol.max_repeats or clock() >= deadline:
             return figures, repeated
         repeated += 1

@@ -24,13 +24,15 @@ from hwnas.deploy.fold import fold_batch_norms
 from hwnas.latency_tables.calibration import Audit
 from hwnas.latency_tables.measuring.bundle import Manifest, write_bundle
 from hwnas.latency_tables.measuring.onnx_context import ContextGraph
-from hwnas.latency_tables.measuring.profiler import (
+from hwnas.latency_tables.measuring.operator_calls import (
     GROUP_SIZE,
-    OPERATOR_S,
-    PROFILE_PROTOCOL,
     Kind,
     Shape,
     operator_graphs,
+)
+from hwnas.latency_tables.measuring.profiler import (
+    OPERATOR_S,
+    PROFILE_PROTOCOL,
     profile_operators,
 )
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
@@ -143,7 +145,7 @@ def profiled_space(config: Config) -> SearchSpace:
     """The space to profile: sizes that it does not state are those of the data."""
     options = config.space.options
     if not all(key in options for key in SpaceOptions.model_fields):
-        options = data_sizes(task_of(read_dataset(config))) | options
+        options = data_sizes(task_of(read_dataset(config.data, config.seed))) | options
     return build_space(config.space.name, options, "configuration: space")
 
 

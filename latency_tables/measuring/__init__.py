@@ -1,1 +1,1 @@
-"""Measuring operators and models: latency, memory, energy, under load, here or elsewhere."""
+"""Measuring operators and models: latency, memory, energy and throughput, on any device."""

@@ -1,8 +1,8 @@
-"""Measuring on devices without PyTorch: models and a script go out, a results file comes back.
+"""Measurements on devices without PyTorch: a bundle of models and a script, and its results file.
 
-A bundle is a folder with `measure.py`, `manifest.json` and the models: operators in context, in
-groups to be timed together, and whole networks. The results hold the rounds and the manifest, so
-that the table follows from that one file.
+A bundle is a folder with `measure.py`, `manifest.json` and ONNX models: operators in their context,
+in groups that are timed together, and whole networks. The script writes one results file, which
+contains the times and the manifest, so that a table can be made from this file alone.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwnas.errors import InputError
+from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.files import read_json, write_atomic
 from hwnas.latency_tables.measuring.onnx_context import ContextGraph
-from hwnas.latency_tables.measuring.profiler import Plan, difference
+from hwnas.latency_tables.measuring.operator_calls import Plan, difference
+from hwnas.latency_tables.rows import Measurement, OpSpec
 from hwnas.latency_tables.statistics import Statistic, summarise
-from hwnas.latency_tables.table import DeviceProfile, LatencyTable, Measurement, OpSpec
+from hwnas.latency_tables.table import LatencyTable
 from hwnas.latency_tables.timing import Protocol, RoundMedians, status_of
 
 SCRIPT = "measure_bundle.py"
-PROVIDERS = {
+PROVIDERS: dict[str, tuple[str, Literal["cpu", "gpu"]]] = {
     "CPUExecutionProvider": ("onnxruntime-cpu", "cpu"),
     "CUDAExecutionProvider": ("onnxruntime-cuda", "gpu"),
     "TensorrtExecutionProvider": ("tensorrt-cuda", "gpu"),
 }
-# What the script does, in the terms of a table.
+# The parameters of the script's measurement, as a table states them.
 PROTOCOL = Protocol(warmup_s=0.05, block_ms=1.0, blocks_per_round=1, min_rounds=50, max_rounds=500)
 Milliseconds = Annotated[float, Field(ge=0, le=3_600_000, allow_inf_nan=False)]
 
@@ -41,7 +43,7 @@ class _Part(BaseModel):
 
 
 class _Operator(_Part):
-    """How an operator's latency follows from the models' times."""
+    """How an operator's latency is computed from the models' times, see `Plan`."""
 
     spec: OpSpec
     total: str
@@ -50,7 +52,7 @@ class _Operator(_Part):
 
 
 class _Model(_Part):
-    """A file, and the shapes of its inputs."""
+    """A model's file and the shapes of its inputs."""
 
     name: str
     file: str
@@ -63,11 +65,13 @@ class _Group(_Part):
 
     models: list[_Model]
     operators: list[_Operator] = Field(default_factory=list)
-    networks: list[str] = Field(default_factory=list, description="genotypes of the models")
+    networks: list[str] = Field(
+        default_factory=list, description="the networks' genotypes, in the order of the models"
+    )
 
 
 class Manifest(_Part):
-    """What a bundle holds."""
+    """The contents of a bundle."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     definitions: dict[str, str]
@@ -79,7 +83,7 @@ class Manifest(_Part):
 
 
 class Results(_Part):
-    """What the script leaves on the device."""
+    """The file that the script writes on the device."""
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     device: Annotated[str, Field(min_length=1, max_length=500)]
@@ -92,18 +96,23 @@ class Results(_Part):
 
     @property
     def runtime(self) -> str:
-        """The runtime's name as tables state it."""
+        """The runtime's name, as tables state it."""
         return PROVIDERS[self.provider][0]
 
     @property
     def statistic(self) -> Statistic:
-        """The figure of this kind of device."""
+        """The quantile that is repeatable on this class of device."""
         return "p10" if PROVIDERS[self.provider][1] == "cpu" else "median"
 
 
 @dataclass(frozen=True)
 class Networks:
-    """Whole networks of a bundle with their latencies (networks,) in ms."""
+    """Whole networks of a bundle.
+
+    Attributes:
+        genotypes: as they were given to `write_bundle`.
+        latency_ms: measured latencies, (networks,).
+    """
 
     genotypes: list[str]
     latency_ms: np.ndarray
@@ -124,35 +133,34 @@ def write_bundle(
 
     Args:
         folder: a new or empty folder.
-        groups: of operators, from `operator_graphs`.
+        groups: operators in their contexts, from `operator_graphs`.
         networks: whole networks by genotype, measured in one group.
         definitions: hash of the structure of each operator.
-        dtype, batch: of every inference.
-        space, space_options: what the operators and networks are of.
+        dtype: number format of weights and inputs.
+        batch: images per inference.
+        space: name of the search space.
+        space_options: options of the search space.
 
     Raises:
-        InputError: when the folder holds something, or cannot be written.
+        InputError: the folder is not empty or cannot be written.
     """
     models = folder / "models"
     try:
         if folder.exists() and any(folder.iterdir()):
             raise InputError("the folder is not empty", where=str(folder), mend="choose another")
         models.mkdir(parents=True)
-        stored = []
-        for number, (graphs, plans) in enumerate(groups):
-            operators = [
-                _Operator(spec=s, total=p.total, baseline=p.baseline, copies=p.copies)
-                for s, p in plans.items()
-            ]
-            stored.append(_Group(models=_write(models, f"g{number}", graphs), operators=operators))
-        named = {f"network {i}": graph for i, graph in enumerate(networks.values())}
-        if named:
-            written = _write(models, "networks", named)
-            stored.append(_Group(models=written, networks=list(networks)))
+        stored = [
+            _write_operators(models, f"g{number}", graphs, plans)
+            for number, (graphs, plans) in enumerate(groups)
+        ]
+        if networks:
+            stored.append(_write_networks(models, networks))
         script = resources.files("hwnas.latency_tables.measuring") / SCRIPT
         (folder / "measure.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
-        raise InputError("cannot write there", where=str(folder), actual=error.strerror) from None
+        raise InputError(
+            "the bundle cannot be written", where=str(folder), actual=error.strerror
+        ) from None
     manifest = Manifest(
         definitions=definitions,
         dtype=dtype,
@@ -166,10 +174,10 @@ def write_bundle(
 
 
 def read_results(path: Path) -> Results:
-    """Read what the script left.
+    """Read the results file of a bundle's script.
 
     Raises:
-        InputError: when the file is missing, cut short or malformed.
+        InputError: the file is missing, truncated or malformed.
     """
     content = read_json(path)
     try:
@@ -178,15 +186,19 @@ def read_results(path: Path) -> Results:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"not a bundle's results: {first['msg']}", where=f"{path}: {where}"
+            f"not the results of a bundle: {first['msg']}", where=f"{path}: {where}"
         ) from None
 
 
 def operator_table(results: Results, where: str) -> LatencyTable:
-    """The table of a bundle's operators.
+    """Make a table from the times of a bundle's operators.
+
+    Args:
+        results: the results file.
+        where: its name, for error messages.
 
     Raises:
-        InputError: when groups are missing: the script was stopped before the end.
+        InputError: groups are missing because the script was stopped before its end.
     """
     manifest = _finished(results, where)
     measurements: dict[OpSpec, Measurement] = {}
@@ -197,17 +209,15 @@ def operator_table(results: Results, where: str) -> LatencyTable:
             measurements[operator.spec] = difference(plan, timed, results.statistic)
     return LatencyTable.from_measurements(
         measurements,
-        device=DeviceProfile.model_validate(
-            {
-                "device": results.device,
-                "device_class": PROVIDERS[results.provider][1],
-                "runtime": results.runtime,
-                "dtype": manifest.dtype,
-                "batch": manifest.batch,
-                "threads": results.threads,
-                "layout": "NCHW",
-                "versions": results.versions,
-            }
+        device=DeviceProfile(
+            device=results.device,
+            device_class=PROVIDERS[results.provider][1],
+            runtime=results.runtime,
+            dtype=manifest.dtype,
+            batch=manifest.batch,
+            threads=results.threads,
+            layout="NCHW",
+            versions=results.versions,
         ),
         protocol=PROTOCOL,
         statistic=results.statistic,
@@ -216,10 +226,14 @@ def operator_table(results: Results, where: str) -> LatencyTable:
 
 
 def measured_networks(results: Results, where: str) -> Networks:
-    """The bundle's whole networks and what they took.
+    """Return the bundle's whole networks and their latencies.
+
+    Args:
+        results: the results file.
+        where: its name, for error messages.
 
     Raises:
-        InputError: when the script was stopped before the end.
+        InputError: groups are missing because the script was stopped before its end.
     """
     manifest = _finished(results, where)
     genotypes: list[str] = []
@@ -233,8 +247,9 @@ def measured_networks(results: Results, where: str) -> Networks:
 
 
 def _finished(results: Results, where: str) -> Manifest:
+    """Return the manifest, or raise InputError if a group has not been measured."""
     if results.manifest is None:
-        raise InputError("results of one model, not of a bundle", where=where)
+        raise InputError("results of a single model instead of a bundle", where=where)
     missing = len(results.manifest.groups) - len(results.rounds_ms)
     if missing:
         raise InputError(
@@ -242,13 +257,13 @@ def _finished(results: Results, where: str) -> Manifest:
             where=where,
             expected=f"{len(results.manifest.groups)} groups",
             actual=len(results.rounds_ms),
-            mend="run measure.py again: it goes on where it stopped",
+            mend="run measure.py again; it continues where it stopped",
         )
     return results.manifest
 
 
 def _timed(results: Results, group: int) -> dict[str, RoundMedians]:
-    """The rounds of a group's models as if they had been measured here."""
+    """Return the results of a group's models as `measure` would have returned them."""
     return {
         name: RoundMedians(
             rounds_ms=tuple(rounds),
@@ -260,7 +275,22 @@ def _timed(results: Results, group: int) -> dict[str, RoundMedians]:
     }
 
 
-def _write(folder: Path, prefix: str, graphs: Mapping[str, ContextGraph]) -> list[_Model]:
+def _write_operators(
+    folder: Path, prefix: str, graphs: Mapping[str, ContextGraph], plans: Mapping[OpSpec, Plan]
+) -> _Group:
+    operators = [
+        _Operator(spec=spec, total=plan.total, baseline=plan.baseline, copies=plan.copies)
+        for spec, plan in plans.items()
+    ]
+    return _Group(models=_write_models(folder, prefix, graphs), operators=operators)
+
+
+def _write_networks(folder: Path, networks: Mapping[str, ContextGraph]) -> _Group:
+    named = {f"network {index}": graph for index, graph in enumerate(networks.values())}
+    return _Group(models=_write_models(folder, "networks", named), networks=list(networks))
+
+
+def _write_models(folder: Path, prefix: str, graphs: Mapping[str, ContextGraph]) -> list[_Model]:
     written = []
     for index, (name, graph) in enumerate(graphs.items()):
         file = f"{prefix}-{index}.onnx"

@@ -1,8 +1,8 @@
-"""Energy of an inference, by the counters that processors keep of themselves.
+"""Energy of an inference, measured by the energy counters of processors.
 
-NVML counts what a GPU has taken since its driver was loaded (Volta and later), Linux' powercap what
-the packages of a processor have (RAPL). Both count the whole device: what it takes while idle and
-what others do on it are in the figure.
+NVML counts the energy that a GPU has used since its driver was loaded (Volta and later). Linux'
+powercap interface counts that of a processor's packages (RAPL). Both count the whole device, so the
+result includes its idle power and the work of other processes.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from hwnas.latency_tables.runtimes.base import Runtime
 
 POWERCAP = Path("/sys/class/powercap")
 COUNTED_SECONDS = 2.0
-"""NVML renews its counter about every 0.1 s: an error of 5 % of this time."""
+"""Time over which energy is counted. NVML updates its counter about every 0.1 s, which is 5 %."""
 
 
 @dataclass(frozen=True)
 class Energy:
-    """What inferences took, one after another.
+    """Energy of consecutive inferences.
 
     Attributes:
-        mj: millijoules of one inference.
-        power_w: mean power of the device meanwhile, in watts.
-        inferences: that were counted.
-        counter: `nvml` or `powercap`.
+        mj: energy of one inference, in millijoules.
+        power_w: mean power of the device during the measurement, in watts.
+        inferences: number of inferences that were counted.
+        counter: the source of the energy, `nvml` or `powercap`.
     """
 
     mj: float
@@ -36,18 +36,18 @@ class Energy:
     counter: str
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter of energy.
+    """An energy counter of a device, which may have several parts.
 
     Attributes:
-        name: of its source.
-        read_mj: what the device has taken up to now, in millijoules of each of its parts.
-        ranges_mj: where each part's count starts again at zero.
+        name: name of the source, `nvml` or `powercap`.
+        read_mj: returns the energy that each part has used up to now, in millijoules.
+        ranges_mj: for each part the value at which its counter starts again at zero.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Counter:
     ranges_mj: tuple[float, ...]
 
     def between_mj(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
-        """What all parts took between two readings, at most one range apart."""
+        """Return the energy that all parts used between two readings, at most one range apart."""
         parts = zip(before, after, self.ranges_mj, strict=True)
-        return sum(end - start + (wraps if end < start else 0.0) for start, end, wraps in parts)
+        return sum(end - start + (span if end < start else 0.0) for start, end, span in parts)
 
 
 def energy_counter(runtime: Runtime) -> Counter | None:
-    """The counter of the device that a runtime runs on; None where there is none to read."""
+    """Return the counter of a runtime's device, or None if there is none that can be read."""
     return _nvml_counter() if runtime.device_class == "gpu" else powercap_counter(POWERCAP)
 
 
@@ -73,14 +73,14 @@ def measure_energy(
     latency_ms: float,
     seconds: float = COUNTED_SECONDS,
 ) -> Energy:
-    """Count the energy of inferences that follow each other for some seconds.
+    """Measure the energy of consecutive inferences.
 
     Args:
-        call: one inference.
-        runtime: runs it and waits for its end.
-        counter: of its device.
-        latency_ms: what one takes; says how many fit.
-        seconds: how long, at least one inference.
+        call: runs one inference.
+        runtime: the runtime of `call`, which waits until the device has finished.
+        counter: the energy counter of the runtime's device.
+        latency_ms: latency of one inference, from which their number is computed.
+        seconds: duration of the measurement; at least one inference is run.
     """
     inferences = max(1, round(seconds * 1e3 / latency_ms))
     before = counter.read_mj()
@@ -90,7 +90,11 @@ def measure_energy(
 
 
 def powercap_counter(folder: Path) -> Counter | None:
-    """The sum over a processor's packages, or None where the kernel shows none to this user."""
+    """Return the counter of all processor packages, or None if this user can read none.
+
+    Args:
+        folder: the kernel's folder of power zones.
+    """
     packages = [path for path in sorted(folder.glob("*-rapl:*")) if path.name.count(":") == 1]
     packages = [path for path in packages if _read_text(path / "name").startswith("package")]
 
@@ -113,7 +117,7 @@ def _read_text(path: Path) -> str:
 
 
 def _nvml_counter() -> Counter | None:
-    """Of PyTorch's first GPU; None without NVML or on a GPU that counts nothing."""
+    """Return the counter of PyTorch's first GPU; None without NVML or if the GPU has no counter."""
     import torch
 
     try:

@@ -3,7 +3,8 @@
     python measure.py [--threads N] [--provider CPUExecutionProvider] [--out results.json]
     python measure.py --model model.onnx        # one finished model, for `hwnas check --measured`
 
-Stop it at any time: what is finished is kept, and the next start goes on from there.
+The script may be stopped at any time: the results file is written after every group, and the next
+start continues with the first group that is missing. It runs with Python 3.8 or later.
 """
 
 from __future__ import annotations
@@ -11,38 +12,30 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = Path(__file__).absolute().parent
 BLOCK_MS = 1.0
 WARM_UP_S = 0.05
 MIN_ROUNDS, MAX_ROUNDS = 50, 500
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--provider", default="CPUExecutionProvider")
-    parser.add_argument("--device", default=device_name(), help="name of this device")
-    parser.add_argument("--seconds", type=float, default=0.5, help="for each model of a group")
-    parser.add_argument("--model", help="measure this file instead of the bundle")
-    parser.add_argument("--batch", type=int, default=1, help="with --model")
-    parser.add_argument("--out", default="results.json")
-    arguments = parser.parse_args()
+    """Measure every group that the results file does not have yet."""
+    arguments = parse_arguments()
     if arguments.model:
         manifest = None
-        groups = [one_model(arguments.model, arguments.batch)]
+        groups = [one_model(Path(arguments.model), arguments.batch)]
     else:
-        with open(os.path.join(HERE, "manifest.json")) as file:
-            manifest = json.load(file)
+        manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
         groups = manifest["groups"]
     results = start(arguments, manifest)
     for index, group in enumerate(groups):
@@ -56,21 +49,33 @@ def main() -> None:
     print(f"{arguments.out}: done", flush=True)
 
 
-def one_model(path: str, batch: int) -> dict[str, Any]:
-    """A group of one file, its inputs read from the file."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of one inference")
+    parser.add_argument("--provider", default="CPUExecutionProvider", help="execution provider")
+    parser.add_argument("--device", default=device_name(), help="name of this device")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each model of a group")
+    parser.add_argument("--model", help="measure this file instead of the bundle")
+    parser.add_argument("--batch", type=int, default=1, help="batch size with --model")
+    parser.add_argument("--out", default="results.json", help="results file")
+    return parser.parse_args()
+
+
+def one_model(path: Path, batch: int) -> dict[str, Any]:
+    """Return a group of one model, whose inputs are read from the file."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     inputs = {
         value.name: [batch if not isinstance(size, int) else size for size in value.shape]
         for value in session.get_inputs()
     }
-    name = os.path.abspath(path)
-    return {"models": [{"name": "model", "file": name, "inputs": inputs, "sha256": digest}]}
+    file = str(path.absolute())
+    return {"models": [{"name": "model", "file": file, "inputs": inputs, "sha256": digest}]}
 
 
 def start(arguments: argparse.Namespace, manifest: dict[str, Any] | None) -> dict[str, Any]:
-    """New results, or the unfinished ones of the same settings."""
+    """Return the unfinished results of an earlier run with the same settings, or empty results."""
     head = {
         "schema": 1,
         "device": arguments.device,
@@ -84,8 +89,7 @@ def start(arguments: argparse.Namespace, manifest: dict[str, Any] | None) -> dic
         "manifest": manifest,
     }
     try:
-        with open(arguments.out) as file:
-            found = json.load(file)
+        found: dict[str, Any] = json.loads(Path(arguments.out).read_text(encoding="utf-8"))
         if manifest is not None and all(found.get(key) == value for key, value in head.items()):
             return found
     except (OSError, ValueError):
@@ -94,27 +98,27 @@ def start(arguments: argparse.Namespace, manifest: dict[str, Any] | None) -> dic
 
 
 def measure(models: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Medians of interleaved rounds, in ms a run, by the models' names."""
+    """Time the models in interleaved rounds; return the ms of one run in each round, by name."""
     calls = {model["name"]: prepared(model, arguments) for model in models}
     counts = {name: warmed_up(call) for name, call in calls.items()}
     rounds: dict[str, list[float]] = {name: [] for name in calls}
     deadline = time.perf_counter() + max(arguments.seconds * len(calls), 2.0)
-    while len(rounds[models[0]["name"]]) < MAX_ROUNDS:
+    for done in range(1, MAX_ROUNDS + 1):
         for name, call in calls.items():
             rounds[name].append(block_ms(call, counts[name]) / counts[name])
-        done = len(rounds[models[0]["name"]])
         if done >= MIN_ROUNDS and time.perf_counter() >= deadline:
             break
     return rounds
 
 
 def prepared(model: dict[str, Any], arguments: argparse.Namespace) -> Callable[[], None]:
-    """A call that runs a model once on random inputs."""
+    """Return a function that runs a model once on random inputs."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = arguments.threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    path = model["file"] if os.path.isabs(model["file"]) else os.path.join(HERE, model["file"])
+    # An absolute path stays as it is.
+    path = str(HERE / model["file"])
     session = onnxruntime.InferenceSession(path, options, providers=[arguments.provider])
     if session.get_providers()[0] != arguments.provider:
         raise SystemExit(f"{arguments.provider} did not start on this machine")
@@ -136,7 +140,7 @@ def prepared(model: dict[str, Any], arguments: argparse.Namespace) -> Callable[[
 
 
 def warmed_up(call: Callable[[], None]) -> int:
-    """Run for a while and return how many runs fill a block."""
+    """Run a function for the warm-up time and return how many runs fill a block."""
     call()
     count, end = 1, time.perf_counter() + WARM_UP_S
     while True:
@@ -148,6 +152,7 @@ def warmed_up(call: Callable[[], None]) -> int:
 
 
 def block_ms(call: Callable[[], None], count: int) -> float:
+    """Return the time of `count` consecutive runs, in ms."""
     start_s = time.perf_counter()
     for _ in range(count):
         call()
@@ -155,23 +160,23 @@ def block_ms(call: Callable[[], None], count: int) -> float:
 
 
 def device_name() -> str:
+    """Return the processor's name, or the architecture if it is unknown."""
     try:
-        with open("/proc/cpuinfo") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() in ("model name", "Model") and value.strip():
-                    return value.strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        pass
+        lines = []
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model") and value.strip():
+            return value.strip()
     return platform.processor() or platform.machine() or "unknown"
 
 
 def save(results: dict[str, Any], path: str) -> None:
-    """Write beside the file and rename, so that it is whole at any time."""
-    temporary = f"{path}.tmp"
-    with open(temporary, "w") as file:
-        json.dump(results, file)
-    os.replace(temporary, path)
+    """Write the results atomically, by renaming a temporary file."""
+    temporary = Path(f"{path}.tmp")
+    temporary.write_text(json.dumps(results), encoding="utf-8")
+    temporary.replace(path)
     slowest = max(
         statistics.median(figures)
         for group in results["rounds_ms"].values()

@@ -1,4 +1,4 @@
-"""A model's first runs, in a process of its own that may be limited, and their peak memory."""
+"""Trial runs of a model in a separate process with resource limits, and their peak memory."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ import numpy as np
 from hwnas.errors import InputError, first_line
 from hwnas.latency_tables.runtimes import Model, OnnxModelRuntime, create_runtime
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS = Path("/proc/self/status")
+RESET = Path("/proc/self/clear_refs")
+"""Writing 5 to this file resets the process's peak memory to its current memory."""
 FREE = Path("/proc/meminfo")
 RUNS = 3
-SESSION_MB, FREE_SHARE = 8000.0, 0.8
-"""What a session may allocate where nothing is stated, and the share of free memory for all."""
+SESSION_MB = 8000.0
+"""Memory that a session may allocate by default, in MB."""
+FREE_SHARE = 0.8
+"""Share of the free memory that all sessions together may allocate by default."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What a model did in a process with limits.
+    """The result of running a model in a separate process.
 
     Attributes:
-        memory_mb: MB (10^6 bytes) of host memory that loading the model and running it adds at its
-            peak, or None where the system does not tell it (it does on Linux). The process has
-            imported the runtime before, so that its libraries do not count.
-        batches: those that ran, with the graph optimised and as it stands in the file.
-        failures: a line for each batch that did not run.
+        memory_mb: peak host memory of loading and running the model, in MB (10^6 bytes), without
+            the runtime's libraries; None on systems other than Linux.
+        batches: the batch sizes that ran, both with the optimised and the unoptimised graph.
+        failures: for each batch size that did not run, one line of the error message.
     """
 
     memory_mb: float | None
@@ -45,13 +48,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Batches:
-    """Batches to try after the first run.
+    """Batch sizes to try after the first runs.
 
     Attributes:
-        sizes: from the smallest.
-        make: feeds for a size; can be sent to another process.
-        first: the batch of the first run; what it takes tells which sizes take too long.
-        max_seconds: a size that would take longer is left out, but no smaller one than `always`.
+        sizes: the batch sizes in ascending order.
+        make: returns the inputs for a batch size; must be picklable.
+        first: batch size of the first runs, whose time predicts that of the other sizes.
+        max_seconds: sizes with a longer predicted time are skipped.
+        always: sizes up to this one are never skipped.
     """
 
     sizes: Sequence[int]
@@ -70,19 +74,20 @@ def try_session(
     limit_mb: float | None = None,
     limit_s: int | None = None,
 ) -> Trial:
-    """Load a model and run it in a process of its own.
+    """Load a model and run it in a separate process.
 
     Args:
-        runtime: whose session is made.
+        runtime: the runtime that loads the model.
         model: an ONNX model.
-        feeds: an array for each input, of the first runs.
-        batches: what is tried after them.
-        limit_mb: what it may allocate; on CPUs only, since GPUs map their memory into the process.
-        limit_s: processor time that loading it and running it three times may take, and each
-            further batch.
+        feeds: an array for each input, used in the first runs.
+        batches: batch sizes to try after the first runs.
+        limit_mb: memory that the process may allocate, in MB; ignored on GPUs, since the driver
+            maps their memory into the process.
+        limit_s: processor time in seconds for loading the model and running it three times, and
+            again for each batch size.
 
     Raises:
-        InputError: the runtime refuses the model, or it exceeds a limit.
+        InputError: the runtime cannot run the model, or a limit is exceeded.
     """
     limit_mb = limit_mb if runtime.device_class == "cpu" else None
     arguments = (runtime.name, runtime.threads, model, dict(feeds), batches, limit_mb, limit_s)
@@ -95,7 +100,7 @@ def try_session(
                 f"{limit:g} {unit}" for limit, unit in ((limit_mb, "MB"), (limit_s, "s")) if limit
             )
             raise InputError(
-                "loading and running the model ended its process",
+                "the process that loaded and ran the model was terminated",
                 where=str(model) if isinstance(model, Path) else runtime.name,
                 expected=f"at most {limits}" if limits else None,
             ) from None
@@ -113,25 +118,24 @@ def _try(
     runtime = create_runtime(name, threads)
     runtime.require()
     assert isinstance(runtime, OnnxModelRuntime)
-    tells = STATUS.exists() and RESET.exists()
+    has_counters = STATUS.exists() and RESET.exists()
     allow_seconds(limit_s)
-    if tells and limit_mb is not None:
+    if has_counters and limit_mb is not None:
         limit = int((status_mb("VmData") + limit_mb) * 1e6)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     before_mb = 0.0
-    if tells:
+    if has_counters:
         before_mb = status_mb("VmRSS")
-        # Sets the high-water mark to what is used now.
         RESET.write_text("5")
     seconds = _run(runtime, model, feeds)
-    memory_mb = max(0.0, status_mb("VmHWM") - before_mb) if tells else None
+    memory_mb = max(0.0, status_mb("VmHWM") - before_mb) if has_counters else None
     if batches is None:
         return Trial(memory_mb)
     return _try_batches(runtime, model, feeds, batches, seconds / batches.first, memory_mb, limit_s)
 
 
 def _run(runtime: OnnxModelRuntime, model: Model, feeds: Mapping[str, np.ndarray]) -> float:
-    """Run three times as it is deployed; returns the seconds of the last one."""
+    """Run the model `RUNS` times as it is deployed and return the seconds of the last run."""
     call = runtime.prepare_onnx(model, feeds)
     for _ in range(RUNS):
         start = time.perf_counter()
@@ -148,7 +152,7 @@ def _try_batches(
     memory_mb: float | None,
     limit_s: int | None,
 ) -> Trial:
-    """Each batch in a session of either kind, one session at a time."""
+    """Run each batch size with the optimised and the unoptimised graph, one session at a time."""
     sizes = [
         size
         for size in batches.sizes
@@ -171,18 +175,23 @@ def _try_batches(
 
 
 def allow_seconds(limit_s: int | None) -> None:
-    """So much more processor time than used so far; more than that ends the process."""
+    """Limit this process's further processor time; the system kills the process beyond it.
+
+    Args:
+        limit_s: seconds from now, or None for no limit.
+    """
     if limit_s is not None:
         limit = math.ceil(time.process_time()) + limit_s
         resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
 
 
 def session_limit_mb(stated_mb: float | None, sessions: int = 1) -> float:
-    """What sessions may allocate together, in MB.
+    """Return the memory that several sessions may allocate together, in MB.
 
     Args:
-        stated_mb: for each; where it is None, 8000 each and at most 80 % of the free memory.
-        sessions: how many are held at once.
+        stated_mb: limit of one session; by default 8000 MB, but at most 80 % of the free memory
+            for all sessions together.
+        sessions: how many sessions are open at the same time.
     """
     if stated_mb is not None:
         return stated_mb * sessions
@@ -194,14 +203,14 @@ def session_limit_mb(stated_mb: float | None, sessions: int = 1) -> float:
 
 @contextmanager
 def allocating_at_most(limit_mb: float | None, where: str) -> Iterator[None]:
-    """Limit what this process allocates meanwhile beyond what it has; Linux only.
+    """Limit the memory that this process allocates inside the context; only on Linux.
 
     Args:
-        limit_mb: MB (10^6 bytes), or None for no limit.
-        where: the model, for errors.
+        limit_mb: memory beyond that at the start, in MB (10^6 bytes), or None for no limit.
+        where: the model, for the error message.
 
     Raises:
-        InputError: in place of MemoryError.
+        InputError: the limit was exceeded (in place of MemoryError).
     """
     if limit_mb is None or not STATUS.exists():
         yield
@@ -224,7 +233,7 @@ def allocating_at_most(limit_mb: float | None, where: str) -> Iterator[None]:
 
 
 def status_mb(key: str) -> float:
-    """A figure of this process's memory as the system states it, in MB; Linux only."""
+    """Return an entry of `/proc/self/status`, such as `VmRSS`, in MB; only on Linux."""
     return _kb_as_mb(STATUS, key)
 
 

@@ -1,6 +1,7 @@
-"""How the time of an ONNX Runtime session spreads over the nodes that it runs.
+"""Shares of an ONNX Runtime session's time that are spent in each node of the graph.
 
-The profiler slows small networks down several times, so that its times are good for shares only.
+ONNX Runtime's profiler slows small networks down several times, so only the shares of its times are
+meaningful.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from hwnas.latency_tables.runtimes import OnnxRuntime
 
 WARM_UP_RUNS, MIN_RUNS, MAX_RUNS = 20, 40, 300
 MAX_EVENTS = 60_000
-"""About 600 bytes each in the profiler's file."""
+"""Bounds the size of the profiler's file, which has about 600 bytes for each event."""
 KEPT = 0.25
-"""Share of the runs that count, the fastest: the others met another process."""
+"""Share of the runs that are evaluated: the fastest, which other processes disturbed least."""
 SUFFIX = "_kernel_time"
 
 
@@ -29,9 +30,9 @@ class NodeShare:
     """A node of the optimised graph.
 
     Attributes:
-        name: as the runtime calls it.
-        operator: its type, which may be one of the runtime's own.
-        share: of the time in all nodes, 0 to 1.
+        name: the runtime's name of the node.
+        operator: its operator type, which may be a fused operator of the runtime.
+        share: share of the time of all nodes, from 0 to 1.
     """
 
     name: str
@@ -42,15 +43,15 @@ class NodeShare:
 def node_shares(
     runtime: OnnxRuntime, model: bytes, feeds: Mapping[str, np.ndarray]
 ) -> list[NodeShare]:
-    """Profile a model; the fastest of many runs count.
+    """Profile a model and return the share of time of each node in the fastest runs.
 
     Args:
-        runtime: on a CPU; on a GPU the profiler sees launches, not work.
+        runtime: a runtime on a CPU; on a GPU the profiler times only kernel launches.
         model: a serialised ONNX model.
         feeds: an array for each input.
 
     Raises:
-        InputError: the model is refused.
+        InputError: ONNX Runtime cannot load the model.
     """
     import onnx
 
@@ -65,7 +66,7 @@ def node_shares(
 
 
 def _shares(events: list[dict[str, Any]], warm_up_runs: int) -> list[NodeShare]:
-    """The nodes' shares of the time in the fastest runs, from the profiler's events."""
+    """Compute the shares from the profiler's events, without the first `warm_up_runs` runs."""
     runs = sorted(
         ((e["ts"], e["dur"]) for e in events if e["name"] == "model_run"), key=lambda run: run[0]
     )[warm_up_runs:]

@@ -1,17 +1,18 @@
-"""ONNX graphs that hold an operator in the surroundings it has in a network.
+"""ONNX graphs that put an operator into a context like that of a network.
 
-Timed alone in a session an operator would pay for the run call and for reordering its tensors
-into the runtime's blocked layout, which it does not pay inside a network. So it is timed as
+The time of an operator alone in a session includes the overhead of a run and the reordering of its
+tensors into the runtime's blocked layout, neither of which it has inside a network. Therefore
 
     input -> [1x1 convolution, ReLU] -> operator -> one pixel of the result -> output
 
-and the same graph without the operator is subtracted. Reading one pixel, by a 1x1 pool with a
-stride beyond the map, keeps the operator alive and costs the same for every shape, so that it
-cancels; a global pool would not. Each graph holds several such branches, on separate inputs so
-that no optimisation can merge them; their number divides the noise.
+is timed, and the time of the same graph without the operator is subtracted. The pixel is read by a
+1x1 pooling whose stride is larger than the feature map. It protects the operator from dead-code
+elimination and takes the same time for every shape, so that it cancels in the difference; global
+pooling would not. Each graph has several such branches, which reduce the noise. Their inputs are
+separate, so that no optimisation can merge them.
 
-An operator that reads tokens (N, T, C) stands behind a linear layer with ReLU, and one number of
-its result is read by a slice.
+An operator on tokens (N, T, C) follows a linear layer with ReLU, and one number of its result is
+read by a slice.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-Shape = tuple[int, ...]  # (C, H, W), (T, C) of vectors of tokens, or (C,) of a state
+Shape = tuple[int, ...]
+"""An input without its batch dimension: a map (C, H, W), embedded tokens (T, C) or a state (C,)."""
 
-# No feature map is taller or wider.
 MAX_SIDE = 4096
+"""Larger than the height and width of any feature map."""
 ELEMENT_TYPE = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 
 
 @dataclass(frozen=True)
 class ContextGraph:
-    """A serialised model and the arrays to feed it, by input name."""
+    """A serialised model and its input arrays, by name."""
 
     model: bytes
     feeds: dict[str, np.ndarray]
@@ -43,7 +45,7 @@ def cut_branch(model: onnx.ModelProto, input_names: list[str], output_name: str)
 
 
 def source_graph(operator: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> ContextGraph:
-    """Return the graph of a network's first operator: it reads the input, without a context."""
+    """Return the graph of a network's first operator, which reads the input without a context."""
     graph = onnx.GraphProto()
     graph.CopyFrom(operator.graph)
     result = graph.output.pop()
@@ -60,19 +62,19 @@ def operator_graph(
     dtype: str,
     rng: np.random.Generator,
 ) -> ContextGraph:
-    """Return `copies` branches of contexts followed by `operator`.
+    """Return a graph of `copies` parallel branches, each a context followed by `operator`.
 
-    Of several inputs all but the first are read by a pixel beside the operator, so that this
-    graph reads as many pixels as its baseline.
+    If the operator has several inputs, a pixel of each context but the first is also an output, so
+    that the graph has as many outputs as its baseline.
 
     Args:
-        operator: a graph of one output, its inputs in the order of `shapes`; None gives the
-            baseline, which reads a pixel of every context.
-        shapes: of each input of the operator, without the batch.
-        copies: parallel branches.
+        operator: a model with one output and inputs in the order of `shapes`; None gives the
+            baseline, which outputs a pixel of every context.
+        shapes: shape of each input of the operator, without the batch.
+        copies: number of parallel branches.
         batch: images per inference.
         dtype: a key of `ELEMENT_TYPE`.
-        rng: draws the inputs and the weights of the contexts.
+        rng: generator of the inputs and of the contexts' weights.
     """
     graph = onnx.GraphProto(name="operator_in_context")
     element = ELEMENT_TYPE[dtype]
@@ -98,9 +100,9 @@ def operator_graph(
 def _add_context(
     graph: onnx.GraphProto, source: str, shape: Shape, dtype: str, rng: np.random.Generator
 ) -> str:
-    """Append the 1x1 convolution with ReLU that precedes operators in a cell; return its output.
+    """Append a context, a 1x1 convolution with ReLU, and return the name of its output.
 
-    For vectors of tokens and states it is a linear layer.
+    For embedded tokens and states the context is a linear layer with ReLU.
     """
     is_map = len(shape) == 3
     channels = shape[0] if is_map else shape[-1]
@@ -128,18 +130,18 @@ def _add_context(
 def _add_operator(
     graph: onnx.GraphProto, operator: onnx.GraphProto, inputs: list[str], prefix: str
 ) -> str:
-    """Append a renamed copy of `operator` that reads `inputs`; return its output."""
+    """Append a renamed copy of `operator` that reads `inputs`, and return its output's name."""
     renamed = onnx.compose.add_prefix_graph(operator, prefix)
     for value, source in zip(renamed.input, inputs, strict=True):
-        # The context feeds the operator through a name, which costs nothing once optimised.
+        # These nodes only connect names; graph optimisation removes them.
         graph.node.append(helper.make_node("Identity", [source], [value.name]))
     graph.initializer.extend(renamed.initializer)
     graph.node.extend(renamed.node)
-    return renamed.output[0].name
+    return str(renamed.output[0].name)
 
 
 def _add_sink(graph: onnx.GraphProto, value: str, rank: int, element: int) -> None:
-    """Make one pixel of a map, or one number of tokens, a graph output; others as they are."""
+    """Make one pixel of a map, one number of tokens, or a whole state an output of the graph."""
     output = f"{value}_read"
     if rank == 4:
         stride = [MAX_SIDE, MAX_SIDE]
@@ -148,8 +150,8 @@ def _add_sink(graph: onnx.GraphProto, value: str, rank: int, element: int) -> No
         )
     elif rank == 3:
         bounds = [f"{value}_{name}" for name in ("starts", "ends", "axes")]
-        for name, ends in zip(bounds, ([0, 0], [1, 1], [1, 2]), strict=True):
-            graph.initializer.append(numpy_helper.from_array(np.array(ends, np.int64), name))
+        for name, values in zip(bounds, ([0, 0], [1, 1], [1, 2]), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), name))
         graph.node.append(helper.make_node("Slice", [value, *bounds], [output]))
     else:
         graph.node.append(helper.make_node("Identity", [value], [output]))
@@ -161,7 +163,7 @@ def _rank(value: onnx.ValueInfoProto) -> int:
 
 
 def _serialise(graph: onnx.GraphProto, operator: onnx.ModelProto | None) -> bytes:
-    """Return the checked model; opset and IR version are the operator's own."""
+    """Return the serialised model, with the opset and IR version of `operator`."""
     if operator is None:
         opsets, ir_version = [helper.make_opsetid("", 18)], 8
     else:
@@ -170,4 +172,4 @@ def _serialise(graph: onnx.GraphProto, operator: onnx.ModelProto | None) -> byte
     if operator is not None:
         model.functions.extend(operator.functions)
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())

@@ -1,4 +1,4 @@
-"""One session under several threads at once, as a server would use it."""
+"""Load test: one session that answers requests of several threads, as in a server."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ from hwnas.latency_tables.runtimes import Infer, Model, OnnxModelRuntime, create
 from hwnas.latency_tables.statistics import percentiles_ms
 
 KEPT_SAMPLES = 100_000
-"""Latencies kept of each thread; the latest ones count."""
+"""How many latencies each thread keeps; newer ones overwrite older ones."""
 WARM_UP = 0.25
-"""Share of the time after which memory is read first: until then buffers find their size."""
+"""Share of the time after which memory is first read; until then buffers grow to their size."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What a session did under load.
+    """Results of a load test.
 
     Attributes:
-        threads: that asked at the same time.
-        seconds: how long.
-        requests: answered.
-        errors: requests that failed; each thread ends with its first.
-        throughput_per_s: requests a second.
-        latency: percentiles of the requests in ms, see `percentiles_ms`.
-        memory_mb: MB (10^6 bytes) of the process after the warm-up, None where nobody tells.
-        growth_mb: what was added to it until the end.
+        threads: threads that sent requests at the same time.
+        seconds: duration of the test.
+        requests: requests that were answered.
+        errors: requests that failed; a thread stops after its first failure.
+        throughput_per_s: answered requests per second.
+        latency: percentiles of the requests' latencies, see `percentiles_ms`.
+        memory_mb: memory of the process after the warm-up, in MB (10^6 bytes); None on systems
+            other than Linux.
+        growth_mb: memory that the process added between then and the end of the test.
     """
 
     threads: int
@@ -52,7 +53,7 @@ class Serving:
     growth_mb: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """The fields by name."""
+        """Return the fields by name."""
         return asdict(self)
 
 
@@ -65,19 +66,19 @@ def serve(
     seconds: float,
     limit_s: int | None = None,
 ) -> Serving:
-    """Run one session from several threads, in a process of its own.
+    """Send requests to one session from several threads, in a separate process.
 
     Args:
-        runtime: whose session is made.
+        runtime: the runtime that loads the model.
         model: an ONNX model.
         feeds: an array for each input.
-        threads: how many ask at the same time.
-        seconds: how long they ask.
-        limit_s: processor time that loading the model and running it once may take, and what the
-            requests may take beyond `seconds`.
+        threads: threads that send requests at the same time.
+        seconds: duration of the test.
+        limit_s: processor time in seconds for loading the model and running it once, and time
+            that the requests may take beyond `seconds`.
 
     Raises:
-        InputError: when the process ends before it answers, by a limit say.
+        InputError: the process was terminated, for example because it exceeded a limit.
     """
     arguments = (runtime.name, runtime.threads, model, dict(feeds), threads, seconds, limit_s)
     # A spawned process shares nothing with this one.
@@ -86,18 +87,20 @@ def serve(
             return process.submit(_serve, *arguments).result()
         except (BrokenProcessPool, MemoryError):
             raise InputError(
-                "the model ended the process that served it",
+                "the process that served the model was terminated",
                 where=str(model) if isinstance(model, Path) else runtime.name,
             ) from None
 
 
 class _Client(threading.Thread):
-    """Asks until it is told to stop; keeps the latencies of its latest requests."""
+    """Sends requests until it is told to stop; keeps the latencies of its latest requests."""
 
-    def __init__(self, infer: Infer, feeds: Mapping[str, np.ndarray], stop: threading.Event):
+    def __init__(
+        self, infer: Infer, feeds: Mapping[str, np.ndarray], stop: threading.Event
+    ) -> None:
         super().__init__(daemon=True)
         self._infer, self._feeds, self._stop_event = infer, feeds, stop
-        # Written once now, so that filling it later is no growth.
+        # Allocated in advance, so that it does not count as growth.
         self._latencies_ms = np.zeros(KEPT_SAMPLES)
         self.requests = self.errors = 0
 
@@ -135,7 +138,7 @@ def _serve(
     infer(feeds)
     if limit_s is not None:
         allow_seconds(math.ceil(threads * runtime_threads * seconds) + limit_s)
-        # The default action of its signal ends the process, whatever it waits for.
+        # The default action of its signal terminates the process, whatever it is waiting for.
         signal.setitimer(signal.ITIMER_REAL, seconds + limit_s)
     clients = [_Client(infer, feeds, stop) for _ in range(threads)]
     start = time.perf_counter()

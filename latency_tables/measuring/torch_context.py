@@ -1,9 +1,9 @@
-"""Modules that are subtracted from operators; for compilers, with the surroundings of a network.
+"""Modules that put an operator into a context like that of a network, and their baselines.
 
-A `Context` is in PyTorch what `context` is in ONNX: every operator stands behind a 1x1 convolution
-(a linear layer for tokens) with a ReLU, and what these cost alone is subtracted. A compiler would
-compute nothing but the one pixel that is read of a map; so maps are outputs as a whole, which a
-network writes to memory too.
+`Context` is the counterpart in PyTorch of the graphs of `onnx_context`: every operator follows a
+1x1 convolution (a linear layer for tokens) and a ReLU, and the time of these layers alone is
+subtracted. Unlike there, whole feature maps are outputs, because a compiler that is asked for one
+pixel would compute only that pixel. A network writes its feature maps to memory as well.
 """
 
 from __future__ import annotations
@@ -16,31 +16,33 @@ from torch import Tensor, nn
 
 
 class Empty(nn.Module):
-    """Takes what an operator takes and computes nothing."""
+    """Takes the inputs of an operator and computes nothing."""
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """Return the first one."""
+        """Return the first input."""
         return tensors[0]
 
 
 class Context(nn.Module):
-    """Several copies of an operator, side by side, each behind contexts of its own.
+    """Parallel copies of an operator, each of whose inputs passes through a context layer first.
 
-    Takes the inputs of all copies, (N, C, H, W), (N, T, C) or (N, C), and returns for each copy the
-    operator's result and the contexts of its further inputs; without an operator, the contexts
-    alone.
+    A context layer is a 1x1 convolution or a linear layer, followed by a ReLU. The module takes the
+    inputs of all copies, (N, C, H, W), (N, T, C) or (N, C). It returns for each copy the operator's
+    output, and the outputs of the context layers of all inputs but the first. Without an operator
+    it returns the outputs of all context layers.
     """
 
     def __init__(
         self, operator: nn.Module | None, inputs: Sequence[Tensor], *, copies: int, seed: int
     ) -> None:
-        """Copy the operator.
+        """Copy the operator and initialise the context layers.
 
         Args:
-            operator: takes `inputs`; None gives the baseline.
-            inputs: (N, C, H, W), (N, T, C) or (N, C) each; shapes and number format count.
-            copies: how many stand side by side.
-            seed: of the contexts' weights.
+            operator: a module that takes `inputs`; None gives the baseline.
+            inputs: example inputs, (N, C, H, W), (N, T, C) or (N, C) each, which determine the
+                shapes and the number format.
+            copies: number of parallel copies.
+            seed: seed of the context layers' weights.
         """
         super().__init__()
         self.inputs = len(inputs)
@@ -58,11 +60,11 @@ class Context(nn.Module):
         self.is_baseline = operator is None
 
     def copies_of(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Inputs of all copies from those of one, each in memory of its own."""
+        """Return inputs for all copies, each a separate copy in memory of one of `inputs`."""
         return tuple(tensor.clone() for _ in self.operators for tensor in inputs)
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
+        """Return the outputs of all copies, see the class."""
         maps = [context(x) for context, x in zip(self.contexts, tensors, strict=True)]
         outputs: list[Tensor] = []
         for index, operator in enumerate(self.operators):
@@ -72,7 +74,7 @@ class Context(nn.Module):
 
 
 def _channel_mixer(tensor: Tensor) -> nn.Module:
-    """A layer from all channels to all channels, at each pixel or token."""
+    """Return a layer that maps all channels to as many channels, at each pixel or token."""
     if tensor.dim() == 4:
         return nn.Conv2d(tensor.shape[1], tensor.shape[1], 1)
     return nn.Linear(tensor.shape[-1], tensor.shape[-1])

@@ -1,8 +1,9 @@
-"""Times of single inferences as `trtexec --exportTimes=FILE` writes them: a JSON list of objects.
+"""Reader of the file that `trtexec --exportTimes=FILE` writes: a JSON list with one object per run.
 
-An object has when the host enqueued the inference and how long its parts took, in milliseconds.
-The latency is the copy of the inputs to the device, the computation and the copy back; with
-`--noDataTransfers` it is the computation. Nothing in the file names the model or the device.
+An object has the time at which the host enqueued the inference and the durations of its parts, in
+milliseconds. The latency is the sum of copying the inputs to the device, computing, and copying the
+outputs back; with `--noDataTransfers` it is the time of computing. The file names neither the model
+nor the device.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from hwnas.latency_tables.files import parse_json, read_bytes
 
 RUNTIME = "trtexec"
 ROUNDING = 1e-3
-"""How far sums may be off: numbers are written with six digits."""
+"""Relative error that is allowed in comparisons, since numbers are written with six digits."""
 
 Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Inference(BaseModel):
-    """One inference; versions of trtexec differ in what else they write."""
+    """One inference; versions of trtexec differ in their further fields."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
     __pydantic_extra__: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = Field(init=False)
@@ -37,7 +38,7 @@ class _Inference(BaseModel):
     @model_validator(mode="after")
     def _adds_up(self) -> _Inference:
         if self.compute > self.latency * (1 + ROUNDING):
-            raise ValueError("computeMs is more than latencyMs")
+            raise ValueError("computeMs is greater than latencyMs")
         if self.start_enqueue > self.end_enqueue * (1 + ROUNDING):
             raise ValueError("endEnqMs is before startEnqMs")
         return self
@@ -47,19 +48,19 @@ _TIMES = TypeAdapter(Annotated[list[_Inference], Field(min_length=1)])
 
 
 def is_times(path: Path) -> bool:
-    """Whether a file begins as a list does; all other results are an object.
+    """Whether a file contains a JSON list; other files of results contain a JSON object.
 
     Raises:
-        InputError: when it cannot be read.
+        InputError: the file cannot be read.
     """
     return read_bytes(path).lstrip()[:1] == b"["
 
 
 def read_times(path: Path) -> tuple[float, ...]:
-    """The latency of each inference in milliseconds, in their order.
+    """Return the latency of each inference, in ms, in the order of the file.
 
     Raises:
-        InputError: when the file is cut short, or is not what trtexec writes.
+        InputError: the file is truncated, or does not have trtexec's format.
     """
     content = parse_json(read_bytes(path), path)
     try:
@@ -67,7 +68,7 @@ def read_times(path: Path) -> tuple[float, ...]:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InputError(
-            f"not the times that trtexec exports: {first['msg'].removeprefix('Value error, ')}",
+            f"not times exported by trtexec: {first['msg'].removeprefix('Value error, ')}",
             where=": ".join([str(path), *map(str, first["loc"])]),
             mend=f"write it with `trtexec --onnx=MODEL.onnx --exportTimes={path.name}`",
         ) from None

@@ -1,8 +1,8 @@
-"""The runtimes a network can be deployed on, each with its own way to prepare and time a call.
+"""The runtimes that a network can be deployed with, and how each prepares and times an inference.
 
-A runtime gets a module in eval mode with batch norms folded, and gives back a call that runs one
-inference in the mode that is deployed: a session with every graph optimisation, a model compiled
-for the processor, a CUDA graph, or eager PyTorch in channels-last layout.
+A runtime takes a module in eval mode whose batch norms are folded, and returns a function that runs
+one inference as it would be deployed: a session with all graph optimisations, a model compiled for
+the processor, a CUDA graph, or eager PyTorch in channels-last layout.
 """
 
 from __future__ import annotations
@@ -64,7 +64,11 @@ RUNTIMES: dict[str, type[Runtime]] = {
 
 
 def create_runtime(name: str, threads: int) -> Runtime:
-    """Return the runtime of that name; call its `require` before measuring.
+    """Return the runtime of a name; call its `require` before measuring.
+
+    Args:
+        name: a key of `RUNTIMES`.
+        threads: CPU threads that one inference may use.
 
     Raises:
         InputError: the name is unknown or `threads` is below 1.

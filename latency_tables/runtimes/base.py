@@ -1,4 +1,4 @@
-"""What every runtime offers: a call that runs one inference as deployed, and a clock for it."""
+"""The interface of runtimes: preparing an inference as it is deployed, and timing it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hwnas.errors import InputError
+from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.devices import library_versions
 from hwnas.latency_tables.statistics import Statistic
-from hwnas.latency_tables.table import DeviceProfile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,22 +19,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 ToOnnx = Callable[["nn.Module", tuple["torch.Tensor", ...]], bytes]
+"""Exports a module with example inputs as a serialised ONNX model."""
 Model = bytes | Path
 """A serialised ONNX model, or its file, which may have external data beside it."""
 Infer = Callable[[Mapping[str, "np.ndarray"]], dict[str, Any]]
-"""One inference: an array for each graph input, by name, to the outputs by name."""
+"""Runs one inference: takes an array for each graph input, by name, and returns the outputs."""
 
 
 class Runtime(ABC):
-    """One way to run a network on one kind of device.
+    """A library, in one of its modes, that runs networks on one class of device.
 
     Attributes:
-        name: `LIBRARY-DEVICE`, or `LIBRARY-MODE-DEVICE` where the library has several modes.
-        device_class: of the processor.
-        statistic: the quantile that repeats on such a device.
-        layout: of the inputs in memory.
-        fuses: whether operators are compiled together, so that one alone is another program than
-            the same one in a network; it is then measured in a context.
+        name: `LIBRARY-DEVICE`, or `LIBRARY-MODE-DEVICE` if the library has several modes.
+        device_class: "cpu" or "gpu".
+        statistic: the quantile of the round medians that is repeatable on such a device.
+        layout: memory layout of the inputs, "NCHW" or "NHWC".
+        fuses: whether the library compiles operators together, so that an operator takes another
+            time in a network than alone. Such operators are measured in a context.
     """
 
     name: ClassVar[str]
@@ -44,7 +45,7 @@ class Runtime(ABC):
     fuses: ClassVar[bool]
 
     def __init__(self, threads: int) -> None:
-        """Keep the settings; nothing is imported or started yet.
+        """Keep the settings, without importing or starting the library.
 
         Args:
             threads: CPU threads that one inference may use.
@@ -53,12 +54,12 @@ class Runtime(ABC):
             InputError: `threads` is below 1.
         """
         if threads < 1:
-            raise InputError("unusable number", where="threads", expected=">= 1", actual=threads)
+            raise InputError("invalid number", where="threads", expected=">= 1", actual=threads)
         self.threads = threads
 
     @abstractmethod
     def require(self) -> None:
-        """Check that the runtime and its device are here.
+        """Check that this machine has the library and the device.
 
         Raises:
             RuntimeMissingError: the library is not installed or there is no such device.
@@ -68,16 +69,19 @@ class Runtime(ABC):
     def prepare(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
     ) -> Callable[[], None]:
-        """Return a call that runs one inference of `module` on `inputs`.
+        """Return a function that runs one inference of `module` on `inputs`.
 
         Args:
-            module: in eval mode, batch norms folded; it is not changed.
+            module: a module in eval mode whose batch norms are folded; it is not changed.
             inputs: CPU tensors, one for each argument of `module`.
-            to_onnx: exports a module; used by the ONNX runtimes only.
+            to_onnx: exports a module; only runtimes of ONNX models use it.
+
+        Raises:
+            InputError: the library cannot run the module.
         """
 
     def time_block(self, call: Callable[[], None], calls: int) -> float:
-        """Return the ms that `calls` consecutive calls take."""
+        """Return the time that `calls` consecutive calls take, in ms."""
         start = time.perf_counter()
         for _ in range(calls):
             call()
@@ -85,21 +89,21 @@ class Runtime(ABC):
 
     @abstractmethod
     def device_name(self) -> str:
-        """Return the marketing name of the processor that does the work."""
+        """Return the marketing name of the processor that runs the network."""
 
     def options(self) -> dict[str, str]:
-        """Return the settings of the library that networks are run with, as it names them."""
+        """Return the library's settings for running networks, under the library's own names."""
         return {}
 
     def profile(
         self, *, dtype: str, batch: int, versions: Mapping[str, str] | None = None
     ) -> DeviceProfile:
-        """Describe this device and setting for a table.
+        """Return the device and the settings, as a table states them.
 
         Args:
-            dtype: of weights and inputs, "float32".
+            dtype: number format of weights and inputs, such as "float32".
             batch: images per inference.
-            versions: added to those of the libraries found here.
+            versions: versions to add to those of the installed libraries.
         """
         return DeviceProfile(
             device=self.device_name(),
@@ -118,49 +122,54 @@ class Runtime(ABC):
 
 
 class OnnxModelRuntime(Runtime):
-    """A runtime that runs ONNX models of any maker."""
+    """A runtime of ONNX models, whichever program exported them."""
 
     layout = "NCHW"
     fuses = True
 
     @abstractmethod
     def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
-        """Return a call that runs `model` once on tensors bound beforehand.
+        """Return a function that runs `model` once on inputs that are bound in advance.
 
         Args:
             model: an ONNX model.
             feeds: an array for each graph input, by name.
 
         Raises:
-            InputError: the model is refused, or the feeds do not fit its inputs.
-            RuntimeMissingError: the runtime does not start with its settings.
+            InputError: the library cannot load the model, or the feeds do not match its inputs.
+            RuntimeMissingError: the library does not start with the runtime's settings.
         """
 
     @abstractmethod
     def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
-        """Return the model as a function, which several threads may call at once.
+        """Return a function that runs the model; several threads may call it at the same time.
 
-        The function raises what the library raises.
+        The function raises the library's own exceptions.
 
         Args:
             model: an ONNX model.
-            limit_s: wall-clock seconds of a call, after which it ends with InputError. OpenVINO,
-                which cannot be interrupted in a loop, leaves it out.
+            limit_s: wall-clock seconds after which a call ends with InputError. OpenVINO ignores
+                it, since its loops cannot be interrupted.
 
         Raises:
-            InputError, RuntimeMissingError: as for `prepare_onnx`.
+            InputError: see `prepare_onnx`.
+            RuntimeMissingError: see `prepare_onnx`.
         """
 
     @abstractmethod
     def infer_unoptimised(self, model: Model, *, limit_s: float | None = None) -> Infer:
-        """`infer` of the graph as it stands in the file, by ONNX Runtime."""
+        """Return `infer` for the unoptimised graph, always run by ONNX Runtime."""
 
     @abstractmethod
     def placement(self, model: Model) -> dict[str, dict[str, int]]:
-        """How many nodes of each operator every part of the runtime runs.
+        """Return how many nodes of each operator type each part of the runtime executes.
+
+        Returns:
+            By part (an execution provider or a device), the number of nodes by operator type.
 
         Raises:
-            InputError, RuntimeMissingError: as for `prepare_onnx`.
+            InputError: see `prepare_onnx`.
+            RuntimeMissingError: see `prepare_onnx`.
         """
 
     def prepare(
@@ -173,7 +182,7 @@ class OnnxModelRuntime(Runtime):
         names = [value.name for value in onnx.load_from_string(model).graph.input]
         if len(names) != len(inputs):
             raise InputError(
-                "the exported model takes other inputs",
+                "the exported model has another number of inputs than the module",
                 where=self.name,
                 expected=f"{len(inputs)} inputs",
                 actual=len(names),
@@ -182,10 +191,10 @@ class OnnxModelRuntime(Runtime):
         return self.prepare_onnx(model, feeds)
 
     def _require_inputs(self, names: set[str], feeds: Mapping[str, np.ndarray]) -> None:
-        """InputError where the feeds are not those of the model's inputs."""
+        """Raise InputError if the feeds are not named as the model's inputs."""
         if names != set(feeds):
             raise InputError(
-                "feeds do not fit the model",
+                "the feeds do not match the model's inputs",
                 where=self.name,
                 expected=sorted(names),
                 actual=sorted(feeds),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hwnas.errors import InputError, RuntimeMissingError, first_line
 from hwnas.latency_tables.devices import (
     cpu_name,
+    cuda_device_name,
     cuda_versions,
     import_library,
     require_cuda_device,
@@ -21,14 +22,27 @@ from hwnas.latency_tables.statistics import Statistic
 if TYPE_CHECKING:
     import numpy as np
 
+MEASURE_ELSEWHERE = (
+    "measure on a machine that has it, with ONNX Runtime: "
+    "`python measure.py --model model.onnx --provider TensorrtExecutionProvider` (from `hwnas "
+    "profile --bundle DIR`), then `hwnas check model.onnx --measured results.json`; or with "
+    "TensorRT alone: `trtexec --onnx=model.onnx --shapes=images:BATCHxCHANNELSxHEIGHTxWIDTH "
+    "--noTF32 --useCudaGraph --noDataTransfers --exportTimes=times.json`, then `hwnas check "
+    "model.onnx --measured times.json`; the median is a row of `hwnas table fit --measurements "
+    "measured.csv`"
+)
+QUIET = 4
+"""ONNX Runtime's log level of fatal errors. Other errors are raised as exceptions, and their log
+would print texts of the model on the terminal."""
+
 
 class OnnxRuntime(OnnxModelRuntime):
-    """ONNX Runtime with all graph optimisations (fused operators, blocked layout inside).
+    """ONNX Runtime with all graph optimisations (operator fusion, blocked memory layouts).
 
     Attributes:
-        providers: execution providers; the first one has to start.
-        provider_options: of the first provider.
-        memory: where inputs and outputs are bound.
+        providers: execution providers in order of preference; the first one must start.
+        provider_options: options of the first provider.
+        memory: device whose memory holds the inputs and outputs, "cpu" or "cuda".
     """
 
     providers: ClassVar[tuple[str, ...]]
@@ -40,7 +54,7 @@ class OnnxRuntime(OnnxModelRuntime):
         import_library("onnxruntime", self.name)
 
     def options(self) -> dict[str, str]:
-        """See `Runtime.options`; those of a session, its providers and those of the first one."""
+        """See `Runtime.options`; includes the providers and the options of the first one."""
         return {
             "execution_mode": "ORT_SEQUENTIAL",
             "graph_optimization_level": "ORT_ENABLE_ALL",
@@ -62,30 +76,17 @@ class OnnxRuntime(OnnxModelRuntime):
 
         Args:
             model: an ONNX model.
-            optimised: whether the graph is rewritten; False runs it as it stands in the file.
+            optimised: whether ONNX Runtime optimises the graph; False runs it as it is in the file.
             entries: further entries of the session's configuration.
-            profile_to: start of the path of the profiler's file; not profiled if None.
+            profile_to: prefix of the profiler's output file; None turns the profiler off.
 
         Raises:
-            InputError: ONNX Runtime refuses the model.
-            RuntimeMissingError: the execution provider did not start. ONNX Runtime lists
-                providers it cannot load and falls back without an error.
+            InputError: ONNX Runtime cannot load the model.
+            RuntimeMissingError: the first execution provider did not start. ONNX Runtime itself
+                falls back to the next provider without an error.
         """
         ort = import_library("onnxruntime", self.name)
-        options, stated = ort.SessionOptions(), self.options()
-        level = stated["graph_optimization_level"] if optimised else "ORT_DISABLE_ALL"
-        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-        options.execution_mode = getattr(ort.ExecutionMode, stated["execution_mode"])
-        options.intra_op_num_threads = int(stated["intra_op_num_threads"])
-        options.inter_op_num_threads = int(stated["inter_op_num_threads"])
-        # What goes wrong is an exception; its log would put a model's texts on the terminal.
-        options.log_severity_level = 4
-        if profile_to is not None:
-            options.enable_profiling = True
-            options.profile_file_prefix = profile_to
-        # Otherwise the file's name would decide how it is read.
-        for key, value in {"session.load_model_format": "ONNX", **(entries or {})}.items():
-            options.add_session_config_entry(key, value)
+        options = self._session_options(ort, optimised, entries or {}, profile_to)
         source = model if isinstance(model, bytes) else str(model)
         first, *others = self.providers
         providers = [(first, self.provider_options), *others]
@@ -93,7 +94,7 @@ class OnnxRuntime(OnnxModelRuntime):
             session = ort.InferenceSession(source, options, providers=providers)
         except Exception as error:  # its exceptions share no base class
             raise InputError(
-                f"ONNX Runtime refuses the model: {first_line(error)}",
+                f"ONNX Runtime cannot load the model: {first_line(error)}",
                 where=self.name,
             ) from error
         if session.get_providers()[0] != first:
@@ -104,9 +105,28 @@ class OnnxRuntime(OnnxModelRuntime):
                 actual=session.get_providers()[0],
                 mend="install its libraries or choose onnxruntime-cpu",
             )
-        # Otherwise a provider that fails later would be replaced in the middle of a run.
+        # Do not let ONNX Runtime replace a provider that fails during a run.
         session.disable_fallback()
         return session
+
+    def _session_options(
+        self, ort: Any, optimised: bool, entries: Mapping[str, str], profile_to: str | None
+    ) -> Any:
+        """Return `onnxruntime.SessionOptions` with the settings that `options` states."""
+        options, stated = ort.SessionOptions(), self.options()
+        level = stated["graph_optimization_level"] if optimised else "ORT_DISABLE_ALL"
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+        options.execution_mode = getattr(ort.ExecutionMode, stated["execution_mode"])
+        options.intra_op_num_threads = int(stated["intra_op_num_threads"])
+        options.inter_op_num_threads = int(stated["inter_op_num_threads"])
+        options.log_severity_level = QUIET
+        if profile_to is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_to
+        # Without a stated format ONNX Runtime derives it from the file's name.
+        for key, value in {"session.load_model_format": "ONNX", **entries}.items():
+            options.add_session_config_entry(key, value)
+        return options
 
     def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
         """See `OnnxModelRuntime.infer`."""
@@ -119,8 +139,8 @@ class OnnxRuntime(OnnxModelRuntime):
     def placement(self, model: Model) -> dict[str, dict[str, int]]:
         """See `OnnxModelRuntime.placement`; the parts are execution providers.
 
-        The graph is the one that they divide among themselves, before they fuse within their
-        share.
+        Nodes are counted when the graph is partitioned among the providers, before each provider
+        fuses operators in its own partition.
         """
         session = self.session(model, entries={"session.record_ep_graph_assignment_info": "1"})
         counts: dict[str, Counter[str]] = {}
@@ -135,15 +155,18 @@ class OnnxRuntime(OnnxModelRuntime):
     def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """See `OnnxModelRuntime.prepare_onnx`.
 
-        Texts, sequences and maps cannot be bound; a model that has them is fed with every call.
+        Strings, sequences and maps cannot be bound; models with such inputs or outputs get their
+        inputs with every call.
         """
         session = self.session(model)
         self._require_inputs({value.name for value in session.get_inputs()}, feeds)
         types = [value.type for value in (*session.get_inputs(), *session.get_outputs())]
         can_bind = all(kind.startswith("tensor(") and "string" not in kind for kind in types)
-        return self._bound(session, feeds) if can_bind else self._fed(session, feeds)
+        return self._bound(session, feeds) if can_bind else self._unbound(session, feeds)
 
-    def _fed(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+    def _unbound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        """Return a function that passes the inputs with every call."""
+
         def call() -> None:
             try:
                 session.run(None, feeds)
@@ -154,6 +177,7 @@ class OnnxRuntime(OnnxModelRuntime):
         return call
 
     def _bound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
+        """Return a function that reads and writes tensors which are bound in advance."""
         ort = import_library("onnxruntime", self.name)
         binding = session.io_binding()
 
@@ -174,7 +198,7 @@ class OnnxRuntime(OnnxModelRuntime):
         except Exception as error:
             raise self._cannot_run(error) from error
         call()
-        # The first run has shown the shapes: its outputs are reused, so none is allocated later.
+        # The first run has allocated the outputs; binding them avoids an allocation in later runs.
         for name, value in zip(outputs, binding.get_outputs(), strict=True):
             binding.bind_ortvalue_output(name, value)
         return call
@@ -190,16 +214,16 @@ class OnnxRuntime(OnnxModelRuntime):
 
     @contextmanager
     def _ends_within(self, limit_s: float | None) -> Iterator[Any]:
-        """Options of one run, which ends before its next operator once the seconds are over.
+        """Yield options of a run that stop it, between two operators, after `limit_s` seconds.
 
         Raises:
-            InputError: when it was ended so.
+            InputError: the run was stopped.
         """
         if limit_s is None:
             yield None
             return
         options = import_library("onnxruntime", self.name).RunOptions()
-        options.log_severity_level = 4
+        options.log_severity_level = QUIET
         timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
         timer.daemon = True
         timer.start()
@@ -235,7 +259,10 @@ class OnnxRuntimeCpu(OnnxRuntime):
 
 
 class OnnxRuntimeCuda(OnnxRuntime):
-    """ONNX Runtime on an NVIDIA GPU; each run waits for the device, so the host clock serves."""
+    """ONNX Runtime on an NVIDIA GPU.
+
+    Each run waits until the GPU has finished, so the host's clock can time it.
+    """
 
     name = "onnxruntime-cuda"
     device_class = "gpu"
@@ -244,55 +271,48 @@ class OnnxRuntimeCuda(OnnxRuntime):
     memory = "cuda"
 
     def require(self) -> None:
-        """See `Runtime.require`; starts a session, since only that shows the fallback."""
+        """See `Runtime.require`; starts a session, which alone reveals a fallback to the CPU."""
         super().require()
         require_cuda_device(self.name)
         self.session(_identity_model())
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
-        return import_library("torch", self.name).cuda.get_device_name()
+        return cuda_device_name()
 
     def _driver_versions(self) -> dict[str, str]:
         return cuda_versions()
 
 
 class TensorRtCuda(OnnxRuntimeCuda):
-    """TensorRT as ONNX Runtime's execution provider; what it cannot run, CUDA and the CPU do."""
+    """TensorRT as an execution provider of ONNX Runtime.
+
+    Operators that it does not support are run by the CUDA or CPU provider.
+    """
 
     name = "tensorrt-cuda"
     providers = ("TensorrtExecutionProvider", *OnnxRuntimeCuda.providers)
     provider_options: ClassVar[dict[str, str]] = {"trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
     def require(self) -> None:
-        """See `Runtime.require`; says how to measure on a machine that has TensorRT."""
+        """See `Runtime.require`; the error tells how to measure on a machine with TensorRT."""
         try:
             super().require()
         except RuntimeMissingError as error:
             raise RuntimeMissingError(
-                f"TensorRT is not here ({error.cause})",
+                f"TensorRT is not available ({error.cause})",
                 where=self.name,
                 mend=MEASURE_ELSEWHERE,
             ) from error
 
 
-MEASURE_ELSEWHERE = (
-    "measure on a machine that has it, with ONNX Runtime: "
-    "`python measure.py --model model.onnx --provider TensorrtExecutionProvider` (from `hwnas "
-    "profile --bundle DIR`), then `hwnas check model.onnx --measured results.json`; or with "
-    "TensorRT alone: `trtexec --onnx=model.onnx --shapes=images:BATCHxCHANNELSxHEIGHTxWIDTH "
-    "--noTF32 --useCudaGraph --noDataTransfers --exportTimes=times.json`, then `hwnas check "
-    "model.onnx --measured times.json`; the median is a row of `hwnas table fit --measurements "
-    "measured.csv`"
-)
-
-
 def _identity_model() -> bytes:
-    """Return the smallest ONNX model, to see which execution provider starts."""
+    """Return a minimal ONNX model, which shows whether an execution provider starts."""
     from onnx import TensorProto, helper
 
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
     opset = [helper.make_opsetid("", 18)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    return bytes(model.SerializeToString())

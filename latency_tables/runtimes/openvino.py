@@ -1,4 +1,4 @@
-"""OpenVINO on CPUs, in float32, on stated threads, for the latency of one inference."""
+"""OpenVINO on CPUs: float32, a given number of threads, tuned for the latency of one inference."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
 NO_WORK = ("Constant", "Parameter", "Result")
 """Node types of a graph that compute nothing."""
+SINK = "/sink_port_0"
+"""Suffix that OpenVINO appends to the names of the ONNX graph's outputs."""
 
 
 class OpenVinoCpu(OnnxModelRuntime):
-    """OpenVINO's CPU plugin; calls to be timed are compiled for the shapes they are fed with.
+    """OpenVINO's CPU plugin.
 
-    Without a hint the plugin computes in bfloat16 where the processor has it.
+    A model that is timed is compiled for the shapes of its inputs. The precision is set to float32,
+    since the plugin's default is bfloat16 on processors that support it.
     """
 
     name = "openvino-cpu"
@@ -41,7 +44,7 @@ class OpenVinoCpu(OnnxModelRuntime):
     def options(self) -> dict[str, str]:
         """See `Runtime.options`; the properties that every model is compiled with.
 
-        Threads are not pinned to cores: two processes would be pinned to the same ones.
+        Threads are not pinned to cores, because two processes would be pinned to the same cores.
         """
         return {
             "ENABLE_CPU_PINNING": "NO",
@@ -61,7 +64,7 @@ class OpenVinoCpu(OnnxModelRuntime):
         for name, shape in shapes.items():
             if not ports[name].partial_shape.compatible(shape):
                 raise InputError(
-                    f"OpenVINO cannot run the model: another shape of input {name!r}",
+                    f"OpenVINO cannot run the model: wrong shape of input {name!r}",
                     where=self.name,
                     expected=ports[name].partial_shape,
                     actual=shape,
@@ -69,33 +72,33 @@ class OpenVinoCpu(OnnxModelRuntime):
         try:
             graph.reshape({ports[name]: shape for name, shape in shapes.items()})
         except Exception as error:  # its exceptions share no base class
-            raise self._refusal("cannot run the model", error) from error
+            raise self._error("cannot run the model", error) from error
         request = self._compile(graph).create_infer_request()
 
         def call() -> None:
             try:
                 request.infer(share_outputs=True)
             except Exception as error:
-                raise self._refusal("cannot run the model", error) from error
+                raise self._error("cannot run the model", error) from error
 
         try:
             for name, array in feeds.items():
                 request.set_tensor(name, openvino.Tensor(array))
         except Exception as error:
-            raise self._refusal("cannot run the model", error) from error
+            raise self._error("cannot run the model", error) from error
         call()
         return call
 
     def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
-        """See `OnnxModelRuntime.infer`; every thread has a request of its own."""
+        """See `OnnxModelRuntime.infer`; every thread has its own inference request."""
         graph = self._read(model)
         names = [result.get_friendly_name().removesuffix(SINK) for result in graph.get_results()]
-        compiled, own = self._compile(graph), threading.local()
+        compiled, of_thread = self._compile(graph), threading.local()
 
         def run(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
-            if not hasattr(own, "request"):
-                own.request = compiled.create_infer_request()
-            found = own.request.infer(dict(feeds))
+            if not hasattr(of_thread, "request"):
+                of_thread.request = compiled.create_infer_request()
+            found = of_thread.request.infer(dict(feeds))
             return dict(zip(names, found.values(), strict=True))
 
         return run
@@ -105,7 +108,7 @@ class OpenVinoCpu(OnnxModelRuntime):
         return OnnxRuntimeCpu(self.threads).infer_unoptimised(model, limit_s=limit_s)
 
     def placement(self, model: Model) -> dict[str, dict[str, int]]:
-        """See `OnnxModelRuntime.placement`; the parts are devices, operators OpenVINO's own."""
+        """See `OnnxModelRuntime.placement`; by device, with OpenVINO's names of operators."""
         graph = self._read(model)
         devices = import_library("openvino", self.name).Core().query_model(graph, "CPU")
         counts: dict[str, Counter[str]] = {}
@@ -116,7 +119,7 @@ class OpenVinoCpu(OnnxModelRuntime):
         return {device: dict(sorted(found.items())) for device, found in counts.items()}
 
     def _read(self, model: Model) -> Any:
-        """The graph, read as ONNX whatever the file's name is."""
+        """Return the graph of a model; a file is read as ONNX whatever its name is."""
         openvino = import_library("openvino", self.name)
         try:
             if isinstance(model, bytes):
@@ -124,15 +127,15 @@ class OpenVinoCpu(OnnxModelRuntime):
             frontend = openvino.frontend.FrontEndManager().load_by_framework("onnx")
             return frontend.convert(frontend.load(str(model)))
         except Exception as error:
-            raise self._refusal("refuses the model", error) from error
+            raise self._error("cannot load the model", error) from error
 
     def _compile(self, graph: Any) -> Any:
-        """The graph for this CPU.
+        """Compile a graph for this CPU.
 
         Raises:
             InputError: OpenVINO cannot compile it.
-            RuntimeMissingError: it was compiled with other properties than were asked for, which
-                OpenVINO does without an error (more threads than cores, say).
+            RuntimeMissingError: OpenVINO compiled it with other properties than requested, which
+                it does without an error, for example if there are fewer cores than threads.
         """
         options = self.options()
         try:
@@ -140,34 +143,30 @@ class OpenVinoCpu(OnnxModelRuntime):
                 import_library("openvino", self.name).Core().compile_model(graph, "CPU", options)
             )
         except Exception as error:
-            raise self._refusal("refuses the model", error) from error
+            raise self._error("cannot load the model", error) from error
         found = {key: _as_text(compiled.get_property(key)) for key in options}
         if found != options:
             raise RuntimeMissingError(
-                "OpenVINO did not take its settings",
+                "OpenVINO did not apply the settings",
                 where=self.name,
                 expected=options,
                 actual=found,
-                mend="state no more threads than the machine has cores",
+                mend="use at most as many threads as the machine has cores",
             )
         return compiled
 
-    def _refusal(self, what: str, error: Exception) -> InputError:
+    def _error(self, what: str, error: Exception) -> InputError:
         return InputError(f"OpenVINO {what}: {_reason(error)}", where=self.name)
 
 
-SINK = "/sink_port_0"
-"""What the names of results have behind those of the ONNX graph's outputs."""
-
-
 def _as_text(value: Any) -> str:
-    """A property as it is set."""
+    """Return a property's value in the form in which it is set."""
     if isinstance(value, bool):
         return "YES" if value else "NO"
     return value.get_type_name() if hasattr(value, "get_type_name") else str(value)
 
 
 def _reason(error: Exception) -> str:
-    """The first line that says more than where in OpenVINO's sources it was raised."""
+    """Return the first line that does not merely name a position in OpenVINO's sources."""
     lines = [line for line in str(error).splitlines() if line and "Exception from" not in line]
     return lines[0] if lines else first_line(error)

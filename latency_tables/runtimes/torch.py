@@ -1,6 +1,6 @@
-"""PyTorch as a runtime, channels last: called directly on CPUs, as a CUDA graph on GPUs.
+"""PyTorch as a runtime, in channels-last layout: called directly on CPUs, as a CUDA graph on GPUs.
 
-Either runs a module as it is (eager), as an exported program, or as what a compiler makes of that.
+On either device a module runs eagerly, as an exported program or as a compiled program.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwnas.latency_tables.devices import (
     cpu_name,
+    cuda_device_name,
     cuda_versions,
     import_library,
     require_cuda_device,
@@ -26,17 +27,18 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Enough input copies to exceed an L2 cache, or none: a few small ones would stay cached anyway.
 MAX_INPUT_COPIES = 8
+"""Copies of the inputs that are rotated to exceed a GPU's L2 cache. Inputs that would need more
+copies are not rotated: they are so small that they would stay cached anyway."""
 
 _log = logging.getLogger(__name__)
 
 
 class TorchRuntime(Runtime):
-    """A mode of PyTorch on some device.
+    """PyTorch in one of its modes.
 
     Attributes:
-        mode: a key of `MODES`: what is made of a module before it is called.
+        mode: how a module is executed, a key of `MODES`.
     """
 
     layout = "NHWC"
@@ -44,7 +46,7 @@ class TorchRuntime(Runtime):
     mode: ClassVar[str] = "eager"
 
     def options(self) -> dict[str, str]:
-        """See `Runtime.options`; those of the compiler, where there is one."""
+        """See `Runtime.options`; the compiler's settings, if the mode has a compiler."""
         return compiler_options(self.threads) if self.fuses else {}
 
 
@@ -69,27 +71,23 @@ class TorchCpu(TorchRuntime):
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
     ) -> Callable[[], None]:
         """See `Runtime.prepare`."""
-        torch = import_library("torch", self.name)
         module = _deployed_copy(module)
         inputs = tuple(_channels_last(tensor) for tensor in inputs)
-        # Compilers fix the number of threads in what they write.
+        # Compilers generate code for a fixed number of threads.
         with self._own_threads():
             program = MODES[self.mode](module, inputs, self.threads)
-
-        @torch.inference_mode()
-        def call() -> None:
-            program(*inputs)
-
-        return call
+        return _inference_call(program, inputs)
 
     def time_block(self, call: Callable[[], None], calls: int) -> float:
-        """See `Runtime.time_block`; PyTorch's thread count is set for the block only."""
+        """See `Runtime.time_block`; PyTorch's number of threads is set for the block only."""
         with self._own_threads():
             return super().time_block(call, calls)
 
     @contextmanager
     def _own_threads(self) -> Iterator[None]:
-        torch = import_library("torch", self.name)
+        """Set PyTorch's number of threads, and restore it at the end."""
+        import torch
+
         threads_before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
@@ -99,7 +97,7 @@ class TorchCpu(TorchRuntime):
 
 
 class TorchExportCpu(TorchCpu):
-    """A program by `torch.export` on the CPU: its operators in a row, without modules."""
+    """A program of `torch.export` on the CPU: its operators in sequence, without modules."""
 
     name = "torch-export-cpu"
     mode = "export"
@@ -114,7 +112,7 @@ class TorchCompileCpu(TorchCpu):
 
 
 class TorchAotiCpu(TorchCpu):
-    """AOTInductor on the CPU: a shared library, which needs no Python to be deployed."""
+    """AOTInductor on the CPU: a shared library that can be deployed without Python."""
 
     name = "torch-aoti-cpu"
     fuses = True
@@ -122,7 +120,7 @@ class TorchAotiCpu(TorchCpu):
 
 
 class TorchCuda(TorchRuntime):
-    """Eager PyTorch on an NVIDIA GPU: a CUDA graph where the module can be captured."""
+    """Eager PyTorch on an NVIDIA GPU, as a CUDA graph if the module can be captured."""
 
     name = "torch-cuda"
     device_class = "gpu"
@@ -134,28 +132,29 @@ class TorchCuda(TorchRuntime):
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""
-        return import_library("torch", self.name).cuda.get_device_name()
+        return cuda_device_name()
 
     def prepare(
         self, module: nn.Module, inputs: tuple[torch.Tensor, ...], to_onnx: ToOnnx
     ) -> Callable[[], None]:
-        """See `Runtime.prepare`; the call only enqueues, `time_block` waits for it.
+        """See `Runtime.prepare`; the function only enqueues work, and `time_block` waits for it.
 
-        Inputs that a few copies of exceed the L2 cache are rotated, so that they are read from
-        memory, as a stream of new images is.
+        If a few copies of the inputs exceed the L2 cache, these copies are used in turn. The inputs
+        are then read from memory, as they are in a stream of new images.
         """
-        torch = import_library("torch", self.name)
+        import torch
+
         module = _deployed_copy(module).cuda()
         copies = [
             tuple(_channels_last(tensor.cuda()).clone() for tensor in inputs)
             for _ in range(self._input_copies(inputs))
         ]
         program = MODES[self.mode](module, copies[0], self.threads)
-        plain_calls = [self._plain_call(program, given) for given in copies]
+        plain_calls = [_inference_call(program, given) for given in copies]
         try:
             calls = [self._captured(call) for call in plain_calls]
         except RuntimeError as error:
-            _log.warning("not a CUDA graph, timed without: %s", str(error).splitlines()[0])
+            _log.warning("timed without a CUDA graph: %s", str(error).splitlines()[0])
             torch.cuda.synchronize()
             calls = plain_calls
         rotation = itertools.cycle(calls)
@@ -166,61 +165,52 @@ class TorchCuda(TorchRuntime):
         return call
 
     def time_block(self, call: Callable[[], None], calls: int) -> float:
-        """See `Runtime.time_block`; read from CUDA events around the block."""
-        torch = import_library("torch", self.name)
-        start = torch.cuda.Event(enable_timing=True)
-        end = torch.cuda.Event(enable_timing=True)
-        torch.cuda.synchronize()
+        """See `Runtime.time_block`; measured with CUDA events around the block."""
+        cuda = _cuda()
+        start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+        cuda.synchronize()
         start.record()
         for _ in range(calls):
             call()
         end.record()
         end.synchronize()
-        return start.elapsed_time(end)
+        return float(start.elapsed_time(end))
 
     def _driver_versions(self) -> dict[str, str]:
         return cuda_versions()
 
     def _input_copies(self, inputs: tuple[torch.Tensor, ...]) -> int:
-        torch = import_library("torch", self.name)
+        """Return how many copies of the inputs exceed the L2 cache, 1 if too many would."""
+        import torch
+
         cache_bytes = torch.cuda.get_device_properties().L2_cache_size
         input_bytes = sum(tensor.numel() * tensor.element_size() for tensor in inputs)
         needed = 1 + cache_bytes // max(input_bytes, 1)
         return needed if needed <= MAX_INPUT_COPIES else 1
 
-    def _plain_call(
-        self, program: Callable[..., Any], inputs: tuple[torch.Tensor, ...]
-    ) -> Callable[[], None]:
-        torch = import_library("torch", self.name)
-
-        @torch.inference_mode()
-        def call() -> None:
-            program(*inputs)
-
-        return call
-
     def _captured(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Record `call` into a CUDA graph and return a call that replays it."""
-        torch = import_library("torch", self.name)
-        # Libraries pick their algorithms in the first runs, which must not be captured.
-        side_stream = torch.cuda.Stream()
-        side_stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side_stream):
+        """Capture `call` as a CUDA graph and return a function that replays it."""
+        cuda = _cuda()
+        # Libraries select their algorithms in the first runs, which must not be captured.
+        side_stream = cuda.Stream()
+        side_stream.wait_stream(cuda.current_stream())
+        with cuda.stream(side_stream):
             for _ in range(3):
                 call()
-        torch.cuda.current_stream().wait_stream(side_stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        cuda.current_stream().wait_stream(side_stream)
+        graph = cuda.CUDAGraph()
+        with cuda.graph(graph):
             call()
 
-        def replay(graph: Any = graph, inputs_alive: Any = call) -> None:
+        # The graph reads the memory of the inputs, which `call` keeps alive.
+        def replay(inputs_alive: Callable[[], None] = call) -> None:
             graph.replay()
 
         return replay
 
 
 class TorchExportCuda(TorchCuda):
-    """A program by `torch.export` on an NVIDIA GPU."""
+    """A program of `torch.export` on an NVIDIA GPU."""
 
     name = "torch-export-cuda"
     mode = "export"
@@ -242,12 +232,34 @@ class TorchAotiCuda(TorchCuda):
     mode = "aoti"
 
 
-def _deployed_copy(module: nn.Module) -> nn.Module:
-    """Return a copy in eval mode and channels-last layout; the caller's module stays as it is."""
+def _inference_call(
+    program: Callable[..., Any], inputs: tuple[torch.Tensor, ...]
+) -> Callable[[], None]:
+    """Return a function that calls a program in inference mode."""
     import torch
 
-    module = copy.deepcopy(module).eval()
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    @torch.inference_mode()
+    def call() -> None:
+        program(*inputs)
+
+    return call
+
+
+def _cuda() -> Any:
+    """Return `torch.cuda`, most of whose classes have no annotations."""
+    import torch
+
+    return torch.cuda
+
+
+def _deployed_copy(module: nn.Module) -> nn.Module:
+    """Return a copy in eval mode and channels-last layout; the module itself is not changed."""
+    import torch
+
+    deployed = copy.deepcopy(module).eval()
+    # PyTorch's annotations lack this keyword.
+    deployed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return deployed
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What PyTorch can make of a module before it is called."""
+"""The modes of PyTorch: eager execution, exported programs and compiled programs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import InputError, RuntimeMissingError, first_line
@@ -17,49 +18,51 @@ if TYPE_CHECKING:
     from torch import nn
 
 Mode = Callable[["nn.Module", tuple["torch.Tensor", ...], int], Callable[..., Any]]
-"""Makes of a module in eval mode, example inputs and a number of threads what is called.
+"""Takes a module in eval mode, example inputs and a number of threads; returns a callable program.
 
-It raises InputError where PyTorch cannot do that.
+It raises InputError if PyTorch cannot export or compile the module.
 """
 
 
 def eager(module: nn.Module, inputs: tuple[torch.Tensor, ...], threads: int) -> Callable[..., Any]:
-    """The module as it is."""
+    """Return the module itself."""
     return module
 
 
 def exported(
     module: nn.Module, inputs: tuple[torch.Tensor, ...], threads: int
 ) -> Callable[..., Any]:
-    """The operators that the module runs, in a row, for the shapes of `inputs`."""
-    return _export(module, inputs).module()
+    """Return the program of `torch.export`: the operators in sequence, for these input shapes."""
+    program: Callable[..., Any] = _export(module, inputs).module()
+    return program
 
 
 def compiled(
     module: nn.Module, inputs: tuple[torch.Tensor, ...], threads: int
 ) -> Callable[..., Any]:
-    """`torch.compile` of the exported program, with weights as constants.
+    """Return the exported program compiled by `torch.compile`, with weights as constants.
 
-    Compiled functions are kept by the code that they come from, a few for each; modules of one
-    class share their code, exported programs do not. What cannot be compiled is an error, it is
-    not run eagerly instead.
+    The exported program is compiled instead of the module because PyTorch caches only a few
+    compiled functions for each piece of code: modules of one class share their code, exported
+    programs do not. If the program cannot be compiled, an error is raised instead of running it
+    eagerly.
     """
     import torch
 
     program = torch.compile(exported(module, inputs, threads), fullgraph=True, dynamic=False)
     try:
-        # As `options` the settings would not reach what decides whether weights are constants.
+        # Passed as `options`, the settings would come too late to make the weights constants.
         with torch._inductor.config.patch(_compiler_settings(threads)), torch.inference_mode():
             program(*inputs)
     except Exception as error:  # the compilers' exceptions share no base class
-        raise _refusal("compile", error) from error
+        raise _error("compile", error) from error
     return program
 
 
 def ahead_of_time(
     module: nn.Module, inputs: tuple[torch.Tensor, ...], threads: int
 ) -> Callable[..., Any]:
-    """A shared library by AOTInductor, loaded."""
+    """Return the module compiled by AOTInductor to a shared library, which is loaded."""
     import torch
 
     program = _export(module, inputs)
@@ -67,12 +70,12 @@ def ahead_of_time(
         with tempfile.TemporaryDirectory() as folder, torch.no_grad():
             package = torch._inductor.aoti_compile_and_package(
                 program,
-                package_path=os.path.join(folder, "program.pt2"),
+                package_path=str(Path(folder) / "program.pt2"),
                 inductor_configs=_compiler_settings(threads),
             )
             return torch._inductor.aoti_load_package(package)
     except Exception as error:  # the compilers' exceptions share no base class
-        raise _refusal("compile", error) from error
+        raise _error("compile", error) from error
 
 
 MODES: dict[str, Mode] = {
@@ -84,17 +87,20 @@ MODES: dict[str, Mode] = {
 
 
 def compiler_options(threads: int) -> dict[str, str]:
-    """The settings of PyTorch's compiler, as a table states them."""
+    """Return the settings of PyTorch's compiler, as a table states them."""
     return {key: str(value) for key, value in _compiler_settings(threads).items()}
 
 
 def require_compiler(runtime: str) -> None:
     """Check for the C++ compiler that PyTorch's compilers call on CPUs.
 
+    Args:
+        runtime: name of the runtime that needs it, for the error message.
+
     Raises:
-        RuntimeMissingError: there is none; names the runtime that needs it.
+        RuntimeMissingError: there is no C++ compiler.
     """
-    # What PyTorch looks for; asking it would import its compilers, which takes seconds.
+    # PyTorch's own search for the compiler would import modules that take seconds to load.
     name = os.environ.get("CXX", "clang++" if platform.system() == "Darwin" else "g++")
     if shutil.which(name) is None:
         raise RuntimeMissingError(
@@ -114,8 +120,8 @@ def _export(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Any:
             warnings.simplefilter("ignore")
             return torch.export.export(module, inputs)
     except Exception as error:  # the exporter's exceptions share no base class
-        raise _refusal("export", error) from error
+        raise _error("export", error) from error
 
 
-def _refusal(what: str, error: Exception) -> InputError:
+def _error(what: str, error: Exception) -> InputError:
     return InputError(f"PyTorch cannot {what} the network: {first_line(error)}", where="torch")

@@ -1,7 +1,8 @@
-"""What the tests of the profiler and of runtimes share: small operators and a quick protocol."""
+"""Shared by the tests of the profiler and of runtimes: a quick protocol, operators and inputs."""
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor, nn
 
 from hwnas.latency_tables.timing import Protocol
@@ -18,7 +19,7 @@ QUICK = Protocol(
 
 
 class Add(nn.Module):
-    """Its layer is never called; it stands for the addition's cost where layers are counted."""
+    """An addition with a layer that is never called, for tests that count the costs of layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,3 +27,8 @@ class Add(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return a + b
+
+
+def rows(batch: int, width: int) -> dict[str, np.ndarray]:
+    """Inputs of a model that takes `x` (batch, width); other processes can import this function."""
+    return {"x": np.ones((batch, width), np.float32)}

@@ -98,4 +98,4 @@ def test_the_gate() -> None:
     assert [gate.status for gate in energy_gates(taken, 2.9)] == ["fail"]
     unknown = energy_gates(None, 3.0)[0]
     assert unknown.status == "inconclusive"
-    assert "no counter" in str(unknown.detail)
+    assert "no energy counter" in str(unknown.detail)

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import onnx
 import pytest
+from helpers.profiled import rows
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
@@ -84,7 +85,7 @@ def test_a_batch_without_an_end_is_stopped() -> None:
     batches = Batches([1, 7], partial(rows, width=4), first=1, max_seconds=2.0, always=3)
     feeds = rows(1, width=4)
     assert try_session(runtime, loop(), feeds, replace(batches, sizes=[1])).batches == (1,)
-    with pytest.raises(InputError, match="ended its process, expected at most 1 s"):
+    with pytest.raises(InputError, match="was terminated, expected at most 1 s"):
         try_session(runtime, loop(), feeds, batches, limit_s=1)
 
 
@@ -133,7 +134,3 @@ def test_what_is_not_stated_leaves_some_of_the_free_memory(tmp_path, monkeypatch
     free.write_text("MemFree: 1 kB\nMemAvailable:    5000000 kB\n")
     assert memory.session_limit_mb(None, 2) == pytest.approx(0.8 * 5120)
     assert memory.session_limit_mb(300.0, 2) == 600
-
-
-def rows(batch: int, width: int) -> dict[str, np.ndarray]:
-    return {"x": np.ones((batch, width), np.float32)}

@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.measuring import onnx_context as context
 from hwnas.latency_tables.measuring import profiler
-from hwnas.latency_tables.measuring.profiler import COPIES, profile_operators
+from hwnas.latency_tables.measuring.onnx_context import operator_graph
+from hwnas.latency_tables.measuring.operator_calls import COPIES, Plan, difference
+from hwnas.latency_tables.measuring.profiler import profile_operators
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.statistics import Summary
 from hwnas.latency_tables.table import LatencyTable, OpSpec
@@ -195,7 +196,7 @@ def test_rows_of_another_setting_are_not_resumed(counting, tmp_path):
         ({"definitions": {"conv": "r2"}}, "definitions of operators"),
         ({"batch": 2}, "batch: expected 2, got 1"),
         ({"versions": {"hwnas": "9"}}, "versions"),
-        ({"protocol": replace(QUICK, time_limit_s=9.0)}, "protocol of measuring"),
+        ({"protocol": replace(QUICK, time_limit_s=9.0)}, "protocol of the measurement"),
     ]:
         with pytest.raises(InputError, match=expected) as caught:
             run([CONV], counting, structure_to_onnx, partial_path=partial, **options)
@@ -262,8 +263,8 @@ def rounds(p10_ms, median_ms, p90_ms, status="ok"):
     ],
 )
 def test_difference_of_quantiles(total, baseline, statistic, expected):
-    plan = profiler.Plan("total", "baseline", copies=2)
-    found = profiler.difference(plan, {"total": total, "baseline": baseline}, statistic)
+    plan = Plan("total", "baseline", copies=2)
+    found = difference(plan, {"total": total, "baseline": baseline}, statistic)
     assert (found.p10_ms, found.median_ms, found.p90_ms, found.status) == expected
 
 
@@ -283,7 +284,7 @@ def behind_context(x, weight, bias):
 def test_a_context_graph_computes_context_then_operator(spec, to_onnx):
     module, operator, shapes = exported(spec, to_onnx)
     rng = np.random.default_rng(1)
-    graph = context.operator_graph(operator, shapes, copies=3, batch=2, dtype="float32", rng=rng)
+    graph = operator_graph(operator, shapes, copies=3, batch=2, dtype="float32", rng=rng)
     session = onnxruntime.InferenceSession(graph.model, providers=["CPUExecutionProvider"])
     outputs = iter(session.run(None, graph.feeds))
     weights = {
@@ -309,9 +310,7 @@ def test_a_context_graph_computes_context_then_operator(spec, to_onnx):
 def test_no_optimisation_merges_or_drops_a_branch(spec, to_onnx, tmp_path):
     _, operator, shapes = exported(spec, to_onnx)
     rng = np.random.default_rng(1)
-    graph = context.operator_graph(
-        operator, shapes, copies=COPIES, batch=2, dtype="float32", rng=rng
-    )
+    graph = operator_graph(operator, shapes, copies=COPIES, batch=2, dtype="float32", rng=rng)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     # The layout level renames nodes for the processor at hand; the one before merges and drops.

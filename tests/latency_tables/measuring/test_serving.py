@@ -39,7 +39,7 @@ def test_a_process_that_is_killed_ends_in_one_line() -> None:
 
     killer = threading.Thread(target=kill)
     killer.start()
-    with pytest.raises(InputError, match="ended the process that served it"):
+    with pytest.raises(InputError, match="process that served the model was terminated"):
         serve(OnnxRuntimeCpu(1), residual_net().SerializeToString(), feeds, threads=1, seconds=60)
     killer.join()
 
@@ -51,7 +51,7 @@ def test_a_request_without_an_end_is_ended() -> None:
     most.CopyFrom(helper.make_node("RandomUniformLike", ["zero"], ["most"]))
     feeds = {"x": np.zeros((1, 4), np.float32)}
     data = model.SerializeToString()
-    with pytest.raises(InputError, match="ended the process that served it"):
+    with pytest.raises(InputError, match="process that served the model was terminated"):
         serve(OnnxRuntimeCpu(1), data, feeds, threads=2, seconds=0.5, limit_s=1)
 
 

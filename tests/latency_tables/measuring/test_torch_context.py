@@ -5,7 +5,8 @@ import torch
 from helpers.profiled import QUICK, Add
 from torch import nn
 
-from hwnas.latency_tables.measuring.profiler import COPIES, profile_operators
+from hwnas.latency_tables.measuring.operator_calls import COPIES
+from hwnas.latency_tables.measuring.profiler import profile_operators
 from hwnas.latency_tables.measuring.torch_context import Context
 from hwnas.latency_tables.runtimes import TorchCpu
 from hwnas.latency_tables.table import OpSpec

@@ -49,7 +49,7 @@ def changed(**fields: object) -> str:
     "text, words",
     [
         ("[]", ["at least 1 item"]),
-        (RECORDED[:-20], ["not a whole JSON file"]),
+        (RECORDED[:-20], ["not a complete JSON file"]),
         ("[1.5]", ["times.json: 0:", "object"]),
         (changed(latencyMs=None), ["1: latencyMs", "required"]),
         (changed(computeMs=None), ["1: computeMs", "required"]),
@@ -61,7 +61,7 @@ def changed(**fields: object) -> str:
         (changed(h2dMs=float("inf")), ["1: h2dMs", "finite"]),
         (changed(d2hMs="long"), ["1: d2hMs", "number"]),
         (changed(computeMs=-1.0), ["1: computeMs", "greater than or equal to 0"]),
-        (changed(computeMs=0.8), ["computeMs is more than latencyMs"]),
+        (changed(computeMs=0.8), ["computeMs is greater than latencyMs"]),
         (changed(endEnqMs=0.5), ["endEnqMs is before startEnqMs"]),
         (RECORDED.replace("endInMs", "startInMs"), ["twice", "startInMs"]),
     ],

@@ -42,7 +42,7 @@ def test_a_model_is_compiled_with_the_stated_properties():
 def test_threads_that_are_not_there_are_refused():
     threads = (os.cpu_count() or 1) + 1000
     feeds = {name: np.ones((1, 2), np.float32) for name in "ab"}
-    with pytest.raises(RuntimeMissingError, match="did not take its settings") as caught:
+    with pytest.raises(RuntimeMissingError, match="did not apply the settings") as caught:
         OpenVinoCpu(threads).prepare_onnx(subtraction(), feeds)
     assert f"'INFERENCE_NUM_THREADS': '{threads}'" in str(caught.value)
 
@@ -116,7 +116,9 @@ def test_placement_counts_what_computes():
 
 @pytest.mark.parametrize("model", [b"", b"not a model", residual_net().SerializeToString()[:40]])
 def test_a_file_that_is_no_model_is_refused_in_one_line(model):
-    with pytest.raises(InputError, match="OpenVINO refuses the model: Unable to read") as caught:
+    with pytest.raises(
+        InputError, match="OpenVINO cannot load the model: Unable to read"
+    ) as caught:
         OpenVinoCpu(1).infer(model)
     assert "\n" not in str(caught.value)
 
@@ -124,7 +126,7 @@ def test_a_file_that_is_no_model_is_refused_in_one_line(model):
 @pytest.mark.parametrize(
     "shapes, expected",
     [
-        ({"a": (1, 2)}, r"feeds do not fit.*\['a', 'b'\], got \['a'\]"),
+        ({"a": (1, 2)}, r"feeds do not match.*\['a', 'b'\], got \['a'\]"),
         ({"a": (1, 3), "b": (1, 2)}, "OpenVINO cannot run the model"),
         ({"a": (1, 2, 2), "b": (1, 2)}, "OpenVINO cannot run the model"),
     ],

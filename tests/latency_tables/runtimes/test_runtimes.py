@@ -126,7 +126,9 @@ def test_a_session_does_not_change_its_provider_while_it_runs():
 
 def test_without_tensorrt_its_own_commands_are_printed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeMissingError, match="tensorrt-cuda: TensorRT is not here") as caught:
+    with pytest.raises(
+        RuntimeMissingError, match="tensorrt-cuda: TensorRT is not available"
+    ) as caught:
         create_runtime("tensorrt-cuda", 1).require()
     for words in (
         "trtexec --onnx=model.onnx --shapes=images:",
@@ -260,7 +262,7 @@ def test_a_dynamic_batch_runs_at_the_size_of_the_feeds():
 @pytest.mark.parametrize(
     "feeds, expected",
     [
-        ({"a": (1, 2)}, r"feeds do not fit.*\['a', 'b'\], got \['a'\]"),
+        ({"a": (1, 2)}, r"feeds do not match.*\['a', 'b'\], got \['a'\]"),
         ({"a": (1, 2), "b": (1, 3)}, "cannot run the model|nvalid"),
         ({"a": (1, 2, 2), "b": (1, 2)}, "cannot run the model|nvalid"),
     ],
@@ -273,7 +275,7 @@ def test_feeds_that_do_not_fit_are_refused(feeds, expected):
 
 @pytest.mark.parametrize("model", [b"", b"not a model", subtract_model()[:40]])
 def test_a_file_that_is_no_model_is_refused_in_one_line(model):
-    with pytest.raises(InputError, match="ONNX Runtime refuses the model") as caught:
+    with pytest.raises(InputError, match="ONNX Runtime cannot load the model") as caught:
         OnnxRuntimeCpu(1).session(model)
     assert "\n" not in str(caught.value)
 
