@@ -18,8 +18,9 @@ import torch
 from bench_mixed_op import SIZES, Case, Tensors, interleaved
 from results import append_row
 
-from hwnas.kernels.backend import TABLE_ROWS, MixTerm, PoolGradient
+from hwnas.kernels.backend import MixTerm, PoolGradient, StageBackward
 from hwnas.kernels.cpu.backend import CpuBackend
+from hwnas.kernels.norms import TABLE_ROWS
 from hwnas.kernels.operator import to_layout
 from hwnas.kernels.plan import CellPlan, tensors_of
 
@@ -62,14 +63,12 @@ def kernels_of(case: Case) -> dict[str, Kernel]:
     value = case.n * case.size**2 * case.c
 
     def backward(of_weights: list[torch.Tensor | None], needs_input: bool) -> Any:
-        return backend.source_backward(
-            x, 1, group.first, parameters, z, *first, of_weights, edges, None, needs_input
-        )
+        stage = StageBackward(group.first, parameters, z, *first, of_weights)
+        return backend.source_backward(x, 1, stage, edges, None, needs_input=needs_input)
 
     def second_backward() -> Any:
-        return backend.convolve_backward(
-            z, rows[:4], group.second, parameters, y, *second, gradients, True
-        )
+        stage = StageBackward(group.second, parameters, y, *second, gradients)
+        return backend.convolve_backward(z, rows[:4], stage, needs_input=True)
 
     terms = [(g, v, rows[0]) for v in values]
     mixed = [MixTerm(v, rows[0], i) for i, v in enumerate(values)]

@@ -1,8 +1,8 @@
 """Mixed operators: the weighted sum of a choice's candidate operators, and cells of them.
 
-`mixed_op` computes one edge, `mixed_cell` a cell, `weighted_norms` a weighted sum of normalised
-branches; `Candidate` describes one operator to them, `Edge` one edge. The folder imports nothing
-else of hwnas, so that it can be read, tested and reused on its own.
+`mixed_op` computes one edge, `mixed_cell` a whole cell, and `weighted_norms` the weighted sum of
+batch-normalised branches. A `Candidate` describes one operator, an `Edge` one edge of a cell. The
+folder imports nothing else of hwnas, so that it can be read, tested and reused on its own.
 """
 
 from hwnas.kernels.cpu.memory import release_memory

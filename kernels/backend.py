@@ -1,13 +1,11 @@
-"""What a backend of the fused mixed operator computes: the kernels, and the tables between them.
+"""The interface of a backend: the kernels that the fused mixed operators are made of.
 
-Shapes. Activations are (N, H, W, C), contiguous, C the backend's width: the channels padded by
-zeros. Statistics of R values are (R, 2, C): mean and biased variance over N, H and W. Tables of R
-batch norms are (R, 6, C): see `MEAN` and the names after it; y = scale (z - mean) + shift. With
-|mean| much larger than the deviation, z - mean must come first, and what the mean lost by rounding
-(`RESIDUAL`) is part of the shift.
+Activations are contiguous tensors (N, H, W, C). C is the backend's width: the number of channels,
+padded with zero channels to what the kernels need.
 
-Sums of R terms are (R, 2, C): S = sum g and T = sum g (z - mean) over N, H and W. Coefficients are
-(R, 3, C): the gradient by z is dz = a g + b (z - mean) + d.
+Statistics, tables, sums and coefficients of batch norms have the shapes that `hwnas.kernels.norms`
+describes. A backend may return statistics and sums in a form of its own, such as partial sums, as
+long as its `normalise` and `normalise_backward` accept both forms.
 """
 
 from __future__ import annotations
@@ -19,19 +17,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hwnas.kernels.norms import MEAN, RSTD, SCALE, fill_table, gradients_of_terms
 from hwnas.kernels.plan import CellPlan, Convolution
-from hwnas.kernels.reference import BATCH_NORM_EPS
-
-MEAN, SCALE, SHIFT, RSTD, VARIANCE, RESIDUAL = range(6)
-TABLE_ROWS = 6
-
 
 Value = Any
-"""A tensor (N, OH, OW, C), or what stands for a pool until the same backend's kernel reads it."""
+"""A tensor (N, OH, OW, C), or an object that the same backend's kernels read as one."""
 
 
 class Pooled(NamedTuple):
-    """A 3x3 pool of x that is formed where it is read.
+    """A 3x3 pool of x that is not stored: kernels compute it while they read x.
 
     Attributes:
         x: (N, H, W, C).
@@ -45,7 +39,13 @@ class Pooled(NamedTuple):
 
 
 class Pools(NamedTuple):
-    """3x3 pools of a state, and their statistics (2, 2, C)."""
+    """Both 3x3 pools of a state, (N, OH, OW, C) each, and their statistics.
+
+    Attributes:
+        maximum: the maximum over each window.
+        mean: the mean over the pixels of each window that are inside the image.
+        statistics: (2, 2, C), of the maximum and of the mean; None where they are not needed.
+    """
 
     maximum: Value
     mean: Value
@@ -53,20 +53,56 @@ class Pools(NamedTuple):
 
 
 class MixTerm(NamedTuple):
-    """A value to be normalised by a row (6, C), and weighted by `weights[weight_index]`."""
+    """One summand of `Backend.mix`.
+
+    Attributes:
+        value: the tensor z_k, (N, OH, OW, C).
+        row: table row (6, C) that normalises it.
+        weight_index: position of w_k among the mixing weights.
+    """
 
     value: Value
     row: Tensor
     weight_index: int
 
 
-class PoolGradient(NamedTuple):
-    """What one edge hands back to the state that it reads, but for its convolutions.
+class StageBackward(NamedTuple):
+    """The convolutions of one stage, and what their backward pass reads and writes.
 
     Attributes:
-        gradient: of the edge's target, (N, OH, OW, C).
-        maximum, mean: coefficients (3, C) and table row (6, C) of the pools, None without.
-        identity: coefficients of the skip connection, None without.
+        convolutions: the B convolutions, as given to `Backend.convolve`.
+        parameters: the cell's parameters, as given to `Backend.convolve`.
+        outputs: z, (B, N, OH, OW, C), as `Backend.convolve` returned it.
+        gradients: for each convolution g, (N, OH, OW, C).
+        coefficients: for each convolution (3, C), which make dz of g and z.
+        rows: for each convolution the table row (6, C) of the norm of its output.
+        weight_gradients: for each of `parameters` the tensor that its gradient is written to, None
+            where the gradient is not needed.
+    """
+
+    convolutions: Sequence[Convolution]
+    parameters: Sequence[Tensor]
+    outputs: Tensor
+    gradients: Sequence[Tensor]
+    coefficients: Sequence[Tensor]
+    rows: Sequence[Tensor]
+    weight_gradients: Sequence[Tensor | None]
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether the gradient of any weight of the convolutions is needed."""
+        positions = (i for convolution in self.convolutions for i in convolution.weights)
+        return any(self.weight_gradients[i] is not None for i in positions)
+
+
+class PoolGradient(NamedTuple):
+    """What the pools and the skip connection of one edge contribute to the gradient of its source.
+
+    Attributes:
+        gradient: g, the gradient of the edge's target, (N, OH, OW, C).
+        maximum: coefficients (3, C) and table row (6, C) of the maximum; None if it is not used.
+        mean: the same for the mean.
+        identity: coefficients (3, C) of the skip connection; None if it is not used.
     """
 
     gradient: Tensor
@@ -76,18 +112,18 @@ class PoolGradient(NamedTuple):
 
 
 class Backend(ABC):
-    """The kernels. Every method returns new tensors, finite wherever its inputs are."""
+    """The kernels. Every method returns new tensors that are finite wherever its inputs are."""
 
     @abstractmethod
     def width(self, channels: int) -> int:
-        """Channels of the internal layout, at least `channels`."""
+        """The number of channels of an activation with padding, at least `channels`."""
 
     @abstractmethod
     def pools(self, x: Tensor, stride: int) -> Pools:
-        """Maximum and mean of the 3x3 windows, over the pixels inside the image."""
+        """Maximum and mean over 3x3 windows; pixels outside the image count for neither."""
 
     def pool_values(self, x: Tensor, stride: int) -> Pools:
-        """`pools` for the backward pass, where only `reduce` reads them."""
+        """`pools` without statistics, for the backward pass, where only `reduce` reads them."""
         return Pools(Pooled(x, stride, 1), Pooled(x, stride, 2), None)
 
     @abstractmethod
@@ -102,9 +138,10 @@ class Backend(ABC):
 
         Args:
             values: (R, N, H, W, C); a convolution reads `values[reads or 0]`.
-            table: (R, 6, C), normalises the values before the ReLU; None for none.
-            convolutions: B of them, with equal strides.
-            parameters: the cell's, to which `Convolution.weights` point.
+            table: (R, 6, C), normalises the values before the ReLU; None if they are not
+                normalised.
+            convolutions: B convolutions with equal strides.
+            parameters: the cell's parameters, which `Convolution.weights` index.
 
         Returns:
             Outputs (B, N, OH, OW, C) before normalisation, and their statistics (B, 2, C).
@@ -116,37 +153,24 @@ class Backend(ABC):
 
     @abstractmethod
     def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
-        """Sums (R, 2, C) of R triples: gradient, value, table row."""
+        """Sums (R, 2, C) of R triples (g, z, table row of z)."""
 
     @abstractmethod
     def convolve_backward(
-        self,
-        values: Tensor,
-        table: Tensor | None,
-        convolutions: Sequence[Convolution],
-        parameters: Sequence[Tensor],
-        outputs: Tensor,
-        gradients: Sequence[Tensor],
-        coefficients: Sequence[Tensor],
-        rows: Sequence[Tensor],
-        weight_gradients: Sequence[Tensor | None],
-        needs_input: bool,
+        self, values: Tensor, table: Tensor | None, stage: StageBackward, *, needs_input: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Gradients of `convolve`.
+        """Gradients of `convolve`. Those of the weights are written to `stage.weight_gradients`.
 
         Args:
-            values, table, convolutions, parameters: as given to `convolve`.
-            outputs: what it returned, (B, N, OH, OW, C).
-            gradients: B times g, (N, OH, OW, C), by the normalised outputs.
-            coefficients: B times (3, C), which make dz of g.
-            rows: B times the outputs' own table row (6, C).
-            weight_gradients: one for each of `parameters`, to write to; None where not needed.
+            values: (R, N, H, W, C), as given to `convolve`.
+            table: (R, 6, C) or None, as given to `convolve`.
+            stage: the convolutions and the gradients of their outputs.
             needs_input: whether the gradient of the values is needed.
 
         Returns:
-            The gradient by the values, after the table and before the ReLU, (R, N, H, W, C); and
-            with a table its sums (R, 2, C). None where not needed; undefined for values that no
-            convolution reads.
+            The gradient with respect to the values after the table and before the ReLU,
+            (R, N, H, W, C), and with a table its sums (R, 2, C). None where not needed; undefined
+            for values that no convolution reads.
         """
 
     @abstractmethod
@@ -155,18 +179,18 @@ class Backend(ABC):
     ) -> None:
         """Add the gradients of pools and skip connections of all edges out of x to dx.
 
-        A maximum's gradient goes to the first largest pixel in reading order.
+        The gradient of a maximum goes to the first of the largest pixels in row-major order.
         """
 
     def statistics(self, values: Sequence[Tensor]) -> Tensor:
-        """Statistics (R, 2, C) of R tensors (N, H, W, C) that were made elsewhere."""
+        """Statistics (R, 2, C) of R tensors (N, H, W, C) that no kernel of the backend computed."""
         parts = [torch.var_mean(z.flatten(0, 2).float(), 0, correction=0) for z in values]
         return torch.stack([torch.stack((mean, variance)) for variance, mean in parts])
 
     def apply(
         self, terms: Sequence[tuple[Tensor, Tensor, Tensor]], coefficients: Tensor
     ) -> list[Tensor]:
-        """dz_k = a_k g + b_k (z_k - mean_k) + d_k of triples as for `reduce`."""
+        """dz_k = a_k g + b_k (z_k - mean_k) + d_k for triples (g, z, table row of z)."""
         return [
             (a * g + (b * (z - row[MEAN]) + d)).to(z.dtype)
             for (g, z, row), (a, b, d) in zip(terms, coefficients, strict=True)
@@ -176,37 +200,30 @@ class Backend(ABC):
         self,
         x: Tensor,
         stride: int,
-        convolutions: Sequence[Convolution],
-        parameters: Sequence[Tensor],
-        outputs: Tensor | None,
-        gradients: Sequence[Tensor],
-        coefficients: Sequence[Tensor],
-        rows: Sequence[Tensor],
-        weight_gradients: Sequence[Tensor | None],
+        stage: StageBackward | None,
         edges: Sequence[PoolGradient],
         before: Tensor | None,
+        *,
         needs_input: bool,
     ) -> Tensor | None:
         """`convolve_backward` of a state's first stages, and `pools_backward`.
 
         Args:
-            x, stride: the state, (N, H, W, C), and what all its edges step by.
-            convolutions, parameters, outputs, gradients, coefficients, rows, weight_gradients: as
-                for `convolve_backward`.
+            x: the state, (N, H, W, C).
+            stride: of all convolutions and pools.
+            stage: the first-stage convolutions; None if there are none.
             edges: as for `pools_backward`.
-            before: what other groups of edges have handed back to x, to be added; None for zero.
+            before: gradient of x from other groups of edges, which is added; None for zero.
             needs_input: whether the gradient of x is needed.
 
         Returns:
             The gradient of x, (N, H, W, C), a new tensor; None where not needed.
         """
         dx = None
-        if convolutions:
-            assert outputs is not None
+        if stage is not None:
             d_values, _ = self.convolve_backward(
-                x.unsqueeze(0), None, convolutions, parameters, outputs, gradients, coefficients,
-                rows, weight_gradients, needs_input,
-            )  # fmt: skip
+                x.unsqueeze(0), None, stage, needs_input=needs_input
+            )
             dx = None if d_values is None else d_values[0]
         if not needs_input:
             return None
@@ -217,13 +234,13 @@ class Backend(ABC):
         return dx if before is None else dx + before
 
     def pack(self, plan: CellPlan, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The parameters, prepared once for all calls of an evaluation."""
+        """The parameters, in a form that is prepared once for all calls of one evaluation."""
         return parameters
 
-    def finish(  # noqa: B027
+    def finish(  # noqa: B027 - a backend that delays nothing has nothing to do
         self, parameters: Sequence[Tensor], weight_gradients: Sequence[Tensor | None]
     ) -> None:
-        """Write the weight gradients that calls with packed parameters have put off."""
+        """Write the weight gradients that calls with packed parameters have delayed."""
 
     def source_forward(
         self,
@@ -235,8 +252,16 @@ class Backend(ABC):
     ) -> tuple[Pools | None, Tensor | None, Tensor]:
         """`convolve` of a state's first stages, and `pools`.
 
+        Args:
+            x: the state, (N, H, W, C).
+            stride: of all convolutions and pools.
+            convolutions: the B first-stage convolutions, possibly none.
+            parameters: the cell's parameters, which `Convolution.weights` index.
+            needs_pools: whether the pools are needed.
+
         Returns:
-            Pools and outputs, None without; statistics of B outputs, the maximum and the mean.
+            The pools, None if not needed; outputs (B, N, OH, OW, C), None without convolutions;
+            statistics of the outputs, then of the maximum and the mean.
         """
         pools, outputs, found = None, None, []
         if convolutions:
@@ -257,14 +282,15 @@ class Backend(ABC):
         out: Tensor,
         rows: Sequence[int] | None = None,
     ) -> None:
-        """Fill table rows `out` (R, 6, C).
+        """Fill the rows of a table from statistics.
 
         Args:
-            statistics: of at least R values, (_, 2, C).
-            gammas, betas: of the norms.
-            out: the rows.
-            rows: of the statistics, one for each of `out`; a last -1 is the identity's. None for
-                the first R.
+            statistics: of at least R tensors, (_, 2, C), or as another method returned them.
+            gammas: scales of the norms, vectors of at most C elements; None for ones.
+            betas: shifts of the norms, likewise; None for zeros.
+            out: the rows of the table to fill, (R, 6, C).
+            rows: for each row of `out` the row of the statistics to use; -1, which only the last
+                may be, makes it the identity. None for the first R in order.
         """
         if rows is not None:
             known = [row for row in rows if row >= 0]
@@ -273,7 +299,7 @@ class Backend(ABC):
             identity[:, [SCALE, RSTD]] = 1.0
             statistics, out = statistics[known], out[: len(known)]
         if len(out):
-            fill_table(statistics, gammas, betas, out)
+            fill_table(statistics[: len(out)], gammas, betas, out)
 
     def normalise_backward(
         self,
@@ -290,18 +316,21 @@ class Backend(ABC):
         """Gradients of R normalised terms w_k y_k.
 
         Args:
-            sums: of at least R terms, (_, 2, C).
+            sums: of at least R terms, (_, 2, C), or as another method returned them.
             table: of at least R terms, (_, 6, C).
-            weights: of at least R terms, None for ones.
-            count: N OH OW.
-            batch: (R,), whether a row holds the batch's own statistics; None for all.
-            sum_rows, table_rows, positions: where term r stands in sums, table and weights; None
-                for r.
-            d_weights: like `weights`, to write their gradients to; None for a new tensor.
+            weights: of at least R terms; None for ones.
+            count: N OH OW, the number of values of a channel.
+            batch: (R,), true where the statistics are the batch's own and depend on z; None if all
+                are.
+            sum_rows: for each term its row of `sums`; None for 0 to R - 1.
+            table_rows: for each term its row of `table`; None for 0 to R - 1.
+            positions: for each term the position of its weight; None for 0 to R - 1.
+            d_weights: tensor shaped like `weights` that their gradients are written to; None for a
+                new one.
 
         Returns:
-            Coefficients (R, 3, C), gradients by the weights, by the scales (R, C) and by the
-            shifts (R, C).
+            Coefficients (R, 3, C), and the gradients of the weights, of the scales (R, C) and of
+            the shifts (R, C).
         """
         sums = sums if sum_rows is None else sums[list(sum_rows)]
         table = table if table_rows is None else table[list(table_rows)]
@@ -315,50 +344,3 @@ class Backend(ABC):
             d_weights[list(positions or range(len(sums)))] = d_chosen.to(d_weights.dtype)
             d_chosen = d_weights
         return coefficients, d_chosen, d_gamma, d_beta
-
-
-def fill_table(
-    statistics: Tensor,
-    gammas: Sequence[Tensor | None],
-    betas: Sequence[Tensor | None],
-    out: Tensor,
-) -> None:
-    """`Backend.normalise` in plain PyTorch."""
-    mean, variance = statistics[:, 0], statistics[:, 1]
-    rstd = torch.rsqrt(variance + BATCH_NORM_EPS)
-    residual = mean - mean.to(out.dtype)
-    scale = rstd
-    shift = -scale * residual
-    if any(gamma is not None for gamma in gammas):
-        scale = rstd * _stacked(gammas, 1.0, rstd)
-        shift = _stacked(betas, 0.0, rstd) - scale * residual
-    # In the order of the names above.
-    out.copy_(torch.stack((mean, scale, shift, rstd, variance, residual), dim=1))
-
-
-def _stacked(vectors: Sequence[Tensor | None], default: float, like: Tensor) -> Tensor:
-    """(R, C) of vectors that may be missing or shorter than C."""
-    stacked = torch.full_like(like, default)
-    for row, vector in zip(stacked, vectors, strict=True):
-        if vector is not None:
-            row[: len(vector)] = vector
-    return stacked
-
-
-def gradients_of_terms(
-    sums: Tensor, table: Tensor, weights: Tensor | None, count: int, batch: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`Backend.normalise_backward` in plain PyTorch."""
-    wide = torch.promote_types(sums.dtype, table.dtype)
-    table = table.to(wide)
-    s, t = sums[:, 0], sums[:, 1]
-    scale, shift, rstd = table[:, SCALE], table[:, SHIFT], table[:, RSTD]
-    weight: Tensor | float = 1.0 if weights is None else weights.to(wide).unsqueeze(1)
-    centred = t - table[:, RESIDUAL] * s
-    a = weight * scale
-    spread = a / count if batch is None else a / count * batch.to(wide).unsqueeze(1)
-    b = -spread * rstd.square() * centred
-    d = -spread * s - b * table[:, RESIDUAL]
-    coefficients = torch.stack((a.expand_as(b), b, d), dim=1)
-    d_weight = (scale * t + shift * s).sum(dim=1)
-    return coefficients, d_weight, weight * rstd * centred, weight * s

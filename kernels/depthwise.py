@@ -1,14 +1,13 @@
 """Dilated depthwise convolution, rewritten so that its backward pass is fast on CPUs.
 
 PyTorch's CPU library has no fast backward pass for a dilated depthwise convolution: one such
-layer can take longer than the rest of a network. Two identities avoid it; both are exact.
+layer can take longer than the rest of a network. Two exact identities avoid it. With dilation 2, an
+odd kernel and the padding that keeps the size,
 
-With dilation 2, an odd kernel and the padding that keeps the size,
-
-- at stride 2 every tap of every output falls on an even pixel, so it is the convolution without
-  dilation or stride of the even pixels alone;
-- at stride 1 it is the convolution without dilation by the kernel with zeros put between its
-  taps, which pays off on small images.
+- at stride 2 every tap of every output reads an even row and an even column, so the result is a
+  convolution without dilation or stride over the even rows and columns alone;
+- at stride 1 the result is a convolution without dilation by a larger kernel that has zeros between
+  its taps, which is faster on small images.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SMALL_IMAGE = 64
-"""Pixels up to which a kernel with zeros beats a dilated one."""
+"""Pixels of an image up to which the larger kernel with zeros is faster than the dilated one."""
 
 
 def dilated_depthwise_conv2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Convolve each channel with its own kernel, taps two pixels apart.
+    """Depthwise convolution with dilation 2 and the padding that keeps the size at stride 1.
 
     Args:
         x: (N, C, H, W).

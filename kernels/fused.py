@@ -1,10 +1,13 @@
 """The mixed operators of a cell, fused: the order of kernels, forward and backward.
 
-Forward, source by source: the ReLU, pools and first-stage convolutions of all edges out of a
-state; their batch statistics; the second stages; and, once all edges into a node are there, one
-weighted sum. Backward, in reverse: one reduction S = sum g, T = sum g (z - mean) of each term
-gives the gradients of mixing weights, scales and shifts, and the coefficients of
-dz = a g + b (z - mean) + d, which is formed when it is read. README.md has the derivation.
+The forward pass goes through the states in order. For each it runs the ReLU, the pools and the
+first-stage convolutions of all edges out of the state, computes their batch statistics, and runs
+the second stages. A node is one weighted sum, computed when all edges into it have been evaluated.
+
+The backward pass goes through the states in reverse. For each term one reduction,
+S = sum g and T = sum g (z - mean), gives the gradients of mixing weights, scales and shifts, and
+the coefficients of dz = a g + b (z - mean) + d. dz is not stored: kernels compute it while they
+read g and z. README.md has the derivation.
 """
 
 from __future__ import annotations
@@ -15,26 +18,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import (
-    MEAN,
-    RESIDUAL,
-    TABLE_ROWS,
-    VARIANCE,
-    Backend,
-    MixTerm,
-    PoolGradient,
-    Pools,
-    Value,
-)
+from hwnas.kernels.backend import Backend, MixTerm, PoolGradient, Pools, StageBackward, Value
+from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.plan import CellPlan, Group, Norm, Term
 
 RECOMPUTE = ("nothing", "first", "all")
-"""What the backward pass computes again: nothing, the first stages, or both stages."""
+"""What the backward pass recomputes: nothing, the outputs of first stages, or of both stages."""
 
 
 @dataclass
 class GroupValues:
-    """What a group computes. `first` and `second` are (B, N, OH, OW, C), None without."""
+    """What the forward pass computes for a group of edges.
+
+    Attributes:
+        table: (R + 1, 6, C), the rows of the group's R batch norms and of the identity.
+        pools: the pools of the source state; None if not used or not kept.
+        first: outputs of first-stage convolutions, (B, N, OH, OW, C); None likewise.
+        second: outputs of second-stage convolutions; None likewise.
+    """
 
     table: Tensor
     pools: Pools | None = None
@@ -54,14 +55,14 @@ class GroupValues:
 
 
 class FusedCell:
-    """One evaluation of a cell; forward and backward are functions of their arguments.
+    """One evaluation of a cell; `forward` and `backward` keep no state between calls.
 
     Args:
-        plan: what to compute.
-        backend: with which kernels.
-        parameters: the plan's, in its order.
-        running: means and variances, lists in the order of the plan's norms; used instead of the
-            batch's own when given.
+        plan: the cell.
+        backend: the kernels.
+        parameters: the cell's parameters, in the plan's order.
+        running: running means and variances, two lists in the order of the plan's norms, to
+            normalise with; None to use the batch's own statistics.
     """
 
     def __init__(
@@ -85,9 +86,9 @@ class FusedCell:
         """Node states (N, OH, OW, C), and what each group computed.
 
         Args:
-            inputs: (N, H, W, C) each.
-            weights: (edges, options).
-            keeps: whether to keep the outputs of first and of second stages.
+            inputs: the cell's inputs, (N, H, W, C) each.
+            weights: mixing weights, (edges, options).
+            keeps: whether to keep the outputs of first and of second stages for `backward`.
         """
         flat = weights.reshape(-1)
         options = weights.shape[1]
@@ -104,7 +105,7 @@ class FusedCell:
             for term, row in zip(group.terms, group.rows, strict=True):
                 index = term.edge * options + term.option
                 terms[term.target].append(MixTerm(values.of(term, source), rows[row], index))
-            # What is not kept lives until the nodes that it leads to are there.
+            # `terms` holds outputs that are not kept until the nodes they lead to are computed.
             values.pools = None
             values.first = values.first if keeps[0] else None
             values.second = values.second if keeps[1] else None
@@ -113,14 +114,14 @@ class FusedCell:
         return states[self.plan.inputs :], groups
 
     def _node(self, states: Sequence[Tensor], terms: Sequence[MixTerm], flat: Tensor) -> Tensor:
-        """The next node's state; zeros where nothing leads to it."""
+        """The next node's state; zeros if no active candidate leads to it."""
         if terms:
             return self.backend.mix(terms, flat)
         source, stride = self.plan.origins[len(states) - self.plan.inputs]
         return torch.zeros_like(states[source][:, ::stride, ::stride])
 
     def _group_forward(self, group: Group, source: Tensor) -> GroupValues:
-        """Convolutions, pools and the table of their norms."""
+        """Run a group's convolutions and pools, and fill the table of their norms."""
         norms, first = group.norms, len(group.first)
         split = first + len(group.pooled)
         wide = torch.promote_types(source.dtype, torch.float32)
@@ -139,6 +140,7 @@ class FusedCell:
         return values
 
     def _second(self, group: Group, values: GroupValues) -> tuple[Tensor, Tensor]:
+        """Outputs and statistics of the second-stage convolutions."""
         assert values.first is not None
         table = values.table[: len(group.first)]
         return self.backend.convolve(values.first, table, group.second, self.parameters)
@@ -146,7 +148,7 @@ class FusedCell:
     def _normalise(
         self, norms: Sequence[Norm], statistics: Tensor, rows: Sequence[int], out: Tensor
     ) -> None:
-        """Fill table rows `out` from rows of the batch's statistics or from the running ones."""
+        """Fill table rows `out`, from the batch's statistics at `rows` or the running ones."""
         if self.running is not None and norms:
             kept = [torch.stack([side[n.index] for n in norms]) for side in self.running]
             stacked = torch.stack(kept, dim=1)
@@ -157,7 +159,7 @@ class FusedCell:
         self.backend.normalise(statistics, gammas, betas, out, rows)
 
     def recompute(self, group: Group, source: Tensor, values: GroupValues) -> None:
-        """Fill in what was not kept."""
+        """Compute again what the forward pass did not keep."""
         if group.first and values.first is None:
             values.first, _ = self.backend.convolve(
                 source.unsqueeze(0), None, group.first, self.parameters
@@ -180,10 +182,11 @@ class FusedCell:
 
         Args:
             states: inputs and nodes, (N, H, W, C) each.
-            groups: as `forward` returned them; what is None is computed again.
-            weights: (edges, options).
-            gradients: of the nodes, None for zero.
-            weight_gradients: one a parameter, written to; None where not needed.
+            groups: as `forward` returned them; values that are None are recomputed.
+            weights: mixing weights, (edges, options).
+            gradients: gradients of the nodes, None for zero.
+            weight_gradients: for each parameter the tensor that its gradient is written to, None
+                where not needed.
             needs_input: for each input, whether its gradient is needed.
         """
         of_state: list[Tensor | None] = [*(None for _ in range(self.plan.inputs)), *gradients]
@@ -213,7 +216,7 @@ class FusedCell:
         d_weights: Tensor,
         needs_input: bool,
     ) -> Tensor | None:
-        """The gradient of a group's source so far; fills d_weights and weight_gradients."""
+        """Add a group's part to the gradient of its source; fills d_weights, weight_gradients."""
         if not group.terms:
             return of_state[group.source]
         backend, table = self.backend, values.table
@@ -255,8 +258,8 @@ class FusedCell:
         before: Tensor | None,
         needs_input: bool,
     ) -> Tensor | None:
-        """Second stages, first stages, pools and skip connections."""
-        backend, table = self.backend, values.table
+        """Backward pass of second stages, then of first stages, pools and skip connections."""
+        table = values.table
         first: dict[int, tuple[Tensor, Tensor]] = {}
         second: dict[int, tuple[Tensor, Tensor]] = {}
         for term, g, coefficient in zip(group.terms, targets, coefficients.unbind(), strict=True):
@@ -267,13 +270,18 @@ class FusedCell:
                 second[term.position] = (g, coefficient)
         if group.second:
             first |= self._second_backward(group, values, second, weight_gradients)
-        ordered = [first[position] for position in range(len(group.first))]
-        return backend.source_backward(
-            source, group.stride, group.first, self.parameters, values.first,
-            [g for g, _ in ordered], [c for _, c in ordered], list(table[: len(group.first)]),
-            weight_gradients, self._pool_gradients(group, values, targets, coefficients), before,
-            needs_input,
-        )  # fmt: skip
+        stage = None
+        if group.first:
+            assert values.first is not None
+            ordered = [first[position] for position in range(len(group.first))]
+            stage = StageBackward(
+                group.first, self.parameters, values.first, [g for g, _ in ordered],
+                [c for _, c in ordered], list(table[: len(group.first)]), weight_gradients,
+            )  # fmt: skip
+        edges = self._pool_gradients(group, values, targets, coefficients)
+        return self.backend.source_backward(
+            source, group.stride, stage, edges, before, needs_input=needs_input
+        )
 
     def _second_backward(
         self,
@@ -282,17 +290,19 @@ class FusedCell:
         second: dict[int, tuple[Tensor, Tensor]],
         weight_gradients: Sequence[Tensor | None],
     ) -> dict[int, tuple[Tensor, Tensor]]:
-        """Gradient and coefficients of the first-stage convolutions that second ones read."""
+        """Gradient and coefficients of each first-stage convolution that a second stage reads."""
         backend, table = self.backend, values.table
         assert values.first is not None
         assert values.second is not None
         start = len(group.first) + len(group.pooled)
         ordered = [second[position] for position in range(len(group.second))]
-        d_values, sums = backend.convolve_backward(
-            values.first, table[: len(group.first)], group.second, self.parameters, values.second,
-            [g for g, _ in ordered], [c for _, c in ordered],
-            list(table[start:-1]), weight_gradients, True,
+        stage = StageBackward(
+            group.second, self.parameters, values.second, [g for g, _ in ordered],
+            [c for _, c in ordered], list(table[start:-1]), weight_gradients,
         )  # fmt: skip
+        d_values, sums = backend.convolve_backward(
+            values.first, table[: len(group.first)], stage, needs_input=True
+        )
         assert d_values is not None
         assert sums is not None
         read = [c.reads for c in group.second if c.reads is not None]
@@ -313,7 +323,7 @@ class FusedCell:
         targets: Sequence[Tensor | None],
         coefficients: Tensor,
     ) -> list[PoolGradient]:
-        """One for each edge that has a pool or a skip connection."""
+        """A `PoolGradient` for each edge that has a pool or a skip connection."""
         edges: dict[int, PoolGradient] = {}
         table_rows = values.table.unbind()
         terms = zip(group.terms, group.rows, targets, coefficients.unbind(), strict=True)
@@ -333,17 +343,19 @@ class FusedCell:
     def _store_affine(
         self, norm: Norm, d_gamma: Tensor, d_beta: Tensor, out: Sequence[Tensor | None]
     ) -> None:
+        """Write the gradients of a norm's scale and shift where they are needed."""
         for position, gradient in ((norm.gamma, d_gamma), (norm.beta, d_beta)):
             target = None if position is None else out[position]
             if target is not None:
                 target.copy_(gradient[: len(target)])
 
     def _count(self, values: Sequence[Tensor | None]) -> int:
+        """N OH OW, the number of values of a channel."""
         assert values[0] is not None
         return values[0].numel() // values[0].shape[-1]
 
     def _batch(self, rows: Sequence[int], table: Tensor) -> list[bool] | None:
-        """Which rows hold the batch's own statistics; None for all."""
+        """For each row whether it holds the batch's own statistics; None if all do."""
         identity = len(table) - 1
         if self.running is None and identity not in rows:
             return None
@@ -353,7 +365,14 @@ class FusedCell:
 def batch_statistics(
     plan: CellPlan, tables: Sequence[Tensor], channels: int, count: Sequence[int]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Mean and unbiased variance of the batch, each a list in the order of the plan's norms."""
+    """Mean and unbiased variance of the batch, two lists in the order of the plan's norms.
+
+    Args:
+        plan: the cell.
+        tables: the tables of the plan's groups.
+        channels: number of channels without padding.
+        count: N OH OW of each group.
+    """
     means: list[Tensor] = [tables[0]] * plan.norms
     variances: list[Tensor] = [tables[0]] * plan.norms
     for group, table, pixels in zip(plan.groups, tables, count, strict=True):

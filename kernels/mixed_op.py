@@ -1,4 +1,4 @@
-"""The public calls, and the choice of their implementation."""
+"""The public functions `mixed_op` and `mixed_cell`, and the choice of an implementation."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from hwnas.kernels.reference import mixed_op as reference_mixed_op
 from hwnas.kernels.triton.layout import fits as fits_triton
 
 IMPLEMENTATIONS = ("auto", "triton", "cpu", "torch")
+"""What `impl` may be."""
 
 
 def mixed_op(
@@ -34,26 +35,28 @@ def mixed_op(
     """Weighted sum of candidate operators, `sum_k mixing_weights[k] op_k(x)`.
 
     Args:
-        x: (N, C, H, W), any memory format; computed in channels_last.
-        mixing_weights: (K,), one weight a candidate; need not sum to 1.
-        candidates: the K operators. `none` is zero and costs nothing.
+        x: (N, C, H, W) in any memory format.
+        mixing_weights: (K,), one weight for each candidate; they need not sum to 1.
+        candidates: the K operators. `none` is zero and is not computed.
         stride: 1 or 2, the same for all candidates.
-        training: batch statistics if true (the running ones are updated in place), else running.
-        momentum: of the running statistics, as in `torch.nn.BatchNorm2d`.
+        training: whether batch norms use the batch's statistics, and update the running ones in
+            place. If false they use the running statistics.
+        momentum: momentum of the running statistics, as in `torch.nn.BatchNorm2d`.
         active: indices of the candidates to evaluate; the others count as weight zero and get no
-            gradient. All of them by default.
+            gradient. None for all.
         impl: "torch" (plain PyTorch), "cpu" (C++), "triton" (CUDA), or "auto" for the fastest that
-            this machine and these shapes allow.
-        recompute: what the fused backward pass computes again to save memory: "nothing", "first"
-            stages of convolutions, or "all". Plain PyTorch ignores it.
+            supports this machine, these shapes and these operators.
+        recompute: what the fused backward pass recomputes to save memory: "nothing", the "first"
+            stages of convolutions, or "all" stages. Plain PyTorch ignores it.
 
     Returns:
-        (N, C, ceil(H / stride), ceil(W / stride)).
+        (N, C, ceil(H / stride), ceil(W / stride)), in channels_last.
 
     Raises:
-        ValueError: for an unknown `impl` or `recompute`, a stride that is not 1 or 2, a weight for
-            no candidate, a candidate without a definition, or one value a channel when training.
-        RuntimeError: when the `impl` that was asked for can't be used here.
+        ValueError: for an unknown `impl`, `recompute` or operator, a stride that is not 1 or 2, a
+            number of weights that is not K, invalid `active`, or training with a single value for
+            each channel.
+        RuntimeError: when the requested `impl` cannot be used here.
     """
     edge = Edge(0, 1, candidates, stride, active)
     (node,) = mixed_cell(
@@ -78,22 +81,26 @@ def mixed_cell(
     impl: str = "auto",
     recompute: str = "nothing",
 ) -> list[Tensor]:
-    """The nodes of a cell: each the sum of the mixed operators on the edges that lead to it.
+    """The nodes of a cell: each is the sum of the mixed operators on the edges that lead to it.
 
     All edges out of a state are run together and share its ReLU, its pools and their statistics.
 
     Args:
-        inputs: (N, C, H, W) each.
+        inputs: the cell's inputs, (N, C, H, W) each.
         mixing_weights: (E, K), a row for each edge.
-        edges: states are numbered, inputs first; an edge leads to a node from a state before it.
-        training, momentum, impl, recompute: as for `mixed_op`.
+        edges: the E edges. States are numbered, inputs first, then nodes; an edge leads to a node
+            from a state with a smaller number.
+        training: as for `mixed_op`.
+        momentum: as for `mixed_op`.
+        impl: as for `mixed_op`.
+        recompute: as for `mixed_op`.
 
     Returns:
-        The nodes, (N, C, OH, OW) each, channels_last.
+        The nodes, (N, C, OH, OW) each, in channels_last.
 
     Raises:
-        ValueError: as `mixed_op`; also for edges that don't make a cell.
-        RuntimeError: when the `impl` that was asked for can't be used here.
+        ValueError: as `mixed_op`, and for edges that do not form a cell.
+        RuntimeError: when the requested `impl` cannot be used here.
     """
     _validate(inputs, mixing_weights, edges, impl, recompute)
     chosen = choose_implementation(impl, inputs, edges)
@@ -109,55 +116,69 @@ def _validate(
     impl: str,
     recompute: str,
 ) -> None:
+    """Raise a ValueError for arguments of `mixed_cell` that are invalid for any implementation."""
     if impl not in IMPLEMENTATIONS:
-        raise ValueError(f"impl is one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
     if recompute not in RECOMPUTE:
-        raise ValueError(f"recompute is one of {', '.join(RECOMPUTE)}, got {recompute!r}")
+        raise ValueError(f"recompute must be one of {', '.join(RECOMPUTE)}, got {recompute!r}")
     for edge in edges:
         if edge.stride not in (1, 2):
-            raise ValueError(f"stride is 1 or 2, got {edge.stride}")
-        if mixing_weights.shape != (len(edges), len(edge.candidates)):
-            expected = f"{len(edges)} x {len(edge.candidates)} candidates"
-            raise ValueError(f"{expected}, weights {tuple(mixing_weights.shape)}")
+            raise ValueError(f"the stride of an edge must be 1 or 2, got {edge.stride}")
+        expected = len(edges), len(edge.candidates)
+        if mixing_weights.shape != expected:
+            raise ValueError(
+                f"mixing weights of {expected[0]} edges with {expected[1]} candidates must have "
+                f"shape {expected}, got {tuple(mixing_weights.shape)}"
+            )
         active = list(edge.active or ())
         if len(set(active)) < len(active) or not set(active) <= set(range(len(edge.candidates))):
             raise ValueError(
-                f"active lists some of {len(edge.candidates)} candidates, got {active}"
+                f"active must list different indices below {len(edge.candidates)}, got {active}"
             )
         for candidate in edge.candidates:
             if candidate.name != "none" and candidate.name not in CANDIDATE_FUNCTIONS:
-                raise ValueError(f"no definition of operator {candidate.name!r}")
+                raise ValueError(
+                    f"unknown operator {candidate.name!r}: add its definition to "
+                    "hwnas.kernels.CANDIDATE_FUNCTIONS"
+                )
     first = len(inputs)
     targets = sorted({edge.target for edge in edges})
     if targets != list(range(first, first + len(targets))) or not edges:
-        raise ValueError(f"nodes are numbered from {first} without gaps, got {targets}")
-    if any(not 0 <= edge.source < edge.target for edge in edges):
-        raise ValueError("an edge leads to a node from a state before it")
+        raise ValueError(
+            f"the targets of the edges must be numbered from {first}, the number of inputs, "
+            f"without gaps, got {targets}"
+        )
+    for edge in edges:
+        if not 0 <= edge.source < edge.target:
+            raise ValueError(
+                f"an edge must lead to a node from a state before it, got one from {edge.source} "
+                f"to {edge.target}"
+            )
     sizes_of([(x.shape[2], x.shape[3]) for x in inputs], edges)
 
 
 def choose_implementation(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str:
-    """The implementation to use; "auto" falls back to "torch" and says so once.
+    """The implementation to use. "auto" falls back to "torch" and warns once for each reason.
 
     Raises:
-        RuntimeError: when the one that was asked for can't be used here.
+        RuntimeError: when the requested implementation cannot be used here.
     """
     if impl == "torch":
         return "torch"
     x = inputs[0]
     natural = "triton" if x.is_cuda else "cpu"
     asked = natural if impl == "auto" else impl
-    reason = _obstacle(asked, inputs, edges)
+    reason = _unsupported(asked, inputs, edges)
     if reason is None:
         return asked
     if impl != "auto":
-        raise RuntimeError(f"impl={impl!r} can't be used: {reason}")
-    _say_once(f"mixed operators run in plain PyTorch: {reason}")
+        raise RuntimeError(f"impl={impl!r} cannot be used: {reason}")
+    _warn_once(f"mixed operators run in plain PyTorch: {reason}")
     return "torch"
 
 
-def _obstacle(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str | None:
-    """Why an implementation can't be used, or None."""
+def _unsupported(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str | None:
+    """Why an implementation cannot be used for a cell; None if it can."""
     x = inputs[0]
     dtype = compute_dtype(x)
     allowed = {
@@ -178,27 +199,37 @@ def _obstacle(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str
         return "the inputs are empty"
     if impl == "triton" and not fits_triton(channels, pixels):
         return f"no kernels for {channels} channels of {pixels} pixels"
+    reason: str | None = _unsupported_candidates(edges, x) or _loading_error(impl, dtype)
+    return reason
+
+
+def _unsupported_candidates(edges: Sequence[Edge], x: Tensor) -> str | None:
+    """Why the fused kernels cannot run some candidate on states like x; None if they can."""
+    channels = x.shape[1]
     for name in (candidate.name for edge in edges for _, candidate in edge.chosen()):
         if name not in FUSED:
             return f"no kernels for {name}"
     for candidate, name in tensors_of(edges)[0]:
         tensor = candidate.tensors[name]
-        if tensor.shape != parameter_shape(candidate.name, name, channels):
-            shape = tuple(tensor.shape)
-            return f"{candidate.name}: {name} is {shape}, the states have {channels} channels"
+        expected = parameter_shape(candidate.name, name, channels)
+        if tensor.shape != expected:
+            return (
+                f"{candidate.name}: {name} is {tuple(tensor.shape)}, expected {expected} for "
+                f"states of {channels} channels"
+            )
         if tensor.device != x.device:
             return f"{candidate.name}: {name} is on {tensor.device}, the states on {x.device}"
-    return _unavailable(impl, dtype)
+    return None
 
 
-@torch.compiler.assume_constant_result
-def _unavailable(impl: str, dtype: torch.dtype) -> str | None:
-    """Why a backend can't be loaded, or None; a constant to `torch.compile`."""
-    return _loading_error(impl, dtype)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's has no types
+def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
+    """Why a backend cannot be loaded, None if it can; `torch.compile` treats it as a constant."""
+    return _cached_loading_error(impl, dtype)
 
 
 @cache
-def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
+def _cached_loading_error(impl: str, dtype: torch.dtype) -> str | None:
     from hwnas.kernels.operator import backend_for
 
     try:
@@ -209,12 +240,16 @@ def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
 
 
 @cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     warnings.warn(message, stacklevel=5)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type of activations: autocast's on CUDA, else that of x, at least float32 on CPUs."""
+    """The type of activations inside the operator.
+
+    It is autocast's type on CUDA under autocast, float32 for half precision on CPUs, and else the
+    type of x.
+    """
     if x.is_cuda and torch.is_autocast_enabled("cuda"):
         return torch.get_autocast_dtype("cuda")
     if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
@@ -229,6 +264,7 @@ def _reference_cell(
     training: bool,
     momentum: float,
 ) -> list[Tensor]:
+    """`mixed_cell` in plain PyTorch."""
     states: list[Tensor] = list(inputs)
     for target in sorted({edge.target for edge in edges}):
         total: Tensor | None = None
@@ -255,6 +291,7 @@ def _fused_cell(
     backend: str,
     recompute: str,
 ) -> list[Tensor]:
+    """`mixed_cell` by the kernels of a backend."""
     from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 
     dtype = compute_dtype(inputs[0])
@@ -262,7 +299,7 @@ def _fused_cell(
     parameters, norms = tensors_of(edges)
     counts = _counts(inputs, edges)
     if training and norms and min(counts) < 2:
-        raise ValueError("batch statistics need more than one value a channel")
+        raise ValueError("batch statistics need more than one value for each channel, got one")
     running = [c.tensors[f"{p}.running_{what}"] for what in ("mean", "var") for c, p in norms]
     tensors = [candidate.tensors[name].to(dtype) for candidate, name in parameters]
     weights = mixing_weights.to(torch.promote_types(dtype, torch.float32))
@@ -289,7 +326,7 @@ def _fused_cell(
 
 
 def _counts(inputs: Sequence[Tensor], edges: Sequence[Edge]) -> list[int]:
-    """Values of a channel, N OH OW, of each group of edges, in the plan's order."""
+    """N OH OW, the number of values of a channel, of each group of edges in the plan's order."""
     sizes = sizes_of([(x.shape[2], x.shape[3]) for x in inputs], edges)
     images = inputs[0].shape[0]
     return [

@@ -1,8 +1,8 @@
 """The fused mixed operators as PyTorch operators: schema, shapes, gradients, running statistics.
 
-`hwnas::mixed_cell` returns the nodes and, behind them, what its backward pass needs: the tables of
-batch norms, then the outputs of first and second stages unless they are computed again.
-Gradients are those of first order; the backward pass can't be differentiated again.
+`hwnas::mixed_cell` returns the nodes and, after them, what its backward pass needs: the tables of
+batch norms, then the outputs of first and second stages unless they are recomputed. Only
+first-order gradients are supported: the backward pass cannot be differentiated.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwnas.kernels.backend import TABLE_ROWS, Backend
+from hwnas.kernels.backend import Backend
 from hwnas.kernels.fused import FusedCell, GroupValues, batch_statistics
+from hwnas.kernels.norms import TABLE_ROWS
 from hwnas.kernels.plan import CellPlan
 
 ALIGNMENT = 64
+"""Bytes that the kernels expect the address of an activation to be a multiple of."""
 
 
 @cache
@@ -27,7 +29,8 @@ def backend_for(name: str, dtype: torch.dtype) -> Backend:
     """The backend `cpu` or `triton` for activations of a type.
 
     Raises:
-        RuntimeError: when it can't be used here.
+        ImportError: when Triton is not installed.
+        RuntimeError: when the backend cannot be used here.
     """
     if name == "cpu":
         from hwnas.kernels.cpu.backend import CpuBackend
@@ -39,7 +42,7 @@ def backend_for(name: str, dtype: torch.dtype) -> Backend:
 
 
 def to_layout(x: Tensor, width: int) -> Tensor:
-    """(N, C, H, W), any strides, to (N, H, W, width), contiguous and aligned."""
+    """Convert (N, C, H, W) with any strides to (N, H, W, width), contiguous and aligned."""
     x = x.permute(0, 2, 3, 1)
     x = F.pad(x, (0, width - x.shape[-1])) if width > x.shape[-1] else x
     x = x.contiguous()
@@ -47,17 +50,17 @@ def to_layout(x: Tensor, width: int) -> Tensor:
 
 
 def from_layout(x: Tensor, channels: int) -> Tensor:
-    """(N, H, W, width) to (N, channels, H, W) in channels_last."""
+    """Convert (N, H, W, width) to (N, channels, H, W) in channels_last."""
     return x[..., :channels].contiguous().permute(0, 3, 1, 2)
 
 
 def kept_stages(recompute: str, save: bool) -> tuple[bool, bool]:
-    """Whether the outputs of first and second stages are returned for the backward pass."""
+    """Whether the outputs of first and of second stages are returned for the backward pass."""
     return save and recompute == "nothing", save and recompute != "all"
 
 
 def _running(statistics: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]] | None:
-    """Means and variances, the two halves of a list; None when it is empty."""
+    """Split a list into means and variances, its two halves; None if it is empty."""
     if not statistics:
         return None
     half = len(statistics) // 2
@@ -75,17 +78,22 @@ def mixed_cell_op(
     recompute: str,
     save: bool,
 ) -> list[Tensor]:
-    """Nodes (N, C, OH, OW), tables, kept outputs of first and of second stages.
+    """Evaluate a cell.
 
     Args:
-        inputs: (N, C, H, W) each.
-        weights: (edges, options).
-        parameters: in the plan's order.
-        running: means, then variances, in the plan's order; empty for the batch's own.
-        description: of the plan.
-        backend: name.
+        inputs: the cell's inputs, (N, C, H, W) each.
+        weights: mixing weights, (edges, options).
+        parameters: the cell's parameters in the plan's order.
+        running: running means, then variances, in the plan's order; empty to use the batch's own
+            statistics.
+        description: the cell's structure, as `CellPlan.describe` returns it.
+        backend: name of the backend.
         recompute: one of `RECOMPUTE`.
-        save: whether there will be a backward pass.
+        save: whether to return what a backward pass needs.
+
+    Returns:
+        Nodes (N, C, OH, OW); the table of each group; the outputs of first stages, then of second
+        stages, of the groups where they are kept.
     """
     plan = CellPlan.of(description)
     kernels = backend_for(backend, inputs[0].dtype)
@@ -151,10 +159,17 @@ def mixed_cell_backward_op(
     """Gradients of the needed inputs, of the weights, and of all needed parameters in one vector.
 
     Args:
-        gradients: of the nodes.
-        outputs: all that `hwnas::mixed_cell` returned.
-        batch: whether its statistics were the batch's own.
-        needs_input, needs_parameter: which gradients to return.
+        gradients: gradients of the nodes, (N, C, OH, OW) each.
+        inputs: as for `hwnas::mixed_cell`.
+        weights: as for `hwnas::mixed_cell`.
+        parameters: as for `hwnas::mixed_cell`.
+        outputs: everything that `hwnas::mixed_cell` returned.
+        description: as for `hwnas::mixed_cell`.
+        backend: as for `hwnas::mixed_cell`.
+        recompute: as for `hwnas::mixed_cell`.
+        batch: whether the cell was normalised with the batch's own statistics.
+        needs_input: for each input, whether its gradient is needed.
+        needs_parameter: for each parameter, whether its gradient is needed.
     """
     plan = CellPlan.of(description)
     kernels = backend_for(backend, inputs[0].dtype)
@@ -206,17 +221,17 @@ def _(
 def _parameter_gradients(
     parameters: Sequence[Tensor], needed: Sequence[bool], like: Tensor
 ) -> tuple[Tensor, list[Tensor | None]]:
-    """One vector, and for each parameter its part of it, or None where it is not needed."""
+    """A vector for all gradients, and for each parameter its part of it, None if not needed."""
     sizes = [p.numel() for p, n in zip(parameters, needed, strict=True) if n]
     flat = like.new_zeros(sum(sizes))
-    parts = iter(flat.split(sizes))
+    parts = iter(torch.split(flat, sizes))
     return flat, [
         next(parts).view(p.shape) if n else None for p, n in zip(parameters, needed, strict=True)
     ]
 
 
 def _groups(plan: CellPlan, outputs: Sequence[Tensor], recompute: str) -> list[GroupValues]:
-    """The groups' values from the operator's outputs."""
+    """The values of the groups, from the outputs of `hwnas::mixed_cell`."""
     tables = outputs[plan.nodes : plan.nodes + len(plan.groups)]
     rest = iter(outputs[plan.nodes + len(plan.groups) :])
     keeps_first, keeps_second = kept_stages(recompute, True)
@@ -225,7 +240,7 @@ def _groups(plan: CellPlan, outputs: Sequence[Tensor], recompute: str) -> list[G
     return [GroupValues(t, None, a, b) for t, a, b in zip(tables, first, second, strict=True)]
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     ctx.set_materialize_grads(False)
     states, weights, parameters, running, *settings = inputs
     ctx.description, ctx.backend, ctx.recompute, _ = settings
@@ -234,7 +249,7 @@ def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
     ctx.save_for_backward(*states, weights, *parameters, *output)
 
 
-def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple:
+def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     plan = CellPlan.of(ctx.description)
     inputs, parameters, running = ctx.counts
     saved = ctx.saved_tensors
@@ -254,7 +269,7 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple:
     kept = iter(of_inputs)
     d_inputs = [next(kept) if needed else None for needed in needs_input]
     sizes = [p.numel() for p, needed in zip(tensors, needs_parameter, strict=True) if needed]
-    parts = iter(flat.split(sizes))
+    parts = iter(torch.split(flat, sizes))
     d_parameters = [
         next(parts).view(p.shape) if needed else None
         for p, needed in zip(tensors, needs_parameter, strict=True)
@@ -276,11 +291,11 @@ def update_running_statistics(
     """Move running means and variances towards the batch's own, as `torch.nn.BatchNorm2d` does.
 
     Args:
-        running: means, then variances, in the plan's order.
-        tables: of the plan's groups.
-        description: of the plan.
+        running: running means, then variances, in the plan's order.
+        tables: the tables of the plan's groups.
+        description: the cell's structure, as `CellPlan.describe` returns it.
         counts: N OH OW of each group.
-        momentum: weight of the batch.
+        momentum: weight of the batch's statistics.
     """
     plan = CellPlan.of(description)
     if not running:

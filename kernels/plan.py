@@ -1,8 +1,8 @@
-"""What a cell of mixed operators computes, as data: its convolutions, norms and weighted terms.
+"""A cell of mixed operators as data: its convolutions, batch norms and weighted terms.
 
-A cell is a small graph: inputs and nodes are its states, and every edge adds the weighted sum of
-its candidates, read from one state, to a later one. `CellPlan.of` sorts the work by source state,
-since all edges out of a state share its ReLU and its pools and can be run together.
+A cell is a small graph. Its states are its inputs and its nodes; every edge applies its candidates
+to one state and adds their weighted sum to a later one. `CellPlan.of` groups the work by source
+state, since all edges out of a state share its ReLU and its pools and can be run together.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
 DILATED = {"dil_conv_3x3": 3, "dil_conv_5x5": 5}
 DENSE = {"nor_conv_1x1": 1, "nor_conv_3x3": 3}
 FUSED = frozenset({*POOLS, *SEPARABLE, *DILATED, *DENSE, "skip_connect"})
-"""Operators that a plan can describe; a cell with any other runs in plain PyTorch."""
+"""Operators that a plan can describe; a cell with any other operator runs in plain PyTorch."""
 
 
 class Edge(NamedTuple):
     """One edge of a cell.
 
     Attributes:
-        source, target: states; the cell's inputs are numbered first, then its nodes.
-        candidates: the operators of the choice.
+        source: number of the state that is read; the cell's inputs come first, then its nodes.
+        target: number of the node that the result is added to.
+        candidates: the candidate operators.
         stride: 1 or 2.
         active: indices of the candidates to evaluate, None for all.
     """
@@ -39,7 +40,7 @@ class Edge(NamedTuple):
     active: Sequence[int] | None = None
 
     def chosen(self) -> Iterator[tuple[int, Candidate]]:
-        """Index and candidate of all active ones but `none`."""
+        """Index and candidate of all active candidates except `none`."""
         indices = range(len(self.candidates)) if self.active is None else self.active
         for k in indices:
             if self.candidates[k].name != "none":
@@ -48,11 +49,12 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class Norm:
-    """A batch norm: positions of its tensors in the cell's lists.
+    """A batch norm, as positions of its tensors in the cell's lists.
 
     Attributes:
-        index: of its running statistics.
-        gamma, beta: of scale and shift among the parameters, None without.
+        index: position of its running statistics.
+        gamma: position of its scale among the parameters, None if it has none.
+        beta: position of its shift among the parameters, None if it has none.
     """
 
     index: int
@@ -66,10 +68,12 @@ class Convolution:
 
     Attributes:
         kind: `separable` (depthwise, then pointwise), `dense`, or `factorized` (FactorizedReduce).
-        kernel, dilation, stride: of the spatial part.
+        kernel: side of the spatial kernel.
+        dilation: of the spatial kernel.
+        stride: of the spatial kernel.
         weights: positions of its weight tensors among the parameters.
-        norm: what follows.
-        reads: position of the first-stage convolution that it reads, None for the source state.
+        norm: the batch norm of its output.
+        reads: index of the first-stage convolution that it reads, None for the source state.
     """
 
     kind: str
@@ -83,12 +87,16 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Term:
-    """One weighted summand: candidate `option` of edge `edge`, added to state `target`.
+    """One summand of a node: the mixing weight of a candidate times its output.
 
     Attributes:
-        value: `identity`, `pool`, `first` or `second`: what is weighted.
-        position: which pool (0 maximum, 1 mean) or which convolution of that stage.
-        norm: the batch norm of a pool; those of convolutions stand with them.
+        edge: index of the edge.
+        option: index of the candidate on the edge.
+        target: number of the node that the summand is added to.
+        value: the tensor that is weighted: `identity`, `pool`, or the output of a convolution of
+            the `first` or `second` stage.
+        position: which pool (0 maximum, 1 mean), or the index of the convolution in its stage.
+        norm: the batch norm of a pool; None for other values (see `Convolution.norm`).
     """
 
     edge: int
@@ -101,7 +109,15 @@ class Term:
 
 @dataclass(frozen=True)
 class Group:
-    """All edges that read one state at one stride."""
+    """All edges that read the same state with the same stride.
+
+    Attributes:
+        source: number of the state.
+        stride: 1 or 2.
+        first: convolutions that read the state.
+        second: convolutions that read the outputs of `first`.
+        terms: the summands of all edges.
+    """
 
     source: int
     stride: int
@@ -116,23 +132,22 @@ class Group:
 
     @cached_property
     def pooled(self) -> tuple[Term, ...]:
-        """The pools that are followed by a batch norm."""
+        """The terms that are a pool followed by a batch norm."""
         return tuple(t for t in self.terms if t.value == "pool" and t.norm is not None)
 
     @cached_property
     def norms(self) -> tuple[Norm, ...]:
         """All batch norms, in the order of the rows of the group's table.
 
-        First-stage convolutions come first, then pools, then second-stage convolutions; one more
-        row, the last, is the identity's.
+        First-stage convolutions come first, then pools, then second-stage convolutions. The table
+        has one more row at its end, that of the identity.
         """
-        convolutions = tuple(c.norm for c in self.first), tuple(c.norm for c in self.second)
-        pools = tuple(t.norm for t in self.pooled if t.norm is not None)
-        return (*convolutions[0], *pools, *convolutions[1])
+        pools = (t.norm for t in self.pooled if t.norm is not None)
+        return (*(c.norm for c in self.first), *pools, *(c.norm for c in self.second))
 
     @cached_property
     def rows(self) -> tuple[int, ...]:
-        """For each term the row of the group's table that normalises it."""
+        """For each term, the row of the group's table that normalises it."""
         return tuple(self._row(term) for term in self.terms)
 
     def _row(self, term: Term) -> int:
@@ -145,14 +160,15 @@ class Group:
 
 @dataclass(frozen=True)
 class CellPlan:
-    """The work of a cell, by source.
+    """What a cell computes, grouped by source state.
 
     Attributes:
-        inputs: number of states given.
-        nodes: number of states computed.
-        groups: in order of their source.
-        origins: for each node a state and a stride that lead to it: what gives it its size.
-        parameters, norms: lengths of the lists that positions refer to.
+        inputs: number of input states.
+        nodes: number of nodes.
+        groups: the edges, in the order of their source.
+        origins: for each node the source and the stride of one edge into it, which give its size.
+        parameters: number of parameters that positions index.
+        norms: number of batch norms that positions index.
     """
 
     inputs: int
@@ -164,7 +180,7 @@ class CellPlan:
 
     @staticmethod
     def describe(inputs: int, edges: Sequence[Edge]) -> str:
-        """The structure of a cell as a string, from which `of` makes the plan."""
+        """The structure of a cell as a string, an argument that PyTorch operators can take."""
         parts = [str(inputs)]
         for edge in edges:
             chosen = [
@@ -176,34 +192,37 @@ class CellPlan:
     @staticmethod
     @lru_cache(maxsize=512)
     def of(description: str) -> CellPlan:
-        """The plan of `describe`'s string."""
+        """The plan of a cell that `describe` describes."""
         first, *parts = description.split(";")
         inputs, rows = int(first), [_parse_edge(part) for part in parts]
         builder = _Builder(rows)
-        sources = sorted({(source, stride) for source, _, stride, _ in rows})
+        sources = sorted({(row.source, row.stride) for row in rows})
         groups = tuple(builder.group(source, stride) for source, stride in sources)
-        origin = {target: (source, stride) for source, target, stride, _ in reversed(rows)}
+        origin = {row.target: (row.source, row.stride) for row in reversed(rows)}
         origins = tuple(origin[target] for target in sorted(origin))
         return CellPlan(inputs, len(origins), groups, origins, len(builder.tensors), builder.norms)
 
 
-def tensors_of(edges: Sequence[Edge]) -> tuple[list[tuple[Candidate, str]], list]:
+def tensors_of(
+    edges: Sequence[Edge],
+) -> tuple[list[tuple[Candidate, str]], list[tuple[Candidate, str]]]:
     """(candidate, name) of every parameter, and (candidate, prefix) of every norm, in plan order.
 
-    The order is by edge, then candidate: the positions in a `CellPlan`.
+    The order is by edge, then by candidate. The positions in a `CellPlan` refer to it.
     """
-    parameters, norms = [], []
+    parameters: list[tuple[Candidate, str]] = []
+    norms: list[tuple[Candidate, str]] = []
     for edge in edges:
         for _, candidate in edge.chosen():
-            for name in parameter_names(candidate.name, edge.stride, _affine(candidate)):
-                parameters.append((candidate, name))
-            for prefix in norm_prefixes(candidate.name, edge.stride, _normalised(candidate)):
-                norms.append((candidate, prefix))
+            names = parameter_names(candidate.name, edge.stride, _affine(candidate))
+            prefixes = norm_prefixes(candidate.name, edge.stride, _normalised(candidate))
+            parameters += [(candidate, name) for name in names]
+            norms += [(candidate, prefix) for prefix in prefixes]
     return parameters, norms
 
 
 def norm_prefixes(name: str, stride: int, normalised: bool) -> tuple[str, ...]:
-    """Prefixes of a candidate's batch norms."""
+    """Prefixes of the names of a candidate's batch norms, for example `bn1`."""
     if name in SEPARABLE:
         return ("bn1", "bn2")
     if name in POOLS:
@@ -250,7 +269,7 @@ def sizes_of(inputs: Sequence[tuple[int, int]], edges: Sequence[Edge]) -> list[t
     """(height, width) of every state, the inputs' first.
 
     Raises:
-        ValueError: when the edges into a node don't agree.
+        ValueError: when edges into the same node produce different sizes.
     """
     sizes = list(inputs)
     for edge in sorted(edges, key=lambda edge: edge.target):
@@ -259,33 +278,58 @@ def sizes_of(inputs: Sequence[tuple[int, int]], edges: Sequence[Edge]) -> list[t
         if edge.target == len(sizes):
             sizes.append(size)
         elif sizes[edge.target] != size:
-            raise ValueError(f"edges of {sizes[edge.target]} and {size} lead to node {edge.target}")
+            raise ValueError(
+                f"the edges that lead to node {edge.target} produce different sizes, "
+                f"{sizes[edge.target]} and {size}"
+            )
     return sizes
 
 
-def _parse_edge(text: str) -> tuple[int, int, int, list[tuple[int, str, bool, bool]]]:
-    """Source, target, stride, and (index, name, normalised, affine) of each candidate."""
+class _EdgeStructure(NamedTuple):
+    """An edge as `CellPlan.describe` writes it.
+
+    Attributes:
+        source: number of the state that is read.
+        target: number of the node that the result is added to.
+        stride: 1 or 2.
+        chosen: (index, name, normalised, affine) of each active candidate.
+    """
+
+    source: int
+    target: int
+    stride: int
+    chosen: list[tuple[int, str, bool, bool]]
+
+
+def _parse_edge(text: str) -> _EdgeStructure:
+    """Read one edge of a description."""
     numbers, _, listed = text.partition(":")
     source, target, stride = (int(number) for number in numbers.split())
     chosen = []
     for candidate in filter(None, listed.split(",")):
         k, name, normalised, affine = candidate.split()
         chosen.append((int(k), name, normalised == "1", affine == "1"))
-    return source, target, stride, chosen
+    return _EdgeStructure(source, target, stride, chosen)
 
 
 def _normalised(candidate: Candidate) -> bool:
+    """Whether a candidate has a batch norm."""
     return "bn.running_mean" in candidate.tensors or "bn1.running_mean" in candidate.tensors
 
 
 def _affine(candidate: Candidate) -> bool:
+    """Whether a candidate's batch norms have scales and shifts."""
     return "bn.weight" in candidate.tensors or "bn1.weight" in candidate.tensors
 
 
 class _Builder:
-    """Numbers tensors and norms in edge order, then cuts out groups."""
+    """Numbers parameters and norms in plan order, then makes the groups.
 
-    def __init__(self, rows: list) -> None:
+    Args:
+        rows: the cell's edges.
+    """
+
+    def __init__(self, rows: Sequence[_EdgeStructure]) -> None:
         self.rows = rows
         self.tensors: dict[tuple[int, int, str], int] = {}
         self.norm_positions: dict[tuple[int, int, str], int] = {}
@@ -298,11 +342,13 @@ class _Builder:
         self.norms = len(self.norm_positions)
 
     def norm(self, edge: int, k: int, prefix: str) -> Norm:
+        """The batch norm of candidate k of an edge."""
         tensors = self.tensors
         gamma, beta = (tensors.get((edge, k, f"{prefix}.{n}")) for n in ("weight", "bias"))
         return Norm(self.norm_positions[edge, k, prefix], gamma, beta)
 
     def group(self, source: int, stride: int) -> Group:
+        """All edges that read a state with a stride."""
         first: list[Convolution] = []
         second: list[Convolution] = []
         terms: list[Term] = []
@@ -329,6 +375,7 @@ class _Builder:
         self, edge: int, k: int, size: int, dilation: int, stride: int, stage: str,
         reads: int | None = None,
     ) -> Convolution:  # fmt: skip
+        """One stage of a separable or dilated convolution; `stage` ends its tensors' names."""
         weights = tuple(
             self.tensors[edge, k, f"{part}{stage}.weight"] for part in ("depthwise", "pointwise")
         )
@@ -336,7 +383,7 @@ class _Builder:
         return Convolution("separable", size, dilation, stride, weights, norm, reads)
 
     def single(self, edge: int, k: int, name: str, stride: int) -> Convolution:
-        """A candidate of one stage."""
+        """The convolution of a candidate that has one stage."""
         if name in DILATED:
             return self.separable(edge, k, DILATED[name], 2, stride, "")
         norm = self.norm(edge, k, "bn")

@@ -1,14 +1,15 @@
-"""The mixed operator in plain PyTorch: its exact definition, and every fast version's test oracle.
+"""The mixed operator in plain PyTorch: its definition, which the kernels are tested against.
 
 A mixed operator (Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019, eq. 2) is
 
     out = sum_k w_k op_k(x)
 
-over the candidate operators of one choice. Batch normalisation uses the batch's own statistics
-when training, and the running ones otherwise.
+over the candidate operators of one choice. Batch norms use the batch's own statistics in training
+and the running statistics otherwise.
 
 Shapes: x is (N, C_in, H, W), each op_k(x) is (N, C_out, ceil(H / stride), ceil(W / stride)).
-A candidate's tensors are named as in the state dict of its module, `depthwise1.weight` say.
+The tensors of a candidate have the names of its module's state dict, for example
+`depthwise1.weight`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,19 @@ BATCH_NORM_EPS = 1e-5
 
 
 class Candidate(NamedTuple):
-    """One candidate operator: its published name, and its parameters and buffers by name."""
+    """One candidate operator of a choice.
+
+    Attributes:
+        name: the operator's name in the literature, for example `sep_conv_3x3`.
+        tensors: its parameters and buffers by name.
+    """
 
     name: str
     tensors: Mapping[str, Tensor]
 
 
 class Context(NamedTuple):
-    """What all candidates of one call share."""
+    """Settings that all candidates of one call share; see `hwnas.kernels.mixed_op`."""
 
     stride: int
     training: bool
@@ -42,7 +48,7 @@ class Context(NamedTuple):
 
 
 def batch_norm(z: Tensor, tensors: Mapping[str, Tensor], prefix: str, context: Context) -> Tensor:
-    """Normalise over (N, H, W); updates the running statistics in place when training."""
+    """Batch norm over (N, H, W); updates the running statistics in place in training."""
     return F.batch_norm(
         z,
         tensors[f"{prefix}.running_mean"],
@@ -56,19 +62,19 @@ def batch_norm(z: Tensor, tensors: Mapping[str, Tensor], prefix: str, context: C
 
 
 def max_pool(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
-    """3x3 maximum; normalised when the candidate carries a batch norm, as DARTS does."""
+    """3x3 max pool, followed by a batch norm if the candidate has one, as in DARTS."""
     pooled = F.max_pool2d(x, 3, context.stride, padding=1)
     return batch_norm(pooled, tensors, "bn", context) if tensors else pooled
 
 
 def avg_pool(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
-    """3x3 mean over the pixels inside the image; normalised as `max_pool` is."""
+    """3x3 average pool over the pixels inside the image, followed by a batch norm if it has one."""
     pooled = F.avg_pool2d(x, 3, context.stride, padding=1, count_include_pad=False)
     return batch_norm(pooled, tensors, "bn", context) if tensors else pooled
 
 
 def skip_connect(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
-    """The identity, or FactorizedReduce at stride 2."""
+    """The identity at stride 1, FactorizedReduce at stride 2."""
     if context.stride == 1:
         return x
     x = F.relu(x)
@@ -84,7 +90,7 @@ def skip_connect(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> 
 def separable_stage(
     x: Tensor, tensors: Mapping[str, Tensor], context: Context, *, stage: str, stride: int
 ) -> Tensor:
-    """ReLU, depthwise and pointwise convolution, batch norm."""
+    """One stage of a separable convolution: ReLU, depthwise, pointwise, batch norm."""
     depthwise = tensors[f"depthwise{stage}.weight"]
     padding = depthwise.shape[-1] // 2
     y = F.conv2d(F.relu(x), depthwise, None, stride, padding, groups=x.shape[1])
@@ -93,7 +99,7 @@ def separable_stage(
 
 
 def sep_conv(x: Tensor, tensors: Mapping[str, Tensor], context: Context) -> Tensor:
-    """Two separable stages; the first has the stride."""
+    """Separable convolution of two stages; the first one has the stride."""
     x = separable_stage(x, tensors, context, stage="1", stride=context.stride)
     return separable_stage(x, tensors, context, stage="2", stride=1)
 
@@ -126,7 +132,7 @@ CANDIDATE_FUNCTIONS: dict[str, CandidateFunction] = {
     "nor_conv_1x1": partial(relu_conv_bn, padding=0),
     "nor_conv_3x3": partial(relu_conv_bn, padding=1),
 }
-"""Every operator but `none`, which is zero and is left out of the sum."""
+"""The definition of every operator except `none`, which is zero and is left out of the sum."""
 
 
 def mixed_op(
@@ -136,7 +142,18 @@ def mixed_op(
     active: Sequence[int],
     context: Context,
 ) -> Tensor:
-    """The definition of `hwnas.kernels.mixed_op`, which documents the arguments."""
+    """The definition of `hwnas.kernels.mixed_op`.
+
+    Args:
+        x: (N, C, H, W).
+        mixing_weights: (K,).
+        candidates: the K operators.
+        active: indices of the candidates to evaluate.
+        context: stride, mode and momentum.
+
+    Returns:
+        The weighted sum of the active candidates; zeros if there are none.
+    """
     x = x.contiguous(memory_format=torch.channels_last)
     total: Tensor | None = None
     for k in active:

@@ -1,8 +1,9 @@
-"""The weighted sum of batch-normalised branches that were computed elsewhere, as one operator.
+"""The weighted sum of batch-normalised branches, as one operator.
 
-What any space can use whose candidates are made by other means, such as the inverted bottlenecks of
-mobile networks: statistics, normalisation and the sum are one pass over the branches, and so is
-their backward pass (README.md has the derivation).
+It serves search spaces whose candidates the fused kernels do not compute, such as the inverted
+bottlenecks of mobile networks: each candidate is computed in plain PyTorch up to its last batch
+norm, and the batch norms and the weighted sum are one operator, forward and backward. README.md has
+the derivation.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE, MixTerm
+from hwnas.kernels.backend import MixTerm
 from hwnas.kernels.mixed_op import choose_implementation, compute_dtype
+from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.operator import backend_for, from_layout, to_layout
 from hwnas.kernels.reference import BATCH_NORM_EPS
 
@@ -34,63 +36,107 @@ def weighted_norms(
     """`sum_k mixing_weights[k] batch_norm_k(branches[k])`.
 
     Args:
-        branches: K tensors (N, C, H, W), any memory format.
-        mixing_weights: (K,), need not sum to 1.
-        running_means, running_variances: K vectors (C,); updated in place when training.
-        scales, shifts: K vectors (C,) each, or None for 1 and 0.
-        training: batch statistics if true, else the running ones.
-        momentum: of the running statistics, as in `torch.nn.BatchNorm2d`.
+        branches: the K tensors to normalise, (N, C, H, W) each, in any memory format.
+        mixing_weights: (K,); they need not sum to 1.
+        running_means: K vectors (C,), updated in place in training.
+        running_variances: K vectors (C,), updated in place in training.
+        scales: K vectors (C,); None for ones.
+        shifts: K vectors (C,); None for zeros.
+        training: whether to use the batch's statistics, and update the running ones in place. If
+            false the running statistics are used.
+        momentum: momentum of the running statistics, as in `torch.nn.BatchNorm2d`.
         impl: as for `hwnas.kernels.mixed_op`.
 
     Returns:
-        (N, C, H, W), channels_last.
+        (N, C, H, W), in channels_last.
 
     Raises:
-        ValueError: for branches of several shapes, lists of other lengths, or one value a channel
-            when training.
-        RuntimeError: when the `impl` that was asked for can't be used here.
+        ValueError: for branches that are empty or differ in shape, lists of different lengths, or
+            training with a single value for each channel.
+        RuntimeError: when the requested `impl` cannot be used here.
     """
-    if any(branch.numel() == 0 for branch in branches):
-        raise ValueError("the branches are empty")
-    lengths = {len(branches), len(mixing_weights), len(running_means), len(running_variances)}
-    lengths |= {len(vectors) for vectors in (scales, shifts) if vectors is not None}
-    if len(lengths) != 1 or not branches:
-        raise ValueError(f"one weight, mean, variance, scale and shift a branch, got {lengths}")
-    if len({branch.shape for branch in branches}) != 1:
-        raise ValueError("branches of one shape expected")
-    channels = branches[0].shape[1]
-    count = branches[0].numel() // channels
-    if training and count < 2:
-        raise ValueError("batch statistics need more than one value a channel")
+    _validate(branches, mixing_weights, running_means, running_variances, scales, shifts, training)
     chosen = choose_implementation(impl, branches, ())
     if chosen == "torch":
         return _reference(
             branches, mixing_weights, running_means, running_variances, scales, shifts, training,
             momentum,
         )  # fmt: skip
-    dtype = compute_dtype(branches[0])
     affine: list[Tensor] = []
     if scales is not None or shifts is not None:
         affine = [
             *(scales or [torch.ones_like(mean) for mean in running_means]),
             *(shifts or [torch.zeros_like(mean) for mean in running_means]),
         ]
+    dtype = compute_dtype(branches[0])
     running = [] if training else [*running_means, *running_variances]
-    out, table = weighted_norms_op(
+    outputs: list[Tensor] = weighted_norms_op(
         [branch.to(dtype) for branch in branches],
         mixing_weights.to(torch.promote_types(dtype, torch.float32)),
         [vector.to(dtype) for vector in affine],
         [vector.to(dtype) for vector in running],
         chosen,
     )
+    out, table = outputs
     if training:
-        with torch.no_grad():
-            mean = (table[:, MEAN] + table[:, RESIDUAL])[:, :channels]
-            variance = table[:, VARIANCE, :channels] * (count / (count - 1))
-            for old, new in ((running_means, mean), (running_variances, variance)):
-                batch = [row.to(vector.dtype) for row, vector in zip(new, old, strict=True)]
-                torch._foreach_lerp_(list(old), batch, momentum)
+        count = branches[0].numel() // branches[0].shape[1]
+        _update_running(running_means, running_variances, table, count, momentum)
     return out.to(branches[0].dtype)
+
+
+def _validate(
+    branches: Sequence[Tensor],
+    mixing_weights: Tensor,
+    running_means: Sequence[Tensor],
+    running_variances: Sequence[Tensor],
+    scales: Sequence[Tensor] | None,
+    shifts: Sequence[Tensor] | None,
+    training: bool,
+) -> None:
+    """Raise a ValueError for arguments that are invalid for any implementation."""
+    lengths = {
+        "branches": len(branches),
+        "mixing weights": len(mixing_weights),
+        "running means": len(running_means),
+        "running variances": len(running_variances),
+        "scales": len(branches if scales is None else scales),
+        "shifts": len(branches if shifts is None else shifts),
+    }
+    if len(set(lengths.values())) != 1 or not branches:
+        found = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise ValueError(f"every branch needs one entry of each argument, got {found}")
+    shapes = sorted({tuple(branch.shape) for branch in branches})
+    if len(shapes) != 1:
+        raise ValueError(f"the branches must have the same shape, got {shapes}")
+    if branches[0].numel() == 0:
+        raise ValueError(f"the branches are empty: their shape is {shapes[0]}")
+    if training and branches[0].numel() // branches[0].shape[1] < 2:
+        raise ValueError("batch statistics need more than one value for each channel, got one")
+
+
+def _update_running(
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
+    table: Tensor,
+    count: int,
+    momentum: float,
+) -> None:
+    """Move running statistics towards the batch's own, as `torch.nn.BatchNorm2d` does.
+
+    Args:
+        means: K vectors (C,).
+        variances: K vectors (C,).
+        table: the table of the norms, (K, 6, width).
+        count: N H W, the number of values of a channel.
+        momentum: weight of the batch's statistics.
+    """
+    channels = len(means[0])
+    mean = (table[:, MEAN] + table[:, RESIDUAL])[:, :channels]
+    unbiased = table[:, VARIANCE, :channels] * (count / (count - 1))
+    for old, new in ((means, mean), (variances, unbiased)):
+        batch = [row.to(vector.dtype) for row, vector in zip(new, old, strict=True)]
+        with torch.no_grad():
+            torch._foreach_lerp_(list(old), batch, momentum)
 
 
 def _reference(
@@ -103,6 +149,7 @@ def _reference(
     training: bool,
     momentum: float,
 ) -> Tensor:
+    """`weighted_norms` in plain PyTorch."""
     total: Tensor | None = None
     for k, branch in enumerate(branches):
         y = torch.nn.functional.batch_norm(
@@ -129,14 +176,14 @@ def weighted_norms_op(
     running: Sequence[Tensor],
     backend: str,
 ) -> list[Tensor]:
-    """The sum (N, C, H, W), and the table of the norms (K, 6, width).
+    """The weighted sum (N, C, H, W), and the table of the norms (K, 6, width).
 
     Args:
-        branches: (N, C, H, W) each.
-        weights: (K,).
-        affine: scales, then shifts; empty for none.
-        running: means, then variances; empty for the batch's own.
-        backend: name.
+        branches: the K branches, (N, C, H, W) each.
+        weights: mixing weights, (K,).
+        affine: K scales, then K shifts; empty for none.
+        running: K running means, then K variances; empty to use the batch's own statistics.
+        backend: name of the backend.
     """
     kernels = backend_for(backend, branches[0].dtype)
     channels, k = branches[0].shape[1], len(branches)
@@ -181,7 +228,16 @@ def weighted_norms_backward_op(
     backend: str,
     batch: bool,
 ) -> list[Tensor]:
-    """Gradients of the branches, of the weights (K,), of scales and of shifts (K, C)."""
+    """Gradients of the branches, of the weights (K,), and of scales and shifts (K, C).
+
+    Args:
+        gradient: gradient of the sum, (N, C, H, W).
+        branches: as for `hwnas::weighted_norms`.
+        weights: as for `hwnas::weighted_norms`.
+        table: the table that `hwnas::weighted_norms` returned.
+        backend: name of the backend.
+        batch: whether the branches were normalised with the batch's own statistics.
+    """
     kernels = backend_for(backend, branches[0].dtype)
     channels = branches[0].shape[1]
     width = kernels.width(channels)
@@ -217,14 +273,14 @@ def _(
     return [*d_branches, weights.new_empty(weights.shape), vector, torch.empty_like(vector)]
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: list[Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     branches, weights, affine, running, ctx.backend = inputs
     ctx.counts = len(branches), len(affine), len(running)
     ctx.save_for_backward(*branches, weights, output[1])
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple:
+def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     k, affine, running = ctx.counts
     *branches, weights, table = ctx.saved_tensors
     if gradients[0] is None:

@@ -1,1 +1,1 @@
-"""The backend in C++: binding, memory, and its sources in `src/`."""
+"""The backend in C++. Its sources are in `src/`; `setup.py` compiles them into `_library`."""

@@ -1,9 +1,9 @@
-"""Memory of activations that is used again.
+"""A memory pool for activations on CPUs.
 
-A step of a search makes and drops hundreds of megabytes of activations. The C library's allocator
-gives most of it back to the system, which clears and maps every page anew when it is next written
-to; that takes longer than some of the kernels. Here a block outlives the tensor in it and is taken
-for the next one of the same size.
+A step of a search allocates and frees hundreds of megabytes of activations. The C library's
+allocator returns most of them to the operating system, which has to map and clear every page again
+on its next use; that takes longer than some of the kernels. This pool keeps a freed block and uses
+it for the next tensor of the same size.
 """
 
 from __future__ import annotations
@@ -17,52 +17,48 @@ import torch
 from torch import Tensor
 
 SMALLEST_BYTES = 2**17
-"""What is smaller comes from the C library's heap, where it is used again anyway."""
+"""Smaller tensors come from the C library's heap, which reuses their memory anyway."""
 
 SPARE = 1.25
+"""Limit of the pool's size when it allocates, as a multiple of the most that was in use at once."""
 
 
 class MemoryPool:
-    """Blocks of memory, each for one size.
+    """Blocks of memory, each reused for tensors of its own size.
 
-    When a new one has to be made, those that have been idle for longest go until all together are
-    at most `SPARE` times as much as was ever in use at once.
+    Before a new block is allocated, the blocks that have been idle for longest are freed until all
+    blocks together take at most `SPARE` times `peak_bytes`.
 
     Attributes:
-        idle_bytes: of blocks that nothing is in.
-        used_bytes: of the others.
-        peak_bytes: the most that was in use.
+        idle_bytes: size of the blocks that hold no tensor.
+        used_bytes: size of the blocks that hold one.
+        peak_bytes: the largest `used_bytes` so far.
     """
 
     def __init__(self) -> None:
         self._idle: list[Tensor] = []
-        # Tensors may end in any thread, and while this one is in here.
+        # A tensor may be freed in any thread, also by the garbage collector inside a method.
         self._lock = threading.RLock()
         self.idle_bytes = 0
         self.used_bytes = 0
         self.peak_bytes = 0
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """An uninitialised contiguous tensor, aligned as PyTorch's are.
-
-        Args:
-            shape: its sizes.
-            dtype: its type.
-        """
+        """An uninitialised contiguous tensor, aligned like PyTorch's own."""
         size = math.prod(shape) * dtype.itemsize
         if size < SMALLEST_BYTES:
             return torch.empty(tuple(shape), dtype=dtype)
         with self._lock:
-            block = self._taken(size)
+            block = self._take(size)
             self.used_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.used_bytes)
-        # The tensor's storage holds this array, and nothing else does: its end is the tensor's.
+        # Only the tensor's storage refers to this array, so both are freed at the same time.
         array = block.numpy()
         weakref.finalize(array, self._release, block).atexit = False
         return torch.from_numpy(array).view(dtype).view(tuple(shape))
 
-    def _taken(self, size: int) -> Tensor:
-        """A block of so many bytes."""
+    def _take(self, size: int) -> Tensor:
+        """An idle or a new block of `size` bytes."""
         for index in reversed(range(len(self._idle))):
             if self._idle[index].numel() == size:
                 self.idle_bytes -= size
@@ -74,13 +70,14 @@ class MemoryPool:
         return torch.empty(size, dtype=torch.uint8)
 
     def release_idle(self) -> None:
-        """Give what nothing is in back to the system."""
+        """Free all idle blocks."""
         with self._lock:
             self._idle.clear()
             self.idle_bytes = 0
             self.peak_bytes = self.used_bytes
 
     def _release(self, block: Tensor) -> None:
+        """Make a block idle whose tensor has been freed."""
         with self._lock:
             self.used_bytes -= block.numel()
             self.idle_bytes += block.numel()
@@ -88,9 +85,9 @@ class MemoryPool:
 
 
 MEMORY = MemoryPool()
-"""Of all activations on CPUs."""
+"""The pool of all activations on CPUs."""
 
 
 def release_memory() -> None:
-    """Give the memory that is kept for later calls back to the system, as after a search."""
+    """Free the memory that the kernels keep for later calls, for example after a search."""
     MEMORY.release_idle()

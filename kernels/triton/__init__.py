@@ -1,1 +1,1 @@
-"""The backend in Triton; only this folder imports Triton."""
+"""The backend in Triton. Apart from `layout`, its modules are imported only where it is used."""

@@ -1,4 +1,4 @@
-"""What the Triton kernels are called with, gathered from what `Backend` is given."""
+"""Arguments of the Triton kernels, made from the arguments of `Backend`'s methods."""
 
 from __future__ import annotations
 
@@ -10,25 +10,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import PoolGradient
+from hwnas.kernels.backend import PoolGradient, StageBackward
 from hwnas.kernels.plan import Convolution
 from hwnas.kernels.triton.layout import PackedParameters, StageTables
 
 
-class WeightSums(NamedTuple):
-    """A stage's weight gradients before they are added up.
+class Size(NamedTuple):
+    """Sizes of a stage.
 
     Attributes:
-        partials: (G, packed elements).
-        tables: of the stage.
+        shape: N, H, W, OH, OW.
+        width: C, the number of channels with padding.
+        stride: 1 or 2.
     """
-
-    partials: Tensor
-    tables: StageTables
-
-
-class Size(NamedTuple):
-    """Sizes of a stage: input and output images, width and stride."""
 
     shape: tuple[int, int, int, int, int]
     width: int
@@ -36,7 +30,7 @@ class Size(NamedTuple):
 
     @staticmethod
     def of(values: Tensor, stride: int) -> Size:
-        """Sizes of a stage that reads values (R, N, H, W, C)."""
+        """The sizes of a stage that reads values (R, N, H, W, C)."""
         _, images, height, wide, width = values.shape
         out = (-(-height // stride), -(-wide // stride))
         return Size((images, height, wide, *out), width, stride)
@@ -54,29 +48,21 @@ class Size(NamedTuple):
         return images * height * wide
 
 
-class StageGradient(NamedTuple):
-    """What `convolve_backward` is given of a stage's convolutions."""
-
-    convolutions: Sequence[Convolution]
-    parameters: Sequence[Tensor]
-    outputs: Tensor
-    gradients: Sequence[Tensor]
-    coefficients: Sequence[Tensor]
-    rows: Sequence[Tensor]
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """As `stage_backward_outputs` takes them."""
-        lists = (self.gradients, self.coefficients, self.rows)
-        return self.outputs.contiguous(), *(tuple(t.contiguous() for t in each) for each in lists)
-
-    def needs_any(self, weight_gradients: Sequence[Tensor | None]) -> bool:
-        """Whether the gradient of any weight is needed."""
-        return any(weight_gradients[i] is not None for c in self.convolutions for i in c.weights)
+def stage_arguments(stage: StageBackward | None) -> tuple[Any, ...]:
+    """Outputs, gradients, coefficients and table rows for `stage_backward_outputs`."""
+    if stage is None:
+        return (None,) * 4
+    lists = (stage.gradients, stage.coefficients, stage.rows)
+    return stage.outputs.contiguous(), *(tuple(t.contiguous() for t in each) for each in lists)
 
 
 class EdgeGradients:
-    """`PoolGradient`s as the kernels take them."""
+    """The gradients of pools and skip connections in the form that the kernels take.
+
+    Args:
+        edges: one gradient for each edge out of a state.
+        stride: of all edges.
+    """
 
     def __init__(self, edges: Sequence[PoolGradient], stride: int) -> None:
         self.stride = stride
@@ -90,7 +76,18 @@ class EdgeGradients:
 
 @dataclass
 class StageWork:
-    """What the first launch of a stage's backward pass leaves to the second."""
+    """What the first launch of a stage's backward pass passes on to the second.
+
+    Attributes:
+        size: sizes of the stage.
+        convolutions: the B convolutions of the stage.
+        tables: their tables; None without convolutions.
+        packed: the packed weights; None without convolutions.
+        intermediate: dy or dz, (B, N, OH, OW, C); None without convolutions.
+        partials: partial weight gradients, (G, packed elements); None if not needed.
+        d_pools: dz of maximum and mean, (2, N, OH, OW, C); None without pools.
+        winners: the tap of each maximum, (N, OH, OW, C); None without pools.
+    """
 
     size: Size
     convolutions: Sequence[Convolution]
@@ -103,30 +100,34 @@ class StageWork:
 
     @property
     def flat(self) -> Tensor | None:
-        """Packed weights."""
+        """The packed weights; None without convolutions."""
         return None if self.packed is None else self.packed.flat
 
     @property
     def convolution_table(self) -> Tensor | None:
-        """(B, 9)."""
+        """`StageTables.convolutions`; None without convolutions."""
         return None if self.tables is None else self.tables.convolutions
 
 
 @lru_cache(maxsize=4096)
 def integers(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """int32 tensor of an index; copied to the device once."""
+    """An int32 tensor on a device, cached so that it is copied there only once."""
     return torch.tensor(values, dtype=torch.int32).to(device)
 
 
 @lru_cache(maxsize=64)
 def _constant(value: float, width: int, device: torch.device) -> Tensor:
+    """A cached vector of equal elements."""
     return torch.full((width,), value, device=device)
 
 
 def affine(
     gammas: Sequence[Tensor | None], betas: Sequence[Tensor | None], rows: int, out: Tensor
 ) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None, int]:
-    """Scales, shifts and their length, with ones and zeros for missing ones; None for none."""
+    """Scales and shifts of `rows` norms, and their length.
+
+    Missing ones are replaced by ones and zeros; both are None if there are none at all.
+    """
     known = [gamma for gamma in gammas if gamma is not None]
     if not known:
         return None, None, 0

@@ -1,8 +1,8 @@
-"""The fused mixed operator's kernels in Triton: allocation, launches and their configuration.
+"""The backend in Triton: allocation of results, and launches of the kernels.
 
-Statistics and sums stay the shares that the programs left, (R, G, 4, C) and (R, G, 2, C), until
-`normalise` and `normalise_backward` combine them. Nothing is added atomically: results are equal
-bit by bit whenever shapes are.
+Statistics and sums are returned as the partial results of G programs, (R, G, 4, C) and
+(R, G, 2, C); `normalise` and `normalise_backward` combine them. There are no atomic additions, so
+results are bitwise repeatable for the same shapes.
 """
 
 from __future__ import annotations
@@ -13,58 +13,57 @@ import torch
 import triton
 from torch import Tensor
 
-import hwnas.kernels.triton.backward as backward
-import hwnas.kernels.triton.forward as forward
-import hwnas.kernels.triton.layout as layout
 from hwnas.kernels.backend import (
-    RSTD,
-    SCALE,
     Backend,
     MixTerm,
     Pooled,
     PoolGradient,
     Pools,
+    StageBackward,
     Value,
-    fill_table,
 )
 from hwnas.kernels.plan import Convolution
 from hwnas.kernels.reference import BATCH_NORM_EPS
+from hwnas.kernels.triton import norms
 from hwnas.kernels.triton.arguments import (
     EdgeGradients,
     Size,
-    StageGradient,
     StageWork,
-    WeightSums,
     affine,
     integers,
+    stage_arguments,
 )
+from hwnas.kernels.triton.backward import stage_backward_inputs, stage_backward_outputs
+from hwnas.kernels.triton.forward import stage_forward
 from hwnas.kernels.triton.launch import TritonLauncher, interpreted
-from hwnas.kernels.triton.layout import PackedParameters
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+from hwnas.kernels.triton.layout import (
+    PackedParameters,
+    WeightSums,
+    elementwise_pixels,
+    forward_groups,
+    input_groups,
+    kinds_of,
+    output_groups,
+    padded_width,
+    reduce_groups,
+    weight_groups,
+)
 
 
 class TritonBackend(TritonLauncher, Backend):
-    """The kernels on an NVIDIA GPU, or in Triton's interpreter.
+    """The kernels in Triton, on an NVIDIA GPU or in Triton's interpreter.
 
     Args:
-        precision: of float32 matrix products, `ieee` or `tf32`.
+        precision: precision of float32 matrix products, `ieee` or `tf32`.
+
+    Raises:
+        ValueError: for another precision.
     """
 
-    def supports(self, channels: int, dtype: torch.dtype, pixels: int) -> bool:
-        """Whether the kernels can run activations of `pixels` = N H W."""
-        return dtype in DTYPES and layout.fits(channels, pixels)
-
     def width(self, channels: int) -> int:
-        """Channels of the internal layout.
-
-        Raises:
-            ValueError: there are more than the kernels can hold.
-        """
-        return layout.padded_width(channels)
+        return padded_width(channels)
 
     def pools(self, x: Tensor, stride: int) -> Pools:
-        """See `Backend`."""
         pools, _, _ = self.source_forward(x, stride, (), (), True)
         assert pools is not None
         return pools
@@ -76,7 +75,6 @@ class TritonBackend(TritonLauncher, Backend):
         convolutions: Sequence[Convolution],
         parameters: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """See `Backend`."""
         _, outputs, statistics = self._forward(values, table, convolutions, parameters, None)
         assert outputs is not None
         return outputs, statistics
@@ -89,16 +87,10 @@ class TritonBackend(TritonLauncher, Backend):
         parameters: Sequence[Tensor],
         needs_pools: bool,
     ) -> tuple[Pools | None, Tensor | None, Tensor]:
-        """First-stage convolutions of a state and its pools, in one launch.
-
-        Returns:
-            Pools; outputs (B, N, OH, OW, C); statistics, B rows and two of the pools. Pools and
-            outputs are None without.
-        """
         if not convolutions and not needs_pools:
             return None, None, x.new_empty(0, 2, x.shape[-1])
-        strides = stride if needs_pools else None
-        return self._forward(x.unsqueeze(0), None, convolutions, parameters, strides)
+        pool_stride = stride if needs_pools else None
+        return self._forward(x.unsqueeze(0), None, convolutions, parameters, pool_stride)
 
     def _forward(
         self,
@@ -108,6 +100,7 @@ class TritonBackend(TritonLauncher, Backend):
         parameters: Sequence[Tensor],
         pool_stride: int | None,
     ) -> tuple[Pools | None, Tensor | None, Tensor]:
+        """The convolutions of a stage, and with a `pool_stride` the pools, in one launch."""
         values = values.contiguous()
         stride = convolutions[0].stride if pool_stride is None else pool_stride
         size = Size.of(values, stride)
@@ -118,31 +111,30 @@ class TritonBackend(TritonLauncher, Backend):
         if pool_stride is not None:
             pooled = self._empty((2, *size.output), values.dtype, values.device)
         tables, packed = self._tables(values, convolutions, parameters)
-        groups = layout.forward_groups(size.pixels, size.width)
+        groups = forward_groups(size.pixels, size.width)
         rows = count if pooled is None else count + 2
         partials = self._empty((rows, groups, 4, size.width), torch.float32, values.device)
         self._launch(
-            forward.stage_forward,
+            stage_forward,
             (groups, count if pooled is None else count + 1),
             values, values if table is None else table, None if packed is None else packed.flat,
             None if tables is None else tables.convolutions, outputs,
             None if pooled is None else pooled[0], None if pooled is None else pooled[1],
             partials, *size.shape, values.stride(0), size.pixels * size.width,
             COUNT_CONVOLUTIONS=count, NORMALISED=table is not None, PIN=not interpreted(),
-            KINDS=layout.kinds_of(convolutions), **self._options(size, "forward"),
+            KINDS=kinds_of(convolutions), **self._options(size, "forward"),
         )  # fmt: skip
         if pooled is None:
             return None, outputs, partials
         return Pools(pooled[0], pooled[1], partials[count:]), outputs, partials
 
     def mix(self, terms: Sequence[MixTerm], weights: Tensor) -> Tensor:
-        """See `Backend`."""
         first = terms[0].value
         width, pixels = first.shape[-1], first.numel() // first.shape[-1]
         out = self._empty(first.shape, first.dtype, first.device)
-        block = layout.elementwise_pixels(pixels, width)
+        block = elementwise_pixels(pixels, width)
         self._launch(
-            forward.mix, (triton.cdiv(pixels, block),),
+            norms.mix, (triton.cdiv(pixels, block),),
             tuple(t.value.contiguous() for t in terms), tuple(t.row.contiguous() for t in terms),
             integers(tuple(t.weight_index for t in terms), first.device), weights.contiguous(), out,
             pixels, C=width, BLOCK=block, num_warps=4,
@@ -150,22 +142,21 @@ class TritonBackend(TritonLauncher, Backend):
         return out
 
     def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
-        """See `Backend`."""
         gradients, values, tables = zip(*terms, strict=True)
         pools = [value for value in values if isinstance(value, Pooled)]
         out_shape, device = gradients[0].shape, gradients[0].device
         width, pixels = out_shape[-1], gradients[0].numel() // out_shape[-1]
-        groups = layout.reduce_groups(pixels, width, len(terms))
+        groups = reduce_groups(pixels, width, len(terms))
         partials = self._empty((len(terms), groups, 2, width), torch.float32, device)
         read = tuple(v.x if isinstance(v, Pooled) else v for v in values)
         kinds = tuple(v.kind if isinstance(v, Pooled) else 0 for v in values)
         height, width_px = pools[0].x.shape[1:3] if pools else out_shape[1:3]
         self._launch(
-            backward.reduce, (len(terms), groups),
+            norms.reduce, (len(terms), groups),
             *(tuple(t.contiguous() for t in column) for column in (gradients, read, tables)),
             integers(kinds, device), partials, out_shape[0], height, width_px, *out_shape[1:3],
             POOLED=bool(pools), STRIDE=pools[0].stride if pools else 1, C=width,
-            BLOCK=layout.elementwise_pixels(pixels, width), num_warps=4,
+            BLOCK=elementwise_pixels(pixels, width), num_warps=4,
         )  # fmt: skip
         return partials
 
@@ -177,26 +168,14 @@ class TritonBackend(TritonLauncher, Backend):
         out: Tensor,
         rows: Sequence[int] | None = None,
     ) -> None:
-        """See `Backend`.
-
-        Args:
-            statistics: as other methods returned them, or (R, 2, C).
-            gammas, betas, out: see `Backend`.
-            rows: of the statistics, one for each row of `out`; a last -1 is the identity's. None
-                for all.
-        """
         if statistics.ndim == 3:
-            known = list(range(len(out))) if rows is None else [row for row in rows if row >= 0]
-            identity = out[len(known) :].zero_()
-            identity[:, [SCALE, RSTD]] = 1.0
-            if known:
-                fill_table(statistics[known], gammas, betas, out[: len(known)])
+            super().normalise(statistics, gammas, betas, out, rows)
             return
         width = out.shape[-1]
         chosen = tuple(range(len(out))) if rows is None else tuple(rows)
         scales, shifts, channels = affine(gammas, betas, len(out), out)
         self._launch(
-            forward.normalise, (len(out),), statistics, integers(chosen, out.device), scales,
+            norms.normalise, (len(out),), statistics, integers(chosen, out.device), scales,
             shifts, out, statistics.shape[1], channels, EPS=BATCH_NORM_EPS, C=width,
             BLOCK=max(512 // width, 4), num_warps=4,
         )  # fmt: skip
@@ -213,15 +192,6 @@ class TritonBackend(TritonLauncher, Backend):
         positions: Sequence[int] | None = None,
         d_weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Backend`.
-
-        Args:
-            sums, table, weights, count, batch: see `Backend`.
-            sum_rows, table_rows, positions: where term r stands in sums, table and weights;
-                None for r.
-            d_weights: where to write the weights' gradients, of `weights`' shape; None for a new
-                tensor.
-        """
         device, width = table.device, table.shape[-1]
         if batch is not None and not isinstance(batch, Tensor):
             batch = integers(tuple(map(int, batch)), device)
@@ -234,7 +204,7 @@ class TritonBackend(TritonLauncher, Backend):
             shape = (terms,) if weights is None else weights.shape
             d_weights = self._empty(shape, torch.float32, device)
         self._launch(
-            backward.normalise_backward, (terms,), sums.contiguous(),
+            norms.normalise_backward, (terms,), sums.contiguous(),
             integers(natural if sum_rows is None else tuple(sum_rows), device),
             table.contiguous(),
             integers(natural if table_rows is None else tuple(table_rows), device),
@@ -246,79 +216,49 @@ class TritonBackend(TritonLauncher, Backend):
         return coefficients, d_weights, d_affine[0], d_affine[1]
 
     def convolve_backward(
-        self,
-        values: Tensor,
-        table: Tensor | None,
-        convolutions: Sequence[Convolution],
-        parameters: Sequence[Tensor],
-        outputs: Tensor,
-        gradients: Sequence[Tensor],
-        coefficients: Sequence[Tensor],
-        rows: Sequence[Tensor],
-        weight_gradients: Sequence[Tensor | None],
-        needs_input: bool,
+        self, values: Tensor, table: Tensor | None, stage: StageBackward, *, needs_input: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """See `Backend`."""
-        stage = StageGradient(convolutions, parameters, outputs, gradients, coefficients, rows)
-        return self._backward(values, table, stage, weight_gradients, None, None, needs_input)
+        return self._backward(values, table, stage, None, None, needs_input)
 
     def pools_backward(
         self, x: Tensor, stride: int, edges: Sequence[PoolGradient], dx: Tensor
     ) -> None:
-        """See `Backend`."""
         of_edges = EdgeGradients(edges, stride)
-        self._backward(x.unsqueeze(0), None, None, (), of_edges, dx, True, in_place=True)
+        self._backward(x.unsqueeze(0), None, None, of_edges, dx, True, in_place=True)
 
     def source_backward(
         self,
         x: Tensor,
         stride: int,
-        convolutions: Sequence[Convolution],
-        parameters: Sequence[Tensor],
-        outputs: Tensor | None,
-        gradients: Sequence[Tensor],
-        coefficients: Sequence[Tensor],
-        rows: Sequence[Tensor],
-        weight_gradients: Sequence[Tensor | None],
+        stage: StageBackward | None,
         edges: Sequence[PoolGradient],
         before: Tensor | None,
+        *,
         needs_input: bool,
     ) -> Tensor | None:
-        """`convolve_backward` of a state's first stage and `pools_backward`, in two launches.
-
-        Args:
-            x, stride: the state.
-            convolutions, ..., weight_gradients: as given to `convolve_backward`.
-            edges: as given to `pools_backward`.
-            before: what other groups have handed back to x, (N, H, W, C); None for zero.
-            needs_input: whether the gradient of x is needed.
-        """
-        stage = None
-        if convolutions:
-            assert outputs is not None
-            stage = StageGradient(convolutions, parameters, outputs, gradients, coefficients, rows)
         of_edges = EdgeGradients(edges, stride) if edges and needs_input else None
         if stage is None and of_edges is None:
             return None
-        values = x.unsqueeze(0)
         before = None if before is None else before.contiguous()
-        dx, _ = self._backward(values, None, stage, weight_gradients, of_edges, before, needs_input)
+        dx, _ = self._backward(x.unsqueeze(0), None, stage, of_edges, before, needs_input)
         return None if dx is None else dx[0]
 
     def _backward(
         self,
         values: Tensor,
         table: Tensor | None,
-        stage: StageGradient | None,
-        weight_gradients: Sequence[Tensor | None],
+        stage: StageBackward | None,
         edges: EdgeGradients | None,
         before: Tensor | None,
         needs_input: bool,
         in_place: bool = False,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Both launches of a stage's backward pass; see `convolve_backward`."""
+        """Both launches of a stage's backward pass; returns what `convolve_backward` does.
+
+        With `in_place` the gradient of the values is written to `before`.
+        """
         values = values.contiguous()
-        needs_weights = stage is not None and stage.needs_any(weight_gradients)
+        needs_weights = stage is not None and stage.needs_weights
         if not needs_input and not needs_weights:
             return None, None
         work = self._backward_outputs(values, table, stage, edges, needs_weights)
@@ -329,33 +269,36 @@ class TritonBackend(TritonLauncher, Backend):
         if work.partials is not None:
             assert stage is not None
             assert work.tables is not None
-            share = WeightSums(work.partials, work.tables)
+            weight_sums = WeightSums(work.partials, work.tables)
             if isinstance(stage.parameters, PackedParameters):
-                stage.parameters.pending.append(share)
+                stage.parameters.pending.append(weight_sums)
             else:
-                self._write_weight_gradients([share], stage.parameters, weight_gradients)
+                self._write_weight_gradients(
+                    [weight_sums], stage.parameters, stage.weight_gradients
+                )
         return d_values, sums
 
     def _backward_outputs(
         self,
         values: Tensor,
         table: Tensor | None,
-        stage: StageGradient | None,
+        stage: StageBackward | None,
         edges: EdgeGradients | None,
         needs_weights: bool,
     ) -> StageWork:
+        """The first launch: dy or dz of the convolutions, and dz of the pools."""
         convolutions = () if stage is None else stage.convolutions
         stride = edges.stride if edges is not None else convolutions[0].stride
         size, count = Size.of(values, stride), len(convolutions)
         device, dtype = values.device, values.dtype
         tables, packed = self._tables(values, convolutions, stage and stage.parameters)
         work = StageWork(size, convolutions, tables, packed)
-        groups = layout.output_groups(size.pixels, size.width)
+        groups = output_groups(size.pixels, size.width)
         if stage is not None:
             work.intermediate = self._empty((count, *size.output), dtype, device)
         if needs_weights:
             assert tables is not None
-            groups = layout.weight_groups(size.pixels, size.width, count)
+            groups = weight_groups(size.pixels, size.width, count)
             work.partials = self._empty((groups, tables.elements), torch.float32, device)
         if edges is not None and edges.has_pools:
             work.d_pools = self._empty((2, *size.output), dtype, device)
@@ -365,15 +308,15 @@ class TritonBackend(TritonLauncher, Backend):
             return work
         d_maximum, d_mean = (None, None) if work.d_pools is None else work.d_pools
         self._launch(
-            backward.stage_backward_outputs, (groups, programs),
+            stage_backward_outputs, (groups, programs),
             values, values if table is None else table, work.flat, work.convolution_table,
-            *((None,) * 4 if stage is None else stage.arguments), work.intermediate,
+            *stage_arguments(stage), work.intermediate,
             work.intermediate if work.partials is None else work.partials,
             *((None,) * 3 if edges is None else edges.arguments), d_maximum,
             d_mean, work.winners, *size.shape, values.stride(0), size.pixels * size.width,
             0 if tables is None else tables.elements, COUNT_CONVOLUTIONS=count,
             NORMALISED=table is not None, NEEDS_WEIGHTS=needs_weights, PIN=not interpreted(),
-            KINDS=layout.kinds_of(convolutions), **self._options(size, "outputs"),
+            KINDS=kinds_of(convolutions), **self._options(size, "outputs"),
         )  # fmt: skip
         return work
 
@@ -386,10 +329,10 @@ class TritonBackend(TritonLauncher, Backend):
         before: Tensor | None,
         d_values: Tensor | None,
     ) -> Tensor | None:
-        """The second launch: fills `d_values` and returns its sums."""
+        """The second launch: fills `d_values`, returns its sums, and finishes `work.partials`."""
         size, tables, sums = work.size, work.tables, None
         pixels = size.shape[0] * size.shape[1] * size.shape[2]
-        groups = layout.input_groups(pixels, size.width, len(values))
+        groups = input_groups(pixels, size.width, len(values))
         programs = 0
         if d_values is not None:
             programs = groups * len(values)
@@ -402,7 +345,7 @@ class TritonBackend(TritonLauncher, Backend):
             tap_groups, taps = len(work.partials), tables.taps
         d_maximum, d_mean = (None, None) if work.d_pools is None else work.d_pools
         self._launch(
-            backward.stage_backward_inputs,
+            stage_backward_inputs,
             (programs + (0 if taps is None else tap_groups * len(taps)),),
             values, values if table is None else table, work.flat, work.convolution_table,
             None if tables is None else tables.first_readers,
@@ -411,7 +354,7 @@ class TritonBackend(TritonLauncher, Backend):
             None if edges is None else edges.gradients,
             None if edges is None else edges.identities, *size.shape, values.stride(0),
             size.pixels * size.width, 0 if tables is None else tables.elements, programs, groups,
-            tap_groups, NORMALISED=table is not None, KINDS=layout.kinds_of(work.convolutions),
+            tap_groups, NORMALISED=table is not None, KINDS=kinds_of(work.convolutions),
             **self._options(size, "inputs"),
         )  # fmt: skip
         return sums

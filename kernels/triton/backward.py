@@ -1,10 +1,11 @@
-"""Backward kernels: the sums of batch norms, and the gradients of convolutions and pools.
+"""Backward kernels of the convolutions and pools that read the same states.
 
-The gradients of a stage take two launches. `stage_backward_outputs` forms dz from what was handed
-back, carries it through the pointwise weights to the gradient dy of the depthwise outputs, and
-adds up the pointwise weights' gradient; a pool's dz is kept with the place of its maximum.
-`stage_backward_inputs` gathers dx from dy and, in programs of their own, adds up the other
-weights' gradients, one tap each.
+The gradients of a stage take two launches. `stage_backward_outputs` computes dz from the gradient g
+of the normalised outputs, multiplies it by the pointwise weights to get the gradient dy of the
+depthwise outputs, and sums the gradient of the pointwise weights. For pools it stores dz and the
+position of each window's maximum. `stage_backward_inputs` gathers the gradient of the inputs from
+dy (dz for dense convolutions and pools); further programs of it sum the gradients of the remaining
+weights, one tap each. `sum_weight_gradients` adds up the partial sums of both.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -14,17 +15,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hwnas.kernels.triton.pools import gather_pools, pool_outputs, pooled_tile
+from hwnas.kernels.triton.pools import gather_pools, pool_outputs
 from hwnas.kernels.triton.tiles import (
     DENSE,
     FIELDS,
     PARTIAL,
-    TABLE_MEAN,
-    TABLE_RESIDUAL,
     TABLE_ROWS,
-    TABLE_RSTD,
-    TABLE_SCALE,
-    TABLE_SHIFT,
     VALUE,
     WEIGHTS,
     depthwise,
@@ -42,102 +38,13 @@ from hwnas.kernels.triton.tiles import (
 
 
 @triton.jit
-def reduce(
-    gradients, values, tables, kinds, partials, images, height, width, out_height, out_width,
-    POOLED: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Shares (R, G, 2, C) of S = sum g and T = sum g (z - mean); grid (R, G).
-
-    gradients, values, tables: tuples of R pointers, to (N, OH, OW, C) twice and (6, C). kinds (R,)
-    is 0 for such a value; for 1 and 2 the value is the maximum and the mean of what is pointed to,
-    (N, H, W, C). POOLED says whether there are any.
-    """
-    term = tl.program_id(0)
-    gradient = select(gradients, term)
-    value = select(values, term)
-    kind = 0
-    if POOLED:
-        kind = tl.load(kinds + term)
-    channels = tl.arange(0, C)
-    mean = tl.load(select(tables, term) + TABLE_MEAN * C + channels).to(tl.float32)[None, :]
-    first = tl.zeros([BLOCK, C], tl.float32)
-    second = tl.zeros([BLOCK, C], tl.float32)
-    pixels = images * out_height * out_width
-    for tile in range(tl.program_id(1), tl.cdiv(pixels, BLOCK), tl.num_programs(1)):
-        pixel = tile * BLOCK + tl.arange(0, BLOCK)
-        inside = (pixel < pixels)[:, None]
-        offsets = pixel[:, None] * C + channels[None, :]
-        g = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32)
-        if kind == 0:
-            z = tl.load(value + offsets, mask=inside, other=0.0).to(tl.float32)
-        else:
-            z = pooled_tile(
-                value, kind, tile, images, height, width, out_height, out_width, STRIDE, C, BLOCK
-            )
-        first += g
-        second += g * (z - mean)
-    target = partials + (term * tl.num_programs(1) + tl.program_id(1)) * 2 * C + channels
-    tl.store(target, tl.sum(first, 0))
-    tl.store(target + C, tl.sum(second, 0))
-
-
-@triton.jit
-def normalise_backward(
-    partials, sum_rows, table, table_rows, weights, positions, batch, coefficients, d_weights,
-    d_gamma, d_beta, groups, pixels, C: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Combine partials[sum_rows] (R', G, 2, C) and differentiate R batch norms; grid (R,).
-
-    table (R'', 6, C) is read at table_rows (R,); weights, None for ones, and d_weights at positions
-    (R,); batch (R,) is 1 where the row holds the batch's statistics, None for ones. Writes
-    coefficients (R, 3, C), d_gamma and d_beta (R, C).
-    """
-    row = tl.program_id(0)
-    channels = tl.arange(0, C)
-    source = partials + tl.load(sum_rows + row).to(tl.int64) * groups * 2 * C
-    s = tl.zeros([C], tl.float64)
-    t = tl.zeros([C], tl.float64)
-    for start in range(0, groups, BLOCK):
-        group = start + tl.arange(0, BLOCK)
-        offsets = group[:, None] * 2 * C + channels[None, :]
-        inside = (group < groups)[:, None]
-        s += tl.sum(tl.load(source + offsets, mask=inside, other=0.0).to(tl.float64), 0)
-        t += tl.sum(tl.load(source + C + offsets, mask=inside, other=0.0).to(tl.float64), 0)
-    norm = table + tl.load(table_rows + row) * TABLE_ROWS * C + channels
-    scale = tl.load(norm + TABLE_SCALE * C).to(tl.float64)
-    shift = tl.load(norm + TABLE_SHIFT * C).to(tl.float64)
-    rstd = tl.load(norm + TABLE_RSTD * C).to(tl.float64)
-    residual = tl.load(norm + TABLE_RESIDUAL * C).to(tl.float64)
-    centred = t - residual * s
-    weight = tl.full([C], 1.0, tl.float64)
-    position = tl.load(positions + row)
-    if weights is not None:
-        weight *= tl.load(weights + position).to(tl.float64)
-    a = weight * scale
-    d_weight = tl.sum(scale * t + shift * s, 0)
-    tl.store(d_weights + position, d_weight.to(d_weights.dtype.element_ty))
-    tl.store(d_gamma + row * C + channels, (weight * rstd * centred).to(tl.float32))
-    s_weighted = weight * s
-    tl.store(d_beta + row * C + channels, s_weighted.to(tl.float32))
-    spread = a / pixels
-    if batch is not None:
-        spread = spread * tl.load(batch + row).to(tl.float64)
-    b = -spread * rstd * rstd * centred
-    d = -spread * s - b * residual
-    target = coefficients + row * 3 * C + channels
-    tl.store(target, a.to(tl.float32))
-    tl.store(target + C, b.to(tl.float32))
-    tl.store(target + 2 * C, d.to(tl.float32))
-
-
-@triton.jit
 def _convolution_outputs(
     values, table, weights, convolution, output, gradient, coefficients, norm, intermediate,
     partial, images, height, width, out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
     NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
 ):  # fmt: skip
-    """All tiles of a program: dy of a separable convolution, dz of a dense one."""
+    """Write dy of a separable or dz of a dense convolution for all tiles of a program."""
     dtype = intermediate.dtype.element_ty
     channels = tl.arange(0, C)
     shape = load_shape(convolution)
@@ -194,11 +101,12 @@ def stage_backward_outputs(
     BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
     NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
 ):  # fmt: skip
-    """From gradients of the outputs to those of what is gathered; grid (G, B or B + 1).
+    """The first launch of a stage's backward pass; grid (G, B), or (G, B + 1) with pools.
 
     gradients, coefficients, norms: tuples of B pointers, to (N, OH, OW, C), (3, C) and (6, C).
-    Writes intermediate (B, N, OH, OW, C); the pointwise part of partials (G, weights); with
-    pools d_maximum, d_mean and winners, (N, OH, OW, C) each.
+    Writes intermediate (B, N, OH, OW, C), which is dy or dz; if NEEDS_WEIGHTS the pointwise part of
+    the partial weight gradients, partials (G, packed weights); with pools d_maximum, d_mean and
+    winners, (N, OH, OW, C) each (see `pools.pool_outputs`).
     """
     branch = tl.program_id(1)
     if COUNT_CONVOLUTIONS > 0:
@@ -229,7 +137,7 @@ def _gather_convolution(
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Du (BLOCK, C) and what one convolution adds to it."""
+    """The gradient du (BLOCK, C) of a tile of rectified inputs, plus one convolution's part."""
     channels = tl.arange(0, C)
     dtype = intermediate.dtype.element_ty
     dense = tl.load(convolution + DENSE) != 0
@@ -264,7 +172,7 @@ def _input_gradient(
     C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
     NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All tiles of a program, for one value: its gradient before the ReLU, and its sums."""
+    """The gradient of one value before the ReLU, for all tiles of a program, and its sums."""
     channels = tl.arange(0, C)
     mean, scale, shift = load_table(table, channels, C, NORMALISED)
     first = tl.zeros([BLOCK, C], tl.float32)
@@ -315,7 +223,11 @@ def _tap_gradient(
     width, out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
     KINDS: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All tiles of a program: sum_p dy u of a depthwise tap (C,), sum_p u dz of a dense one."""
+    """The gradient of one tap's weights, summed over all tiles of a program.
+
+    It is sum_p dy u, (C,), for a depthwise and sum_p u dz, (C in, C out), for a dense convolution,
+    with u the rectified input that the tap reads for output pixel p.
+    """
     channels = tl.arange(0, C)
     dense = tl.load(convolution + DENSE) != 0
     down, right = tap_offset(load_shape(convolution), tap)
@@ -355,12 +267,13 @@ def stage_backward_inputs(
     BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """From dy and dz to gradients of the values and of weights.
+    """The second launch of a stage's backward pass: gradients of the values and of the weights.
 
-    Grid: R input_groups = input_programs programs for the gradients of the R values, then
-    tap_groups for each row (branch, tap) of taps. first_readers (R + 1,) and readers say which
-    convolutions read a value. Writes dx (R, N, H, W, C), added to `before` unless that is None;
-    sums (R, input_groups, 2, C) if NORMALISED; the taps' part of partials (tap_groups, weights).
+    Grid: input_programs = R input_groups programs for the gradients of the R values, then
+    tap_groups programs for each row (branch, tap) of taps. first_readers (R + 1,) and readers say
+    which convolutions read a value. Writes dx (R, N, H, W, C), to which `before` is added unless it
+    is None; if NORMALISED the partial sums (R, input_groups, 2, C); and the part of the partial
+    weight gradients, partials (tap_groups, packed weights), that is summed tap by tap.
     """
     program = tl.program_id(0)
     if dx is not None:
@@ -393,11 +306,11 @@ def stage_backward_inputs(
 
 @triton.jit
 def sum_weight_gradients(partials, destinations, stages, out, BLOCK: tl.constexpr):
-    """Add up the partial weight gradients of S stages, in order; grid (blocks, S).
+    """Add up the partial weight gradients of S stages in a fixed order; grid (blocks, S).
 
-    partials: tuple of S pointers, to (G, elements); stages (S, 3) holds G, the elements, and where
-    the stage's parameters start in `out`; destinations: tuple of S pointers, to the elements'
-    places after that start, -1 for padding.
+    partials: tuple of S pointers, to (G, elements). stages (S, 3): G, the number of elements, and
+    the offset of the stage's parameters in `out`. destinations: tuple of S pointers, to the
+    position of each element after that offset, -1 for padding.
     """
     stage = tl.program_id(1)
     groups = tl.load(stages + 3 * stage)

@@ -1,4 +1,4 @@
-"""Forward kernels: convolutions and pools of a state, batch norms, and the weighted sum."""
+"""The forward kernel: the convolutions and pools that read the same states."""
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
 
@@ -10,20 +10,13 @@ import triton.language as tl
 from hwnas.kernels.triton.pools import pools
 from hwnas.kernels.triton.statistics import (
     PARTIAL_ROWS,
-    combine,
     store_statistics,
     tile_mean,
 )
 from hwnas.kernels.triton.tiles import (
     DENSE,
     FIELDS,
-    TABLE_MEAN,
-    TABLE_RESIDUAL,
     TABLE_ROWS,
-    TABLE_RSTD,
-    TABLE_SCALE,
-    TABLE_SHIFT,
-    TABLE_VARIANCE,
     VALUE,
     WEIGHTS,
     depthwise,
@@ -32,7 +25,6 @@ from hwnas.kernels.triton.tiles import (
     load_table,
     load_tap,
     pin,
-    select,
     tap_offset,
     tile_of,
 )
@@ -44,7 +36,7 @@ def _separable_tile(
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
     NORMALISED: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
 ):  # fmt: skip
-    """Depthwise, then pointwise: weights are (taps, C), then (C in, C out)."""
+    """One tile of a separable convolution; its weights are (taps, C), then (C in, C out)."""
     dtype = values.dtype.element_ty
     outputs = tl.arange(0, C)
     pointwise = weights + shape[0] * C
@@ -68,7 +60,7 @@ def _dense_tile(
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
     NORMALISED: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
 ):  # fmt: skip
-    """A sum of matrix products over the taps: weights are (taps, C in, C out)."""
+    """One tile of a dense convolution, as matrix products; weights are (taps, C in, C out)."""
     dtype = values.dtype.element_ty
     outputs = tl.arange(0, C)
     z = tl.zeros([BLOCK, C], tl.float32)
@@ -94,7 +86,7 @@ def _convolution(
     out_width, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
     KINDS: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
 ):  # fmt: skip
-    """All tiles of a program, for one convolution."""
+    """Outputs of one convolution for all tiles of a program, and their partial statistics."""
     channels = tl.arange(0, C)
     dense = tl.load(convolution + DENSE) != 0
     shape = load_shape(convolution)
@@ -147,11 +139,12 @@ def stage_forward(
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
     KINDS: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
 ):  # fmt: skip
-    """Convolutions that read the same states, and pools; grid (G, B or B + 1).
+    """Convolutions that read the same states, and pools; grid (G, B), or (G, B + 1) with pools.
 
-    values (R, N, H, W, C) with a table (R, 6, C) if NORMALISED; packed weights; convolutions
-    (B, 9); outputs (B, N, OH, OW, C); maximum and mean (N, OH, OW, C), written by the programs
-    after the last convolution's; partials (B + 2, G, 4, C).
+    Reads values (R, N, H, W, C), if NORMALISED with a table (R, 6, C); packed weights (see
+    `layout`); and convolutions (B, 9) (see `layout.StageTables`). Programs (_, b) write
+    outputs[b] of (B, N, OH, OW, C); programs (_, B) write both pools, maximum and mean
+    (N, OH, OW, C). Partial statistics go to partials (B + 2, G, 4, C), the pools' last.
     """
     branch = tl.program_id(1)
     partial_stride = tl.num_programs(0) * PARTIAL_ROWS * C
@@ -173,65 +166,3 @@ def stage_forward(
                 values, maximum, mean, partial, partial_stride, images, height, width, out_height,
                 out_width, STRIDE, C, BLOCK,
             )  # fmt: skip
-
-
-@triton.jit
-def normalise(
-    partials, rows, gammas, betas, table, groups, channels, EPS: tl.constexpr, C: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Combine partials[rows] (R', G, 4, C) and fill table rows (R, 6, C); grid (R,).
-
-    rows (R,) is -1 where the table's row is the identity's. gammas, betas: tuples of R vectors of
-    `channels` elements, or None. In float64, since what the mean loses by rounding is one of the
-    table's rows.
-    """
-    row = tl.program_id(0)
-    lanes = tl.arange(0, C)
-    source = tl.load(rows + row)
-    target = table + row * TABLE_ROWS * C + lanes
-    if source < 0:
-        for index in tl.static_range(TABLE_ROWS):
-            one = (index == TABLE_SCALE) | (index == TABLE_RSTD)
-            tl.store(target + index * C, tl.zeros([C], tl.float32) + one)
-    else:
-        mean, variance = combine(
-            partials + source.to(tl.int64) * groups * PARTIAL_ROWS * C, groups, C, BLOCK
-        )
-        rstd = 1.0 / tl.sqrt(variance + EPS)
-        scale = rstd
-        shift = tl.zeros([C], tl.float64)
-        if gammas is not None:
-            known = lanes < channels
-            gamma = tl.load(select(gammas, row) + lanes, mask=known, other=1.0)
-            scale *= gamma.to(tl.float64)
-            beta = tl.load(select(betas, row) + lanes, mask=known, other=0.0)
-            shift += beta.to(tl.float64)
-        dtype = table.dtype.element_ty
-        rounded = mean.to(tl.float32).to(dtype)
-        residual = mean - rounded.to(tl.float64)
-        tl.store(target + TABLE_MEAN * C, rounded)
-        tl.store(target + TABLE_SCALE * C, scale.to(tl.float32).to(dtype))
-        tl.store(target + TABLE_SHIFT * C, (shift - scale * residual).to(tl.float32).to(dtype))
-        tl.store(target + TABLE_RSTD * C, rstd.to(tl.float32).to(dtype))
-        tl.store(target + TABLE_VARIANCE * C, variance.to(tl.float32).to(dtype))
-        tl.store(target + TABLE_RESIDUAL * C, residual.to(tl.float32).to(dtype))
-
-
-@triton.jit
-def mix(values, tables, positions, weights, out, pixels, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Out (N, OH, OW, C) = sum_k weights[positions[k]] (scale_k (z_k - mean_k) + shift_k).
-
-    values, tables: tuples of K pointers, to (N, OH, OW, C) and (6, C).
-    """
-    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    channels = tl.arange(0, C)
-    inside = (pixel < pixels)[:, None]
-    offsets = pixel[:, None] * C + channels[None, :]
-    total = tl.zeros([BLOCK, C], tl.float32)
-    for k in tl.static_range(len(values)):
-        weight = tl.load(weights + tl.load(positions + k)).to(tl.float32)
-        mean, scale, shift = load_table(tables[k], channels, C, True)
-        z = tl.load(values[k] + offsets, mask=inside, other=0.0).to(tl.float32)
-        total += (weight * scale) * (z - mean) + weight * shift
-    tl.store(out + offsets, total.to(out.dtype.element_ty), mask=inside)

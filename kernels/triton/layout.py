@@ -1,9 +1,9 @@
-"""How the Triton kernels find weights, and how their work is cut: plain functions of shapes.
+"""The layout of weights for the Triton kernels, and how their work is split. No Triton is needed.
 
-Packed weights: one flat tensor, the channels padded with zeros to the width. A separable
-convolution has its depthwise weights (taps, C), then its pointwise ones (C in, C out); a dense one
-has (taps, C in, C out). FactorizedReduce is dense with two taps, (0, 0) and (1, 1), each of which
-fills half of the output channels.
+Packed weights are one flat tensor, with channels padded to the width by zeros. A separable
+convolution has its depthwise weights (taps, C), then its pointwise weights (C in, C out); a dense
+convolution has (taps, C in, C out). FactorizedReduce is stored as a dense convolution with two
+taps, at (0, 0) and (1, 1), each of which computes half of the output channels.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from hwnas.kernels.plan import Convolution
 
 LARGEST_WIDTH = 128
 LARGEST_TENSOR = 2**31
-"""Elements of one activation: offsets inside it are 32-bit."""
+"""Limit of the elements of one activation, since offsets inside it are 32-bit integers."""
 
 
 class Tile(NamedTuple):
-    """How a launch is cut.
+    """How a kernel is split into tiles, and what it is compiled for.
 
     Attributes:
-        pixels: of a tile.
+        pixels: pixels of a tile.
         block_k: input channels of one matrix product.
-        warps: of a program.
-        registers: that a thread may have; the assembler alone would spill a few bytes for a
-            higher occupancy.
+        warps: warps of a program.
+        registers: limit of the registers of a thread. Without one the assembler aims at a higher
+            occupancy and spills a few bytes.
     """
 
     pixels: int
@@ -53,13 +53,15 @@ TILES = {
     64: Tiles(Tile(32, 64, 8, 255), Tile(32, 64, 8, 255), Tile(32, 64, 8)),
     128: Tiles(Tile(16, 128, 8, 255), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
 }
-"""By width: 4 to 8 elements a thread, which is what fits in registers beside the weights."""
+"""By width; 4 to 8 elements of a tile for each thread, which fit in registers with the weights."""
 
 FORWARD_GROUPS = 256
 REDUCE_PROGRAMS = 2048
 WEIGHT_PROGRAMS = 512
 INPUT_PROGRAMS = 2048
+"""Limits of the numbers of programs that the functions below return."""
 SUM_BLOCK = 256
+"""Elements that one program of `sum_weight_gradients` adds up."""
 
 
 def fits(channels: int, pixels: int) -> bool:
@@ -68,15 +70,24 @@ def fits(channels: int, pixels: int) -> bool:
 
 
 def padded_width(channels: int) -> int:
-    """Channels of the internal layout: a power of two, at least the 16 that `tl.dot` needs."""
+    """Channels with padding: a power of two, at least 16 because `tl.dot` needs as many.
+
+    Raises:
+        ValueError: when there are more channels than the kernels support.
+    """
     width = max(16, 1 << (channels - 1).bit_length())
     if width > LARGEST_WIDTH:
-        raise ValueError(f"{channels} channels; the Triton kernels have at most {LARGEST_WIDTH}")
+        raise ValueError(
+            f"the Triton kernels support at most {LARGEST_WIDTH} channels, got {channels} channels"
+        )
     return width
 
 
 def elementwise_pixels(pixels: int, width: int) -> int:
-    """Pixels of a tile of the elementwise kernels: large tiles if there are enough of them."""
+    """Pixels of a tile of the elementwise kernels.
+
+    Tiles are large if at least 528 of them remain, four for each of 132 multiprocessors.
+    """
     for elements in (4096, 2048):
         if pixels * width >= 528 * elements:
             return elements // width
@@ -89,12 +100,15 @@ def forward_groups(pixels: int, width: int) -> int:
 
 
 def output_groups(pixels: int, width: int) -> int:
-    """Programs that share the tiles of one output's gradient, if no weights need theirs."""
+    """Programs that share the tiles of one output's gradient, if no weight needs a gradient."""
     return min(FORWARD_GROUPS, -(-pixels // TILES[width].outputs.pixels))
 
 
 def weight_groups(pixels: int, width: int, convolutions: int) -> int:
-    """Programs that share the sum of one weight's gradient: each costs a copy of the weights."""
+    """Programs that share the sum of a convolution's weight gradients.
+
+    They are few, since each writes partial sums as large as the weights.
+    """
     programs = WEIGHT_PROGRAMS if width < 64 else WEIGHT_PROGRAMS // 2
     return min(max(16, programs // max(convolutions, 1)), -(-pixels // TILES[width].outputs.pixels))
 
@@ -122,24 +136,27 @@ def block_size(convolution: Convolution, width: int) -> int:
 
 
 def kinds_of(convolutions: Sequence[Convolution]) -> str:
-    """Which branches a kernel needs: `separable`, `dense` or `both`."""
+    """Which kinds of convolutions a kernel is compiled for: `separable`, `dense` or `both`."""
     kinds = {c.kind == "separable" for c in convolutions}
     return "both" if len(kinds) == 2 else "separable" if True in kinds else "dense"
 
 
 class StageTables(NamedTuple):
-    """Convolutions of a stage, as int32 tensors.
+    """The convolutions of a stage, as int32 tensors that the kernels read.
 
     Attributes:
-        convolutions: (B, 9); which value is read, where its packed weights start, where they
-            start among the stage's own, whether dense, number of taps; then tap t is at row
+        convolutions: (B, 9); for each convolution the value that it reads, the offset of its packed
+            weights in the cell's, their offset in the stage's, whether it is dense, the number of
+            taps, and rows, columns, dilation and padding: tap t is at row
             (t // rows) dilation - padding and column (t % columns) dilation - padding.
-        first_readers, readers: value r is read by readers[first_readers[r]:first_readers[r + 1]].
-        taps: (T, 2), convolution and tap of the weight gradients that are summed tap by tap.
-        destinations: where the element of a packed weight stands among the parameters, joined in
-            the order of `weights`; -1 for padding.
-        weights: positions of the parameters, in that order.
-        elements: of the stage's packed weights.
+        first_readers: (R + 1,); convolutions readers[first_readers[r]:first_readers[r + 1]] read
+            value r.
+        readers: (B,), convolutions in the order of the values that they read.
+        taps: (T, 2), convolution and tap of each weight gradient that is summed tap by tap.
+        destinations: for each packed element of the stage its position among the parameters,
+            concatenated in the order of `weights`; -1 for padding.
+        weights: positions of the stage's weights among the cell's parameters.
+        elements: number of the stage's packed elements.
     """
 
     convolutions: Tensor
@@ -151,6 +168,18 @@ class StageTables(NamedTuple):
     elements: int
 
 
+class WeightSums(NamedTuple):
+    """The weight gradients of a stage before they are added up.
+
+    Attributes:
+        partials: (G, packed elements).
+        tables: the tables of the stage.
+    """
+
+    partials: Tensor
+    tables: StageTables
+
+
 @lru_cache(maxsize=1024)
 def stage_tables(
     convolutions: tuple[Convolution, ...],
@@ -160,7 +189,16 @@ def stage_tables(
     values: int,
     device: torch.device,
 ) -> StageTables:
-    """Tables of a stage; `offsets` are those of its packed weights."""
+    """The tables of a stage.
+
+    Args:
+        convolutions: the B convolutions.
+        offsets: for each convolution the offset of its packed weights in the cell's.
+        channels: number of channels without padding.
+        width: number of channels with padding.
+        values: R, the number of values that the stage reads.
+        device: where the tables are to be.
+    """
     rows, taps, start = [], [], 0
     for branch, (convolution, offset) in enumerate(zip(convolutions, offsets, strict=True)):
         count, kernel = tap_count(convolution), convolution.kernel
@@ -174,8 +212,8 @@ def stage_tables(
     readers = [[b for b, row in enumerate(rows) if row[0] == value] for value in range(values)]
     first = [sum(len(r) for r in readers[:value]) for value in range(values + 1)]
 
-    def table(values: list) -> Tensor:
-        return torch.tensor(values, dtype=torch.int32).to(device)
+    def table(entries: Sequence[int] | Sequence[tuple[int, ...]]) -> Tensor:
+        return torch.tensor(entries, dtype=torch.int32).to(device)
 
     positions = tuple(position for c in convolutions for position in c.weights)
     destinations = packing_index(convolutions, channels, width)
@@ -185,10 +223,8 @@ def stage_tables(
     )  # fmt: skip
 
 
-def packing_index(
-    convolutions: Sequence[Convolution], channels: int, width: int
-) -> Tensor:  # fmt: skip
-    """For each packed element its place among the convolutions' parameters joined, -1 for none."""
+def packing_index(convolutions: Sequence[Convolution], channels: int, width: int) -> Tensor:
+    """For each packed element its position among the concatenated weights; -1 for padding."""
     blocks, start = [], 0
     for convolution in convolutions:
         count = tap_count(convolution)
@@ -216,26 +252,28 @@ def packing_index(
 
 
 def _padded(index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The index in the corner of a tensor of -1."""
     padded = torch.full(shape, -1)
     padded[tuple(slice(size) for size in index.shape)] = index
     return padded
 
 
 class PackedParameters(list[Tensor]):
-    """A cell's parameters, and the weights among them in the layout of the kernels.
+    """A cell's parameters, with the weights among them also in the layout of the kernels.
 
     Attributes:
-        flat: all packed weights.
-        offsets: where a convolution's start, by its positions of weights.
-        channels, width: without and with padding.
-        pending: partial weight gradients that wait for `TritonBackend.finish`.
+        flat: all packed weights, one vector.
+        offsets: offset of a convolution's packed weights in `flat`, by its `Convolution.weights`.
+        channels: number of channels without padding.
+        width: number of channels with padding.
+        pending: partial weight gradients, to be added up by `TritonBackend.finish`.
     """
 
     def __init__(
         self, parameters: Sequence[Tensor], convolutions: tuple[Convolution, ...], width: int
     ) -> None:
         super().__init__(parameters)
-        self.pending: list = []
+        self.pending: list[WeightSums] = []
         self.width = width
         self.channels = channels_of(convolutions, parameters)
         starts, start = [], 0
@@ -251,7 +289,7 @@ class PackedParameters(list[Tensor]):
 
 @lru_cache(maxsize=64)
 def _zero(device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What padding reads."""
+    """The element that padding is copied from."""
     return torch.zeros(1, device=device, dtype=dtype)
 
 
@@ -259,11 +297,12 @@ def _zero(device: torch.device, dtype: torch.dtype) -> Tensor:
 def _gather(
     convolutions: tuple[Convolution, ...], channels: int, width: int, device: torch.device
 ) -> Tensor:
+    """For each packed element its position among a zero and the concatenated weights."""
     return (packing_index(convolutions, channels, width) + 1).to(device)
 
 
 def channels_of(convolutions: Sequence[Convolution], parameters: Sequence[Tensor]) -> int:
-    """Channels without padding: all convolutions have equally many in and out."""
+    """Number of channels without padding, the same for inputs and outputs of all convolutions."""
     convolution = convolutions[0]
     weights = [parameters[i] for i in convolution.weights]
     return weights[0].shape[0 if convolution.kind == "separable" else 1]

@@ -16,7 +16,10 @@ def pools(
     x, maximum, mean, partials, partial_stride, images, height, width, out_height, out_width,
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All tiles of a program, for both pools; the mean is over the pixels inside the image."""
+    """Both pools and their partial statistics, for all tiles of a program.
+
+    The mean is over the pixels of a window that are inside the image.
+    """
     channels = tl.arange(0, C)
     pixels = images * out_height * out_width
     shift_largest = tl.zeros([C], tl.float32)
@@ -70,9 +73,9 @@ def pooled_tile(
     x, kind, tile, images, height, width, out_height, out_width,
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A tile (BLOCK, C) of the maximum, kind 1, or the mean, in the type of x."""
+    """A tile (BLOCK, C) of the maximum (kind 1) or the mean (kind 2), rounded to the type of x."""
     channels = tl.arange(0, C)
-    pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+    _, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
     largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
     added = tl.zeros([BLOCK, C], tl.float32)
     window = tl.zeros([BLOCK], tl.float32)
@@ -93,7 +96,7 @@ def pooled_tile(
 
 @triton.jit
 def _pool_gradient(pooled, gradients, of_pool, offsets, inside, channels, C: tl.constexpr):
-    """Dz = a g + b (z - mean) + d, added over edges; `pooled` and the result are (BLOCK, C)."""
+    """The sum over edges of dz = a g + b (z - mean) + d; `pooled`, which is z, is (BLOCK, C)."""
     total = tl.zeros_like(pooled)
     for edge in tl.static_range(len(of_pool)):
         if of_pool[edge] is not None:
@@ -112,11 +115,12 @@ def pool_outputs(
     x, gradients, of_maximum, of_mean, d_maximum, d_mean, winners, images, height, width,
     out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All tiles of a program: dz of both pools, added over edges, and the maximum's place.
+    """Dz of both pools, summed over edges, and the position of each maximum, for all tiles.
 
-    The pools are computed again, since what is kept of them does not say where the maximum was.
-    of_maximum, of_mean: for each edge a pair, coefficients (3, C) and table row (6, C), or None.
-    Writes d_maximum, d_mean (divided by the pixels of the window) and winners, (N, OH, OW, C).
+    The pools are recomputed, since the stored values do not tell the position of the maximum.
+    of_maximum, of_mean: for each edge a pair of coefficients (3, C) and table row (6, C), or None.
+    Writes d_maximum; d_mean, divided by the number of pixels in the window; and winners, the tap
+    (0 to 8) of the maximum, (N, OH, OW, C) each.
     """
     dtype = d_maximum.dtype.element_ty
     channels = tl.arange(0, C)
@@ -154,7 +158,7 @@ def gather_pools(
     d_maximum, d_mean, winners, image, h, w, inside, out_height, out_width,
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """What the pools hand back to a tile of input pixels, (BLOCK, C)."""
+    """The gradient (BLOCK, C) that a tile of input pixels receives from both pools."""
     channels = tl.arange(0, C)
     dx = tl.zeros([BLOCK, C], tl.float32)
     for tap in range(0, 9):

@@ -1,8 +1,8 @@
-"""Means and variances of what a launch writes: the programs' shares, and their combination.
+"""Partial statistics that each program of a launch writes, and how they are combined.
 
-A program leaves four vectors a channel, `PARTIAL_ROWS`: its pixels have mean SHIFT + OFFSET and
-sum of squares SQUARES about it, and there are COUNT of them. SHIFT is the mean of its first tile:
-sums about it keep their digits where the mean is large.
+A program writes four values for each channel: the mean of its COUNT pixels is SHIFT + OFFSET, and
+SQUARES is the sum of their squared deviations from it. SHIFT is the mean of the program's first
+tile. Summing deviations from it, not the values, stays accurate where the mean is large.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -24,7 +24,7 @@ def tile_mean(z, valid, count):
 
 @triton.jit
 def store_statistics(partials, channels, shift, first, second, count, C: tl.constexpr):
-    """What a program found: `first` and `second` are sums of (z - shift) and of its square."""
+    """Write a program's statistics from `first` and `second`, sums of z - shift and its square."""
     s = tl.sum(first, 0)
     tl.store(partials + SHIFT * C + channels, shift)
     tl.store(partials + OFFSET * C + channels, s / count)
@@ -34,7 +34,11 @@ def store_statistics(partials, channels, shift, first, second, count, C: tl.cons
 
 @triton.jit
 def combine(partials, groups, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Mean and biased variance (C,) in float64 of a row's partials (G, 4, C)."""
+    """Mean and biased variance (C,) in float64 from the partial statistics (G, 4, C) of G programs.
+
+    The squared deviations from the common mean are those inside the programs plus those of the
+    programs' means.
+    """
     lanes = tl.arange(0, C)
     pixels = tl.zeros([C], tl.float64)
     total = tl.zeros([C], tl.float64)

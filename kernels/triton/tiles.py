@@ -1,7 +1,7 @@
-"""Device functions that forward and backward kernels share: tiles of pixels, taps, reductions.
+"""Device functions that forward and backward kernels share: tiles of pixels, taps, tables.
 
-A tile is BLOCK pixels, counted through the batch in reading order, times C channels. A program
-takes every G-th tile, G programs in all, so that what it adds up has a fixed order.
+A tile is BLOCK pixels times C channels; pixels are numbered through the batch in row-major order.
+Each of G programs takes every G-th tile, so that the order of its sums is fixed.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -14,19 +14,19 @@ import triton.language as tl
 VALUE, WEIGHTS, PARTIAL, DENSE, TAPS, ROWS, COLUMNS, DILATION, PADDING = (
     tl.constexpr(i) for i in range(9)
 )
-"""What a row of the `convolutions` table (B, 9) says; see `layout.StageTables`."""
+"""Columns of the `convolutions` table (B, 9); see `layout.StageTables`."""
 FIELDS = tl.constexpr(9)
 
 TABLE_MEAN, TABLE_SCALE, TABLE_SHIFT, TABLE_RSTD, TABLE_VARIANCE, TABLE_RESIDUAL = (
     tl.constexpr(i) for i in range(6)
 )
-"""Rows of a table (R, 6, C), as `hwnas.kernels.backend` numbers them."""
+"""Rows of a table (R, 6, C), as `hwnas.kernels.norms` numbers them."""
 TABLE_ROWS = tl.constexpr(6)
 
 
 @triton.jit
 def select(tensors, index):
-    """tensors[index] of a tuple of pointers, for an index known at run time only."""
+    """tensors[index] of a tuple of pointers, for an index that is known only at run time."""
     chosen = tensors[0]
     for i in tl.static_range(1, len(tensors)):
         chosen = tl.where(index == i, tensors[i], chosen)
@@ -35,7 +35,7 @@ def select(tensors, index):
 
 @triton.jit
 def tile_of(tile, images, height, width, BLOCK: tl.constexpr):
-    """Position, validity, image, row and column of a tile's pixels, each (BLOCK,)."""
+    """Number of a tile's pixels, whether they exist, their image, row and column; (BLOCK,) each."""
     pixel = tile * BLOCK + tl.arange(0, BLOCK)
     column = pixel % width
     row = (pixel // width) % height
@@ -56,16 +56,16 @@ def load_shape(convolution):
 
 @triton.jit
 def tap_offset(shape, tap):
-    """Rows and columns from an output pixel, times the stride, to the input pixel of a tap.
+    """Rows and columns from the output pixel, times the stride, to the input pixel of a tap.
 
-    The two taps of FactorizedReduce, (0, 0) and (1, 1), have one row and two columns.
+    The two taps of FactorizedReduce, at (0, 0) and (1, 1), are stored as one row and two columns.
     """
     return (tap // shape[1]) * shape[3] - shape[4], (tap % shape[2]) * shape[3] - shape[4]
 
 
 @triton.jit
 def load_table(table, channels, C: tl.constexpr, NORMALISED: tl.constexpr):
-    """Mean, scale and shift of a table row, each (1, channels); of the identity without a table."""
+    """Mean, scale and shift of a table row, (1, K) each; of the identity if not NORMALISED."""
     if NORMALISED:
         mean = tl.load(table + TABLE_MEAN * C + channels).to(tl.float32)
         scale = tl.load(table + TABLE_SCALE * C + channels).to(tl.float32)
@@ -81,7 +81,7 @@ def load_table(table, channels, C: tl.constexpr, NORMALISED: tl.constexpr):
 def input_corner(
     image, row, column, height, width, channels, STRIDE: tl.constexpr, C: tl.constexpr
 ):  # fmt: skip
-    """Input rows and columns (BLOCK,) of output pixels' tap (0, 0), and offsets (BLOCK, K)."""
+    """Row and column (BLOCK,) and offset (BLOCK, K) of the input at tap (0, 0) of output pixels."""
     top = row * STRIDE
     left = column * STRIDE
     return top, left, ((image * height + top) * width + left)[:, None] * C + channels[None, :]
@@ -92,9 +92,9 @@ def load_tap(
     values, down, right, corner, inside, mean, scale, shift, height, width, C: tl.constexpr,
     NORMALISED: tl.constexpr,
 ):  # fmt: skip
-    """relu(scale (z - mean) + shift), (BLOCK, K) in float32, of the input that one tap reads.
+    """relu(scale (z - mean) + shift), (BLOCK, K) in float32, of the inputs that one tap reads.
 
-    Zero outside the image: the padding comes after the affine.
+    It is zero outside the image, since a convolution pads the normalised input with zeros.
     """
     y = corner[0] + down
     x = corner[1] + right
@@ -124,10 +124,11 @@ def depthwise(
 
 @triton.jit
 def pin(x, PIN: tl.constexpr):
-    """x, in the layout that it has.
+    """Return x, and keep the compiler from changing the layout in which it is computed.
 
-    Without this the compiler computes all of a tap loop in the layout of the dot that follows,
-    with three times the instructions. The interpreter knows no assembly.
+    Without this the compiler computes a whole tap loop in the operand layout of the dot product
+    that follows it, with three times as many instructions. PIN is false in the interpreter, which
+    does not support inline assembly.
     """
     if PIN:
         return tl.inline_asm_elementwise(
@@ -152,7 +153,7 @@ def load_output_gradient(gradient, output, offsets, valid, coefficients, table, 
 
 @triton.jit
 def output_pixel(h, w, down, right, inside, height, width, STRIDE: tl.constexpr):
-    """The output pixel whose tap (down, right) is the input pixel (h, w), and whether it exists."""
+    """The output pixel whose tap (down, right) reads input pixel (h, w), and whether it exists."""
     y = h - down
     x = w - right
     valid = inside & (y >= 0) & (x >= 0)

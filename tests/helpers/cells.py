@@ -1,4 +1,4 @@
-"""Cells to test kernels with: random tensors, the float64 oracle, and ways to compare."""
+"""Random cells for tests of the kernels, their float64 reference, and comparisons with it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from helpers.candidates import candidates_of
 from torch import Tensor
 
 from hwnas import kernels
 from hwnas.kernels import Edge
 from hwnas.kernels.plan import tensors_of
-from hwnas.latency_tables.table import OpSpec
-from hwnas.ops import build_candidate
-from hwnas.spaces import darts, nasbench201
-
-SPACES = {"darts": (darts.PRIMITIVES, True), "nasbench201": (nasbench201.PRIMITIVES, False)}
 
 DARTS_CELL = tuple((source, target, 1) for target in range(2, 5) for source in range(target))
 REDUCTION_CELL = tuple(
@@ -28,7 +24,14 @@ NASBENCH_CELL = tuple((source, target, 1) for target in range(1, 4) for source i
 
 @dataclass
 class Cell:
-    """A cell's tensors, in float64; `evaluate` casts them."""
+    """A cell and its tensors in float64; `evaluate` casts them.
+
+    Attributes:
+        edges: the edges with their candidates.
+        inputs: (N, C, H, W) each.
+        weights: mixing weights, (edges, candidates).
+        gradients: gradients of the nodes for the backward pass.
+    """
 
     edges: list[Edge]
     inputs: list[Tensor]
@@ -36,7 +39,7 @@ class Cell:
     gradients: list[Tensor]
 
     def evaluate(self, impl: str, dtype: torch.dtype, **settings) -> dict[str, Tensor]:
-        """Nodes, gradients and running statistics, by name."""
+        """Nodes, gradients and running statistics by name; `settings` go to `mixed_cell`."""
         edges = [
             edge._replace(candidates=[cast(c, dtype) for c in edge.candidates])
             for edge in self.edges
@@ -50,7 +53,7 @@ class Cell:
         for position, (candidate, name) in enumerate(parameters):
             leaves[f"d_{position} {candidate.name} {name}"] = candidate.tensors[name]
         loss = sum((n * g.to(dtype)).sum() for n, g in zip(nodes, self.gradients, strict=True))
-        # A cell without active candidates depends on nothing.
+        # The nodes of a cell without active candidates do not require gradients.
         loss = loss + 0 * weights.sum()
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
         for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True):
@@ -62,7 +65,7 @@ class Cell:
 
 
 def cast(candidate: kernels.Candidate, dtype: torch.dtype) -> kernels.Candidate:
-    """A copy whose parameters are leaves."""
+    """A copy in another type, with parameters that are leaves and require gradients."""
     tensors = {}
     for name, tensor in candidate.tensors.items():
         if tensor.dtype.is_floating_point:
@@ -97,30 +100,37 @@ def make_cell(
     mean: float = 0.0,
     active: Sequence[int] | None = None,
 ) -> Cell:
-    """A random cell; `structure` lists (source, target, stride), `mean` is in deviations."""
+    """A random cell.
+
+    Args:
+        space: `darts` or `nasbench201`.
+        structure: (source, target, stride) of each edge.
+        images: batch size.
+        channels: number of channels of all states.
+        size: (height, width) of the inputs.
+        seed: of all tensors.
+        with_affine: whether the batch norms have scales and shifts.
+        mean: mean of the inputs, whose standard deviation is 1.
+        active: indices of the active candidates of each edge; None for all.
+    """
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    primitives, normalise = SPACES[space]
     first = min(target for _, target, _ in structure)
     sizes = [size] * first
     edges = []
     for source, target, stride in structure:
         if target == len(sizes):
             sizes.append((-(-sizes[source][0] // stride), -(-sizes[source][1] // stride)))
-        candidates = []
-        for name in primitives:
-            spec = OpSpec(name, channels, channels, *sizes[source], stride)
-            module = build_candidate(spec, normalise_pools=normalise).double()
-            tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-            candidate = kernels.Candidate(name, tensors)
-            candidates.append(affine(candidate, generator) if with_affine else candidate)
+        _, candidates = candidates_of(space, channels, sizes[source], stride, torch.float64)
+        if with_affine:
+            candidates = [affine(candidate, generator) for candidate in candidates]
         edges.append(Edge(source, target, candidates, stride, active))
 
     def noise(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     inputs = [mean + noise(images, channels, *size) for _ in range(first)]
-    weights = torch.softmax(noise(len(edges), len(primitives)), dim=1)
+    weights = torch.softmax(noise(len(edges), len(edges[0].candidates)), dim=1)
     gradients = [noise(images, channels, *s) for s in sizes[first:]]
     return Cell(edges, inputs, weights, gradients)
 
@@ -134,9 +144,10 @@ def relative_error(found: Tensor, exact: Tensor) -> float:
 
 @contextmanager
 def closest_tie() -> Iterator[list[float]]:
-    """Collects how near plain PyTorch came to another decision of a ReLU or a maximum.
+    """Collect how close plain PyTorch comes to a kink of a ReLU or a tie of a maximum.
 
-    Gradients jump there, so float32 results are not comparable when rounding can decide.
+    Gradients are discontinuous there, so float32 results are not comparable with float64 where
+    rounding errors can change the decision.
     """
     relu, max_pool2d = F.relu, F.max_pool2d
     gaps: list[float] = []
@@ -162,7 +173,7 @@ def closest_tie() -> Iterator[list[float]]:
 def assert_as_exact_as_torch(
     found: dict[str, Tensor], plain: dict[str, Tensor], exact: dict[str, Tensor]
 ) -> None:
-    """At most four times PyTorch's own error, and 1e-5."""
+    """Check that errors are at most four times those of plain PyTorch, plus 1e-5."""
     assert found.keys() == exact.keys()
     for name, value in exact.items():
         allowed = 4 * relative_error(plain[name], value) + 1e-5

@@ -1,4 +1,4 @@
-"""The kernels of the fused mixed operator in plain PyTorch and autograd: the tests' oracle."""
+"""The kernels of the fused mixed operators in plain PyTorch and autograd, as tests' reference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwnas.kernels.backend import MEAN, SCALE, SHIFT, Backend, Pools
+from hwnas.kernels.backend import Backend, Pools, StageBackward
+from hwnas.kernels.norms import MEAN, SCALE, SHIFT
 from hwnas.kernels.plan import Convolution
 
 
@@ -25,7 +26,7 @@ def pad_weight(weight: Tensor, width: int, *, c_in: bool) -> Tensor:
 
 
 def convolution(u: Tensor, conv: Convolution, parameters: list[Tensor]) -> Tensor:
-    """One convolution of rectified values (N, C, H, W) without ReLU and norm."""
+    """One convolution of rectified values (N, C, H, W), without its ReLU and its batch norm."""
     weights = [parameters[i] for i in conv.weights]
     width = u.shape[1]
     if conv.kind == "separable":
@@ -53,7 +54,11 @@ def normalised(values: Tensor, table: Tensor | None) -> Tensor:
 
 
 class ReferenceBackend(Backend):
-    """Every kernel as its definition says; gradients by autograd."""
+    """Every kernel by its definition, with gradients by autograd.
+
+    Args:
+        pad_to: channels are padded to a multiple of it.
+    """
 
     def __init__(self, pad_to: int = 1) -> None:
         self.pad_to = pad_to
@@ -97,25 +102,22 @@ class ReferenceBackend(Backend):
             ]
         )
 
-    def convolve_backward(
-        self, values, table, convolutions, parameters, outputs, gradients, coefficients, rows,
-        weight_gradients, needs_input,
-    ):  # fmt: skip
+    def convolve_backward(self, values, table, stage: StageBackward, *, needs_input):
         normal = normalised(values, table).detach().requires_grad_()
-        leaves = [p.detach().requires_grad_() for p in parameters]
+        leaves = [p.detach().requires_grad_() for p in stage.parameters]
         with torch.enable_grad():
             rectified = F.relu(normal)
             total = 0.0
-            for i, conv in enumerate(convolutions):
-                a, b, d = coefficients[i]
-                dz = a * gradients[i] + b * (outputs[i] - rows[i][MEAN]) + d
+            for i, conv in enumerate(stage.convolutions):
+                a, b, d = stage.coefficients[i]
+                dz = a * stage.gradients[i] + b * (stage.outputs[i] - stage.rows[i][MEAN]) + d
                 z = nhwc(convolution(nchw(rectified[conv.reads or 0]), conv, leaves))
                 total = total + (z * dz).sum()
-        used = sorted({i for conv in convolutions for i in conv.weights})
+        used = sorted({i for conv in stage.convolutions for i in conv.weights})
         d_values, *d_weights = torch.autograd.grad(total, [normal, *(leaves[i] for i in used)])
         for i, gradient in zip(used, d_weights, strict=True):
-            if weight_gradients[i] is not None:
-                weight_gradients[i].copy_(gradient)
+            if (target := stage.weight_gradients[i]) is not None:
+                target.copy_(gradient)
         sums = None
         if table is not None:
             sums = self.reduce([(d, v, t) for d, v, t in zip(d_values, values, table, strict=True)])

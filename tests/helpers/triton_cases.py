@@ -1,8 +1,8 @@
-"""Tests of the Triton kernels; `test_triton.py` runs them in processes of their own.
+"""Tests of the Triton kernels; `tests/kernels/triton/test_interpreter.py` runs this file.
 
-With TRITON_INTERPRET=1 they run in Triton's interpreter, on the CPU; else on a GPU. All results
-are compared with float64, and may be a few times as wrong as PyTorch's are in the same type. What
-the kernels should fill is full of NaN before.
+With TRITON_INTERPRET=1 the kernels run in Triton's interpreter on the CPU, else on a GPU. All
+results are compared with float64; errors may be a few times those of plain PyTorch in the same
+type. The memory that kernels write to is filled with NaN before.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 import torch
+from helpers.launch_counter import count_launches
 from helpers.reference_backend import ReferenceBackend
 from torch import Tensor
 
-from hwnas.kernels.backend import MEAN, SCALE, SHIFT, TABLE_ROWS, MixTerm, PoolGradient
+from hwnas.kernels.backend import MixTerm, PoolGradient, StageBackward
+from hwnas.kernels.norms import MEAN, SCALE, SHIFT, TABLE_ROWS
 from hwnas.kernels.plan import Convolution, Norm
 from hwnas.kernels.triton.backend import TritonBackend
-from hwnas.kernels.triton.launch import count_launches, interpreted
+from hwnas.kernels.triton.launch import interpreted
+from hwnas.kernels.triton.layout import fits
 
 ON_GPU = not interpreted()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -28,7 +31,7 @@ DTYPES = [FLOAT32, HALF] if interpreted() else [FLOAT32, HALF, torch.bfloat16]
 
 
 class PoisonedBackend(TritonBackend):
-    """Writes NaN, or 77, to what the kernels are to fill."""
+    """Fills new tensors with NaN, or 77 for integers, so that unwritten elements are found."""
 
     def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         poison = float("nan") if dtype.is_floating_point else 77
@@ -42,14 +45,14 @@ def _seed(request: pytest.FixtureRequest) -> None:
 
 
 def values_of(*shape: int, channels: int, dtype: torch.dtype) -> Tensor:
-    """Random values whose channels after the first few are zero."""
+    """Random values; those after the first `channels` channels are zero."""
     x = torch.randn(shape)
     x[..., channels:] = 0
     return x.to(DEVICE, dtype)
 
 
 def table_of(rows: int, width: int, channels: int) -> Tensor:
-    """Rows of a table with some means, scales and shifts."""
+    """A table with random means, scales and shifts; padded channels are zero."""
     table = torch.zeros(rows, TABLE_ROWS, width)
     table[:, :, :channels] = torch.rand(rows, TABLE_ROWS, channels) + 0.5
     table[:, SHIFT, :channels] -= 1.0
@@ -70,7 +73,7 @@ def error(mine: Tensor, exact: Tensor) -> float:
 def assert_close(
     mine: Iterable[Tensor], exact: Iterable[Tensor], native: Iterable[Tensor], dtype: torch.dtype
 ) -> None:
-    """At most four times PyTorch's own error, and a little."""
+    """Check that errors are at most four times PyTorch's own (`native`), plus `SLACK`."""
     for i, (a, b, c) in enumerate(zip(mine, exact, native, strict=True)):
         allowed = 4 * error(c, b) + SLACK[dtype]
         assert error(a, b) <= allowed, f"tensor {i}: {error(a, b):.1e} > {allowed:.1e}"
@@ -96,7 +99,7 @@ STAGES = {
 
 
 def weights_of(convolutions: Sequence[Convolution], channels: int) -> list[Tensor]:
-    """Weights of a stage, in the order of their positions."""
+    """Random weights of a stage, in the order of their positions."""
     weights: dict[int, Tensor] = {}
     for c in convolutions:
         shapes = {
@@ -120,12 +123,12 @@ def normalised(backend, statistics: Tensor, values: Tensor) -> Tensor:
     return t[:, :, ..., :][:, SCALE] * (values.to(table.dtype) - t[:, MEAN]) + t[:, SHIFT]
 
 
-BRIEF = DTYPES if ON_GPU else [FLOAT32]
+FEW_DTYPES = DTYPES if ON_GPU else [FLOAT32]
 CASES = [
     pytest.param(*case, dtype)
     for case, dtypes in [
-        (("darts", (1, 9, 8), 9), BRIEF), (("reduction", (2, 7, 6), 12), DTYPES),
-        (("nasbench201", (1, 9, 7), 24), DTYPES), (("second", (2, 5, 7), 4), BRIEF),
+        (("darts", (1, 9, 8), 9), FEW_DTYPES), (("reduction", (2, 7, 6), 12), DTYPES),
+        (("nasbench201", (1, 9, 7), 24), DTYPES), (("second", (2, 5, 7), 4), FEW_DTYPES),
     ]
     for dtype in dtypes
 ] + [
@@ -187,10 +190,13 @@ def test_gradients_of_convolutions(stage, size, channels, dtype) -> None:
                                                                              *rows)]  # fmt: skip
         parameters = weights if mine else [w.to(dtype).to(kind) for w in weights]
         d_weights = [torch.full_like(w, torch.nan) for w in parameters]
-        d_values, sums = backend.convolve_backward(
-            values.to(kind), small[0], convolutions, parameters, outputs.to(kind),
-            [t.to(kind) for t in g], small[1 : 1 + count], small[1 + count :], d_weights, True,
+        stage_backward = StageBackward(
+            convolutions, parameters, outputs.to(kind), [t.to(kind) for t in g],
+            small[1 : 1 + count], small[1 + count :], d_weights,
         )  # fmt: skip
+        d_values, sums = backend.convolve_backward(
+            values.to(kind), small[0], stage_backward, needs_input=True
+        )
         affine = []
         if table is not None:
             unit = torch.zeros_like(small[0])
@@ -207,27 +213,31 @@ def test_only_what_is_needed_is_computed() -> None:
     outputs, _ = backend.convolve(values, table, convolutions, weights)
     g = [torch.randn_like(outputs[0])] * 2
     rows = list(table_of(2, 16, 4))
-    arguments = (values, None, convolutions, weights, outputs, g, [r[:3] for r in rows], rows)
+    coefficients = [r[:3] for r in rows]
+
+    def backward(d_weights, needs_input):
+        stage = StageBackward(convolutions, weights, outputs, g, coefficients, rows, d_weights)
+        return backend.convolve_backward(values, None, stage, needs_input=needs_input)
+
     kept = [torch.zeros_like(w) for w in weights]
     with count_launches() as nothing:
-        assert backend.convolve_backward(*arguments, [None] * 4, False) == (None, None)
+        assert backward([None] * 4, False) == (None, None)
     assert nothing.total == 0
-    some = [kept[0], None, None, kept[3]]
-    assert backend.convolve_backward(*arguments, some, False) == (None, None)
+    assert backward([kept[0], None, None, kept[3]], False) == (None, None)
     assert kept[0].any()
     assert kept[3].any()
     full = [torch.zeros_like(w) for w in weights]
-    d_values, _ = backend.convolve_backward(*arguments, full, True)
+    d_values, _ = backward(full, True)
     assert torch.equal(full[0], kept[0])
     assert torch.equal(full[3], kept[3])
-    only, _ = backend.convolve_backward(*arguments, [None] * 4, True)
+    only, _ = backward([None] * 4, True)
     assert torch.equal(only, d_values)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("size,channels,stride", [((2, 5, 7), 9, 1), ((1, 9, 8), 16, 2)])
 def test_pools_and_their_gradients(size, channels, stride, dtype) -> None:
-    """Values are whole numbers, so that many windows have several maxima."""
+    """Values are integers, so that many windows have several maxima."""
     x = values_of(*size, 16, channels=channels, dtype=dtype).mul(2).round()
     coefficients, table = table_of(4, 16, channels)[:, :3], table_of(4, 16, channels)
     shape = (size[0], -(-size[1] // stride), -(-size[2] // stride), 16)
@@ -282,7 +292,7 @@ def test_mix_and_the_sums_of_its_terms(dtype) -> None:
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_statistics_of_values_whose_mean_is_a_hundred_deviations(affine) -> None:
+def test_statistics_of_values_with_a_large_mean(affine) -> None:
     x = torch.randn(2, 9, 8, 16, dtype=WIDE, device=DEVICE).mul(0.1).add(10).float()
     gammas = [torch.rand(9, device=DEVICE), None] if affine else [None, None]
     betas = [torch.rand(9, device=DEVICE), None] if affine else [None, None]
@@ -299,8 +309,8 @@ def test_statistics_of_values_whose_mean_is_a_hundred_deviations(affine) -> None
     assert_close(*results, FLOAT32)
 
 
-def test_rows_of_a_table_from_statistics_of_either_form() -> None:
-    """Those of the kernels and running ones; the last row is the identity's."""
+def test_table_from_partial_and_from_combined_statistics() -> None:
+    """The last row is the identity's."""
     backend = PoisonedBackend()
     x = values_of(2, 5, 7, 16, channels=9, dtype=FLOAT32)
     pools = backend.pools(x, 1)
@@ -318,7 +328,7 @@ def test_rows_of_a_table_from_statistics_of_either_form() -> None:
     assert torch.equal(tables[:, 2], identity[None, :, None].expand(2, 6, 16))
 
 
-def test_the_same_twice_bit_by_bit() -> None:
+def test_results_are_bitwise_repeatable() -> None:
     runs = []
     values, table, convolutions, weights = stage_of("nasbench201", (1, 9, 8), 16, FLOAT32)
     g = [torch.randn_like(values[0])] * 2
@@ -327,9 +337,8 @@ def test_the_same_twice_bit_by_bit() -> None:
         backend = PoisonedBackend()
         outputs, statistics = backend.convolve(values, table, convolutions, weights)
         kept = [torch.zeros_like(w) for w in weights]
-        d_values, _ = backend.convolve_backward(
-            values, None, convolutions, weights, outputs, g, [r[:3] for r in rows], rows, kept, True
-        )
+        stage = StageBackward(convolutions, weights, outputs, g, [r[:3] for r in rows], rows, kept)
+        d_values, _ = backend.convolve_backward(values, None, stage, needs_input=True)
         sums = backend.reduce([(g[0], values[0], rows[0])])
         runs.append((outputs, statistics, d_values, sums, *kept))
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
@@ -343,16 +352,16 @@ def test_a_state_takes_one_launch_forward_and_two_backward() -> None:
     edges = [PoolGradient(g, (rows[0][:3], rows[0]), (rows[1][:3], rows[1]), rows[0][0])]
     for _ in range(2):  # the first time copies tables to the device
         with count_launches() as forward:
-            pools, outputs, _ = backend.source_forward(values[0], 1, convolutions, weights, True)
+            _, outputs, _ = backend.source_forward(values[0], 1, convolutions, weights, True)
+        stage = StageBackward(
+            convolutions, weights, outputs, [g, g], [r[:3] for r in rows], rows, [None] * 4
+        )
         with count_launches() as backward:
-            dx = backend.source_backward(
-                values[0], 1, convolutions, weights, outputs, [g, g], [r[:3] for r in rows], rows,
-                [None] * 4, edges, values[0], True,
-            )  # fmt: skip
+            dx = backend.source_backward(values[0], 1, stage, edges, values[0], needs_input=True)
     assert dx is not None
     assert torch.isfinite(dx).all()
     assert (forward.kernels, backward.kernels) == (1, 2)
-    # The weights are laid out each time unless `pack` did it.
+    # The weights are packed in each call unless `pack` has been called.
     assert forward.operators == backward.operators == {"aten::cat": 1, "aten::index_select": 1}
 
 
@@ -366,13 +375,10 @@ def test_tf32_products_are_as_exact_as_tf32() -> None:
     assert error(outputs, exact) < 2e-3
 
 
-def test_what_is_not_supported_is_refused() -> None:
-    backend = TritonBackend()
-    assert backend.supports(128, torch.bfloat16, 1000)
-    assert not backend.supports(129, FLOAT32, 1000)
-    assert not backend.supports(16, WIDE, 1000)
-    assert not backend.supports(64, FLOAT32, 2**25)
+def test_unsupported_sizes_and_precisions_are_refused() -> None:
+    assert fits(128, 1000)
+    assert not fits(64, 2**25)
     with pytest.raises(ValueError, match="129 channels"):
-        backend.width(129)
+        TritonBackend().width(129)
     with pytest.raises(ValueError, match="precision"):
         TritonBackend("fast")

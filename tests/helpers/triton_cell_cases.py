@@ -1,4 +1,4 @@
-"""Whole cells by the Triton kernels; `test_triton.py` runs them as it runs `triton_cases.py`."""
+"""Tests of whole cells by the Triton kernels; they are run like those in `triton_cases.py`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 import torch
 from helpers.candidates import candidates_of
+from helpers.launch_counter import count_launches
 from helpers.reference_backend import nchw, nhwc
 from helpers.triton_cases import (
     DEVICE,
@@ -16,7 +17,7 @@ from helpers.triton_cases import (
     ON_GPU,
     WIDE,
     PoisonedBackend,
-    _seed,  # noqa: F401
+    _seed,  # noqa: F401 - an autouse fixture
     assert_close,
 )
 from torch import Tensor
@@ -25,7 +26,6 @@ from hwnas.kernels import mixed_op, reference, weighted_norms
 from hwnas.kernels.fused import FusedCell
 from hwnas.kernels.plan import CellPlan, Edge, tensors_of
 from hwnas.kernels.triton.backend import TritonBackend
-from hwnas.kernels.triton.launch import count_launches
 
 CELLS = [
     ("darts", 9, (1, 7, 8), [(0, 1, 1)], FLOAT32),
@@ -62,21 +62,17 @@ def test_cells_against_autograd(space, channels, size, edges, dtype) -> None:
     options = len(described[0].candidates)
     mixing = torch.softmax(torch.randn(len(edges), options, dtype=WIDE), dim=1)
     x = [torch.randn(images, channels, *image, dtype=WIDE) for _ in range(inputs)]
-    results = [by_kernels(described, x, mixing, dtype)]
-    for kind in (WIDE, dtype):
-        results.append(by_autograd(described, x, mixing, dtype, kind))
-    assert_close(*results, dtype)
-
-
-class CountingBackend(TritonBackend):
-    """Counts launches and runs none: a whole cell would take the interpreter minutes."""
-
-    def _run(self, kernel, grid, *arguments, **options) -> None:
-        pass
+    found = by_kernels(described, x, mixing, dtype)
+    exact, native = (by_autograd(described, x, mixing, dtype, kind) for kind in (WIDE, dtype))
+    assert_close(found, exact, native, dtype)
 
 
 def test_launches_of_a_whole_cell() -> None:
-    """Packing, forward and backward of the paper's cell of 14 edges; sizes make no difference."""
+    """Packing, forward and backward pass of the DARTS cell of 14 edges.
+
+    The number of launches does not depend on sizes. The kernels are not run, since a whole cell
+    would take the interpreter minutes.
+    """
     structure = [(s, t) for t in range(2, 6) for s in range(t)]
     edges = [Edge(s, t, candidates_of("darts", 16, (4, 4), 1)[1]) for s, t in structure]
     plan = CellPlan.of(CellPlan.describe(2, edges))
@@ -85,18 +81,18 @@ def test_launches_of_a_whole_cell() -> None:
     mixing = torch.rand(14, 8, device=DEVICE)
     gradients = [torch.empty_like(p) for p in parameters]
     for _ in range(2):  # the first time copies tables to the device
-        with count_launches() as forward:
-            cell = FusedCell(plan, CountingBackend(), parameters, None)
+        with count_launches(run=False) as forward:
+            cell = FusedCell(plan, TritonBackend(), parameters, None)
             _, groups = cell.forward(states[:2], mixing)
-        with count_launches() as backward:
-            cell = FusedCell(plan, CountingBackend(), parameters, None)
+        with count_launches(run=False) as backward:
+            cell = FusedCell(plan, TritonBackend(), parameters, None)
             cell.backward(states, groups, mixing, states[2:], gradients, [True, True])
     assert forward.total + backward.total <= 70, (forward.operators, backward.operators)
 
 
 @pytest.mark.parametrize("recompute", ["nothing", "all"])
-def test_the_public_call(recompute) -> None:
-    """`impl="triton"` computes what plain PyTorch does, running statistics too."""
+def test_mixed_op_agrees_with_plain_pytorch(recompute) -> None:
+    """Outputs, gradients and running statistics."""
     results = []
     for impl in ("triton", "torch"):
         torch.manual_seed(0)
@@ -116,7 +112,17 @@ def test_the_public_call(recompute) -> None:
         torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
 
 
-def test_the_weighted_sum_of_norms() -> None:
+@pytest.mark.parametrize(
+    "channels,dtype,message",
+    [(8, WIDE, "no kernels for torch.float64"), (129, FLOAT32, "no kernels for 129 channels")],
+)
+def test_mixed_op_refuses_what_the_kernels_do_not_support(channels, dtype, message) -> None:
+    x = torch.zeros(1, channels, 4, 4, device=DEVICE, dtype=dtype)
+    with pytest.raises(RuntimeError, match=message):
+        mixed_op(x, torch.ones(1), [reference.Candidate("skip_connect", {})], impl="triton")
+
+
+def test_weighted_norms_agree_with_plain_pytorch() -> None:
     results = []
     for impl in ("triton", "torch"):
         torch.manual_seed(0)
@@ -132,7 +138,7 @@ def test_the_weighted_sum_of_norms() -> None:
 
 
 def states_of(edges, x, mixing, parameters) -> list[Tensor]:
-    """The definition, with other parameters than the edges'; running statistics are not kept."""
+    """The states by the definition, with the given parameters instead of those of the edges."""
     listed, _ = tensors_of(edges)
     by_candidate: dict[int, dict[str, Tensor]] = {}
     for (candidate, name), tensor in zip(listed, parameters, strict=True):
@@ -157,7 +163,7 @@ def states_of(edges, x, mixing, parameters) -> list[Tensor]:
 
 
 def rounded(tensors: Iterable[Tensor], dtype: torch.dtype, kind: torch.dtype) -> list[Tensor]:
-    """Leaves of type `kind` with the values that `dtype` can hold."""
+    """Leaves of type `kind` whose values are rounded to `dtype`."""
     return [t.detach().to(DEVICE, dtype).to(kind).requires_grad_() for t in tensors]
 
 
@@ -167,6 +173,7 @@ def gradients_of(states: Sequence[Tensor]) -> list[Tensor]:
 
 
 def by_autograd(edges, x, mixing, dtype, kind) -> list[Tensor]:
+    """States and gradients by plain PyTorch in type `kind`, from values rounded to `dtype`."""
     inputs = rounded(x, dtype, kind)
     (weights,) = rounded([mixing], FLOAT32, kind)
     parameters = rounded([c.tensors[n] for c, n in tensors_of(edges)[0]], dtype, kind)
@@ -176,6 +183,7 @@ def by_autograd(edges, x, mixing, dtype, kind) -> list[Tensor]:
 
 
 def by_kernels(edges, x, mixing, dtype) -> list[Tensor]:
+    """States and gradients by the Triton kernels."""
     backend = PoisonedBackend()
     channels = x[0].shape[1]
     missing = backend.width(channels) - channels

@@ -1,8 +1,9 @@
-"""Compile the Triton kernels for GPUs that are not there, and read what they need.
+"""Compile the Triton kernels for GPUs without having one, and read the resources that they need.
 
-The launches of a real stage are recorded with all their arguments; each is then compiled as it
-would be on a device, and the wheel's own cuobjdump says what the machine code needs. As a program
-this writes `triton_resources.json`, in about ten minutes.
+The launches of a real stage are recorded with all their arguments. Each is then compiled as it
+would be on a device, and the cuobjdump of Triton's wheel lists the registers, memory and
+instructions of the machine code. Run as a program, this file writes `triton_resources.json`, which
+takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from hwnas.kernels.backend import MixTerm, PoolGradient
+from hwnas.kernels.backend import MixTerm, PoolGradient, StageBackward
 from hwnas.kernels.plan import Convolution, Norm
 from hwnas.kernels.triton.backend import TritonBackend
 
@@ -39,7 +40,7 @@ TYPES = {
 
 
 class Launch(NamedTuple):
-    """A kernel, and what it was called with."""
+    """A kernel and the arguments that it was called with."""
 
     kernel: Any
     arguments: tuple
@@ -52,13 +53,14 @@ class Launch(NamedTuple):
 
 
 class Resources(NamedTuple):
-    """What machine code needs.
+    """What the machine code of a kernel needs.
 
     Attributes:
-        registers: of a thread.
-        spills: bytes a thread keeps in local memory, its stack included.
-        shared: bytes of a program.
-        wide_loads, loads: instructions that load 16 bytes from global memory, and all that do.
+        registers: registers of a thread.
+        spills: bytes of local memory of a thread, including its stack.
+        shared: bytes of shared memory of a program.
+        wide_loads: number of instructions that load 16 bytes from global memory.
+        loads: number of all instructions that load from global memory.
     """
 
     registers: int
@@ -76,7 +78,7 @@ class RecordingBackend(TritonBackend):
         self.recorded: list[Launch] = []
 
     def _launch(self, kernel, grid, *arguments, **options) -> None:
-        # What the interpreter needs is not what is compiled here.
+        # `PIN` is false in the interpreter, but true where kernels are compiled.
         if "PIN" in options:
             options["PIN"] = True
         self.recorded.append(Launch(kernel, arguments, options))
@@ -89,7 +91,7 @@ def separable(kernel: int, dilation: int, stride: int, first: int, reads: int | 
 
 
 def stages(channels: int, stride: int):
-    """First and second stage of a DARTS edge, and the parameters."""
+    """The convolutions of the first and second stage of a DARTS edge, and their parameters."""
     shapes, first, second = [], [], []
     for kernel, dilation in ((3, 1), (5, 1), (3, 2), (5, 2)):
         first.append(separable(kernel, dilation, stride, len(shapes)))
@@ -108,7 +110,7 @@ def dense_stage(channels: int):
 
 
 def launches(channels: int, dtype: torch.dtype, stride: int, precision: str) -> list[Launch]:
-    """The launches of a DARTS edge and of a stage of dense convolutions, each kind once."""
+    """The launches of a DARTS edge and of a stage of dense convolutions."""
     backend = RecordingBackend(precision)
     width = backend.width(channels)
     x = torch.zeros(2, 32, 32, width, dtype=dtype)
@@ -128,29 +130,29 @@ def launches(channels: int, dtype: torch.dtype, stride: int, precision: str) -> 
     sums = backend.reduce([(g, v, t) for v, t in zip(values, table, strict=False)])
     backend.normalise_backward(sums, table, torch.zeros(16), 1, None)
     gradients = [torch.zeros_like(p) for p in parameters]
-    backend.convolve_backward(
-        y, table[:4], second, parameters, z, [g, g], list(coefficients[:2]), list(table[4:6]),
-        gradients, True,
-    )  # fmt: skip
+    stage = StageBackward(
+        second, parameters, z, [g, g], list(coefficients[:2]), list(table[4:6]), gradients
+    )
+    backend.convolve_backward(y, table[:4], stage, needs_input=True)
     of_pool = (coefficients[0], table[0])
-    backend.source_backward(
-        x, stride, first, parameters, y, [g] * 4, list(coefficients[:4]), list(table[:4]),
-        gradients, [PoolGradient(g, of_pool, of_pool, coefficients[0] if stride == 1 else None)],
-        None, True,
-    )  # fmt: skip
+    of_edge = PoolGradient(g, of_pool, of_pool, coefficients[0] if stride == 1 else None)
+    stage = StageBackward(
+        first, parameters, y, [g] * 4, list(coefficients[:4]), list(table[:4]), gradients
+    )
+    backend.source_backward(x, stride, stage, [of_edge], None, needs_input=True)
     if stride == 1:
         dense, parameters = dense_stage(channels)
         y, _ = backend.convolve(x.unsqueeze(0), None, dense, parameters)
         gradients = [torch.zeros_like(p) for p in parameters]
-        backend.convolve_backward(
-            x.unsqueeze(0), None, dense, parameters, y, [g, g], list(coefficients[:2]),
-            list(table[:2]), gradients, True,
-        )  # fmt: skip
+        stage = StageBackward(
+            dense, parameters, y, [g, g], list(coefficients[:2]), list(table[:2]), gradients
+        )
+        backend.convolve_backward(x.unsqueeze(0), None, stage, needs_input=True)
     return backend.recorded
 
 
 def label(launch: Launch) -> str:
-    """Name of a launch: the kernel and which of its variants."""
+    """Name of a launch: the kernel and its variant."""
     flags = [str(launch.options[k]) for k in ("KINDS",) if k in launch.options]
     if launch.options.get("NORMALISED"):
         flags.append("normalised")
@@ -189,13 +191,13 @@ def _type_of(value: Any, path: tuple[int, ...], constants: dict, attributes: dic
 
 
 def run_tool(name: str, *arguments: str) -> str:
-    """What a tool of the wheel prints."""
+    """The output of one of the tools in Triton's wheel."""
     command: Sequence[str] = (str(TOOLS / name), *arguments)
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def resources(compiled: Any) -> Resources:
-    """Read a compiled kernel's machine code."""
+    """Read the resources of a compiled kernel from its machine code."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
@@ -210,13 +212,13 @@ def resources(compiled: Any) -> Resources:
 
 
 def ptxas_version() -> str:
-    """Version of the wheel's assembler."""
+    """Version of the assembler in Triton's wheel."""
     found = re.search(r"release (\S+),", run_tool("ptxas", "--version"))
     return "unknown" if found is None else found[1]
 
 
 def measure(width: int, dtype: str, capability: int) -> Iterator[tuple[str, Resources]]:
-    """Name and resources of all kernels at a width, in a type, for a device."""
+    """Name and resources of all kernels for a width, a type and a compute capability."""
     seen = set()
     for stride in (1, 2):
         for launch in launches(width, DTYPES[dtype], stride, "ieee"):
@@ -228,12 +230,12 @@ def measure(width: int, dtype: str, capability: int) -> Iterator[tuple[str, Reso
 
 
 def versions() -> dict[str, str]:
-    """What the numbers of a table depend on."""
+    """The versions that the numbers of the table depend on."""
     return {"triton": triton.__version__, "ptxas": ptxas_version()}
 
 
 def write_table() -> None:
-    """Measure everything; one line a kernel: registers, spills, shared, wide loads, loads."""
+    """Compile all kernels and write the table, one line for each kernel."""
     rows = {
         f"{dtype} sm_{capability} width {width}: {name}": list(found)
         for width in WIDTHS

@@ -1,4 +1,4 @@
-"""The rewritten dilated convolution is the convolution, in values and gradients."""
+"""The rewritten dilated depthwise convolution against PyTorch's, in values and gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from hwnas.ops.cells import DilatedDepthwiseConv2d
     st.sampled_from([3, 5]),
     st.sampled_from([1, 2]),
 )
-def test_values_and_gradients(n: int, c: int, h: int, w: int, size: int, stride: int) -> None:
+def test_values_and_gradients_agree_with_pytorch(
+    n: int, c: int, h: int, w: int, size: int, stride: int
+) -> None:
     generator = torch.Generator().manual_seed(h * 100 + w)
     x = torch.randn(n, c, h, w, generator=generator, dtype=torch.float64)
     weight = torch.randn(c, 1, size, size, generator=generator, dtype=torch.float64)
@@ -39,7 +41,7 @@ def test_values_and_gradients(n: int, c: int, h: int, w: int, size: int, stride:
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_module_computes_the_same_in_both_modes(stride: int) -> None:
+def test_module_computes_the_same_in_training_and_evaluation(stride: int) -> None:
     module = DilatedDepthwiseConv2d(4, 5, stride)
     x = torch.randn(2, 4, 7, 8)
     torch.testing.assert_close(module.train()(x), module.eval()(x))

@@ -1,4 +1,4 @@
-"""The public calls as PyTorch operators: schema, compile, autocast, strides, fallback, modes."""
+"""The public functions: schema, compilation, autocast, strides, fallback, modes, wrong inputs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from torch.library import opcheck
 
 from hwnas import kernels
 from hwnas.kernels import operator
-from hwnas.kernels.cpu import backend as cpu_backend
+from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.plan import CellPlan, tensors_of
 
 EDGE = ((0, 1, 1),)
-
-
-@pytest.fixture
-def needs_kernels():
-    try:
-        cpu_backend.available_instructions()
-    except cpu_backend.UnavailableError as error:
-        pytest.skip(str(error))
 
 
 OPCHECKS = [
@@ -132,17 +124,17 @@ def test_active_candidates_only(active, needs_kernels) -> None:
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-9, msg=name)
 
 
-def test_no_gradient_of_what_needs_none(needs_kernels, monkeypatch) -> None:
+def test_gradients_that_are_not_needed_are_not_computed(needs_kernels, monkeypatch) -> None:
     case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=7)
     seen = []
-    for method, position in (("convolve_backward", 8), ("source_backward", 8)):
-        inner = getattr(cpu_backend.CpuBackend, method)
+    for method in ("convolve_backward", "source_backward"):
+        inner = getattr(CpuBackend, method)
 
-        def spy(self, *arguments, inner=inner, position=position):
-            seen.append((arguments[position], arguments[-1]))
-            return inner(self, *arguments)
+        def spy(self, x, table_or_stride, stage, *rest, needs_input, inner=inner):
+            seen.append((stage.weight_gradients, needs_input))
+            return inner(self, x, table_or_stride, stage, *rest, needs_input=needs_input)
 
-        monkeypatch.setattr(cpu_backend.CpuBackend, method, spy)
+        monkeypatch.setattr(CpuBackend, method, spy)
     weights = case.weights[0].requires_grad_()
     candidates = [
         c._replace(tensors={k: v.detach() for k, v in c.tensors.items()})
@@ -150,12 +142,12 @@ def test_no_gradient_of_what_needs_none(needs_kernels, monkeypatch) -> None:
     ]
     kernels.mixed_op(case.inputs[0], weights, candidates, impl="cpu").sum().backward()
     assert weights.grad is not None
-    assert seen
+    assert len(seen) == 2, "one call for the second stages and one for the state"
     assert all(gradient is None for gradients, _ in seen for gradient in gradients)
-    assert seen[-1][1] is False, "the first stages were asked for the input's gradient"
+    assert seen[-1][1] is False, "the gradient of the input was computed"
 
 
-def test_gradients_by_differences(needs_kernels) -> None:
+def test_gradients_agree_with_finite_differences(needs_kernels) -> None:
     case = make_cell("darts", EDGE, 2, 3, (5, 4), seed=8)
     candidates = case.edges[0].candidates
     x, weights = case.inputs[0].requires_grad_(), case.weights[0].requires_grad_()
@@ -177,11 +169,11 @@ def test_recomputing_keeps_less(needs_kernels) -> None:
     assert kept[0] > kept[1] > kept[2]
 
 
-def test_auto_falls_back_and_says_so_once(monkeypatch) -> None:
+def test_auto_falls_back_to_pytorch_and_warns_once(monkeypatch) -> None:
     case = make_cell("darts", EDGE, 2, 4, (6, 6), seed=10)
-    module = sys.modules["hwnas.kernels.mixed_op"]  # the name in the package is the function's
-    monkeypatch.setattr(module, "_unavailable", lambda *arguments: "no kernels today")
-    module._say_once.cache_clear()
+    module = sys.modules["hwnas.kernels.mixed_op"]  # the package has a function of that name
+    monkeypatch.setattr(module, "_loading_error", lambda *arguments: "no kernels today")
+    module._warn_once.cache_clear()
     x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -194,7 +186,7 @@ def test_auto_falls_back_and_says_so_once(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("where", ["input", "weight"])
-def test_what_is_not_a_number_is_handed_on(where, needs_kernels) -> None:
+def test_nan_propagates(where, needs_kernels) -> None:
     case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=14)
     candidates, x = case.edges[0].candidates, case.inputs[0].clone()
     if where == "input":
@@ -230,10 +222,10 @@ def test_mixing_weights_of_any_strides(needs_kernels) -> None:
     torch.testing.assert_close(*results)
 
 
-def test_other_sizes_and_weights_than_expected(needs_kernels) -> None:
+def test_wrong_sizes_and_shapes_are_refused(needs_kernels) -> None:
     case = make_cell("darts", ((0, 2, 1), (1, 2, 1)), 2, 8, (6, 6), seed=17)
     small = [case.inputs[0], case.inputs[1][:, :, ::2, ::2]]
-    with pytest.raises(ValueError, match="lead to node 2"):
+    with pytest.raises(ValueError, match="lead to node 2 produce different sizes"):
         kernels.mixed_cell(small, case.weights, case.edges, impl="cpu")
     x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
     for active in ((4, 4), (-1,), (8,)):
@@ -251,20 +243,24 @@ def test_other_sizes_and_weights_than_expected(needs_kernels) -> None:
 
 def test_one_value_a_channel_is_refused(needs_kernels) -> None:
     case = make_cell("darts", EDGE, 1, 4, (1, 1), seed=11)
-    with pytest.raises(ValueError, match="more than"):
+    with pytest.raises(ValueError, match="more than one value"):
         kernels.mixed_op(case.inputs[0], case.weights[0], case.edges[0].candidates, impl="cpu")
 
 
 @pytest.mark.parametrize(
-    "edges",
-    [[], [(0, 2, 1)], [(1, 1, 1)], [(2, 1, 1)]],
-    ids=["none", "a gap", "a loop", "backwards"],
+    "edges, message",
+    [
+        pytest.param([], "numbered from 1", id="no edges"),
+        pytest.param([(0, 2, 1)], "numbered from 1", id="a gap"),
+        pytest.param([(1, 1, 1)], "from 1 to 1", id="a loop"),
+        pytest.param([(2, 1, 1)], "from 2 to 1", id="backwards"),
+    ],
 )
-def test_edges_that_make_no_cell_are_refused(edges) -> None:
+def test_edges_that_do_not_form_a_cell_are_refused(edges, message) -> None:
     case = make_cell("darts", EDGE, 2, 4, (6, 6), seed=12)
     candidates = case.edges[0].candidates
     listed = [kernels.Edge(source, target, candidates, stride) for source, target, stride in edges]
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=message):
         kernels.mixed_cell(case.inputs, torch.rand(len(edges), 8), listed)
 
 
@@ -273,5 +269,5 @@ def test_second_derivatives_are_refused(needs_kernels) -> None:
     weights = case.weights[0].requires_grad_()
     out = kernels.mixed_op(case.inputs[0], weights, case.edges[0].candidates, impl="cpu")
     (gradient,) = torch.autograd.grad(out.square().sum(), weights, create_graph=True)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="hwnas.mixed_cell_backward"):
         torch.autograd.grad(gradient.sum(), weights)

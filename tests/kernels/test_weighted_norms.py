@@ -8,16 +8,16 @@ from helpers.cells import relative_error
 from torch.library import opcheck
 
 from hwnas.kernels import weighted_norms
-from hwnas.kernels.cpu import backend as cpu_backend
 from hwnas.kernels.weighted_norms import weighted_norms_op
 
-try:
-    cpu_backend.available_instructions()
-except cpu_backend.UnavailableError as error:
-    pytest.skip(str(error), allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("needs_kernels")
 
 
-def evaluate(impl: str, dtype: torch.dtype, shape, k: int, *, affine: bool, mean=0.0, **settings):
+def evaluate(impl: str, dtype: torch.dtype, shape, k: int, *, affine, mean=0.0, **settings):
+    """Output, gradients and running statistics of k random branches.
+
+    `affine` is "both", "scales", "shifts" or "none".
+    """
     generator = torch.Generator().manual_seed(0)
 
     def noise(*size: int) -> torch.Tensor:
@@ -28,9 +28,8 @@ def evaluate(impl: str, dtype: torch.dtype, shape, k: int, *, affine: bool, mean
     vectors = [[noise(shape[1]).to(dtype).requires_grad_() for _ in range(k)] for _ in range(2)]
     running = [noise(shape[1]).to(dtype) for _ in range(k)]
     spread = [noise(shape[1]).abs().to(dtype) for _ in range(k)]
-    scales, shifts = vectors if affine is True else (None, None)
-    if affine in ("scales", "shifts"):
-        scales, shifts = (vectors[0], None) if affine == "scales" else (None, vectors[1])
+    scales = vectors[0] if affine in ("both", "scales") else None
+    shifts = vectors[1] if affine in ("both", "shifts") else None
     out = weighted_norms(branches, weights, running, spread, scales, shifts, impl=impl, **settings)
     leaves = [*branches, weights, *(scales or []), *(shifts or [])]
     gradients = torch.autograd.grad(out, leaves, noise(*shape).to(dtype))
@@ -38,7 +37,7 @@ def evaluate(impl: str, dtype: torch.dtype, shape, k: int, *, affine: bool, mean
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("affine", [True, False, "scales", "shifts"])
+@pytest.mark.parametrize("affine", ["both", "scales", "shifts", "none"])
 @pytest.mark.parametrize("shape", [(3, 16, 6, 5), (1, 7, 9, 4), (2, 40, 3, 3)])
 def test_float64_is_exact(shape, affine, training) -> None:
     settings = {"affine": affine, "training": training, "momentum": 0.3}
@@ -51,7 +50,7 @@ def test_float64_is_exact(shape, affine, training) -> None:
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 def test_float32_is_as_exact_as_pytorch(mean) -> None:
     results = [
-        evaluate(impl, dtype, (4, 24, 10, 9), 6, affine=True, mean=mean)
+        evaluate(impl, dtype, (4, 24, 10, 9), 6, affine="both", mean=mean)
         for impl, dtype in (
             ("torch", torch.float64), ("torch", torch.float32), ("cpu", torch.float32),
         )
@@ -68,11 +67,18 @@ def test_opcheck() -> None:
     opcheck(weighted_norms_op, (branches, weights, affine, [], "cpu"))
 
 
-@pytest.mark.parametrize("wrong", ["lengths", "shapes", "one value"])
-def test_wrong_arguments_are_refused(wrong) -> None:
-    branches = [torch.randn(2, 4, 3, 3), torch.randn(2, 4, 3, 3 if wrong != "shapes" else 2)]
-    if wrong == "one value":
-        branches = [torch.randn(1, 4, 1, 1)] * 2
-    vectors = [torch.ones(4)] * (1 if wrong == "lengths" else 2)
-    with pytest.raises(ValueError):
-        weighted_norms(branches, torch.rand(2), vectors, vectors)
+@pytest.mark.parametrize(
+    "shapes, vectors, message",
+    [
+        ([(2, 4, 3, 3)] * 2, 1, "2 branches, 2 mixing weights, 1 running means"),
+        ([], 2, "0 branches"),
+        ([(2, 4, 3, 3), (2, 4, 3, 2)], 2, "must have the same shape"),
+        ([(0, 4, 3, 3)] * 2, 2, "the branches are empty"),
+        ([(1, 4, 1, 1)] * 2, 2, "more than one value"),
+    ],
+)
+def test_wrong_arguments_are_refused(shapes, vectors, message) -> None:
+    branches = [torch.randn(shape) for shape in shapes]
+    running = [torch.ones(4)] * vectors
+    with pytest.raises(ValueError, match=message):
+        weighted_norms(branches, torch.rand(2), running, running)

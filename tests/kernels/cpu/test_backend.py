@@ -1,4 +1,4 @@
-"""The C++ kernels against float64 autograd, in every instruction set that this processor has."""
+"""The C++ kernels against float64 autograd, for every instruction set that this processor has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from hwnas.kernels import operator
 from hwnas.kernels.backend import MixTerm, PoolGradient
-from hwnas.kernels.cpu.backend import CpuBackend, UnavailableError, available_instructions
+from hwnas.kernels.cpu.backend import CpuBackend
+from hwnas.kernels.cpu.binding import UnavailableError, available_instructions
 from hwnas.kernels.cpu.memory import MemoryPool
 from hwnas.kernels.fused import FusedCell
 from hwnas.kernels.plan import CellPlan, tensors_of
@@ -39,11 +40,11 @@ CELLS = {
 
 
 NEAR_TIE = 3e-6
-"""What float32 may decide otherwise than float64."""
+"""Below this distance float32 may decide a ReLU or a maximum differently from float64."""
 
 
 def use(instructions: str, monkeypatch) -> None:
-    """Run the operator with one instruction set, new memory full of NaN."""
+    """Run the operator with one instruction set, and fill new memory with NaN."""
     for owner, name in (
         (torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"),
         (MemoryPool, "empty"),
@@ -62,12 +63,13 @@ def use(instructions: str, monkeypatch) -> None:
 
 @pytest.fixture(params=FOUND)
 def instructions(request, monkeypatch):
-    """Each instruction set, in float32."""
+    """Each instruction set of float32."""
     use(request.param, monkeypatch)
 
 
 @pytest.fixture(params=available_instructions(torch.float64))
 def instructions_of_float64(request, monkeypatch):
+    """Each instruction set of float64."""
     use(request.param, monkeypatch)
 
 
@@ -98,7 +100,7 @@ def test_float64_is_exact(cell, channels, size, instructions_of_float64) -> None
 def test_float32_is_as_exact_as_pytorch(
     instructions, cell, images, channels, height, width, mean, seed
 ) -> None:
-    # Statistics of a handful of values amplify any rounding, in any implementation.
+    # Statistics of a few values amplify rounding errors in every implementation.
     assume(images * ((height + 1) // 2) * ((width + 1) // 2) >= 32)
     case = make_cell(*CELLS[cell], images, channels, (height, width), seed, mean=mean)
     with closest_tie() as gaps:
@@ -110,7 +112,7 @@ def test_float32_is_as_exact_as_pytorch(
 
 
 @pytest.mark.parametrize("cell", ["edge", "strided edge"])
-def test_a_mean_of_100_deviations_costs_no_digits(cell, instructions) -> None:
+def test_a_large_mean_loses_no_accuracy(cell, instructions) -> None:
     case = make_cell(*CELLS[cell], 4, 16, (12, 12), seed=3, mean=100.0)
     exact = case.evaluate("torch", torch.float64)
     plain = case.evaluate("torch", torch.float32)
@@ -143,7 +145,7 @@ def test_recomputing_changes_no_bit(recompute, instructions) -> None:
 @pytest.mark.parametrize("channels", [6, 20])
 @pytest.mark.parametrize("cell", CELLS)
 def test_each_kernel_alone(cell, channels, instructions) -> None:
-    """The backend's methods, one by one, against plain PyTorch; padding stays zero."""
+    """Methods of the backend, one by one, against plain PyTorch; padded channels stay zero."""
     space, structure = CELLS[cell]
     case = make_cell(space, structure, 2, channels, (7, 6), seed=6)
     plan = CellPlan.of(CellPlan.describe(len(case.inputs), case.edges))
@@ -185,7 +187,7 @@ def test_each_kernel_alone(cell, channels, instructions) -> None:
     assert_close(*handed)
 
 
-def test_the_order_of_kernels_is_right_for_the_plain_kernels_too() -> None:
+def test_fused_cell_with_the_reference_backend() -> None:
     case = make_cell("darts", DARTS_CELL, 2, 4, (6, 7), seed=7)
     exact = case.evaluate("torch", torch.float64)
     plan = CellPlan.of(CellPlan.describe(2, case.edges))
@@ -204,6 +206,6 @@ def test_the_order_of_kernels_is_right_for_the_plain_kernels_too() -> None:
     torch.testing.assert_close(d_weights, exact["d_weights"])
 
 
-def test_an_instruction_set_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UnavailableError, match="not one of"):
+def test_unknown_instruction_set_is_refused() -> None:
+    with pytest.raises(UnavailableError, match="instruction set 'sse9' is not one of"):
         CpuBackend(torch.float32, "sse9")

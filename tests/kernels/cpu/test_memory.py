@@ -1,4 +1,4 @@
-"""Blocks are used again when, and only when, no tensor is left in them."""
+"""A block of the memory pool is reused when, and only when, no tensor is left in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def block(pool: MemoryPool, rows: int = SIDE) -> torch.Tensor:
     return pool.empty((rows, SIDE), torch.float32)
 
 
-def test_a_tensor_like_any_other(pool) -> None:
+def test_a_tensor_of_the_pool_behaves_like_any_other(pool) -> None:
     x = pool.empty((3, 64, 1024), torch.float64)
     assert x.shape == (3, 64, 1024)
     assert x.dtype == torch.float64
@@ -32,7 +32,7 @@ def test_a_tensor_like_any_other(pool) -> None:
     assert torch.equal(x.grad, 2 * x)
 
 
-def test_memory_is_used_again_once_the_last_view_is_gone(pool) -> None:
+def test_memory_is_reused_after_the_last_view_is_freed(pool) -> None:
     x = block(pool)
     at, view = x.data_ptr(), x[3:5]
     del x
@@ -41,14 +41,14 @@ def test_memory_is_used_again_once_the_last_view_is_gone(pool) -> None:
     assert block(pool).data_ptr() == at
 
 
-def test_tensors_that_live_share_nothing(pool) -> None:
+def test_live_tensors_share_no_memory(pool) -> None:
     tensors = [block(pool).fill_(i) for i in range(5)]
     del tensors[2]
     tensors.append(block(pool).fill_(9))
     assert [t.unique().tolist() for t in tensors] == [[0], [1], [3], [4], [9]]
 
 
-def test_what_a_graph_keeps_is_in_use(pool) -> None:
+def test_tensors_saved_for_backward_stay_in_use(pool) -> None:
     x = torch.ones(SIDE, SIDE, requires_grad=True)
     factor = block(pool).fill_(3.0)
     loss = (x * factor).sum()
@@ -62,13 +62,13 @@ def test_what_a_graph_keeps_is_in_use(pool) -> None:
     assert pool.used_bytes == 0
 
 
-def test_small_tensors_are_not_kept(pool) -> None:
+def test_small_tensors_are_not_pooled(pool) -> None:
     pool.empty((SMALLEST_BYTES // 4 - 1,), torch.float32)
     assert pool.idle_bytes == pool.used_bytes == 0
     assert pool.empty((0, 7), torch.float32).shape == (0, 7)
 
 
-def test_sizes_that_nobody_asks_for_any_more_go(pool) -> None:
+def test_new_blocks_replace_those_that_are_idle_for_longest(pool) -> None:
     small = [block(pool) for _ in range(8)]
     size = small[0].nbytes
     del small
@@ -81,13 +81,13 @@ def test_sizes_that_nobody_asks_for_any_more_go(pool) -> None:
     assert pool.used_bytes == 12 * size
     assert pool.idle_bytes == 3 * size
     del large, larger
-    # What is there needs no new block, so nothing goes.
+    # An idle block is reused, so that none has to be freed.
     again = block(pool, 3 * SIDE)
     assert pool.used_bytes == again.nbytes
     assert pool.idle_bytes == 12 * size
 
 
-def test_idle_memory_can_be_given_back(pool) -> None:
+def test_idle_blocks_can_be_freed(pool) -> None:
     kept, gone = block(pool).fill_(1.0), block(pool)
     del gone
     pool.release_idle()
@@ -96,7 +96,7 @@ def test_idle_memory_can_be_given_back(pool) -> None:
     assert kept.unique().tolist() == [1]
 
 
-def test_tensors_end_in_any_thread(pool) -> None:
+def test_tensors_can_be_freed_in_any_thread(pool) -> None:
     tensors = [[block(pool) for _ in range(50)] for _ in range(4)]
     threads = [threading.Thread(target=own.clear) for own in tensors]
     for thread in threads:

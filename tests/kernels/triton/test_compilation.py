@@ -1,4 +1,4 @@
-"""The Triton kernels compile for three generations of GPUs without spills; none is needed here."""
+"""The Triton kernels compile for three generations of GPUs without spills; no GPU is needed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MATRIX = [
     for case in ((w, d, c) for w in WIDTHS for d in DTYPES for c in CAPABILITIES)
 ]
 ONCE_EACH = ("normalise", "normalise_backward", "sum_weight_gradients")
-"""Kernels that run once over little data: how they load it does not matter."""
+"""Kernels that run once on little data, so that the width of their loads does not matter."""
 
 
 @cache
@@ -51,7 +51,7 @@ def test_nothing_spills_and_loads_are_wide(width, dtype, capability) -> None:
 def test_resources_are_those_of_the_table(width, dtype, capability) -> None:
     table = json.loads(TABLE.read_text())
     if table["versions"] != versions():
-        pytest.skip(f"the table was made by {table['versions']}, here is {versions()}")
+        pytest.skip(f"the table is for {table['versions']}, installed are {versions()}")
     prefix = f"{dtype} sm_{capability} width {width}: "
     expected = {
         name.removeprefix(prefix): Resources(*row)

@@ -1,4 +1,4 @@
-"""Runs the Triton cases in processes of their own: the interpreter is chosen at import."""
+"""Runs the Triton tests in processes of their own, since the interpreter is chosen at import."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CASES = [str(TESTS / "helpers" / name) for name in ("triton_cases.py", "triton_c
 
 
 def run_cases(marks: str, *, interpret: bool) -> None:
-    """Run the cases that have the marks, and fail with what they print."""
+    """Run the tests that have the marks, and fail with their output."""
     environment = dict(os.environ, PYTHONPATH=str(TESTS))
     environment.pop("TRITON_INTERPRET", None)
     if interpret:

@@ -1,0 +1,197 @@
+"""The compiled C++ kernels, and the structures of `src/interface.h` that they are called with."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hwnas.kernels.backend import MixTerm, Pooled, PoolGradient, StageBackward, Value
+from hwnas.kernels.plan import Convolution
+
+INSTRUCTIONS = ("avx512", "avx2", "portable")
+LANES: dict[torch.dtype, dict[str, tuple[int, ...]]] = {
+    torch.float32: {"avx512": (8, 16), "avx2": (8,), "portable": (4,)},
+    torch.float64: {"avx2": (4,), "portable": (4,)},
+}
+"""Numbers of lanes that the kernels are compiled for, by type and instruction set."""
+KINDS = {"separable": 0, "dense": 1, "factorized": 2}
+
+
+class Shape(ctypes.Structure):
+    """Sizes of a call; `interface.h` describes the fields of this and the other structures."""
+
+    _fields_ = [
+        *((n, ctypes.c_int64) for n in ("images", "height", "width_px", "out_height")),
+        *((n, ctypes.c_int64) for n in ("out_width", "channels", "width")),
+        *((n, ctypes.c_int32) for n in ("lanes", "is_double", "threads", "reserved")),
+    ]
+
+
+class _Convolution(ctypes.Structure):
+    _fields_ = [
+        *(
+            (n, ctypes.c_int32)
+            for n in ("kind", "kernel", "dilation", "stride", "reads", "reserved")
+        ),
+        *((n, ctypes.c_void_p) for n in ("first", "second", "first_gradient", "second_gradient")),
+        *((n, ctypes.c_void_p) for n in ("gradient", "coefficients", "row")),
+    ]
+
+
+class _Value(ctypes.Structure):
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        *((n, ctypes.c_int64) for n in ("height", "width_px")),
+        *((n, ctypes.c_int32) for n in ("kind", "stride")),
+    ]
+
+
+class _MixTerm(ctypes.Structure):
+    _fields_ = [("value", _Value), ("row", ctypes.c_void_p), ("weight", ctypes.c_double)]
+
+
+class _ReduceTerm(ctypes.Structure):
+    _fields_ = [("value", _Value), ("gradient", ctypes.c_void_p), ("row", ctypes.c_void_p)]
+
+
+class _PoolGradient(ctypes.Structure):
+    _fields_ = [
+        (n, ctypes.c_void_p)
+        for n in ("gradient", "maximum", "maximum_row", "mean", "mean_row", "identity")
+    ]
+
+
+class UnavailableError(RuntimeError):
+    """The C++ kernels cannot be used on this machine; the message says why."""
+
+
+@cache
+def load_library() -> ctypes.CDLL:
+    """The compiled kernels.
+
+    PyTorch's own OpenMP runtime is loaded first, so that both share one pool of threads.
+
+    Raises:
+        UnavailableError: when the extension was not built or cannot be loaded.
+    """
+    folder = Path(__file__).parent
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = folder / f"_library{suffix}"
+        if path.exists():
+            break
+    else:
+        raise UnavailableError(
+            "the C++ kernels were not built: reinstall hwnas with a C++17 compiler available"
+        )
+    try:
+        for runtime in (Path(torch.__file__).parent / "lib").glob("lib*omp*.so*"):
+            ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
+        library = ctypes.CDLL(str(path))
+        library.hwnas_instructions.restype = ctypes.c_char_p
+        return library
+    except (OSError, AttributeError) as error:
+        raise UnavailableError(f"the C++ kernels cannot be loaded: {error}") from None
+
+
+def available_instructions(dtype: torch.dtype = torch.float32) -> tuple[str, ...]:
+    """Instruction sets that the kernels were built for and this processor has, fastest first.
+
+    Args:
+        dtype: of the activations.
+
+    Raises:
+        UnavailableError: when the kernels cannot be loaded.
+    """
+    library = load_library()
+    best = library.hwnas_instructions().decode()
+    usable = INSTRUCTIONS[INSTRUCTIONS.index(best) :]
+    return tuple(
+        name for name in usable if name in LANES[dtype] and hasattr(library, f"hwnas_mix_{name}")
+    )
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p | None:
+    """The address of a contiguous tensor's data; None for NULL."""
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous(), "kernels read contiguous tensors"
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def convolution_array(
+    convolutions: Sequence[Convolution], parameters: Sequence[Tensor]
+) -> ctypes.Array[_Convolution]:
+    """What the forward pass of some convolutions reads."""
+    array = (_Convolution * len(convolutions))()
+    for entry, convolution in zip(array, convolutions, strict=True):
+        entry.kind = KINDS[convolution.kind]
+        entry.kernel = convolution.kernel
+        entry.dilation = convolution.dilation
+        entry.stride = convolution.stride
+        entry.reads = convolution.reads or 0
+        for field, position in zip(("first", "second"), convolution.weights, strict=False):
+            setattr(entry, field, pointer(parameters[position]))
+    return array
+
+
+def backward_array(stage: StageBackward | None) -> ctypes.Array[_Convolution]:
+    """What the backward pass of a stage reads and writes; empty without a stage."""
+    if stage is None:
+        return (_Convolution * 0)()
+    array = convolution_array(stage.convolutions, stage.parameters)
+    for i, (entry, convolution) in enumerate(zip(array, stage.convolutions, strict=True)):
+        for field, position in zip(("first", "second"), convolution.weights, strict=False):
+            setattr(entry, f"{field}_gradient", pointer(stage.weight_gradients[position]))
+        entry.gradient = pointer(stage.gradients[i])
+        entry.coefficients = pointer(stage.coefficients[i])
+        entry.row = pointer(stage.rows[i])
+    return array
+
+
+def pool_gradient_array(edges: Sequence[PoolGradient]) -> ctypes.Array[_PoolGradient]:
+    """The gradients that pools and skip connections pass on to the state that they read."""
+    array = (_PoolGradient * len(edges))()
+    for entry, edge in zip(array, edges, strict=True):
+        entry.gradient = pointer(edge.gradient)
+        entry.identity = pointer(edge.identity)
+        if edge.maximum is not None:
+            entry.maximum, entry.maximum_row = (pointer(t) for t in edge.maximum)
+        if edge.mean is not None:
+            entry.mean, entry.mean_row = (pointer(t) for t in edge.mean)
+    return array
+
+
+def mix_array(terms: Sequence[MixTerm], weights: Sequence[float]) -> ctypes.Array[_MixTerm]:
+    """The terms of a weighted sum; `MixTerm.weight_index` indexes the weights."""
+    array = (_MixTerm * len(terms))()
+    for entry, term in zip(array, terms, strict=True):
+        _set_value(entry.value, term.value)
+        entry.row = pointer(term.row)
+        entry.weight = weights[term.weight_index]
+    return array
+
+
+def reduce_array(terms: Sequence[tuple[Tensor, Value, Tensor]]) -> ctypes.Array[_ReduceTerm]:
+    """Terms given as triples of gradient, value and table row."""
+    array = (_ReduceTerm * len(terms))()
+    for entry, (gradient, value, row) in zip(array, terms, strict=True):
+        entry.gradient = pointer(gradient)
+        _set_value(entry.value, value)
+        entry.row = pointer(row)
+    return array
+
+
+def _set_value(entry: _Value, value: Value) -> None:
+    """Fill in where a term's value is stored, or which tensor it is a pool of."""
+    if isinstance(value, Pooled):
+        entry.data = pointer(value.x)
+        entry.height, entry.width_px = value.x.shape[1:3]
+        entry.kind, entry.stride = value.kind, value.stride
+    else:
+        entry.data = pointer(value)
