@@ -106,7 +106,7 @@ class Cell:
     def output(self) -> str:
         """How the output combines the nodes, in words."""
         combined = "averages" if self.cell_type == _NODES else "concatenates"
-        return f"the output {combined} all nodes that are not inputs"
+        return f"the output {combined} all intermediate nodes"
 
     @property
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""A run folder as its stages leave it, and what a browser would make of a page."""
+"""Run folders as the stages write them, their reports, and a strict parser for the pages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import json
 import math
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from helpers.tiny import tiny_space
 
 from hwnas.architecture import Architecture
+from hwnas.reporting.report import render_report
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
 
@@ -84,9 +87,10 @@ def history_of(
                 "measured": measured(value_ms),
             }
         )
-    for step in range(25, 501, 25):
-        records.append({"event": "train", "step": step, "loss": 2.2 * math.exp(-step / 200) + 0.4})
-    return records
+    return records + [
+        {"event": "train", "step": step, "loss": 2.2 * math.exp(-step / 200) + 0.4}
+        for step in range(25, 501, 25)
+    ]
 
 
 def check_of(architecture: Architecture) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def check_of(architecture: Architecture) -> dict[str, Any]:
 
 
 def variants() -> dict[str, Any]:
-    """What an export of variants leaves: one that passes, one that fails, one that was refused."""
+    """A `variants.json`: one variant that passes, one that fails, one that was refused."""
     made = {
         "verdict": "pass",
         "size_bytes": 51_234,
@@ -143,7 +147,7 @@ def variants() -> dict[str, Any]:
 def write_run(
     folder: RunFolder, space: SearchSpace, seed: int = 0, stages: tuple[str, ...] = STAGES
 ) -> tuple[Architecture, dict[str, float]]:
-    """A folder as a whole run leaves it, or the files of some of its stages."""
+    """Write the files of all stages of a run, or of some; the architecture and its latencies."""
     rng = np.random.default_rng(seed)
     architecture = space.sample(rng)
     latencies = latencies_of(architecture, rng)
@@ -196,7 +200,7 @@ def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 
 
 class Page(HTMLParser):
-    """What a browser would see: the elements, checked for nesting, and the text."""
+    """The elements of a page, whose nesting is checked, and its text."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -207,6 +211,10 @@ class Page(HTMLParser):
         self.close()
         assert not self.open
         self.text = " ".join(" ".join(self.texts).split())
+
+    def drawings(self) -> set[str]:
+        """Labels of the drawings."""
+        return {str(a["aria-label"]) for tag, a in self.elements if tag == "svg"}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
@@ -233,7 +241,7 @@ KNOWN = {
 
 
 def assert_sound(source: str) -> Page:
-    """Well-formed, self-contained, accessible, unique identifiers, small; the parsed page."""
+    """Parse a page and check that it is well-formed, self-contained, accessible and small."""
     page = Page(source)
     for drawing in re.findall(r"<svg.*?</svg>", source, flags=re.DOTALL):
         root = ElementTree.fromstring(drawing)
@@ -252,7 +260,7 @@ def assert_sound(source: str) -> Page:
         href = attributes.get("href") or "#"
         assert href.startswith(("./", "#") if tag == "a" else "#"), href
     tags = [tag for tag, _ in page.elements]
-    # One script, the page's own: its policy knows no other.
+    # The policy of the page allows one script only.
     assert tags.count("script") == tags.count("main") == tags.count("nav") == tags.count("h1") == 1
     levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
@@ -269,3 +277,35 @@ def assert_sound(source: str) -> Page:
     assert set(references) <= set(identifiers)
     assert len(source.encode()) < 1_000_000
     return page
+
+
+@dataclass(frozen=True)
+class WrittenRun:
+    """A run that `write_run` has written, and what is needed to render its report."""
+
+    folder: RunFolder
+    space: SearchSpace
+    architecture: Architecture
+    latencies: dict[str, float]
+
+    def html(self, family: Sequence[RunFolder] = ()) -> str:
+        return render_report(self.folder, self.space, self.latencies, family)
+
+    def page(self, family: Sequence[RunFolder] = ()) -> Page:
+        return assert_sound(self.html(family))
+
+
+def written_run(
+    path: Path, space: SearchSpace | None = None, stages: tuple[str, ...] = STAGES
+) -> WrittenRun:
+    """Write a run of a space, by default the tiny NAS-Bench-201 space."""
+    space = space or tiny_space("nasbench201")
+    folder = RunFolder(path)
+    return WrittenRun(folder, space, *write_run(folder, space, stages=stages))
+
+
+def page_of_edited_check(path: Path, edit: Callable[[dict[str, Any]], None]) -> Page:
+    """The report of a run without a history after an edit of its `check.json`."""
+    run = written_run(path, stages=("architecture", "metrics", "check"))
+    change(run.folder.check, edit)
+    return run.page()

@@ -1,4 +1,4 @@
-"""The pages in a browser: their script runs, in both themes, at the width of a phone."""
+"""The pages in a browser: the script, both themes, and the width of a phone."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from helpers.tiny import tiny_space
 from PIL import Image
 
 from hwnas.reporting.comparison import render_comparison
-from hwnas.reporting.html import DARK, LIGHT
 from hwnas.reporting.report import render_report
+from hwnas.reporting.theme import DARK, LIGHT
 from hwnas.runs.run_folder import RunFolder
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 REQUIRED = os.environ.get("HWNAS_CHROMIUM") == "required"
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no chromium")
 
-# What a reader does, and what the page then shows; runs behind the page's own script.
+# Imitates a reader and records what the page then shows; runs after the page's own script.
 READER = """
 const found = {};
 const press = (target, key) => target.dispatchEvent(new KeyboardEvent("keydown", {key}));
@@ -72,7 +72,7 @@ document.body.dataset.found = JSON.stringify(found);
 
 
 def browse(page: Path, *options: str, width: int = 1000, dark: bool = False) -> tuple[str, str]:
-    """Open a page in a headless browser; what it prints, and what its console says."""
+    """Open a page in a headless browser; its output, and the messages of its console."""
     assert CHROMIUM is not None, "HWNAS_CHROMIUM=required, and there is no chromium"
     done = subprocess.run(
         [
@@ -100,10 +100,10 @@ def rgb(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def test_values_series_tables_and_themes_answer_the_reader(tmp_path: Path) -> None:
+def test_charts_tables_and_themes_react_to_the_reader(tmp_path: Path) -> None:
     page = write_page(tmp_path)
     source = page.read_text()
-    # The policy would rightly keep the reader's script out.
+    # The policy of the page would block the reader's script.
     source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source)
     page.write_text(source.replace("</body>", f"<script>{READER}</script></body>"))
     dom, console = browse(page, "--dump-dom", width=390)
@@ -132,7 +132,7 @@ def test_values_series_tables_and_themes_answer_the_reader(tmp_path: Path) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1200])
-def test_pages_follow_the_system_and_obey_their_policy(
+def test_pages_use_the_theme_of_the_system_and_comply_with_their_policy(
     tmp_path: Path, width: int, dark: bool
 ) -> None:
     report = write_page(tmp_path)

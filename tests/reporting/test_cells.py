@@ -1,4 +1,4 @@
-"""Drawings of cells: every kept operator is there, and nothing lies on a label."""
+"""Cells and their drawings: every selected operator is drawn, and no label is covered."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ class TestCells:
                 f"{states[source]} to {i // 2}: {operator} "
                 for i, (operator, source) in enumerate(genotype[key])
             ]
-            assert titles_of(cell) == ["the output joins all nodes", *expected]
+            assert titles_of(cell) == [
+                "the output concatenates all intermediate nodes",
+                *expected,
+            ]
             drawn = drawn_words(cell)
             assert sorted(drawn) == sorted([*states, "output", *(e.operator for e in cell.edges)])
 
@@ -44,9 +47,9 @@ class TestCells:
             "input to output: avg_pool_3x3 0.0625 ms",
             "2 to output: skip_connect does not run",
         ]
-        assert cell.summary == "1 operator runs, predicted to take 0.0625\u00a0ms together."
+        assert cell.summary == "1 operator runs, predicted to take 0.0625\u00a0ms in total."
 
-    def test_stages_are_rows_of_layers(self) -> None:
+    def test_stages_are_chains_of_layers(self) -> None:
         space = tiny_space("mbconv", stage_layers=3)
         architecture = space.architecture([0, 6, 1, 0, 6, 2, 0, 0])
         stages = read_cells(space, architecture, {"stage2/layer1": 0.0625})
@@ -57,7 +60,7 @@ class TestCells:
             "2 to output: skip_connect ",
         ]
 
-    def test_blocks_are_rows_of_their_halves(self) -> None:
+    def test_transformer_blocks_are_chains_of_attention_and_mlp(self) -> None:
         space = tiny_space("vit")
         architecture = space.architecture([1, 0, 1, 2, 0])
         blocks = read_cells(space, architecture, {"block1/mlp": 0.0625})
@@ -68,7 +71,7 @@ class TestCells:
             ["input to 1: skip_connect ", "1 to output: mlp_r1 "],
         ]
 
-    def test_sizes_are_listed_and_idle_layers_do_not_run(self) -> None:
+    def test_sizes_are_listed_and_layers_beyond_the_depth_do_not_run(self) -> None:
         space = tiny_space("elastic")
         architecture = space.architecture([1, 1, 0, 3, *[0, 2, 0] * 2])
         sizes, first, second, _ = read_cells(space, architecture, {"resolution": 0.0625})
@@ -84,19 +87,19 @@ class TestCells:
         assert "<path" not in draw_cell(sizes)
         assert titles_of(sizes)[:2] == ["resolution: r9 0.0625 ms", "stage1/depth: d2 "]
 
-    def test_nodes_of_a_recurrent_cell_read_the_states_that_they_name(self) -> None:
+    def test_nodes_of_a_recurrent_cell_read_the_nodes_that_their_options_name(self) -> None:
         space = tiny_space("rnn")
         genotype = {"recurrent": [["tanh", 0], ["relu", 0]], "concat": [1, 2]}
         (cell,) = read_cells(space, space.from_genotype(genotype), {"node2": 0.0625})
         assert cell.title == "Recurrent cell"
         assert titles_of(cell) == [
-            "the output is the mean of all nodes",
+            "the output averages all intermediate nodes",
             "0 to 1: tanh ",
             "0 to 2: relu 0.0625 ms",
         ]
         assert {"0", "1", "2", "output", "relu", "tanh"} < set(drawn_words(cell))
 
-    def test_nothing_kept_is_drawn_without_edges(self) -> None:
+    def test_cell_without_operators_is_drawn_without_edges(self) -> None:
         space = tiny_space("nasbench201")
         (cell,) = read_cells(space, space.architecture([0] * 6), {})
         assert drawn_words(cell) == ["input", "1", "2", "output"]
@@ -104,7 +107,7 @@ class TestCells:
     @pytest.mark.parametrize(
         "name", ["darts", "elastic", "macro", "mbconv", "nasbench201", "rnn", "vit"]
     )
-    def test_labels_meet_neither_lines_nor_labels(self, name: str) -> None:
+    def test_labels_overlap_neither_lines_nor_labels(self, name: str) -> None:
         larger = {"darts": {"nodes": 6}, "mbconv": {"stage_layers": 3}}
         space = tiny_space(name, **larger.get(name, {}))
         rng = np.random.default_rng(0)
@@ -116,7 +119,7 @@ class TestCells:
     @pytest.mark.parametrize(
         "name", ["darts", "elastic", "macro", "mbconv", "nasbench201", "rnn", "vit"]
     )
-    def test_one_file_holds_all_drawings_apart(self, name: str) -> None:
+    def test_svg_file_holds_the_drawings_of_all_cells_without_overlap(self, name: str) -> None:
         space = tiny_space(name)
         cells = read_cells(space, space.sample(np.random.default_rng(0)), {})
         namespace = "{http://www.w3.org/2000/svg}"
@@ -138,7 +141,7 @@ class TestCells:
             assert all(x >= right or y >= bottom for right, bottom in corners)
             corners.append((x + w, y + h))
 
-    def test_nothing_to_draw_is_refused(self) -> None:
+    def test_drawing_without_cells_is_an_error(self) -> None:
         with pytest.raises(InputError, match="no drawing"):
             draw_cells([])
 
@@ -156,7 +159,7 @@ def space_names(space: SearchSpace) -> list[str]:
 
 
 def titles_of(cell: Cell) -> list[str]:
-    """What a pointer over each line of the drawing tells."""
+    """The titles that the lines of the drawing show under a pointer."""
     namespace = "{http://www.w3.org/2000/svg}"
     root = ElementTree.fromstring(draw_cell(cell))
     titles = [title.text or "" for title in root.iter(f"{namespace}title")]
@@ -170,7 +173,7 @@ def drawn_words(cell: Cell) -> list[str]:
 
 
 def assert_readable(svg: str) -> None:
-    """Labels, with letters as wide as in DejaVu Sans, against labels, boxes and lines."""
+    """Check that no label overlaps a label, box or line; letters are as wide as in DejaVu Sans."""
     namespace = "{http://www.w3.org/2000/svg}"
     root = ElementTree.fromstring(svg)
     boxes = []
@@ -183,7 +186,7 @@ def assert_readable(svg: str) -> None:
         half = 0.6 * 15 * len(label.text or "") / 2
         x, y = float(label.get("x", "")), float(label.get("y", ""))
         left, right, top, bottom = x - half, x + half, y - 11, y + 3
-        # A state's name stands on its box, which hides the lines.
+        # A node's name is on its box, which hides the lines below.
         if any(b[0] <= left and right <= b[1] and b[2] <= top and bottom <= b[3] for b in boxes):
             continue
         assert left >= 0

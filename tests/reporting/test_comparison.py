@@ -1,4 +1,4 @@
-"""Several runs on one page: key figures, what cannot be compared, the front, the searches."""
+"""The comparison of runs: key figures, what cannot be compared, Pareto front, search curves."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ steps = 600
 
 
 def write_runs(parent: Path, count: int, stages: tuple[str, ...] = STAGES) -> list[RunFolder]:
-    """Runs of one configuration; the later, the faster, and the less accurate but for the last."""
+    """Runs of one configuration; each is faster and less accurate than the one before."""
     folders = []
     for i in range(count):
         folder = RunFolder(parent / f"run-{i + 1}")
@@ -55,7 +55,7 @@ def _faster(i: int) -> Callable[[dict[str, Any]], None]:
 
 
 class TestComparison:
-    def test_key_figures_stand_side_by_side(self, tmp_path: Path) -> None:
+    def test_key_figures_of_all_runs_are_in_one_table(self, tmp_path: Path) -> None:
         folders = write_runs(tmp_path, 2)
         folders.append(RunFolder(tmp_path / "begun & co"))
         write_run(folders[2], tiny_space("darts"), stages=("environment",))
@@ -74,7 +74,7 @@ class TestComparison:
         assert "./run-2/report.html" not in links
         assert source == render_comparison(folders, tmp_path)
 
-    def test_the_front_is_what_nothing_beats(self, tmp_path: Path) -> None:
+    def test_pareto_front_leaves_out_dominated_runs(self, tmp_path: Path) -> None:
         folders = write_runs(tmp_path, 4)
 
         def worse(check: dict[str, Any]) -> None:
@@ -84,7 +84,9 @@ class TestComparison:
         page = assert_sound(render_comparison(folders, tmp_path))
         assert "is not the same" not in page.text
         # Latency falls from run to run, so the most accurate one is the slowest.
-        assert "On the front, which no other run beats in both: 4, 3, 1. Its knee is" in page.text
+        assert (
+            "Pareto-optimal runs, fastest first: 4, 3, 1. The knee of the front is run" in page.text
+        )
 
     @pytest.mark.parametrize(
         "old, new, said, front",
@@ -94,7 +96,7 @@ class TestComparison:
             ("[search]", '[search]\nevaluator = "training"', "The evaluator is not", True),
         ],
     )
-    def test_what_cannot_be_compared_is_told(
+    def test_different_settings_limit_what_can_be_compared(
         self, tmp_path: Path, old: str, new: str, said: str, front: bool
     ) -> None:
         folders = write_runs(tmp_path, 2)
@@ -102,10 +104,10 @@ class TestComparison:
         folders[1].config.write_text(CONFIG.replace(old, new))
         page = assert_sound(render_comparison(folders, tmp_path))
         assert said in page.text
-        assert ("On the front" in page.text) == front
-        assert ("cannot be compared, so there is no front" in page.text) != front
+        assert ("Pareto-optimal runs" in page.text) == front
+        assert ("cannot be compared, so there is no Pareto front" in page.text) != front
 
-    def test_devices_and_spaces_count_too(self, tmp_path: Path) -> None:
+    def test_different_devices_and_spaces_limit_what_can_be_compared(self, tmp_path: Path) -> None:
         folders = write_runs(tmp_path, 2)
         change(folders[0].environment, lambda e: e.update(device="Xeon"))
         change(folders[1].environment, lambda e: e.update(device="<i>Pi"))
@@ -117,7 +119,7 @@ class TestComparison:
         assert "1 Xeon" in page.text
         assert "2 <i>Pi" in page.text
 
-    def test_searches_are_drawn_over_each_other(self, tmp_path: Path) -> None:
+    def test_curves_of_all_searches_share_one_chart(self, tmp_path: Path) -> None:
         source = render_comparison(write_runs(tmp_path, 10), tmp_path)
         page = assert_sound(source)
         assert "The first 8 of 10 searches are drawn." in page.text
@@ -126,26 +128,28 @@ class TestComparison:
         assert drawing[0].count("<polyline") == 8
         assert re.search(r"<title>step 10: 1 run-1 [\d.]+, 2 run-2 [\d.]+", drawing[0])
 
-    def test_runs_of_one_name_are_told_apart(self, tmp_path: Path) -> None:
+    def test_runs_with_equal_folder_names_get_the_names_of_their_parents(
+        self, tmp_path: Path
+    ) -> None:
         folders = [*write_runs(tmp_path / "a", 1), *write_runs(tmp_path / "b", 1)]
         page = assert_sound(render_comparison(folders, tmp_path))
         assert "1 a/run-1" in page.text
         assert "2 b/run-1" in page.text
 
-    def test_one_damaged_run_does_not_hide_the_others(self, tmp_path: Path) -> None:
+    def test_damaged_run_does_not_prevent_the_comparison(self, tmp_path: Path) -> None:
         good, bad = write_runs(tmp_path, 2, ("check",))
         bad.check.write_text("{")
         page = assert_sound(render_comparison([bad, good], tmp_path))
         assert "run-2/check.json: not JSON" in page.text
         assert "2 run-1 pass 0.5 ms" in page.text
-        assert "There are no two runs to compare." in page.text
+        assert "There are fewer than two readable runs" in page.text
 
-    def test_without_measurements_it_says_so(self, tmp_path: Path) -> None:
+    def test_runs_without_results_say_so(self, tmp_path: Path) -> None:
         page = assert_sound(render_comparison(write_runs(tmp_path, 2, ()), tmp_path))
         assert "No run has been measured" in page.text
         assert "None of the runs has records of a search." in page.text
 
-    def test_no_runs_are_refused(self, tmp_path: Path) -> None:
+    def test_comparison_without_runs_is_an_error(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="no runs"):
             render_comparison([], tmp_path)
 
@@ -157,7 +161,7 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
 
 @settings(max_examples=25, deadline=None)
 @given(device=TEXTS, strategy=TEXTS, option=TEXTS, gate=TEXTS, value=st.floats() | TEXTS)
-def test_hostile_names_are_text(
+def test_hostile_text_is_shown_as_text(
     tmp_path_factory: pytest.TempPathFactory,
     device: str,
     strategy: str,

@@ -1,4 +1,4 @@
-"""Spaces and architectures in figures, against published networks and counts by hand."""
+"""Documents about spaces and architectures, against published networks and manual counts."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ def test_mobilenetv2_is_53_layers_deep() -> None:
             "+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|",
             1 + 3 * 15 + 2 * 2 + 1,
         ),
-        # The pool is on the longest path of a cell and is no layer; node 1 is a dead end.
+        # The pool is on the longest path of a cell but is not counted; node 1 is a dead end.
         (
             "|nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|",
             1 + 15 + 2 * 2 + 1,
         ),
     ],
 )
-def test_depth_of_cells(genotype: str, depth: int) -> None:
+def test_depth_of_cell_networks(genotype: str, depth: int) -> None:
     space = build_space("nasbench201")
     assert describe_architecture(space, space.from_genotype(genotype))["depth"] == depth
 
 
-def test_figures_by_choice() -> None:
+def test_costs_of_choices_and_fixed_parts_add_up() -> None:
     space = tiny_space("nasbench201")
     genotype = "|nor_conv_3x3~0|+|none~0|none~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
     document = describe_architecture(space, space.from_genotype(genotype))
     by_choice = {row["choice"]: row for row in document["choices"]}
-    # One cell at each of three stages of 4, 8 and 16 channels: weights and batch norms.
+    # One cell in each of three stages of 4, 8 and 16 channels: weights and batch norms.
     channels = [(4, 9 * 7), (8, 5 * 4), (16, 3 * 2)]
     assert by_choice["0>1"] == {
         "choice": "0>1",
@@ -72,7 +72,7 @@ def test_figures_by_choice() -> None:
     assert json.loads(json.dumps(document)) == document
 
 
-def test_every_layout_of_mbconv_is_listed() -> None:
+def test_every_variant_of_every_space_is_listed() -> None:
     listed = dict(listed_spaces())
     assert list(listed) == [
         "darts",
@@ -93,7 +93,7 @@ def test_every_layout_of_mbconv_is_listed() -> None:
     assert facts["size"] == 6**6 * 7**15
 
 
-def test_an_architecture_is_described_at_its_own_sizes(tmp_path, rng) -> None:
+def test_sizes_of_an_architecture_come_from_its_file(tmp_path, rng) -> None:
     space = tiny_space("darts")
     architecture = space.sample(rng)
     path = tmp_path / "architecture.json"
@@ -122,7 +122,7 @@ def test_an_architecture_is_described_at_its_own_sizes(tmp_path, rng) -> None:
         {"space_options": {"nodes": 3}},
     ],
 )
-def test_malformed_files_are_refused_by_their_name(tmp_path, rng, change) -> None:
+def test_error_of_a_malformed_file_names_the_file(tmp_path, rng, change) -> None:
     path = tmp_path / "architecture.json"
     path.write_text(json.dumps(tiny_space("darts").sample(rng).to_json() | change))
     with pytest.raises(InputError, match="architecture.json"):

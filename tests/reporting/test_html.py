@@ -1,4 +1,4 @@
-"""Words, numbers and colours of the report's pages."""
+"""Numbers, escaped text, colours and axes of the pages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hwnas.reporting.charts import MAX_POINTS, Axis, thin
-from hwnas.reporting.html import DARK, LIGHT, SERIES, Html, number, page, text
+from hwnas.reporting.formatting import number
+from hwnas.reporting.html import Html, page, prose, text
+from hwnas.reporting.line_charts import MAX_POINTS, downsample
+from hwnas.reporting.svg import Axis
+from hwnas.reporting.theme import DARK, LIGHT, SERIES
 
 
 class TestWords:
@@ -23,7 +26,7 @@ class TestWords:
             (0.000123456, "0.0001235"), (None, "not known"),
         ],
     )  # fmt: skip
-    def test_numbers_have_four_digits(self, value: float | None, words: str) -> None:
+    def test_numbers_have_four_significant_digits(self, value: float | None, words: str) -> None:
         assert number(value) == words
 
     @given(
@@ -35,17 +38,21 @@ class TestWords:
         assert read == pytest.approx(value, rel=0.51 * 10 ** (1 - digits), abs=1e-300)
 
     @given(st.text())
-    def test_text_is_escaped_and_comes_back(self, written: str) -> None:
+    def test_text_is_escaped_and_can_be_unescaped(self, written: str) -> None:
         markup = text(written)
         assert not set(markup) & set("<>\"'\x00\x0b")
         markup.encode()
         if written.isprintable():
             assert html.unescape(markup) == written
 
+    def test_text_between_backticks_becomes_code(self) -> None:
+        assert prose("run `hwnas <b>` now") == "run <code>hwnas &lt;b&gt;</code> now"
+        assert prose("a ` <b> alone") == "a ` &lt;b&gt; alone"
+
     @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=2000))
     @settings(max_examples=30)
-    def test_thinning_keeps_order_and_total(self, values: list[float]) -> None:
-        x, y = thin(list(range(len(values))), values)
+    def test_downsampling_keeps_order_and_sum(self, values: list[float]) -> None:
+        x, y = downsample(list(range(len(values))), values)
         assert len(x) <= MAX_POINTS
         assert len(values) > MAX_POINTS or len(x) == len(values)
         assert (np.diff(x) > 0).all()
@@ -67,17 +74,17 @@ def contrast(a: str, b: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_can_be_told_from_the_background(scheme: str) -> None:
-    """As the page's style sheet sets them for the system's choice, and for the reader's."""
+def test_colours_have_enough_contrast_with_the_background(scheme: str) -> None:
+    """Colours as the style sheet sets them for the system's theme and for the reader's choice."""
     style = page("", Html(""), []).partition("<style>")[2].partition("</style>")[0]
     blocks = re.findall(r"(:root[^{]*)\{([^}]*)\}", style)
-    theirs = [
+    themes = [
         dict(re.findall(r"--(\w+): (#\w{6});", block))
         for selector, block in blocks
         if "ink" in block and (selector.strip() == ":root") == (scheme == "light")
     ]
-    assert len(theirs) == (1 if scheme == "light" else 2)
-    for colours in theirs:
+    assert len(themes) == (1 if scheme == "light" else 2)
+    for colours in themes:
         assert colours == (LIGHT if scheme == "light" else DARK)
         for background in ("paper", "soft"):
             for name in ("ink", "dim", "pass", "fail", "inconclusive"):
@@ -92,7 +99,7 @@ class TestAxis:
         from_zero=st.booleans(),
         whole=st.booleans(),
     )
-    def test_values_lie_on_the_axis_and_ticks_are_few(
+    def test_values_are_on_the_axis_and_ticks_are_few(
         self, values: list[float], from_zero: bool, whole: bool
     ) -> None:
         axis = Axis.over(values, 10.0, 110.0, from_zero=from_zero)
@@ -102,7 +109,7 @@ class TestAxis:
         assert all(9.9 <= axis(value) <= 110.1 for value, _ in ticks)
 
     @given(st.floats(-1000, 1000), st.floats(1e-3, 1e4))
-    def test_labels_say_where_they_stand(self, low: float, span: float) -> None:
+    def test_labels_of_ticks_are_distinct_and_correct(self, low: float, span: float) -> None:
         ticks = Axis.over([low, low + span], 0.0, 100.0).ticks(5)
         assert len(ticks) >= 2
         assert len({label for _, label in ticks}) == len(ticks)

@@ -1,4 +1,4 @@
-"""Histories as TensorBoard's event files, read back by TensorBoard."""
+"""Histories as event files that TensorBoard reads back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hwnas.reporting.tensorboard import write_events
 from hwnas.runs.run_folder import RunFolder
 
 
-def test_scalars_come_back(tmp_path: Path) -> None:
+def test_tensorboard_reads_the_scalars_back(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     space = tiny_space("nasbench201")
@@ -37,7 +37,7 @@ def test_scalars_come_back(tmp_path: Path) -> None:
         write_events([(folder, space)], tmp_path / "logs")
 
 
-def test_runs_of_equal_names_get_those_of_their_parents() -> None:
+def test_runs_with_equal_folder_names_get_the_names_of_their_parents() -> None:
     paths = ["/a/runs/r1", "/b/runs/r1", "/b/runs/r2", "/b/other/r1"]
     folders = [RunFolder(Path(path)) for path in paths]
     assert distinct_names(folders) == ["a/runs/r1", "b/runs/r1", "r2", "other/r1"]
@@ -45,7 +45,7 @@ def test_runs_of_equal_names_get_those_of_their_parents() -> None:
         distinct_names([folders[0], folders[2], folders[0]])
 
 
-def test_without_the_package_one_line_says_what_to_install(
+def test_error_without_tensorboard_states_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)

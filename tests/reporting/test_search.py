@@ -1,13 +1,13 @@
-"""The front over architectures that were judged one by one."""
+"""The Pareto front over the architectures that a search evaluated one by one."""
 
 from __future__ import annotations
 
 from hwnas.reporting.run_files import Run
-from hwnas.reporting.stages import search_figures
+from hwnas.reporting.search import search_figures
 from hwnas.runs.run_folder import RunFolder
 
 
-def test_the_front_of_what_was_judged_is_told(tmp_path) -> None:
+def test_report_shows_the_pareto_front_of_the_evaluated_architectures(tmp_path) -> None:
     folder = RunFolder(tmp_path)
     folder.create()
     folder.config.write_text("")
@@ -16,8 +16,8 @@ def test_the_front_of_what_was_judged_is_told(tmp_path) -> None:
         record = {"step": step, "loss": loss, "latency_ms": latency_ms, "architecture": name}
         folder.append_history({"event": "search", **record})
     html = "".join(search_figures(Run.read(folder)))
-    assert "3 of 4 architectures" in html
-    # Of the rectangle 1..3 x 0.1..0.9: all right of b and above it.
+    assert "3 of 4 evaluated architectures are Pareto-optimal" in html
+    # The front dominates the part of the rectangle 1..3 x 0.1..0.9 to the right of b and above it.
     assert f"{100 * 0.5 * 0.7 / 0.8:.2f}" in html.replace("\u2009", "").replace("\xa0", "")
     rows = [row for row in html.split("<tr>") if "knee" in row]
     assert len(rows) == 1

@@ -1,0 +1,132 @@
+"""Reports of files with hostile text and values of any type: safe and well-formed pages."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.run_folders import (
+    HOSTILE,
+    WrittenRun,
+    assert_sound,
+    change,
+    page_of_edited_check,
+    variants,
+    written_run,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwnas.reporting.report import render_report
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([10**400, 1e308, -1e17, 5e-324, None])
+CHECK_PATHS = [
+    (key,) for key in ("verdict", "budget_ms", "predicted_ms", "measured", "parity", "accuracy",
+                       "model", "gates", "environment")
+] + [
+    ("measured", "value_ms"), ("measured", "ci_low_ms"), ("measured", "rounds"),
+    ("measured", "statistic"), ("parity", "sqnr_db"), ("parity", "max_abs_error"),
+    ("accuracy", "onnx"), ("model", "size_bytes"), ("model", "opset"), ("gates", 0),
+    ("gates", 0, "name"), ("gates", 1, "value"), ("gates", 1, "status"),
+]  # fmt: skip
+
+
+def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
+    run = written_run(tmp_path / "<b onclick=x>run & co")
+
+    def poison(check: dict[str, Any]) -> None:
+        check["verdict"] = HOSTILE
+        check["measured"].update(runtime=HOSTILE, status=HOSTILE)
+        check["gates"][0].update(name=HOSTILE, status="fail")
+        check["gates"][1]["status"] = HOSTILE
+        check["environment"]["\ud800\x00"] = HOSTILE
+
+    change(run.folder.check, poison)
+    change(run.folder.metrics, lambda m: m["per_class"][0].update({"class": HOSTILE}))
+    change(run.folder.environment, lambda e: e.update(platform=HOSTILE))
+    run.folder.config.write_bytes(b"# </pre></details>" + HOSTILE.encode() + b"\xff\x00")
+    source = run.html()
+    page = assert_sound(source)
+    assert page.text.count("<script>alert('x')</script>") >= 8
+    assert "Report of <b onclick=x>run & co" in page.text
+    assert source.count("<section") == source.count("</section>") == 7
+    assert "b" not in {tag for tag, _ in page.elements}
+    source.encode()
+
+
+def test_policy_allows_only_the_script_of_the_page(run: WrittenRun) -> None:
+    source = run.html()
+    (policy,) = [a["content"] for t, a in assert_sound(source).elements if "http-equiv" in a]
+    (script,) = re.findall("<script>(.*?)</script>", source, flags=re.DOTALL)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert re.findall("script-src ([^;]*);", policy) == [f"'sha256-{allowed}'"]
+    assert "style-src 'unsafe-inline'" in policy
+    assert "*" not in policy
+    assert len(script.splitlines()) < 200
+
+
+@settings(max_examples=40, deadline=None)
+@given(path=st.sampled_from(CHECK_PATHS), value=JSON_VALUES)
+def test_check_with_values_of_any_type_gives_a_sound_page(
+    tmp_path_factory: pytest.TempPathFactory, path: tuple[str | int, ...], value: object
+) -> None:
+    def edit(check: Any) -> None:
+        for key in path[:-1]:
+            check = check[key]
+        check[path[-1]] = value
+
+    page_of_edited_check(tmp_path_factory.mktemp("run"), edit)
+
+
+@settings(max_examples=20, deadline=None)
+@given(path=st.sampled_from([("fastest",), ("variants",), ("variants", "int8")]), value=JSON_VALUES)
+def test_variants_with_values_of_any_type_give_a_sound_page(
+    tmp_path_factory: pytest.TempPathFactory, path: tuple[str, ...], value: object
+) -> None:
+    run = written_run(tmp_path_factory.mktemp("run"), stages=())
+    document = variants()
+    if len(path) == 1:
+        document[path[0]] = value
+    else:
+        document["variants"][path[1]] = value
+    run.folder.variants.mkdir()
+    run.folder.variants_document.write_text(json.dumps(document))
+    assert_sound(render_report(run.folder, run.space, {}))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    records=st.lists(
+        st.fixed_dictionaries(
+            {"event": st.sampled_from(["budget", "search", "measurement", "train"])},
+            optional={
+                **dict.fromkeys(("step", "loss", "entropy", "budget_ms"), NUMBERS),
+                **dict.fromkeys(("choices", "fastest_ms"), JSON_VALUES),
+                "probabilities": JSON_VALUES
+                | st.lists(st.lists(NUMBERS, min_size=5, max_size=5), min_size=6, max_size=6),
+                "measured": st.fixed_dictionaries(
+                    dict.fromkeys(("value_ms", "ci_low_ms", "ci_high_ms"), NUMBERS)
+                ),
+            },
+        ),
+        max_size=6,
+    )
+)
+def test_history_with_values_of_any_type_gives_a_sound_page(
+    tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]]
+) -> None:
+    run = written_run(tmp_path_factory.mktemp("run"), stages=())
+    run.folder.history.write_text("\n".join(map(json.dumps, records)))
+    assert_sound(render_report(run.folder, run.space, {}))
