@@ -1,1 +1,1 @@
-"""Judging files that nobody vouches for, before anything in them is allocated or executed."""
+"""Validates untrusted files before anything in them is allocated or executed."""

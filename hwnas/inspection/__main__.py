@@ -1,20 +1,20 @@
-"""The process that judges one file: `python -m hwnas.inspection KIND PATH LOCATION MB SECONDS`.
+"""The process that validates a file: `python -m hwnas.inspection KIND PATH LOCATION MB SECONDS`.
 
-It imports onnx and nothing heavier, lowers its own limits before it opens the file, and prints one
-JSON object: a description, or `refused` with a line.
+It imports onnx and nothing heavier, lowers its own resource limits before it opens the file, and
+prints one JSON object: a description of the file, or `refused` with the line of an error.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import resource
 import signal
 import stat
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,14 @@ import onnx.checker
 import onnx.defs
 import onnx.shape_inference
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from hwnas.errors import InputError, first_line, printable
-from hwnas.inspection.arrays import judge_npz
+from hwnas.inspection.arrays import npz_types
 from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
 from hwnas.inspection.precision import FLOATS, HALVES, precision_of
 from hwnas.inspection.tensors import (
-    TensorJudge,
+    TensorValidator,
     require_bounded,
     tensors_of_function,
     tensors_of_graph,
@@ -38,14 +38,24 @@ from hwnas.inspection.tensors import (
 from hwnas.inspection.wire import WireError, without_weights
 
 MAX_MODEL_BYTES = 2**31 - 1
+"""Largest size of a protobuf message."""
 
 
 def main(kind: str, path: str, location: str, memory_mb: float, seconds: float) -> None:
-    """Judge the file and print what was found."""
-    judge: Callable[[Path, str], dict[str, Any]] = {"model": judge_model, "npz": judge_arrays}[kind]
+    """Validate a file and print its description, or why it is refused.
+
+    Args:
+        kind: `model` for an ONNX file, `npz` for arrays.
+        path: the file.
+        location: stands for tensor data that are left out, see `hwnas.inspection.wire`.
+        memory_mb: MB (10^6 bytes) that the process may allocate from now on.
+        seconds: processor time that it may use from now on.
+    """
     lower_limits(memory_mb, seconds)
     try:
-        found = judge(Path(path), location)
+        found = (
+            describe_model(Path(path), location) if kind == "model" else describe_npz(Path(path))
+        )
     except InputError as error:
         found = {"refused": printable(str(error))}
     except MemoryError:
@@ -55,14 +65,14 @@ def main(kind: str, path: str, location: str, memory_mb: float, seconds: float) 
 
 
 def lower_limits(memory_mb: float, seconds: float) -> None:
-    """Allow so much more memory and processor time than used so far, and no writing at all."""
+    """Limit further memory and processor time of this process, and forbid it to write files."""
     page = os.sysconf("SC_PAGE_SIZE")
     used = int(Path("/proc/self/statm").read_text().split()[5]) * page if _has_proc() else 0
     limit = used + int(memory_mb * 1e6)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # The default action of its signal ends the process, whatever it is doing.
+    # The default action of SIGPROF ends the process, whatever it is doing.
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
@@ -71,10 +81,12 @@ def _has_proc() -> bool:
 
 
 def open_regular(path: Path) -> int:
-    """A descriptor of a regular file; opening never waits, as it would for a pipe.
+    """Open a regular file and return its descriptor.
+
+    Opening never blocks, as it would for a pipe.
 
     Raises:
-        InputError: when there is none, or it cannot be read.
+        InputError: when the file is missing, is not a regular file, or cannot be read.
     """
     where = str(path)
     try:
@@ -92,22 +104,33 @@ def open_regular(path: Path) -> int:
     return descriptor
 
 
-def judge_arrays(path: Path, location: str) -> dict[str, Any]:
-    """Names and types of an npz file's arrays."""
-    with open(open_regular(path), "rb") as file:
-        return {"arrays": judge_npz(path, file)}
-
-
-def judge_model(path: Path, location: str) -> dict[str, Any]:
-    """Description of an ONNX model.
+def describe_npz(path: Path) -> dict[str, Any]:
+    """Validate an npz file and describe its `arrays`: the type and shape of each, by name.
 
     Raises:
-        InputError: when it is none, or must not be loaded.
+        InputError: when it is not an npz file, or must not be loaded.
+    """
+    with open(open_regular(path), "rb") as file:
+        return {"arrays": npz_types(path, file)}
+
+
+def describe_model(path: Path, location: str) -> dict[str, Any]:
+    """Validate an ONNX model and describe it.
+
+    Args:
+        path: the file.
+        location: stands for tensor data that are left out, see `hwnas.inspection.wire`.
+
+    Returns:
+        The fields of `hwnas.inspection.process.Inspection`, ready for JSON.
+
+    Raises:
+        InputError: when it is not an ONNX model, or must not be loaded.
     """
     with open(open_regular(path), "rb") as file:
         found = _describe(path, file.fileno(), location)
-        _require_texts(found, str(path))
-        # Takes as long as the files are.
+        _require_utf8(found, str(path))
+        # Hashing is not limited: its time depends only on the size of the file.
         signal.setitimer(signal.ITIMER_PROF, 0)
         return found | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
@@ -124,9 +147,9 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
     require_finite_functions(model, where)
     for graph in _graphs(model):
         require_names(graph, where)
-    tensors = TensorJudge(path, location)
+    tensors = TensorValidator(path, location)
     for tensor in _tensors(model):
-        tensors.judge(tensor)
+        tensors.validate(tensor)
     inputs = _inputs(model)
     if not inputs or not model.graph.output:
         missing = "inputs" if not inputs else "outputs"
@@ -146,7 +169,9 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
         "nodes": sum(operators.values()),
         "operators": operators,
         "precision": precision_of(model),
-        "params": sum(_count(t) for t in model.graph.initializer if t.data_type in FLOATS + HALVES),
+        "params": sum(
+            math.prod(t.dims) for t in model.graph.initializer if t.data_type in FLOATS + HALVES
+        ),
         "tensor_bytes": tensors.bytes,
         "external_files": list(tensors.external_files),
         "properties": {entry.key: entry.value for entry in model.metadata_props},
@@ -155,14 +180,15 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
 
 
 def _parse(descriptor: int, size: int, where: str, location: str) -> ModelProto:
-    """The model without its long tensors."""
+    """Parse a model without the data of its large tensors."""
     expected = "an ONNX model, which is a protobuf message"
     if not size:
         raise InputError("not an ONNX model", where=where, expected=expected, actual="0 bytes")
-    # Closed with the process: what an error still refers to would keep it open anyway.
+    # Not closed before the process ends: an exception may still refer to the buffer.
     data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
     try:
-        return ModelProto.FromString(without_weights(data, location))
+        model: ModelProto = ModelProto.FromString(without_weights(data, location))
+        return model
     except WireError as error:
         found = str(error)
     except DecodeError as error:
@@ -187,12 +213,14 @@ def _require_known_opset(model: ModelProto, where: str) -> None:
             )
 
 
-def _graphs(model: ModelProto) -> list[Any]:
+def _graphs(model: ModelProto) -> list[GraphProto]:
+    """The main graph, and those for training."""
     training = [g for t in model.training_info for g in (t.initialization, t.algorithm)]
     return [model.graph, *(g for g in training if g.node)]
 
 
 def _tensors(model: ModelProto) -> list[TensorProto]:
+    """All tensors stored in a model."""
     found = [tensor for graph in _graphs(model) for tensor in tensors_of_graph(graph)]
     for function in model.functions:
         found += tensors_of_function(function)
@@ -200,7 +228,7 @@ def _tensors(model: ModelProto) -> list[TensorProto]:
 
 
 def _inputs(model: ModelProto) -> list[ValueInfoProto]:
-    """What has to be fed; older models list their weights among the inputs."""
+    """The inputs without a stored value; older models list their weights among the inputs."""
     stored = {tensor.name for tensor in model.graph.initializer}
     stored |= {pair.values.name for pair in model.graph.sparse_initializer}
     return [value for value in model.graph.input if value.name not in stored]
@@ -214,7 +242,7 @@ def _run_checker(model: ModelProto, where: str) -> None:
 
 
 def _infer_shapes(model: ModelProto, where: str) -> dict[str, Any]:
-    """How many values have a known shape, and what contradicts the declared ones."""
+    """How many computed values have a known shape, and what contradicts the declared shapes."""
     data, contradiction = model.SerializeToString(), None
     try:
         inferred = onnx.shape_inference.infer_shapes(data, True, True, True)
@@ -237,37 +265,30 @@ def _has_shape(kind: TypeProto) -> bool:
     return kind.tensor_type.HasField("shape") if kind.HasField("tensor_type") else True
 
 
-def _require_texts(found: Any, where: str) -> None:
-    """Refuse bytes, which protobuf gives for strings that are no texts."""
+def _require_utf8(found: Any, where: str) -> None:
+    """Refuse bytes, which protobuf returns for strings that are not valid UTF-8."""
     if isinstance(found, bytes):
-        raise InputError("a name that is not UTF-8", where=where, actual=found)
+        raise InputError("a string is not valid UTF-8", where=where, actual=found)
     if isinstance(found, dict):
         found = [*found, *found.values()]
     if isinstance(found, list):
         for part in found:
-            _require_texts(part, where)
+            _require_utf8(part, where)
 
 
 def _value(value: ValueInfoProto) -> dict[str, Any]:
-    """Name, element type and shape; sizes are numbers, symbols or None."""
+    """Name, element type and shape of an input or output; sizes are numbers, symbols or None."""
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         return {"name": value.name, "dtype": str(kind), "shape": None}
     tensor = value.type.tensor_type
     shape = None
     if tensor.HasField("shape"):
-        # Some exporters write 0 for a size that is left open.
+        # Some exporters write 0 for an open size.
         shape = [dim.dim_value or dim.dim_param or None for dim in tensor.shape.dim]
     dtype = TensorProto.DataType.Name(tensor.elem_type).lower()
     return {"name": value.name, "dtype": {"float": "float32"}.get(dtype, dtype), "shape": shape}
 
 
-def _count(tensor: TensorProto) -> int:
-    count = 1
-    for dim in tensor.dims:
-        count *= dim
-    return count
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:4], *(float(limit) for limit in sys.argv[4:6]))  # type: ignore[arg-type]
+    main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4]), float(sys.argv[5]))

@@ -1,4 +1,4 @@
-"""Reading npz files as untrusted input: no pickles, no size is believed before it is checked."""
+"""Reads npz files as untrusted input: no pickles, and every size is checked before it is used."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from hwnas.errors import InputError
 
 MAX_ARRAYS = 1000
 MAX_TOTAL_BYTES = 2**31
+"""Limit on the size of all arrays of a file together."""
 
-# What a damaged or hostile container makes the standard library and numpy raise.
+# Exceptions that the standard library and numpy raise on damaged or hostile containers.
 BROKEN_FILE = (
     EOFError,
     IndexError,
@@ -36,7 +37,16 @@ BROKEN_FILE = (
 
 
 def check_inflation(stored: int, claimed: int, where: str) -> None:
-    """Refuse a compressed file that claims to hold far more than images compress to."""
+    """Refuse a compressed file that claims a much larger content than images compress to.
+
+    Args:
+        stored: compressed size in bytes.
+        claimed: uncompressed size in bytes, as the container states it.
+        where: the file, for errors.
+
+    Raises:
+        InputError: when the content is larger than 64 MiB and than 200 times the compressed size.
+    """
     if claimed > 2**26 and claimed > 200 * stored:
         raise InputError(
             "looks like a decompression bomb",
@@ -48,11 +58,14 @@ def check_inflation(stored: int, claimed: int, where: str) -> None:
 
 @contextmanager
 def open_npz(path: Path, file: BinaryIO | None = None) -> Iterator[zipfile.ZipFile]:
-    """An npz file, open for `read_array`; what is wrong with it is an InputError.
+    """Open an npz file for `read_array`.
 
     Args:
-        path: of the file.
-        file: the same, if it is open already.
+        path: the file.
+        file: the same file, if it is open already.
+
+    Raises:
+        InputError: when it is not an npz file, or reading it fails inside the `with` block.
     """
     if not zipfile.is_zipfile(file or path):
         raise InputError(
@@ -68,18 +81,22 @@ def open_npz(path: Path, file: BinaryIO | None = None) -> Iterator[zipfile.ZipFi
         raise InputError("damaged npz file", where=str(path), actual=error) from error
 
 
-def judge_npz(path: Path, file: BinaryIO) -> dict[str, str]:
-    """Name and type of every array of an open file, read from the headers alone.
+def npz_types(path: Path, file: BinaryIO) -> dict[str, str]:
+    """Validate an open npz file by its headers, without reading the arrays.
+
+    Returns:
+        Type and shape of each array, by name.
 
     Raises:
-        InputError: not an npz file, pickled objects, other members than arrays, gigantic sizes.
+        InputError: when it is not an npz file, contains pickled objects or members that are not
+            arrays, or is too large.
     """
     with open_npz(path, file) as archive:
         members = archive.infolist()
         if not 0 < len(members) <= MAX_ARRAYS:
             expected = f"1 to {MAX_ARRAYS} arrays"
             raise InputError(
-                "cannot use it", where=str(path), expected=expected, actual=len(members)
+                "wrong number of arrays", where=str(path), expected=expected, actual=len(members)
             )
         total = sum(member.file_size for member in members)
         if total > MAX_TOTAL_BYTES:
@@ -89,16 +106,18 @@ def judge_npz(path: Path, file: BinaryIO) -> dict[str, str]:
         for member in members:
             name = member.filename.removesuffix(".npy")
             if name == member.filename:
-                raise InputError("a member that is no array", where=str(path), actual=name)
+                raise InputError(
+                    "contains a member that is not an array", where=str(path), actual=name
+                )
             shape, dtype = _header(archive, name, path)
             found[name] = f"{dtype} {list(shape)}"
     if len(found) != len(members):
-        raise InputError("an array is there twice", where=str(path))
+        raise InputError("an array is stored twice", where=str(path))
     return found
 
 
 def read_npz_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an npz file that `judge_npz` has accepted."""
+    """Read all arrays of an npz file that `npz_types` has accepted."""
     with open_npz(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist()]
         return {name: read_array(archive, name, path) for name in names}
@@ -108,7 +127,8 @@ def read_array(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
     """Read one array, after its header has been checked against the size of the member.
 
     Raises:
-        InputError: the array is missing, holds objects, or its size is not what it claims.
+        InputError: when the array is missing, contains objects, or does not have the size that its
+            header states.
     """
     _header(archive, key, path)
     with archive.open(f"{key}.npy") as stream:
@@ -116,7 +136,7 @@ def read_array(archive: zipfile.ZipFile, key: str, path: Path) -> np.ndarray:
 
 
 def _header(archive: zipfile.ZipFile, key: str, path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype of an array, checked against its member."""
+    """Shape and dtype of an array, checked against the size of its zip member."""
     where = f"{path}: {key}"
     if f"{key}.npy" not in archive.namelist():
         found = ", ".join(name.removesuffix(".npy") for name in archive.namelist()[:8])
@@ -139,10 +159,10 @@ def _header(archive: zipfile.ZipFile, key: str, path: Path) -> tuple[tuple[int, 
             mend="convert it with numpy.asarray(..., dtype=...) and save it again",
         )
     if not dtype.itemsize:
-        # As many of them as the header likes fit into no bytes.
-        raise InputError("elements without a size", where=where, actual=f"dtype {dtype}")
+        # Any number of such elements fits into zero bytes, so the size would check nothing.
+        raise InputError("elements of zero size", where=where, actual=f"dtype {dtype}")
     size = header_bytes + math.prod(shape) * dtype.itemsize
     if size != info.file_size:
-        expected, actual = f"{size} bytes by its header", info.file_size
+        expected, actual = f"{size} bytes according to its header", info.file_size
         raise InputError("wrong size", where=where, expected=expected, actual=actual)
     return shape, dtype

@@ -1,4 +1,4 @@
-"""Whether a graph can be walked: every name defined once and before its use, functions finite."""
+"""Validates graphs: every value is defined once and before its use, and functions are finite."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from hwnas.errors import InputError
 from hwnas.inspection.tensors import subgraphs
 
 MAX_NODES = 1_000_000
-"""Nodes of a model once its functions are written out."""
+"""Limit on the nodes of a model after its functions are expanded."""
 
 
 def require_names(graph: GraphProto, where: str, outer: Sequence[set[str]] = ()) -> None:
-    """Refuse a graph whose values are computed twice, never, or after their use.
+    """Refuse a graph in which a value is defined twice, never, or after its use.
 
     Args:
-        graph: with its subgraphs.
-        where: the file.
-        outer: names that the graph sees from outside.
+        graph: the graph; its subgraphs are validated too.
+        where: the file, for errors.
+        outer: names that are visible to the graph from the graphs around it.
 
     Raises:
-        InputError: names the node and the value.
+        InputError: when the graph is refused; the error names the node and the value.
     """
     stored = {tensor.name for tensor in graph.initializer}
     stored |= {pair.values.name for pair in graph.sparse_initializer}
     if len(stored) != len(graph.initializer) + len(graph.sparse_initializer):
         twice = Counter(tensor.name for tensor in graph.initializer).most_common(1)[0][0]
-        raise InputError("stored twice", where=f"{where}: tensor {twice!r}")
+        raise InputError("the tensor is stored twice", where=f"{where}: tensor {twice!r}")
     inputs = {value.name for value in graph.input}
     if len(inputs) != len(graph.input):
         twice = Counter(value.name for value in graph.input).most_common(1)[0][0]
-        raise InputError("declared twice", where=f"{where}: input {twice!r}")
+        raise InputError("the input is declared twice", where=f"{where}: input {twice!r}")
     computed = {name for node in graph.node for name in node.output}
     known = inputs | stored
     scopes = (*outer, known)
@@ -71,10 +71,10 @@ def _label(node: NodeProto) -> str:
 
 
 def require_finite_functions(model: ModelProto, where: str) -> None:
-    """Refuse functions that call themselves, or that grow beyond a million nodes written out.
+    """Refuse functions that are recursive, or that expand to more than a million nodes.
 
     Raises:
-        InputError: names the function.
+        InputError: when a function is refused or defined twice.
     """
     functions = {(f.domain, f.name): f for f in model.functions}
     if len(functions) != len(model.functions):
@@ -101,7 +101,7 @@ def require_finite_functions(model: ModelProto, where: str) -> None:
             total += sum(count(inner.node) for inner in subgraphs(node.attribute))
         if total > MAX_NODES:
             raise InputError(
-                "too many nodes once its functions are written out",
+                "too many nodes after its functions are expanded",
                 where=where,
                 expected=f"at most {MAX_NODES}",
                 actual=total,
@@ -117,7 +117,10 @@ def require_finite_functions(model: ModelProto, where: str) -> None:
 
 
 def operator_counts(model: ModelProto) -> dict[str, int]:
-    """How often each operator stands in the model; `domain:name` outside the standard domain."""
+    """Number of nodes of each operator; `domain:name` for operators outside the standard domain.
+
+    Nodes of subgraphs count too, and nodes of a function count once for its definition.
+    """
     counts: Counter[str] = Counter()
 
     def add(nodes: Iterable[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The number format of a model: what its outputs depend on decides, not what lies beside it."""
+"""The number format of a model, from the nodes and tensors that its outputs depend on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from hwnas.inspection.tensors import subgraphs
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 HALVES = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")
-"""How the names of quantised operators begin."""
+"""Prefixes of the names of quantised operators."""
 
 
 def precision_of(model: ModelProto) -> str:
-    """`int8`, `float16` or `float32`: which limits the model's outputs are compared by.
+    """Decide which parity limits apply to a model.
+
+    Dead nodes and unused tensors do not count. All outputs of a function or subgraph that is used
+    count, whether they are read or not.
 
     Args:
-        model: its nodes stand in the order of their computation, its functions are finite.
+        model: a model whose nodes are in topological order and whose functions are finite.
 
     Returns:
-        `int8` if an output depends on a quantised operator, `float16` if the outputs depend on
-        more stored halves than on longer floats. All outputs of a function and of a subgraph that
-        is met count, whether they are read or not.
+        `int8` if an output depends on a quantised operator; else `float16` if the outputs depend on
+        more stored 16-bit floats than on longer ones; else `float32`.
     """
     walk = _Walk(model)
     walk.graph(model.graph)
@@ -37,42 +39,43 @@ def precision_of(model: ModelProto) -> str:
 
 
 class _Walk:
-    """Goes back from outputs to all that they depend on.
+    """Walks backwards from outputs to everything that they depend on.
 
     Attributes:
-        called: functions met, each once; their nodes are still to be walked.
-        is_quantised: whether a quantised operator was met.
-        floats, halves: elements of the stored tensors met.
+        called: functions found so far, each once; their nodes are still to be walked.
+        is_quantised: whether a quantised operator was found.
+        floats: number of 32-bit and 64-bit elements in the tensors found.
+        halves: number of 16-bit elements in the tensors found.
     """
 
     def __init__(self, model: ModelProto) -> None:
         self._functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-        self._met: set[tuple[str, str, str]] = set()
+        self._found: set[tuple[str, str, str]] = set()
         self.called: list[FunctionProto] = []
         self.is_quantised = False
         self.floats = self.halves = 0
 
     def graph(self, graph: GraphProto) -> set[str]:
-        """Walk a graph; returns the names that it needs from outside."""
+        """Walk a graph and return the names that it needs from outside."""
         needed = self.nodes(graph.node, [value.name for value in graph.output])
         stored = [*graph.initializer, *(pair.values for pair in graph.sparse_initializer)]
         self._count(tensor for tensor in stored if tensor.name in needed)
         return needed - {value.name for value in (*stored, *graph.input)}
 
     def nodes(self, nodes: Sequence[NodeProto], outputs: Iterable[str]) -> set[str]:
-        """Walk the nodes that outputs depend on; returns the names that none of them computes."""
+        """Walk the nodes that outputs depend on and return the names that no node computes."""
         needed = {*outputs} - {""}
         for node in reversed(nodes):
             if needed.isdisjoint(node.output):
                 continue
-            self._meet(node)
+            self._add(node)
             needed.difference_update(node.output)
             needed.update(node.input, self.attributes(node.attribute))
             needed.discard("")
         return needed
 
     def attributes(self, attributes: Iterable[AttributeProto]) -> set[str]:
-        """Walk tensors and subgraphs; returns the names that the latter need from outside."""
+        """Walk tensors and subgraphs and return the names that the subgraphs need from outside."""
         needed: set[str] = set()
         for attribute in attributes:
             self._count([attribute.t, *attribute.tensors])
@@ -83,12 +86,12 @@ class _Walk:
                 needed |= self.graph(inner)
         return needed
 
-    def _meet(self, node: NodeProto) -> None:
+    def _add(self, node: NodeProto) -> None:
         key = (node.domain, node.op_type, node.overload)
         if key not in self._functions:
             self.is_quantised |= node.op_type.startswith(QUANTISED)
-        elif key not in self._met:
-            self._met.add(key)
+        elif key not in self._found:
+            self._found.add(key)
             self.called.append(self._functions[key])
 
     def _count(self, tensors: Iterable[TensorProto]) -> None:

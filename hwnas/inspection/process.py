@@ -1,4 +1,4 @@
-"""Inspects files that nobody vouches for in a process with limits; here nothing of them is read."""
+"""Inspects untrusted files in a subprocess with limits; this process never parses them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from typing import Any, Literal
 from hwnas.errors import InputError
 
 Precision = Literal["float32", "float16", "int8"]
+"""Number format of a model."""
 
 PATIENCE = 20.0
-"""Wall-clock seconds for each second of processor time, and for the start of the process."""
+"""Wall-clock seconds allowed for each second of processor time, and for starting the process."""
 
 
 @dataclass(frozen=True)
 class InspectionLimits:
-    """What the inspection of one file may take, beyond what its libraries take themselves.
+    """Limits of the inspection of one file, in addition to what loading the libraries takes.
 
     Attributes:
-        memory_mb: MB (10^6 bytes); with the libraries the process stays below 200.
-        seconds: processor time; enough for some 15,000 nodes.
+        memory_mb: memory in MB (10^6 bytes). With the default, the process stays below 200 MB in
+            total.
+        seconds: processor time. The default suffices for about 15,000 nodes.
     """
 
     memory_mb: float = 150.0
@@ -41,9 +43,10 @@ class Value:
     """An input or output of a model.
 
     Attributes:
-        name: in the graph.
-        dtype: of its elements, as numpy or ONNX call it; the kind where it is no tensor.
-        shape: sizes, symbols, or None for what is not stated; None when nothing is.
+        name: name in the graph.
+        dtype: element type, by its name in numpy or ONNX; the kind of value if it is not a tensor.
+        shape: for each dimension its size, its symbol, or None if neither is stated; None if no
+            shape is stated.
     """
 
     name: str
@@ -53,21 +56,26 @@ class Value:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a model file that may be loaded.
+    """Description of a model file that may be loaded.
 
     Attributes:
-        path: what the file is to be loaded from, absolute.
-        sha256: of its bytes, in hexadecimal digits.
-        size_bytes: of the file, without external data.
-        ir_version, opsets: versions that it states; opsets by domain.
-        inputs: what has to be fed.
-        outputs: what it computes.
-        operators: how often each stands in it.
-        precision: by whose limits its outputs are compared.
-        params: stored floating-point numbers.
-        external_files: the hash of each file beside it that it needs, by name.
-        properties: its metadata.
-        shapes: how many computed `values` have a `known` shape, and the `contradiction` if any.
+        path: absolute path that the file has to be loaded from.
+        sha256: hash of the file, in hexadecimal digits.
+        size_bytes: size of the file, without external data.
+        ir_version: version of the ONNX format.
+        opsets: opset version of each domain.
+        producer: name and version of the tool that wrote the model.
+        inputs: the inputs that have no stored value.
+        outputs: the outputs.
+        nodes: number of nodes.
+        operators: number of nodes of each operator.
+        precision: number format, which decides the parity limits.
+        params: number of stored floating-point values.
+        tensor_bytes: size of all tensors.
+        external_files: hash of each file with external data, by name.
+        properties: metadata.
+        shapes: the number of computed `values`, how many have a `known` shape, and the
+            `contradiction` between declared and inferred shapes or None.
     """
 
     path: Path
@@ -88,10 +96,10 @@ class Inspection:
     shapes: dict[str, Any]
 
     def require_unchanged(self) -> None:
-        """Refuse files that are no longer those that were judged.
+        """Refuse files that were changed after the inspection.
 
         Raises:
-            InputError: when the bytes of the model or of its external data are others, or gone.
+            InputError: when the model file or its external data have changed or are missing.
         """
         beside = {self.path.parent / name: sha256 for name, sha256 in self.external_files.items()}
         for path, expected in {self.path: self.sha256, **beside}.items():
@@ -106,21 +114,25 @@ class Inspection:
 
     @cached_property
     def opset(self) -> int:
-        """Of the standard operators; 0 when none is stated."""
+        """Opset version of the standard operators; 0 if none is stated."""
         return self.opsets.get("ai.onnx", 0)
 
 
 def inspect_model(path: str | Path, limits: InspectionLimits | None = None) -> Inspection:
-    """Judge an ONNX file.
+    """Inspect an ONNX file.
+
+    Args:
+        path: the file.
+        limits: limits of the inspection; the default ones if None.
 
     Raises:
-        InputError: when it is no valid model, refers to data out of its folder, declares sizes
-            that it does not have or that are gigantic, or exceeds the limits.
+        InputError: when it is not a valid model, refers to data outside its folder, declares sizes
+            that are too large or differ from those of the stored data, or exceeds the limits.
     """
-    found = _judged("model", path, limits or InspectionLimits())
+    found = _inspected("model", path, limits or InspectionLimits())
     inputs, outputs = ([_value(v) for v in found.pop(key)] for key in ("inputs", "outputs"))
     place = Path(found.pop("path"))
-    # Takes as long as the files are, which are regular ones.
+    # Not limited: the time depends only on the size of the files, which are regular ones.
     external = {name: sha256_of(place.parent / name) for name in found.pop("external_files")}
     return Inspection(
         path=place,
@@ -132,19 +144,27 @@ def inspect_model(path: str | Path, limits: InspectionLimits | None = None) -> I
 
 
 def inspect_npz(path: str | Path, limits: InspectionLimits | None = None) -> dict[str, str]:
-    """Judge an npz file; returns the type of each array by name.
+    """Inspect an npz file.
+
+    Args:
+        path: the file.
+        limits: limits of the inspection; the default ones if None.
+
+    Returns:
+        Type and shape of each array, by name.
 
     Raises:
-        InputError: when it is none, holds pickles or claims gigantic sizes.
+        InputError: when it is not an npz file, contains pickles or is too large.
     """
-    return _judged("npz", path, limits or InspectionLimits())["arrays"]
+    types: dict[str, str] = _inspected("npz", path, limits or InspectionLimits())["arrays"]
+    return types
 
 
 def sha256_of(path: Path) -> str:
     """The hash of a file's bytes, in hexadecimal digits.
 
     Raises:
-        InputError: when it cannot be read.
+        InputError: when the file cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -158,16 +178,17 @@ def _value(found: dict[str, Any]) -> Value:
     return Value(found["name"], found["dtype"], None if shape is None else tuple(shape))
 
 
-def _judged(kind: str, path: str | Path, limits: InspectionLimits) -> dict[str, Any]:
+def _inspected(kind: str, path: str | Path, limits: InspectionLimits) -> dict[str, Any]:
+    """The description of a file by a subprocess, see `hwnas.inspection.__main__`."""
     where = str(path)
     with TemporaryDirectory() as folder:
-        # What stands for weights that are left out; nobody else can know its name.
+        # Stands for the weights that are left out; a file cannot know this name in advance.
         location = secrets.token_hex(8)
         (Path(folder) / location).touch()
-        arguments = [kind, os.path.abspath(where), location, limits.memory_mb, limits.seconds]
+        arguments = [kind, Path(where).absolute(), location, limits.memory_mb, limits.seconds]
         try:
             done = subprocess.run(
-                # -P: modules beside the file or in the working folder are not imported.
+                # -P: do not import modules from the working folder.
                 [sys.executable, "-P", "-m", "hwnas.inspection", *map(str, arguments)],
                 cwd=folder,
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
@@ -181,11 +202,11 @@ def _judged(kind: str, path: str | Path, limits: InspectionLimits) -> dict[str, 
         raise _too_slow(where, limits)
     if done.returncode < 0:
         ended = signal.Signals(-done.returncode).name
-        raise InputError("cannot be inspected", where=where, actual=f"a process ended by {ended}")
+        raise InputError("the inspection was ended by a signal", where=where, actual=ended)
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise InputError("cannot be inspected", where=where, actual=" ".join(last))
-    found = json.loads(done.stdout)
+        raise InputError("the inspection failed", where=where, actual=" ".join(last))
+    found: dict[str, Any] = json.loads(done.stdout)
     if "refused" in found:
         raise InputError(found["refused"])
     return found

@@ -1,4 +1,4 @@
-"""Whether tensors hold as many bytes as they declare, and where those outside the file are."""
+"""Validates tensors: their stored size is the declared one, and external data are in reach."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hwnas.errors import InputError
 from hwnas.inspection.wire import RAW_BYTES
 
 MAX_TENSOR_BYTES = 2**31
-"""Of a tensor that inputs, outputs or inferred shapes declare."""
+"""Limit on the size of a tensor by a declared or inferred shape."""
 
 _T = TensorProto
 BITS: dict[int, int] = {
@@ -28,9 +28,9 @@ BITS: dict[int, int] = {
     **dict.fromkeys((_T.INT2, _T.UINT2), 2),
     _T.COMPLEX128: 128,
 }
-"""Bits of an element by data type; texts have none."""
+"""Bits of an element by data type; strings have no fixed size."""
 
-# Repeated fields that hold elements in place of raw bytes; the rest is in `int32_data`.
+# Repeated fields that hold the elements in place of raw bytes; other types use `int32_data`.
 _FIELDS: dict[int, str] = {
     **dict.fromkeys((_T.FLOAT, _T.COMPLEX64), "float_data"),
     **dict.fromkeys((_T.DOUBLE, _T.COMPLEX128), "double_data"),
@@ -39,12 +39,13 @@ _FIELDS: dict[int, str] = {
     _T.STRING: "string_data",
 }
 _VALUES = (*sorted(set(_FIELDS.values())), "int32_data")
-_ENTRIES_AN_ELEMENT: dict[int, int] = {_T.COMPLEX64: 2, _T.COMPLEX128: 2}
-_ELEMENTS_AN_ENTRY = {4: 2, 2: 4}
+# Complex elements take two entries of their field; types of 4 and 2 bits are packed into bytes.
+_ENTRIES_PER_ELEMENT: dict[int, int] = {_T.COMPLEX64: 2, _T.COMPLEX128: 2}
+_ELEMENTS_PER_ENTRY = {4: 2, 2: 4}
 
 
 def subgraphs(attributes: Iterable[AttributeProto]) -> Iterator[GraphProto]:
-    """The graphs among attributes of a node, or default ones of a function."""
+    """The subgraphs among the attributes of a node, or among a function's default attributes."""
     for attribute in attributes:
         if attribute.type == AttributeProto.GRAPH or attribute.HasField("g"):
             yield attribute.g
@@ -52,7 +53,7 @@ def subgraphs(attributes: Iterable[AttributeProto]) -> Iterator[GraphProto]:
 
 
 def tensors_of_attributes(attributes: Iterable[AttributeProto]) -> Iterator[TensorProto]:
-    """All tensors among attributes, those in subgraphs included."""
+    """All tensors in attributes, including those in subgraphs."""
     for attribute in attributes:
         if attribute.HasField("t"):
             yield attribute.t
@@ -65,7 +66,7 @@ def tensors_of_attributes(attributes: Iterable[AttributeProto]) -> Iterator[Tens
 
 
 def tensors_of_graph(graph: GraphProto) -> Iterator[TensorProto]:
-    """All tensors of a graph, those in its nodes and subgraphs included."""
+    """All tensors of a graph, including those in its nodes and subgraphs."""
     yield from graph.initializer
     for pair in graph.sparse_initializer:
         yield from (pair.values, pair.indices)
@@ -74,40 +75,41 @@ def tensors_of_graph(graph: GraphProto) -> Iterator[TensorProto]:
 
 
 def tensors_of_function(function: FunctionProto) -> Iterator[TensorProto]:
-    """All tensors of a function: in its nodes, and in the attributes it has by default."""
+    """All tensors of a function: in its nodes and in its default attributes."""
     yield from tensors_of_attributes(function.attribute_proto)
     for node in function.node:
         yield from tensors_of_attributes(node.attribute)
 
 
-class TensorJudge:
-    """Compares what tensors declare with what is there.
+class TensorValidator:
+    """Compares what tensors declare with the data that are stored.
 
     Attributes:
-        path: what the model is to be loaded from. External data are looked for beside the path
-            that was given, as runtimes do, and if the first is not there, beside the file that it
-            leads to.
-        external_files: names of the files that hold external data, in the order met.
-        bytes: of all tensors judged so far.
+        path: path that the model has to be loaded from. External data are looked for in the folder
+            of the given path, as runtimes do. If the first file is not there and the path is a
+            symbolic link, they are looked for in the folder of the link's target.
+        external_files: names of the files that hold external data, in the order found.
+        bytes: size of all tensors validated so far.
     """
 
     def __init__(self, path: Path, location: str) -> None:
-        """Keep where the model is.
+        """Begin without tensors.
 
         Args:
-            path: the model; external data must be in its folder, or in that of the file that it
-                leads to.
-            location: what tensors state as their location when their bytes were left out.
+            path: the model file. External data must be in its folder, or in that of its target if
+                it is a symbolic link.
+            location: the location of tensors whose data were left out, see `without_weights`.
         """
         self.path, self._location = path, location
         self.external_files: dict[str, None] = {}
         self.bytes = 0
 
-    def judge(self, tensor: TensorProto) -> None:
-        """Judge one tensor; external data is replaced by the known location.
+    def validate(self, tensor: TensorProto) -> None:
+        """Validate one tensor; its location is replaced if its data are external.
 
         Raises:
-            InputError: when it declares another size than it has, or data out of reach.
+            InputError: when the stored data do not have the declared size, or are outside the
+                model's folder.
         """
         where = f"{self.path}: tensor {tensor.name!r}"
         if tensor.data_type != _T.STRING and tensor.data_type not in BITS:
@@ -118,10 +120,10 @@ class TensorJudge:
         entries = [(entry.key, entry.value) for entry in tensor.external_data]
         if ("location", self._location) in entries:
             if len(entries) != 2 or tensor.HasField("raw_data") or _has_values(tensor):
-                raise InputError("its values are stored twice", where=where)
+                raise InputError("the values are stored twice", where=where)
             _require_size(int(dict(entries)[RAW_BYTES]), expected, "bytes", where)
         elif tensor.data_location == _T.EXTERNAL or entries:
-            self._judge_external(dict(entries), expected, where)
+            self._validate_external(dict(entries), expected, where)
             del tensor.external_data[:]
             tensor.external_data.add(key="location", value=self._location)
         elif tensor.HasField("raw_data"):
@@ -129,13 +131,13 @@ class TensorJudge:
         else:
             _require_values(tensor, elements, where)
 
-    def _judge_external(self, entries: dict[str, str], expected: int, where: str) -> None:
+    def _validate_external(self, entries: dict[str, str], expected: int, where: str) -> None:
         if not all(isinstance(text, str) for pair in entries.items() for text in pair):
-            raise InputError("a name that is not UTF-8", where=where, actual=entries)
+            raise InputError("a string is not valid UTF-8", where=where, actual=entries)
         location = entries.get("location", "")
         if not location or Path(location).is_absolute() or ".." in Path(location).parts:
             raise InputError(
-                "external data out of the model's folder",
+                "external data outside the model's folder",
                 where=where,
                 expected="a relative path without `..`",
                 actual=location or "no location",
@@ -145,17 +147,19 @@ class TensorJudge:
             self.path = followed
         file = self.path.parent / location
         if not file.exists():
-            raise InputError("external data is missing", where=where, actual=location)
+            raise InputError("external data are missing", where=where, actual=location)
         folders = (self.path.parent.resolve(), followed.parent)
         if not any(file.resolve().is_relative_to(folder) for folder in folders):
             raise InputError(
-                "external data out of the model's folder",
+                "external data outside the model's folder",
                 where=where,
                 expected="no link that leads out of it",
                 actual=location,
             )
         if not file.is_file():
-            raise InputError("external data is no regular file", where=where, actual=location)
+            raise InputError(
+                "external data are not in a regular file", where=where, actual=location
+            )
         size = file.stat().st_size
         offset = _count(entries.get("offset", "0"), where)
         length = _count(entries.get("length", str(max(0, size - offset))), where)
@@ -173,7 +177,9 @@ class TensorJudge:
 
 def _count(text: str, where: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise InputError("external data without a place", where=where, actual=text)
+        raise InputError(
+            "the offset or length of external data is not a number", where=where, actual=text
+        )
     return int(text)
 
 
@@ -186,7 +192,7 @@ def _elements(dims: Any, where: str) -> int:
 def _require_size(found: int, expected: int, unit: str, where: str) -> None:
     if found != expected:
         raise InputError(
-            "holds another size than it declares",
+            "the stored data do not have the declared size",
             where=where,
             expected=f"{expected} {unit}",
             actual=found,
@@ -199,16 +205,16 @@ def _has_values(tensor: TensorProto) -> bool:
 
 def _require_values(tensor: TensorProto, elements: int, where: str) -> None:
     field = _FIELDS.get(tensor.data_type, "int32_data")
-    packed = _ELEMENTS_AN_ENTRY.get(BITS.get(tensor.data_type, 0), 1)
-    expected = -(-elements * _ENTRIES_AN_ELEMENT.get(tensor.data_type, 1) // packed)
+    packed = _ELEMENTS_PER_ENTRY.get(BITS.get(tensor.data_type, 0), 1)
+    expected = -(-elements * _ENTRIES_PER_ELEMENT.get(tensor.data_type, 1) // packed)
     _require_size(len(getattr(tensor, field)), expected, "values", where)
 
 
 def require_bounded(kind: TypeProto, where: str) -> None:
-    """Refuse a declared type of negative or gigantic size; unknown sizes count as 1.
+    """Refuse a declared shape with a negative size or of more than 2 GiB; open sizes count as 1.
 
     Raises:
-        InputError: when a size is negative or the tensor larger than 2 GiB.
+        InputError: when a size is negative or the tensor is larger than 2 GiB.
     """
     if not kind.HasField("tensor_type"):
         return
@@ -217,7 +223,7 @@ def require_bounded(kind: TypeProto, where: str) -> None:
     size = _elements(dims, where) * BITS.get(tensor.elem_type, 8) // 8
     if size > MAX_TENSOR_BYTES:
         raise InputError(
-            "a gigantic shape",
+            "the shape is too large",
             where=where,
             expected=f"at most {MAX_TENSOR_BYTES} bytes",
             actual=f"{dims}, {size} bytes",

@@ -1,9 +1,9 @@
-"""A serialised ONNX model without its weights: the graph is small, so judging it takes little.
+"""Copies a serialised ONNX model without its weights, so that parsing it takes little memory.
 
-A model is one protobuf message (https://protobuf.dev/programming-guides/encoding). It is walked in
-its file, and long `raw_data` of tensors is left where it is: in the copy that is returned, such a
-tensor has external data at a location that only the caller knows, and the length of what was left
-out as a further entry. Field numbers are those of onnx.proto.
+A model is one protobuf message (https://protobuf.dev/programming-guides/encoding). The message is
+walked without being parsed as a whole, and large `raw_data` of tensors is not copied. In the copy,
+such a tensor has external data at a location that the caller chooses, and a further entry with the
+number of bytes that were left out. Field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 from onnx import StringStringEntryProto
 
 KEPT_BYTES = 1024
-"""Weights and messages below this size are copied as they are: shapes and axes among them."""
+"""Weights and messages below this size are copied unchanged; shapes and axes are among them."""
 MAX_DEPTH = 100
-"""Of messages in messages; protobuf's own limit."""
+"""Limit on the nesting of messages, as in protobuf itself."""
 RAW_BYTES = "hwnas_raw_bytes"
-"""Key of the entry that holds the length of what was left out."""
+"""Key of the external-data entry with the number of bytes that were left out."""
 
 RAW_DATA = 9
+"""Number of the field `raw_data` in a `TensorProto`."""
 MESSAGES = {
     "Model": {7: "Graph", 20: "Training", 25: "Function"},
     "Training": {1: "Graph", 2: "Graph"},
@@ -35,33 +36,36 @@ MESSAGES = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-# Field 14, data_location, is EXTERNAL.
+# Field 14, `data_location`, with the value EXTERNAL; and the tag of field 13, `external_data`.
 _IS_EXTERNAL = b"\x70\x01"
 _EXTERNAL_DATA = b"\x6a"
 
 
 class WireError(ValueError):
-    """The bytes are no protobuf message; says what is wrong and at which byte."""
+    """The bytes are not a protobuf message; the text says what is wrong and at which byte."""
 
 
 def without_weights(data: memoryview, location: str) -> bytes:
-    """A copy of a serialised model without its long tensors.
+    """Copy a serialised model without the data of its large tensors.
 
     Args:
-        data: the file.
-        location: where tensors that were left out say that their bytes are.
+        data: the serialised model.
+        location: the location that tensors without their data state in the copy.
 
     Raises:
-        WireError: when the file is no protobuf message, is cut short or nested too deeply.
+        WireError: when the data are not a protobuf message, are truncated or nested too deeply.
     """
     return _Copy(data, location).message("Model", 0, len(data), 0)
 
 
 class _Copy:
+    """Copies messages of one serialised model."""
+
     def __init__(self, data: memoryview, location: str) -> None:
         self._data, self._location = data, location
 
     def message(self, kind: str, start: int, end: int, depth: int) -> bytes:
+        """Copy the message of a kind in `MESSAGES` that lies between two bytes."""
         if depth > MAX_DEPTH:
             raise WireError(f"messages nested more than {MAX_DEPTH} deep")
         parts: list[bytes | memoryview] = []
@@ -90,7 +94,7 @@ class _Copy:
         return b"".join(parts)
 
     def _after_number(self, field: int, wire_type: int, at: int, end: int) -> int:
-        """The byte after a field that is a number."""
+        """The position after the number in a field that holds one."""
         if field == 0 or wire_type not in (0, 1, 5):
             raise WireError(f"no protobuf field before byte {at}")
         if wire_type == 0:
@@ -101,7 +105,7 @@ class _Copy:
         return at
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """A number in base 128 and the byte after it."""
+        """A variable-length integer (base 128) and the position after it."""
         value = 0
         for shift in range(0, 70, 7):
             if at >= end:
@@ -114,6 +118,7 @@ class _Copy:
         raise WireError(f"a number of more than 10 bytes before byte {at}")
 
     def _left_out(self, length: int) -> bytes:
+        """The fields of a tensor whose raw data were left out."""
         fields = [_IS_EXTERNAL]
         for key, value in (("location", self._location), (RAW_BYTES, str(length))):
             entry = StringStringEntryProto(key=key, value=value).SerializeToString()
@@ -122,6 +127,7 @@ class _Copy:
 
 
 def _varint_bytes(value: int) -> bytes:
+    """Encode a variable-length integer."""
     found = bytearray()
     while value >= 0x80:
         found.append(value & 0x7F | 0x80)

@@ -1,4 +1,4 @@
-"""Files that must be refused: one builder each, writing into a folder, with words of its line."""
+"""Files that the inspection must refuse: a builder for each, and words of the refusal."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from onnx import FunctionProto, ModelProto, NodeProto, TensorProto, helper, nump
 
 FLOAT = TensorProto.FLOAT
 BIG = 4096
-"""Elements of a tensor whose bytes the inspection does not copy."""
+"""Number of elements of a tensor so large that the inspection does not copy its data."""
 
 CASES: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {}
+"""For each case, a function that writes the file into a folder, and words of the refusal."""
 
 
 def refused(*words: str) -> Callable:
-    """Register a builder of a file whose refusal has these words in it.
+    """Register the builder of a file whose refusal contains these words.
 
-    A builder returns a path, the bytes of a model, or a model.
+    The builder gets a folder and returns a path in it, the bytes of a model, or a model.
     """
 
     def register(build: Callable) -> Callable:
@@ -71,7 +72,7 @@ def model_of(
 
 
 def with_weights(size: int = 4, **fields) -> ModelProto:
-    """A model that adds a weight, after fields of the weight were changed."""
+    """A model that adds a weight of zeros whose fields are changed, or removed by None."""
     weight = numpy_helper.from_array(np.zeros(size, np.float32), "w")
     for key, changed in fields.items():
         if key == "dims":
@@ -100,7 +101,7 @@ def valid_bytes() -> bytes:
     return with_weights(BIG).SerializeToString()
 
 
-# ---- files that are no models ----
+# ---- files that are not models ----
 
 
 @refused("no such file")
@@ -229,35 +230,35 @@ def no_inputs(folder):
 # ---- tensors ----
 
 
-@refused("out of the model's folder", "/etc/passwd")
+@refused("outside the model's folder", "/etc/passwd")
 def external_by_absolute_path(folder):
     return external(folder, "/etc/passwd", None)
 
 
-@refused("out of the model's folder", "../secret")
+@refused("outside the model's folder", "../secret")
 def external_by_parent_folder(folder):
     return external(folder, "../secret", None)
 
 
-@refused("out of the model's folder", "a/../../secret")
+@refused("outside the model's folder", "a/../../secret")
 def external_by_hidden_parent_folder(folder):
     return external(folder, "a/../../secret", None)
 
 
-@refused("out of the model's folder", "no link")
+@refused("outside the model's folder", "no link")
 def external_by_link(folder):
     (folder / "weights").symlink_to("/etc/passwd")
     return external(folder, "weights")
 
 
-@refused("out of the model's folder", "no link")
+@refused("outside the model's folder", "no link")
 def external_by_linked_folder(folder):
     (folder / "weights").symlink_to("/etc")
     return external(folder, "weights/passwd", None)
 
 
 def linked(folder: Path, target: str) -> Path:
-    """A model and its weights in a folder of links, as caches have it; the weights lead there."""
+    """A model in a folder of links, as caches have it, with its weights linked to `target`."""
     for name in ("snapshot", "blobs", "other"):
         (folder / name).mkdir()
     model = external(folder / "other", "weights")
@@ -267,12 +268,12 @@ def linked(folder: Path, target: str) -> Path:
     return folder / "snapshot" / "bad.onnx"
 
 
-@refused("out of the model's folder", "no link")
+@refused("outside the model's folder", "no link")
 def external_by_link_beside_a_link(folder):
     return linked(folder, "../other/weights")
 
 
-@refused("out of the model's folder", "no link")
+@refused("outside the model's folder", "no link")
 def external_by_link_to_a_third_folder(folder):
     return linked(folder, "/etc/passwd")
 
@@ -287,13 +288,13 @@ def external_missing(folder):
     return external(folder, "weights", None)
 
 
-@refused("no regular file")
+@refused("not in a regular file")
 def external_pipe(folder):
     os.mkfifo(folder / "weights")
     return external(folder, "weights")
 
 
-@refused("no regular file")
+@refused("not in a regular file")
 def external_folder(folder):
     (folder / "weights").mkdir()
     return external(folder, "weights")
@@ -309,17 +310,17 @@ def external_offset_past_the_end(folder):
     return external(folder, "weights", offset=2**60)
 
 
-@refused("without a place", "-4")
+@refused("offset or length", "-4")
 def external_negative_offset(folder):
     return external(folder, "weights", offset=-4)
 
 
-@refused("another size than it declares", "16 bytes", "8")
+@refused("do not have the declared size", "16 bytes", "8")
 def external_too_short(folder):
     return external(folder, "weights", length=8)
 
 
-@refused("another size than it declares")
+@refused("do not have the declared size")
 def external_file_too_short(folder):
     return external(folder, "weights", present=12)
 
@@ -332,20 +333,20 @@ def external_and_inside(folder):
     return model
 
 
-@refused("out of the model's folder")
+@refused("outside the model's folder")
 def external_in_a_constant(folder):
     weight = external(folder, "../secret", None).graph.initializer[0]
     return model_of(node("Constant", "", "w", value=weight), node("Add", "x w", "y"))
 
 
-@refused("out of the model's folder")
+@refused("outside the model's folder")
 def external_in_a_subgraph(folder):
     weight = external(folder, "../secret", None).graph.initializer[0]
     branch = helper.make_graph([node("Identity", "w", "b")], "b", [], [value("b")], [weight])
     return model_of(node("If", "x", "y", then_branch=branch, else_branch=branch))
 
 
-@refused("out of the model's folder")
+@refused("outside the model's folder")
 def external_in_a_function(folder):
     weight = external(folder, "../secret", None).graph.initializer[0]
     body = [node("Constant", "", "w", value=weight), node("Add", "a w", "b")]
@@ -353,7 +354,7 @@ def external_in_a_function(folder):
 
 
 def with_default(weight: TensorProto) -> ModelProto:
-    """A model that calls a function whose attribute is this weight by default."""
+    """A model that calls a function whose attribute has this weight as its default."""
     constant = node("Constant", "", "w")
     constant.attribute.add(name="value", ref_attr_name="value", type=onnx.AttributeProto.TENSOR)
     called = function("F", constant, node("Add", "a w", "b"))
@@ -361,50 +362,50 @@ def with_default(weight: TensorProto) -> ModelProto:
     return model_of(node("F", "x", "y", domain="local"), functions=(called,))
 
 
-@refused("out of the model's folder", "/etc/passwd")
+@refused("outside the model's folder", "/etc/passwd")
 def external_in_a_default(folder):
     return with_default(external(folder, "/etc/passwd", None).graph.initializer[0])
 
 
-@refused("out of the model's folder", "no link")
+@refused("outside the model's folder", "no link")
 def external_by_link_in_a_default(folder):
     (folder / "weights").symlink_to("/etc/passwd")
     return with_default(external(folder, "weights").graph.initializer[0])
 
 
-@refused("another size than it declares", str(4 * 2**60))
+@refused("do not have the declared size", str(4 * 2**60))
 def declares_an_exabyte_in_a_default(folder):
     return with_default(with_weights(BIG, dims=[2**20, 2**20, 2**20]).graph.initializer[0])
 
 
-@refused("a name that is not UTF-8")
+@refused("not valid UTF-8")
 def property_that_is_not_utf8(folder):
     model = model_of()
     helper.set_model_props(model, {"k": "ABCD"})
     return model.SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc")
 
 
-@refused("a name that is not UTF-8")
+@refused("not valid UTF-8")
 def external_in_a_file_that_is_not_utf8(folder):
     return external(folder, "ABCD", None).SerializeToString().replace(b"ABCD", b"\xff\xfe\xfd\xfc")
 
 
-@refused("another size than it declares", str(4 * 2**60))
+@refused("do not have the declared size", str(4 * 2**60))
 def declares_an_exabyte(folder):
     return with_weights(dims=[2**20, 2**20, 2**20])
 
 
-@refused("another size than it declares")
+@refused("do not have the declared size")
 def sizes_overflow_64_bits(folder):
     return with_weights(dims=[2**32, 2**32])
 
 
-@refused("another size than it declares", "16384")
+@refused("do not have the declared size", "16384")
 def large_tensor_cut(folder):
     return with_weights(BIG, raw_data=bytes(4 * BIG - 4))
 
 
-@refused("another size than it declares", "4 values", "3")
+@refused("do not have the declared size", "4 values", "3")
 def too_few_values(folder):
     model = with_weights(raw_data=None)
     model.graph.initializer[0].float_data.extend([1.0] * 3)
@@ -421,19 +422,19 @@ def unknown_data_type(folder):
     return with_weights(data_type=99)
 
 
-@refused("gigantic shape")
+@refused("shape is too large")
 def gigantic_input(folder):
     return model_of(inputs=(value("x", 10**6, 10**6),))
 
 
-@refused("gigantic shape")
+@refused("shape is too large")
 def gigantic_result(folder):
     shape = numpy_helper.from_array(np.array([10**6, 10**6]), "shape")
     nodes = (node("ConstantOfShape", "shape", "z"), node("Add", "x z", "y"))
     return model_of(*nodes, stored=(shape,), outputs=(value("y", "a", "b"),))
 
 
-@refused("gigantic shape")
+@refused("shape is too large")
 def gigantic_result_of_sums(folder):
     stored = (
         numpy_helper.from_array(np.array([10**5, 10**5]), "a"),
@@ -505,7 +506,7 @@ def input_twice(folder):
 
 @refused("not an ONNX model")
 def branches_nested_a_thousand_times(folder):
-    # Composed as bytes: the library refuses to.
+    # Written byte by byte, because the library refuses to serialise it.
     inner = helper.make_graph([node("Identity", "x", "b")], "b", [], [value("b")])
     data = inner.SerializeToString()
     for _ in range(1000):
@@ -515,6 +516,7 @@ def branches_nested_a_thousand_times(folder):
 
 
 def field(number: int, content: bytes) -> bytes:
+    """A protobuf field of a length and bytes."""
     length, size = bytearray(), len(content)
     while size >= 0x80:
         length.append(size & 0x7F | 0x80)
@@ -523,6 +525,7 @@ def field(number: int, content: bytes) -> bytes:
 
 
 def function(name: str, *nodes: NodeProto) -> FunctionProto:
+    """A function from `a` to `b` in the domain `local`."""
     opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
     return helper.make_function("local", name, ["a"], ["b"], nodes, opsets)
 

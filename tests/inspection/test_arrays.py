@@ -1,4 +1,4 @@
-"""npz files: what is no plain array is refused before it is read."""
+"""npz files: anything but plain arrays is refused before it is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from hwnas.errors import InputError
-from hwnas.inspection.__main__ import judge_arrays
+from hwnas.inspection.__main__ import describe_npz
 from hwnas.inspection.arrays import read_npz_arrays
 from hwnas.inspection.process import inspect_npz
 
@@ -36,12 +36,14 @@ def zipped(path, **members: bytes):
 
 
 def bomb(path):
-    """128 MiB of zeros in less than one."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        with archive.open("x.npy", "w", force_zip64=True) as member:
-            member.write(npy_header((2**25,)))
-            for _ in range(2**7):
-                member.write(bytes(2**20))
+    """128 MiB of zeros, compressed to less than 1 MiB."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        archive.open("x.npy", "w", force_zip64=True) as member,
+    ):
+        member.write(npy_header((2**25,)))
+        for _ in range(2**7):
+            member.write(bytes(2**20))
     return path
 
 
@@ -72,11 +74,11 @@ HOSTILE = {
     "missing": (lambda path: path, "no such file"),
     "pipe": (named_pipe, "not a file"),
     "no arrays": (lambda path: zipped(path), "1 to 1000 arrays"),
-    "text": (lambda path: zipped(path, readme_dot_txt=b"hello"), "no array"),
+    "text": (lambda path: zipped(path, readme_dot_txt=b"hello"), "not an array"),
     "terabyte": (lambda path: zipped(path, x_dot_npy=npy_header((2**40,))), "wrong size"),
     "no bytes": (
         lambda path: zipped(path, x_dot_npy=npy_header((2**40,), "<U0")),
-        "without a size",
+        "zero size",
     ),
     "negative": (lambda path: zipped(path, x_dot_npy=npy_header((-2,))), "wrong size"),
     "cut header": (lambda path: zipped(path, x_dot_npy=npy_header((1,))[:20]), "damaged"),
@@ -85,24 +87,24 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", sorted(HOSTILE))
-def test_hostile_arrays_are_refused(name, tmp_path) -> None:
+def test_a_hostile_npz_file_is_refused(name, tmp_path) -> None:
     write, message = HOSTILE[name]
     path = write(tmp_path / "data.npz")
     with pytest.raises(InputError, match=message) as refusal:
-        judge_arrays(path, "")
+        describe_npz(path)
     assert "data.npz" in str(refusal.value)
 
 
-def test_the_process_refuses(tmp_path) -> None:
+def test_the_subprocess_refuses_a_decompression_bomb(tmp_path) -> None:
     with pytest.raises(InputError, match="decompression bomb"):
         inspect_npz(bomb(tmp_path / "data.npz"))
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.dictionaries(st.sampled_from("abc"), arrays.arrays(np.float32, (2, 3)), min_size=1))
-def test_plain_arrays_come_back(tmp_path_factory, stored) -> None:
+def test_plain_arrays_are_described_and_read(tmp_path_factory, stored) -> None:
     path = tmp_path_factory.mktemp("npz") / "data.npz"
     np.savez_compressed(path, **stored)
-    assert judge_arrays(path, "")["arrays"] == dict.fromkeys(stored, "float32 [2, 3]")
+    assert describe_npz(path)["arrays"] == dict.fromkeys(stored, "float32 [2, 3]")
     for name, array in read_npz_arrays(path).items():
         np.testing.assert_array_equal(array, stored[name])

@@ -1,4 +1,4 @@
-"""External data: where they are found through links, and that their bytes are remembered."""
+"""External data: they are found through symbolic links, and changes to them are detected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def weights(value: float) -> bytes:
 
 
 def written(folder: Path, value: float) -> Path:
-    """A model that adds `value`, which is beside it."""
+    """A model that adds `value`, which is stored in a file beside it."""
     folder.mkdir()
     (folder / "weights").write_bytes(weights(value))
     path = folder / "model.onnx"
@@ -27,13 +27,13 @@ def written(folder: Path, value: float) -> Path:
 
 
 def added(path: Path) -> float:
-    """What the runtime adds, loading the model as the inspection says."""
+    """What the runtime adds when it loads the model from the path that the inspection returns."""
     run = OnnxRuntimeCpu(1).infer(inspect_model(path).path)
     return run({"x": np.zeros((1, 4), np.float32)})["y"][0, 0]
 
 
-def test_links_into_a_folder_of_blobs(tmp_path) -> None:
-    """As Hugging Face's cache has them: names are links, the files' names are hashes."""
+def test_data_are_found_by_links_into_a_folder_of_blobs(tmp_path) -> None:
+    """The layout of Hugging Face's cache: links to files that are named by their hash."""
     path = written(tmp_path / "blobs", 2.0)
     path.rename(tmp_path / "blobs" / "aaa")
     (tmp_path / "blobs" / "weights").rename(tmp_path / "blobs" / "bbb")
@@ -45,18 +45,18 @@ def test_links_into_a_folder_of_blobs(tmp_path) -> None:
     assert added(snapshot / "model.onnx") == 2.0
 
 
-def test_a_link_to_a_model_with_its_data(tmp_path) -> None:
+def test_data_are_found_beside_the_link_or_else_beside_its_target(tmp_path) -> None:
     path = written(tmp_path / "real", 2.0)
     folder = tmp_path / "links"
     folder.mkdir()
     (folder / "model.onnx").symlink_to(path)
     assert added(folder / "model.onnx") == 2.0
-    # What is beside the path that was given is what a runtime reads.
+    # A runtime reads the data beside the given path.
     (folder / "weights").write_bytes(weights(3.0))
     assert added(folder / "model.onnx") == 3.0
 
 
-def test_data_that_changed_since_are_refused(tmp_path) -> None:
+def test_data_that_changed_after_the_inspection_are_refused(tmp_path) -> None:
     path = written(tmp_path / "model", 2.0)
     found = inspect_model(path)
     assert list(found.external_files) == ["weights"]

@@ -1,4 +1,4 @@
-"""Hostile and broken files are refused with one line, by a process that stays small."""
+"""Hostile and broken files are refused with one line, within the limits of the process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from helpers.hostile_files import CASES, model_of, node
 
 from hwnas.errors import InputError
-from hwnas.inspection.__main__ import judge_model
+from hwnas.inspection.__main__ import describe_model
 from hwnas.inspection.process import inspect_model
 
 ENDED_BY_LIMITS = {"a_hundred_thousand_nodes", "numbers_that_unpack_to_240_mb"}
-"""Only a process with limits refuses them."""
+"""Cases that only the limits of the process refuse."""
 REPRESENTATIVE = (
     "fifo",
     "sparse_file_of_4_gib",
@@ -26,15 +26,15 @@ REPRESENTATIVE = (
     "functions_in_a_circle",
 )
 MOST_MB, MOST_SECONDS = 200, 1.0
-"""What judging a file may take; of processor time, since a busy machine makes the wall's longer."""
+"""What the inspection of a file may take; processor time, which other load does not change."""
 
 
-def test_there_are_forty() -> None:
+def test_there_are_at_least_forty_cases() -> None:
     assert len(CASES) >= 40
 
 
 @pytest.mark.parametrize("name", sorted(set(CASES) - ENDED_BY_LIMITS))
-def test_the_line_names_file_and_cause(name, tmp_path, monkeypatch) -> None:
+def test_a_refusal_names_file_and_cause(name, tmp_path, monkeypatch) -> None:
     write, words = CASES[name]
     path = write(tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -42,7 +42,7 @@ def test_the_line_names_file_and_cause(name, tmp_path, monkeypatch) -> None:
     (elsewhere / "location").touch()
     monkeypatch.chdir(elsewhere)
     with pytest.raises(InputError) as refusal:
-        judge_model(path, "location")
+        describe_model(path, "location")
     line = str(refusal.value)
     assert str(path) in line
     for word in words:
@@ -50,7 +50,7 @@ def test_the_line_names_file_and_cause(name, tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", [*REPRESENTATIVE, *sorted(ENDED_BY_LIMITS)])
-def test_the_process_refuses(name, tmp_path) -> None:
+def test_the_subprocess_refuses_within_the_time_limit(name, tmp_path) -> None:
     write, words = CASES[name]
     path, before_s = write(tmp_path), children_s()
     with pytest.raises(InputError) as refusal:
@@ -61,12 +61,12 @@ def test_the_process_refuses(name, tmp_path) -> None:
 
 
 def children_s() -> float:
-    """Processor time of all processes that this one has started and that ended."""
+    """Processor time of all subprocesses that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
-def test_a_file_that_changed_since_is_refused(tmp_path) -> None:
+def test_a_file_that_changed_after_the_inspection_is_refused(tmp_path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model_of().SerializeToString())
     found = inspect_model(path)
@@ -92,14 +92,14 @@ print(json.dumps([line, used.ru_maxrss * 1024 / 1e6, used.ru_utime + used.ru_sti
 
 
 def measured(path) -> tuple[str | None, float, float]:
-    """Line, peak memory of the process in MB, and its processor time in seconds."""
+    """The refusal, and the subprocess's peak memory in MB and processor time in seconds."""
     done = subprocess.run([sys.executable, "-c", MEASURED, path], capture_output=True, check=True)
     return tuple(json.loads(done.stdout))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_the_process_stays_small(name, tmp_path) -> None:
+def test_the_subprocess_stays_within_memory_and_time(name, tmp_path) -> None:
     write, words = CASES[name]
     line, peak_mb, seconds = measured(write(tmp_path))
     assert line is not None

@@ -1,4 +1,4 @@
-"""The limits of a model's outputs follow what they depend on, not what lies beside it."""
+"""The number format of a model follows what its outputs depend on, not dead nodes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def quantised(given: str, computed: str) -> list[NodeProto]:
 
 
 def calling(*nodes: NodeProto, called: bool = True) -> ModelProto:
-    """A model with a function of these nodes, from a to b."""
+    """A model with a function of these nodes, from `a` to `b`, that is called or not."""
     call = node("F", "x", "y", domain="local") if called else node("Relu", "x", "y")
     return model_of(call, functions=(function("F", *nodes),))
 
 
 def beside(*nodes, stored=()) -> ModelProto:
-    """A float32 model with further nodes, whose results nothing reads, in front of its own."""
+    """A float32 model with dead nodes and unused tensors in front of its own."""
     model = residual_net()
     kept = [*model.graph.node]
     model.graph.ClearField("node")
@@ -41,7 +41,7 @@ def beside(*nodes, stored=()) -> ModelProto:
 
 
 def with_omitted_values() -> ModelProto:
-    """A dead node leaves out an output, the live one an input."""
+    """A dead node omits an output, and a live node an input."""
     dead = helper.make_node("Dropout", ["floats"], ["", "mask"])
     live = helper.make_node("Clip", ["x", "", "most"], ["y"])
     most = numpy_helper.from_array(np.array(1, np.float32), "most")
@@ -61,12 +61,12 @@ def with_omitted_values() -> ModelProto:
         calling(*quantised("a", "c"), node("Relu", "a", "b")),
     ],
 )
-def test_what_nothing_reads_decides_nothing(model) -> None:
+def test_dead_nodes_and_unused_tensors_do_not_change_the_format(model) -> None:
     assert precision_of(model) == "float32"
 
 
 def through_a_branch() -> ModelProto:
-    """A subgraph reads the quantised value from outside."""
+    """A subgraph reads a quantised value from outside."""
     branch = helper.make_graph([node("Identity", "floats", "b")], "b", [], [value("b")])
     chosen = node("If", "x", "y", then_branch=branch, else_branch=branch)
     return model_of(*quantised("x", "floats"), chosen)
@@ -92,14 +92,14 @@ ADD = node("Add", "x floats", "y")
         (through_a_branch(), "int8"),
     ],
 )
-def test_what_an_output_depends_on_decides(model, expected) -> None:
+def test_what_an_output_depends_on_decides_the_format(model, expected) -> None:
     assert precision_of(model) == expected
 
 
 @pytest.mark.parametrize(
     "name, expected", [("fp16", "float16"), ("int8", "int8"), ("int8-dynamic", "int8")]
 )
-def test_variants_keep_their_formats(name, expected, tmp_path) -> None:
+def test_a_variant_has_its_number_format(name, expected, tmp_path) -> None:
     source = saved(residual_net(), tmp_path / "model.onnx")
     images = np.random.default_rng(0).standard_normal((8, 3, SIDE, SIDE), dtype=np.float32)
     path = tmp_path / "variant.onnx"

@@ -1,6 +1,8 @@
-"""Leaving weights out changes nothing else, and any damage ends in the error it should."""
+"""A copy without weights is otherwise equal, and damaged data raise the documented error."""
 
 from __future__ import annotations
+
+import contextlib
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from hwnas.inspection.wire import KEPT_BYTES, RAW_BYTES, WireError, without_weig
 
 
 def nested() -> ModelProto:
-    """Long weights in the graph, in a constant and in a branch; short ones beside them."""
+    """Large weights in the graph, in a constant and in a branch, and small ones beside them."""
     long = numpy_helper.from_array(np.arange(BIG, dtype=np.float32), "long")
     short = numpy_helper.from_array(np.array([2, 3]), "short")
     branch = helper.make_graph([node("Identity", "long", "b")], "b", [], [value("b")], [long])
@@ -25,7 +27,7 @@ def nested() -> ModelProto:
     )
 
 
-def test_only_long_weights_are_left_out() -> None:
+def test_only_large_weights_are_left_out() -> None:
     model = nested()
     data = model.SerializeToString()
     copy = ModelProto.FromString(without_weights(memoryview(data), "there"))
@@ -43,16 +45,14 @@ def test_only_long_weights_are_left_out() -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**14), st.integers(0, 255), st.booleans())
-def test_damaged_bytes_never_end_in_another_error(at, byte, cut) -> None:
+def test_damaged_data_raise_no_other_error(at, byte, cut) -> None:
     data = bytearray(with_weights(BIG).SerializeToString())
     at = min(at, len(data) - 1)
     data[at] = byte
-    try:
+    with contextlib.suppress(WireError):
         without_weights(memoryview(bytes(data[: at + 1] if cut else data)), "there")
-    except WireError as error:
-        assert str(error)
 
 
-def test_bytes_after_a_model_must_be_fields() -> None:
+def test_zero_bytes_after_a_model_are_refused() -> None:
     with pytest.raises(WireError):
         without_weights(memoryview(model_of().SerializeToString() + bytes(2000)), "there")
