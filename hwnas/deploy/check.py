@@ -30,7 +30,7 @@ from hwnas.deploy.gates import (
     shapes_gate,
     verdict_of,
 )
-from hwnas.deploy.performance import Performance, measure_performance
+from hwnas.deploy.performance import Performance, measure_performance, measured_elsewhere
 from hwnas.deploy.properties import (
     METADATA_PREFIX,
     own_properties,
@@ -41,9 +41,7 @@ from hwnas.deploy.references import Reference, onnx_reference
 from hwnas.deploy.request import CheckRequest
 from hwnas.deploy.trial import probe
 from hwnas.errors import InputError
-from hwnas.inspection.process import Inspection, sha256_of
-from hwnas.latency_tables.measuring import trtexec
-from hwnas.latency_tables.measuring.bundle import read_results
+from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment
@@ -266,40 +264,6 @@ def _file_feeds(
             actual=batch,
         )
     return feeds
-
-
-def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
-    """Read the latency of a model that was measured on another device.
-
-    Args:
-        results: output of a measurement bundle's `measure.py --model`, or times from trtexec.
-        model: the model file; trtexec's times do not tell which model they belong to.
-
-    Raises:
-        InputError: when the results are malformed, or belong to another model.
-    """
-    if trtexec.is_times(results):
-        times_ms = trtexec.read_times(results)
-        return NetworkLatency.of_rounds(times_ms, "median", trtexec.RUNTIME)
-    found = read_results(results)
-    here = sha256_of(Path(model))
-    if found.model is None or found.model.sha256 != here or "0" not in found.rounds_ms:
-        raise InputError(
-            "measured another model",
-            where=str(results),
-            expected=here,
-            actual=found.model and found.model.sha256,
-            mend=f"run `measure.py --model {Path(model).name}` on the device",
-        )
-    rounds_ms = found.rounds_ms["0"].get(found.model.name)
-    if rounds_ms is None:
-        raise InputError(
-            "no times of the model",
-            where=f"{results}: rounds_ms",
-            expected=found.model.name,
-            actual=sorted(found.rounds_ms["0"]),
-        )
-    return NetworkLatency.of_rounds(rounds_ms, found.statistic, f"{found.runtime}, {found.device}")
 
 
 def model_facts(model: Inspection) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from hwnas.budget.gate import NetworkLatency, measure_network
@@ -13,7 +14,9 @@ from hwnas.deploy.references import Reference
 from hwnas.deploy.request import CheckRequest
 from hwnas.deploy.trial import THROUGHPUT_BATCHES
 from hwnas.errors import InputError
-from hwnas.inspection.process import Inspection
+from hwnas.inspection.process import Inspection, sha256_of
+from hwnas.latency_tables.measuring import trtexec
+from hwnas.latency_tables.measuring.bundle import read_results
 from hwnas.latency_tables.measuring.energy import Energy, energy_counter, measure_energy
 from hwnas.latency_tables.measuring.serving import Serving, serve
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
@@ -109,6 +112,40 @@ def measure_performance(
         serving,
         counted_energy(call, runtime, latency),
     )
+
+
+def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:
+    """Read the latency of a model that was measured on another device.
+
+    Args:
+        results: output of a measurement bundle's `measure.py --model`, or times from trtexec.
+        model: the model file; trtexec's times do not tell which model they belong to.
+
+    Raises:
+        InputError: when the results are malformed, or belong to another model.
+    """
+    if trtexec.is_times(results):
+        times_ms = trtexec.read_times(results)
+        return NetworkLatency.of_rounds(times_ms, "median", trtexec.RUNTIME)
+    found = read_results(results)
+    here = sha256_of(Path(model))
+    if found.model is None or found.model.sha256 != here or "0" not in found.rounds_ms:
+        raise InputError(
+            "measured another model",
+            where=str(results),
+            expected=here,
+            actual=found.model and found.model.sha256,
+            mend=f"run `measure.py --model {Path(model).name}` on the device",
+        )
+    rounds_ms = found.rounds_ms["0"].get(found.model.name)
+    if rounds_ms is None:
+        raise InputError(
+            "no times of the model",
+            where=f"{results}: rounds_ms",
+            expected=found.model.name,
+            actual=sorted(found.rounds_ms["0"]),
+        )
+    return NetworkLatency.of_rounds(rounds_ms, found.statistic, f"{found.runtime}, {found.device}")
 
 
 def counted_energy(

@@ -172,7 +172,6 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
         "params": sum(
             math.prod(t.dims) for t in model.graph.initializer if t.data_type in FLOATS + HALVES
         ),
-        "tensor_bytes": tensors.bytes,
         "external_files": list(tensors.external_files),
         "properties": {entry.key: entry.value for entry in model.metadata_props},
         "shapes": _infer_shapes(model, where),

@@ -71,7 +71,6 @@ class Inspection:
         operators: number of nodes of each operator.
         precision: number format, which decides the parity limits.
         params: number of stored floating-point values.
-        tensor_bytes: size of all tensors.
         external_files: hash of each file with external data, by name.
         properties: metadata.
         shapes: the number of computed `values`, how many have a `known` shape, and the
@@ -90,7 +89,6 @@ class Inspection:
     operators: dict[str, int]
     precision: Precision
     params: int
-    tensor_bytes: int
     external_files: dict[str, str]
     properties: dict[str, str]
     shapes: dict[str, Any]

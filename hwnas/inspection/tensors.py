@@ -89,7 +89,6 @@ class TensorValidator:
             of the given path, as runtimes do. If the first file is not there and the path is a
             symbolic link, they are looked for in the folder of the link's target.
         external_files: names of the files that hold external data, in the order found.
-        bytes: size of all tensors validated so far.
     """
 
     def __init__(self, path: Path, location: str) -> None:
@@ -102,7 +101,6 @@ class TensorValidator:
         """
         self.path, self._location = path, location
         self.external_files: dict[str, None] = {}
-        self.bytes = 0
 
     def validate(self, tensor: TensorProto) -> None:
         """Validate one tensor; its location is replaced if its data are external.
@@ -116,7 +114,6 @@ class TensorValidator:
             raise InputError("unknown data type", where=where, actual=tensor.data_type)
         elements = _elements(tensor.dims, where)
         expected = -(-elements * BITS.get(tensor.data_type, 0) // 8)
-        self.bytes += expected
         entries = [(entry.key, entry.value) for entry in tensor.external_data]
         if ("location", self._location) in entries:
             if len(entries) != 2 or tensor.HasField("raw_data") or _has_values(tensor):

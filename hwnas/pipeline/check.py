@@ -11,11 +11,12 @@ import torch
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
-from hwnas.deploy.check import check_model, measured_elsewhere
+from hwnas.deploy.check import check_model
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
 from hwnas.deploy.operator_shares import operator_shares
 from hwnas.deploy.parity import Feeds, Outputs, Predict
+from hwnas.deploy.performance import measured_elsewhere
 from hwnas.deploy.references import Reference
 from hwnas.deploy.request import CheckRequest, ServingLoad
 from hwnas.deploy.samples import Samples

@@ -30,7 +30,6 @@ def model(*inputs: Value) -> Inspection:
         operators={},
         precision="float32",
         params=0,
-        tensor_bytes=0,
         external_files={},
         properties={},
         shapes={},

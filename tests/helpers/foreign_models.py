@@ -1,4 +1,4 @@
-"""Models of other makers: PyTorch's two exporters, scikit-learn by skl2onnx."""
+"""Models that other tools export: PyTorch's two exporters, and skl2onnx for scikit-learn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 
 def torch_export(module: nn.Module, inputs, path: Path, **settings) -> Path:
-    """The exporter that traces, which writes older opsets."""
+    """Export with PyTorch's older, tracing exporter, which writes older opsets."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module.eval(), inputs, str(path), dynamo=False, **settings)
@@ -43,7 +43,7 @@ def conv_block(path: Path) -> Path:
 
 
 def lstm(path: Path) -> Path:
-    """Sequences of any batch and length, with the state handed in."""
+    """An LSTM for sequences of any batch size and length, with its state as inputs."""
     torch.manual_seed(0)
     state = torch.zeros(1, 2, 6)
     axes = {"x": {0: "batch", 1: "length"}, "h": {1: "batch"}, "c": {1: "batch"}}
@@ -70,7 +70,7 @@ class TokenClassifier(nn.Module):
 
 
 def transformer(path: Path) -> Path:
-    """Whole numbers in, by the newer exporter, weights in a file beside the model."""
+    """Integer inputs, PyTorch's newer exporter, and weights in a file beside the model."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -86,20 +86,20 @@ def transformer(path: Path) -> Path:
     return path
 
 
-def _classified(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def _labelled_features(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     features = rng.standard_normal((300, 4)).astype(np.float32)
     return features, (features[:, 0] + features[:, 1] ** 2 > 0.5).astype(np.int64)
 
 
 def sklearn_pipeline(path: Path) -> Path:
-    """A forest behind a scaler; its probabilities are a sequence of maps."""
+    """A random forest after a scaler; its probabilities are a sequence of maps."""
     from skl2onnx import to_onnx
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    features, labels = _classified()
+    features, labels = _labelled_features()
     forest = RandomForestClassifier(10, max_depth=4, random_state=0)
     pipeline = make_pipeline(StandardScaler(), forest).fit(features, labels)
     path.write_bytes(to_onnx(pipeline, features[:1]).SerializeToString())
@@ -107,7 +107,7 @@ def sklearn_pipeline(path: Path) -> Path:
 
 
 def sklearn_texts(path: Path) -> Path:
-    """Texts in, texts out."""
+    """A model with strings as inputs and outputs."""
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import StringTensorType
     from sklearn.linear_model import LogisticRegression
@@ -123,6 +123,6 @@ def sklearn_texts(path: Path) -> Path:
 
 
 def sklearn_data(path: Path) -> Path:
-    features, labels = _classified(1)
+    features, labels = _labelled_features(1)
     np.savez(path, X=features, labels=labels)
     return path

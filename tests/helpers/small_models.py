@@ -1,4 +1,4 @@
-"""Small models that are composed node by node, and their broken twins."""
+"""Small ONNX models, composed node by node, and versions of them that are broken on purpose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FEATURES = CHANNELS * SIDE * SIDE
 
 
 def residual_net(layers: int = 3, opset: int = 18) -> ModelProto:
-    """Pre-activation blocks, a classifier with softmax: input x (n, 3, 4, 4), output y (n, 3)."""
+    """Pre-activation residual blocks and a classifier: input x (n, 3, 4, 4), output y (n, 3)."""
     rng = np.random.default_rng(0)
     stored = {
         "shift": np.full((3, 1, 1), 0.5),
@@ -42,7 +42,7 @@ def residual_net(layers: int = 3, opset: int = 18) -> ModelProto:
 
 
 def model_of(nodes, inputs, outputs, tensors=(), opset: int = 18) -> ModelProto:
-    """A checked model of float32 inputs and outputs, shapes by name."""
+    """A valid model with float32 inputs and outputs, given as shapes by name."""
     given, computed = (
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in values.items()]
         for values in (inputs, outputs)
@@ -55,14 +55,14 @@ def model_of(nodes, inputs, outputs, tensors=(), opset: int = 18) -> ModelProto:
 
 
 def without_relu(model: ModelProto) -> ModelProto:
-    """The same model with its first ReLU dropped."""
+    """The same model without its first ReLU."""
     broken = ModelProto.FromString(model.SerializeToString())
     next(node for node in broken.graph.node if node.op_type == "Relu").op_type = "Identity"
     return broken
 
 
 def with_other_shift(model: ModelProto) -> ModelProto:
-    """The same model with a normalisation that is off by a deviation."""
+    """The same model with the mean of its input normalisation off by one standard deviation."""
     broken = ModelProto.FromString(model.SerializeToString())
     tensor = next(t for t in broken.graph.initializer if t.name == "shift")
     shifted = numpy_helper.to_array(tensor) + np.float32(1.0)
@@ -71,13 +71,13 @@ def with_other_shift(model: ModelProto) -> ModelProto:
 
 
 def softmax_of_images(opset: int) -> ModelProto:
-    """Before opset 13, Softmax normalised over all axes from its own on."""
+    """A Softmax over axis 1, which before opset 13 normalised over all axes from that one on."""
     node = helper.make_node("Softmax", ["x"], ["y"], axis=1)
     return model_of([node], {"x": ("n", 3, 4)}, {"y": ("n", 3, 4)}, opset=opset)
 
 
 def with_fixed_batch(model: ModelProto) -> ModelProto:
-    """The classic mistake of an export: any batch is declared, one is written into a Reshape."""
+    """A common mistake of exporters: the batch is declared open, but a Reshape fixes it to 1."""
     broken = ModelProto.FromString(model.SerializeToString())
     shape = numpy_helper.from_array(np.array([1, FEATURES]), "one")
     flatten = next(node for node in broken.graph.node if node.op_type == "Flatten")
@@ -87,7 +87,7 @@ def with_fixed_batch(model: ModelProto) -> ModelProto:
 
 
 def constant_net() -> ModelProto:
-    """Outputs that no input changes."""
+    """A model whose outputs do not depend on its inputs."""
     zeros = numpy_helper.from_array(np.zeros((3, CLASSES), np.float32), "zeros")
     nodes = [
         helper.make_node("MatMul", ["x", "zeros"], ["scores"]),
@@ -97,11 +97,11 @@ def constant_net() -> ModelProto:
 
 
 HIGH = 1.5
-"""Above the four random values of seed 0, below those of seeds 1 to 3."""
+"""A threshold: the largest of the four random values is below it for seed 0, above it for 1 to 3."""
 
 
 def endless_where_high(threshold: float = HIGH) -> ModelProto:
-    """y = x for x (1, 4), after a loop without an end where an element exceeds the threshold."""
+    """y = x for x (1, 4), after an endless loop if an element exceeds the threshold."""
     scalar = [helper.make_tensor_value_info("i", TensorProto.INT64, [])]
     on, state = (
         [helper.make_tensor_value_info(n, kind, []) for n in names]
@@ -118,7 +118,7 @@ def endless_where_high(threshold: float = HIGH) -> ModelProto:
 
 
 def large_where_high(elements: int, threshold: float = HIGH) -> ModelProto:
-    """y = x for x (1, 4), beside a table of float32 where an element exceeds the threshold."""
+    """y = x for x (1, 4), with a float32 table allocated if an element exceeds the threshold."""
     table = [
         helper.make_node("Unsqueeze", ["chosen", "first"], ["size"]),
         helper.make_node("ConstantOfShape", ["size"], ["table"]),
@@ -129,7 +129,7 @@ def large_where_high(elements: int, threshold: float = HIGH) -> ModelProto:
 
 
 def _where_high(threshold: float, number: int, nodes, stored) -> ModelProto:
-    """Nodes behind `chosen`, the number where an element exceeds the threshold, else 1."""
+    """A model whose nodes read `chosen`: `number` if an element exceeds the threshold, else 1."""
     choice = [
         helper.make_node("ReduceMax", ["x"], ["most"], keepdims=0),
         helper.make_node("Greater", ["most", "threshold"], ["is_high"]),
@@ -146,12 +146,13 @@ def _where_high(threshold: float, number: int, nodes, stored) -> ModelProto:
 
 
 def saved(model: ModelProto, path: Path) -> Path:
+    """Write a model and return its path."""
     path.write_bytes(model.SerializeToString())
     return path
 
 
 def labelled_data(model: Path, path: Path, count: int = 200) -> Path:
-    """Random images with the classes that a model gives them."""
+    """Write random images with the classes that a model gives them."""
     import onnxruntime
 
     images = np.random.default_rng(1).standard_normal((count, 3, SIDE, SIDE), dtype=np.float32)
