@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from hwnas.architecture import Architecture, Mixture
     from hwnas.budget.cost import CostModel
     from hwnas.budget.decode import Decoder
-    from hwnas.config import Config, load_config
+    from hwnas.config import Config
     from hwnas.data.loading import load_dataset
     from hwnas.deploy.export import export_network
     from hwnas.errors import HwnasError
     from hwnas.latency_tables.table import LatencyTable, OpSpec
+    from hwnas.pipeline.configuration import load_config
     from hwnas.pipeline.profile import profile
     from hwnas.pipeline.stages import run, search
     from hwnas.spaces import build_space, register_space
@@ -33,7 +34,7 @@ _MODULES = {
     "OpSpec": "hwnas.latency_tables.table",
     "build_space": "hwnas.spaces",
     "export_network": "hwnas.deploy.export",
-    "load_config": "hwnas.config",
+    "load_config": "hwnas.pipeline.configuration",
     "load_dataset": "hwnas.data.loading",
     "profile": "hwnas.pipeline.profile",
     "register_space": "hwnas.spaces",

@@ -7,6 +7,9 @@ measurement is inconclusive.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 MAX_LINE, MAX_ERROR = 400, 2000
 """Characters of a text from a file, and of an error that may hold several."""
 
@@ -20,6 +23,12 @@ def printable(text: str, longest: int = MAX_LINE) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an exception's message, its type where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A question that proposes the known word closest to a mistyped one; empty if none is close."""
+    nearest = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {nearest[0]}?" if nearest else ""
 
 
 class HwnasError(Exception):

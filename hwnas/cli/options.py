@@ -43,6 +43,11 @@ Resume = Annotated[
 ]
 
 
+Force = Annotated[
+    bool, typer.Option("--force", help="Replace or remove results of an earlier call.")
+]
+
+
 def example(line: str) -> str:
     """The epilog of a verb's help."""
     return f"Example: {line}"
@@ -52,7 +57,7 @@ def overrides_for_space(
     config: str | None, space: str | None, settings: list[str] | None
 ) -> list[str]:
     """The settings of a configuration whose space may be another: sizes in it belong to its own."""
-    from hwnas.config import load_config
+    from hwnas.pipeline.configuration import load_config
 
     overrides = list(settings or [])
     if space is not None and space != load_config(config).space.name:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +16,7 @@ from hwnas.cli.options import ConfigArgument, Json, Resume, Set, interruptible, 
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
+    from hwnas.config import Config
     from hwnas.runs.ranks import Ranks
 
 
@@ -69,6 +72,23 @@ TableOptions = Annotated[
         "budgets are kept too. Default: measure one first.",
     ),
 ]
+RuntimeName = Annotated[
+    str | None,
+    typer.Option(
+        "--runtime",
+        metavar="NAME",
+        help="Runtime that the model is deployed on, one of `hwnas info`. Default: the "
+        "configuration's.",
+    ),
+]
+Device = Annotated[
+    DeviceName | None,
+    typer.Option("--device", help="Where to search and train. Default: the configuration's."),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Seed of everything random. Default: the configuration's."),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -81,15 +101,10 @@ def run(
     config: ConfigArgument = None,
     budget_ms: Budgets = None,
     table: TableOptions = None,
-    device: Annotated[
-        DeviceName | None,
-        typer.Option(help="Where to search and train. Default: the configuration's."),
-    ] = None,
+    runtime: RuntimeName = None,
+    device: Device = None,
     out: Out = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Seed of everything random. Default: the configuration's."),
-    ] = None,
+    seed: Seed = None,
     strategy: Strategy = None,
     confidence: Confidence = None,
     device_measurements: DeviceFile = None,
@@ -101,42 +116,39 @@ def run(
 
     All stages in a row: the latency table is measured if none is given, an architecture that
     keeps the budget is searched and trained, the network is exported to ONNX and checked. The
-    exit code is 0 when the verdict is `pass`.
+    exit code is 0 when the verdict is `pass`. A run that is finished is left as it is.
     """
     from hwnas.pipeline import stages
     from hwnas.runs import progress
-    from hwnas.runs.ranks import joined
-    from hwnas.runs.run_folder import next_run_folder
 
-    loaded = _config(
-        config,
-        settings,
-        out,
-        resume,
-        {
-            **_budgets(budget_ms, table),
-            "budget.confidence": confidence,
-            "latency.device_measurements": _text(device_measurements),
-            "device": device,
-            "seed": seed,
-            "search.strategy": strategy,
-        },
+    options = _options(
+        budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
     )
-    folder = out or next_run_folder()
-    with interruptible(), joined() as ranks:
-        if _assists(ranks, out):
+    loaded, source = _config(config, settings, out, resume, options)
+    with _ranks(out) as ranks:
+        if ranks is None:
             return
+        folder = out or _next_folder()
         document = stages.run(
-            loaded, folder, table=_first(table), resume=resume, stage=progress.shown, ranks=ranks
+            loaded,
+            folder,
+            table=_first(table),
+            resume=resume,
+            stage=progress.shown,
+            ranks=ranks,
+            source=source,
         )
     finish_check(document, as_json, folder)
 
 
 def search(
-    config: ConfigArgument,
-    table: TableOptions = None,
+    config: ConfigArgument = None,
     budget_ms: Budgets = None,
+    table: TableOptions = None,
+    runtime: RuntimeName = None,
+    device: Device = None,
     out: Out = None,
+    seed: Seed = None,
     strategy: Strategy = None,
     confidence: Confidence = None,
     device_measurements: DeviceFile = None,
@@ -150,26 +162,51 @@ def search(
     """
     from hwnas.pipeline import stages
     from hwnas.runs import progress
-    from hwnas.runs.ranks import joined
-    from hwnas.runs.run_folder import RunFolder, next_run_folder
+    from hwnas.runs.run_folder import RunFolder
 
-    changes = {
-        **_budgets(budget_ms, table),
-        "budget.confidence": confidence,
-        "latency.device_measurements": _text(device_measurements),
-        "search.strategy": strategy,
-    }
-    loaded = _config(config, settings, out, resume, changes)
-    path = out or next_run_folder()
-    with interruptible(), joined() as ranks:
-        if _assists(ranks, out):
+    options = _options(
+        budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
+    )
+    loaded, source = _config(config, settings, out, resume, options)
+    with _ranks(out) as ranks:
+        if ranks is None:
             return
-        given = _first(table)
-        stages.search(loaded, path, table=given, resume=resume, stage=progress.shown, ranks=ranks)
+        path = out or _next_folder()
+        stages.search(
+            loaded,
+            path,
+            table=_first(table),
+            resume=resume,
+            stage=progress.shown,
+            ranks=ranks,
+            source=source,
+        )
     folder = RunFolder(path)
     document = folder.read_json(folder.architecture)
     text = f"{folder.architecture}: predicted {document['predicted_ms']:.4g} ms"
     print_result(document, as_json, text)
+
+
+def _options(
+    budgets_ms: list[float] | None,
+    tables: list[Path] | None,
+    runtime: str | None,
+    device: DeviceName | None,
+    seed: int | None,
+    strategy: str | None,
+    confidence: float | None,
+    device_measurements: Path | None,
+) -> dict[str, Any]:
+    """The settings that the options of `run` and `search` change, by key."""
+    return {
+        **_budgets(budgets_ms, tables),
+        "latency.runtime": runtime,
+        "device": device,
+        "seed": seed,
+        "search.strategy": strategy,
+        "budget.confidence": confidence,
+        "latency.device_measurements": _text(device_measurements),
+    }
 
 
 def _config(
@@ -178,9 +215,10 @@ def _config(
     out: Path | None,
     resume: bool,
     changes: dict[str, Any],
-) -> Any:
-    """The configuration of a run; a resumed one is read from its folder."""
-    from hwnas.config import load_config
+) -> tuple[Config, str]:
+    """The configuration of a run and its name in errors; a resumed one is read from its folder."""
+    from hwnas.config import config_name
+    from hwnas.pipeline.configuration import load_config
 
     if resume and out is None:
         raise InputError(
@@ -191,7 +229,7 @@ def _config(
         if not Path(source or "").exists():
             raise InputError("no run to resume", where=str(out))
     overrides = [f"{k}={_toml(v)}" for k, v in changes.items() if v is not None]
-    return load_config(source, [*(settings or []), *overrides])
+    return load_config(source, [*(settings or []), *overrides]), config_name(source)
 
 
 def _budgets(budgets_ms: list[float] | None, tables: list[Path] | None) -> dict[str, Any]:
@@ -217,24 +255,35 @@ def _budgets(budgets_ms: list[float] | None, tables: list[Path] | None) -> dict[
     return {"budget.ms": budgets_ms[0], "devices": devices}
 
 
-def _assists(ranks: Ranks, out: Path | None) -> bool:
-    """Take part in a search that the first of several processes leads; False in the first.
+@contextmanager
+def _ranks(out: Path | None) -> Iterator[Ranks | None]:
+    """The processes that search together; None in those that only assist, once they are done.
 
     Raises:
-        InputError: without a folder that all of them know.
+        InputError: when several processes have no run folder in common.
     """
     from hwnas.pipeline import stages
+    from hwnas.runs.ranks import joined
 
-    if ranks.size > 1 and out is None:
-        raise InputError(
-            "several processes need the same run folder",
-            where="--out",
-            mend="name one, on a disk that all of them share",
-        )
-    if ranks.writes or out is None:
-        return False
-    stages.assist(out, ranks)
-    return True
+    with interruptible(), joined() as ranks:
+        if ranks.size > 1 and out is None:
+            raise InputError(
+                "several processes need the same run folder",
+                where="--out",
+                mend="name one, on a disk that all of them share",
+            )
+        if ranks.writes or out is None:
+            yield ranks
+        else:
+            stages.assist(out, ranks)
+            yield None
+
+
+def _next_folder() -> Path:
+    """The next free runs/run-NNN."""
+    from hwnas.runs.run_folder import next_run_folder
+
+    return next_run_folder()
 
 
 def _first(tables: list[Path] | None) -> Path | None:

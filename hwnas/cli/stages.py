@@ -10,6 +10,7 @@ import typer
 
 from hwnas.cli.options import (
     ConfigArgument,
+    Force,
     Json,
     Resume,
     RunArgument,
@@ -76,8 +77,8 @@ def profile(
     Every operator of the search space is measured on the runtime. With --bundle, models and a
     script for another device are written instead.
     """
-    from hwnas.config import load_config
     from hwnas.pipeline import profile as profiling
+    from hwnas.pipeline.configuration import load_config
     from hwnas.runs import progress
 
     changes = {
@@ -102,50 +103,66 @@ def profile(
     print_result(document, as_json, text)
 
 
-def train(folder: RunArgument, resume: Resume = False, as_json: Json = False) -> None:
+def train(
+    folder: RunArgument, resume: Resume = False, force: Force = False, as_json: Json = False
+) -> None:
     """Train the architecture that was found.
 
-    Writes DIR/weights.safetensors and DIR/metrics.json.
+    Writes DIR/weights.safetensors and DIR/metrics.json. Weights that are there already are only
+    replaced with --force.
     """
-    from hwnas.pipeline import stages
+    from hwnas.pipeline.train import train as train_network
     from hwnas.reporting.formatting import in_words
 
     with opened(folder) as current:
-        metrics = stages.train(current, restart=not resume)
+        weights = current.folder.weights
+        if weights.exists() and not force:
+            raise InputError(
+                "the architecture is trained already",
+                where=str(weights),
+                mend="--force trains it again and replaces the weights",
+            )
+        metrics = train_network(current, restart=not resume)
     metric = metrics["metric"]
     text = f"test {in_words(metric)} {metrics[metric]:.2%} after {metrics['epochs']} epochs"
     print_result(metrics, as_json, text)
 
 
-def export(folder: RunArgument, variants: Variants = None, as_json: Json = False) -> None:
+def export(
+    folder: RunArgument,
+    variants: Variants = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
     """Export the trained network to ONNX.
 
     Writes DIR/model.onnx. With --variants, other number formats are written to DIR/variants,
     checked and measured against each other; the exit code is 3 when one could not be made.
+    Variants of an earlier model are only removed with --force.
     """
-    from hwnas.pipeline import stages
+    from hwnas.pipeline.export import export as export_model
 
     if variants is not None:
-        _export_variants(folder, variants, as_json)
+        _export_variants(folder, variants, force, as_json)
         return
     with opened(folder) as current:
-        path = stages.export(current)
+        path = export_model(current, force=force)
     size = path.stat().st_size
     print_result({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
 
 
-def _export_variants(folder: Path, variants: str, as_json: bool) -> None:
+def _export_variants(folder: Path, variants: str, force: bool, as_json: bool) -> None:
     """Export the variants, check and measure them; exit code 3 when one could not be made."""
     from hwnas.cli.terminal import print_variants
     from hwnas.deploy.variants import parse_variants
-    from hwnas.pipeline import stages
     from hwnas.pipeline import variants as variants_stage
+    from hwnas.pipeline.export import export as export_model
 
     names = parse_variants(variants)
     with opened(folder) as current:
         variants_stage.require_measurable(current)
-        stages.export(current)
-        document = variants_stage.export_variants(current, names)
+        export_model(current, force=force)
+        document = variants_stage.export_variants(current, names, force=force)
     if as_json:
         print(json.dumps(document, allow_nan=False))
     else:

@@ -349,8 +349,8 @@ def _space(
 ) -> SearchSpace:
     """The space of a configuration, or the one that a table is calibrated for."""
     from hwnas.cli.options import overrides_for_space
-    from hwnas.config import load_config
     from hwnas.latency_tables.shipped import load_table
+    from hwnas.pipeline.configuration import load_config
     from hwnas.pipeline.profile import profiled_space
     from hwnas.spaces import build_space
 

@@ -2,10 +2,13 @@
 
 from hwnas.config.reading import (
     DEFAULT_CONFIG,
+    config_name,
     load_config,
     parse_config,
+    read_document,
     read_overrides,
     read_space_file,
+    require_valid_keys,
     shipped_configs,
     with_absolute_paths,
 )
@@ -32,10 +35,13 @@ __all__ = [
     "SearchConfig",
     "SpaceConfig",
     "TrainConfig",
+    "config_name",
     "load_config",
     "parse_config",
+    "read_document",
     "read_overrides",
     "read_space_file",
+    "require_valid_keys",
     "shipped_configs",
     "with_absolute_paths",
 ]

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hwnas.config.sections import Config
-from hwnas.errors import InputError
+from hwnas.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 DEFAULT_CONFIG = "default"
 MAX_SPACE_FILE = 100_000
 """Largest file, in bytes, that describes a search space."""
+MOST_ERRORS = 12
+"""Errors of one configuration that are listed at once."""
 
 
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Read a configuration.
+    """Read a complete configuration.
 
     Args:
         source: a TOML file, or the name of a configuration that ships; the default one if None.
@@ -27,16 +33,29 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
             is no TOML is taken as a string.
 
     Raises:
-        InputError: naming the file and key, for what is missing, unknown or of the wrong type.
+        InputError: naming the file and all keys that are missing, unknown or of the wrong type.
     """
-    text, where = _read(source)
-    document = _parse_toml(text, where)
+    return parse_config(read_document(source, overrides), config_name(source))
+
+
+def read_document(
+    source: str | Path | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read a configuration without validating it; arguments and errors as for `load_config`."""
+    where = config_name(source)
+    document = _parse_toml(_read(source), where)
     for override in overrides:
         _apply(document, override)
     space = document.get("space")
     if isinstance(space, dict) and "file" in space:
         document["space"] = _space_of_file(space, where)
-    return parse_config(document, where)
+    return document
+
+
+def config_name(source: str | Path | None = None) -> str:
+    """How errors name a configuration: its path, or the file name of a shipped one."""
+    name = str(source or DEFAULT_CONFIG)
+    return f"{name}.toml" if name in shipped_configs() else name
 
 
 def read_space_file(path: str | Path) -> dict[str, Any]:
@@ -99,12 +118,35 @@ def parse_config(document: dict[str, Any], where: str = "configuration") -> Conf
     """Validate a document against the schema; `where` names its file in errors.
 
     Raises:
-        InputError: naming the key of the first error.
+        InputError: naming everything that is wrong, then what is missing.
     """
     try:
         return Config.model_validate(document)
     except ValidationError as error:
-        raise InputError(*_first_error(error, where)) from None
+        # A key that is wrong explains why another one is missing, so it is named first.
+        errors = sorted(error.errors(), key=lambda e: e["type"] == "missing")
+        raise _refusal(errors, where) from None
+
+
+def require_valid_keys(document: dict[str, Any], where: str) -> None:
+    """Validate the keys that a document states, whatever it leaves out.
+
+    Raises:
+        InputError: naming everything that is wrong.
+    """
+    try:
+        Config.model_validate(document)
+    except ValidationError as error:
+        wrong = [e for e in error.errors() if e["type"] != "missing"]
+        if wrong:
+            raise _refusal(wrong, where) from None
+
+
+def _refusal(errors: Sequence[ErrorDetails], where: str) -> InputError:
+    """One line that lists validation errors."""
+    listed = [_describe(e) for e in errors[:MOST_ERRORS]]
+    more = len(errors) - len(listed)
+    return InputError("; ".join([*listed, *([f"{more} more errors"] if more else [])]), where=where)
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -141,17 +183,19 @@ def shipped_configs() -> list[str]:
     return sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml"))
 
 
-def _read(source: str | Path | None) -> tuple[str, str]:
+def _read(source: str | Path | None) -> str:
     name = str(source or DEFAULT_CONFIG)
     if name in shipped_configs():
-        shipped = resources.files("hwnas.configs") / f"{name}.toml"
-        return shipped.read_text(), f"{name}.toml"
+        return (resources.files("hwnas.configs") / f"{name}.toml").read_text("utf-8")
     try:
-        return Path(name).read_text(), name
+        return Path(name).read_text("utf-8")
     except FileNotFoundError:
-        names = ", ".join(shipped_configs())
+        names = shipped_configs()
         raise InputError(
-            "no such configuration", where=name, expected=f"a TOML file or one of {names}"
+            "no such configuration",
+            where=name,
+            expected=f"a TOML file or one of {', '.join(names)}",
+            mend=did_you_mean(name, names),
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("cannot be read", where=name, actual=error) from None
@@ -181,16 +225,41 @@ def _apply(document: dict[str, Any], override: str) -> None:
     table[last] = value
 
 
-def _first_error(error: ValidationError, where: str) -> tuple[str]:
-    # A wrong key is a likelier mistake than the missing one that it may stand for.
-    first = min(error.errors(), key=lambda e: e["type"] == "missing")
-    key = ".".join(str(part) for part in first["loc"])
-    given = first["input"]
-    actual = "" if isinstance(given, dict) else f", got {given!r}"
-    message = {
-        "extra_forbidden": "unknown key",
-        "missing": "missing key",
-    }.get(first["type"], first["msg"])
-    more = len(error.errors()) - 1
-    rest = f" (and {more} more)" if more else ""
-    return (f"{where}: {key}: {message}{actual}{rest}",)
+def _describe(error: ErrorDetails) -> str:
+    """One validation error as `key: what is wrong, what may have been meant`."""
+    path = [str(part) for part in error["loc"]]
+    key = ".".join(path)
+    if error["type"] == "missing":
+        return f"{key}: missing key"
+    if error["type"] == "extra_forbidden":
+        return ", ".join(filter(None, (f"{key}: unknown key", _known_key(path))))
+    given = error["input"]
+    message = f"{key}: {error['msg']}" if key else error["msg"]
+    if isinstance(given, dict):
+        return message
+    options = re.findall(r"'([^']*)'", error.get("ctx", {}).get("expected", ""))
+    return ", ".join(filter(None, (message, f"got {given!r}", did_you_mean(str(given), options))))
+
+
+def _known_key(path: list[str]) -> str:
+    """The known key that an unknown one resembles, in its own table or in another."""
+    *tables, word = path
+    fields = _fields(tables)
+    if hint := did_you_mean(word, fields):
+        return hint
+    for name in Config.model_fields:
+        if word in _fields([name]):
+            return f"did you mean {name}.{word}?"
+    return ""
+
+
+def _fields(tables: list[str]) -> list[str]:
+    """The keys that a table of the configuration may have."""
+    model: type[BaseModel] = Config
+    for name in tables:
+        field = model.model_fields.get(name)
+        inner = None if field is None else field.annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)

@@ -410,6 +410,10 @@ class Config(Section):
     search: SearchConfig
     train: TrainConfig
     check: CheckConfig = CheckConfig()
+    notes: list[str] = Field(
+        default_factory=list,
+        description="what hwnas chose where the file stated nothing, and why; has no effect",
+    )
 
     def to_toml(self) -> str:
         """The configuration as a file that `load_config` reads."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # Only decoders that are self-contained: others start programs (EPS) or open further files.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 
@@ -117,10 +117,10 @@ def image_files(folder: Path) -> list[Path]:
     found = [
         entry
         for entry in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if entry.suffix.lower() in _SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
     ]
     if not found:
-        suffixes = ", ".join(_SUFFIXES)
+        suffixes = ", ".join(SUFFIXES)
         raise InputError("no images", where=str(folder), expected=f"files with suffix {suffixes}")
     return found
 
@@ -204,7 +204,10 @@ def central_box(given: tuple[int, int], size: tuple[int, int]) -> tuple[float, f
         Left, top, right and bottom of the crop in pixels of the image.
     """
     scale = min(given[0] / size[0], given[1] / size[1])
-    left, top = ((side - scale * wanted) / 2 for side, wanted in zip(given, size, strict=True))
+    # Rounding may give the side that is not cropped an offset just below 0, which Pillow refuses.
+    left, top = (
+        max(0.0, (side - scale * wanted) / 2) for side, wanted in zip(given, size, strict=True)
+    )
     return left, top, given[0] - left, given[1] - top
 
 

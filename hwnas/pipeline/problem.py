@@ -11,7 +11,7 @@ import numpy as np
 
 from hwnas.architecture import Architecture
 from hwnas.calibration.networks import read_accuracies
-from hwnas.config import Config
+from hwnas.config import Config, DataConfig
 from hwnas.data import Dataset, load_dataset
 from hwnas.errors import InputError
 from hwnas.spaces import SearchSpace, build_space
@@ -36,7 +36,7 @@ class Problem:
     @cached_property
     def dataset(self) -> Dataset:
         """The training and test samples."""
-        return read_dataset(self.config)
+        return read_dataset(self.config.data, self.config.seed)
 
     @cached_property
     def task(self) -> Task:
@@ -111,13 +111,12 @@ def derived_seed(seed: int, purpose: str) -> int:
     return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1)[0])
 
 
-def read_dataset(config: Config) -> Dataset:
-    """The data that a configuration names.
+def read_dataset(data: DataConfig, seed: int) -> Dataset:
+    """The data that a configuration names; limits draw samples by the run's seed.
 
     Raises:
         InputError: when they are missing or malformed.
     """
-    data = config.data
     return load_dataset(
         data.name,
         data.path,
@@ -125,7 +124,7 @@ def read_dataset(config: Config) -> Dataset:
         sequence_length=data.sequence_length,
         train_limit=data.train_limit,
         test_limit=data.test_limit,
-        seed=derived_seed(config.seed, "data"),
+        seed=derived_seed(seed, "data"),
     )
 
 

@@ -42,12 +42,19 @@ class Run:
         folder: where everything is read and written.
         stage: shows progress.
         ranks: the processes that search together.
+        source: how errors name the configuration; the folder's `config.toml` by default.
     """
 
     config: Config
     folder: RunFolder
     stage: progress.Stage = progress.silent
     ranks: Ranks = ALONE
+    source: str = ""
+
+    @property
+    def where(self) -> str:
+        """The configuration's name in errors: the file that the user wrote, where it is known."""
+        return self.source or str(self.folder.config)
 
     @classmethod
     def start(
@@ -58,6 +65,7 @@ class Run:
         resume: bool,
         stage: progress.Stage = progress.silent,
         ranks: Ranks = ALONE,
+        source: str = "",
     ) -> Run:
         """Make a new folder for a run, or continue in one. Only the folder is written yet.
 
@@ -84,7 +92,7 @@ class Run:
                 where=str(out),
                 mend="continue it with --resume, or choose another folder with --out",
             )
-        return cls(config, folder, stage, ranks)
+        return cls(config, folder, stage, ranks, source)
 
     def begin(self) -> None:
         """Find what is wrong with the settings before anything is measured, then write them.
@@ -93,7 +101,7 @@ class Run:
             InputError: for data, sizes or a proxy that do not fit each other.
             RuntimeMissingError: for a device or runtime that this machine does not have.
         """
-        config, where = self.config, str(self.folder.config)
+        config, where = self.config, self.where
         check_strategy(config.search, f"{where}: search")
         check_ranks(config.search, self.ranks, f"{where}: search")
         self.problem.proxy_space  # noqa: B018  # its tensors must not be made on the meta device
@@ -142,7 +150,7 @@ class Run:
     @cached_property
     def problem(self) -> Problem:
         """Data, task and search space."""
-        return Problem(self.config, str(self.folder.config))
+        return Problem(self.config, self.where)
 
     @cached_property
     def target(self) -> Target:

@@ -1,54 +1,57 @@
-"""The stages of a run, each from files to files in its folder; `run` is all of them in a row."""
+"""A run: all stages in a row, each from files to files in the run folder. Start reading here."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
+import onnx
 
 from hwnas.architecture import Architecture
-from hwnas.budget.cost import CostModel
-from hwnas.config import Config
-from hwnas.data import Augmentation
-from hwnas.deploy.export import export_network, set_metadata
-from hwnas.errors import InputError
-from hwnas.latency_tables.shipped import load_table
-from hwnas.latency_tables.table import LatencyTable
-from hwnas.ops import definitions
+from hwnas.config import Config, config_name
+from hwnas.deploy.export import read_metadata
+from hwnas.errors import HwnasError
 from hwnas.pipeline.check import check
-from hwnas.pipeline.profile import profile
+from hwnas.pipeline.configuration import load_config
+from hwnas.pipeline.export import export
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.search import assist_search, search_architecture
-from hwnas.pipeline.variants import discard_variants
+from hwnas.pipeline.table import prepare_table
+from hwnas.pipeline.train import train
 from hwnas.runs import interruption, progress
-from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
 from hwnas.runs.ranks import ALONE, Ranks
-from hwnas.runs.run_folder import environment, next_run_folder
-from hwnas.training.train import Training, evaluate, final_weights
+from hwnas.runs.run_folder import next_run_folder
+
+logger = logging.getLogger("hwnas")
 
 
 def run(
-    config: Config,
+    config: Config | str | Path,
     out: str | Path | None = None,
     *,
     table: str | Path | None = None,
     resume: bool = False,
-    stage: progress.Stage = progress.silent,
+    stage: progress.Stage = progress.shown,
     ranks: Ranks = ALONE,
+    source: str = "",
 ) -> dict[str, Any]:
     """All stages in a row: profile, search, train, export, check, report.
 
+    A run that is finished is left as it is.
+
     Args:
-        config: the settings, from `load_config`.
+        config: the settings from `load_config`, or what it reads: a TOML file or a shipped name.
         out: the run folder; the next free `runs/run-001` ... if None.
         table: a latency table of this device; measured now if None.
-        resume: go on in a folder that holds an unfinished run.
-        stage: shows progress.
+        resume: continue in a folder that holds an unfinished run.
+        stage: shows progress; `hwnas.runs.progress.silent` shows nothing.
         ranks: the processes that search together; the others call `assist`.
+        source: how errors name the configuration.
 
     Returns:
         The content of `check.json`; its verdict is `pass` when the model keeps the budget and
@@ -57,20 +60,79 @@ def run(
     Raises:
         HwnasError: with the exit code that the command line gives.
     """
-    path = Path(out or next_run_folder())
-    current = Run.start(config, path, resume=resume, stage=stage, ranks=ranks)
+    current = _prepared(config, out, resume, stage, ranks, source)
     with current.folder.locked():
-        current.begin()
-        prepare_table(current, table)
         members = [current, *current.family]
-        if ranks.any(not all(member.folder.architecture.exists() for member in members)):
-            search_architecture(current)
-        document, *others = [_finish(member) for member in members]
-        if others:
-            document["family"] = [_front_point(other) for other in others]
-            # The report of the first was written before the others were checked.
-            report(current.folder.path)
+        if all(is_finished(member) for member in members):
+            logger.info("%s is already finished, nothing to do", current.folder.path)
+            ranks.any(False)
+            document, *others = [m.folder.read_json(m.folder.check) for m in members]
+        else:
+            with _begun(current, table):
+                if ranks.any(not _is_searched(current)):
+                    search_architecture(current)
+                document, *others = [_finish(member) for member in members]
+                if others:
+                    # The report of the first was written before the others were checked.
+                    report(current.folder.path)
+    if others:
+        document["family"] = [_front_point(other) for other in others]
     return document
+
+
+def _prepared(
+    config: Config | str | Path,
+    out: str | Path | None,
+    resume: bool,
+    stage: progress.Stage,
+    ranks: Ranks,
+    source: str,
+) -> Run:
+    """The run in its folder, before anything is written."""
+    if not isinstance(config, Config):
+        source = config_name(config)
+        config = load_config(config)
+    path = Path(out or next_run_folder())
+    return Run.start(config, path, resume=resume, stage=stage, ranks=ranks, source=source)
+
+
+@contextmanager
+def _begun(run: Run, table: str | Path | None) -> Iterator[None]:
+    """Begin a run and give it its latency table.
+
+    What is refused before anything was measured leaves no new folder behind.
+    """
+    folder = run.folder
+    try:
+        run.begin()
+        prepare_table(run, table)
+        yield
+    except HwnasError:
+        has_measured = folder.latency_table.exists() and table is None
+        if folder.is_new and not folder.history.exists() and not has_measured:
+            folder.remove()
+        raise
+
+
+def _is_searched(run: Run) -> bool:
+    """Whether the run and the members of its family have their architectures."""
+    return all(member.folder.architecture.exists() for member in (run, *run.family))
+
+
+def is_finished(run: Run) -> bool:
+    """Whether a run's model is exported from its weights, checked, and reported."""
+    folder = run.folder
+    if not all(path.exists() for path in (folder.report, folder.model, folder.weights)):
+        return False
+    if not folder.check.exists():
+        return False
+    checked = folder.read_json(folder.check).get("model", {}).get("sha256")
+    model = onnx.load(folder.model)
+    weights = hashlib.sha256(folder.weights.read_bytes()).hexdigest()
+    return (
+        checked == hashlib.sha256(folder.model.read_bytes()).hexdigest()
+        and read_metadata(model).get("weights_sha256") == weights
+    )
 
 
 def _finish(run: Run) -> dict[str, Any]:
@@ -97,22 +159,25 @@ def _front_point(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def search(
-    config: Config,
+    config: Config | str | Path,
     out: str | Path | None = None,
     *,
     table: str | Path | None = None,
     resume: bool = False,
-    stage: progress.Stage = progress.silent,
+    stage: progress.Stage = progress.shown,
     ranks: Ranks = ALONE,
+    source: str = "",
 ) -> Architecture:
     """Profile (unless a table is given) and search; arguments and errors as for `run`."""
-    path = Path(out or next_run_folder())
-    current = Run.start(config, path, resume=resume, stage=stage, ranks=ranks)
+    current = _prepared(config, out, resume, stage, ranks, source)
     with current.folder.locked():
-        current.begin()
-        prepare_table(current, table)
-        ranks.any(True)
-        return search_architecture(current)
+        if _is_searched(current):
+            logger.info("%s has an architecture already, nothing to do", current.folder.path)
+            ranks.any(False)
+            return current.architecture()
+        with _begun(current, table):
+            ranks.any(True)
+            return search_architecture(current)
 
 
 def assist(path: Path, ranks: Ranks) -> None:
@@ -128,144 +193,3 @@ def assist(path: Path, ranks: Ranks) -> None:
     """
     if ranks.any(False):
         assist_search(Run.open(path, ranks=ranks))
-
-
-def prepare_table(run: Run, table: str | Path | None) -> None:
-    """Put the latency table into the folder: the given one, or one measured now.
-
-    Raises:
-        InputError: when the table is of another device, setting or definition of the operators,
-            lacks some, or is another than the run was started with.
-    """
-    kept = run.folder.latency_table
-    if table is None and not kept.exists():
-        if run.target.device_measurements is not None:
-            raise InputError(
-                "a device that is not here cannot be profiled",
-                where="latency.device_measurements",
-                mend="give its table with --table; `hwnas table fit` makes one",
-            )
-        profile(run.config, kept, partial=run.folder.partial_table, stage=run.stage)
-    else:
-        _take_table(run, Path(table) if table is not None else kept)
-    for copy, device in zip(run.target.further_tables, run.config.devices, strict=True):
-        if not copy.exists():
-            other = load_table(device.table)
-            CostModel(run.problem.space, other)
-            other.save(copy)
-    for member in run.family:
-        member.start_member(run)
-
-
-def _take_table(run: Run, source: Path) -> None:
-    """Check a table against the run and copy it into the folder, unless it is there."""
-    kept = run.folder.latency_table
-    given = load_table(source)
-    if run.target.device_measurements is None:
-        given.require_device(run.target.profile())
-    used = set(run.problem.space.all_operators()).intersection(given.specs())
-    for name, definition in definitions(used).items():
-        if given.definitions.get(name) != definition:
-            raise InputError(
-                f"{name} was measured on another definition of the operator",
-                where=f"{source}: definitions",
-                expected=definition,
-                actual=given.definitions.get(name),
-                mend=f"measure it with `{run.target.profile_command}`",
-            )
-    CostModel(run.problem.space, given, command=run.target.profile_command)
-    searched = run.folder.history.exists()
-    if searched and kept.exists() and LatencyTable.load(kept).sha256 != given.sha256:
-        raise InputError(
-            "another table than this run was started with",
-            where=str(source),
-            mend="resume without --table, or choose another folder with --out",
-        )
-    if source != kept:
-        given.save(kept)
-
-
-def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
-    """Train the architecture from scratch, or from the supernet's weights.
-
-    Writes `weights.safetensors` and `metrics.json`.
-
-    Args:
-        run: has the architecture and the data.
-        restart: forget an earlier training instead of going on from its checkpoint.
-
-    Returns:
-        The content of `metrics.json`.
-
-    Raises:
-        Interrupted: after a signal, with a checkpoint written.
-    """
-    from safetensors.torch import save
-
-    config = run.config.train
-    architecture, device = run.architecture(), run.device
-    torch.manual_seed(run.seed("network"))
-    network = run.problem.space.network(architecture)
-    if config.inherit:
-        run.load_weights(network, run.folder.inherited)
-    augment = Augmentation(config.crop_padding, config.flip, config.cutout)
-    training = Training(
-        network.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
-        config,
-        run.batches(run.problem.dataset.train, config.batch_size, "training", augment),
-        run.seed("drop path"),
-        run.problem.task.loss,
-    )
-    if restart:
-        _discard_training(run)
-    with run.stage("train") as advance:
-        training.run(run.folder, advance)
-    metrics = {
-        "schema": 1,
-        **evaluate(training.average, run.problem.task, device),
-        "epochs": config.epochs,
-        "seconds": training.seconds,
-    }
-    write_atomic(run.folder.weights, save(final_weights(training.average)))
-    run.folder.write_json(run.folder.metrics, metrics)
-    remove_checkpoints(run.folder.checkpoints, "train")
-    return metrics
-
-
-def _discard_training(run: Run) -> None:
-    """Forget an earlier training, so that the next one starts anew."""
-    remove_checkpoints(run.folder.checkpoints, "train")
-    run.folder.rewind_history("train", 0)
-    for path in (run.folder.weights, run.folder.metrics):
-        path.unlink(missing_ok=True)
-
-
-def export(run: Run) -> Path:
-    """Write `model.onnx` with the facts of the run as its properties."""
-    names = run.problem.task.input_name, run.problem.task.output_name
-    model = export_network(run.trained_network(), run.problem.input_shape, names)
-    document = run.folder.read_json(run.folder.architecture)
-    latency = run.config.latency
-    set_metadata(
-        model,
-        {
-            "architecture": json.dumps(document["choices"]),
-            "space": document["space"],
-            "space_options": json.dumps(document["space_options"]),
-            "task": run.problem.task.name,
-            **{name: json.dumps(value) for name, value in run.problem.task.properties().items()},
-            "params": str(document["params"]),
-            "macs": str(document["macs"]),
-            "predicted_ms": repr(document["predicted_ms"]),
-            "budget_ms": repr(run.target.budget_ms()),
-            "runtime": latency.runtime,
-            "batch": str(latency.batch),
-            "threads": str(latency.threads),
-            "table_sha256": LatencyTable.load(run.folder.latency_table).sha256,
-            "weights_sha256": hashlib.sha256(run.folder.weights.read_bytes()).hexdigest(),
-            "hwnas_version": environment()["packages"].get("hwnas", "unknown"),
-        },
-    )
-    discard_variants(run.folder)
-    write_atomic(run.folder.model, model.SerializeToString())
-    return run.folder.model

@@ -52,7 +52,7 @@ class _Variant:
     calls: list[Callable[[], None]]
 
 
-def export_variants(run: Run, names: Sequence[str]) -> dict[str, Any]:
+def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> dict[str, Any]:
     """Write, judge and measure variants of the run's exported model.
 
     Each is compared with the trained network in PyTorch and judged by the run's budget and the
@@ -62,6 +62,7 @@ def export_variants(run: Run, names: Sequence[str]) -> dict[str, Any]:
     Args:
         run: has an exported model, the data and the runtime.
         names: of `parse_variants`.
+        force: remove variants of an earlier call that are not among the names.
 
     Returns:
         The content of `variants/variants.json`, schema 1. One that cannot be made or run has an
@@ -73,7 +74,7 @@ def export_variants(run: Run, names: Sequence[str]) -> dict[str, Any]:
     """
     runtime = require_measurable(run)
     run.folder.require(run.folder.model)
-    discard_variants(run.folder)
+    _remove_others(run.folder, names, force)
     run.folder.variants.mkdir(exist_ok=True)
     calibration = calibration_feeds(run)
     reference = network_reference(run)
@@ -117,10 +118,24 @@ def require_measurable(run: Run) -> OnnxModelRuntime:
     return run.target.runtime
 
 
-def discard_variants(folder: RunFolder) -> None:
-    """Remove the variants of an earlier model."""
-    for path in (folder.variants_document, *folder.variants.glob("model.*.onnx")):
-        path.unlink(missing_ok=True)
+def _remove_others(folder: RunFolder, names: Sequence[str], force: bool) -> None:
+    """Remove earlier variants that are not made again; they are named unless `force` is set."""
+    made = {folder.variants_document, *(_variant_path(folder, name) for name in names)}
+    others = [path for path in folder.variant_files() if path not in made]
+    if others and not force:
+        raise InputError(
+            "these variants are not among the named ones and would be removed",
+            where=str(folder.variants),
+            actual=", ".join(path.name for path in others),
+            mend="name them in --variants too, or remove them with --force",
+        )
+    for path in others:
+        path.unlink()
+
+
+def _variant_path(folder: RunFolder, name: str) -> Path:
+    """The file of a variant; the exported model is the variant fp32."""
+    return folder.model if name == EXPORTED else folder.variants / f"model.{name}.onnx"
 
 
 def calibration_feeds(run: Run) -> list[Feeds]:
@@ -141,10 +156,9 @@ def calibration_feeds(run: Run) -> list[Feeds]:
 
 def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path:
     """The variant's file; the exported model stays where it is."""
-    if name == EXPORTED:
-        return folder.model
-    path = folder.variants / f"model.{name}.onnx"
-    write_atomic(path, make_variant(name, folder.model, calibration))
+    path = _variant_path(folder, name)
+    if name != EXPORTED:
+        write_atomic(path, make_variant(name, folder.model, calibration))
     return path
 
 

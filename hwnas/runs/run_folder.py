@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,10 +35,12 @@ class RunFolder:
 
     Attributes:
         path: the folder.
+        is_new: whether `create` made it.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.is_new = False
         self.config = self.path / "config.toml"
         self.environment = self.path / "environment.json"
         self.latency_table = self.path / "latency_table.json"
@@ -60,12 +64,18 @@ class RunFolder:
         """Where the tables of so many further devices are kept."""
         return [self.path / f"latency_table_{number}.json" for number in range(2, 2 + devices)]
 
+    def variant_files(self) -> list[Path]:
+        """The exported variants in other number formats, and the document about them."""
+        document = [self.variants_document] if self.variants_document.exists() else []
+        return [*document, *sorted(self.variants.glob("model.*.onnx"))]
+
     def create(self) -> None:
-        """Make the folder.
+        """Make the folder, unless it exists.
 
         Raises:
             InputError: when it cannot be written.
         """
+        self.is_new = not self.path.exists()
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".probe"
@@ -73,8 +83,14 @@ class RunFolder:
             probe.unlink()
         except OSError as error:
             raise InputError(
-                "cannot write there", where=str(self.path), actual=error.strerror or error
+                "the folder cannot be written", where=str(self.path), actual=error.strerror or error
             ) from None
+
+    def remove(self) -> None:
+        """Delete the folder with everything in it, and the parent if that is empty then."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
     def writer(self, path: Path) -> str:
         """The command that writes one of the files."""

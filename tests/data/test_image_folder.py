@@ -15,6 +15,7 @@ from PIL import Image
 
 from hwnas.data import load_dataset
 from hwnas.data.formats import subset_indices
+from hwnas.data.image_folder import central_box
 
 
 def save_folder(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 6)) -> Path:
@@ -178,3 +179,10 @@ def test_damaged_images(suffix: str, draw: st.DataObject, tmp_path: Path) -> Non
     content = damaged(stream.getvalue(), draw)
     (tmp_path / "train" / "cat" / f"b.{suffix}").write_bytes(content)
     loads_or_is_refused("folder", tmp_path)
+
+
+@given(st.tuples(*[st.integers(1, 5000)] * 4))
+def test_the_crop_lies_within_the_image(sizes) -> None:
+    width, height, *wanted = sizes
+    left, top, right, bottom = central_box((width, height), tuple(wanted))
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height

@@ -15,7 +15,7 @@ from hwnas.calibration.prior import from_counts
 from hwnas.config import load_config
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.pipeline import stages
+from hwnas.pipeline import table as table_stage
 from hwnas.pipeline.profile import profiled_space
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.stages import run
@@ -89,12 +89,12 @@ def test_a_family_needs_no_table_of_its_own(tmp_path, monkeypatch) -> None:
     """A table that is measured by the run itself is handed on to all members."""
     table = table_file("darts", tmp_path)
     monkeypatch.setattr(
-        stages, "profile", lambda config, out, **_: LatencyTable.load(table).save(out)
+        table_stage, "profile", lambda config, out, **_: LatencyTable.load(table).save(out)
     )
     config = load_config(None, settings("darts", "budget.family_ms=[9e5]"))
     current = Run.start(config, tmp_path / "run", resume=False)
     current.begin()
-    stages.prepare_table(current, None)
+    table_stage.prepare_table(current, None)
     (member,) = current.family
     assert member.target.budget_ms() == 9e5
 

@@ -16,6 +16,7 @@ from hwnas.data import split_train
 from hwnas.errors import InputError
 from hwnas.pipeline import stages
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.train import train
 from hwnas.runs.checkpoints import load_checkpoint
 from hwnas.spaces import SPACES
 from hwnas.spaces.sharing import SharedSupernet
@@ -43,7 +44,7 @@ def searched(request, tmp_path_factory):
     table = table_file(request.param, folder)
     stages.search(config, folder / "run", table=table)
     run = Run.open(folder / "run")
-    return run, stages.train(run)
+    return run, train(run)
 
 
 def test_without_epochs_the_network_is_the_recalibrated_supernet(searched) -> None:
@@ -77,7 +78,7 @@ def test_training_goes_on_from_there(searched) -> None:
     slow = {"epochs": 1, "learning_rate": 1e-6}
     train = run.config.train.model_copy(update=slow)
     other = Run(run.config.model_copy(update={"train": train}), run.folder)
-    stages.train(other, restart=True)
+    train(other, restart=True)
     inherited, weights = load_file(run.folder.inherited), load_file(run.folder.weights)
     changed = 0
     for name, value in weights.items():
@@ -97,7 +98,7 @@ def test_the_weights_of_another_architecture_are_refused(searched) -> None:
     try:
         run.folder.write_json(run.folder.architecture, stated | other.to_json())
         with pytest.raises(InputError, match=r"inherited.safetensors.*hwnas search"):
-            stages.train(run, restart=True)
+            train(run, restart=True)
     finally:
         run.folder.write_json(run.folder.architecture, stated)
 

@@ -41,7 +41,10 @@ SETTINGS = [
 
 
 def test_every_task_has_a_configuration() -> None:
-    found = {task_of(read_dataset(load_config(name, SETTINGS[:2]))).name for name in CONFIGS}
+    found = {
+        task_of(read_dataset(c.data, c.seed)).name
+        for c in (load_config(name, SETTINGS[:2]) for name in CONFIGS)
+    }
     assert found == set(TASKS)
 
 

@@ -1,0 +1,157 @@
+"""Configurations that state only their data: everything else is chosen for the data.
+
+The tables that a file leaves out are taken from the shipped configuration of the same task, then
+adapted to the size and the number of the samples. What was chosen and why is kept in
+`Config.notes`, so that it stands in the run folder's `config.toml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hwnas.config import (
+    Config,
+    DataConfig,
+    config_name,
+    parse_config,
+    read_document,
+    require_valid_keys,
+)
+from hwnas.data import Dataset
+from hwnas.data.image_sizes import common_image_side
+from hwnas.pipeline.problem import read_dataset
+from hwnas.tasks import Task, task_of
+
+TEMPLATES = {
+    "image-classification": "mbconv_slice",
+    "segmentation": "mbconv_segmentation",
+    "detection": "mbconv_detection",
+    "audio-keywords": "mbconv_keywords",
+    "text-classification": "sequence_text",
+    "language-modelling": "rnn_text",
+    "regression": "sequence_ratings",
+}
+"""The shipped configuration whose settings suit a task."""
+REQUIRED = ("space", "budget", "search", "train")
+TRAINING_STEPS = 750
+"""About how many training steps the shipped configurations take."""
+MOST_EPOCHS = 60
+SMALL_SIDE, LARGEST_SIDE = 64, 96
+"""Sides in pixels: up to which the small layout serves, and that images are resized to at most."""
+FOLDERS_OF_IMAGES = ("folder", "boxes", "masks")
+
+
+def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Read a configuration and choose what it leaves out.
+
+    The table `[data]` is enough. The search space follows from the task and the size of the
+    samples, the settings of search and training from their number, and the budget is half-way
+    between the fastest and the slowest network of the space.
+
+    Args:
+        source: a TOML file, or the name of a configuration that ships; the default one if None.
+        overrides: `key=value` with dotted keys and TOML values, `train.epochs=3`; a value that
+            is no TOML is taken as a string.
+
+    Raises:
+        InputError: naming the file and all keys that are unknown or of the wrong type; or for
+            data that cannot be read, where they decide what is left out.
+    """
+    document, where = read_document(source, overrides), config_name(source)
+    if "data" in document and _is_incomplete(document):
+        require_valid_keys(document, where)
+        document = _completed(document)
+    return parse_config(document, where)
+
+
+def _is_incomplete(document: dict[str, Any]) -> bool:
+    """Whether a required table or key is missing."""
+    if any(name not in document for name in REQUIRED):
+        return True
+    tables = {"search": "steps", "train": "epochs"}
+    return any(
+        isinstance(document[name], dict) and key not in document[name]
+        for name, key in tables.items()
+    )
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with all required tables and keys."""
+    data = DataConfig.model_validate(document["data"])
+    notes: list[str] = []
+    if data.name in FOLDERS_OF_IMAGES and data.image_size is None and data.path is not None:
+        side, reason = common_image_side(Path(data.path), LARGEST_SIDE)
+        if side is not None:
+            data = data.model_copy(update={"image_size": side})
+            notes.append(f"data.image_size = {side}: {reason}")
+    seed = document.get("seed", 0)
+    dataset = read_dataset(data, seed if isinstance(seed, int) else 0)
+    task = task_of(dataset)
+    template = read_document(TEMPLATES.get(task.name, "mbconv_slice"))
+    complete = {"threads": template.get("threads", 2), **document}
+    complete["data"] = data.model_dump(exclude_none=True)
+    for name, choose in (("space", _space), ("search", _search), ("train", _train)):
+        chosen, reason = choose(template[name], dataset, task)
+        _fill(complete, name, chosen, reason, notes)
+    if "budget" not in complete:
+        complete["budget"] = {"fraction": 0.5}
+        notes.append(
+            "budget.fraction = 0.5: half-way between the fastest and the slowest network, since "
+            "no budget is given; state yours with --budget-ms or budget.fraction"
+        )
+    return {**complete, "notes": [*notes, *document.get("notes", [])]}
+
+
+def _fill(
+    document: dict[str, Any], name: str, chosen: dict[str, Any], reason: str, notes: list[str]
+) -> None:
+    """Add a chosen table, or the one key that a stated table has to have."""
+    required = {"search": "steps", "train": "epochs"}.get(name)
+    stated = document.get(name)
+    if stated is None:
+        document[name] = chosen
+        notes.append(f"{name}: {reason}")
+    elif required is not None and isinstance(stated, dict) and required not in stated:
+        document[name] = {required: chosen[required], **stated}
+        notes.append(f"{name}.{required} = {chosen[required]}: {reason}")
+
+
+def _space(template: dict[str, Any], dataset: Dataset, task: Task) -> tuple[dict[str, Any], str]:
+    space = dict(template)
+    shape = " x ".join(str(size) for size in dataset.input_shape)
+    side = min(dataset.input_shape[-2:]) if len(dataset.input_shape) == 3 else 0
+    if space["name"] == "mbconv" and side > SMALL_SIDE:
+        space |= {"layout": "proxylessnas", "width_multiplier": 0.5}
+    stated = ", ".join(f"{key} {value}" for key, value in space.items())
+    return space, f"{stated}, for {task.name.replace('-', ' ')} with samples of {shape}"
+
+
+def _search(template: dict[str, Any], dataset: Dataset, task: Task) -> tuple[dict[str, Any], str]:
+    samples = len(dataset.train)
+    search = template | {
+        "batch_size": _batch_size(template["batch_size"], samples // 2),
+        "ranking_images": max(1, min(template["ranking_images"], samples // 2)),
+    }
+    stated = f"{search['steps']} steps of {search['batch_size']}"
+    return search, f"{stated}, for {samples} training samples"
+
+
+def _train(template: dict[str, Any], dataset: Dataset, task: Task) -> tuple[dict[str, Any], str]:
+    samples = len(dataset.train)
+    batch_size = _batch_size(template["batch_size"], samples)
+    epochs = -(-TRAINING_STEPS * batch_size // samples)
+    train = template | {
+        "batch_size": batch_size,
+        "epochs": min(max(epochs, template["epochs"]), MOST_EPOCHS),
+    }
+    stated = f"{train['epochs']} epochs in batches of {batch_size}"
+    return train, f"{stated}, for {samples} training samples"
+
+
+def _batch_size(usual: int, samples: int) -> int:
+    """The usual batch size, halved until there are four batches, and at least 2."""
+    while usual > 2 and 4 * usual > samples:
+        usual //= 2
+    return usual

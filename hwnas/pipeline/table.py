@@ -1,0 +1,68 @@
+"""The stage that gives a run its latency table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hwnas.budget.cost import CostModel
+from hwnas.errors import InputError
+from hwnas.latency_tables.shipped import load_table
+from hwnas.latency_tables.table import LatencyTable
+from hwnas.ops import definitions
+from hwnas.pipeline.profile import profile
+from hwnas.pipeline.run import Run
+
+
+def prepare_table(run: Run, table: str | Path | None) -> None:
+    """Put the latency table into the folder: the given one, or one measured now.
+
+    Raises:
+        InputError: when the table is of another device, setting or definition of the operators,
+            lacks some, or is another than the run was started with.
+    """
+    kept = run.folder.latency_table
+    if table is None and not kept.exists():
+        if run.target.device_measurements is not None:
+            raise InputError(
+                "a device that is not here cannot be profiled",
+                where="latency.device_measurements",
+                mend="give its table with --table; `hwnas table fit` makes one",
+            )
+        profile(run.config, kept, partial=run.folder.partial_table, stage=run.stage)
+    else:
+        _take_table(run, Path(table) if table is not None else kept)
+    for copy, device in zip(run.target.further_tables, run.config.devices, strict=True):
+        if not copy.exists():
+            other = load_table(device.table)
+            CostModel(run.problem.space, other)
+            other.save(copy)
+    for member in run.family:
+        member.start_member(run)
+
+
+def _take_table(run: Run, source: Path) -> None:
+    """Check a table against the run and copy it into the folder, unless it is there."""
+    kept = run.folder.latency_table
+    given = load_table(source)
+    if run.target.device_measurements is None:
+        given.require_device(run.target.profile())
+    used = set(run.problem.space.all_operators()).intersection(given.specs())
+    for name, definition in definitions(used).items():
+        if given.definitions.get(name) != definition:
+            raise InputError(
+                f"{name} was measured on another definition of the operator",
+                where=f"{source}: definitions",
+                expected=definition,
+                actual=given.definitions.get(name),
+                mend=f"measure it with `{run.target.profile_command}`",
+            )
+    CostModel(run.problem.space, given, command=run.target.profile_command)
+    searched = run.folder.history.exists()
+    if searched and kept.exists() and LatencyTable.load(kept).sha256 != given.sha256:
+        raise InputError(
+            "another table than this run was started with",
+            where=str(source),
+            mend="resume without --table, or choose another folder with --out",
+        )
+    if source != kept:
+        given.save(kept)
