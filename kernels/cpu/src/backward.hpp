@@ -1,11 +1,11 @@
-// Gradients of one stage of convolutions, by values and weights.
+// Gradients of one stage of convolutions with respect to its values and weights.
 #pragma once
 
 #include "pools.hpp"
 
 namespace hwnas {
 
-// What one thread needs for one image of one convolution.
+// The buffers of one thread.
 template <class T, int V>
 struct BackwardWork {
   using v = typename VectorOf<T, V>::type;
@@ -23,8 +23,8 @@ struct BackwardWork {
 
   Buffer<v> values;       // the rectified plane
   Buffer<v> d_values;     // its gradient, a plane
-  Buffer<v> d_depthwise;  // gradient by the depthwise part's outputs, a plane of their size
-  Buffer<v> by_edges;     // what pools and skip connections hand back
+  Buffer<v> d_depthwise;  // gradient of the depthwise outputs, a plane of their size
+  Buffer<v> by_edges;     // gradient from pools and skip connections
   Buffer<v> u, du, dz;    // chunks [block][pixel]
 };
 
@@ -48,7 +48,7 @@ void normalised_gradient(const Layout<T, V>& l, const Convolution& c, Index firs
   }
 }
 
-// Adds the gradient by a plane's values of the depthwise part, whose own gradient is complete.
+// Adds the gradient of the plane, from the gradient of the depthwise outputs of a whole image.
 template <int K, int D, int S, class T, int V>
 void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork<T, V>& work) {
   constexpr int R = K / 2 * D;
@@ -78,7 +78,8 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
   }
 }
 
-// `ahead`: the outputs after these rows.
+// Backward pass of a separable convolution for output rows h ... h + rows - 1, except for
+// `depthwise_input`. `ahead` points to the outputs of the next rows, which are prefetched.
 template <class T, int V>
 void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                      Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
@@ -112,6 +113,7 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
     }
 }
 
+// Backward pass of a dense convolution for output rows h ... h + rows - 1.
 template <class T, int V>
 void dense_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                  Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
@@ -142,7 +144,8 @@ void dense_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& wei
   }
 }
 
-// Masks the plane's gradient by the ReLU and hands it out; its sums too, where there is a norm.
+// Masks the gradient of a plane by the ReLU and stores it in `d_values`. With a norm it also adds
+// the gradient's sums S and T to `sums`.
 template <class T, int V>
 void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
                    const typename VectorOf<T, V>::type* values, const T* norm,
@@ -168,8 +171,8 @@ void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
   }
 }
 
-// The same for the state that the first stage reads: what pools, skip connections and other groups
-// of edges hand back comes on top. `before` may be NULL.
+// Masks the gradient of the state that the first stage reads by the ReLU, and adds the gradients
+// from pools, skip connections and other groups of edges (`before`, which may be NULL).
 template <class T, int V>
 void finish_state(const Layout<T, V>& l, BackwardWork<T, V>& work, bool convolved, bool with_edges,
                   const typename VectorOf<T, V>::type* before,
@@ -190,7 +193,7 @@ void finish_state(const Layout<T, V>& l, BackwardWork<T, V>& work, bool convolve
     }
 }
 
-// All convolutions of one image.
+// Backward pass of all convolutions for one image.
 template <class T, int V>
 void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values, const void* table,
                              int count, const Convolution* convolutions,
@@ -237,8 +240,9 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
   }
 }
 
-// With a table, d_values is the gradient by the normalised values and `sums` are its sums; without,
-// it is that of the one state, to which `edges` and `before` add.
+// Backward pass of a stage. With a table, `d_values` becomes the gradient of the normalised values,
+// and `sums` its sums. Without one it becomes the gradient of the single state that is read,
+// including those of its pools and skip connections (`list`) and `before`.
 template <class T, int V>
 void convolve_backward(const Shape& shape, const void* values, const void* table, int count,
                        const Convolution* convolutions, const void* outputs, void* d_values,

@@ -1,5 +1,5 @@
-// Depthwise convolutions of rows of pixels. Planes are [block][row][column] of vectors, a block
-// being as many channels as a vector has lanes, and have a border of zeros.
+// Depthwise convolutions of rows of pixels. Planes are [block][row][column] of vectors with a
+// border of zeros; a block is as many channels as a vector has lanes.
 #pragma once
 
 #include "vectors.hpp"
@@ -21,9 +21,9 @@ INLINE void depthwise_pixels(const v* in, Index row, const v* w, v* out) {
   UNROLL for (int p = 0; p < P; p++) out[p] = sum[p];
 }
 
-// One row of `width` outputs. The last step overlaps the one before it, so ADD needs care: pixels
-// are then taken one by one at the end. `ahead`, if it is not NULL, is needed next: a vector for
-// each output, `step` apart.
+// One row of `width` outputs. The last step overlaps the one before it, except with ADD, where some
+// pixels would be added twice: then the last pixels are computed four or one at a time. If `ahead`
+// is not NULL, one vector for each output, `step` apart, is prefetched from it.
 template <int K, int D, int S, bool ADD, class v>
 INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index width,
                           const v* ahead = nullptr, Index step = 0) {
@@ -44,8 +44,8 @@ INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index widt
   for (; p < width; p++) depthwise_pixels<K, D, S, 1, ADD>(in + p * S, row, w, out + p);
 }
 
-// `d_w[i K + j] += sum_p du[p] in[i D rows down, p S + j D right]` for one row of pixels;
-// kernel rows first ... last - 1, whose accumulators stay in registers.
+// `d_w[i K + j] += sum_p du[p] in[i D rows down, p S + j D right]` for one row of pixels and ROWS
+// rows of the kernel, whose accumulators stay in registers.
 template <int K, int D, int S, int ROWS, class v>
 INLINE void depthwise_weights_rows(const v* in, Index row, const v* du, v* d_w, Index width) {
   v sum[ROWS * K];
@@ -58,6 +58,7 @@ INLINE void depthwise_weights_rows(const v* in, Index row, const v* du, v* d_w, 
   UNROLL for (int t = 0; t < ROWS * K; t++) d_w[t] = sum[t];
 }
 
+// The same for the whole kernel, row by row where its accumulators would not fit in the registers.
 template <int K, int D, int S, class v>
 INLINE void depthwise_weights(const v* in, Index row, const v* du, v* d_w, Index width) {
   if constexpr (K * K + 4 <= REGISTERS) {
@@ -68,8 +69,9 @@ INLINE void depthwise_weights(const v* in, Index row, const v* du, v* d_w, Index
   }
 }
 
-// Gradient by the input at stride 2, for one parity of rows and columns: `dx[2 p + PARITY]` gathers
-// `du[(2 p + PARITY - offset) / 2] w[offset]` over the taps of matching parity.
+// Gradient of the input at stride 2, for one parity of rows and columns: adds to `dx[2 p]` the sum
+// of `du[(2 p + PARITY - offset) / 2] w[offset]` over the taps whose offset has the same parity.
+// `dx` points to the first pixel of that parity.
 template <int K, int D, int ROW_PARITY, int COLUMN_PARITY, class v>
 INLINE void depthwise_strided_input(const v* du, Index row, const v* w, v* dx, Index count) {
   constexpr int R = K / 2;

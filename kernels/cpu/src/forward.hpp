@@ -6,8 +6,8 @@
 
 namespace hwnas {
 
-// The depthwise part for rows h ... h + rows - 1: `out` is [block][chunk] of vectors. `ahead` are as
-// many pixels of a tensor that is needed next.
+// The depthwise convolution for output rows h ... h + rows - 1; `out` is [block][chunk] of vectors.
+// `ahead` is as many pixels of another tensor, which are prefetched.
 template <int K, int D, int S, class T, int V>
 void depthwise_chunk(const Layout<T, V>& l, const typename VectorOf<T, V>::type* plane,
                      const typename VectorOf<T, V>::type* w, Index h, Index rows,
@@ -37,6 +37,7 @@ INLINE void with_geometry(const Convolution& c, F f) {
   else dilated(std::integral_constant<int, 5>{});
 }
 
+// `depthwise_chunk` for the geometry of a convolution.
 template <class T, int V>
 void depthwise_forward(const Layout<T, V>& l, const Convolution& c,
                        const typename VectorOf<T, V>::type* plane,
@@ -48,13 +49,14 @@ void depthwise_forward(const Layout<T, V>& l, const Convolution& c,
   });
 }
 
-// Count, sum and squared deviations of one output in double, from chunks in T about a pivot.
+// Sum and sum of squares of one output in double, from chunks that are summed in T as deviations
+// from a pivot, which keeps them accurate where the mean is large.
 template <class T, int V>
 struct Moments {
   using v = typename VectorOf<T, V>::type;
 
-  // One block of channels of some pixels, `step` vectors apart. `sums` is (2, width): the sum, and
-  // the sum of squares about the chunks' means plus what these contribute.
+  // Adds one block of channels of some pixels, `step` vectors apart, to `sums` (2, width): the sum
+  // and the sum of squares.
   static INLINE void add(const v* z, Index pixels, Index step, Index blocks, Index b,
                          double* sums) {
     const v pivot = z[0];
@@ -76,7 +78,7 @@ struct Moments {
       sums[(blocks + b) * V + lane] += q0[lane] - s * s / n + n * mean * mean;
     }
   }
-  // Mean and biased variance, (2, width), from the sums of all images, each `stride` apart.
+  // Mean and biased variance, (2, width), from the sums of all images, which are `stride` apart.
   static void finish(const double* sums, Index images, Index stride, Index width, double count,
                      double* out) {
     for (Index c = 0; c < width; c++) {
@@ -89,7 +91,7 @@ struct Moments {
   }
 };
 
-// One convolution of one image; `work` holds a chunk, [block][pixel].
+// One convolution of one image, and its sums; `work` holds one chunk, [block][pixel].
 template <class T, int V>
 void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights,
                     const typename VectorOf<T, V>::type* plane,
@@ -124,7 +126,7 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
   }
 }
 
-// The largest border that any of the convolutions needs.
+// The largest border of zeros that any of the convolutions needs.
 inline int border_of(int count, const Convolution* convolutions) {
   int border = 0;
   for (int i = 0; i < count; i++)
@@ -132,6 +134,7 @@ inline int border_of(int count, const Convolution* convolutions) {
   return border;
 }
 
+// Outputs (count, N, OH, OW, width) of all convolutions, and their statistics (count, 2, width).
 template <class T, int V>
 void convolve(const Shape& shape, const void* values, const void* table, int count,
               const Convolution* convolutions, void* outputs, double* statistics) {

@@ -1,4 +1,4 @@
-// Which instruction set this processor has.
+// The best instruction set of this processor that kernels are compiled for.
 
 extern "C" const char* hwnas_instructions() {
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))

@@ -1,14 +1,14 @@
-/* The plain C interface of the kernels; `hwnas.kernels.cpu.backend` mirrors these structures.
+/* The plain C interface of the kernels; `hwnas.kernels.cpu.binding` mirrors these structures.
 
-   Activations are (N, H, W, width), contiguous; width is a multiple of the vector's lanes, the
-   channels beyond `channels` are zero. All pointers are to float or double, as `is_double` says,
-   but for statistics and sums, which are double. */
+   Activations are contiguous arrays (N, H, W, width). The width is a multiple of the lanes of a
+   vector; channels after the first `channels` are zero. Statistics and sums are double, all other
+   data float or double according to `is_double`. */
 #pragma once
 
 #include <stdint.h>
 
 typedef struct {
-  int64_t images, height, width_px; /* of what is read */
+  int64_t images, height, width_px; /* of the input */
   int64_t out_height, out_width;
   int64_t channels, width;
   int32_t lanes, is_double, threads, reserved;
@@ -20,17 +20,17 @@ typedef struct {
   int32_t kind, kernel, dilation, stride, reads, reserved;
   const void *first, *second;            /* weights, in PyTorch's layout */
   void *first_gradient, *second_gradient; /* NULL where not needed */
-  const void *gradient;                  /* (N, OH, OW, width), by the normalised output */
+  const void *gradient;                  /* of the normalised output, (N, OH, OW, width) */
   const void *coefficients;              /* (3, width): dz = a g + b (z - mean) + d */
-  const void *row;                       /* (6, width), the output's own norm */
+  const void *row;                       /* (6, width), table row of the output's norm */
 } Convolution;
 
-/* A tensor (N, OH, OW, width), or a 3x3 pool of one, taken when it is read. */
+/* A tensor (N, OH, OW, width), or a 3x3 pool that is computed while its input is read. */
 enum { TENSOR = 0, MAXIMUM = 1, MEAN_OF_WINDOW = 2 };
 
 typedef struct {
-  const void *data;         /* what is pooled, (N, height, width_px, width), or the tensor */
-  int64_t height, width_px; /* of what is pooled */
+  const void *data;         /* the tensor, or the input of the pool, (N, height, width_px, width) */
+  int64_t height, width_px; /* of the pool's input */
   int32_t kind, stride;
 } Value;
 

@@ -1,6 +1,8 @@
-// The exported functions, compiled once for each instruction set: INSTRUCTIONS is its name,
-// REGISTER_BYTES the size of its vectors.
-// Each returns 0, or 1 when memory ran out, or 2 for a number of lanes it was not compiled for.
+// The exported functions. This file is compiled once for each instruction set: INSTRUCTIONS is its
+// name, REGISTER_BYTES the size of its vector registers.
+//
+// Each function returns 0 on success, 1 if memory ran out, and 2 if it was not compiled for the
+// number of lanes.
 
 #include <memory>
 #include <new>
@@ -13,7 +15,7 @@
 
 #include "interface.h"
 
-// The templates of different instruction sets must not be merged by the linker.
+// A namespace for each instruction set, since the linker would merge templates of the same name.
 #define hwnas HWNAS_CONCAT(hwnas_, INSTRUCTIONS)
 #define HWNAS_CONCAT(a, b) HWNAS_CONCAT_EXPANDED(a, b)
 #define HWNAS_CONCAT_EXPANDED(a, b) a##b
@@ -39,7 +41,7 @@ int dispatch(const Shape* shape, F f) {
   try {
     constexpr int FLOATS = REGISTER_BYTES / sizeof(float);
     if (shape->is_double) {
-      // Two instruction sets are enough for float64, which is there to compare with.
+      // float64 serves for comparisons only and is not compiled for AVX-512.
       if constexpr (REGISTER_BYTES < 64)
         if (shape->lanes == 4) return f(double{}, std::integral_constant<int, 4>{}), 0;
       return 2;
@@ -49,7 +51,7 @@ int dispatch(const Shape* shape, F f) {
       if (shape->lanes == 8) return f(float{}, std::integral_constant<int, 8>{}), 0;
     return 2;
   } catch (...) {
-    return 1;  // no exception but for memory can come up
+    return 1;  // kernels throw nothing but std::bad_alloc
   }
 }
 

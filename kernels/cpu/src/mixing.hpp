@@ -1,4 +1,4 @@
-// The weighted sum of normalised values, and the sums of its backward pass.
+// The weighted sum of normalised values, and the sums S and T of its backward pass.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace hwnas {
 
-// Reads chunks of pixels of tensors, and of pools that are formed on the way.
+// Reads chunks of pixels of tensors, and of pools that are computed chunk by chunk.
 template <class T, int V>
 class ValueReader {
  public:
@@ -31,7 +31,7 @@ class ValueReader {
       source_.push_back(found);
     }
   }
-  // Makes rows first ... first + rows - 1 of image n readable.
+  // Moves to rows first ... first + rows - 1 of image n.
   void move_to(Index n, Index first, Index rows) {
     at_ = (n * shape_.out_height + first) * shape_.out_width * blocks_;
     for (std::size_t i = 0; i < pooled_.size(); i++) {
@@ -39,7 +39,7 @@ class ValueReader {
       rows_[i]->fill(static_cast<const v*>(pooled_[i].data) + n * image, first, rows);
     }
   }
-  // Block b of term k's first pixel, and how many vectors the next pixel is away.
+  // The first pixel of term k in block b; the next pixel is `step(k)` vectors further.
   const v* pixels(int k, Index b) const {
     if (values_[k].kind == TENSOR) return static_cast<const v*>(values_[k].data) + at_ + b;
     return rows_[source_[k]]->of(values_[k].kind) + b * chunk_;
@@ -55,7 +55,7 @@ class ValueReader {
   std::vector<std::unique_ptr<PooledRows<T, V>>> rows_;
 };
 
-// Sums of P pixels of one block: `shift + sum_k scale_k (z_k - mean_k)`.
+// `shift + sum_k scale_k (z_k - mean_k)` for P pixels of one block.
 template <int P, class T, int V, class v>
 INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Index p, const v* scale,
                        const v* mean, v shift, v* out, Index step) {
@@ -70,6 +70,7 @@ INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Inde
   UNROLL for (int i = 0; i < P; i++) out[i * step] = sum[i];
 }
 
+// The weighted sum of all terms, (N, OH, OW, width).
 template <class T, int V>
 void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
   using v = typename VectorOf<T, V>::type;
@@ -111,7 +112,7 @@ void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
   }
 }
 
-// S and T of one block of a chunk, added to `sums` (2, width); S only if `with_s`.
+// Adds S and T of one block of a chunk to `sums` (2, width); S only if `with_s`.
 template <class T, int V>
 INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g,
                          const typename VectorOf<T, V>::type* z, Index step, Index pixels,
@@ -137,13 +138,14 @@ INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g,
   }
 }
 
+// S and T of all terms, (count, 2, width).
 template <class T, int V>
 void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums) {
   using v = typename VectorOf<T, V>::type;
   const Layout<T, V> l(shape, 0);
   const Index blocks = l.blocks, rows_max = l.chunk_rows(), wide = shape.out_width;
   const Index stride = 2 * count * shape.width;
-  // S is the same for all terms of one gradient.
+  // Terms with the same gradient have the same S, which only the first of them computes.
   std::vector<int> same(count);
   std::vector<Value> values;
   for (int k = 0; k < count; k++) {

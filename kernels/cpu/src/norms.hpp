@@ -1,4 +1,4 @@
-// Statistics of tensors that were made elsewhere, and the way back through their batch norm.
+// Batch norms of tensors that no kernel computed: their statistics, and their backward pass.
 #pragma once
 
 #include "forward.hpp"
@@ -27,7 +27,7 @@ void statistics(const Shape& shape, int count, const void* const* values, double
                           pixels, out + 2 * k * shape.width);
 }
 
-// dz_k = a_k g + b_k (z_k - mean_k) + d_k, (N, OH, OW, width) each, behind one another in `out`.
+// dz_k = a_k g + b_k (z_k - mean_k) + d_k, concatenated in `out`, (count, N, OH, OW, width).
 template <class T, int V>
 void apply(const Shape& shape, int count, const ReduceTerm* terms, const void* coefficients,
            void* out) {

@@ -1,4 +1,5 @@
-// Weights from PyTorch's layouts to vectors, gradients back, and the values of a stage as planes.
+// Conversion of weights from PyTorch's layout to vectors and of their gradients back, and of the
+// values that a stage reads to planes.
 #pragma once
 
 #include <vector>
@@ -9,6 +10,7 @@
 
 namespace hwnas {
 
+// Sizes of activations, as vectors, and of planes: [block][row][column] with a border of zeros.
 template <class T, int V>
 struct Layout {
   using v = typename VectorOf<T, V>::type;
@@ -22,9 +24,9 @@ struct Layout {
         plane((s.height + 2 * border) * row),
         pixels_out(s.out_height * s.out_width) {}
 
-  // Index of pixel (0, 0) of a plane.
+  // Index of pixel (0, 0) in a block of a plane.
   Index origin() const { return border * row + border; }
-  // Rows of outputs that are worked on together, so that they stay in the nearest cache.
+  // Output rows of a chunk, which is small enough for the first-level cache.
   Index chunk_rows() const {
     const Index wanted = blocks == 1 ? 96 : 48;
     const Index rows = wanted / shape.out_width;
@@ -41,16 +43,19 @@ struct Layout {
   const Index row, plane, pixels_out;
 };
 
+// Width of the border of zeros that a convolution reads.
 inline int reach(const Convolution& c) {
   return c.kind == FACTORIZED ? 1 : c.kernel / 2 * c.dilation;
 }
 
+// Number of matrices of a convolution; the depthwise part of a separable one does not count.
 inline int taps_of(const Convolution& c) {
   return c.kind == SEPARABLE ? 1 : c.kind == FACTORIZED ? 2 : c.kernel * c.kernel;
 }
 
-// The weights of one convolution. `matrix` is [tap][channel in][block of channels out], its
-// transpose has in and out changed; `depthwise` is [block][tap], `flipped` in reverse order.
+// The weights of one convolution. `matrix` is [tap][channel in][block of channels out],
+// `transposed` is [tap][channel out][block of channels in]; `depthwise` is [block][tap], and
+// `flipped` has the same taps in reverse order.
 template <class T, int V>
 struct Weights {
   using v = typename VectorOf<T, V>::type;
@@ -97,8 +102,8 @@ struct Weights {
   Buffer<v> matrix, transposed, depthwise, flipped;
 };
 
-// Gradients of the weights of one convolution, in the same order as `Weights`, but with a row for
-// each padded channel.
+// Gradients of the weights of one convolution, in the layout of `Weights`, but with rows for the
+// channels that pad the layout too.
 template <class T, int V>
 struct WeightSums {
   using v = typename VectorOf<T, V>::type;
@@ -117,7 +122,7 @@ struct WeightSums {
     for (Index i = 0; i < matrix_size; i++) matrix[i] += other.matrix[i];
     for (Index i = 0; i < depthwise_size; i++) depthwise[i] += other.depthwise[i];
   }
-  // To PyTorch's layout.
+  // Writes the gradients in PyTorch's layout.
   void store(const Convolution& c, const Layout<T, V>& l) {
     const int channels = l.channels, taps = taps_of(c), half = channels / 2;
     T* first = static_cast<T*>(c.first_gradient);
@@ -147,7 +152,7 @@ struct WeightSums {
   Buffer<v> matrix, depthwise;
 };
 
-// Rectified values of one image as a plane; `norm` is a table row or NULL.
+// Writes the rectified values of one image to a plane; `norm` is a table row or NULL.
 template <class T, int V>
 void fill_plane(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, const T* norm,
                 typename VectorOf<T, V>::type* plane) {
@@ -169,7 +174,7 @@ void fill_plane(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, c
   }
 }
 
-// Where the taps of a convolution read for outputs of row `h`.
+// The positions that the taps of a convolution read for output row `h`.
 template <class T, int V>
 Taps<typename VectorOf<T, V>::type> taps_at(const Layout<T, V>& l, const Convolution& c, Index h,
                                             const typename VectorOf<T, V>::type* plane) {

@@ -1,11 +1,11 @@
-// Products of pixels' channels with matrices: pointwise and dense convolutions.
+// Pointwise and dense convolutions, as products of the channels of pixels with matrices.
 #pragma once
 
 #include "vectors.hpp"
 
 namespace hwnas {
 
-// Where a convolution's taps read: plane positions of the first output pixel, block 0.
+// The positions in a plane that a convolution's taps read for the first output pixel, block 0.
 template <class v>
 struct Taps {
   const v* at[9];
@@ -40,7 +40,7 @@ INLINE void pointwise_pixels(const Taps<v>& in, Index offset, int channels, cons
     UNROLL for (int b = 0; b < OB; b++) out[p * pixel + b * block] = sum[p][b];
 }
 
-// All pixels for OB blocks; the last step overlaps the one before it.
+// All pixels for OB blocks of outputs; the last step may overlap the one before it.
 template <int OB, int S, class T, int V, class v>
 INLINE void pointwise_blocks(const Taps<v>& in, Index pixels, int channels, const v* w, Index blocks,
                              v* out, Index pixel, Index block) {
@@ -87,7 +87,7 @@ INLINE void outer_block(const T* u, const v* dz, Index dz_block, Index pixels, v
     UNROLL for (int b = 0; b < OB; b++) d_w[c * blocks + b] = sum[c][b];
 }
 
-// d_w is [width][blocks]: also for the channels that pad the layout, whose gradient is zero.
+// The same for all channels. d_w is [width][blocks]; channels that pad the layout get zero.
 template <int S, class T, int V, class v>
 void outer(const v* u, Index u_block, const v* dz, Index dz_block, Index pixels, v* d_w,
            Index blocks) {

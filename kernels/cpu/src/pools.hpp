@@ -1,4 +1,4 @@
-// 3x3 pools with a border of one pixel, and the way back to the state that they read.
+// 3x3 pools with padding 1, forward and backward.
 #pragma once
 
 #include <limits>
@@ -7,6 +7,7 @@
 
 namespace hwnas {
 
+// Number of pixels of the window around (h, w) that are inside the image.
 INLINE double window(Index h, Index w, Index height, Index width) {
   return static_cast<double>((1 + (h > 0) + (h < height - 1)) * (1 + (w > 0) + (w < width - 1)));
 }
@@ -17,7 +18,7 @@ class PooledRows {
  public:
   using v = typename VectorOf<T, V>::type;
 
-  // `chunk` is the number of output pixels that fit.
+  // `chunk` is the largest number of output pixels.
   PooledRows(Index height, Index width, int stride, Index blocks, Index chunk)
       : height_(height),
         width_(width),
@@ -29,12 +30,12 @@ class PooledRows {
         maximum_(chunk * blocks),
         mean_(chunk * blocks) {}
 
-  // Rows first ... first + rows - 1 of the pools of one image.
+  // Computes rows first ... first + rows - 1 of the pools of one image.
   void fill(const v* x, Index first, Index rows) {
     for (Index r = 0; r < rows; r++)
       for (Index b = 0; b < blocks_; b++) row(x + b, first + r, b * chunk_ + r * wide_);
   }
-  // [block][pixel], `chunk` vectors from block to block.
+  // Maxima or means, [block][pixel], with `chunk` vectors from one block to the next.
   const v* of(int kind) { return kind == MAXIMUM ? maximum_.get() : mean_.get(); }
 
  private:
@@ -107,7 +108,7 @@ INLINE v term_gradient(const void* coefficients, const void* row, Index blocks, 
   return k[b] * g + (k[blocks + b] * (value - norm[MEAN * blocks + b]) + k[2 * blocks + b]);
 }
 
-// Adds what one output pixel hands back to the nine of its window, in block b of a plane.
+// Adds the gradients of one output pixel to the pixels of its window, in block b of a plane.
 template <class T, int V>
 INLINE void pool_pixel(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, Index n,
                        Index h_out, Index w_out, Index b, int stride, int edges,
@@ -118,7 +119,7 @@ INLINE void pool_pixel(const Layout<T, V>& l, const typename VectorOf<T, V>::typ
   const Index top = h > 0 ? h - 1 : h, bottom = h + 1 < height ? h + 1 : h;
   const Index left = w > 0 ? w - 1 : w, right = w + 1 < width ? w + 1 : w;
   v maximum = x[(top * width + left) * l.blocks + b], sum{};
-  auto at = maximum > maximum;  // lanes of integers: which pixel is largest
+  auto at = maximum > maximum;  // integer lanes: the index of the largest pixel
   at ^= at;
   auto pixel = at;
   for (Index i = top; i <= bottom; i++)
@@ -151,7 +152,8 @@ INLINE void pool_pixel(const Layout<T, V>& l, const typename VectorOf<T, V>::typ
     }
 }
 
-// What all edges' pools and skip connections hand back to one image, as planes [block][pixel].
+// The gradient of one image from the pools and skip connections of all edges, as planes
+// [block][pixel].
 template <class T, int V>
 void edges_backward(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, Index n,
                     int stride, int edges, const PoolGradient* list,

@@ -1,5 +1,5 @@
-// Vectors, and memory for them. GCC's and Clang's vector extensions compile
-// to AVX-512, AVX2, SSE or NEON, whatever the flags allow.
+// Vectors, and memory for them. The vector extensions of GCC and Clang compile to AVX-512, AVX2,
+// SSE or NEON, depending on the compiler's flags.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +26,7 @@ INLINE v broadcast(T value) {
   return value - v{};
 }
 
-// Both hand on what is not a number, as PyTorch does.
+// `largest` and `rectified` propagate NaN, as PyTorch does.
 template <class v>
 INLINE v largest(v a, v b) {
   return (a > b) | (a != a) ? a : b;
@@ -37,7 +37,7 @@ INLINE v rectified(v a) {
   return a < v{} ? v{} : a;
 }
 
-// Asks for vectors that are needed soon, `step` apart, so that they come while others are computed.
+// Prefetches `count` vectors, `step` apart, that are needed soon.
 template <class v>
 INLINE void fetch_ahead(const v* from, Index step, int count) {
   UNROLL for (int i = 0; i < count; i++) __builtin_prefetch(from + i * step);
@@ -63,14 +63,15 @@ class Buffer {
   v* data_;
 };
 
-// How many vector registers the code may count on.
+// Number of vector registers.
 #if defined(__aarch64__)
 constexpr int REGISTERS = 32;
 #else
 constexpr int REGISTERS = REGISTER_BYTES == 64 ? 32 : 16;
 #endif
 
-// One object a thread, made before the threads start: they could not report that memory ran out.
+// One object for each thread. They are allocated before the threads start, since an exception must
+// not leave a parallel region.
 template <class Work, class... Arguments>
 std::vector<std::unique_ptr<Work>> for_each_thread(int threads, Arguments&&... arguments) {
   std::vector<std::unique_ptr<Work>> all;
