@@ -12,6 +12,7 @@ import numpy as np
 from hwnas.errors import InputError
 from hwnas.reporting.figures import line_figure
 from hwnas.reporting.formatting import (
+    CI,
     CONFIDENCE_INTERVAL,
     UNKNOWN,
     count,
@@ -102,7 +103,7 @@ COLUMNS: dict[str, Callable[[Run], Html]] = {
     "verdict": lambda run: status(run.verdict or "not checked"),
     "budget": lambda run: _ms(run.budget_ms),
     "predicted": lambda run: _ms(run.predicted_ms),
-    f"measured ({CONFIDENCE_INTERVAL})": lambda run: text(
+    f"measured ({CI})": lambda run: text(
         milliseconds(None) if run.measured is None else run.measured.in_words()
     ),
     "score": lambda run: text(_scored(run)),
@@ -190,7 +191,7 @@ def score_against_latency(runs: Labelled) -> Html:
     metric = metrics.pop() if len(metrics) == 1 else "score"
     caption = (
         f"{sentence_case(metric)} on the test samples in percent against milliseconds per "
-        f"inference. Each point has the run's number; bars show the {CONFIDENCE_INTERVAL}s."
+        f"inference. Each point has the run's number; bars show the {CONFIDENCE_INTERVAL}s (CI)."
     )
     front: list[int] = []
     if set(_differing(runs)) & NEEDED_FOR_A_FRONT:
@@ -203,7 +204,7 @@ def score_against_latency(runs: Labelled) -> Html:
     if budgets:
         caption += " Dashed lines are the runs' latency budgets, in the colours of the runs."
     title = f"{sentence_case(metric)} against measured latency"
-    header = ("no.", "run", "budget", f"measured ({CONFIDENCE_INTERVAL})", metric)
+    header = ("no.", "run", "budget", f"measured ({CI})", metric)
     rows = [
         [
             text(p.label),

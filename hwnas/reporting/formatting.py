@@ -10,6 +10,8 @@ NO_BREAK = "\u00a0"
 DASH = "\u2013"
 """Stands for a value that does not apply."""
 CONFIDENCE_INTERVAL = f"95{NO_BREAK}% confidence interval"
+CI = f"95{NO_BREAK}%{NO_BREAK}CI"
+"""Short form for the headers of tables."""
 
 _ABBREVIATIONS = {"iou": "IoU", "f1": "F1", "r2": "R2"}
 

@@ -145,8 +145,8 @@ def _drawing_legend(cells: Sequence[Cell]) -> str:
         sentences.append(f"Dashed lines: {output}.")
     if any(not edge.runs for cell in cells for edge in cell.edges):
         sentences.append(
-            "Operators marked as `does not run` do not contribute to the output; the exported "
-            "model leaves them out."
+            'Operators marked "does not run" do not contribute to the output; the '
+            "exported model leaves them out."
         )
     return " ".join(sentences)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hwnas.budget.gate import judge
 from hwnas.reporting.figures import MAX_ROWS, first_rows, line_figure
-from hwnas.reporting.formatting import CONFIDENCE_INTERVAL, milliseconds, number, percent
+from hwnas.reporting.formatting import CI, CONFIDENCE_INTERVAL, milliseconds, number, percent
 from hwnas.reporting.html import (
     Html,
     columns,
@@ -124,7 +124,7 @@ def candidates_figures(run: Run) -> list[Html]:
     header = (
         "no.",
         "predicted latency",
-        f"measured latency ({CONFIDENCE_INTERVAL})",
+        f"measured latency ({CI})",
         "within budget",
         f"{run.metric_in_words} in the search",
     )
@@ -143,7 +143,7 @@ def candidates_figures(run: Run) -> list[Html]:
     )
     caption = (
         "Milliseconds per inference of each exported candidate; bars show the "
-        f"{CONFIDENCE_INTERVAL}s."
+        f"{CONFIDENCE_INTERVAL}s (CI)."
     )
     dashed = [] if budget_ms is None else [("dashed", "budget")]
     chart = figure(title, caption, legend(["predicted", "measured"], *dashed), svg)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hwnas.reporting.formatting import (
-    CONFIDENCE_INTERVAL,
+    CI,
     DASH,
     decibels,
     kibibytes,
@@ -36,7 +36,7 @@ def variants_section(run: Run) -> list[Section]:
     entries = {name: entry for name, entry in made.items() if isinstance(entry, dict)}
     score = run.metric_in_words
     header = (
-        "variant", "verdict", f"latency ({CONFIDENCE_INTERVAL})", "latency relative to fp32",
+        "variant", "verdict", f"latency ({CI})", "latency relative to fp32",
         "size", score, f"{score} lost", "SQNR of the outputs",
     )  # fmt: skip
     rows = [_row(name, entry, run.metric) for name, entry in entries.items()]
@@ -50,7 +50,7 @@ def variants_section(run: Run) -> list[Section]:
     sentence = (
         f"{named} All variants were measured alternately in one process, so their latency ratios "
         f"compare the same rounds. The {score} is that on the test samples. SQNR is the "
-        "signal-to-quantisation-noise ratio."
+        f"signal-to-quantisation-noise ratio, CI the confidence interval."
     )
     return [section(TITLE, paragraph(sentence), table(TITLE, header, rows), *notes)]
 
