@@ -22,7 +22,7 @@ from hwnas.reporting.run_files import Run, number_at, text_at, value_at
 
 TITLE = "Where the time goes"
 PARTS = {
-    "fixed": "Fixed parts, which every network of the space has",
+    "fixed": "Fixed parts that all networks of the search space share",
     "layout": "Memory layout conversions inserted by the runtime",
     "uncertain": "Operators that cannot be assigned to a part",
 }

@@ -1,6 +1,6 @@
 "use strict";
-// Makes a page that is complete without scripts easier to explore: values under the pointer and
-// the keyboard's cursor, series that can be hidden, tables that can be sorted, a choice of theme.
+// Adds interaction to a page that is complete without scripts: values of charts under the pointer
+// and by arrow keys, series that can be hidden, tables that can be sorted, and a choice of theme.
 (() => {
   const root = document.documentElement;
   const tip = document.getElementById("tip");
@@ -14,7 +14,8 @@
     tip.style.top = (above < 8 ? below : above) + "px";
   }
 
-  // Marks: what a chart can tell about. A mark's title is shown by browsers without scripts too.
+  // Show the title of a chart's mark, which holds its values, as a tip. Browsers would show it
+  // only after a delay, and only under a pointer.
   function explore(svg) {
     const marks = [...svg.querySelectorAll("g.mark")];
     if (!marks.length) return;
@@ -41,7 +42,7 @@
     svg.addEventListener("pointerleave", () => point(null));
     svg.addEventListener("blur", () => point(null));
     svg.tabIndex = 0;
-    // Screen readers hand the arrow keys only to applications.
+    // Screen readers pass arrow keys only to elements with the role of an application.
     svg.setAttribute("role", "application");
     svg.setAttribute("aria-roledescription", "chart, arrow keys read its values");
     svg.addEventListener("keydown", (event) => {
@@ -67,7 +68,7 @@
     const heads = [...table.tHead.rows[0].cells];
     const given = [...body.rows];
 
-    // A leading number counts as one; what has none comes last.
+    // Cells are sorted by the number that they begin with; cells without one come last.
     function key(row, column) {
       const text = row.cells[column].textContent.trim();
       const number = /^-?[\d,]*\.?\d+(e[-+]?\d+)?/.exec(text);
@@ -101,7 +102,7 @@
     });
   }
 
-  // A legend's items switch their series on and off in all drawings of its chart.
+  // Clicking an item of a legend hides or shows its series in all drawings of the figure.
   function switchable(item) {
     const chart = item.closest(".chart");
     const button = document.createElement("button");
@@ -122,7 +123,7 @@
     try {
       return localStorage.getItem("hwnas-theme");
     } catch {
-      return null; // Files may have no storage.
+      return null; // Pages opened from a file may have no storage.
     }
   }
 
@@ -141,7 +142,7 @@
       try {
         localStorage.setItem("hwnas-theme", root.dataset.theme);
       } catch {
-        // The choice lasts as long as the page.
+        // The choice is kept until the page is closed.
       }
     });
   }

@@ -140,6 +140,11 @@ def _drawing_legend(cells: Sequence[Cell]) -> str:
         ]
     if any(cell.inputs == 2 for cell in cells):
         sentences.append("The inputs c_{k-2} and c_{k-1} are the outputs of the two cells before.")
+    if any(cell.is_list for cell in cells):
+        sentences.append(
+            "The sizes are r for the input resolution and d for the number of layers of each "
+            "stage, from the first stage to the last."
+        )
     output = next((cell.output for cell in cells if cell.joins_nodes), None)
     if output is not None:
         sentences.append(f"Dashed lines: {output}.")
