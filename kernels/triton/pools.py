@@ -12,6 +12,32 @@ from hwnas.kernels.triton.tiles import TABLE_MEAN, output_pixel, tile_of
 
 
 @triton.jit
+def _windows(
+    x, image, row, column, inside, height, width,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Maximum and sum (BLOCK, C) over the 3x3 windows of a tile, and their pixels (BLOCK,).
+
+    Pixels outside the image do not count; the maximum is -inf where `inside` is false.
+    """
+    channels = tl.arange(0, C)
+    largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
+    added = tl.zeros([BLOCK, C], tl.float32)
+    window = tl.zeros([BLOCK], tl.float32)
+    for tap in range(0, 9):
+        h = row * STRIDE + tap // 3 - 1
+        w = column * STRIDE + tap % 3 - 1
+        valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
+        near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
+        z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
+        candidate = tl.where(valid[:, None], z, float("-inf"))
+        largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
+        added += z
+        window += valid.to(tl.float32)
+    return largest, added, window
+
+
+@triton.jit
 def pools(
     x, maximum, mean, partials, partial_stride, images, height, width, out_height, out_width,
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
@@ -31,19 +57,9 @@ def pools(
     total = 0.0
     for tile in range(tl.program_id(0), tl.cdiv(pixels, BLOCK), tl.num_programs(0)):
         pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
-        largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
-        added = tl.zeros([BLOCK, C], tl.float32)
-        window = tl.zeros([BLOCK], tl.float32)
-        for tap in range(0, 9):
-            h = row * STRIDE + tap // 3 - 1
-            w = column * STRIDE + tap % 3 - 1
-            valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-            near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
-            z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
-            candidate = tl.where(valid[:, None], z, float("-inf"))
-            largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
-            added += z
-            window += valid.to(tl.float32)
+        largest, added, window = _windows(
+            x, image, row, column, inside, height, width, STRIDE, C, BLOCK
+        )
         largest = tl.where(inside[:, None], largest, 0.0)
         dtype = maximum.dtype.element_ty
         offsets = pixel[:, None] * C + channels[None, :]
@@ -74,21 +90,10 @@ def pooled_tile(
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A tile (BLOCK, C) of the maximum (kind 1) or the mean (kind 2), rounded to the type of x."""
-    channels = tl.arange(0, C)
     _, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
-    largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
-    added = tl.zeros([BLOCK, C], tl.float32)
-    window = tl.zeros([BLOCK], tl.float32)
-    for tap in range(0, 9):
-        h = row * STRIDE + tap // 3 - 1
-        w = column * STRIDE + tap % 3 - 1
-        valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-        near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
-        z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
-        candidate = tl.where(valid[:, None], z, float("-inf"))
-        largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
-        added += z
-        window += valid.to(tl.float32)
+    largest, added, window = _windows(
+        x, image, row, column, inside, height, width, STRIDE, C, BLOCK
+    )
     average = added / tl.maximum(window, 1.0)[:, None]
     chosen = tl.where(kind == 1, tl.where(inside[:, None], largest, 0.0), average)
     return chosen.to(x.dtype.element_ty).to(tl.float32)
