@@ -12,8 +12,8 @@ KEY_FIGURES = (
     ("p50 of single calls", "percentiles", "p50_ms", "ms"),
     ("p90 of single calls", "percentiles", "p90_ms", "ms"),
     ("p99 of single calls", "percentiles", "p99_ms", "ms"),
-    ("requests under load", "serving", "throughput_per_s", "a second"),
-    ("energy of an inference", "energy", "mj", "mJ"),
+    ("requests under load", "serving", "throughput_per_s", "per second"),
+    ("energy per inference", "energy", "mj", "mJ"),
 )
 """Title, path of two keys in `check.json`, and unit of the figures in the Markdown summary."""
 
@@ -41,8 +41,8 @@ def to_junit(document: dict[str, Any]) -> str:
         case = ElementTree.SubElement(
             suite, "testcase", {"name": printable(gate["name"]), "classname": name, "time": "0"}
         )
-        against = f"{_number(gate['value'])} against {_number(gate['limit'])}"
-        message = printable(gate.get("detail") or against)
+        numbers = f"value {_number(gate['value'])}, limit {_number(gate['limit'])}"
+        message = printable(gate.get("detail") or numbers)
         if gate["status"] == "fail":
             ElementTree.SubElement(case, "failure", {"message": message, "type": "gate"})
         elif gate["status"] == "inconclusive":
@@ -70,9 +70,11 @@ def to_markdown(document: dict[str, Any]) -> str:
         if value is not None:
             lines.append(f"| {title} | {_number(value)} {unit} |")
     for row in document.get("throughput", []):
-        lines.append(f"| batch {row['batch']} | {_number(row['per_second'])} a second |")
+        lines.append(
+            f"| batch size {row['batch']} | {_number(row['per_second'])} samples per second |"
+        )
     if document["memory_mb"] is not None:
-        lines.append(f"| memory of a session | {_number(document['memory_mb'])} MB |")
+        lines.append(f"| peak memory of a session | {_number(document['memory_mb'])} MB |")
     lines += [""] if document.get("notes") else []
     lines += [f"- {_cell(note)}" for note in document.get("notes", [])]
     return "\n".join(lines) + "\n"
