@@ -1,4 +1,4 @@
-"""The exporter that the profiler and the ONNX runtimes are given in these tests."""
+"""The exporter that these tests give to the profiler and to runtimes of ONNX models."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Published tables of other projects: their figures, units and names arrive."""
+"""Published tables of other projects: latencies, units and names are converted."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_unknown_format_and_missing_device_are_named(tmp_path) -> None:
 
 
 def test_shipped_tables_are_the_published_files(real_data) -> None:
-    """They are made by `benchmarks/make_device_tables.py` and nothing was lost on the way."""
+    """`benchmarks/make_device_tables.py` makes the shipped tables."""
     lut = real_data / "lut"
     assert convert("fbnet", lut / "fbnet_rpi4_lut.json") == load_shipped("fbnet-rpi4")
     pixel = convert("proxylessnas", lut / "proxylessnas_pixel1_lut.json")

@@ -1,4 +1,4 @@
-"""The figure and its interval, against scipy's binomial and against simulated coverage."""
+"""The reported value and its interval, against scipy's binomial and simulated coverage."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.statistics import interval_ranks, paired_ratio, summarise
+from hwnas.latency_tables.statistics import interval_ranks, paired_ratio, percentiles_ms, summarise
 
 times = st.floats(min_value=1e-6, max_value=1e6)
 
@@ -42,7 +42,7 @@ def test_ranks_are_the_tightest_that_the_binomial_allows(n, q):
 @pytest.mark.parametrize("statistic, q", [("p10", 0.1), ("median", 0.5)])
 def test_interval_covers_the_true_quantile_in_95_percent_of_samples(statistic, q):
     rng = np.random.default_rng(7)
-    # A mixture of two machine speeds, as on a shared CPU: nothing normal about it.
+    # A mixture of two machine speeds, as on a shared CPU, which is far from a normal distribution.
     population = rng.lognormal(0, 0.1, 100_000) * rng.choice([1.0, 1.6], 100_000)
     truth = np.quantile(population, q)
     trials = 800
@@ -61,12 +61,12 @@ def test_a_small_sample_clamps_to_its_minimum_and_maximum():
 
 
 @pytest.mark.parametrize("rounds_ms", [[], [1.0, float("nan")], [float("inf")]])
-def test_unusable_rounds_are_refused(rounds_ms):
+def test_invalid_rounds_are_refused(rounds_ms):
     with pytest.raises(InputError):
         summarise(rounds_ms, "p10")
 
 
-def test_a_paired_ratio_sees_through_a_machine_that_changes_its_speed():
+def test_a_paired_ratio_is_not_affected_by_changes_of_the_machines_speed():
     rng = np.random.default_rng(3)
     speed = rng.choice([1.0, 1.6], 300)
     reference_ms = 2.0 * speed * rng.normal(1, 0.02, 300)
@@ -75,5 +75,14 @@ def test_a_paired_ratio_sees_through_a_machine_that_changes_its_speed():
     assert ratio.ci_high - ratio.ci_low < 0.02
     same = paired_ratio(reference_ms, reference_ms)
     assert (same.value, same.ci_low, same.ci_high) == (1.0, 1.0, 1.0)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="zip"):
         paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_percentiles_need_enough_samples():
+    samples = list(range(1, 1001))
+    found = {n: percentiles_ms(samples[:n]) for n in (1, 63, 64, 661, 662)}
+    assert [found[n]["p90_ms"] is None for n in found] == [True, True, False, False, False]
+    assert [found[n]["p99_ms"] is None for n in found] == [True] * 4 + [False]
+    assert found[662]["p50_ms"] == np.median(samples[:662])
+    assert found[662]["samples"] == 662

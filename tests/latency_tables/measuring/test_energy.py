@@ -1,4 +1,4 @@
-"""Energy by counters: powercap's files, counts that start again, what there is without counters."""
+"""Energy counters: the files of powercap, counters that wrap around, devices without counters."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def powercap(tmp_path):
 
 
 class Clock(OnnxRuntimeCpu):
-    """Inferences of 4 ms on a device that takes 15 mJ for each."""
+    """Inferences of 4 ms on a device that uses 15 mJ for each."""
 
     def __init__(self, powercap):
         super().__init__(threads=1)
@@ -44,7 +44,7 @@ class Clock(OnnxRuntimeCpu):
         return 4.0 * calls
 
 
-def test_packages_are_added_and_counts_start_again(powercap) -> None:
+def test_packages_are_added_and_counters_wrap_around(powercap) -> None:
     counter = powercap_counter(powercap)
     assert counter is not None
     assert len(counter.read_mj()) == 2
@@ -53,7 +53,7 @@ def test_packages_are_added_and_counts_start_again(powercap) -> None:
     assert found.inferences == 500
     assert found.power_w == pytest.approx(15.0 / 4.0)
     assert found.counter == "powercap"
-    # The second package has come past its range.
+    # The second package's counter has wrapped around.
     assert int((powercap / "intel-rapl:1" / "energy_uj").read_text()) < 10e6
 
 
@@ -74,7 +74,7 @@ def test_no_counter_where_none_can_be_read(powercap, tmp_path, broken) -> None:
     elif broken == "not a number":
         (powercap / "intel-rapl:1" / "energy_uj").write_text("\n")
     else:
-        # Root may read what it likes, so the file is away instead.
+        # Root can read every file, so the file is removed instead.
         (powercap / "intel-rapl:0" / "energy_uj").unlink()
     assert powercap_counter(powercap) is None
 
@@ -86,12 +86,12 @@ def test_a_counter_by_device_class(powercap, monkeypatch) -> None:
     assert counter.name == "powercap"
 
 
-def test_parts_wrap_on_their_own() -> None:
+def test_each_part_wraps_around_at_its_own_range() -> None:
     counter = Counter("any", tuple, (100.0, 1000.0))
     assert counter.between_mj((90.0, 10.0), (5.0, 20.0)) == 25.0
 
 
-def test_the_gate() -> None:
+def test_the_gate_compares_the_energy_with_the_budget() -> None:
     taken = Energy(mj=3.0, power_w=10.0, inferences=5, counter="nvml")
     assert energy_gates(taken, None) == []
     assert [gate.status for gate in energy_gates(taken, 3.0)] == ["pass"]

@@ -1,4 +1,4 @@
-"""Peak memory of sessions: weights count, libraries do not."""
+"""Trial runs of models: peak memory without libraries, limits, and batch sizes."""
 
 from __future__ import annotations
 
@@ -6,49 +6,40 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import onnx
 import pytest
-from helpers.profiled import rows
+from helpers.runtime_models import rows
+from helpers.small_models import model_of
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.measuring import memory
 from hwnas.latency_tables.measuring.memory import STATUS, Batches, allocating_at_most, try_session
-from hwnas.latency_tables.runtimes import OnnxRuntime, create_runtime
+from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
+
+RUNTIME = OnnxRuntimeCpu(1)
 
 
 def matmul(side: int) -> bytes:
     """A model whose one weight is a square matrix of float32."""
     weight = numpy_helper.from_array(np.ones((side, side), dtype=np.float32), "weight")
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "weight"], ["y"])],
-        "matmul",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, side])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, side])],
-        [weight],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    nodes = [helper.make_node("MatMul", ["x", "weight"], ["y"])]
+    return model_of(nodes, {"x": (1, side)}, {"y": (1, side)}, [weight]).SerializeToString()
 
 
 def test_a_larger_weight_takes_more_memory() -> None:
-    runtime = create_runtime("onnxruntime-cpu", 1)
-    assert isinstance(runtime, OnnxRuntime)
     found = {}
     for side in (64, 4000):
-        feeds = {"x": np.ones((1, side), dtype=np.float32)}
-        found[side] = try_session(runtime, matmul(side), feeds).memory_mb
+        found[side] = try_session(RUNTIME, matmul(side), rows(1, side)).memory_mb
         if found[side] is None:
-            pytest.skip("this system does not tell")
+            pytest.skip("this system has no counter of peak memory")
     weight_mb = 4000 * 4000 * 4 / 1e6
     assert found[64] < 40
-    # A session may hold a copy in its own layout beside the file's.
+    # A session may keep a second copy of the weights in its own layout.
     assert weight_mb < found[4000] < 4 * weight_mb + 40
 
 
 def loop() -> bytes:
-    """Runs its body once for one sample, for ever for more."""
+    """A model with a loop that runs once for a batch of one and practically forever otherwise."""
     body = helper.make_graph(
         [helper.make_node("Identity", [a], [b]) for a, b in (("on", "on2"), ("s", "s2"))],
         "body",
@@ -79,26 +70,22 @@ def loop() -> bytes:
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
 
-def test_a_batch_without_an_end_is_stopped() -> None:
-    runtime = create_runtime("onnxruntime-cpu", 1)
-    assert isinstance(runtime, OnnxRuntime)
+def test_a_batch_that_never_ends_is_stopped() -> None:
     batches = Batches([1, 7], partial(rows, width=4), first=1, max_seconds=2.0, always=3)
     feeds = rows(1, width=4)
-    assert try_session(runtime, loop(), feeds, replace(batches, sizes=[1])).batches == (1,)
+    assert try_session(RUNTIME, loop(), feeds, replace(batches, sizes=[1])).batches == (1,)
     with pytest.raises(InputError, match="was terminated, expected at most 1 s"):
-        try_session(runtime, loop(), feeds, batches, limit_s=1)
+        try_session(RUNTIME, loop(), feeds, batches, limit_s=1)
 
 
-def test_batches_that_a_model_refuses_are_told() -> None:
-    runtime = create_runtime("onnxruntime-cpu", 1)
-    assert isinstance(runtime, OnnxRuntime)
+def test_batch_sizes_that_a_model_refuses_are_reported() -> None:
     batches = Batches([1, 2, 3], partial(rows, width=64), first=1, max_seconds=2.0, always=3)
-    found = try_session(runtime, matmul(64), rows(1, width=64), batches, limit_s=60)
+    found = try_session(RUNTIME, matmul(64), rows(1, width=64), batches, limit_s=60)
     assert found.batches == (1,)
     assert set(found.failures) == {2, 3}
 
 
-def test_outputs_whose_shape_changes_from_run_to_run() -> None:
+def test_outputs_whose_shape_changes_between_runs_are_refused() -> None:
     nodes = [
         helper.make_node("RandomUniformLike", ["x"], ["u"]),
         helper.make_node("Round", ["u"], ["ones"]),
@@ -109,14 +96,12 @@ def test_outputs_whose_shape_changes_from_run_to_run() -> None:
     graph = helper.make_graph(nodes, "random", [given], [computed])
     opsets = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    runtime = create_runtime("onnxruntime-cpu", 1)
-    assert isinstance(runtime, OnnxRuntime)
     with pytest.raises(InputError, match="ONNX Runtime cannot run the model"):
-        try_session(runtime, model, rows(1, width=400))
+        try_session(RUNTIME, model, rows(1, width=400))
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="limits of memory hold on Linux")
-def test_arrays_count_against_a_limit_as_well() -> None:
+def test_arrays_count_towards_the_memory_limit() -> None:
     with (
         pytest.raises(InputError, match="m.onnx: running.*at most 100 MB"),
         allocating_at_most(100.0, "m.onnx"),
@@ -127,7 +112,7 @@ def test_arrays_count_against_a_limit_as_well() -> None:
         assert np.ones(50_000_000).size
 
 
-def test_what_is_not_stated_leaves_some_of_the_free_memory(tmp_path, monkeypatch) -> None:
+def test_the_default_limit_leaves_some_of_the_free_memory(tmp_path, monkeypatch) -> None:
     free = tmp_path / "meminfo"
     monkeypatch.setattr(memory, "FREE", free)
     assert memory.session_limit_mb(None, 2) == 16_000

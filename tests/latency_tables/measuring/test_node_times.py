@@ -1,4 +1,4 @@
-"""Shares of the time by node: from the profiler's events, and of a session that really ran."""
+"""Shares of time by node, from made-up events of the profiler and from a real session."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from helpers.runtime_models import rows
+from helpers.small_models import model_of
+from onnx import helper, numpy_helper
 
 from hwnas.latency_tables.measuring.node_times import NodeShare, _shares, node_shares
-from hwnas.latency_tables.runtimes import OnnxRuntime, create_runtime
+from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 
 
 def run_event(start: int, duration: int) -> dict[str, Any]:
@@ -23,9 +25,9 @@ def node_event(name: str, operator: str, start: int, duration: int) -> dict[str,
     }  # fmt: skip
 
 
-def test_slow_runs_and_those_that_warm_up_count_nothing() -> None:
+def test_slow_runs_and_warm_up_runs_are_ignored() -> None:
     events = []
-    # A run to warm up, three quiet ones and two that were disturbed.
+    # A warm-up run, three undisturbed runs and two disturbed ones.
     for start, duration, conv in ((0, 90, 80), (100, 20, 6), (200, 20, 6), (300, 80, 70),
                                   (400, 20, 6), (500, 90, 5)):  # fmt: skip
         events.append(node_event("conv", "Conv", start + 1, conv))
@@ -35,17 +37,13 @@ def test_slow_runs_and_those_that_warm_up_count_nothing() -> None:
     assert found == [NodeShare("conv", "Conv", 0.75), NodeShare("relu", "Relu", 0.25)]
 
 
-def test_a_session_tells_its_nodes() -> None:
+def test_the_shares_of_a_session_add_up_and_name_its_nodes() -> None:
     weight = numpy_helper.from_array(np.eye(8, dtype=np.float32), "weight")
-    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 8]) for n in ("x", "y")]
     nodes = [
         helper.make_node("MatMul", ["x", "weight"], ["h"], name="first"),
         helper.make_node("Softmax", ["h"], ["y"], name="second"),
     ]
-    graph = helper.make_graph(nodes, "two", value[:1], value[1:], [weight])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    runtime = create_runtime("onnxruntime-cpu", 1)
-    assert isinstance(runtime, OnnxRuntime)
-    found = node_shares(runtime, model.SerializeToString(), {"x": np.ones((1, 8), np.float32)})
+    model = model_of(nodes, {"x": (1, 8)}, {"y": (1, 8)}, [weight]).SerializeToString()
+    found = node_shares(OnnxRuntimeCpu(1), model, rows(1, 8))
     assert sum(node.share for node in found) == pytest.approx(1.0)
     assert ("second", "Softmax") in {(node.name, node.operator) for node in found}

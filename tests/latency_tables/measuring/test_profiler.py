@@ -1,4 +1,4 @@
-"""The profiler on counted costs, where every figure is exact; real ones: test_runtime_contract."""
+"""The profiler on a clock that counts nodes, so that every latency is exact."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers.profiled import QUICK, Add
+from helpers.profiled import QUICK, Add, build_operator, profiled
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -18,7 +18,6 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.measuring import profiler
 from hwnas.latency_tables.measuring.onnx_context import operator_graph
 from hwnas.latency_tables.measuring.operator_calls import COPIES, Plan, difference
-from hwnas.latency_tables.measuring.profiler import profile_operators
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.statistics import Summary
 from hwnas.latency_tables.table import LatencyTable, OpSpec
@@ -35,36 +34,8 @@ TOKENS = OpSpec("token_norm", 8, 8, 3, 4)
 MAPS = [STEM, SKIP, CONV, REDUCE, POOL, ADD]
 
 
-def build(spec):
-    shape = (spec.c_in, spec.height, spec.width)
-    match spec.name:
-        case "stem":
-            return nn.Conv2d(spec.c_in, spec.c_out, 3, padding=1), [shape], "source"
-        case "skip_connect":
-            return nn.Identity(), [shape], "operator"
-        case "conv_3x3":
-            conv = nn.Conv2d(spec.c_in, spec.c_out, 3, spec.stride, 1)
-            return nn.Sequential(nn.ReLU(), conv), [shape], "operator"
-        case "max_pool_3x3":
-            return nn.MaxPool2d(3, spec.stride, 1), [shape], "operator"
-        case "add":
-            return Add(), [shape, shape], "operator"
-        case "token_norm":
-            return nn.LayerNorm(spec.c_in), [(spec.height * spec.width, spec.c_in)], "operator"
-        case "head":
-            layers = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(spec.c_in, spec.c_out)
-            return nn.Sequential(*layers), [shape], "operator"
-        case _:
-            raise AssertionError(spec)
-
-
-def run(specs, runtime, to_onnx, **options):
-    options = {"protocol": QUICK, "batch": 1, "definitions": {"conv": "r1"}} | options
-    return profile_operators(specs, runtime=runtime, build=build, to_onnx=to_onnx, **options)
-
-
 class CountingRuntime(OnnxRuntimeCpu):
-    """A session costs 1 ms, and its nodes a fixed time each: a clock without noise."""
+    """Every session takes 1 ms, plus a fixed time for each node, without noise."""
 
     NODE_MS = {"Conv": 0.5, "Relu": 0.0625, "MaxPool": 0.25, "Add": 0.125}
 
@@ -89,7 +60,7 @@ def counting():
 
 
 def structure_to_onnx(module, inputs):
-    """Write the nodes of `build`'s modules without weights: all that counted costs need."""
+    """Export the nodes of the operators without weights, since only the nodes are counted."""
     names = iter([f"in{index}" for index in range(len(inputs))])
     nodes, outputs = [], []
     node_types = {nn.ReLU: "Relu", nn.Conv2d: "Conv", nn.MaxPool2d: "MaxPool", Add: "Add"}
@@ -119,8 +90,8 @@ def structure_to_onnx(module, inputs):
     return model.SerializeToString()
 
 
-def test_an_operator_costs_its_own_nodes_and_a_source_the_session_too(counting):
-    table = run(MAPS, counting, structure_to_onnx)
+def test_an_operator_has_the_time_of_its_nodes_and_a_source_also_that_of_the_session(counting):
+    table = profiled(MAPS, counting, structure_to_onnx)
     costs = {spec: table.latency_ms(spec) for spec in table.specs()}
     read_a_pixel_ms = 0.25
     assert costs == pytest.approx(
@@ -139,7 +110,7 @@ def test_an_operator_costs_its_own_nodes_and_a_source_the_session_too(counting):
 
 
 def test_specs_of_one_shape_share_a_baseline(counting):
-    run([SKIP, CONV, REDUCE, POOL], counting, structure_to_onnx)
+    profiled([SKIP, CONV, REDUCE, POOL], counting, structure_to_onnx)
     assert len(counting.models) == 5
 
 
@@ -150,12 +121,12 @@ def test_each_spec_is_measured_once_and_a_group_is_exported_once(counting):
         exports.append(len(inputs))
         return structure_to_onnx(module, inputs)
 
-    table = run([CONV, ADD, CONV, POOL], counting, counted)
+    table = profiled([CONV, ADD, CONV, POOL], counting, counted)
     assert exports == [4]
     assert sorted(table.specs()) == sorted([CONV, ADD, POOL])
 
 
-def test_an_interrupted_profile_goes_on_where_it_stopped(counting, tmp_path):
+def test_an_interrupted_profile_continues_where_it_stopped(counting, tmp_path):
     specs = [SKIP, POOL, ADD, CONV]
     partial = tmp_path / "partial.json"
     options = {"partial_path": partial, "group_size": 2}
@@ -165,7 +136,7 @@ def test_an_interrupted_profile_goes_on_where_it_stopped(counting, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(specs, counting, structure_to_onnx, progress=interrupt, **options)
+        profiled(specs, counting, structure_to_onnx, progress=interrupt, **options)
     half = LatencyTable.load(partial)
     assert len(half.specs()) == 2
 
@@ -176,7 +147,7 @@ def test_an_interrupted_profile_goes_on_where_it_stopped(counting, tmp_path):
         return structure_to_onnx(module, inputs)
 
     seen = []
-    table = run(
+    table = profiled(
         specs, counting, counted, progress=lambda done, total: seen.append((done, total)), **options
     )
     assert exported == [2]
@@ -185,12 +156,12 @@ def test_an_interrupted_profile_goes_on_where_it_stopped(counting, tmp_path):
     assert LatencyTable.load(partial) == table
     assert all(table.measurement(spec) == half.measurement(spec) for spec in half.specs())
     # A complete file needs no measurement at all.
-    assert run(specs, counting, None, **options) == table
+    assert profiled(specs, counting, None, **options) == table
 
 
-def test_rows_of_another_setting_are_not_resumed(counting, tmp_path):
+def test_rows_measured_with_other_settings_are_not_resumed(counting, tmp_path):
     partial = tmp_path / "partial.json"
-    run([CONV], counting, structure_to_onnx, partial_path=partial)
+    profiled([CONV], counting, structure_to_onnx, partial_path=partial)
     before = partial.read_bytes()
     for options, expected in [
         ({"definitions": {"conv": "r2"}}, "definitions of operators"),
@@ -199,7 +170,7 @@ def test_rows_of_another_setting_are_not_resumed(counting, tmp_path):
         ({"protocol": replace(QUICK, time_limit_s=9.0)}, "protocol of the measurement"),
     ]:
         with pytest.raises(InputError, match=expected) as caught:
-            run([CONV], counting, structure_to_onnx, partial_path=partial, **options)
+            profiled([CONV], counting, structure_to_onnx, partial_path=partial, **options)
         assert str(partial) in str(caught.value)
     assert partial.read_bytes() == before
 
@@ -208,23 +179,23 @@ def test_a_damaged_partial_file_is_refused(counting, tmp_path):
     partial = tmp_path / "partial.json"
     partial.write_text(json.dumps({"schema": 1}))
     with pytest.raises(InputError, match="partial.json"):
-        run([CONV], counting, structure_to_onnx, partial_path=partial)
+        profiled([CONV], counting, structure_to_onnx, partial_path=partial)
 
 
 def test_an_unknown_dtype_is_refused(counting):
     with pytest.raises(InputError, match="float32 or float16, got int8"):
-        run([CONV], counting, structure_to_onnx, dtype="int8")
+        profiled([CONV], counting, structure_to_onnx, dtype="int8")
 
 
-def test_the_global_random_state_is_left_alone(counting):
+def test_the_global_random_state_is_not_changed(counting):
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
-    run([CONV], counting, structure_to_onnx)
+    profiled([CONV], counting, structure_to_onnx)
     assert torch.equal(torch.rand(4), expected)
 
 
-def test_the_time_limit_is_that_of_a_full_group(counting, monkeypatch):
+def test_the_time_limit_is_scaled_to_the_size_of_a_group(counting, monkeypatch):
     limits = []
     real = profiler.measure
 
@@ -233,7 +204,7 @@ def test_the_time_limit_is_that_of_a_full_group(counting, monkeypatch):
         return real(calls, protocol, **options)
 
     monkeypatch.setattr(profiler, "measure", spy)
-    table = run([SKIP, POOL, CONV], counting, structure_to_onnx, group_size=2)
+    table = profiled([SKIP, POOL, CONV], counting, structure_to_onnx, group_size=2)
     assert limits == [QUICK.time_limit_s, QUICK.time_limit_s / 2]
     assert table.protocol == QUICK
 
@@ -247,9 +218,9 @@ def rounds(p10_ms, median_ms, p90_ms, status="ok"):
     "total, baseline, statistic, expected",
     [
         (rounds(4.0, 6.0, 8.0), rounds(2.0, 2.0, 2.0), "p10", (1.0, 2.0, 3.0, "ok")),
-        # Below zero is noise.
+        # A negative difference is noise.
         (rounds(1.0, 1.0, 1.0), rounds(2.0, 2.0, 2.0), "p10", (0.0, 0.0, 0.0, "ok")),
-        # The statistic stands and the others give way.
+        # The statistic is kept and the other quantiles are adjusted.
         (rounds(4.0, 6.0, 8.0), rounds(0.0, 4.0, 8.0), "p10", (2.0, 2.0, 2.0, "ok")),
         (rounds(4.0, 6.0, 8.0), rounds(0.0, 4.0, 8.0), "median", (1.0, 1.0, 1.0, "ok")),
         # The worse of two statuses.
@@ -270,7 +241,7 @@ def test_difference_of_quantiles(total, baseline, statistic, expected):
 
 @cache
 def exported(spec, to_onnx):
-    module, shapes, _ = build(spec)
+    module, shapes, _ = build_operator(spec)
     inputs = tuple(torch.zeros(2, *shape) for shape in shapes)
     return module.eval(), onnx.load_from_string(to_onnx(module.eval(), inputs)), shapes
 

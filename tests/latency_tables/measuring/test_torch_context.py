@@ -1,12 +1,11 @@
-"""Operators in the surroundings of a network, for runtimes that compile modules."""
+"""Operators in a context like that of a network, for runtimes that compile modules."""
 
 import pytest
 import torch
-from helpers.profiled import QUICK, Add
+from helpers.profiled import Add, profiled
 from torch import nn
 
 from hwnas.latency_tables.measuring.operator_calls import COPIES
-from hwnas.latency_tables.measuring.profiler import profile_operators
 from hwnas.latency_tables.measuring.torch_context import Context
 from hwnas.latency_tables.runtimes import TorchCpu
 from hwnas.latency_tables.table import OpSpec
@@ -18,18 +17,8 @@ ADD = OpSpec("add", 8, 8, 12, 12)
 COSTS_MS = {nn.Conv2d: 0.5, nn.ReLU: 0.0625, nn.Bilinear: 0.125}
 
 
-def build(spec):
-    shape = (spec.c_in, spec.height, spec.width)
-    if spec.name == "add":
-        return Add(), [shape, shape], "operator"
-    if spec.name == "skip_connect":
-        return nn.Identity(), [shape], "operator"
-    conv = nn.Conv2d(spec.c_in, spec.c_out, 3, padding=1)
-    return conv, [shape], "source" if spec.name == "stem" else "operator"
-
-
 class CountingCompiler(TorchCpu):
-    """A call costs 1 ms, and its layers a fixed time each: a clock without noise."""
+    """Every call takes 1 ms, plus a fixed time for each layer, without noise."""
 
     fuses = True
 
@@ -48,20 +37,12 @@ class CountingCompiler(TorchCpu):
         return call() * calls
 
 
-def test_an_operator_costs_its_own_layers_and_a_source_the_call_too():
+def test_an_operator_has_the_time_of_its_layers_and_a_source_also_that_of_the_call():
     runtime = CountingCompiler()
-    table = profile_operators(
-        [STEM, SKIP, CONV, ADD],
-        runtime=runtime,
-        build=build,
-        to_onnx=None,
-        batch=2,
-        definitions={},
-        protocol=QUICK,
-    )
+    table = profiled([STEM, SKIP, CONV, ADD], runtime, None, batch=2)
     costs = {spec: table.latency_ms(spec) for spec in table.specs()}
-    assert costs == pytest.approx({STEM: 1.5, SKIP: 0.0, CONV: 0.5, ADD: 0.125})
-    # Those of one input shape share a baseline.
+    assert costs == pytest.approx({STEM: 1.5, SKIP: 0.0, CONV: 0.5625, ADD: 0.125})
+    # Operators with the same input shape share a baseline.
     assert len(runtime.modules) == 4 + 2
 
 
@@ -85,8 +66,8 @@ def test_a_context_computes_context_then_operator(operator):
         assert next(outputs, None) is None
 
 
-def test_copies_have_weights_of_their_own():
-    """Equal ones could be merged."""
+def test_copies_have_different_weights():
+    """A compiler could merge equal copies."""
     operator = nn.Conv2d(4, 4, 3)
     context = Context(operator, (torch.zeros(1, 4, 5, 5),), copies=2, seed=0)
     first, second = context.contexts

@@ -1,4 +1,4 @@
-"""Times that trtexec exports: its numbers come through, anything else ends in one line."""
+"""Times exported by trtexec: valid files are read, others are an error of one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECORDED = """[
   , "inMs" : 0, "computeMs" : 0.7, "outMs" : 0, "latencyMs" : 0.7, "endToEndMs" : 1.5 }
 ]
 """
-"""The layout of a file, with the fields of a newer and of an older version."""
+"""A file with the fields of a newer and of an older version of trtexec."""
 
 
 def written(path: Path, text: str) -> Path:
@@ -35,7 +35,7 @@ def test_the_latency_of_each_inference(tmp_path) -> None:
     assert read_times(path) == (0.885759, 0.7)
 
 
-def test_results_of_a_bundle_are_no_times(tmp_path) -> None:
+def test_the_results_of_a_bundle_are_not_times_of_trtexec(tmp_path) -> None:
     assert not is_times(written(tmp_path / "results.json", json.dumps({"rounds_ms": []})))
 
 
@@ -66,7 +66,7 @@ def changed(**fields: object) -> str:
         (RECORDED.replace("endInMs", "startInMs"), ["twice", "startInMs"]),
     ],
 )
-def test_what_trtexec_does_not_write_is_refused(tmp_path, text, words) -> None:
+def test_files_that_trtexec_does_not_write_are_refused(tmp_path, text, words) -> None:
     with pytest.raises(InputError) as refusal:
         read_times(written(tmp_path / "times.json", text))
     line = str(refusal.value)

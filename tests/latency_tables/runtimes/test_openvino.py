@@ -1,4 +1,4 @@
-"""OpenVINO runs what it is asked to, as it is asked to, or says that it does not."""
+"""OpenVINO runs models with the requested settings, or raises an error."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from helpers.runtime_models import equal_pools, subtraction
 from helpers.small_models import SIDE, model_of, residual_net
 from onnx import helper
 
@@ -22,14 +23,6 @@ def images(batch, seed=0):
     return {"x": generator.standard_normal((batch, 3, SIDE, SIDE), dtype=np.float32)}
 
 
-def subtraction():
-    return model_of(
-        [helper.make_node("Sub", ["a", "b"], ["y"])],
-        {"a": ("n", 2), "b": ("n", 2)},
-        {"y": ("n", 2)},
-    ).SerializeToString()
-
-
 def test_a_model_is_compiled_with_the_stated_properties():
     runtime = OpenVinoCpu(1)
     compiled = runtime._compile(runtime._read(residual_net().SerializeToString()))
@@ -39,7 +32,7 @@ def test_a_model_is_compiled_with_the_stated_properties():
     assert runtime.profile(dtype="float32", batch=1).options == runtime.options()
 
 
-def test_threads_that_are_not_there_are_refused():
+def test_more_threads_than_the_machine_has_are_refused():
     threads = (os.cpu_count() or 1) + 1000
     feeds = {name: np.ones((1, 2), np.float32) for name in "ab"}
     with pytest.raises(RuntimeMissingError, match="did not apply the settings") as caught:
@@ -48,7 +41,7 @@ def test_threads_that_are_not_there_are_refused():
 
 
 def test_a_precision_that_is_not_taken_is_refused(monkeypatch):
-    """The plugin answers with what it does: an unknown number format is none of its own."""
+    """OpenVINO reports the precision that it uses, or refuses one that it does not know."""
     stated = OpenVinoCpu.options
     monkeypatch.setattr(
         OpenVinoCpu, "options", lambda self: stated(self) | {"INFERENCE_PRECISION_HINT": "f64"}
@@ -70,7 +63,7 @@ def test_float32_results_at_any_batch(batch):
     expected = OnnxRuntimeCpu(1).infer_unoptimised(model)(images(batch))
     found = OpenVinoCpu(1).infer(model)(images(batch))
     assert list(found) == ["y"]
-    # bfloat16, the plugin's own choice on many processors, is off by some thousandths.
+    # bfloat16, the plugin's default on many processors, has errors of some thousandths.
     np.testing.assert_allclose(found["y"], expected["y"], rtol=1e-5, atol=1e-5)
 
 
@@ -93,7 +86,7 @@ def test_the_name_of_a_file_does_not_decide_how_it_is_read(tmp_path):
     np.testing.assert_array_equal(OpenVinoCpu(1).infer(path)(feeds)["y"], [[2, 3]])
 
 
-def test_threads_have_requests_of_their_own():
+def test_every_thread_has_its_own_request():
     infer = OpenVinoCpu(1).infer(residual_net().SerializeToString())
     alone = [infer(images(2, seed))["y"] for seed in range(24)]
     with ThreadPoolExecutor(4) as threads:
@@ -101,7 +94,7 @@ def test_threads_have_requests_of_their_own():
     np.testing.assert_array_equal(together, alone)
 
 
-def test_it_serves():
+def test_one_session_serves_several_threads():
     found = serve(
         OpenVinoCpu(1), residual_net().SerializeToString(), images(1), threads=2, seconds=0.3
     )
@@ -109,7 +102,7 @@ def test_it_serves():
     assert found.requests >= 2
 
 
-def test_placement_counts_what_computes():
+def test_placement_counts_nodes_that_compute():
     placed = OpenVinoCpu(1).placement(subtraction())
     assert placed == {"CPU": {"Subtract": 1}}
 
@@ -137,13 +130,9 @@ def test_feeds_that_do_not_fit_are_refused(shapes, expected):
         OpenVinoCpu(1).prepare_onnx(subtraction(), feeds)
 
 
-def test_equal_operators_on_one_input_run_once():
-    """What the rule `once` says of it."""
-    window = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
-    nodes = [helper.make_node("AveragePool", ["x"], [name], **window) for name in "ab"]
-    nodes += [helper.make_node("Relu", ["a"], ["c"]), helper.make_node("Sub", ["b", "c"], ["y"])]
-    model = model_of(nodes, {"x": (1, 4, 8, 8)}, {"y": (1, 4, 8, 8)}).SerializeToString()
+def test_common_subexpressions_are_eliminated():
+    """As the rule `once` assumes."""
     runtime = OpenVinoCpu(1)
-    run = runtime._compile(runtime._read(model)).get_runtime_model().get_ops()
+    run = runtime._compile(runtime._read(equal_pools())).get_runtime_model().get_ops()
     kinds = [node.get_rt_info()["layerType"].astype(str) for node in run]
     assert kinds.count("Pooling") == 1

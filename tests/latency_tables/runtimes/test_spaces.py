@@ -1,6 +1,6 @@
-"""Every space's networks and operators, with every head and kind of input, on every runtime.
+"""Networks and operators of every space, with every head and kind of input, on every runtime.
 
-Runtimes that are not on this machine are left out.
+Runtimes that this machine does not have are skipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hwnas.spaces.networks import Network
 
 TOKENS = {"vocabulary": 11, "height": 1}
 DIVISIBLE = {"height": 32, "width": 32}
-"""Sizes that features can be enlarged to."""
+"""Sizes that the upsampling head supports."""
 COMPILED = ("compile", "aoti")
 """Modes of PyTorch that call a C++ compiler for every network."""
 
@@ -45,7 +45,7 @@ def kinds_of_networks() -> list[Any]:
 
 
 def runtimes_here(compiled: bool) -> list[Runtime]:
-    """The processor's runtimes, those that compile for themselves or the others."""
+    """The CPU runtimes of this machine: those that compile networks, or the others."""
     here = []
     for name in RUNTIMES:
         runtime = create_runtime(name, 1)
@@ -61,7 +61,7 @@ def runtimes_here(compiled: bool) -> list[Runtime]:
 
 
 def outputs_on(runtime: Runtime, network: Network, model: bytes, inputs: np.ndarray) -> np.ndarray:
-    """What a network computes where a runtime runs it."""
+    """The outputs of a network on a runtime."""
     if isinstance(runtime, OnnxModelRuntime):
         return runtime.infer(model)({INPUT: inputs})[OUTPUT]
     given = (torch.from_numpy(inputs),)
