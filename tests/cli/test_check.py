@@ -27,6 +27,7 @@ from hwnas.latency_tables.runtimes.onnx import OnnxRuntimeCpu
 from hwnas.reporting.verdict import to_junit, to_markdown
 from hwnas.runs import interruption
 
+ROOT = Path(__file__).parents[2]
 QUICK = ["--set", "check.measure_seconds=20"]
 
 
@@ -215,7 +216,7 @@ def test_a_budget_of_energy(check, tmp_path, monkeypatch) -> None:
     "options, words",
     [
         (["--input", "x"], ["--input", "NAME:1x3x224x224"]),
-        (["--set", "train.epochs=3"], ["no setting of a check"]),
+        (["--set", "train.epochs=3"], ["this setting does not apply to a check"]),
         (["--serve-threads", "2"], ["--serve-threads", "--serve-seconds"]),
         (["--run", "folder", "--threads", "2"], ["--threads", "--run"]),
         (["--data", "missing.npz"], ["missing.npz", "no such file"]),

@@ -97,7 +97,7 @@ def constant_net() -> ModelProto:
 
 
 HIGH = 1.5
-"""A threshold: the largest of the four random values is below it for seed 0, above it for 1 to 3."""
+"""A threshold above all four random values of seed 0, below the largest ones of seeds 1 to 3."""
 
 
 def endless_where_high(threshold: float = HIGH) -> ModelProto:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.hostile_files import external
+from helpers.unchecked_models import external
 
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model

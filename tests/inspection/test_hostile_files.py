@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from helpers.hostile_files import CASES, model_of, node
+from helpers.hostile_files import CASES
+from helpers.unchecked_models import model_of, node
 
 from hwnas.errors import InputError
 from hwnas.inspection.__main__ import describe_model

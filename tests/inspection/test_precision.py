@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.hostile_files import function, model_of, node, value
 from helpers.small_models import SIDE, residual_net, saved
+from helpers.unchecked_models import function, model_of, node, value
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from hwnas.deploy.variants import make_variant

@@ -6,7 +6,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from helpers.hostile_files import BIG, model_of, node, value, with_weights
+from helpers.unchecked_models import BIG, model_of, node, value, with_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper, numpy_helper
