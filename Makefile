@@ -1,27 +1,41 @@
-# `make run` and `make test` need Python 3.11 or later; they install into the active virtual
-# environment, or into .venv.
+# `make run` and `make test` need Python 3.11 or later and a C++ compiler; they install into the
+# active virtual environment, or into .venv.
 VIRTUAL_ENV ?= .venv
 PYTHON = $(VIRTUAL_ENV)/bin/python
-# Satisfied by whichever build of PyTorch is there already, the one without CUDA say.
-TORCH ?= torch==2.13.0
+PIP = $(PYTHON) -m pip install --quiet
+# Without an NVIDIA GPU the build of PyTorch for CPUs is enough, where the registry has it.
+TORCH ?= 2.13.0
+TORCH_CPU = test ! -e /dev/nvidiactl && $(PIP) torch==$(TORCH)+cpu 2>/dev/null
 
-.PHONY: run test install docs types lint clean
+.PHONY: run test quick install docs screenshot catalogue settings types lint fuzz clean
 
 $(PYTHON):
 	python3 -m venv $(VIRTUAL_ENV)
 
-install: $(PYTHON)
-	$(PYTHON) -m pip install --quiet $(TORCH)
-	$(PYTHON) -m pip install --quiet -e '.[dev]'
+torch: $(PYTHON)
+	@$(PYTHON) -c "import torch" 2>/dev/null || ($(TORCH_CPU)) || $(PIP) torch==$(TORCH)
+
+install: torch
+	$(PIP) -e .
 
 run: install
 	$(PYTHON) -m hwnas run
 
-test: install
+test: torch
+	$(PIP) -e '.[test]'
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal
 
-docs: install
+# What one runs before a commit.
+quick:
+	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "quick and not slow and not gpu"
+
+docs: torch
+	$(PIP) -e '.[docs]'
 	$(PYTHON) -m sphinx -W --keep-going docs build/docs
+
+# What is generated and kept: the list of spaces and strategies.
+catalogue:
+	$(PYTHON) -m hwnas.reporting.catalogue
 
 # mypy does not follow the mapping of top-level folders into the package: it reads a copy.
 types:

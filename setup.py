@@ -4,6 +4,7 @@ The kernels are a plain shared library without Python's or PyTorch's interface, 
 instruction set. They are optional: without a compiler the package works, only slower.
 """
 
+import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,37 @@ class BuildKernels(build_ext):
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         compiler.link_shared_object(objects, target, target_lang="c++")
 
+REQUIREMENTS = [
+    "torch>=2.11,<2.14",
+    "onnx>=1.21",
+    "onnxscript>=0.6",
+    "numpy>=2.0",
+    "scipy>=1.13",
+    "safetensors>=0.5",
+    "Pillow>=11",
+    "pydantic>=2.10",
+    "tomli-w>=1.2",
+    "typer>=0.29",
+    "rich>=13.9",
+    "optuna>=5",
+    "torchmetrics>=1.9",
+]
+GPU_REQUIREMENTS = ["onnxruntime-gpu>=1.27", "triton>=3.6,<3.8"]
+CPU_REQUIREMENTS = ["onnxruntime>=1.27"]
+
+
+def has_gpu():
+    """Whether to install what runs on NVIDIA GPUs: HWNAS_GPU=1 or 0, or whether there is a driver.
+
+    ONNX Runtime has one package for each, of which only one can be installed, and those for GPUs
+    are a gigabyte larger.
+    """
+    stated = os.environ.get("HWNAS_GPU")
+    if stated is not None:
+        return stated == "1"
+    supported = platform.machine() == "x86_64" and platform.system() == "Linux"
+    return supported and Path("/dev/nvidiactl").exists()
+
 
 def subpackages(folder):
     """A top-level folder and its packages, by the name that they are installed under."""
@@ -58,6 +90,7 @@ def subpackages(folder):
 INSTALLED_AS = subpackages("kernels") | subpackages("latency_tables")
 
 setup(
+    install_requires=[*REQUIREMENTS, *(GPU_REQUIREMENTS if has_gpu() else CPU_REQUIREMENTS)],
     packages=[
         *find_packages(include=["hwnas", "hwnas.*"]),
         *INSTALLED_AS,
@@ -68,7 +101,7 @@ setup(
         "hwnas.configs": ["*.toml"],
         "hwnas.datasets": ["*.npz", "*.md"],
         "hwnas.spaces": ["*.toml"],
-        "hwnas.reporting": ["*.css", "*.js"],
+        "hwnas.reporting": ["*.css", "*.js", "catalogue.json"],
         "hwnas.kernels": ["*.md"],
         "hwnas.latency_tables": ["*.json", "*.md", "data/*.json", "data/*.json.gz", "data/*.md"],
     },

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from hwnas.cli.options import Json, example, print_result
-from hwnas.errors import InputError, printable
-
-OPTIONS_WIDTH, MOST_GROUPS = 160, 4
-"""Characters of a line of options on the terminal, and lines of them."""
+from hwnas.errors import InputError
 
 space_app = typer.Typer(
     rich_markup_mode=None, help="Validate and inspect a search space that a TOML file describes."
@@ -49,22 +47,23 @@ def info(
         raise InputError(
             "there is nothing to draw", where="--svg", mend="name an architecture.json"
         )
+    from hwnas.cli.terminal import print_environment
     from hwnas.config import shipped_configs
+    from hwnas.reporting.catalogue import read_catalogue
     from hwnas.runs.run_folder import environment
-    from hwnas.spaces import SPACES
-    from hwnas.strategies import STRATEGIES
 
+    catalogue = read_catalogue()
     document = {
         **environment(),
         "runtimes": _runtimes(),
-        "spaces": sorted(SPACES),
-        "strategies": sorted(STRATEGIES),
+        "spaces": sorted({facts["space"] for facts in catalogue["spaces"].values()}),
+        "strategies": sorted(catalogue["strategies"]),
         "configs": shipped_configs(),
     }
-    lines = [f"{key}: {value}" for key, value in document.items() if not isinstance(value, dict)]
-    for key in ("packages", "runtimes"):
-        lines += [key, *(f"  {name}: {value}" for name, value in document[key].items())]
-    print_result(document, as_json, "\n".join(lines))
+    if as_json:
+        print(json.dumps(document))
+    else:
+        print_environment(document)
 
 
 def spaces(as_json: Json = False) -> None:
@@ -73,19 +72,14 @@ def spaces(as_json: Json = False) -> None:
     For each one the paper, choices, heads, number of architectures, and the range of parameters
     and multiply-accumulates.
     """
-    from hwnas.reporting.description import describe_space, listed_spaces
+    from hwnas.cli.terminal import print_spaces
+    from hwnas.reporting.catalogue import read_catalogue
 
-    document: dict[str, dict[str, Any]] = {}
-    lines = []
-    for name, space in listed_spaces():
-        document[name] = describe_space(space)
-        lines += _in_words(name, document[name])
-    runtimes = _runtimes()
-    lines += [
-        "runtimes, for every space",
-        *(f"  {key}: {state}" for key, state in runtimes.items()),
-    ]
-    print_result({"spaces": document, "runtimes": runtimes}, as_json, "\n".join(lines))
+    document = {"spaces": read_catalogue()["spaces"], "runtimes": _runtimes()}
+    if as_json:
+        print(json.dumps(document))
+    else:
+        print_spaces(document["spaces"])
 
 
 @space_app.command(epilog=example("hwnas space validate SPACE.toml"))
@@ -105,14 +99,16 @@ def space_info(path: SpaceFile, as_json: Json = False) -> None:
 
     Also the number of architectures, and the range of parameters and multiply-accumulates.
     """
+    from hwnas.cli.terminal import print_spaces
     from hwnas.reporting.description import describe_space, load_space
 
     space = load_space(path)
     facts = describe_space(space)
     options = {choice.name: choice.options for choice in space.choices}
-    lines = _in_words(str(path), facts | {"choice_groups": []})
-    lines += [f"  {name}: {', '.join(names)}" for name, names in options.items()]
-    print_result({**facts, "choice_options": options}, as_json, "\n".join(lines))
+    if as_json:
+        print(json.dumps({**facts, "choice_options": options}))
+    else:
+        print_spaces({str(path): facts})
 
 
 @space_app.command(epilog=example("hwnas space sample SPACE.toml -n 3 --seed 1"))
@@ -125,8 +121,6 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """Draw random architectures, one JSON object in each line."""
-    import json
-
     from hwnas.reporting.description import load_space, sample_architectures
 
     documents = sample_architectures(load_space(path), count, seed)
@@ -134,18 +128,9 @@ def sample(
     print_result({"architectures": documents}, as_json, text)
 
 
-def _read(sizes: dict[str, Any]) -> str:
-    """What networks of these sizes read, in words."""
-    if sizes["vocabulary"] is not None:
-        return f"{sizes['width']} tokens of {sizes['vocabulary']:,}"
-    return f"{sizes['input_channels']} x {sizes['height']} x {sizes['width']} inputs"
-
-
 def _describe(path: Path, svg: Path | None, as_json: bool) -> None:
     """Print what is known of an architecture, and write its drawing."""
-    import json
-
-    from hwnas.cli.terminal import print_architecture
+    from hwnas.cli.drawing import print_architecture
     from hwnas.reporting.cell_drawings import draw_cells
     from hwnas.reporting.cells import read_cells
     from hwnas.reporting.description import describe_architecture, load_architecture
@@ -175,34 +160,3 @@ def _runtimes() -> dict[str, str]:
         except RuntimeMissingError as error:
             states[name] = str(error)
     return states
-
-
-def _in_words(name: str, facts: dict[str, Any]) -> list[str]:
-    """What `describe_space` says of a space."""
-    sizes = facts["space_options"]
-    return [
-        name,
-        f"  {facts['paper']}",
-        f"  {facts['choices']} choices of {facts['options']} options in all, "
-        f"{facts['size']:,} architectures",
-        *_options_in_words(facts["choice_groups"]),
-        f"  reads images{' or tokens' if facts['reads_tokens'] else ''}, ends with a head: "
-        f"{', '.join(facts['heads'])}",
-        f"  for {_read(sizes)} and {sizes['classes']} outputs: "
-        f"{_millions(facts['params'])} parameters, "
-        f"{_millions(facts['macs'])} multiply-accumulates",
-    ]
-
-
-def _options_in_words(groups: list[dict[str, Any]]) -> list[str]:
-    """Options and how many choices have them, a line each; the first few, cut to a line."""
-    lines = [
-        printable(f"{group['choices']} x {', '.join(group['options'])}", OPTIONS_WIDTH)
-        for group in groups[:MOST_GROUPS]
-    ]
-    left = sum(group["choices"] for group in groups[MOST_GROUPS:])
-    return [f"    {line}" for line in lines] + ([f"    {left} more"] if left else [])
-
-
-def _millions(bounds: tuple[int, int]) -> str:
-    return " to ".join(f"{bound / 1e6:.4g}" for bound in bounds) + " M"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -27,20 +28,14 @@ def strategies(as_json: Json = False) -> None:
 
     For each one the paper, its settings with their defaults, and what it needs.
     """
-    from hwnas.strategies import STRATEGIES
+    from hwnas.cli.terminal import print_strategies
+    from hwnas.reporting.catalogue import read_catalogue
 
-    document: dict[str, dict[str, Any]] = {}
-    lines = []
-    for name, strategy in STRATEGIES.items():
-        settings = {
-            key: field.default for key, field in strategy.settings_model.model_fields.items()
-        }
-        needs = "the gradient of a supernet" if strategy.uses_gradient else "evaluations"
-        document[name] = {"paper": strategy.paper, "settings": settings, "needs": needs}
-        lines += [name, f"  {strategy.paper}", f"  needs {needs}"]
-        stated = ", ".join(f"{key} = {value}" for key, value in settings.items())
-        lines += [f"  settings: {stated}"] if stated else []
-    print_result({"strategies": document}, as_json, "\n".join(lines))
+    document = {"strategies": read_catalogue()["strategies"]}
+    if as_json:
+        print(json.dumps(document))
+    else:
+        print_strategies(document["strategies"])
 
 
 @bench_app.command(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-from rich.tree import Tree
 
 from hwnas.errors import printable
-from hwnas.reporting.cells import SKIP, Cell
 from hwnas.reporting.formatting import in_words
 
+OPTIONS_WIDTH, MOST_GROUPS = 160, 4
+"""Characters of a list of options, and lists of them for one search space."""
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "skipped": "dim"}
 
 
@@ -117,56 +117,80 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def print_architecture(document: dict[str, Any], cells: Sequence[Cell]) -> None:
-    """Print what `describe_architecture` says, with a drawing of the cells, on stdout."""
+def print_environment(document: dict[str, Any]) -> None:
+    """Print what `hwnas info` says of this machine on stdout."""
     console = Console(highlight=False, markup=False)
-    # What lists of tables led to is told by the choices below.
-    stated = ", ".join(
-        f"{key} {value}"
-        for key, value in document["space_options"].items()
-        if value is not None and not (isinstance(value, list) and dict in map(type, value))
-    )
-    console.print(f"{document['space']}: {stated}")
-    console.print(
-        f"{document['params']:,} parameters, {document['macs']:,} multiply-accumulates, "
-        f"{document['depth']} layers deep"
-    )
-    for cell in cells:
-        console.print(_layers(cell) if cell.is_stage else _tree(cell))
-    table = Table("choice", "option")
-    for header in ("parameters", "multiply-accumulates"):
-        table.add_column(header, justify="right")
-    for row in document["choices"]:
-        if row["option"] != "none":
-            option = Text(row["option"], "" if row["runs"] else "dim")
-            table.add_row(row["choice"], option, f"{row['params']:,}", f"{row['macs']:,}")
-    fixed = document["fixed"]
-    table.add_row("what is fixed", "", f"{fixed['params']:,}", f"{fixed['macs']:,}")
+    versions = ", ".join(f"{name} {version}" for name, version in document["packages"].items())
+    facts = {
+        "machine": f"{document['platform']}, {document['cores']} cores",
+        "versions": f"Python {document['python']}, {versions}",
+        "search spaces": ", ".join(document["spaces"]),
+        "strategies": ", ".join(document["strategies"]),
+        "configurations": ", ".join(document["configs"]),
+    }
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts.items():
+        table.add_row(name, value)
     console.print(table)
-    console.print(f"genotype: {json.dumps(document['genotype'])}", soft_wrap=True)
+    console.print()
+    runtimes = Table("runtime", "on this machine", box=None, padding=(0, 2, 0, 0))
+    for name, state in document["runtimes"].items():
+        cause = state.removeprefix(f"{name}: ").split(";")[0].split(", expected")[0]
+        runtimes.add_row(name, Text(cause, "green" if state == "available" else "dim"))
+    console.print(runtimes)
 
 
-def _layers(cell: Cell) -> Text:
-    """A stage as a row of its layers, dim where they do not run; dashes stand for those skipped.
+def print_spaces(spaces: dict[str, dict[str, Any]]) -> None:
+    """Print search spaces, as `describe_space` states them, on stdout."""
+    console = Console(highlight=False, markup=False)
+    for name, facts in spaces.items():
+        sizes = facts["space_options"]
+        table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
+        table.add_row("paper", facts["paper"])
+        table.add_row("architectures", f"{_count(facts['size'])}, {facts['choices']} choices")
+        for group in facts["choice_groups"][:MOST_GROUPS]:
+            table.add_row(f"{group['choices']} x", _shortened(group["options"]))
+        left = sum(group["choices"] for group in facts["choice_groups"][MOST_GROUPS:])
+        if left:
+            table.add_row("", f"and {left} other choices")
+        kinds = "images or tokens" if facts["reads_tokens"] else "images"
+        table.add_row("reads", f"{kinds}; ends with the head {', '.join(facts['heads'])}")
+        table.add_row("sizes", f"for {_inputs(sizes)} and {sizes['classes']} outputs:")
+        table.add_row("", f"{_range(facts['params'])} parameters")
+        table.add_row("", f"{_range(facts['macs'])} multiply-accumulates")
+        console.print(Text(printable(name), "bold"))
+        console.print(table)
 
-    Sizes are listed.
-    """
-    names = [
-        Text("-" if edge.operator == SKIP else edge.operator, "" if edge.runs else "dim")
-        for edge in cell.edges
-    ]
-    return Text(f"{cell.title}: ") + Text(", " if cell.is_list else " > ").join(names)
+
+def print_strategies(strategies: dict[str, dict[str, Any]]) -> None:
+    """Print search strategies, as the catalogue states them, on stdout."""
+    console = Console(highlight=False, markup=False)
+    table = Table("strategy", "needs, settings and paper", box=None, padding=(0, 2, 0, 0))
+    for name, facts in strategies.items():
+        settings = ", ".join(f"{key} = {value}" for key, value in facts["settings"].items())
+        lines = [f"needs {facts['needs']}", settings, facts["paper"]]
+        table.add_row(Text(name, "bold"), "\n".join(line for line in lines if line))
+    console.print(table)
 
 
-def _tree(cell: Cell) -> Tree:
-    """A cell as its nodes, each with the edges that enter it."""
-    tree = Tree(Text(cell.title))
-    for number in range(cell.inputs, cell.nodes):
-        node = tree.add(Text(cell.node_name(number)))
-        for edge in cell.edges:
-            if edge.target == number:
-                words = f"{edge.operator} of {cell.node_name(edge.source)} {edge.cost}".rstrip()
-                node.add(Text(words, "" if edge.runs else "dim"))
-    if cell.joins_nodes:
-        tree.add(Text(cell.output))
-    return tree
+def _shortened(options: Sequence[str]) -> str:
+    """A list of options, cut where it is long."""
+    return printable(", ".join(options), OPTIONS_WIDTH)
+
+
+def _inputs(sizes: dict[str, Any]) -> str:
+    """The inputs of a network of the given sizes, in words."""
+    if sizes["vocabulary"] is not None:
+        return f"{sizes['width']} tokens of {sizes['vocabulary']:,}"
+    return f"inputs of {sizes['input_channels']} x {sizes['height']} x {sizes['width']}"
+
+
+def _count(number: int) -> str:
+    """A number of architectures: exact where it can be read, else a power of ten."""
+    if number < 10**9:
+        return f"{number:,}"
+    return f"10^{math.log10(number):.1f}"
+
+
+def _range(bounds: Sequence[int]) -> str:
+    return " to ".join(f"{bound / 1e6:.4g}" for bound in bounds) + " M"
