@@ -22,7 +22,8 @@ from hwnas.deploy.scores import Score, score_of
 from hwnas.deploy.trial import BATCHES, FEWEST_BATCHES
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.measuring.memory import Trial, allocating_at_most, session_limit_mb
+from hwnas.latency_tables.measuring.limits import allocating_at_most, session_limit_mb
+from hwnas.latency_tables.measuring.memory import Trial
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime
 
 RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")

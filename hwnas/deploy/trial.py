@@ -8,7 +8,8 @@ from functools import partial
 from hwnas.config import CheckConfig
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.measuring.memory import Batches, Trial, session_limit_mb, try_session
+from hwnas.latency_tables.measuring.limits import session_limit_mb
+from hwnas.latency_tables.measuring.memory import Batches, Trial, try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 
 BATCHES = (1, 7, 64)

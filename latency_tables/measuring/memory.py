@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import re
 import resource
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.errors import InputError, first_line
+from hwnas.latency_tables.measuring.limits import STATUS, allow_seconds, run_in_process, status_mb
 from hwnas.latency_tables.runtimes import Model, OnnxModelRuntime, create_runtime
 
-STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
 """Writing 5 to this file resets the process's peak memory to its current memory."""
-FREE = Path("/proc/meminfo")
 RUNS = 3
-SESSION_MB = 8000.0
-"""Memory that a session may allocate by default, in MB."""
-FREE_SHARE = 0.8
-"""Share of the free memory that all sessions together may allocate by default."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +79,17 @@ def try_session(
         InputError: the runtime cannot run the model, or a limit is exceeded.
     """
     limit_mb = limit_mb if runtime.device_class == "cpu" else None
-    arguments = (runtime.name, runtime.threads, model, dict(feeds), batches, limit_mb, limit_s)
-    # A spawned process shares nothing with this one.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        try:
-            return process.submit(_try, *arguments).result()
-        except (BrokenProcessPool, MemoryError):
-            limits = " and ".join(
-                f"{limit:g} {unit}" for limit, unit in ((limit_mb, "MB"), (limit_s, "s")) if limit
-            )
-            raise InputError(
-                "the process that loaded and ran the model was terminated",
-                where=str(model) if isinstance(model, Path) else runtime.name,
-                expected=f"at most {limits}" if limits else None,
-            ) from None
+    stated = ((limit_mb, "MB"), (limit_s, "s"))
+    limits = " and ".join(f"{limit:g} {unit}" for limit, unit in stated if limit)
+    return run_in_process(
+        _try,
+        *(runtime.name, runtime.threads, model, dict(feeds), batches, limit_mb, limit_s),
+        terminated=InputError(
+            "the process that loaded and ran the model was terminated",
+            where=str(model) if isinstance(model, Path) else runtime.name,
+            expected=f"at most {limits}" if limits else None,
+        ),
+    )
 
 
 def _try(
@@ -172,72 +158,3 @@ def _try_batches(
         del infer
     ran = tuple(size for size in sizes if size not in failures)
     return Trial(memory_mb, ran, failures)
-
-
-def allow_seconds(limit_s: int | None) -> None:
-    """Limit this process's further processor time; the system kills the process beyond it.
-
-    Args:
-        limit_s: seconds from now, or None for no limit.
-    """
-    if limit_s is not None:
-        limit = math.ceil(time.process_time()) + limit_s
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
-
-
-def session_limit_mb(stated_mb: float | None, sessions: int = 1) -> float:
-    """Return the memory that several sessions may allocate together, in MB.
-
-    Args:
-        stated_mb: limit of one session; by default 8000 MB, but at most 80 % of the free memory
-            for all sessions together.
-        sessions: how many sessions are open at the same time.
-    """
-    if stated_mb is not None:
-        return stated_mb * sessions
-    limit_mb = SESSION_MB * sessions
-    return (
-        min(limit_mb, FREE_SHARE * _kb_as_mb(FREE, "MemAvailable")) if FREE.exists() else limit_mb
-    )
-
-
-@contextmanager
-def allocating_at_most(limit_mb: float | None, where: str) -> Iterator[None]:
-    """Limit the memory that this process allocates inside the context; only on Linux.
-
-    Args:
-        limit_mb: memory beyond that at the start, in MB (10^6 bytes), or None for no limit.
-        where: the model, for the error message.
-
-    Raises:
-        InputError: the limit was exceeded (in place of MemoryError).
-    """
-    if limit_mb is None or not STATUS.exists():
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = int((status_mb("VmData") + limit_mb) * 1e6)
-    if soft != resource.RLIM_INFINITY:
-        limit = min(limit, soft)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    try:
-        yield
-    except MemoryError:
-        raise InputError(
-            "running the model takes too much memory",
-            where=where,
-            expected=f"at most {limit_mb:.0f} MB",
-        ) from None
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def status_mb(key: str) -> float:
-    """Return an entry of `/proc/self/status`, such as `VmRSS`, in MB; only on Linux."""
-    return _kb_as_mb(STATUS, key)
-
-
-def _kb_as_mb(path: Path, key: str) -> float:
-    found = re.search(rf"^{key}:\s+(\d+) kB", path.read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) * 1024 / 1e6

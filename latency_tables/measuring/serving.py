@@ -7,17 +7,14 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.measuring.memory import STATUS, allow_seconds, status_mb
+from hwnas.latency_tables.measuring.limits import STATUS, allow_seconds, run_in_process, status_mb
 from hwnas.latency_tables.runtimes import Infer, Model, OnnxModelRuntime, create_runtime
 from hwnas.latency_tables.statistics import percentiles_ms
 
@@ -80,16 +77,14 @@ def serve(
     Raises:
         InputError: the process was terminated, for example because it exceeded a limit.
     """
-    arguments = (runtime.name, runtime.threads, model, dict(feeds), threads, seconds, limit_s)
-    # A spawned process shares nothing with this one.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        try:
-            return process.submit(_serve, *arguments).result()
-        except (BrokenProcessPool, MemoryError):
-            raise InputError(
-                "the process that served the model was terminated",
-                where=str(model) if isinstance(model, Path) else runtime.name,
-            ) from None
+    return run_in_process(
+        _serve,
+        *(runtime.name, runtime.threads, model, dict(feeds), threads, seconds, limit_s),
+        terminated=InputError(
+            "the process that served the model was terminated",
+            where=str(model) if isinstance(model, Path) else runtime.name,
+        ),
+    )
 
 
 class _Client(threading.Thread):

@@ -33,7 +33,7 @@ from hwnas.deploy.gates import serving_gates
 from hwnas.deploy.request import CheckRequest
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
-from hwnas.latency_tables.measuring.memory import STATUS
+from hwnas.latency_tables.measuring.limits import STATUS
 from hwnas.latency_tables.measuring.serving import serve
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 

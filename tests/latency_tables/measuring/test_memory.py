@@ -1,4 +1,4 @@
-"""Trial runs of models: peak memory without libraries, limits, and batch sizes."""
+"""Trial runs of models: peak memory without libraries, limits of time, and batch sizes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from helpers.small_models import model_of
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.measuring import memory
-from hwnas.latency_tables.measuring.memory import STATUS, Batches, allocating_at_most, try_session
+from hwnas.latency_tables.measuring.memory import Batches, try_session
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 
 RUNTIME = OnnxRuntimeCpu(1)
@@ -98,24 +97,3 @@ def test_outputs_whose_shape_changes_between_runs_are_refused() -> None:
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
     with pytest.raises(InputError, match="ONNX Runtime cannot run the model"):
         try_session(RUNTIME, model, rows(1, width=400))
-
-
-@pytest.mark.skipif(not STATUS.exists(), reason="limits of memory hold on Linux")
-def test_arrays_count_towards_the_memory_limit() -> None:
-    with (
-        pytest.raises(InputError, match="m.onnx: running.*at most 100 MB"),
-        allocating_at_most(100.0, "m.onnx"),
-    ):
-        np.ones(50_000_000)
-    assert np.ones(50_000_000).size
-    with allocating_at_most(None, "m.onnx"):
-        assert np.ones(50_000_000).size
-
-
-def test_the_default_limit_leaves_some_of_the_free_memory(tmp_path, monkeypatch) -> None:
-    free = tmp_path / "meminfo"
-    monkeypatch.setattr(memory, "FREE", free)
-    assert memory.session_limit_mb(None, 2) == 16_000
-    free.write_text("MemFree: 1 kB\nMemAvailable:    5000000 kB\n")
-    assert memory.session_limit_mb(None, 2) == pytest.approx(0.8 * 5120)
-    assert memory.session_limit_mb(300.0, 2) == 600
