@@ -33,7 +33,7 @@ from hwnas.kernels import Edge
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build_candidate
 from hwnas.spaces.cells import cell_edges
-from hwnas.spaces.darts import PRIMITIVES
+from hwnas.spaces.darts_networks import PRIMITIVES
 
 ROOT = Path(__file__).parents[1]
 SIZES = {16: 32, 32: 16, 64: 8}
@@ -286,7 +286,7 @@ def cases_of(arguments: argparse.Namespace) -> list[Case]:
 def require_green_tests(device: str, quick: bool) -> None:
     """Exit unless the kernels' tests pass."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", str(ROOT / "tests" / "kernels")]
-    selection = "exact" if quick else "cpu_backend or mixed_op"
+    selection = "exact" if quick else "cpu or mixed_op"
     command += ["-m", "gpu"] if device == "cuda" else ["-k", selection]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if finished.returncode != 0:

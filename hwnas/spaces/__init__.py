@@ -1,4 +1,4 @@
-"""Search spaces by name."""
+"""All search spaces, by name."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SPACES: dict[str, type[SearchSpace]] = {
 
 
 def register_space(space: type[SearchSpace]) -> type[SearchSpace]:
-    """Make a space known by its name, to configurations and to every verb; a class decorator.
+    """Register a space under its name, for configurations and all commands; a class decorator.
 
-    A process that is started for a measurement imports the main module again; so this belongs at
-    the top level of a module.
+    Use it at the top level of a module: processes that are started for measurements import the
+    main module again.
 
     Raises:
-        InputError: when the name is another space's.
+        InputError: when another space is registered under this name.
     """
     if space.name in SPACES:
         raise InputError("a space of this name is registered", where="space", actual=space.name)
@@ -53,10 +53,15 @@ def register_space(space: type[SearchSpace]) -> type[SearchSpace]:
 def build_space(
     name: str, options: Mapping[str, Any] | None = None, where: str = "space"
 ) -> SearchSpace:
-    """A search space at the given sizes.
+    """Build a search space.
+
+    Args:
+        name: of a registered space.
+        options: values of the space's options that differ from their defaults.
+        where: what error messages give as the location of the options.
 
     Raises:
-        InputError: for an unknown name or option, or a size out of range; `where` names the file.
+        InputError: for an unknown space or option, or a value out of range.
     """
     if name not in SPACES:
         raise InputError(
@@ -81,10 +86,14 @@ def build_space(
 
 
 def _require_fits(space: type[SearchSpace], sizes: SpaceOptions, where: str) -> None:
-    """InputError unless the space's networks read the inputs and can end with the head."""
+    """Check that the space's networks can read the inputs and can have the head.
+
+    Raises:
+        InputError: when they cannot.
+    """
     if sizes.head not in space.heads:
         raise InputError(
-            f"networks of {space.name} cannot end with what the task needs",
+            f"networks of {space.name} cannot have the head that the task needs",
             where=f"{where}.head",
             expected=f"one of {', '.join(space.heads)}",
             actual=sizes.head,
@@ -93,7 +102,7 @@ def _require_fits(space: type[SearchSpace], sizes: SpaceOptions, where: str) -> 
         raise InputError(
             f"networks of {space.name} cannot read tokens",
             where=f"{where}.vocabulary",
-            expected="none: images or other numbers",
+            expected="none, since inputs are images or other numbers",
             actual=sizes.vocabulary,
         )
 

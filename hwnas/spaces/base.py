@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -20,7 +20,7 @@ from hwnas.ops.heads import Head
 from hwnas.spaces.choices import ChoiceSpace
 from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork, run_once, saved
 from hwnas.spaces.networks import Network, Supernet
-from hwnas.spaces.options import SpaceOptions
+from hwnas.spaces.options import SpaceOptions, Variants
 
 
 class SearchSpace(ChoiceSpace):
@@ -45,8 +45,8 @@ class SearchSpace(ChoiceSpace):
     """The heads that its networks can have."""
     reads_tokens: ClassVar[bool] = False
     """Whether its networks can read tokens."""
-    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {"": {}}
-    """Named sets of options to list, at the sizes of their papers."""
+    variants: ClassVar[Variants] = {"": {}}
+    """The sets of options that listings show, at the sizes of their papers."""
 
     def __init__(self, options: SpaceOptions) -> None:
         self.options = options

@@ -1,4 +1,4 @@
-"""What spaces of cells share: a cell is a small graph whose every edge is a choice."""
+"""Functions for spaces of cells; a cell is a small graph in which each edge is a choice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from hwnas.errors import InputError
 
 
 def require_divisible(channels: int, partial_channels: int) -> None:
-    """InputError unless 1 of `partial_channels` channels is a whole number of them."""
+    """Check that a number of channels is divisible by `partial_channels`.
+
+    Raises:
+        InputError: when it is not.
+    """
     if channels % partial_channels:
         raise InputError(
             "the channels cannot be divided",
@@ -20,11 +24,14 @@ def require_divisible(channels: int, partial_channels: int) -> None:
 
 
 def cell_edges(inputs: int, nodes: int) -> list[tuple[int, int]]:
-    """Edges (source, target) into each node from all before it, by target then source.
+    """The edges of a cell in which every node has an edge from every earlier state.
 
     Args:
-        inputs: states that the cell is given (numbered first).
-        nodes: states that it computes.
+        inputs: number of the cell's inputs, which are the first states.
+        nodes: number of nodes, whose states follow.
+
+    Returns:
+        (source, target) of each edge, sorted by target and then by source.
     """
     return [
         (source, target) for target in range(inputs, inputs + nodes) for source in range(target)
@@ -32,14 +39,21 @@ def cell_edges(inputs: int, nodes: int) -> list[tuple[int, int]]:
 
 
 def without_none(weights: Tensor) -> Tensor:
-    """1 for every option but the first, `none`, which costs nothing where it is not run."""
+    """A mask with the weights' shape: 0 for the first option, which is `none`, else 1."""
     keep = torch.ones_like(weights)
     keep[..., 0] = 0
     return keep
 
 
 def drop_path(x: Tensor, probability: float) -> Tensor:
-    """Zero whole samples of a branch, scaling the others (Larsson et al., FractalNet, 2017)."""
+    """Set random samples of a branch to zero and scale the others up (drop path, stochastic depth).
+
+    Larsson et al., "FractalNet", ICLR 2017 (arXiv 1605.07648).
+
+    Args:
+        x: (N, ...), the output of the branch.
+        probability: of a sample to be dropped.
+    """
     keep = 1.0 - probability
     shape = (x.shape[0], *[1] * (x.ndim - 1))
     mask = torch.empty(shape, device=x.device, dtype=x.dtype).bernoulli_(keep)

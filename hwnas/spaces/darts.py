@@ -1,9 +1,11 @@
-"""The DARTS cell space: Liu, Simonyan & Yang, "DARTS: Differentiable Architecture Search",
-ICLR 2019 (arXiv 1806.09055).
+"""The DARTS cell space.
 
-Two cell types, normal and reduction. A cell has two inputs and some nodes; a node sums two of its
-incoming edges, each with one operator; the cell joins its nodes' channels. Edges that are not kept
-have the option `none`. Cells are stacked, with reductions at 1/3 and 2/3 of the depth.
+Liu, Simonyan & Yang, "DARTS: Differentiable Architecture Search", ICLR 2019 (arXiv 1806.09055).
+
+There are two types of cell, normal and reduction. A cell has two inputs, the outputs of the two
+previous cells, and several nodes. A node keeps two of its incoming edges, each with one operator,
+and sums them; the other edges take the option `none`. The cell's output is the concatenation of its
+nodes. Cells are stacked, with reduction cells at 1/3 and 2/3 of the depth.
 """
 
 from __future__ import annotations
@@ -43,21 +45,30 @@ POOLS = (PRIMITIVES.index("max_pool_3x3"), PRIMITIVES.index("avg_pool_3x3"))
 SKIP = PRIMITIVES.index("skip_connect")
 CONVOLUTIONS = tuple(i for i, name in enumerate(PRIMITIVES) if "conv" in name)
 KEPT_EDGES = 2
-"""Incoming edges that a node keeps."""
+"""The number of incoming edges that a node keeps."""
 
 
 class DartsOptions(SpaceOptions):
     """Sizes of the networks; the defaults are those of the paper's CIFAR-10 evaluation."""
 
-    cells: int = Field(20, ge=3, le=100)
-    channels: int = Field(36, ge=2, le=1024)
-    nodes: int = Field(4, ge=1, le=8)
-    stem_multiplier: int = Field(3, ge=1, le=8)
-    stem_stride: int = Field(1, ge=1, le=2)
+    cells: int = Field(
+        20, ge=3, le=100, description="cells in a row; those at a third and at two thirds halve the size"
+    )
+    channels: int = Field(
+        36, ge=2, le=1024, description="channels of the first cells; each reduction doubles them"
+    )
+    nodes: int = Field(4, ge=1, le=8, description="nodes of a cell")
+    stem_multiplier: int = Field(
+        3, ge=1, le=8, description="channels of the stem, as a multiple of `channels`"
+    )
+    stem_stride: int = Field(1, ge=1, le=2, description="stride of the stem")
 
 
 class DartsSpace(SearchSpace):
-    """DARTS cells; choices are `normal/0>2` ... `reduce/4>5`, sources 0 and 1 the cell's inputs."""
+    """DARTS cells; the choices are the edges, `normal/0>2` ... `reduce/4>5`.
+
+    States 0 and 1 are the cell's inputs, the nodes follow.
+    """
 
     name = "darts"
     paper = "Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv 1806.09055"
@@ -88,6 +99,7 @@ class DartsSpace(SearchSpace):
         )
 
     def _cell_shapes(self) -> list[CellShape]:
+        """The sizes of each cell in the stack."""
         options = self.options
         reductions = {options.cells // 3, 2 * options.cells // 3}
         stem_size = (
@@ -128,14 +140,15 @@ class DartsSpace(SearchSpace):
         return counts
 
     def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
-        """Probability that an edge is kept, with this operator.
+        """The probability that an edge is kept with a certain operator.
 
-        A node keeps two edges e, f. With the weights as independent propositions the probability
-        of a pair is proportional to s_e s_f, where s_e is the weight of all options but `none`:
-        conditional Poisson sampling of size two. So edge e is kept with its operator o with
-        probability w_eo sum_{f != e} s_f / sum_{pairs} s_e s_f. The most probable architecture is
-        the one that the decoder finds, and a one-hot architecture has probability 1. All rules
-        are one here: edges that are not kept are no part of a network, the others are all live.
+        A node keeps two edges. The pair (e, f) has a probability proportional to s_e s_f, where s_e
+        is the sum of the edge's weights without that of `none` (conditional Poisson sampling of
+        size two). Edge e is therefore kept with operator o with probability
+        w_eo sum_{f != e} s_f / sum_{pairs (f, g)} s_f s_g. The most probable architecture is the
+        one that the decoder finds, and the architecture of a one-hot mixture has probability 1.
+        The rules do not differ here, since a network consists of its kept edges, all of which are
+        live.
         """
         rows = []
         for group in self.node_inputs():
@@ -147,7 +160,7 @@ class DartsSpace(SearchSpace):
         return torch.cat(rows, dim=-2) * without_none(weights)
 
     def repeats(self) -> list[Repeated]:
-        """The same pool on the edges out of a state."""
+        """Equal pools on the edges that leave the same state."""
         return [
             Repeated(tuple((row, pool) for row in rows))
             for _, _, rows in self._states()
@@ -155,43 +168,45 @@ class DartsSpace(SearchSpace):
         ]
 
     def shared_work(self) -> list[SharedWork]:
-        """The ReLU of a state, and the shift of skips that halve its size."""
+        """The ReLU of a state, and the shifted copy that its factorized reductions read."""
         shared = []
         for cell_type, state, rows in self._states():
             halving = cell_type == "reduce" and state < 2
-            begin = {"relu": (*CONVOLUTIONS, SKIP) if halving else CONVOLUTIONS}
+            work = {"relu": (*CONVOLUTIONS, SKIP) if halving else CONVOLUTIONS}
             if halving:
-                begin["shift_by_pixel"] = (SKIP,)
+                work["shift_by_pixel"] = (SKIP,)
             cells = [cell for cell in self.cells if cell.cell_type == cell_type]
-            for name, options in begin.items():
+            for name, options in work.items():
                 operators = Counter(replace(cell.edge(name, state), stride=1) for cell in cells)
                 members = tuple((row, option) for row in rows for option in options)
                 shared.append(SharedWork(f"{cell_type}/{state} {name}", operators, members))
         return shared
 
     def _states(self) -> Iterator[tuple[str, int, list[int]]]:
-        """Each state of each type of cell that has edges out, with their rows."""
+        """Each state with outgoing edges.
+
+        Yields:
+            The type of cell, the state, and the rows of its outgoing edges.
+        """
         for cell_type, offset in zip(CELL_TYPES, (0, len(self.edges)), strict=True):
             for state in range(1 + self.options.nodes):
                 rows = [offset + row for row, edge in enumerate(self.edges) if edge[0] == state]
                 yield cell_type, state, rows
 
     def node_inputs(self) -> list[list[int]]:
-        groups = []
-        for offset in (0, len(self.edges)):
-            for target in range(2, 2 + self.options.nodes):
-                groups.append(
-                    [offset + i for i, edge in enumerate(self.edges) if edge[1] == target]
-                )
-        return groups
+        return [
+            [offset + i for i, edge in enumerate(self.edges) if edge[1] == target]
+            for offset in (0, len(self.edges))
+            for target in range(2, 2 + self.options.nodes)
+        ]
 
     @cached_property
     def scored(self) -> Tensor:
-        """All but `none`, which stands for what is not kept."""
+        """All options but `none`, which only marks the edges that are not kept."""
         return self.mask & (without_none(self.mask) > 0)
 
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
-        """One option an edge, and all but two edges of a node on `none`."""
+        """Every edge takes one option, and all but two edges of a node take `none`."""
         choices, options = len(self.choices), len(PRIMITIVES)
         index = np.arange(choices * options).reshape(choices, options)
         groups = self.node_inputs()
@@ -203,7 +218,7 @@ class DartsSpace(SearchSpace):
         return DecodingProgram(0, matrix, bounds, bounds, index)
 
     def size(self) -> int:
-        """Each node keeps two of its edges and takes an operator for either."""
+        """Every node keeps two edges and takes an operator for each of them."""
         operators = len(PRIMITIVES) - 1
         return math.prod(
             math.comb(len(group), KEPT_EDGES) * operators**KEPT_EDGES
@@ -232,7 +247,7 @@ class DartsSpace(SearchSpace):
         return self.architecture(chosen)
 
     def mutate(self, architecture: Architecture, rng: np.random.Generator) -> Architecture:
-        """A kept edge gets another operator, or starts at another state (Real et al., 2019)."""
+        """Change the operator or the source of a kept edge (Real et al., AAAI 2019)."""
         chosen = self.chosen(architecture)
         group = self.node_inputs()[int(rng.integers(2 * self.options.nodes))]
         kept = [row for row in group if chosen[row]]
@@ -246,7 +261,7 @@ class DartsSpace(SearchSpace):
         return self.architecture(chosen)
 
     def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
-        """`none` while enough edges of the node are left, operators while too few are kept."""
+        """Allow `none` and operators while the node can still keep exactly two edges."""
         row = len(decided)
         group = next(group for group in self.node_inputs() if row in group)
         missing = KEPT_EDGES - sum(decided[i] != 0 for i in group if i < row)
@@ -255,7 +270,7 @@ class DartsSpace(SearchSpace):
         return none + (tuple(range(1, len(PRIMITIVES))) if missing else ())
 
     def to_genotype(self, architecture: Architecture) -> dict[str, Any]:
-        """DARTS' own notation: for each node two pairs [operator, source], and the joined nodes."""
+        """DARTS' notation: for each node two [operator, source], and the concatenated nodes."""
         self.validate(architecture)
         genotype: dict[str, Any] = {}
         options = [option for _, option in architecture]
@@ -269,7 +284,7 @@ class DartsSpace(SearchSpace):
         return genotype
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        """Read DARTS' notation, as a mapping with `normal` and `reduce` (concat keys optional)."""
+        """Read DARTS' notation, a mapping with `normal`, `reduce` and optional concat keys."""
         chosen = {choice.name: "none" for choice in self.choices}
         for cell_type in CELL_TYPES:
             where = f"genotype: {cell_type}"
@@ -284,11 +299,13 @@ class DartsSpace(SearchSpace):
                 expected = f"{KEPT_EDGES * self.options.nodes} pairs"
                 raise InputError("wrong length", where=where, expected=expected, actual=len(pairs))
             if concat and concat != list(range(2, 2 + self.options.nodes)):
-                raise InputError("joins other nodes than all", where=where, actual=concat)
+                raise InputError("cell does not concatenate all nodes", where=where, actual=concat)
             for position, (name, source) in enumerate(pairs):
                 choice = f"{cell_type}/{source}>{2 + position // KEPT_EDGES}"
                 if chosen.get(choice) != "none":
-                    raise InputError("no such edge, or named twice", where=where, actual=choice)
+                    raise InputError(
+                        "no such edge, or edge given twice", where=where, actual=choice
+                    )
                 chosen[choice] = name
         return self.architecture(chosen)
 
@@ -311,5 +328,5 @@ class DartsSpace(SearchSpace):
 
 
 def is_free(spec: OpSpec) -> bool:
-    """Whether an operator is nothing at run time: `none`, or the identity."""
+    """Whether an operator has no cost at run time, as `none` and the identity."""
     return spec.name == "none" or (spec.name == "skip_connect" and spec.stride == 1)

@@ -31,14 +31,15 @@ CELL_TYPES = ("normal", "reduce")
 
 @dataclass(frozen=True)
 class CellShape:
-    """Where a cell stands in the stack: its sizes, and those of what it is given.
+    """The sizes of one cell of the stack and of its inputs.
 
     Attributes:
         reduction: whether it is a reduction cell.
-        channels: of each node.
-        c_in0, c_in1: channels of the outputs of the cell before the last one, and of the last.
-        size0: (height, width) of the former; the latter's is `size`.
-        size: (height, width) that its edges work on, after preprocessing.
+        channels: channels of each node.
+        c_in0: channels of the first input, the output of the cell before the previous one.
+        c_in1: channels of the second input, the output of the previous cell.
+        size0: (height, width) of the first input.
+        size: (height, width) of the second input, and of both inputs after preprocessing.
     """
 
     reduction: bool
@@ -60,13 +61,13 @@ class CellShape:
         return out_size(self.size[0], stride), out_size(self.size[1], stride)
 
     def edge(self, operator: str, source: int) -> OpSpec:
-        """An operator on an edge; edges from the inputs of a reduction cell have stride 2."""
+        """An operator on an edge; in a reduction cell, edges from the inputs have stride 2."""
         stride = 2 if self.reduction and source < 2 else 1
         height, width = self.size if source < 2 else self.out_size
         return OpSpec(operator, self.channels, self.channels, height, width, stride)
 
     def preprocess(self) -> tuple[OpSpec, OpSpec]:
-        """What brings both inputs to the cell's channels and size."""
+        """The operators that bring the two inputs to the cell's channels and size."""
         name, stride = ("nor_conv_1x1", 1) if self.size0 == self.size else ("factorized_reduce", 2)
         height, width = self.size
         return (
@@ -76,11 +77,11 @@ class CellShape:
 
 
 class SupernetCell(nn.Module):
-    """A cell with all edges, each a mixture of all primitives."""
+    """A cell in which every edge is a mixture of all primitives."""
 
     def __init__(self, shape: CellShape, edges: list[tuple[int, int]], partial: int) -> None:
         super().__init__()
-        # The choices of reduction cells stand behind those of normal cells.
+        # The choices of reduction cells follow those of normal cells.
         self.first_choice = len(edges) if shape.reduction else 0
         first, second = shape.preprocess()
         self.preprocess0 = build(first, affine=False)
@@ -96,13 +97,13 @@ class SupernetCell(nn.Module):
         self.mixed = MixedCell(edges, mixed_ops)
 
     def forward(self, s0: Tensor, s1: Tensor, mixture: Mixture) -> Tensor:
-        """Outputs (N, nodes * channels, H, W) of the two previous cells' outputs."""
+        """Map the outputs of the two previous cells to (N, nodes * channels, OH, OW)."""
         inputs = [self.preprocess0(s0), self.preprocess1(s1)]
         return torch.cat(self.mixed(inputs, mixture, self.first_choice), dim=1)
 
 
 class DartsSupernet(Supernet):
-    """The stack of cells with all candidates; every cell of a type shares the mixture."""
+    """The stack of cells with all candidates; the cells of a type share their mixture."""
 
     def __init__(
         self,
@@ -121,14 +122,15 @@ class DartsSupernet(Supernet):
         s0 = s1 = self.stem(x)
         for cell in self.cells:
             s0, s1 = s1, cell(s0, s1, mixture)
-        return self.head(s1)
+        outputs: Tensor = self.head(s1)
+        return outputs
 
 
 class NetworkCell(nn.Module):
     """A cell of one architecture."""
 
     def __init__(self, shape: CellShape, kept: list[tuple[int, int, str]], nodes: int) -> None:
-        """Build from kept edges (source, target, operator), by target."""
+        """Build from kept edges (source, target, operator), sorted by target."""
         super().__init__()
         self.kept = kept
         self.nodes = nodes
@@ -138,7 +140,7 @@ class NetworkCell(nn.Module):
         self.operators = nn.ModuleList(build(shape.edge(name, source)) for source, _, name in kept)
 
     def forward(self, s0: Tensor, s1: Tensor, drop_probability: float) -> Tensor:
-        """Outputs (N, nodes * channels, H, W) of the two previous cells' outputs."""
+        """Map the outputs of the two previous cells to (N, nodes * channels, OH, OW)."""
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         for (source, target, _), operator in zip(self.kept, self.operators, strict=True):
             y = operator(states[source])
@@ -152,9 +154,10 @@ class NetworkCell(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """A second classifier at 2/3 of the depth, used in training only (as in the paper's code).
+    """A second classifier at 2/3 of the depth, used in training only (as in the authors' code).
 
-    Its first pooling leaves 2 x 2: a window of 5 with stride 3 on the paper's 8 x 8.
+    It begins with a pool to 2 x 2, which for the paper's 8 x 8 feature maps has a window of 5 and
+    stride 3.
     """
 
     def __init__(self, channels: int, size: tuple[int, int], classes: int) -> None:
@@ -177,7 +180,8 @@ class AuxiliaryHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes)."""
-        return self.fc(self.features(x))
+        logits: Tensor = self.fc(self.features(x))
+        return logits
 
 
 class DartsNetwork(Network):
@@ -209,7 +213,7 @@ class DartsNetwork(Network):
             self.auxiliary = AuxiliaryHead(nodes * shape.channels, shape.out_size, head.c_out)
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The last cell's output, and the one that the auxiliary head reads."""
+        """The output of the last cell, and the output that the auxiliary head reads."""
         s0 = s1 = branch = self.stem(x)
         for index, cell in enumerate(self.cells):
             s0, s1 = s1, cell(s0, s1, self.drop_path)
@@ -218,7 +222,8 @@ class DartsNetwork(Network):
         return s1, branch
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self._features(x)[0])
+        outputs: Tensor = self.head(self._features(x)[0])
+        return outputs
 
     def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         features, branch = self._features(x)

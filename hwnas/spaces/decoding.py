@@ -1,4 +1,9 @@
-"""Which operators a network pays for: as probabilities of a mixture, and as a linear programme."""
+"""Common subexpressions and linear programs: what costs and exact decoding need from a space.
+
+A runtime that eliminates common subexpressions runs equal weightless work on the same input only
+once. `Repeated` and `SharedWork` describe where a space has such work; `run_once` and `saved` give
+its expected cost for a mixture, `DecodingProgram` its cost for exact decoding.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +20,10 @@ from hwnas.latency_tables.table import OpSpec
 
 @dataclass(frozen=True)
 class Repeated:
-    """Options that run the same work on the same input.
+    """Options of several choices that run exactly the same work on the same input.
 
     Attributes:
-        options: (choice, option) of each.
+        options: (choice, option) of each, by index.
     """
 
     options: tuple[tuple[int, int], ...]
@@ -26,12 +31,12 @@ class Repeated:
 
 @dataclass(frozen=True)
 class SharedWork:
-    """Work without weights on one input, in which several options' operators begin.
+    """Weightless work on one input with which the operators of several options begin.
 
     Attributes:
-        name: tells it from the space's other shared work.
-        operators: what it is, as a table prices it.
-        options: (choice, option) of each; a choice's options exclude each other.
+        name: unique among the space's shared work.
+        operators: the operators in a latency table that the work consists of.
+        options: (choice, option) of each, by index; the options of one choice exclude each other.
     """
 
     name: str
@@ -41,19 +46,20 @@ class SharedWork:
 
 @dataclass(frozen=True)
 class DecodingProgram:
-    """Which 0/1 vectors are architectures: the structure of a space as linear constraints.
+    """The architectures of a space as a mixed-integer linear program.
 
-    The variables are first one for each option of each choice (row-major as in a Mixture, 0 or 1,
-    1 where the option is taken), then `auxiliary` more between 0 and 1 that the space is free to
-    use.
+    The first variables are binary, one for each option of each choice (row-major as in a
+    `Mixture`), and 1 if the option is taken. They are followed by auxiliary variables between 0
+    and 1, whose meaning is up to the space.
 
     Attributes:
-        auxiliary: number of further variables.
+        auxiliary: number of auxiliary variables.
         matrix: (constraints, variables).
-        lower, upper: (constraints,), bounds of `matrix @ variables`.
-        runs: (choices, max_parts), index of the variable that is 1 when that part runs and costs
-            time; -1 where there is no such part.
-        shared: of each shared work, the variable that is 1 when it runs, and the variables of the
+        lower: (constraints,), lower bounds of `matrix @ variables`.
+        upper: (constraints,), upper bounds.
+        runs: (choices, max_parts), index of the variable that is 1 if the part runs and costs
+            time; -1 where the choice has no such part.
+        shared: for each shared work the variable that is 1 if it runs, and the variables of the
             operators that begin with it.
     """
 
@@ -67,30 +73,31 @@ class DecodingProgram:
     def run_once(
         self, repeats: Sequence[Repeated], shared: Sequence[SharedWork] = ()
     ) -> DecodingProgram:
-        """The same structure, where what is repeated and what is shared runs once.
+        """The same program for a runtime that eliminates common subexpressions.
 
-        One more variable for each option that is not its group's first: whether it still pays when
-        it runs; and one for each shared work: whether any of its options runs. Running costs time,
-        so a budget pushes the variables no higher than they must be.
+        There is an additional variable for each option of a `Repeated` but its first, whether the
+        option has to be paid for, and one for each shared work, whether it runs. These variables
+        have lower bounds only; since they cost time, the latency budget keeps them there.
         """
         return self._run_repeats_once(repeats)._run_shared_once(shared, self.runs)
 
     def _run_shared_once(self, shared: Sequence[SharedWork], runs: np.ndarray) -> DecodingProgram:
+        """Shared work runs if any of its options runs: work - sum of a choice's runs >= 0."""
         variables = self.matrix.shape[1]
         rows: list[np.ndarray] = []
         variables_of: list[tuple[int, tuple[int, ...]]] = []
         for number, work in enumerate(shared):
-            of_choice: dict[int, np.ndarray] = {}
+            row_of_choice: dict[int, np.ndarray] = {}
             for choice, option in work.options:
-                row = of_choice.setdefault(choice, np.zeros(variables + len(shared)))
+                row = row_of_choice.setdefault(choice, np.zeros(variables + len(shared)))
                 row[[variables + number, runs[choice, option]]] = 1, -1
-            rows += of_choice.values()
+            rows += row_of_choice.values()
             members = tuple(int(runs[option]) for option in work.options)
             variables_of.append((variables + number, members))
-        return replace(self._wider(len(shared), rows), shared=tuple(variables_of))
+        return replace(self._extended(len(shared), rows), shared=tuple(variables_of))
 
-    def _wider(self, count: int, rows: Sequence[np.ndarray]) -> DecodingProgram:
-        """With so many more variables, and rows that are at least 0."""
+    def _extended(self, count: int, rows: Sequence[np.ndarray]) -> DecodingProgram:
+        """With `count` more auxiliary variables, and the constraints `rows @ variables >= 0`."""
         wider = np.pad(self.matrix, ((0, 0), (0, count)))
         return replace(
             self,
@@ -101,6 +108,10 @@ class DecodingProgram:
         )
 
     def _run_repeats_once(self, repeats: Sequence[Repeated]) -> DecodingProgram:
+        """An option is paid for if it runs and none before it in its group does.
+
+        As a constraint: paid - run + sum of the earlier options' runs >= 0.
+        """
         later = [(group, i) for group in repeats for i in range(1, len(group.options))]
         variables = self.matrix.shape[1]
         rows, runs = [], self.runs.copy()
@@ -110,17 +121,21 @@ class DecodingProgram:
             row[[variables + number, self.runs[group.options[position]]]] = 1, -1
             rows.append(row)
             runs[group.options[position]] = variables + number
-        return replace(self._wider(len(later), rows), runs=runs)
+        return replace(self._extended(len(later), rows), runs=runs)
 
 
 def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
-    """What an option is expected to pay, where the first of a group that runs pays for all.
+    """The expected share of its cost that each part pays when repeated work runs once.
 
-    Exact where the members of a group run independently of each other.
+    The first part of a group that runs pays for the whole group. The result is exact if the parts
+    of a group run independently of each other.
 
     Args:
-        runs: (..., choices, max_parts), probability that each part runs.
-        repeats: the groups.
+        runs: (..., choices, max_parts), the probability that each part runs.
+        repeats: the groups of parts with the same work.
+
+    Returns:
+        (..., choices, max_parts).
     """
     paid = torch.ones_like(runs)
     for group in repeats:
@@ -132,16 +147,16 @@ def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
 
 
 def saved(runs: Tensor, shared: Sequence[SharedWork]) -> Tensor:
-    """How often shared work is expected to be wanted beyond its first time.
+    """The expected number of runs of each shared work beyond the first, which are saved.
 
-    Exact where the choices run their operators independently of each other.
+    The result is exact if the choices run their operators independently of each other.
 
     Args:
-        runs: (..., choices, max_options), probability that each operator runs.
-        shared: what may be shared.
+        runs: (..., choices, max_options), the probability that each operator runs.
+        shared: the shared work.
 
     Returns:
-        (..., shared).
+        (..., shared work).
     """
     columns = []
     for work in shared:

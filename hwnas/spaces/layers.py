@@ -1,7 +1,7 @@
-"""Spaces of layers: a row of them between a fixed stem and a fixed head, each decided by itself.
+"""Spaces of layers: a chain of layers between a fixed stem and a fixed head, chosen independently.
 
-A space of its own says what its choices are and which operator an option is at a choice's place;
-everything else follows, supernet and network included.
+A subclass of `LayerSpace` defines its choices and the operator of each option; supernet, networks
+and costs follow from these.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from hwnas.spaces.decoding import DecodingProgram
 from hwnas.spaces.networks import Network, Supernet
 
 SKIP = "skip_connect"
-"""The option of a layer that is left out; only for layers that keep the shape."""
+"""The option that leaves a layer out; only layers that keep the shape can have it."""
 
 
 class LayerSpace(SearchSpace):
-    """One operator for each choice, free of the others; choices are `stage1/layer1` ... in order.
+    """One operator for each choice, chosen independently of the others.
+
+    The choices are the layers, `stage1/layer1` ..., from first to last.
 
     Attributes:
-        stem, head: the operators before and behind the layers, set before `__init__` is called.
+        stem: the operators before the layers; a subclass sets it before it calls `__init__`.
+        head: the operators behind the layers; likewise.
     """
 
     stem: Sequence[OpSpec]
@@ -39,13 +42,13 @@ class LayerSpace(SearchSpace):
 
     @abstractmethod
     def spec(self, choice: int, option: str) -> OpSpec:
-        """The operator of a layer that takes an option; it may be a skip.
+        """The operator of one option of a layer, which may be a skip.
 
-        Whatever the option, the operator has the same inputs and outputs.
+        The input and output shapes must not depend on the option.
         """
 
     def layer(self, choice: int, option: str) -> nn.Module:
-        """A layer of a finished network."""
+        """The module of one option of a layer, in a network of a single architecture."""
         return build(self.spec(choice, option))
 
     def operators(self, choice: int, option: int) -> Counter[OpSpec]:
@@ -56,12 +59,12 @@ class LayerSpace(SearchSpace):
         return Counter([*self.stem, *self.head])
 
     def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
-        """Layers decide independently, and a network has no other edges than those it runs."""
-        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
+        """The normalised weights, since layers are independent and all chosen ones run."""
+        # Rows need not sum to 1 (sigmoids, an auxiliary weight).
         return weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
 
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
-        """One option a layer."""
+        """Every layer takes exactly one option."""
         count = len(self.choices)
         index = np.arange(self.mask.numel()).reshape(self.mask.shape)
         matrix = np.zeros((count, index.size))
@@ -76,12 +79,12 @@ class LayerSpace(SearchSpace):
         return self.architecture([int(rng.integers(len(c.options))) for c in self.choices])
 
     def to_genotype(self, architecture: Architecture) -> Any:
-        """The options' names from the first layer to the last."""
+        """The names of the options, from the first layer to the last."""
         self.validate(architecture)
         return [option for _, option in architecture]
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        """Read a list of options' names."""
+        """Read a list of option names."""
         expected = f"a list of {len(self.choices)} names of options"
         if not isinstance(genotype, list) or not all(isinstance(name, str) for name in genotype):
             raise InputError(
@@ -101,7 +104,11 @@ class LayerSpace(SearchSpace):
         return LayerNetwork(self.stem, self.kept_layers(architecture), self.head)
 
     def kept_layers(self, architecture: Architecture) -> Iterator[tuple[str, nn.Module]]:
-        """The layers of an architecture's network, each with its choice, built one by one."""
+        """Build the layers of an architecture's network that are not skipped.
+
+        Yields:
+            Name of the choice, and module, of one layer after the other.
+        """
         self.validate(architecture)
         for row, (name, option) in enumerate(architecture):
             if option != SKIP:
@@ -109,11 +116,11 @@ class LayerSpace(SearchSpace):
 
 
 class MixedLayer(nn.Module):
-    """The weighted sum of a choice's operators; only the active ones are computed.
+    """The weighted sum of a choice's operators, of which only the active ones are computed.
 
     Args:
-        specs: one operator for each option, in the order of the options. Options of one operator
-            (which differ in training alone) share its weights.
+        specs: one operator for each option, in the order of the options. Options with the same
+            operator, which differ in training only, share its weights.
     """
 
     def __init__(self, specs: Sequence[OpSpec]) -> None:
@@ -123,11 +130,17 @@ class MixedLayer(nn.Module):
         self.candidate_of = [distinct.index(spec) for spec in specs]
 
     def forward(self, x: Tensor, mixture: Mixture, choice: int) -> Tensor:
-        """The mixture of a choice, (N, c_in, H, W) in."""
+        """The weighted sum of the options, (N, c_in, H, W) to (N, c_out, OH, OW).
+
+        Args:
+            x: input.
+            mixture: of the whole space.
+            choice: the row of this choice.
+        """
         weights = mixture.weights[choice].to(x.dtype)
         active = mixture.active_options(choice)
         options = range(len(self.candidate_of)) if active is None else active
-        out = None
+        out: Tensor | None = None
         for index, candidate in enumerate(self.candidates):
             own = [option for option in options if self.candidate_of[option] == index]
             if own:
@@ -138,7 +151,7 @@ class MixedLayer(nn.Module):
 
 
 class LayerSupernet(Supernet):
-    """All layers with all candidates."""
+    """The chain of layers, each of which contains all of its candidates."""
 
     def __init__(self, space: LayerSpace) -> None:
         super().__init__()
@@ -150,22 +163,24 @@ class LayerSupernet(Supernet):
         self.head = nn.Sequential(*map(build, space.head))
 
     def mixed(self, specs: Sequence[OpSpec]) -> nn.Module:
-        """One layer, of an operator for each option."""
+        """One layer of the supernet, given the operator of each option."""
         return MixedLayer(specs)
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         x = self.stem(x)
         for row, layer in enumerate(self.layers):
             x = layer(x, mixture, row)
-        return self.head(x)
+        outputs: Tensor = self.head(x)
+        return outputs
 
 
 class LayerNetwork(Network):
-    """A row of layers.
+    """The chain of layers of one architecture.
 
     Args:
-        stem, head: the operators before and behind the layers.
-        layers: each with the choice that it runs because of; what is skipped is not there.
+        stem: the operators before the layers.
+        layers: name of the choice, and module, of each layer that is not skipped.
+        head: the operators behind the layers.
     """
 
     def __init__(
@@ -185,4 +200,5 @@ class LayerNetwork(Network):
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
-        return self.head(x)
+        outputs: Tensor = self.head(x)
+        return outputs

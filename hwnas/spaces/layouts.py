@@ -1,8 +1,8 @@
-"""Layouts of mobile networks: what stands before, between and behind the layers that are chosen.
+"""Layouts of mobile networks: the channels, strides, stem and head around the searched layers.
 
-Wu et al., "FBNet", CVPR 2019 (arXiv 1812.03443), and Cai, Zhu & Han, "ProxylessNAS", ICLR 2019
-(arXiv 1812.00332): a row of layers between a fixed stem and a fixed head, with given channels and
-strides.
+The layouts are those of Wu et al., "FBNet", CVPR 2019 (arXiv 1812.03443), and of Cai, Zhu & Han,
+"ProxylessNAS", ICLR 2019 (arXiv 1812.00332): a chain of layers between a fixed stem and a fixed
+head, with given channels and strides.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from hwnas.ops.parts import out_size, round_channels
 from hwnas.spaces.options import SpaceOptions
 
 IMAGENET = {"height": 224, "width": 224, "classes": 1000}
-"""Sizes that the papers state their counts for."""
+"""Input size and classes for which the papers report parameters and multiply-accumulates."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a paper gives before the search.
+    """What a paper fixes before the search.
 
     Attributes:
-        stem: channels of the first convolution, which halves the size.
-        first: channels of a depthwise separable convolution behind it; None without one.
-        stages: channels, number of layers, and stride of the first of them.
+        stem: channels of the first convolution, which has stride 2.
+        first: channels of a depthwise separable convolution behind it; None if there is none.
+        stages: for each stage the channels, the number of layers, and the first layer's stride.
         head: channels of the last 1x1 convolution.
-        blocks: what a layer can be, besides skipped.
-        activation: of all layers.
+        blocks: the options of a layer, apart from skipping it.
+        activation: the activation of all layers.
     """
 
     stem: int
@@ -42,7 +42,7 @@ class Layout:
 
     @property
     def halvings(self) -> int:
-        """Strides of 2, the first convolution's included."""
+        """The number of strides of 2, including that of the first convolution."""
         return 1 + sum(stride == 2 for _, _, stride in self.stages)
 
 
@@ -73,7 +73,7 @@ LAYOUTS = {
         blocks=tuple(f"mbconv_{k}x{k}_{e}" for k in (3, 5, 7) for e in ("e3", "e6")),
         activation="relu6",
     ),
-    # For small images, searched in minutes on a CPU: the same blocks, fewer layers.
+    # The same blocks with fewer layers, for small images; a search takes minutes on a CPU.
     "small": Layout(
         stem=16,
         first=None,
@@ -88,28 +88,36 @@ LAYOUTS = {
 class LayoutOptions(SpaceOptions):
     """Sizes of the networks; the defaults are FBNet's for ImageNet, at the size of the images."""
 
-    layout: Literal["fbnet", "proxylessnas", "small"] = "fbnet"
-    width_multiplier: float = Field(1.0, gt=0, le=8, description="of all channels")
+    layout: Literal["fbnet", "proxylessnas", "small"] = Field(
+        "fbnet", description="stages, channels and strides"
+    )
+    width_multiplier: float = Field(1.0, gt=0, le=8, description="multiplies all channels")
     halvings: int | None = Field(
         None,
         ge=0,
-        description="how often the size is halved, where the last strides of the layout are; "
-        "the strides before become 1. All of the layout's by default",
+        description="how often the size is halved: this many of the layout's last strides of 2 are "
+        "kept, and the earlier ones become 1. By default all are kept",
     )
     stage_channels: list[int] | None = Field(
-        None, description="in place of the layout's, before the multiplier"
+        None, description="channels of each stage, before the multiplier; the layout's by default"
     )
-    stage_layers: int | None = Field(None, ge=1, description="of a stage, at most")
+    stage_layers: int | None = Field(
+        None, ge=1, description="largest number of layers of a stage; the layout's by default"
+    )
     head_channels: int | None = Field(
-        None, ge=1, le=65536, description="of the last convolution, likewise"
+        None,
+        ge=1,
+        le=65536,
+        description="channels of the last convolution, before the multiplier; the layout's by "
+        "default",
     )
     activation: Literal["relu", "relu6", "hswish"] | None = Field(
-        None, description="the layout's by default"
+        None, description="of all layers; the layout's by default"
     )
 
     @field_validator("halvings")
     @classmethod
-    def _at_most_the_layout_s(cls, value: int | None, info: ValidationInfo) -> int | None:
+    def _at_most_as_in_layout(cls, value: int | None, info: ValidationInfo) -> int | None:
         layout = LAYOUTS.get(info.data.get("layout", ""))
         if value is not None and layout is not None and value > layout.halvings:
             raise ValueError(f"expected at most {layout.halvings}, the layout's")
@@ -117,7 +125,7 @@ class LayoutOptions(SpaceOptions):
 
     @field_validator("stage_channels")
     @classmethod
-    def _one_a_stage(cls, value: list[int] | None, info: ValidationInfo) -> list[int] | None:
+    def _one_for_each_stage(cls, value: list[int] | None, info: ValidationInfo) -> list[int] | None:
         layout = LAYOUTS.get(info.data.get("layout", ""))
         if value is not None and layout is not None:
             if len(value) != len(layout.stages) or not all(1 <= c <= 65536 for c in value):
@@ -132,10 +140,18 @@ class LayoutOptions(SpaceOptions):
 
 @dataclass(frozen=True)
 class Layer:
-    """Where a layer stands: its sizes and name, and whether it can be skipped.
+    """The position of a layer in a network: name, input and output sizes, and stride.
 
-    The latter depends on the stated channels and strides alone, so that a supernet of another
-    width has the same choices.
+    Attributes:
+        c_in: input channels.
+        c_out: output channels.
+        height: of the input.
+        width: of the input.
+        stride: of the layer.
+        name: of the layer's choice; "" for layers that are not searched.
+        skippable: whether the layer can be left out. This depends on the channels and strides of
+            the layout only, not on the width multiplier, so that spaces of any width have the same
+            choices.
     """
 
     c_in: int
@@ -147,18 +163,21 @@ class Layer:
     skippable: bool = False
 
     def spec(self, operator: str) -> OpSpec:
-        """An operator at this place."""
+        """An operator with the sizes of this layer."""
         return OpSpec(operator, self.c_in, self.c_out, self.height, self.width, self.stride)
 
 
 def lay_out(
     options: LayoutOptions, size: tuple[int, int]
 ) -> tuple[list[OpSpec], list[Layer], list[OpSpec]]:
-    """The operators before the layers, the layers, and the operators behind them.
+    """Lay out a network.
 
     Args:
         options: layout, channels and strides.
-        size: height and width of what the first operator reads.
+        size: height and width of the first operator's input.
+
+    Returns:
+        The operators of the stem, the searched layers, and the operators of the head.
     """
     layout, activation = LAYOUTS[options.layout], options.layout_activation
     width = options.width_multiplier
@@ -166,7 +185,7 @@ def lay_out(
     channels = options.stage_channels or [stage[0] for stage in layout.stages]
 
     def advance(c_in: int, c_out: int, stride: int) -> Layer:
-        """A place behind the last one; the first strides may be dropped."""
+        """Append a layer; its stride of 2 becomes 1 while strides have to be dropped."""
         nonlocal size, dropped
         if stride == 2 and dropped:
             stride, dropped = 1, dropped - 1

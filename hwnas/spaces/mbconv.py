@@ -1,17 +1,18 @@
-"""Layer-wise spaces of mobile networks: Wu et al., "FBNet: Hardware-Aware Efficient ConvNet Design
-via Differentiable Neural Architecture Search", CVPR 2019 (arXiv 1812.03443), and Cai, Zhu & Han,
-"ProxylessNAS: Direct Neural Architecture Search on Target Task and Hardware", ICLR 2019 (arXiv
-1812.00332).
+"""Layer-wise spaces of mobile networks, those of FBNet and ProxylessNAS.
 
-A network is a row of layers between a fixed stem and a fixed head. Each layer takes one inverted
-bottleneck, with kernel and expansion of its own, or is skipped where input and output have one
-shape. Channels and strides of the layers are given.
+Wu et al., "FBNet: Hardware-Aware Efficient ConvNet Design via Differentiable Neural Architecture
+Search", CVPR 2019 (arXiv 1812.03443), and Cai, Zhu & Han, "ProxylessNAS: Direct Neural Architecture
+Search on Target Task and Hardware", ICLR 2019 (arXiv 1812.00332).
+
+A network is a chain of layers between a fixed stem and a fixed head. Each layer is an inverted
+bottleneck with a kernel size and an expansion of its own, or is skipped if its input and output
+have the same shape. The channels and strides of the layers are given by the layout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -25,13 +26,15 @@ from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import SKIP, LayerNetwork, LayerSpace, LayerSupernet
 from hwnas.spaces.layouts import IMAGENET, LAYOUTS, LayoutOptions, lay_out
 from hwnas.spaces.networks import Network, Supernet
+from hwnas.spaces.options import Variants
 
 
 class MbconvOptions(LayoutOptions):
     """Sizes of the networks; the defaults are FBNet's for ImageNet, at the size of the images."""
 
     squeeze_excitation: Literal["none", "all", "choice"] = Field(
-        "none", description="in no block, in all, or blocks with and without to choose from"
+        "none",
+        description="squeeze-and-excitation: in no block, in all, or chosen for each layer",
     )
 
 
@@ -46,7 +49,7 @@ class MbconvSpace(LayerSpace):
     )
     options_model = MbconvOptions
     heads = ("classifier", "dense", "upsampled")
-    variants = {
+    variants: ClassVar[Variants] = {
         "fbnet": {"layout": "fbnet", **IMAGENET},
         "proxylessnas": {"layout": "proxylessnas", **IMAGENET},
         "small": {"layout": "small"},
@@ -83,14 +86,14 @@ class MbconvSpace(LayerSpace):
 
 
 class MbconvSupernet(LayerSupernet):
-    """All layers with all candidates, mixed behind their last convolutions."""
+    """The chain of layers, each a `MixedBlocks` of all of its candidates."""
 
     def mixed(self, specs: Sequence[OpSpec]) -> nn.Module:
         return MixedBlocks(specs)
 
 
 class MbconvNetwork(LayerNetwork):
-    """The network of one architecture; a residual layer's branch may be dropped in training."""
+    """The network of one architecture, with drop path in its residual layers."""
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -100,4 +103,5 @@ class MbconvNetwork(LayerNetwork):
             if self.training and self.drop_path > 0 and block.residual:
                 y = drop_path(y, self.drop_path)
             x = x + y if block.residual else y
-        return self.head(x)
+        outputs: Tensor = self.head(x)
+        return outputs

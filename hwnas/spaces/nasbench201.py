@@ -1,8 +1,11 @@
-"""The NAS-Bench-201 cell space: Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible
-Neural Architecture Search", ICLR 2020 (arXiv 2001.00326).
+"""The NAS-Bench-201 cell space.
 
-One cell with one input and three nodes; each of the six edges has one of five operators. Three
-stages of N cells are joined by residual blocks that halve the size and double the channels.
+Dong & Yang, "NAS-Bench-201: Extending the Scope of Reproducible Neural Architecture Search", ICLR
+2020 (arXiv 2001.00326).
+
+There is one type of cell, with one input and three nodes; each of its six edges takes one of five
+operators. A network has three stages of N cells, with a residual block before the second and third
+that halves the size and doubles the channels.
 """
 
 from __future__ import annotations
@@ -14,37 +17,47 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from hwnas.architecture import Architecture, Mixture
+from hwnas.architecture import Architecture
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
-from hwnas.nn.mixed_op import MixedCell, MixedOp
-from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.spaces.base import SearchSpace
-from hwnas.spaces.cells import cell_edges, drop_path, require_divisible, without_none
+from hwnas.spaces.cells import require_divisible, without_none
 from hwnas.spaces.choices import Choice
 from hwnas.spaces.decoding import DecodingProgram, Repeated
+from hwnas.spaces.nasbench201_networks import (
+    EDGES,
+    OUTPUT,
+    PRIMITIVES,
+    NasBench201Network,
+    NasBench201Supernet,
+)
 from hwnas.spaces.networks import Network, Supernet
 from hwnas.spaces.options import SpaceOptions
 
-PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-EDGES = cell_edges(1, 3)
-OUTPUT = 3
 STAGES = 3
 
 
 class NasBench201Options(SpaceOptions):
     """Sizes of the networks; the defaults are those of the benchmark."""
 
-    cells: int = Field(5, ge=1, le=50, description="cells a stage, N in the paper")
-    channels: int = Field(16, ge=2, le=1024)
+    cells: int = Field(5, ge=1, le=50, description="cells in each stage, N in the paper")
+    channels: int = Field(
+        16, ge=2, le=1024, description="channels of the first stage; each stage doubles them"
+    )
 
 
 class NasBench201Space(SearchSpace):
-    """NAS-Bench-201 cells; the choices are `0>1` ... `2>3`."""
+    """NAS-Bench-201 cells; the choices are the edges, `0>1` ... `2>3`.
+
+    State 0 is the cell's input, the nodes follow.
+
+    Attributes:
+        stages: channels, height and width of the cells of each stage.
+    """
 
     name = "nasbench201"
     paper = (
@@ -75,9 +88,10 @@ class NasBench201Space(SearchSpace):
         return tuple(Choice(f"{source}>{target}", PRIMITIVES) for source, target in EDGES)
 
     def operators(self, choice: int, option: int) -> Counter[OpSpec]:
-        """An edge's operator in every cell, and the addition that joins it to its node's others.
+        """The operator of an edge in every cell, and the addition to its node's other edges.
 
-        The join is priced on all edges but the one from the cell's input.
+        A node with n inputs needs n - 1 additions. They are counted at all of its edges but the
+        one from the cell's input.
         """
         name = PRIMITIVES[option]
         counts: Counter[OpSpec] = Counter()
@@ -92,14 +106,14 @@ class NasBench201Space(SearchSpace):
         return Counter([self.stem, *self.reductions, self.head])
 
     def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
-        """Probability that an operator runs: it is chosen and its edge is run.
+        """The probability that an operator is chosen and its edge runs.
 
-        A live edge starts at a node that the input reaches and ends at one that leads to the
-        output. An edge that is read ends at such a node, in a cell whose output depends on its
-        input at all: otherwise the whole is a constant. Nodes' chances are combined as if
-        independent, exact for one-hot.
+        A live edge starts at a node that is reached from the input and ends at a node from which
+        the output is reached. Under the rule `read` the first condition is replaced by a weaker
+        one, that the output depends on the input at all; otherwise the cell is a constant.
+        Events at different nodes are treated as independent, which is exact for one-hot weights.
         """
-        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
+        # Rows need not sum to 1 (sigmoids, an auxiliary weight).
         weights = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
         if edges == "all":
             return weights
@@ -131,16 +145,16 @@ class NasBench201Space(SearchSpace):
         ]
 
     def repeats(self) -> list[Repeated]:
-        """The pool on the edges out of the input; elsewhere an addition is priced with it."""
+        """The pool on the edges that leave the input; elsewhere its cost includes an addition."""
         pool = PRIMITIVES.index("avg_pool_3x3")
         return [Repeated(tuple((row, pool) for row, edge in enumerate(EDGES) if edge[0] == 0))]
 
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
-        """One option an edge; operators on edges that do not run need not be paid for.
+        """Every edge takes one option; an operator costs time only if its edge runs.
 
-        Auxiliary variables: whether the nodes are reached from the input, whether the inner ones
-        reach the output, and for each edge and operator whether it runs. Lower bounds are enough,
-        since running costs time and the decoder's budget pushes the variables down.
+        The auxiliary variables say whether each node is reached from the input, whether each inner
+        node reaches the output, and whether the operator of each edge and option runs. They have
+        lower bounds only; since running costs time, the latency budget keeps them there.
         """
         count, options = len(EDGES), len(PRIMITIVES)
         taken = np.arange(count * options).reshape(count, options)
@@ -153,35 +167,24 @@ class NasBench201Space(SearchSpace):
         runs = np.full((count, options), -1)
         runs[:, 1:] = taken.size + 5 + np.arange(count * (options - 1)).reshape(count, -1)
         auxiliary = 5 + count * (options - 1)
-        rows: list[np.ndarray] = []
-        lower: list[float] = []
-        upper: list[float] = []
-
-        def constrain(terms: list[tuple[int, float]], low: float, high: float) -> None:
-            row = np.zeros(taken.size + auxiliary)
-            for variable, coefficient in terms:
-                row[variable] += coefficient
-            rows.append(row)
-            lower.append(low)
-            upper.append(high)
-
+        constraints = _Constraints(taken.size + auxiliary)
         for edge, (source, target) in enumerate(EDGES):
-            constrain([(v, 1.0) for v in taken[edge]], 1, 1)
+            constraints.add([(v, 1.0) for v in taken[edge]], 1, 1)
             none = (int(taken[edge, 0]), 1.0)
-            # A node is reached when a reached source has an edge to it; likewise backwards.
+            # A node is reached if an edge that is not `none` comes from a node that is reached.
             if target in from_input:
-                reached, known = _optional(from_input, source)
-                constrain([(from_input[target], 1.0), *reached, none], known, np.inf)
+                reached, constant = _minus(from_input, source)
+                constraints.add([(from_input[target], 1.0), *reached, none], constant)
             if source in to_output:
-                reached, known = _optional(to_output, target)
-                constrain([(to_output[source], 1.0), *reached, none], known, np.inf)
-            ends_before, known_before = _optional(from_input, source if edges == "live" else OUTPUT)
-            ends_after, known_after = _optional(to_output, target)
+                reached, constant = _minus(to_output, target)
+                constraints.add([(to_output[source], 1.0), *reached, none], constant)
+            before, constant_before = _minus(from_input, source if edges == "live" else OUTPUT)
+            behind, constant_behind = _minus(to_output, target)
             for option in range(1, options):
                 terms = [(int(runs[edge, option]), 1.0), (int(taken[edge, option]), -1.0)]
-                known = known_before + known_after
-                constrain([*terms, *ends_before, *ends_after], known - 2, np.inf)
-        return DecodingProgram(auxiliary, np.array(rows), np.array(lower), np.array(upper), runs)
+                constant = constant_before + constant_behind
+                constraints.add([*terms, *before, *behind], constant - 2)
+        return constraints.program(auxiliary, runs)
 
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)
@@ -224,109 +227,41 @@ class NasBench201Space(SearchSpace):
         return NasBench201Network(self, architecture)
 
     def live_edges(self, architecture: Architecture) -> list[int]:
-        """Edges (rows) whose operator the deployed network runs."""
-        # Values are needed also where a network is built on the meta device.
+        """The rows of the edges whose operators the deployed network runs."""
+        # The values are needed even if the network is built on the meta device.
         with torch.device("cpu"):
             runs = self.run_probability(self.one_hot(architecture).weights).sum(dim=1)
         return [row for row in range(len(EDGES)) if runs[row] > 0]
 
 
-def _optional(variables: dict[int, int], node: int) -> tuple[list[tuple[int, float]], float]:
-    """A node's term, -variable, or the constant 1 on the other side where it is always true."""
+class _Constraints:
+    """Linear constraints on a number of variables, collected one by one."""
+
+    def __init__(self, variables: int) -> None:
+        self.variables = variables
+        self.rows: list[np.ndarray] = []
+        self.lower: list[float] = []
+        self.upper: list[float] = []
+
+    def add(self, terms: list[tuple[int, float]], lower: float, upper: float = np.inf) -> None:
+        """Bound a sum of (variable, coefficient) terms."""
+        row = np.zeros(self.variables)
+        for variable, coefficient in terms:
+            row[variable] += coefficient
+        self.rows.append(row)
+        self.lower.append(lower)
+        self.upper.append(upper)
+
+    def program(self, auxiliary: int, runs: np.ndarray) -> DecodingProgram:
+        """The program with these constraints."""
+        matrix, lower, upper = np.array(self.rows), np.array(self.lower), np.array(self.upper)
+        return DecodingProgram(auxiliary, matrix, lower, upper, runs)
+
+
+def _minus(variables: dict[int, int], node: int) -> tuple[list[tuple[int, float]], float]:
+    """A node's variable with coefficient -1, as a term on the left side of a constraint.
+
+    A node without a variable is always reached: there is no term, and the constant 1 is added to
+    the right side.
+    """
     return ([(variables[node], -1.0)], 0.0) if node in variables else ([], 1.0)
-
-
-def stack(space: NasBench201Space, cells: list[nn.Module]) -> nn.ModuleList:
-    """Cells with a residual block between stages."""
-    layers: list[nn.Module] = []
-    for index, cell in enumerate(cells):
-        stage, position = divmod(index, space.options.cells)
-        if stage and not position:
-            layers.append(build(space.reductions[stage - 1]))
-        layers.append(cell)
-    return nn.ModuleList(layers)
-
-
-class SupernetCell(nn.Module):
-    """A cell whose every edge is a mixture."""
-
-    def __init__(self, channels: int, height: int, width: int, partial: int) -> None:
-        super().__init__()
-        specs = [OpSpec(name, channels, channels, height, width) for name in PRIMITIVES]
-        mixed_ops = [MixedOp(specs, normalise_pools=False, partial=partial) for _ in EDGES]
-        self.mixed = MixedCell(EDGES, mixed_ops)
-
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        """(N, channels, H, W) to the same shape."""
-        return self.mixed([x], mixture)[-1]
-
-
-class NasBench201Supernet(Supernet):
-    """Three stages of cells with all candidates; all cells share the mixture."""
-
-    def __init__(self, space: NasBench201Space, partial: int) -> None:
-        super().__init__()
-        self.stem = build(space.stem)
-        self.layers = stack(
-            space,
-            [
-                SupernetCell(*stage, partial)
-                for stage in space.stages
-                for _ in range(space.options.cells)
-            ],
-        )
-        self.head = build(space.head)
-
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        x = self.stem(x)
-        for layer in self.layers:
-            x = layer(x, mixture) if isinstance(layer, SupernetCell) else layer(x)
-        return self.head(x)
-
-
-class NetworkCell(nn.Module):
-    """A cell of one architecture; operators on dead edges are neither built nor run."""
-
-    def __init__(self, specs: dict[tuple[int, int], OpSpec]) -> None:
-        super().__init__()
-        self.edges = list(specs)
-        self.operators = nn.ModuleList(build(spec) for spec in specs.values())
-
-    def forward(self, x: Tensor, drop_probability: float) -> Tensor:
-        """(N, channels, H, W) to the same shape."""
-        states: dict[int, Tensor] = {0: x}
-        for (source, target), operator in zip(self.edges, self.operators, strict=True):
-            y = operator(states[source])
-            if self.training and drop_probability > 0 and not isinstance(operator, nn.Identity):
-                y = drop_path(y, drop_probability)
-            states[target] = states[target] + y if target in states else y
-        return states[OUTPUT] if OUTPUT in states else torch.zeros_like(x)
-
-
-class NasBench201Network(Network):
-    """The network of one architecture."""
-
-    def __init__(self, space: NasBench201Space, architecture: Architecture) -> None:
-        super().__init__()
-        live = space.live_edges(architecture)
-        options = [option for _, option in architecture]
-        cells: list[nn.Module] = [
-            NetworkCell({EDGES[row]: OpSpec(options[row], stage[0], *stage) for row in live})
-            for stage in space.stages
-            for _ in range(space.options.cells)
-        ]
-        self.stem = build(space.stem)
-        self.layers = stack(space, cells)
-        self.head = build(space.head)
-        self.choice_modules = {
-            f"layers.{place}.operators.{i}": f"{source}>{target}"
-            for place, layer in enumerate(self.layers)
-            if isinstance(layer, NetworkCell)
-            for i, (source, target) in enumerate(layer.edges)
-        }
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for layer in self.layers:
-            x = layer(x, self.drop_path) if isinstance(layer, NetworkCell) else layer(x)
-        return self.head(x)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.heads import FACTORS, Head
+
+Variants = Mapping[str, Mapping[str, Any]]
+"""Sets of options of a space, by name."""
 
 
 class SpaceOptions(BaseModel):

@@ -1,16 +1,19 @@
-"""The recurrent cell of DARTS: Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019
-(arXiv 1806.09055), section 3.2 and appendix A.1.2.
+"""The recurrent cell space of DARTS.
 
-A step of the cell has a first state, made of its input and the last step's output, and eight
-nodes. Each node takes one earlier state and one activation; the step's output is the mean of the
-nodes. All steps share their weights. A deployed network is unrolled over its fixed number of
-steps, so that it consists of plain operators, which a latency table prices.
+Liu et al., "DARTS: Differentiable Architecture Search", ICLR 2019 (arXiv 1806.09055), section 3.2
+and appendix A.1.2.
+
+At each time step the cell computes a first state from the step's input and the previous step's
+output, and then a state for each of its nodes (eight in the paper). A node reads one earlier state
+and applies one activation function; the step's output is the mean of the nodes' states. All steps
+share their weights. A deployed network is unrolled over its fixed number of steps, so that it
+consists of plain operators that a latency table can contain.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -25,27 +28,31 @@ from hwnas.ops.sequences import stem_operator
 from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import LayerSpace
 from hwnas.spaces.networks import Network, Supernet
-from hwnas.spaces.options import SpaceOptions
+from hwnas.spaces.options import SpaceOptions, Variants
 
 PENN_TREEBANK = {"vocabulary": 10_000, "classes": 10_000, "head": "dense"}
+"""The language model of the paper, which predicts the next word at each step."""
 
 
 class RnnOptions(SpaceOptions):
-    """Sizes of the networks; a network has as many steps as its input has columns."""
+    """Sizes of the networks; a network has as many steps as the input has columns."""
 
-    channels: int = Field(64, ge=1, le=4096, description="of all states")
-    nodes: int = Field(8, ge=1, le=MOST_NODES)
+    channels: int = Field(64, ge=1, le=4096, description="channels of all states")
+    nodes: int = Field(8, ge=1, le=MOST_NODES, description="nodes of the cell")
 
 
 class RnnSpace(LayerSpace):
-    """Recurrent cells; the choices are `node1` ... with options like `tanh~0`."""
+    """Recurrent cells; the choices are `node1` ..., with options such as `tanh~0`.
+
+    An option names the activation function and the state that the node reads.
+    """
 
     name = "rnn"
     paper = "Liu et al., DARTS: Differentiable Architecture Search, ICLR 2019, arXiv 1806.09055"
     options_model = RnnOptions
     heads = ("classifier", "dense")
     reads_tokens = True
-    variants = {
+    variants: ClassVar[Variants] = {
         "": {**PENN_TREEBANK, "input_channels": 1, "height": 1, "width": 35, "channels": 300}
     }
     options: RnnOptions
@@ -72,30 +79,28 @@ class RnnSpace(LayerSpace):
         )
 
     def spec(self, choice: int, option: str) -> OpSpec:
-        """The operator of a node that takes an option; once, of all steps."""
+        """The operator of one option of a node, which runs at every step."""
         return self._step_operator(f"rnn_{option.partition('~')[0]}", self.options)
 
     def operators(self, choice: int, option: int) -> Counter[OpSpec]:
         return Counter({self.spec(choice, self.choices[choice].options[option]): self.steps})
 
     def fixed_operators(self) -> Counter[OpSpec]:
-        in_steps = {self.first: self.steps, self.last: self.steps}
-        return Counter([*self.stem, *self.head]) + Counter(in_steps)
+        in_each_step = {self.first: self.steps, self.last: self.steps}
+        return Counter([*self.stem, *self.head]) + Counter(in_each_step)
 
     def runs_of_weights(self, spec: OpSpec) -> int:
         return 1 if spec in (*self.stem, *self.head) else self.steps
 
     def to_genotype(self, architecture: Architecture) -> Any:
-        """`recurrent`, for each node its activation and state, and `concat`, the states whose mean
-        is the output.
-        """
+        """DARTS' notation: [activation, state] of each node, and the states that are averaged."""
         self.validate(architecture)
         pairs = [option.partition("~") for _, option in architecture]
         recurrent = [[function, int(state)] for function, _, state in pairs]
         return {"recurrent": recurrent, "concat": list(range(1, self.options.nodes + 1))}
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        """Read `to_genotype`'s notation."""
+        """Read DARTS' notation, a mapping with `recurrent` and `concat`."""
         pairs_expected = f"{self.options.nodes} pairs like ['tanh', 0]"
         expected = f"{{'recurrent': {pairs_expected}, 'concat': [1, ...]}}"
         given = genotype.get("recurrent") if isinstance(genotype, dict) else None
@@ -129,10 +134,10 @@ def sequence_of(steps: list[Tensor]) -> Tensor:
 
 
 class MixedNode(nn.Module):
-    """One node as a mixture over activations and states, which share its weights.
+    """A node as a mixture over its options, which share the node's weights.
 
-    Unlike other mixtures this one is divided by the sum of its weights: a sum that is not 1 would
-    grow or vanish over the steps.
+    Unlike other mixtures it is divided by the sum of its weights. With any other sum than 1 the
+    state would grow or vanish over the steps.
     """
 
     def __init__(self, channels: int) -> None:
@@ -141,26 +146,26 @@ class MixedNode(nn.Module):
         self.functions = nn.ModuleList(function() for function in FUNCTIONS.values())
 
     def forward(self, states: list[Tensor], weights: Tensor, active: tuple[int, ...]) -> Tensor:
-        """The next state (N, C).
+        """Compute the node's state, (N, C).
 
         Args:
-            states: (N, C) each.
-            weights: (activations * states,), of the option `activation * len(states) + state`.
-            active: options to be computed.
+            states: the earlier states of this step, (N, C) each.
+            weights: (activations * states,); option `activation * len(states) + state`.
+            active: indices of the options to compute.
         """
-        found = torch.zeros_like(states[0])
+        total = torch.zeros_like(states[0])
         for index, state in enumerate(states):
             options = [option for option in active if option % len(states) == index]
             if options:
                 gate, value = self.linear(state).chunk(2, dim=1)
                 for option in options:
                     function = self.functions[option // len(states)]
-                    found = found + weights[option] * highway(state, gate, function(value))
-        return found / weights.sum().clamp_min(1e-12)
+                    total = total + weights[option] * highway(state, gate, function(value))
+        return total / weights.sum().clamp_min(1e-12)
 
 
 class RnnSupernet(Supernet):
-    """The cell with all candidates, unrolled."""
+    """The cell with all candidates, unrolled over the steps."""
 
     def __init__(self, space: RnnSpace) -> None:
         super().__init__()
@@ -169,7 +174,7 @@ class RnnSupernet(Supernet):
         self.nodes = nn.ModuleList(MixedNode(space.options.channels) for _ in space.choices)
         self.last = build(space.last)
         self.head = nn.Sequential(*map(build, space.head))
-        self.counts = [len(choice.options) for choice in space.choices]
+        self.option_counts = [len(choice.options) for choice in space.choices]
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         columns = steps_of(self.stem(x))
@@ -178,17 +183,18 @@ class RnnSupernet(Supernet):
         output, outputs = torch.zeros_like(columns[0]), []
         for column in columns:
             states = [self.first(column, output)]
-            for row, (node, count) in enumerate(zip(self.nodes, self.counts, strict=True)):
+            for row, (node, count) in enumerate(zip(self.nodes, self.option_counts, strict=True)):
                 active = actives[row]
                 options = tuple(range(count)) if active is None else active
                 states.append(node(states, rows[row, :count], options))
             output = self.last(*states[1:])
             outputs.append(output)
-        return self.head(sequence_of(outputs))
+        y: Tensor = self.head(sequence_of(outputs))
+        return y
 
 
 class RnnNetwork(Network):
-    """The network of one architecture, unrolled."""
+    """The network of one architecture, unrolled over the steps."""
 
     def __init__(self, space: RnnSpace, architecture: Architecture) -> None:
         super().__init__()
@@ -212,4 +218,5 @@ class RnnNetwork(Network):
                 states.append(node(states[source]))
             output = self.last(*states[1:])
             outputs.append(output)
-        return self.head(sequence_of(outputs))
+        y: Tensor = self.head(sequence_of(outputs))
+        return y

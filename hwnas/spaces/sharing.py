@@ -1,4 +1,4 @@
-"""Supernets whose architectures are parts of one set of weights, which networks can inherit."""
+"""Supernets in which all architectures share the weights of the largest network."""
 
 from __future__ import annotations
 
@@ -12,32 +12,37 @@ from hwnas.spaces.networks import Supernet
 
 
 class SharedSupernet(Supernet):
-    """A supernet that has the weights of every network.
+    """A supernet from which the network of any architecture can inherit trained weights.
 
     Attributes:
-        phases: steps in which smaller architectures join the largest ones in training
-            (progressive shrinking); 0 where none are defined.
+        phases: number of training phases after the first, in each of which smaller architectures
+            are added (progressive shrinking); 0 if the space does not define any.
     """
 
     phases: int = 0
 
     @abstractmethod
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
-        """The state of an architecture's network: it computes what the supernet does with the
-        architecture's mixture, in evaluation mode and in training.
+        """The state dict that the network of an architecture inherits.
+
+        With it the network computes the same as the supernet with the architecture's one-hot
+        mixture, in training and in evaluation mode.
         """
 
     def at_phase(self, architecture: Architecture, phase: int) -> Architecture:
-        """The next larger architecture that is trained in a phase.
+        """The smallest architecture of a phase that is at least as large as the given one.
 
         Args:
-            architecture: any.
-            phase: 0, of the largest networks alone, to `phases`, of all.
+            architecture: any architecture of the space.
+            phase: from 0, in which only the largest networks are trained, to `phases`, in which
+                all are.
         """
         return architecture
 
     def reordering(self, phase: int) -> list[Reordering]:
-        """What is put in another order before a phase begins, so that the parts that join are the
-        most important ones; no architecture of the phase before is changed by it.
+        """Permutations of weights to apply before a phase begins.
+
+        They move the most important weights to where the smaller architectures of the phase find
+        them, and leave the outputs of the previous phase's architectures unchanged.
         """
         return []

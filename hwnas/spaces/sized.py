@@ -1,8 +1,9 @@
 """Spaces whose first choice is a size that the operators of all other choices depend on.
 
-What a choice's option costs depends on the size. So it has a part for each pair of size and option.
-A choice may stand under a further one: its operator runs if that one took one of certain options,
-as a layer does if its stage is deep enough.
+The size may be the image's resolution or the number of embedding channels. Since the cost of an
+option depends on it, a choice has a part for each pair of size and option. A choice may also depend
+on one other choice: its operator runs only if that choice takes one of certain options, as a layer
+runs only if its stage is deep enough.
 """
 
 from __future__ import annotations
@@ -19,21 +20,25 @@ from hwnas.spaces.decoding import DecodingProgram
 from hwnas.spaces.options import SpaceOptions
 
 SIZE = 0
-"""The row of the choice of the size."""
+"""The row of the choice of a size."""
 Condition = tuple[int, tuple[int, ...]]
-"""A choice, and which of its options have to be taken."""
+"""The row of a choice, and the options of which it has to take one."""
 
 
 class SizedSpace(SearchSpace):
-    """Choices decide independently: a part runs with the product of their probabilities.
+    """Choices are independent, so a part runs with the product of the probabilities it depends on.
 
-    The first choice has a part for each size: what runs whatever the others take.
+    The parts of the first choice, one for each size, are the operators that run whatever the other
+    choices take.
+
+    Attributes:
+        part_size: (choices, max_parts), index of the size that a part belongs to.
+        part_option: (choices, max_parts), index of the option that a part belongs to.
     """
 
     def __init__(self, options: SpaceOptions) -> None:
         super().__init__(options)
         shape = (len(self.choices), self.max_parts)
-        # The size (a column of the first row) and the option that each part belongs to.
         self.part_size = np.zeros(shape, dtype=np.int64)
         self.part_option = np.zeros(shape, dtype=np.int64)
         self._is_part = np.zeros(shape, dtype=bool)
@@ -47,14 +52,14 @@ class SizedSpace(SearchSpace):
 
     @abstractmethod
     def _has_operator(self, row: int, option: int) -> bool:
-        """Whether anything runs because of an option of a choice that is not the size."""
+        """Whether an operator runs because of an option of a choice other than the size."""
 
     def _condition(self, row: int) -> Condition | None:
-        """What a choice's operator stands under; None where it always runs."""
+        """The condition under which a choice's operator runs; None if it always runs."""
         return None
 
     def _pairs(self, row: int) -> list[tuple[int, int]]:
-        """Size and option of each part; the first size where none matters."""
+        """The size and option of each part; size 0 if the part does not depend on the size."""
         options = range(len(self.choices[row].options))
         if row == SIZE:
             return [(k, k) for k in options]
@@ -65,7 +70,7 @@ class SizedSpace(SearchSpace):
         ]
 
     def _parts(self) -> tuple[tuple[str, ...], ...]:
-        """`attention_h3 of c192` ...: each option with each size."""
+        """Each option with each size, such as `attention_h3 of c192`."""
         sizes = self.choices[SIZE].options
         parts = [sizes]
         for row, choice in enumerate(self.choices[1:], start=1):
@@ -80,8 +85,8 @@ class SizedSpace(SearchSpace):
         return tuple(parts)
 
     def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
-        """The product of the probabilities of size, option and condition."""
-        # Rows may have any sum (sigmoids, an auxiliary weight): they are odds.
+        """The product of the probabilities of a part's option, size and condition."""
+        # Rows need not sum to 1 (sigmoids, an auxiliary weight).
         odds = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
         rows = np.arange(len(self.choices))[:, None]
         of_option = odds[..., rows, self.part_option]
@@ -99,11 +104,12 @@ class SizedSpace(SearchSpace):
         return runs * torch.stack(present, dim=-1).unsqueeze(-1)
 
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
-        """One option a choice, and a variable for each pair of size and option.
+        """Every choice takes one option, and each pair of size and option has a variable.
 
-        Of a choice's pairs those of one option add up to no more than the option, those of one size
-        to no more than the size, and all of them to 1 if an operator runs. With options of 0 and 1
-        a pair is then the product of what it depends on, whatever its cost.
+        Among the pairs of a choice, those of one option sum to at most the option's variable, those
+        of one size to at most the size's variable, and all of them to 1 if an operator runs and
+        else to 0. With binary options a pair is then the product of its option, size and condition,
+        whatever it costs.
         """
         count, width = self.mask.shape
         taken = np.arange(count * width).reshape(count, width)

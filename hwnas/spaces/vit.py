@@ -1,52 +1,39 @@
-"""Vision transformers with elastic sizes: Chen et al., "AutoFormer: Searching Transformers for
-Visual Recognition", ICCV 2021 (arXiv 2107.00651), on the networks of Dosovitskiy et al., "An Image
-is Worth 16x16 Words", ICLR 2021 (arXiv 2010.11929), and Touvron et al., "Training Data-Efficient
-Image Transformers & Distillation through Attention" (DeiT), ICML 2021 (arXiv 2012.12877).
+"""Vision transformers with elastic sizes, the space of AutoFormer.
 
-A network embeds the patches of an image and is a row of encoder blocks on these tokens. The number
-of channels of an embedding is one choice. Both halves of a block, attention and MLP, are choices of
-their own: how many heads, how many hidden channels for each of the embedding's, and in the last
-blocks also whether the half is there at all, which makes depth a choice.
+Chen et al., "AutoFormer: Searching Transformers for Visual Recognition", ICCV 2021 (arXiv
+2107.00651), on the networks of Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021
+(arXiv 2010.11929), and Touvron et al., "Training Data-Efficient Image Transformers & Distillation
+through Attention" (DeiT), ICML 2021 (arXiv 2012.12877).
 
-What a half costs depends on the embedding, the size of `SizedSpace`.
+A network embeds the patches of an image as tokens and applies a chain of encoder blocks. The number
+of embedding channels is one choice. The two halves of each block are further choices: the number of
+heads of the attention, and the ratio of hidden to embedding channels of the MLP. In the last blocks
+either half can also be skipped, which makes the depth searchable.
+
+The cost of a half depends on the number of embedding channels, which is the size of `SizedSpace`.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import torch
 from pydantic import Field, ValidationInfo, field_validator
-from torch import Tensor, nn
 
-from hwnas.architecture import Architecture, Mixture
+from hwnas.architecture import Architecture
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
-from hwnas.nn.mixed_tokens import (
-    MixedAttention,
-    MixedMlp,
-    MixedTokens,
-    layer_norm,
-    linear,
-    patch_embedding,
-)
-from hwnas.ops import build
 from hwnas.ops.parts import out_size
-from hwnas.ops.tokens import HEADS, MLP_RATIOS, PATCH_EMBEDDING, Attention, Mlp, PatchEmbedding
-from hwnas.spaces.cells import drop_path
+from hwnas.ops.tokens import HEADS, MLP_RATIOS, PATCH_EMBEDDING
 from hwnas.spaces.choices import Choice
+from hwnas.spaces.layers import SKIP
+from hwnas.spaces.layouts import IMAGENET
 from hwnas.spaces.networks import Network
-from hwnas.spaces.options import SpaceOptions
-from hwnas.spaces.sharing import SharedSupernet
+from hwnas.spaces.options import SpaceOptions, Variants
 from hwnas.spaces.sized import SIZE, SizedSpace
-
-SKIP = "skip_connect"
-INITIAL_STD = 0.02
-"""Of the weights of linear layers before training, as in DeiT."""
-IMAGENET = {"height": 224, "width": 224, "classes": 1000}
+from hwnas.spaces.vit_networks import VitNetwork, VitSupernet
 
 
 class VitOptions(SpaceOptions):
@@ -57,20 +44,20 @@ class VitOptions(SpaceOptions):
         [192, 216, 240],
         min_length=1,
         max_length=8,
-        description="channels of an embedding to choose from",
+        description="numbers of embedding channels to choose from",
     )
     heads: list[Annotated[int, Field(ge=1, le=HEADS[-1])]] = Field(
-        [3, 4], min_length=1, max_length=8, description="of an attention, to choose from"
+        [3, 4], min_length=1, max_length=8, description="numbers of heads to choose from"
     )
-    head_channels: Literal[4, 8, 16, 32, 64] = Field(64, description="of each head")
+    head_channels: Literal[4, 8, 16, 32, 64] = Field(64, description="channels of each head")
     mlp_ratios: list[float] = Field(
         [3.5, 4.0],
         min_length=1,
         max_length=8,
-        description="hidden channels by embedding's, to choose from",
+        description="ratios of hidden to embedding channels to choose from",
     )
-    blocks: int = Field(14, ge=1, le=48, description="at most")
-    fixed_blocks: int = Field(12, ge=0, description="the first blocks, that cannot be skipped")
+    blocks: int = Field(14, ge=1, le=48, description="largest number of blocks")
+    fixed_blocks: int = Field(12, ge=0, description="number of first blocks that cannot be skipped")
 
     @field_validator("embeddings", "heads", "mlp_ratios")
     @classmethod
@@ -96,7 +83,7 @@ class VitOptions(SpaceOptions):
 
 
 class VitSpace(SizedSpace):
-    """The choices are `embedding`, then `block1/attention`, `block1/mlp` ... in their order."""
+    """The choices are `embedding`, then `block1/attention`, `block1/mlp` ... for each block."""
 
     name = "vit"
     paper = (
@@ -106,7 +93,7 @@ class VitSpace(SizedSpace):
     )
     options_model = VitOptions
     # Table 1 of the AutoFormer paper.
-    variants = {
+    variants: ClassVar[Variants] = {
         "autoformer-tiny": IMAGENET,
         "autoformer-small": {
             "embeddings": [320, 384, 448],
@@ -147,19 +134,19 @@ class VitSpace(SizedSpace):
         return self.choices[row].options[option] != SKIP
 
     def spec(self, row: int, option: str, embedding: int) -> OpSpec:
-        """The operator of a half of a block that is not skipped, by the embedding's channels."""
+        """The operator of an option that is not a skip, for a number of embedding channels."""
         name = f"{option}_d{self.options.head_channels}" if "attention" in option else option
         return OpSpec(name, embedding, embedding, *self.grid)
 
     def patches(self, embedding: int) -> OpSpec:
-        """The operator that embeds the patches."""
+        """The operator that embeds the patches, for a number of embedding channels."""
         sizes = self.options
         return OpSpec(
             PATCH_EMBEDDING, sizes.input_channels, embedding, sizes.height, sizes.width, sizes.patch
         )
 
     def head(self, embedding: int) -> OpSpec:
-        """The operator that classifies."""
+        """The operator that classifies, for a number of embedding channels."""
         return OpSpec("token_classifier", embedding, self.options.classes, *self.grid)
 
     def operators(self, choice: int, part: int) -> Counter[OpSpec]:
@@ -170,7 +157,7 @@ class VitSpace(SizedSpace):
         return Counter([] if option == SKIP else [self.spec(choice, option, embedding)])
 
     def fixed_operators(self) -> Counter[OpSpec]:
-        """None: all that runs depends on the embedding."""
+        """None, since every operator depends on the embedding."""
         return Counter()
 
     def validate(self, architecture: Architecture) -> None:
@@ -180,7 +167,7 @@ class VitSpace(SizedSpace):
         return self.architecture([int(rng.integers(len(c.options))) for c in self.choices])
 
     def to_genotype(self, architecture: Architecture) -> dict[str, Any]:
-        """Embedding channels, and of each block the heads and the MLP's ratio; 0 where skipped."""
+        """Embedding channels, and heads and MLP ratio of each block, which are 0 if skipped."""
         sizes = self.options
         embedding, *halves = self.chosen(architecture)
         heads, ratios = [*sizes.heads, 0], [*sizes.mlp_ratios, 0]
@@ -191,7 +178,7 @@ class VitSpace(SizedSpace):
         }
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        """Read `to_genotype`'s notation."""
+        """Read the notation that `to_genotype` writes."""
         count = self.options.blocks
         expected = f"an object of embedding, and of {count} heads and mlp_ratios"
         try:
@@ -213,100 +200,3 @@ class VitSpace(SizedSpace):
 
     def network(self, architecture: Architecture) -> Network:
         return VitNetwork(self, architecture)
-
-
-class VitSupernet(SharedSupernet):
-    """The largest network, whose first parts are all others; the embedding is the outermost choice.
-
-    A mixture of embeddings is the weighted sum of the logits with each. Its memory and time are
-    theirs together, those of a single path one network's.
-    """
-
-    def __init__(self, space: VitSpace) -> None:
-        super().__init__()
-        self.space = space
-        sizes = space.options
-        self.embeddings = tuple(sizes.embeddings)
-        largest = self.embeddings[-1]
-        self.stem = build(space.patches(largest))
-        heads, ratios = [*sizes.heads, 0], [*sizes.mlp_ratios, 0.0]
-        self.halves = nn.ModuleList()
-        for choice in space.choices[1:]:
-            count = len(choice.options)
-            half: MixedTokens
-            if choice.name.endswith("attention"):
-                half = MixedAttention(largest, heads[:count], sizes.head_channels)
-            else:
-                half = MixedMlp(largest, ratios[:count])
-            self.halves.append(half)
-        self.head = build(space.head(largest))
-        initialise(self)
-
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
-        active = mixture.active_options(SIZE)
-        options = range(len(self.embeddings)) if active is None else active
-        weights = mixture.weights[SIZE].to(x.dtype)
-        return torch.stack([weights[k] * self._logits(x, mixture, k) for k in options]).sum(dim=0)
-
-    def _logits(self, x: Tensor, mixture: Mixture, option: int) -> Tensor:
-        """With one of the embeddings."""
-        assert isinstance(self.stem, PatchEmbedding)
-        x = patch_embedding(self.stem, x, self.embeddings[option])
-        for row, half in enumerate(self.halves, start=1):
-            x = half(x, mixture, row)
-        norm, fc = self.head.norm, self.head.fc
-        assert isinstance(norm, nn.LayerNorm)
-        assert isinstance(fc, nn.Linear)
-        return linear(fc, layer_norm(norm, x).mean(dim=1), fc.out_features)
-
-    def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
-        with torch.device("meta"):
-            shapes = self.space.network(architecture).state_dict()
-        whole = self.state_dict()
-        kept = [row for row, (_, option) in enumerate(list(architecture)[1:]) if option != SKIP]
-        state = {}
-        for name, part in shapes.items():
-            place = name.split(".")
-            if place[0] == "halves":
-                place[1:2] = [str(kept[int(place[1])]), "largest"]
-            first = tuple(slice(size) for size in part.shape)
-            state[name] = whole[".".join(place)][first].clone()
-        return state
-
-
-class VitNetwork(Network):
-    """The network of one architecture; halves of blocks that are skipped are not there."""
-
-    def __init__(self, space: VitSpace, architecture: Architecture) -> None:
-        super().__init__()
-        embedding = space.options.embeddings[space.chosen(architecture)[SIZE]]
-        self.stem = build(space.patches(embedding))
-        kept = [
-            (row, name, option) for row, (name, option) in enumerate(architecture) if option != SKIP
-        ][1:]
-        self.halves = nn.ModuleList(
-            build(space.spec(row, option, embedding)) for row, _, option in kept
-        )
-        self.head = build(space.head(embedding))
-        initialise(self)
-        first = space.choices[SIZE].name
-        self.choice_modules = {"stem": first, "head": first}
-        self.choice_modules |= {f"halves.{i}": name for i, (_, name, _) in enumerate(kept)}
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for half in self.halves:
-            assert isinstance(half, Attention | Mlp)
-            if self.training and self.drop_path > 0:
-                x = x + drop_path(half.branch(x), self.drop_path)
-            else:
-                x = half(x)
-        return self.head(x)
-
-
-def initialise(module: nn.Module) -> None:
-    """Linear layers as DeiT begins: small truncated normal weights, no bias."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=INITIAL_STD)
-            nn.init.zeros_(layer.bias)

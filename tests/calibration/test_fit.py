@@ -23,7 +23,7 @@ from hwnas.latency_tables.calibration import EDGE_RULES
 from hwnas.latency_tables.shipped import calibrated_for, load_shipped
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces import build_space
-from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
+from hwnas.spaces.nasbench201_networks import EDGES, PRIMITIVES
 
 SPACE = build_space("nasbench201", {})
 
@@ -235,7 +235,7 @@ def test_a_table_of_this_device_keeps_its_operators_when_calibrated(tmp_path) ->
 
 
 def test_other_sizes_than_the_calibrated_are_refused() -> None:
-    with pytest.raises(InputError, match="calibrated for another space or other sizes"):
+    with pytest.raises(InputError, match="calibrated for another search space or other sizes"):
         CostModel(tiny_space("nasbench201"), load_shipped("nasbench201-1080ti_1"))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hwnas.errors import InputError
 from hwnas.ops import params_and_macs
 from hwnas.spaces import build_space
-from hwnas.spaces.darts import PRIMITIVES
+from hwnas.spaces.darts_networks import PRIMITIVES
 
 # Liu et al., ICLR 2019, the second-order cell ("DARTS_V2" in the authors' repository).
 DARTS_V2 = {

@@ -257,8 +257,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path) -> None:
         (b"name = ", "not TOML"),
         (b"x = " + b"[" * 50_000, "not TOML"),
         (b"# " * 60_000, "too long"),
-        (b"stages = []", "missing name"),
-        (b"name = 3", "missing name"),
+        (b"stages = []", "the search space is not named"),
+        (b"name = 3", "the search space is not named"),
     ):
         if content is not None:
             path.write_bytes(content)
@@ -277,7 +277,7 @@ def test_a_configuration_holds_what_the_file_says(tmp_path) -> None:
     assert load_config(resolved) == config
     with pytest.raises(InputError, match="mine.toml"):
         load_config("macro_slice", [f"space.file={path}"])
-    with pytest.raises(InputError, match="space.file.*no other keys.*stem_channels"):
+    with pytest.raises(InputError, match="space.file.*replaces all other keys.*stem_channels"):
         load_config("macro_slice", [f"space.file={path}", "space.stem_channels=8"])
     with pytest.raises(InputError, match="space.file.*a path"):
         load_config("macro_slice", ["space.file=3"])

@@ -28,7 +28,8 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build, params_and_macs
 from hwnas.spaces import build_space
 from hwnas.spaces.cells import drop_path
-from hwnas.spaces.vit import SKIP, VitSpace
+from hwnas.spaces.layers import SKIP
+from hwnas.spaces.vit import VitSpace
 
 IMAGENET = {"height": 224, "width": 224, "classes": 1000}
 IMAGES = (2, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
