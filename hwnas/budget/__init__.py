@@ -1,1 +1,1 @@
-"""Keeping a latency budget: pricing mixtures, decoding, and measuring what was decoded."""
+"""Latency-constrained selection: latency prediction, decoding under budgets, and measurement."""

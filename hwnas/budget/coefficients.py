@@ -1,10 +1,14 @@
-"""What is known of a device's latency: coefficients of a sum, as a Gaussian.
+"""A linear latency model with Gaussian uncertainty over its coefficients.
 
-A network's latency is `fixed + sum over what runs of its cost - sum over shared work of what is
-saved`, times `1 + noise * N(0, 1)`. The coefficients, `fixed` first, then one for each part of
-each choice, then one for each shared work, have a mean and a covariance; measured networks
-condition them (linear-Gaussian regression: Rasmussen & Williams, "Gaussian Processes for Machine
-Learning", 2006, section 2.1), with costs that are never negative.
+The latency of a network is
+
+    (fixed + sum over parts that run of their cost - sum over shared work of what is saved)
+    * (1 + noise * N(0, 1))
+
+The coefficients are `fixed`, then one cost for each part of each choice, then one saving for each
+piece of work that several operators can share. They have a Gaussian distribution, which is
+conditioned on measured networks (Bayesian linear regression: Rasmussen & Williams, "Gaussian
+Processes for Machine Learning", 2006, section 2.1), with costs constrained to be non-negative.
 """
 
 from __future__ import annotations
@@ -21,19 +25,21 @@ from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.spaces.base import SearchSpace
 
 JITTER = 1e-9
-"""Added to the diagonal of what is inverted, relative to its mean."""
+"""Added to the diagonal of matrices before they are inverted, relative to its mean."""
 
 
 def features(space: SearchSpace, weights: Tensor, edges: EdgeRule) -> np.ndarray:
-    """What runs in each network: (networks, coefficients).
-
-    The first column is 1, then come probabilities of running, then, negative, how often each
-    shared work is saved.
+    """Return the features of networks or mixtures in the linear latency model.
 
     Args:
         space: the search space.
-        weights: (networks, choices, max_options), usually of `space.one_hots`.
-        edges: which edges of a cell the runtime runs.
+        weights: (networks, choices, max_options) probabilities of the options; one-hot for
+            networks, as `space.one_hots` returns them.
+        edges: which edges of a cell the runtime executes.
+
+    Returns:
+        (networks, coefficients): a column of ones, the probability that each part runs, and the
+        negative of the expected number of times that each piece of shared work is saved.
     """
     runs = space.run_probability(weights, edges).flatten(start_dim=1).double().numpy()
     saved = space.saved_work(weights, edges).double().numpy()
@@ -43,18 +49,18 @@ def features(space: SearchSpace, weights: Tensor, edges: EdgeRule) -> np.ndarray
 def architecture_features(
     space: SearchSpace, architectures: Sequence[Architecture], edges: EdgeRule
 ) -> np.ndarray:
-    """`features` of architectures."""
+    """Return `features` of architectures, (networks, coefficients)."""
     return features(space, space.one_hots(architectures), edges)
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """A Gaussian over the coefficients.
+    """A Gaussian distribution of the coefficients.
 
     Attributes:
-        mean: (coefficients,) ms.
-        covariance: (coefficients, coefficients) ms^2; zero where a coefficient is known.
-        noise: relative standard deviation of one network's latency about the sum.
+        mean: (coefficients,) in ms.
+        covariance: (coefficients, coefficients) in ms^2; rows of known coefficients are zero.
+        noise: relative standard deviation of a network's latency around the linear model.
     """
 
     mean: np.ndarray
@@ -62,17 +68,23 @@ class Coefficients:
     noise: float
 
     def latency_ms(self, rows: np.ndarray) -> np.ndarray:
-        """Expected latency of networks with these features (networks, coefficients)."""
+        """Return the expected latencies (networks,) for features (networks, coefficients)."""
         return rows @ self.mean
 
     def std_ms(self, rows: np.ndarray) -> np.ndarray:
-        """Standard deviation of one measured latency about the expected one."""
+        """Return the standard deviations (networks,) of measured from expected latencies."""
         variance = np.einsum("ni,ij,nj->n", rows, self.covariance, rows, optimize=True)
         noise_ms = self.noise * self.latency_ms(rows)
-        return np.sqrt(np.maximum(variance, 0.0) + noise_ms**2)
+        total: np.ndarray = np.maximum(variance, 0.0) + noise_ms**2
+        return np.sqrt(total)
 
     def conditioned(self, rows: np.ndarray, latency_ms: np.ndarray) -> Coefficients:
-        """The coefficients after networks with these features were measured."""
+        """Return the posterior coefficients after measuring networks.
+
+        Args:
+            rows: (networks, coefficients) features of the networks.
+            latency_ms: (networks,) measured latencies.
+        """
         if len(rows) == 0:
             return self
         noise_ms = self.noise * np.maximum(latency_ms, self.latency_ms(rows))
@@ -80,12 +92,20 @@ class Coefficients:
         return Coefficients(mean, covariance, self.noise)
 
     def factors(self, share: float = 1e-4) -> np.ndarray:
-        """(r, coefficients) with factors^T factors = covariance up to a share of its trace."""
+        """Return a low-rank factorisation of the covariance.
+
+        Args:
+            share: fraction of the covariance's trace that may be lost.
+
+        Returns:
+            F (rank, coefficients) of the smallest rank with F^T F = covariance up to that loss.
+        """
         values, vectors = np.linalg.eigh(self.covariance)
         values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-        left = values.sum() - np.cumsum(values)
-        rank = int(np.argmax(left <= share * values.sum())) + 1 if values[0] > 0 else 0
-        return np.sqrt(values[:rank, None]) * vectors[:, :rank].T
+        lost = values.sum() - np.cumsum(values)
+        rank = int(np.argmax(lost <= share * values.sum())) + 1 if values[0] > 0 else 0
+        scales: np.ndarray = np.sqrt(values[:rank, None])
+        return scales * vectors[:, :rank].T
 
 
 def condition(
@@ -95,46 +115,51 @@ def condition(
     observed: np.ndarray,
     deviation: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior mean (never negative) and covariance of a Gaussian after linear observations.
+    """Condition a Gaussian on noisy linear observations, with a non-negative posterior mean.
 
     Args:
-        mean: (d,) prior.
-        covariance: (d, d) prior.
+        mean: (d,) of the prior.
+        covariance: (d, d) of the prior.
         rows: (n, d) features of the observations.
-        observed: (n,).
-        deviation: (n,) standard deviations of the observations.
+        observed: (n,) observed values.
+        deviation: (n,) standard deviations of the observation noise.
+
+    Returns:
+        Mean (d,) and covariance (d, d) of the posterior. If the unconstrained mean has negative
+        entries, the mean is replaced by the non-negative vector of highest posterior density.
     """
-    gain = gain_of(covariance, rows, deviation)
+    gain = kalman_gain(covariance, rows, deviation)
     posterior = mean + gain @ (observed - rows @ mean)
-    left = covariance - gain @ rows @ covariance
+    reduced = covariance - gain @ rows @ covariance
     if (posterior < 0).any():
-        posterior = _nonnegative(mean, covariance, rows, observed, deviation)
-    return posterior, (left + left.T) / 2
+        posterior = _nonnegative_mode(mean, covariance, rows, observed, deviation)
+    return posterior, (reduced + reduced.T) / 2
 
 
-def gain_of(covariance: np.ndarray, rows: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """(d, n): how far each coefficient moves by each observation's surprise."""
+def kalman_gain(covariance: np.ndarray, rows: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Return the change (d, n) of the posterior mean per unit of each observation's residual."""
     inner = observation_covariance(covariance, rows, deviation)
-    return np.linalg.solve(inner, rows @ covariance).T
+    gain: np.ndarray = np.linalg.solve(inner, rows @ covariance).T
+    return gain
 
 
 def observation_covariance(
     covariance: np.ndarray, rows: np.ndarray, deviation: np.ndarray
 ) -> np.ndarray:
-    """(n, n) covariance of what is observed, with a little added that keeps it invertible."""
-    inner = rows @ covariance @ rows.T + np.diag(deviation**2)
+    """Return the covariance (n, n) of the observations, with jitter that keeps it invertible."""
+    inner: np.ndarray = rows @ covariance @ rows.T + np.diag(deviation**2)
     inner[np.diag_indices_from(inner)] += JITTER * np.trace(inner) / len(inner)
     return inner
 
 
-def _nonnegative(
+def _nonnegative_mode(
     mean: np.ndarray,
     covariance: np.ndarray,
     rows: np.ndarray,
     observed: np.ndarray,
     deviation: np.ndarray,
 ) -> np.ndarray:
-    """The most probable coefficients of which none is negative."""
+    """Return the non-negative vector of highest posterior density, by bounded least squares."""
     free = np.diag(covariance) > 0
     prior = covariance[np.ix_(free, free)]
     scale = np.trace(prior) / len(prior)
@@ -143,6 +168,6 @@ def _nonnegative(
     rest = observed - rows[:, ~free] @ mean[~free]
     matrix = np.vstack([rows[:, free] * weights[:, None], whitening])
     target = np.concatenate([rest * weights, whitening @ mean[free]])
-    posterior = np.maximum(mean, 0.0)
+    posterior: np.ndarray = np.maximum(mean, 0.0)
     posterior[free] = lsq_linear(matrix, target, bounds=(0, np.inf)).x
     return posterior

@@ -1,4 +1,4 @@
-"""Expected latency of a mixture, from a table of measured operators or calibrated networks."""
+"""Latency prediction for architectures and mixtures from a latency table."""
 
 from __future__ import annotations
 
@@ -18,44 +18,47 @@ from hwnas.latency_tables.calibration import Calibration, deployed_edges
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces.base import SearchSpace
 
-# How far a sum of separately measured operators may be off, as standard deviations relative to the
-# figures: all of them together (a machine's two speeds), what does not scale with them, the launch
-# of an operator, all operators of a name, and each alone.
+# Prior uncertainty of a sum of separately measured operators, as relative standard deviations of:
+# all coefficients together (a machine can run at different clock speeds), the fixed part, the
+# overhead of launching an operator, all operators of one name, and each operator on its own.
 SCALE, FIXED, LAUNCH, OPERATOR, SINGLE = 0.3, 0.1, 0.03, 0.03, 0.03
 NETWORK_NOISE = 0.02
-"""Relative deviation of a network from the sum, with the coefficients known."""
+"""Relative standard deviation of a network's latency around the sum of known coefficients."""
 CALIBRATED_SCALE = 0.02
-"""The same for a calibrated table on another day."""
+"""Relative standard deviation of all coefficients of a calibrated table from day to day."""
 
 
 class CostModel:
-    """Latency table x search space: a mixture in, expected milliseconds out.
+    """Predicts latencies in a search space from a latency table.
 
-    The expectation is over the operators that run in the deployed network: `fixed_ms +
-    sum_choice sum_part P(part runs) cost_ms[choice, part] - sum_work E(times saved)
-    shared_ms[work]`, where the space supplies the probability (only the kept edges of a DARTS cell
-    are priced). It is differentiable, and exact for a one-hot mixture: the sum of the table's
-    entries, or of its calibration where it has one for this space.
+    Calling it with a mixture returns the expected latency, which is differentiable:
+
+        fixed_ms + sum_choice sum_part P(part runs) cost_ms[choice, part]
+        - sum_work E(times saved) shared_ms[work]
+
+    The search space supplies the probabilities and counts for the deployed network; for example,
+    of a DARTS cell only the edges that are kept contribute. For a one-hot mixture the sum is the
+    prediction for that architecture: the sum of the table's operator latencies, or of its
+    calibrated coefficients if the table has a calibration for this space.
 
     Attributes:
-        space: the space at its deployed sizes.
-        edges: which edges of a cell the runtime runs.
-        coefficients: fixed part and costs, with their uncertainty.
+        space: the search space at its deployed sizes.
+        edges: which edges of a cell the runtime executes.
+        coefficients: coefficients of the sum, with their uncertainty.
     """
 
     def __init__(
         self, space: SearchSpace, table: LatencyTable, *, command: str = "hwnas profile"
     ) -> None:
-        """Read the calibration, or all the operators' latencies.
+        """Read the coefficients from the table.
 
         Args:
             space: the search space at its deployed sizes.
-            table: measured operators or calibrated networks.
-            command: what to run when operators are missing, for the error's text.
+            table: latencies of operators, or a calibration from measured networks.
+            command: command that measures missing operators, for the error message.
 
         Raises:
-            InputError: when the table has neither all operators of the space nor a calibration
-                for it.
+            InputError: the table has neither a calibration for the space nor all its operators.
         """
         self.space = space
         calibration = table.calibration
@@ -65,7 +68,7 @@ class CostModel:
             return
         if calibration is not None and not table.operators:
             raise InputError(
-                "the latency table is calibrated for another space or other sizes",
+                "the latency table is calibrated for another search space or other sizes",
                 where=table.device.device,
                 expected=f"{space.name} {space.options.model_dump()}",
                 actual=f"{calibration.space} {calibration.space_options}",
@@ -76,22 +79,22 @@ class CostModel:
 
     @property
     def fixed_ms(self) -> float:
-        """Milliseconds of what runs in every network."""
+        """Latency of the parts that run in every network, in milliseconds."""
         return float(self.coefficients.mean[0])
 
     @property
     def cost_ms(self) -> np.ndarray:
-        """(choices, max_parts) milliseconds that a part adds when it runs."""
+        """Latency (choices, max_parts) that each part adds if it runs, in milliseconds."""
         shape = len(self.space.choices), self.space.max_parts
         return self.coefficients.mean[1 : 1 + math.prod(shape)].reshape(shape)
 
     @property
     def shared_ms(self) -> np.ndarray:
-        """(shared,) milliseconds of work that operators may share."""
+        """Latency (shared,) of the work that several operators can share, in milliseconds."""
         return self.coefficients.mean[self.space.first_shared :]
 
     def __call__(self, mixture: Mixture) -> Tensor:
-        """Expected latency in milliseconds, a scalar in the mixture's dtype and device."""
+        """Return the expected latency in milliseconds, with the mixture's dtype and device."""
         weights = mixture.weights
         cost_ms, shared_ms = (
             torch.as_tensor(ms, dtype=weights.dtype, device=weights.device)
@@ -103,25 +106,25 @@ class CostModel:
     def corrected(
         self, architectures: Sequence[Architecture], latencies_ms: Sequence[float]
     ) -> CostModel:
-        """The same model after networks of these architectures were measured on the device."""
+        """Return the model conditioned on measured latencies of these architectures."""
         corrected = copy.copy(self)
         rows = architecture_features(self.space, architectures, self.edges)
         corrected.coefficients = self.coefficients.conditioned(rows, np.asarray(latencies_ms))
         return corrected
 
     def latency_ms(self, architecture: Architecture) -> float:
-        """Predicted latency of an architecture's network in milliseconds."""
+        """Return the predicted latency of an architecture's network in milliseconds."""
         return float(self.predict([architecture])[0][0])
 
     def predict(self, architectures: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
-        """Expected latencies and their standard deviations, (architectures,) ms each."""
+        """Return expected latencies and their standard deviations, (architectures,) ms each."""
         rows = architecture_features(self.space, architectures, self.edges)
         return self.coefficients.latency_ms(rows), self.coefficients.std_ms(rows)
 
     def operator_latencies_ms(self, architecture: Architecture) -> dict[str, float]:
-        """What each choice of an architecture adds, by the choice's name, and `fixed`.
+        """Return the latency that each choice of an architecture adds, by name, and `fixed`.
 
-        Of those that share work, the first pays for it.
+        Work that several choices share is attributed to the first of them.
         """
         weights = self.space.one_hot(architecture).weights.double()
         runs = self.space.run_probability(weights, self.edges).numpy()
@@ -135,9 +138,9 @@ class CostModel:
 
 
 def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
-    """Whether a calibration is of networks of this space at these sizes.
+    """Return whether a calibration was made for this search space at these sizes.
 
-    Sizes that it does not state are the space's defaults.
+    Sizes that the calibration does not state are the defaults of the space.
     """
     try:
         stated = space.options_model(**calibration.space_options)
@@ -147,7 +150,7 @@ def is_calibrated_for(space: SearchSpace, calibration: Calibration) -> bool:
 
 
 def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
-    """The coefficients of a calibration, in the space's order."""
+    """Return the coefficients of a calibration in the order of the space's features."""
     shared = [work.name for work in space.shared_work()]
     mean = np.zeros(space.first_shared + len(shared))
     mean[0] = calibration.fixed_ms
@@ -159,7 +162,12 @@ def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
             columns.append(column)
     for name, work_ms in calibration.shared_ms.items():
         if name not in shared:
-            raise InputError("no such shared work", where=space.name, expected=shared, actual=name)
+            raise InputError(
+                "the calibration has a shared work that the search space does not have",
+                where=space.name,
+                expected=shared,
+                actual=name,
+            )
         column = space.first_shared + shared.index(name)
         mean[column] = work_ms
         columns.append(column)
@@ -171,7 +179,7 @@ def _calibrated(space: SearchSpace, calibration: Calibration) -> Coefficients:
 
 
 def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
-    """The coefficients that a table's operators add up to, and how far they may be off."""
+    """Return the coefficients as sums of operator latencies, with their uncertainty."""
     fixed_ms = sum(
         count * table.latency_ms(spec) for spec, count in space.fixed_operators().items()
     )
@@ -189,19 +197,22 @@ def _from_operators(space: SearchSpace, table: LatencyTable) -> Coefficients:
 
 
 def operator_covariance(space: SearchSpace, mean: np.ndarray, *, scale: float) -> np.ndarray:
-    """Covariance of coefficients that were measured operator by operator.
+    """Return the prior covariance of coefficients that were measured operator by operator.
 
     Args:
         space: the search space.
-        mean: (coefficients,) ms.
+        mean: (coefficients,) in ms.
         scale: relative standard deviation of all coefficients together.
+
+    Returns:
+        (coefficients, coefficients) in ms^2.
     """
     typical = features(space, _uniform(space), "live")[0]
     typical_ms = float(typical @ mean)
     launch = space.coefficient_launches
     launch[0] = 0
     launch_ms = typical_ms / max(float(typical @ launch), 1.0)
-    # An option that runs nothing costs nothing, whatever is measured.
+    # An option without operators has a cost of exactly 0, so it has no uncertainty.
     exists = launch > 0
     exists[0] = True
     names = space.coefficient_options
@@ -215,6 +226,6 @@ def operator_covariance(space: SearchSpace, mean: np.ndarray, *, scale: float) -
 
 
 def _uniform(space: SearchSpace) -> Tensor:
-    """The mixture that weighs all options of each choice alike, as a batch of one."""
+    """Return the mixture with equal weights of all options of each choice, as a batch of one."""
     weights = space.mask.double()
     return (weights / weights.sum(dim=1, keepdim=True)).unsqueeze(0)

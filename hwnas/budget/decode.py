@@ -1,11 +1,12 @@
-"""The best architectures under latency budgets, exactly: an integer programme.
+"""Exact decoding: the best architectures under latency budgets by integer linear programming.
 
-Maximise the sum of the options' scores subject to the structure of the space and, for each limit,
-to predicted latency <= budget. With log-probabilities as scores this is the most probable
-architecture of the distribution that the cost model takes its expectation over. A limit with a
-confidence adds its margin by tangents (outer approximation: Duran & Grossmann, "An outer-
-approximation algorithm for a class of mixed-integer nonlinear programs", Mathematical Programming
-36, 1986). The k best follow by excluding each solution found (no-good cuts). Solved by HiGHS
+The sum of the scores of the chosen options is maximised subject to the structure of the search
+space and to predicted latency <= budget for each limit. With log-probabilities as scores, the
+solution is the most probable architecture of the search distribution that is within the budgets. A
+limit with a confidence adds a margin that is convex in the variables; it is approximated by
+tangents (outer approximation: Duran & Grossmann, "An outer-approximation algorithm for a class of
+mixed-integer nonlinear programs", Mathematical Programming 36, 1986). The k best architectures are
+found one after the other by excluding each solution (no-good cuts). The solver is HiGHS, called
 through `scipy.optimize.milp`.
 """
 
@@ -25,16 +26,16 @@ from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.decoding import DecodingProgram
 
 FIRST_TANGENTS = 32
-"""Random architectures whose tangents bound the margin from the start."""
+"""Number of random architectures at which the margin is linearised from the start."""
 MAX_TANGENTS = 200
-"""Solutions over a budget with a confidence that are excluded before a decoding gives up."""
+"""Number of solutions over a budget that are excluded before decoding stops."""
 
 
 class Decoder:
-    """Finds architectures of a space whose predicted latencies keep all budgets.
+    """Finds the best architectures of a search space that are predicted to keep all budgets.
 
     Args:
-        limits: at least one, all of the same space.
+        limits: at least one, all of the same search space.
     """
 
     def __init__(self, limits: Sequence[Limit]) -> None:
@@ -42,91 +43,101 @@ class Decoder:
         self.space = limits[0].cost.space
 
     def is_feasible(self, architecture: Architecture) -> bool:
-        """Whether the predicted latencies are within all budgets."""
+        """Return whether the predicted latencies are within all budgets."""
         return all(limit.is_kept(architecture) for limit in self.limits)
 
     def best(self, scores: np.ndarray, k: int = 1) -> list[Architecture]:
-        """The k architectures of highest total score within the budgets, best first.
+        """Return the k architectures of highest total score within the budgets, best first.
 
         Args:
             scores: (choices, max_options); finite where the space has an option.
-            k: how many; fewer come back when fewer keep the budgets.
+            k: number of architectures; fewer are returned if fewer keep the budgets.
 
         Raises:
-            InputError: when none keeps the budgets; names the reachable range.
+            InputError: no architecture keeps the budgets; the message states the possible range.
         """
-        found = _Programme(self.space, scores, self.limits).solve(k)
+        found = _IntegerProgram(self.space, scores, self.limits).solve(k)
         if not found:
-            reachable = []
+            ranges = []
             for limit in self.limits:
                 fastest_ms, slowest_ms = latency_range_ms(limit.cost)
-                reachable.append(f"{fastest_ms:.4g} to {slowest_ms:.4g} ms")
+                ranges.append(f"{fastest_ms:.4g} to {slowest_ms:.4g} ms")
             raise InputError(
                 "no architecture keeps the budget",
                 where="budget_ms",
-                expected=f"within the reach of the device ({'; '.join(reachable)})",
+                expected=f"a budget in the range of predicted latencies ({'; '.join(ranges)})",
                 actual="; ".join(f"{limit.budget_ms:.4g} ms" for limit in self.limits),
-                mend="raise the budget or make the space smaller",
+                mend="raise the budget or use a search space with smaller networks",
             )
         return found
 
 
 def latency_range_ms(cost: CostModel) -> tuple[float, float]:
-    """Predicted latency of the fastest network, and of the one whose operators cost most.
+    """Return the predicted latencies of the fastest and of the most expensive network.
 
-    The latter is the slowest, unless a runtime saves repeated operators in it.
+    The most expensive network has the largest sum of part costs. It is also the slowest, unless
+    the runtime saves work that its operators share.
     """
-    fastest = _Programme(cost.space, np.zeros(cost.space.mask.shape), [Limit(cost)])
+    fastest = _IntegerProgram(cost.space, np.zeros(cost.space.mask.shape), [Limit(cost)])
     fastest.objective = fastest.latency_row(cost.edges, cost.coefficients.mean)
-    slowest = _highest(cost.space, cost.coefficients.mean)
-    return cost.latency_ms(fastest.solve(1)[0]), cost.latency_ms(slowest)
+    dearest = _maximising(cost.space, cost.coefficients.mean)
+    return cost.latency_ms(fastest.solve(1)[0]), cost.latency_ms(dearest)
 
 
 def params_and_macs_ranges(space: SearchSpace) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Least and most parameters of the space's networks, and of their multiply-accumulates."""
+    """Return the smallest and largest number of parameters in the space, and of MACs."""
     counts = space.coefficient_params_and_macs
-    least = [space.params_and_macs(_highest(space, -counts[:, i]))[i] for i in range(2)]
-    most = [space.params_and_macs(_highest(space, counts[:, i]))[i] for i in range(2)]
+    least = [space.params_and_macs(_maximising(space, -counts[:, i]))[i] for i in range(2)]
+    most = [space.params_and_macs(_maximising(space, counts[:, i]))[i] for i in range(2)]
     return (least[0], most[0]), (least[1], most[1])
 
 
 def smallest_and_largest(space: SearchSpace) -> tuple[Architecture, Architecture]:
-    """The architectures of least and of most multiply-accumulates."""
+    """Return the architectures with the fewest and the most multiply-accumulate operations."""
     macs = space.coefficient_params_and_macs[:, 1]
-    return _highest(space, -macs), _highest(space, macs)
+    return _maximising(space, -macs), _maximising(space, macs)
 
 
-def _highest(space: SearchSpace, coefficients: np.ndarray) -> Architecture:
-    """The architecture whose chosen parts add up to the most, by (1 + choices * max_parts,)."""
-    programme = _Programme(space, np.zeros(space.mask.shape), [])
+def _maximising(space: SearchSpace, coefficients: np.ndarray) -> Architecture:
+    """Return the architecture with the largest sum of coefficients of its chosen parts.
+
+    Args:
+        space: the search space.
+        coefficients: (1 + choices * max_parts, ...), the first one being constant.
+    """
+    programme = _IntegerProgram(space, np.zeros(space.mask.shape), [])
     programme.objective = -programme.latency_row("all", coefficients)
     return programme.solve(1)[0]
 
 
-class _Programme:
-    """The integer programme of one decoding; constraints are added while it is solved."""
+class _IntegerProgram:
+    """The integer linear program of one decoding; constraints are added while it is solved.
+
+    The variables are the one-hot choices of options, then the auxiliary variables of the decoding
+    program of each edge rule that a limit needs.
+    """
 
     def __init__(self, space: SearchSpace, scores: np.ndarray, limits: Sequence[Limit]) -> None:
         self.space = space
         self.limits = [limit for limit in limits if np.isfinite(limit.budget_ms)]
-        # Every rule's program has the architectures; without limits any will do.
+        # The programs of all rules describe the same architectures; without limits, use any.
         rules: list[EdgeRule] = [limit.cost.edges for limit in limits] or ["all"]
         self.programs: dict[EdgeRule, DecodingProgram] = {
             edges: space.decoding_program(edges) for edges in rules
         }
         mask = space.mask.numpy()
-        self.taken = mask.size
-        # Each rule has auxiliary variables of its own behind the options.
+        self.option_count = mask.size
+        # Column at which the auxiliary variables of each rule begin.
         self.offsets: dict[EdgeRule, int] = {}
-        size = self.taken
+        size = self.option_count
         for edges, program in self.programs.items():
             self.offsets[edges] = size
             size += program.auxiliary
         self.size = size
         self.objective = np.zeros(size)
-        self.objective[: self.taken] = -np.where(mask, scores, 0.0).ravel()
+        self.objective[: self.option_count] = -np.where(mask, scores, 0.0).ravel()
         self.upper_bounds = np.ones(size)
-        self.upper_bounds[: self.taken] = mask.ravel()
+        self.upper_bounds[: self.option_count] = mask.ravel()
         self.constraints = [self._structure(*item) for item in self.programs.items()]
         for limit in self.limits:
             self._add_latency(limit, limit.cost.coefficients.mean, 0.0)
@@ -136,10 +147,10 @@ class _Programme:
                     self._add_tangent(limit, space.sample(rng))
 
     def solve(self, k: int) -> list[Architecture]:
-        """The k best, each excluded before the next is found."""
+        """Return the k best architectures, excluding each before the next one is searched."""
         found: list[Architecture] = []
-        refused = 0
-        while len(found) < k and refused <= MAX_TANGENTS:
+        rejected = 0
+        while len(found) < k and rejected <= MAX_TANGENTS:
             x = self._optimum()
             if x is None:
                 break
@@ -148,17 +159,17 @@ class _Programme:
             for limit in over:
                 self._add_tangent(limit, architecture)
             if over:
-                refused += 1
+                rejected += 1
             else:
                 found.append(architecture)
             self._exclude(x)
         return found
 
     def _optimum(self) -> np.ndarray | None:
-        """The best values of the variables, rounded; None when nothing satisfies all."""
+        """Return the optimal values of the variables, rounded; None if there is no solution."""
         result = milp(
             self.objective,
-            integrality=np.arange(self.size) < self.taken,
+            integrality=np.arange(self.size) < self.option_count,
             bounds=Bounds(0, self.upper_bounds),
             constraints=self.constraints,
             options={"mip_rel_gap": 0.0},
@@ -166,32 +177,41 @@ class _Programme:
         if result.status == 2:
             return None
         if result.x is None:
-            raise HwnasError("the integer programme was not solved", actual=result.message)
-        return np.round(result.x)
+            raise HwnasError("the integer program could not be solved", actual=result.message)
+        values: np.ndarray = np.round(result.x)
+        return values
 
     def _column(self, edges: EdgeRule, variable: int) -> int:
-        """Where a variable of one rule's program stands here."""
-        return variable if variable < self.taken else self.offsets[edges] + variable - self.taken
+        """Return the column of a variable of one rule's decoding program."""
+        if variable < self.option_count:
+            return variable
+        return self.offsets[edges] + variable - self.option_count
 
     def _structure(self, edges: EdgeRule, program: DecodingProgram) -> LinearConstraint:
+        """Return the constraints of the search space's structure under one edge rule."""
         matrix = np.zeros((len(program.matrix), self.size))
         columns = [self._column(edges, v) for v in range(program.matrix.shape[1])]
         matrix[:, columns] = program.matrix
         return LinearConstraint(matrix, program.lower, program.upper)
 
     def _add_tangent(self, limit: Limit, architecture: Architecture) -> None:
-        """The limit's margin, linear about an architecture."""
+        """Add the limit with its margin linearised at an architecture."""
         gradient, constant_ms = limit.margin(architecture)
         self._add_latency(limit, limit.cost.coefficients.mean + gradient, constant_ms)
 
     def _add_latency(self, limit: Limit, coefficients: np.ndarray, constant_ms: float) -> None:
-        """Coefficients @ features + constant <= budget."""
+        """Add the constraint coefficients @ features + constant <= budget."""
         row = self.latency_row(limit.cost.edges, coefficients)
         room_ms = limit.budget_ms - coefficients[0] - constant_ms
         self.constraints.append(LinearConstraint(row[None], -np.inf, room_ms))
 
     def latency_row(self, edges: EdgeRule, coefficients: np.ndarray) -> np.ndarray:
-        """(variables,) with `row @ variables` what runs under a rule, priced."""
+        """Return the weights (variables,) of the latency, without its constant part.
+
+        Args:
+            edges: the edge rule that determines which parts run.
+            coefficients: coefficients of the latency model.
+        """
         row = np.zeros(self.size)
         program = self.programs[edges]
         costs_ms, shared_ms = np.split(coefficients[1:], [program.runs.size])
@@ -205,12 +225,12 @@ class _Programme:
         return row
 
     def _chosen(self, x: np.ndarray) -> list[int]:
-        """The option that each choice takes."""
-        taken = x[: self.taken].reshape(self.space.mask.shape)
-        return [int(option) for option in taken.argmax(axis=1)]
+        """Return the index of the option that each choice takes."""
+        one_hot = x[: self.option_count].reshape(self.space.mask.shape)
+        return [int(option) for option in one_hot.argmax(axis=1)]
 
     def _exclude(self, x: np.ndarray) -> None:
-        """Exclude an architecture, whatever its idle choices take."""
+        """Exclude an architecture (no-good cut), for all options of its idle choices."""
         chosen = self._chosen(x)
         idle = self.space.idle(chosen)
         deciding = [row for row in range(len(chosen)) if row not in idle]

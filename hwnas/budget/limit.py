@@ -1,4 +1,4 @@
-"""A latency budget on one device; a search may have to keep several."""
+"""A latency budget on one device; a search can have one for each of several devices."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from hwnas.budget.gate import TOLERANCE
 
 @dataclass(frozen=True)
 class Limit:
-    """`latency <= budget_ms` on the device of a cost model.
+    """The constraint `latency <= budget_ms` on the device of a cost model.
 
     Attributes:
-        cost: predicts latencies.
-        budget_ms: what is not to be exceeded.
-        confidence: probability with which the budget is to be kept; None compares the expected
-            latency alone.
+        cost: predicts latencies on the device.
+        budget_ms: largest allowed latency.
+        confidence: probability with which the budget has to be kept; with None, the expected
+            latency is compared with the budget.
     """
 
     cost: CostModel
@@ -33,37 +33,41 @@ class Limit:
 
     @property
     def deviations(self) -> float:
-        """How many standard deviations stand between the expected latency and the budget."""
+        """Margin between expected latency and budget, in standard deviations."""
         return 0.0 if self.confidence is None else NormalDist().inv_cdf(self.confidence)
 
     def ratio(self, mixture: Mixture) -> Tensor:
-        """Expected latency over budget, differentiable."""
+        """Return expected latency / budget of a mixture, differentiable."""
         return self.cost(mixture) / self.budget_ms
 
     def bound_ms(self, architecture: Architecture) -> float:
-        """Latency that is compared with the budget: expected, plus the confidence's margin."""
+        """Return the expected latency plus the margin, which is compared with the budget."""
         expected_ms, std_ms = self.cost.predict([architecture])
         return float(expected_ms[0] + self.deviations * std_ms[0])
 
     def is_kept(self, architecture: Architecture) -> bool:
-        """Whether the architecture is predicted to keep the budget."""
+        """Return whether the architecture is predicted to keep the budget."""
         return self.bound_ms(architecture) <= self.budget_ms * (1 + TOLERANCE)
 
     def probability(self, architecture: Architecture) -> float:
-        """Predicted probability that the architecture keeps the budget."""
+        """Return the predicted probability that the architecture keeps the budget."""
         expected_ms, std_ms = self.cost.predict([architecture])
         distance_ms = self.budget_ms - float(expected_ms[0])
         return NormalDist().cdf(distance_ms / max(float(std_ms[0]), 1e-12))
 
     def with_cost(self, cost: CostModel) -> Limit:
-        """The same budget under a corrected cost model."""
+        """Return the same budget with another cost model."""
         return replace(self, cost=cost)
 
     def margin(self, architecture: Architecture) -> tuple[np.ndarray, float]:
-        """The margin's gradient by the coefficients' features, and its value there, in ms.
+        """Linearise the margin in the features at an architecture.
 
         The standard deviation is convex in the features, so its tangent at any architecture is a
         lower bound everywhere.
+
+        Returns:
+            Gradient (coefficients,) and constant in ms of the tangent
+            `gradient @ features + constant`.
         """
         row = architecture_features(self.cost.space, [architecture], self.cost.edges)
         known = self.cost.coefficients
@@ -74,5 +78,5 @@ class Limit:
 
 
 def largest_ratio(limits: Sequence[Limit], mixture: Mixture) -> Tensor:
-    """The largest of the devices' ratios of expected latency to budget."""
+    """Return the largest ratio of expected latency to budget over all devices."""
     return torch.stack([limit.ratio(mixture) for limit in limits]).max()

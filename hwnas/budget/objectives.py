@@ -1,4 +1,4 @@
-"""How latency enters the search's objective: one function an objective."""
+"""Search objectives that combine the loss with the latency constraint."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ from torch import Tensor
 
 
 def dual(loss: Tensor, ratio: Tensor, multiplier: float) -> Tensor:
-    """Lagrangian of `min loss subject to latency / budget <= 1`.
+    """Return the Lagrangian of `min loss subject to latency / budget <= 1`.
 
-    loss + multiplier (ratio - 1); the multiplier is moved by `updated_multiplier`.
+    It is loss + multiplier (ratio - 1); `updated_multiplier` updates the multiplier.
+
+    Args:
+        loss: the loss of the task.
+        ratio: expected latency / budget.
+        multiplier: the Lagrange multiplier.
     """
     return loss + multiplier * (ratio - 1)
 
 
 def updated_multiplier(multiplier: float, ratio: float, rate: float) -> float:
-    """Projected dual ascent: up while over the budget, down while under it, never below zero."""
+    """Return the Lagrange multiplier after a step of projected dual ascent.
+
+    It rises while the latency exceeds the budget, falls while it does not, and is never negative.
+
+    Args:
+        multiplier: the multiplier before the step.
+        ratio: expected latency / budget.
+        rate: step size.
+    """
     return max(0.0, multiplier + rate * (ratio - 1))

@@ -1,12 +1,15 @@
-"""From a finished search to one architecture that keeps the budget on the device.
+"""Selection of one architecture from a finished search, by measuring candidates on the device.
 
-The most promising architectures that are predicted to keep the budget, or to exceed it by little,
-are ranked with the supernet. The one with the largest expected gain, the probability that it keeps
-the budget times what its accuracy adds to the best so far, is exported and measured end to end;
-the measurement corrects the cost model, and the search is decoded again. Budgets of memory and
-energy are kept by measuring alone. (Expected constrained
-improvement: Gardner et al., "Bayesian Optimization with Inequality Constraints", ICML 2014, where
-here the accuracy counts as known and the latency as uncertain.)
+The candidates are the best architectures that are predicted to keep the budget or to exceed it
+slightly; the supernet estimates their accuracy. The candidate with the largest expected gain is
+exported and measured end to end. Its expected gain is the probability that it keeps the budget
+times the amount by which its accuracy exceeds that of the best measured network. The measurement
+corrects the cost model, the search is decoded again under the corrected model, and so on. Memory
+and energy are not predicted, so their budgets are checked by measurement only.
+
+The criterion is the constrained expected improvement of Gardner et al., "Bayesian Optimization
+with Inequality Constraints", ICML 2014, with the accuracy treated as known and the latency as
+uncertain.
 """
 
 from __future__ import annotations
@@ -27,31 +30,32 @@ from hwnas.strategies.base import SearchStrategy
 
 EVENT = "measurement"
 OPTIMISM = 1.0
-"""Candidates are also decoded under a budget that is larger by so many standard deviations."""
-LEAST_GAIN = 0.002
-"""Measuring ends when no candidate is expected to gain so much accuracy, 0 to 1."""
+"""Candidates are also decoded under a budget raised by this many standard deviations."""
+MIN_GAIN = 0.002
+"""Measuring ends when no candidate has an expected gain in accuracy (0 to 1) of this size."""
 
 
 class BudgetError(HwnasError):
-    """No candidate kept the budget when it was measured (exit code 1)."""
+    """No measured candidate keeps the budget (exit code 1)."""
 
     exit_code = 1
 
 
 class UndecidedError(HwnasError):
-    """No measured candidate is clearly within the budget, some are not clearly over it (3)."""
+    """The measurements are too noisy to tell whether a candidate keeps the budget (exit code 3)."""
 
     exit_code = 3
 
 
 @dataclass(frozen=True)
 class NetworkCosts:
-    """What an exported network takes.
+    """Measured costs of an exported network.
 
     Attributes:
-        latency: of an inference.
-        memory_mb: peak of a session; None where no budget names it, or nothing tells it.
-        energy_mj: of an inference; the same.
+        latency: latency of one inference.
+        memory_mb: peak memory of a session; None if there is no budget for it or the device
+            cannot measure it.
+        energy_mj: energy of one inference; None in the same cases.
     """
 
     latency: NetworkLatency
@@ -61,26 +65,31 @@ class NetworkCosts:
 
 @dataclass(frozen=True)
 class FurtherBudgets:
-    """Budgets beside that of the latency; None for those that were not asked for."""
+    """Budgets in addition to the latency budget.
+
+    Attributes:
+        memory_mb: largest allowed peak memory; None for no budget.
+        energy_mj: largest allowed energy per inference; None for no budget.
+    """
 
     memory_mb: float | None = None
     energy_mj: float | None = None
 
     def kept_by(self, costs: NetworkCosts) -> bool:
-        """Whether none is exceeded, as far as it was measured."""
+        """Return whether no measured cost exceeds its budget."""
         return all(found is None or found <= most for found, most in self._asked(costs))
 
     def known_by(self, costs: NetworkCosts) -> bool:
-        """Whether all that is asked for was measured."""
+        """Return whether every cost with a budget was measured."""
         return all(found is not None for found, _ in self._asked(costs))
 
     def _asked(self, costs: NetworkCosts) -> list[tuple[float | None, float]]:
-        """What was measured, and the budget, of those that were asked for."""
+        """Return pairs of measured cost and budget for the costs that have a budget."""
         pairs = ((costs.memory_mb, self.memory_mb), (costs.energy_mj, self.energy_mj))
         return [(found, most) for found, most in pairs if most is not None]
 
     def in_words(self, costs: NetworkCosts | FurtherBudgets) -> str:
-        """The figures of those that are asked for."""
+        """Format the costs, or the budgets themselves, for which there is a budget."""
         names = [("memory_mb", "MB"), ("energy_mj", "mJ")]
         asked = [(name, unit) for name, unit in names if getattr(self, name) is not None]
         return ", ".join(f"{getattr(costs, name):.4g} {unit}" for name, unit in asked)
@@ -88,7 +97,14 @@ class FurtherBudgets:
 
 @dataclass(frozen=True)
 class Measured:
-    """A candidate whose exported network was measured."""
+    """A candidate whose exported network was measured.
+
+    Attributes:
+        architecture: the candidate.
+        predicted_ms: latency that the uncorrected cost model predicts.
+        accuracy: accuracy that the supernet estimates, 0 to 1.
+        costs: the measured costs.
+    """
 
     architecture: Architecture
     predicted_ms: float
@@ -97,11 +113,11 @@ class Measured:
 
     @property
     def latency(self) -> NetworkLatency:
-        """Of an inference."""
+        """Measured latency of one inference."""
         return self.costs.latency
 
     def to_json(self) -> dict[str, Any]:
-        """A record of the history."""
+        """Return a record for the run's history."""
         return {
             "event": EVENT,
             "choices": dict(self.architecture.options),
@@ -114,7 +130,7 @@ class Measured:
 
 
 def read_measurements(folder: RunFolder, space: str) -> list[Measured]:
-    """Candidates that were measured before, from the run's history."""
+    """Read the candidates that were measured before from the run's history."""
     return [
         Measured(
             Architecture.of(space, record["choices"]),
@@ -132,17 +148,20 @@ def read_measurements(folder: RunFolder, space: str) -> list[Measured]:
 
 
 class Selection:
-    """The repair loop; what it measured is in the history and is not measured again.
+    """The loop that measures candidates and corrects the cost model.
+
+    Measurements are recorded in the run's history and not repeated when the run is resumed.
 
     Args:
         strategy: a finished search.
-        limits: the budgets; the first is of the device that measures, and its model is corrected.
-        rank: supernet accuracies of architectures.
-        measure: what an architecture's exported network takes.
-        folder: of the run.
-        further: budgets beside that of the latency.
-        candidates: how many decodings are ranked.
-        max_measured: how many measurements are made at most.
+        limits: the latency budgets. The first is that of the device that measures; its cost model
+            is corrected.
+        rank: returns the supernet's accuracy estimates of architectures.
+        measure: exports and measures the network of an architecture.
+        folder: folder of the run.
+        further: budgets in addition to the latency budgets.
+        candidates: number of architectures per decoding.
+        max_measured: largest number of measurements.
     """
 
     def __init__(
@@ -177,13 +196,14 @@ class Selection:
         }
 
     def run(self) -> Measured:
-        """The most accurate candidate that keeps the budget.
+        """Return the most accurate measured candidate that keeps the budgets.
 
         Raises:
-            InputError: when no architecture is predicted to keep the budget.
-            BudgetError: when none of the measured candidates keeps it.
-            UndecidedError: when noise hides whether one does; a repeated call measures again.
-            Interrupted: after a signal; the measurements so far are in the history.
+            InputError: no architecture is predicted to keep the budget.
+            BudgetError: none of the measured candidates keeps it.
+            UndecidedError: the measurements are too noisy to tell; resuming the run measures the
+                undecided candidates again.
+            Interrupted: a signal was received; the measurements so far are in the history.
         """
         while len(self.measured) < self.max_measured:
             candidate = self._next_candidate()
@@ -192,40 +212,41 @@ class Selection:
             self._measure(candidate)
         kept = self._kept()
         if not kept:
-            raise self._nothing_kept()
+            raise self._failure()
         return max(kept, key=lambda m: m.accuracy)
 
-    def _nothing_kept(self) -> HwnasError:
+    def _failure(self) -> HwnasError:
+        """Return the error that explains why no measured candidate keeps the budgets."""
         gates = {a: m.latency.gate(self.budget_ms) for a, m in self.measured.items()}
         undecided = any(
             gates[a] == "inconclusive" and self.further.kept_by(m.costs)
             for a, m in self.measured.items()
         )
-        in_time = [m for a, m in self.measured.items() if gates[a] == "pass"]
-        if in_time and not undecided:
+        fast = [m for a, m in self.measured.items() if gates[a] == "pass"]
+        if fast and not undecided:
             return BudgetError(
-                "no candidate that keeps the budget of latency keeps the others",
+                "no candidate that keeps the latency budget keeps the others",
                 expected=f"at most {self.further.in_words(self.further)}",
-                actual=f"{self.further.in_words(in_time[0].costs)} at the first of {len(in_time)}",
-                mend="raise budget.memory_mb or budget.energy_mj, or lower the budget of latency",
+                actual=f"{self.further.in_words(fast[0].costs)} for the first of {len(fast)}",
+                mend="raise budget.memory_mb or budget.energy_mj, or lower the latency budget",
             )
         closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
         return (UndecidedError if undecided else BudgetError)(
-            "no candidate keeps the budget when it is measured",
+            "no measured candidate keeps the latency budget",
             expected=f"at most {self.budget_ms:.4g} ms",
-            actual=f"{closest.latency.ci_high_ms:.4g} ms at the best of {len(self.measured)}",
+            actual=f"{closest.latency.ci_high_ms:.4g} ms for the fastest of {len(self.measured)}",
             mend="raise the budget, or measure longer (latency.measure_seconds)",
         )
 
     def _next_candidate(self) -> Architecture | None:
-        """The decoding with the largest expected gain that was not measured; None when done."""
+        """Return the unmeasured candidate with the largest expected gain; None to stop."""
         limit = self.limits[0].with_cost(self.corrected)
         try:
             decoded = self._decoded(limit)
         except InputError:
             if not self.measured:
                 raise
-            # The corrected model leaves nothing: what was measured has to do.
+            # Under the corrected model no architecture keeps the budget.
             return None
         if limit.confidence is None:
             spread_ms = OPTIMISM * float(self.corrected.predict(decoded[:1])[1][0])
@@ -240,21 +261,21 @@ class Selection:
         }
         if not gains and not self.measured:
             raise InputError(
-                "none of the candidates can be judged",
-                expected="some that the table of accuracies has",
-                actual=f"{len(decoded)} others within the budget",
-                mend="raise the budget or give a larger table",
+                "no candidate within the budget has a known accuracy",
+                expected="candidates that are in the table of accuracies",
+                actual=f"{len(decoded)} candidates, none of them in the table",
+                mend="raise the budget or provide a larger table",
             )
-        if not gains or (best is not None and max(gains.values()) < LEAST_GAIN):
+        if not gains or (best is not None and max(gains.values()) < MIN_GAIN):
             return None
         return max(gains, key=lambda a: gains[a])
 
     def _decoded(self, limit: Limit) -> list[Architecture]:
-        """The k best under this limit and those of the other devices."""
+        """Return the best candidates under this limit and those of the other devices."""
         return self.strategy.best(Decoder([limit, *self.limits[1:]]), self.candidates)
 
     def _measure(self, architecture: Architecture) -> None:
-        """Measure, unless it was recorded, and correct the model."""
+        """Measure a candidate, unless its measurement is recorded, and correct the cost model."""
         interruption.stop_if_requested()
         known = self.recorded.get(architecture)
         if known is None:
@@ -271,7 +292,7 @@ class Selection:
         )
 
     def _kept(self) -> list[Measured]:
-        """What was measured and keeps the budgets."""
+        """Return the measured candidates that keep the budgets."""
         return [
             m
             for m in self.measured.values()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.budget.coefficients import Coefficients, condition, gain_of, observation_covariance
+from hwnas.budget.coefficients import Coefficients, condition, kalman_gain, observation_covariance
 from hwnas.calibration.prior import Component, Prior
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Calibration, EdgeRule
@@ -144,7 +144,7 @@ def _average(observed: _Observed, levels: Sequence[tuple[_Level, float]]) -> Coe
         deviation = np.full(len(rows), level.noise)
         mean, covariance = condition(prior.mean, prior.covariance, rows, latency, deviation)
         # With another scale the coefficients would be others: d(scale * mean) / d(log scale).
-        moved = prior.mean - gain_of(prior.covariance, rows, deviation) @ (rows @ prior.mean)
+        moved = prior.mean - kalman_gain(prior.covariance, rows, deviation) @ (rows @ prior.mean)
         covariance += np.outer(moved, moved) * level.log_scale_variance
         means.append(mean * level.scale)
         covariances.append(covariance * level.scale**2)

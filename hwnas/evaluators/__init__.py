@@ -1,1 +1,1 @@
-"""What judges single architectures without a supernet."""
+"""Evaluation of single architectures without a supernet, and search with it."""

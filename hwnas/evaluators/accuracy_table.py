@@ -1,4 +1,4 @@
-"""A table of accuracies in place of training, with latencies in place of a device."""
+"""Search with tables of accuracies (and latencies) in place of training and measurements."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hwnas.strategies.base import Outcome
 
 @dataclass
 class AccuracyTable:
-    """Looks architectures up, and counts what it was asked.
+    """Evaluates the architectures of a benchmark by look-up, and records which were evaluated.
 
     Attributes:
-        accuracy: in percent; what a strategy sees.
-        latency_ms: of the same architectures; empty without a budget.
-        budget_ms: the largest latency allowed.
-        evaluated: what was looked up, in order.
+        accuracy: accuracies in percent.
+        latency_ms: latencies of the same architectures; empty without a budget.
+        budget_ms: largest allowed latency.
+        evaluated: the evaluated architectures in order.
     """
 
     accuracy: Mapping[Architecture, float]
@@ -31,13 +31,13 @@ class AccuracyTable:
     evaluated: list[Architecture] = field(default_factory=list)
 
     def __call__(self, architecture: Architecture) -> Outcome:
-        """The error as a share, to be minimised.
+        """Return the outcome of an architecture; its objective is the error rate, 0 to 1.
 
         Raises:
-            InputError: when the table does not have the architecture.
+            InputError: the architecture is not in the table.
         """
         if architecture not in self.accuracy:
-            raise InputError("the table does not have an architecture", actual=dict(architecture))
+            raise InputError("an architecture is not in the table", actual=dict(architecture))
         self.evaluated.append(architecture)
         error = 1 - self.accuracy[architecture] / 100
         ratio = self.latency_ms.get(architecture, 0.0) / self.budget_ms
@@ -46,14 +46,14 @@ class AccuracyTable:
 
 @dataclass
 class TabledAccuracy:
-    """Accuracies from a user's table in place of training.
+    """An `hwnas.evaluators.loop.Evaluator` that looks accuracies up in a user's table.
 
     Attributes:
         space: the search space.
-        accuracy: by architecture, 0 to 1.
-        where: names the table in errors.
-        known: what was looked up.
-        perfect: the accuracy that cannot be surpassed.
+        accuracy: accuracies by architecture, 0 to 1.
+        where: name of the table in error messages.
+        known: the accuracies that were looked up.
+        perfect: the highest possible accuracy.
     """
 
     space: SearchSpace
@@ -63,14 +63,14 @@ class TabledAccuracy:
     perfect: float = 1.0
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
-        """The table's figure, for which there is one fidelity only.
+        """Return the accuracy of an architecture; the table has a single fidelity.
 
         Raises:
-            InputError: when the table does not have the architecture.
+            InputError: the architecture is not in the table.
         """
         if architecture not in self.accuracy:
             raise InputError(
-                "the table does not have an architecture",
+                "an architecture is not in the table of accuracies",
                 where=self.where,
                 actual=self.space.to_genotype(architecture),
             )
@@ -78,21 +78,21 @@ class TabledAccuracy:
         return self.known[architecture]
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """The table's figures; -inf for what it does not have, which is no candidate."""
+        """Return the accuracies; -inf for architectures that are not in the table."""
         return [self.accuracy.get(architecture, -math.inf) for architecture in architectures]
 
 
 class TableDecoder:
-    """Feasibility and decoding by looking at every architecture of a table.
+    """Decodes by enumerating the architectures of a table.
 
     Args:
         space: the search space.
-        architectures: all that there are.
-        latency_ms: (architectures,), or None where nothing limits them.
-        budget_ms: the largest latency allowed.
+        architectures: all architectures of the table.
+        latency_ms: (architectures,) latencies; None without a budget.
+        budget_ms: largest allowed latency.
 
     Raises:
-        InputError: when none keeps the budget; names the range.
+        InputError: no architecture keeps the budget; the message states the possible range.
     """
 
     def __init__(
@@ -112,18 +112,23 @@ class TableDecoder:
             raise InputError(
                 "no architecture keeps the budget",
                 where="--budget-ms",
-                expected=f"{latency_ms.min():.4g} to {latency_ms.max():.4g} ms",
+                expected=f"a budget from {latency_ms.min():.4g} to {latency_ms.max():.4g} ms",
                 actual=f"{budget_ms:.4g} ms",
             )
         self.known = set(self.kept)
         self.options = np.array([space.chosen(a) for a in self.kept])
 
     def is_feasible(self, architecture: Architecture) -> bool:
-        """Whether the architecture is in the table and keeps the budget."""
+        """Return whether the architecture is in the table and keeps the budget."""
         return architecture in self.known
 
     def best(self, scores: np.ndarray, k: int = 1) -> list[Architecture]:
-        """The k of highest total score (choices, max_options) that keep the budget."""
+        """Return the k architectures of highest total score that keep the budget, best first.
+
+        Args:
+            scores: (choices, max_options).
+            k: number of architectures.
+        """
         totals = scores[np.arange(scores.shape[0]), self.options].sum(axis=1)
         order = np.argsort(-totals, kind="stable")[:k]
         return [self.kept[i] for i in order]

@@ -1,4 +1,4 @@
-"""The search loop without a supernet: one architecture is evaluated in each step."""
+"""The search loop without a supernet: each step evaluates one architecture."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ LOG_EVERY = 1
 
 
 class Evaluator(Protocol):
-    """Scores architectures, each once.
+    """Scores architectures and remembers the scores.
 
     Attributes:
-        space: at the sizes that are evaluated.
-        known: scores so far, of whole evaluations.
-        perfect: the score that cannot be surpassed, or 0 where there is none.
+        space: the search space at the sizes that are evaluated.
+        known: scores of all evaluations at full fidelity so far.
+        perfect: the highest possible score, or 0 if scores are unbounded.
     """
 
     space: SearchSpace
@@ -32,26 +32,28 @@ class Evaluator(Protocol):
     perfect: float
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
-        """The score of an architecture, the higher the better.
+        """Return the score of an architecture; higher is better.
 
         Args:
-            architecture: what is scored.
-            fidelity: share of a whole evaluation, where it can be cut short.
+            architecture: the architecture.
+            fidelity: fraction of a full evaluation, such as of its epochs. Evaluators with a
+                single fidelity ignore it.
         """
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """What candidates are compared by, 0 to 1."""
+        """Return values by which final candidates are compared, 0 to 1."""
 
 
 @dataclass
 class EvaluatedSearch:
-    """A strategy that proposes single architectures, each judged alone.
+    """A search by a strategy that proposes single architectures.
 
     Attributes:
-        strategy: proposes and learns.
-        evaluator: gives an architecture's score, the higher the better.
-        limits: the budgets; strategies stay within them by themselves.
-        config: settings; a step is one evaluation.
+        strategy: proposes architectures and learns from their scores.
+        evaluator: scores architectures.
+        limits: the latency budgets, which the strategies themselves respect.
+        config: settings.
+        step: number of evaluations done.
     """
 
     strategy: SearchStrategy
@@ -61,10 +63,14 @@ class EvaluatedSearch:
     step: int = 0
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
-        """Evaluate to the end, from the newest checkpoint if there is one.
+        """Search to the end, starting from the newest checkpoint if there is one.
+
+        Args:
+            folder: folder of the run, for checkpoints and the history.
+            progress: called after each step.
 
         Raises:
-            Interrupted: after a signal; what was evaluated before is kept.
+            Interrupted: a signal was received; completed evaluations have been saved.
         """
         run_steps(
             self,
@@ -77,7 +83,7 @@ class EvaluatedSearch:
         )
 
     def advance(self) -> dict[str, Any]:
-        """Evaluate one architecture."""
+        """Evaluate one architecture and return a record for the history."""
         architecture = self.evaluator.space.most_likely(self.strategy.ask())
         fidelity = self.strategy.fidelity
         score = self.evaluator(architecture, fidelity)
@@ -85,7 +91,13 @@ class EvaluatedSearch:
         return self.learn(architecture, fidelity, score)
 
     def learn(self, architecture: Architecture, fidelity: float, score: float) -> dict[str, Any]:
-        """Tell the strategy of an evaluation; returns what the history says of it."""
+        """Report an evaluation to the strategy and return a record for the history.
+
+        Args:
+            architecture: the evaluated architecture.
+            fidelity: fidelity of the evaluation.
+            score: its score.
+        """
         space = self.evaluator.space
         mixture = space.one_hot(architecture)
         loss = self.evaluator.perfect - score
@@ -104,16 +116,16 @@ class EvaluatedSearch:
         return record
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """What candidates are compared by, 0 to 1."""
+        """Return values by which final candidates are compared, 0 to 1."""
         return self.evaluator.rank(architectures)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs."""
+        """Return the state that is needed to resume the search."""
         known = self.evaluator.space.to_rows(self.evaluator.known.items())
         return {"step": self.step, "strategy": self.strategy.state_dict(), "known": known}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore a state that `state_dict` returned."""
         self.step = state["step"]
         self.strategy.load_state_dict(state["strategy"])
         self.evaluator.known.update(self.evaluator.space.from_rows(state["known"]))

@@ -1,8 +1,9 @@
-"""One search by several processes: each proposes and judges, all learn from everything.
+"""One search by several processes, which share their evaluations through a common storage.
 
-The processes know each other only by a study in a storage that all can reach. An evaluation is
-claimed before it begins, and the claim is renewed while it runs; where that stops, the process has
-died, and another takes the architecture over.
+Each process proposes and evaluates architectures and learns from the evaluations of all. The
+processes communicate only through an Optuna study in a storage that all of them can access. An
+evaluation is claimed before it begins, and the claim is renewed while it runs. If a claim is not
+renewed for some time, its process has presumably died, and another one takes the evaluation over.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CLAIM_S = 30.0
-"""How long a claim holds that is not renewed."""
+"""Seconds after which a claim lapses unless it is renewed."""
 ATTEMPTS = 3
-"""Processes that may die on an architecture before it is given up."""
+"""Number of lapsed claims after which an evaluation is not tried again."""
 PROPOSALS = 20
-"""Tries to propose what no other process has judged or claimed."""
+"""Largest number of proposals per step to find one that no process has evaluated or claimed."""
 
 
 class Evaluation(NamedTuple):
-    """What can be judged once.
+    """An architecture at a fidelity, which is evaluated at most once.
 
     Attributes:
-        architecture: what is judged.
-        fidelity: share of a whole evaluation.
+        architecture: the architecture.
+        fidelity: fraction of a full evaluation.
     """
 
     architecture: Architecture
@@ -47,15 +48,17 @@ class Evaluation(NamedTuple):
 
 
 class Ledger:
-    """Who judges what, and what came of it.
+    """The shared record of claimed and finished evaluations.
 
     Args:
-        study: shared; trials hold the options taken, the fidelity and when the claim was renewed.
+        study: the shared study. Each trial is a claim, with the chosen options, the fidelity, the
+            number of attempts and the time of the latest renewal as attributes.
         space: the search space.
-        claim_s: how long a claim holds that is not renewed, by this process's clock.
+        claim_s: seconds after which a claim lapses unless it is renewed.
 
     Attributes:
-        seen: numbers of the finished trials that `news` has told of, or that are this process's.
+        seen: numbers of the finished trials that `new_scores` has returned or that this process
+            evaluated itself.
     """
 
     def __init__(self, study: Study, space: SearchSpace, claim_s: float = CLAIM_S) -> None:
@@ -66,8 +69,8 @@ class Ledger:
         self._watched: dict[int, tuple[float, float]] = {}
         self._evaluations: dict[int, Evaluation] = {}
 
-    def news(self) -> list[tuple[Evaluation, float]]:
-        """What other processes judged since the last call, with its score."""
+    def new_scores(self) -> list[tuple[Evaluation, float]]:
+        """Return the evaluations that other processes finished since the last call."""
         found = []
         for trial in self._trials("COMPLETE"):
             if trial.number not in self.seen and trial.value is not None:
@@ -76,12 +79,12 @@ class Ledger:
         return found
 
     def scores(self) -> dict[Evaluation, float]:
-        """Everything that was judged."""
+        """Return the scores of all finished evaluations."""
         trials = self._trials("COMPLETE")
         return {self._evaluation(t): t.value for t in trials if t.value is not None}
 
     def taken(self) -> set[Evaluation]:
-        """What is being judged, and what too many processes have died on."""
+        """Return the evaluations that are claimed or have failed too often."""
         claimed = {self._evaluation(t) for t in self._claims() if not self._has_lapsed(t)}
         failed = self._trials("FAIL")
         return claimed | {
@@ -89,7 +92,11 @@ class Ledger:
         }
 
     def take_over(self) -> tuple[Evaluation, int] | None:
-        """What a lapsed claim was for, and the attempts so far; None where there is none."""
+        """Take over the evaluation of a lapsed claim.
+
+        Returns:
+            The evaluation and the number of attempts so far; None if there is none to take over.
+        """
         from optuna.trial import TrialState
 
         for trial in self._claims():
@@ -101,8 +108,17 @@ class Ledger:
 
     @contextmanager
     def claim(self, evaluation: Evaluation, attempts: int) -> Iterator[Trial | None]:
-        """A trial of this process, renewed inside and failed when an exception leaves; None when
-        another process claimed the same before.
+        """Claim an evaluation for the duration of the block.
+
+        The claim is renewed in a background thread, and marked as failed if an exception leaves
+        the block.
+
+        Args:
+            evaluation: the evaluation to claim.
+            attempts: number of earlier attempts.
+
+        Yields:
+            The trial of the claim; None if another process has claimed the evaluation before.
         """
         from optuna.trial import TrialState
 
@@ -136,21 +152,22 @@ class Ledger:
             thread.join()
 
     def finish(self, trial: Trial, score: float) -> None:
-        """Record the score of what was claimed, unless another process took it over."""
+        """Record the score of a claimed evaluation, unless another process has taken it over."""
         self._end(trial, score)
         self.seen.add(trial.number)
 
     def _renew(self, trial: Trial, stopped: Event) -> None:
+        """Renew a claim at regular intervals until the event is set."""
         while not stopped.wait(self.claim_s / 3):
             try:
                 trial.set_user_attr("renewed", time.time())
-            except Exception as error:  # of whichever driver; the next time may go well
-                logger.warning("a claim was not renewed: %s", error)
+            except Exception as error:  # any storage driver's; the next renewal may succeed
+                logger.warning("a claim could not be renewed: %s", error)
 
     def _end(
         self, trial: Trial | int, score: float | None = None, state: TrialState | None = None
     ) -> bool:
-        """End a trial; False when another process did so before."""
+        """End a trial; return False if another process has ended it before."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
@@ -165,18 +182,21 @@ class Ledger:
         return self.study.get_trials(deepcopy=False, states=(TrialState[state],))
 
     def _claims(self) -> list[FrozenTrial]:
-        # The mark of renewal is written last: a trial without it is about to get it.
+        # The time of renewal is written last, so a trial without it is still being set up.
         return [trial for trial in self._trials("RUNNING") if "renewed" in trial.user_attrs]
 
     def _has_lapsed(self, trial: FrozenTrial) -> bool:
-        """Whether the claim was not renewed for long; clocks of machines need not agree."""
+        """Return whether this process has seen no renewal of a claim for too long.
+
+        Only this process's clock is used, because the clocks of machines can differ.
+        """
         renewed, now = trial.user_attrs["renewed"], time.monotonic()
         if self._watched.get(trial.number, (None, 0.0))[0] != renewed:
             self._watched[trial.number] = renewed, now
         return now - self._watched[trial.number][1] > self.claim_s
 
     def _evaluation(self, trial: FrozenTrial) -> Evaluation:
-        """What a trial is about; read once, since that of a trial never changes."""
+        """Return the evaluation of a trial, which never changes and is therefore cached."""
         if trial.number not in self._evaluations:
             attrs = trial.user_attrs
             architecture = self.space.architecture(list(attrs["options"]))
@@ -186,20 +206,24 @@ class Ledger:
 
 @dataclass
 class SharedSearch(EvaluatedSearch):
-    """A search that shares its evaluations with others.
+    """A search that shares its evaluations with other processes.
 
     Attributes:
-        step: evaluations of all processes, and this one's proposals that were judged already.
-        repeats: the latter.
-        ledger: what all know.
+        step: number of evaluations of all processes, plus `repeats`.
+        repeats: number of this process's proposals that had been evaluated before.
+        ledger: the shared record of evaluations.
     """
 
     repeats: int = 0
     ledger: Ledger = field(kw_only=True)
 
     def advance(self) -> dict[str, Any]:
-        """Learn what others found, then evaluate one architecture."""
-        records = [self._learn(evaluation, score) for evaluation, score in self.ledger.news()]
+        """Learn from the new evaluations of other processes, then evaluate one architecture.
+
+        Returns:
+            A record for the history.
+        """
+        records = [self._learn(evaluation, score) for evaluation, score in self.ledger.new_scores()]
         if records and self._count() >= self.config.steps:
             return records[-1]
         while True:
@@ -217,6 +241,7 @@ class SharedSearch(EvaluatedSearch):
                     return self._learn(evaluation, score)
 
     def _count(self) -> int:
+        """Update and return the number of steps."""
         self.step = len(self.ledger.scores()) + self.repeats
         return self.step
 
@@ -226,7 +251,7 @@ class SharedSearch(EvaluatedSearch):
         return self.learn(evaluation.architecture, evaluation.fidelity, score)
 
     def _proposal(self) -> Evaluation:
-        """What no other process judges or has judged, if the strategy proposes such."""
+        """Return a proposal that, if possible, no process has evaluated or claimed."""
         taken = self.ledger.taken() | set(self.ledger.scores())
         for _ in range(PROPOSALS):
             architecture = self.evaluator.space.most_likely(self.strategy.ask())

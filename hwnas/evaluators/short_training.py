@@ -1,4 +1,4 @@
-"""Architectures judged by training each from scratch for a few epochs."""
+"""Evaluation of architectures by training each from scratch for a few epochs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hwnas.training.train import DivergedError, Training, predictions
 
 @dataclass
 class ShortTraining:
-    """Validation score after a short training; each architecture is trained once.
+    """Scores architectures by their validation score after a short training.
 
     Attributes:
-        space: at the sizes that are trained.
-        config: of the training, with its few epochs.
-        training: batches of the training half.
-        validation: the half that judges.
-        task: what is learned.
-        seed: of weights and order.
-        device: where it is trained.
-        known: scores so far, of whole trainings.
-        perfect: the score that cannot be surpassed.
+        space: the search space at the sizes that are trained.
+        config: settings of the training, with its small number of epochs.
+        training: training batches.
+        validation: the samples on which trained networks are scored.
+        task: the task.
+        seed: seed of the initial weights and of random choices during training.
+        device: device on which the networks are trained.
+        known: scores at full fidelity so far; their architectures are not trained again.
+        perfect: the highest possible score.
     """
 
     space: SearchSpace
@@ -42,14 +42,15 @@ class ShortTraining:
     perfect: float = 1.0
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
-        """The task's score, 0 to 1; 0 when the training diverged.
+        """Return the task's score, 0 to 1; 0 if the training diverges.
 
         Args:
-            architecture: what is trained.
-            fidelity: share of the epochs, at least one; the schedule ends with them.
+            architecture: the architecture to train.
+            fidelity: fraction of the epochs, rounded to at least one; the learning rate schedule
+                is shortened accordingly.
 
         Raises:
-            Interrupted: after a signal; the training so far is lost.
+            Interrupted: a signal was received; the unfinished training is lost.
         """
         epochs = max(1, round(fidelity * self.config.epochs))
         if epochs < self.config.epochs:
@@ -74,5 +75,5 @@ class ShortTraining:
         return self.task.score(found)
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """Score of each."""
+        """Return the score of each architecture."""
         return [self(architecture) for architecture in architectures]

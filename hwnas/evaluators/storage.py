@@ -1,4 +1,4 @@
-"""Studies of Optuna as the memory that several processes share."""
+"""Optuna studies as storage that several processes share."""
 
 from __future__ import annotations
 
@@ -15,28 +15,35 @@ if TYPE_CHECKING:
 def open_study(
     storage: str, name: str, direction: Literal["minimize", "maximize"], where: str
 ) -> Study:
-    """The study of a name; made if there is none.
+    """Open a study, or create it if it does not exist.
 
     Args:
-        storage: a database's URL, or a file for a journal.
-        name: of the study.
-        direction: `minimize` or `maximize`.
-        where: names the storage in errors.
+        storage: URL of a database, or path of a journal file.
+        name: name of the study.
+        direction: whether the study's values are minimised or maximised.
+        where: key of the storage in the configuration, for error messages.
 
     Raises:
-        InputError: when it cannot be opened.
+        InputError: the storage cannot be opened.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "://" not in storage and not Path(storage).parent.is_dir():
-        raise InputError("no such folder", where=where, actual=storage)
+        raise InputError(
+            "no such folder",
+            where=where,
+            expected="a database URL, or a file in an existing folder",
+            actual=storage,
+        )
     try:
         return optuna.create_study(
             study_name=name, storage=_storage(storage), load_if_exists=True, direction=direction
         )
-    except Exception as error:  # of whichever driver or format it is
-        raise InputError("cannot be opened", where=f"{where} {storage}", actual=error) from None
+    except Exception as error:  # depends on the storage's driver
+        raise InputError(
+            "the storage cannot be opened", where=f"{where} {storage}", actual=error
+        ) from None
 
 
 def _storage(storage: str) -> BaseStorage:

@@ -1,5 +1,7 @@
-"""Scores of untrained networks from one batch (Abdelfattah et al., "Zero-Cost Proxies for
-Lightweight NAS", ICLR 2021, arXiv 2101.08134, compares them); higher is better.
+"""Zero-cost proxies: scores of untrained networks, computed from one batch; higher is better.
+
+Abdelfattah et al., "Zero-Cost Proxies for Lightweight NAS", ICLR 2021 (arXiv 2101.08134), compare
+most of them.
 """
 
 from __future__ import annotations
@@ -20,21 +22,22 @@ from hwnas.spaces.base import SearchSpace
 from hwnas.tasks import Loss
 
 JITTER = 1e-5
+"""Keeps kernel matrices invertible and eigenvalues positive."""
 
 
 def synflow(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
-    """Log of sum `|theta dR/dtheta|`, R the output of ones through `|theta|`: Tanaka et al.,
-    "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow", NeurIPS
-    2020.
+    """Return the logarithm of the synaptic flow, sum `|theta dR/dtheta|`.
 
-    Batch norms are left out, and all is float64, since R is a product over the depth; ReLU6, which
-    would bound it, and h-swish are taken as ReLU.
+    R is the sum of the outputs of the network with weights `|theta|` for an input of ones (Tanaka
+    et al., "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow",
+    NeurIPS 2020). Batch norms are replaced by the identity, and float64 is used because R grows
+    exponentially with the depth. ReLU6, which would bound R, and h-swish are replaced by ReLU.
 
     Args:
-        network: inputs to outputs; it is not changed.
-        inputs: (N, ...) numbers; only their shape counts.
-        targets: (N, ...); they do not count.
-        loss_of: of outputs and targets; it does not count.
+        network: the network, which is not changed.
+        inputs: (N, ...) floating point; only the shape is used.
+        targets: (N, ...), not used.
+        loss_of: maps outputs and targets to the loss, not used.
     """
     network = copy.deepcopy(network).double().eval()
     with torch.no_grad():
@@ -60,35 +63,59 @@ def synflow(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) 
 
 
 def gradient_norm(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
-    """Norm of the loss's gradient by all weights; arguments as for `synflow`."""
+    """Return the Euclidean norm of the loss's gradient with respect to all weights.
+
+    Args:
+        network: the network, which is not changed.
+        inputs: (N, ...).
+        targets: (N, ...).
+        loss_of: maps outputs and targets to the loss.
+    """
     network = copy.deepcopy(network).train()
     parameters = list(network.parameters())
     loss = loss_of(network(inputs), targets)
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    return float(sum(g.square().sum() for g in gradients if g is not None)) ** 0.5
+    norm: float = float(sum(g.square().sum() for g in gradients if g is not None)) ** 0.5
+    return norm
 
 
 def jacob_cov(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
-    """-sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the correlations between the
-    samples' input gradients: Mellor et al., "Neural Architecture Search without Training",
-    version 1 (arXiv 2006.04647v1). Arguments as for `synflow`.
+    """Return the Jacobian covariance score.
+
+    It is -sum(log(v + k) + 1 / (v + k)) over the eigenvalues v of the correlation matrix of the
+    samples' input gradients, with a small k (Mellor et al., "Neural Architecture Search without
+    Training", version 1, arXiv 2006.04647v1). It is -inf if no input reaches the output.
+
+    Args:
+        network: the network, which is not changed.
+        inputs: (N, ...) floating point.
+        targets: (N, ...), not used.
+        loss_of: maps outputs and targets to the loss, not used.
     """
     network = copy.deepcopy(network).train()
     inputs = inputs.clone().requires_grad_()
     logits = network(inputs).sum()
-    # A cell without a path from its input makes the network a constant.
+    # If no path leads through a cell, the outputs do not depend on the inputs.
     grads = torch.autograd.grad(logits, inputs, allow_unused=True) if logits.requires_grad else ()
     if not grads or grads[0] is None:
         return -math.inf
-    correlations = torch.atleast_2d(torch.corrcoef(grads[0].flatten(start_dim=1).double()))
+    count = len(inputs)  # for a single sample, corrcoef returns a scalar
+    correlations = torch.corrcoef(grads[0].flatten(start_dim=1).double()).reshape(count, count)
     values = torch.linalg.eigvalsh(correlations.nan_to_num()) + JITTER
     return -float((values.clamp_min(JITTER).log() + 1 / values.clamp_min(JITTER)).sum())
 
 
 def naswot(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
-    """Log `|K|`, K the shares of ReLUs on which two samples agree, summed over the layers: Mellor
-    et al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and GELU count
-    as ReLU, whose sign is theirs. Arguments as for `synflow`.
+    """Return log `|K|`, where K counts the ReLUs on which two samples agree (active or not).
+
+    Mellor et al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and
+    GELU, whose outputs have the same sign, count as ReLU.
+
+    Args:
+        network: the network, which is not changed.
+        inputs: (N, ...).
+        targets: (N, ...), not used.
+        loss_of: maps outputs and targets to the loss, not used.
     """
     network = copy.deepcopy(network).train()
     n = len(inputs)
@@ -114,26 +141,27 @@ SCORES: dict[str, Callable[[nn.Module, Tensor, Tensor, Loss], float]] = {
     "gradient_norm": gradient_norm,
 }
 COUNTS = ("parameters", "macs")
-OF_NUMBERS = ("synflow", "jacob_cov")
-"""Scores of networks whose inputs can be any numbers; tokens cannot."""
+NEED_FLOAT_INPUTS = ("synflow", "jacob_cov")
+"""Scores that differentiate by the inputs or replace them, which is not possible for tokens."""
 
 
 @dataclass
 class ZeroCost:
-    """Scores untrained networks.
-
-    Candidates are ranked among what was scored before the first ranking, the search.
+    """Scores architectures by a zero-cost proxy of their untrained networks.
 
     Attributes:
-        space: at the sizes that are scored.
-        score: of `SCORES` or `COUNTS`.
+        space: the search space at the sizes that are scored.
+        score: name of the score, one of `SCORES` or `COUNTS`.
         inputs: (N, ...), one batch.
         targets: (N, ...).
-        seed: of the weights.
-        loss_of: of outputs and targets.
+        seed: seed of the networks' weights.
+        loss_of: maps outputs and targets to the loss.
         known: scores so far.
-        perfect: there is no highest score.
-        searched: the scores of the search, once there was a ranking.
+        perfect: 0, because scores are unbounded.
+        searched: the scores at the time of the first ranking, which are those of the search.
+
+    Raises:
+        InputError: the score needs floating-point inputs, but the inputs are tokens.
     """
 
     space: SearchSpace
@@ -147,19 +175,16 @@ class ZeroCost:
     searched: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.score in OF_NUMBERS and not self.inputs.is_floating_point():
+        if self.score in NEED_FLOAT_INPUTS and not self.inputs.is_floating_point():
             raise InputError(
-                "this score needs inputs that are numbers",
+                "this score needs floating-point inputs, but the inputs are tokens",
                 where="search.zero_cost",
                 expected="naswot, gradient_norm, parameters or macs",
                 actual=self.score,
             )
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
-        """The score; -1e9 where it is not finite, as of a network without any weight.
-
-        There is one fidelity only.
-        """
+        """Return the score; -1e9 if it is not finite. There is a single fidelity."""
         if architecture not in self.known:
             value = self._value(architecture)
             self.known[architecture] = value if math.isfinite(value) else -1e9
@@ -175,7 +200,7 @@ class ZeroCost:
         return SCORES[self.score](network, self.inputs, self.targets, self.loss_of)
 
     def rank(self, architectures: list[Architecture]) -> list[float]:
-        """Share of what the search scored that each is better than."""
+        """Return the fraction of the search's scores that each architecture exceeds."""
         if self.searched is None:
             self.searched = np.array(list(self.known.values()))
         return [float(np.mean(self.searched < self(a))) for a in architectures]

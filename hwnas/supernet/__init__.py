@@ -1,1 +1,1 @@
-"""The weight-sharing network and its search loop."""
+"""Search with a supernet: its search loop, architecture gradients and weight training."""

@@ -1,4 +1,4 @@
-"""How good a mixture is, judged with the supernet's shared weights."""
+"""Evaluation of mixtures and architectures with the supernet's shared weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hwnas.tasks import Loss
 Batch = tuple[Tensor, Tensor]
 """Inputs and targets."""
 Score = Callable[[Iterable[Batch]], float]
-"""Of batches of outputs and targets, the higher the better."""
+"""Maps batches of outputs and targets to a score; higher is better."""
 
 
 def evaluate_mixture(
@@ -35,10 +35,19 @@ def evaluate_mixture(
     with_gradient: bool,
     loss_of: Loss = F.cross_entropy,
 ) -> Outcome:
-    """The first-order objective on a validation batch, and its gradient by the mixing weights.
+    """Evaluate the objective of a mixture on a validation batch.
 
-    Weights of the supernet get no gradient. The first-order approximation is that of DARTS,
-    section 2.3: the weights at hand stand for the optimal ones.
+    This is the first-order approximation of DARTS (Liu et al., ICLR 2019, section 2.3): the
+    current weights are used in place of the optimal ones. The weights receive no gradient.
+
+    Args:
+        supernet: the weight-sharing network.
+        limits: the latency budgets.
+        mixture: the mixture to evaluate.
+        batch: inputs and targets.
+        multiplier: Lagrange multiplier of the latency constraint.
+        with_gradient: also compute the gradient with respect to the mixing weights.
+        loss_of: maps outputs and targets to the loss.
     """
     inputs, targets = batch
     with torch.set_grad_enabled(with_gradient), frozen(supernet):
@@ -53,7 +62,7 @@ def evaluate_mixture(
 
 @contextmanager
 def frozen(module: torch.nn.Module) -> Iterator[None]:
-    """Inside, the parameters need no gradient: kernels leave out the work for them."""
+    """Disable the parameters' gradients inside the block, so that kernels do not compute them."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -65,11 +74,15 @@ def frozen(module: torch.nn.Module) -> Iterator[None]:
 
 
 def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) -> None:
-    """Replace the running statistics by those of one mixture, averaged over batches.
+    """Replace the batch norms' running statistics by those of one mixture.
 
-    A supernet's own statistics are those of the mixtures it was trained with; a single path has
-    others (Guo et al., "Single Path One-Shot NAS", ECCV 2020, section 3.4). Without batch norms
-    there is nothing to do.
+    After training, the statistics are those of the mixtures that were trained, which differ from
+    those of a single path (Guo et al., "Single Path One-Shot NAS", ECCV 2020, section 3.4).
+
+    Args:
+        supernet: the weight-sharing network.
+        mixture: the mixture, usually one-hot.
+        batches: the batches over which the statistics are averaged.
     """
     modules = [
         module
@@ -82,7 +95,7 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     supernet.train()
     with torch.no_grad():
         for index, (inputs, _) in enumerate(batches):
-            # A cumulative average: the first batch replaces what was there.
+            # Momentum 1 / n gives the cumulative average; the first batch replaces old values.
             for module in modules:
                 module.momentum = 1.0 / (index + 1)
             supernet(inputs, mixture)
@@ -95,7 +108,7 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
 def score_mixture(
     supernet: Supernet, mixture: Mixture, batches: Iterable[Batch], score: Score
 ) -> float:
-    """The score of a mixture's outputs with the running statistics."""
+    """Return the score of a mixture in evaluation mode, with the current running statistics."""
     training = supernet.training
     supernet.eval()
     found = score((supernet(inputs, mixture), targets) for inputs, targets in batches)
@@ -112,9 +125,20 @@ def rank_architectures(
     validation: Sequence[Batch],
     score: Score,
 ) -> list[float]:
-    """Validation score of each architecture with the supernet's weights.
+    """Return the validation score of each architecture with the supernet's weights.
 
-    The running statistics are those of the last architecture afterwards.
+    Afterwards, the running statistics are those of the last architecture.
+
+    Args:
+        space: the search space.
+        supernet: the weight-sharing network.
+        architectures: the architectures to score.
+        recalibration: batches for `recalibrate`.
+        validation: batches for the score.
+        score: maps batches of outputs and targets to a score.
+
+    Raises:
+        Interrupted: a signal was received.
     """
     device = validation[0][0].device
     scores = []

@@ -1,10 +1,12 @@
-"""A watch over a differentiable search that collapses onto skip connections.
+"""Early stopping of a differentiable search that collapses onto skip connections.
 
-Two signs, looked at every so many steps: too many skips in the most probable architecture, and a
-dominant eigenvalue of the validation loss's Hessian by the parameters that grows (Zela et al.,
-"Understanding and Robustifying Differentiable Architecture Search", ICLR 2020, arXiv 1909.09656).
-At either the architecture goes back to where it was in order and stays there: by one look for
-skips, by WINDOW looks for the eigenvalue, which has grown for some time when it is noticed.
+The search is checked at regular intervals for two signs of collapse: too many skip connections in
+the most probable architecture, and growth of the dominant eigenvalue of the Hessian of the
+validation loss with respect to the architecture parameters (Zela et al., "Understanding and
+Robustifying Differentiable Architecture Search", ICLR 2020, arXiv 1909.09656). When one is found,
+the architecture parameters are reset to their state at an earlier check and stay there. For skip
+connections that is the previous check; for the eigenvalue, whose growth is noticed late, it is the
+check WINDOW checks ago.
 """
 
 from __future__ import annotations
@@ -24,25 +26,26 @@ from hwnas.strategies.differentiable import GradientStrategy
 
 SKIP = "skip_connect"
 WINDOW = 5
-"""Looks over whose mean the eigenvalue is judged, as in the paper."""
-ITERATIONS = 8
-"""Of the power method."""
-STEP = 1e-2
-"""Of the finite difference of gradients, along a vector of length 1."""
+"""Number of checks over which the eigenvalue is averaged, as in the paper."""
+POWER_ITERATIONS = 8
+"""Iterations of the power method."""
+DIFFERENCE_STEP = 1e-2
+"""Step of the finite difference of gradients, along a vector of length 1."""
 
 
 @dataclass
 class Guard:
-    """What was seen so far.
+    """Detects a collapse of the search and resets the strategy.
 
     Attributes:
-        decoder: for the most probable architecture.
-        max_skips: most skips in a cell that are in order.
-        max_growth: largest ratio of the eigenvalue's mean to that of WINDOW looks before; None to
-            leave the eigenvalue out, which takes 2 * ITERATIONS gradients a look.
-        collapsed: why the search was stopped; empty while it is in order.
-        eigenvalues: one a look.
-        past: step and state of the strategy at the latest looks that were in order.
+        decoder: decodes the most probable architecture.
+        max_skips: largest accepted number of skip connections in a cell.
+        max_growth: largest accepted ratio of the mean eigenvalue over the latest WINDOW checks to
+            the mean over the WINDOW checks before. None omits this test, which needs
+            2 * POWER_ITERATIONS gradients per check.
+        collapsed: description of the collapse; empty as long as there is none.
+        eigenvalues: dominant eigenvalues at the latest checks.
+        past: step and state of the strategy at the latest checks without a collapse.
     """
 
     decoder: Decoder
@@ -52,21 +55,25 @@ class Guard:
     eigenvalues: deque[float] = field(default_factory=lambda: deque(maxlen=2 * WINDOW))
     past: deque[tuple[int, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
-    def look(
+    def check(
         self, strategy: GradientStrategy, step: int, gradient: Callable[[Tensor], Tensor]
     ) -> dict[str, Any]:
-        """Judge the strategy; at a collapse its state is set back.
+        """Check the strategy for a collapse, and reset its state if there is one.
 
         Args:
-            strategy: searches.
-            step: of the search.
-            gradient: of the validation loss by the mixing weights, at given ones.
+            strategy: the strategy.
+            step: step of the search.
+            gradient: maps mixing weights to the gradient of the validation loss with respect to
+                them.
 
         Returns:
-            What the history says of a collapse; empty when there is none.
+            A record of the collapse for the run's history; empty if there is none.
         """
-        skips, growth = most_skips(strategy.best(self.decoder)[0]), self._growth(strategy, gradient)
-        # What was never in order cannot be set back: the first look only counts.
+        skips, growth = (
+            max_skips_per_cell(strategy.best(self.decoder)[0]),
+            self._growth(strategy, gradient),
+        )
+        # At the first check there is no earlier state to return to.
         if self.past and skips > self.max_skips:
             self.collapsed, back = f"{skips} skip connections in a cell", self.past[-1]
         elif self.past and self.max_growth is not None and growth > self.max_growth:
@@ -76,12 +83,12 @@ class Guard:
             self.past.append((step, copy.deepcopy(strategy.state_dict())))
             return {}
         back_to_step, state = back
-        # An optimiser keeps the tensors it is given.
+        # Copied because an optimiser keeps and changes the tensors of the state that it loads.
         strategy.load_state_dict(copy.deepcopy(state))
         return {"collapsed": self.collapsed, "back_to_step": back_to_step}
 
     def _growth(self, strategy: GradientStrategy, gradient: Callable[[Tensor], Tensor]) -> float:
-        """The eigenvalue's mean over the last WINDOW looks by that of those before; 1 at first."""
+        """Return the growth of the mean eigenvalue; 1 until there are 2 * WINDOW checks."""
         if self.max_growth is None:
             return 1.0
         self.eigenvalues.append(dominant_eigenvalue(strategy, gradient))
@@ -90,7 +97,7 @@ class Guard:
         return now / before if len(values) == 2 * WINDOW and before > 0 else 1.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs."""
+        """Return the state that is needed to resume the search."""
         return {
             "collapsed": self.collapsed,
             "eigenvalues": list(self.eigenvalues),
@@ -98,27 +105,32 @@ class Guard:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore a state that `state_dict` returned."""
         self.collapsed = state["collapsed"]
         self.eigenvalues = deque(state["eigenvalues"], maxlen=2 * WINDOW)
         self.past = deque(((int(step), past) for step, past in state["past"]), maxlen=WINDOW)
 
 
-def most_skips(architecture: Architecture) -> int:
-    """Skip connections in the cell that has most; cells are named before the `/` of a choice."""
+def max_skips_per_cell(architecture: Architecture) -> int:
+    """Return the largest number of skip connections in any cell.
+
+    The name of a choice is the name of its cell, a slash, and the name of its edge.
+    """
     cells = Counter(name.rpartition("/")[0] for name, option in architecture if option == SKIP)
     return max(cells.values(), default=0)
 
 
 def dominant_eigenvalue(strategy: GradientStrategy, gradient: Callable[[Tensor], Tensor]) -> float:
-    """Largest eigenvalue, by its size, of the Hessian of the validation loss by the parameters.
+    """Return the eigenvalue of largest magnitude of the validation loss's Hessian.
 
-    Power iteration on finite differences of gradients; the mixture must be a function of the
-    parameters, not a draw.
+    The Hessian with respect to the strategy's parameters is applied by finite differences of
+    gradients, and its eigenvalue is found by power iteration. The mixing weights must be a
+    deterministic function of the parameters.
 
     Args:
-        strategy: its parameters are what they were before, afterwards.
-        gradient: of the loss by the mixing weights (choices, max_options).
+        strategy: the strategy; its parameters are restored afterwards.
+        gradient: maps mixing weights (choices, max_options) to the gradient of the loss with
+            respect to them.
     """
     origin = strategy.parameters.detach().clone()
 
@@ -132,9 +144,11 @@ def dominant_eigenvalue(strategy: GradientStrategy, gradient: Callable[[Tensor],
     vector = torch.randn(origin.shape, generator=generator) * strategy.mask
     value = 0.0
     try:
-        for _ in range(ITERATIONS):
+        for _ in range(POWER_ITERATIONS):
             vector = vector / vector.norm().clamp_min(1e-12)
-            product = (at(origin + STEP * vector) - at(origin - STEP * vector)) / (2 * STEP)
+            product = (
+                at(origin + DIFFERENCE_STEP * vector) - at(origin - DIFFERENCE_STEP * vector)
+            ) / (2 * DIFFERENCE_STEP)
             value = float((vector * product).sum())
             vector = product
     finally:

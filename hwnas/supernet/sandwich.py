@@ -1,10 +1,11 @@
-"""What a step of a supernet's weights trains: one mixture, or several that share the weights.
+"""Training steps of the supernet's weights, on one or on several architectures per step.
 
-Yu et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", ECCV 2020
-(arXiv 2003.11142), section 3.1: the largest architecture, the smallest and some between are trained
-on the same batch (sandwich rule), where the outputs of the largest teach the others (in-place
-distillation). Cai et al., "Once-for-All", ICLR 2020 (arXiv 1908.09791), section 3.3: smaller and
-smaller architectures join (progressive shrinking).
+- Sandwich rule: the largest architecture, the smallest and random ones are trained on the same
+  batch. In-place distillation: the outputs of the largest one are soft targets of the others. Yu
+  et al., "BigNAS: Scaling Up Neural Architecture Search with Big Single-Stage Models", ECCV 2020
+  (arXiv 2003.11142), section 3.1.
+- Progressive shrinking: training starts with the largest sizes, and smaller ones are added phase
+  by phase. Cai et al., "Once-for-All", ICLR 2020 (arXiv 1908.09791), section 3.3.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ from hwnas.tasks import Loss
 
 
 class Sandwich:
-    """The losses of a step and their gradients.
+    """Computes the losses of a training step and their gradients.
 
     Args:
-        supernet: whose weights are trained.
-        space: of the strategy.
-        config: `sandwich`, `distillation`, `shrinking` and the number of steps.
-        seed: of the random architectures.
-        loss_of: of outputs and targets; outputs are logits of classes where they teach.
+        supernet: the network whose weights are trained.
+        space: the search space of the strategy.
+        config: provides `sandwich`, `distillation`, `shrinking` and the number of steps.
+        seed: seed of the random architectures.
+        loss_of: maps outputs and targets to the loss. For distillation, the outputs must be class
+            logits.
     """
 
     def __init__(
@@ -53,45 +55,48 @@ class Sandwich:
         self.ends = smallest_and_largest(space) if config.sandwich else None
 
     def phase(self, step: int) -> int:
-        """How many sizes have joined in a step; `phases` behind the share that shrinks."""
+        """Return the phase of progressive shrinking at a step; `phases` once it is finished."""
         if not self.phases:
             return 0
         share = step / (self.config.shrinking * self.config.steps)
         return min(self.phases, int(share * self.phases))
 
     def begin(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        """Put the weights in the order that the phase needs which begins in a step, if one does."""
+        """Sort the weights by importance if a phase that needs it begins at this step."""
         phase = self.phase(step)
         if step and phase != self.phase(step - 1):
             assert isinstance(self.supernet, SharedSupernet)
             reorder(self.supernet.reordering(phase), optimizer)
 
     def backward(self, mixture: Mixture, batch: Batch, step: int) -> Tensor:
-        """Add the gradients of all losses to the weights' and return the mean loss, detached.
+        """Accumulate the gradients of all losses in the weights.
 
         Args:
-            mixture: the strategy's, on the device of the batch.
+            mixture: the strategy's mixture, on the device of the batch.
             batch: inputs and targets.
-            step: of the search.
+            step: step of the search.
+
+        Returns:
+            The mean loss, detached.
         """
         inputs, targets = batch
         first, *others = self._mixtures(mixture, step)
         outputs = self.supernet(inputs, first)
         loss = self.loss_of(outputs, targets)
-        loss.backward()
+        torch.autograd.backward(loss)
         total, share = loss.detach(), self.config.distillation
-        taught = outputs.detach().softmax(dim=1) if share else None
+        soft_targets = outputs.detach().softmax(dim=1) if share else None
         for other in others:
             outputs = self.supernet(inputs, other)
             loss = self.loss_of(outputs, targets)
-            if taught is not None:
-                loss = (1 - share) * loss + share * F.cross_entropy(outputs, taught)
-            loss.backward()
+            if soft_targets is not None:
+                loss = (1 - share) * loss + share * F.cross_entropy(outputs, soft_targets)
+            torch.autograd.backward(loss)
             total = total + loss.detach()
         return total / (1 + len(others))
 
     def _mixtures(self, mixture: Mixture, step: int) -> list[Mixture]:
-        """What is trained, the largest architecture first if there are several."""
+        """Return the mixtures that a step trains; of several, the largest comes first."""
         phase = self.phase(step)
         if phase < self.phases:
             mixture = self._one_hot(self.space.most_likely(mixture), phase, mixture)
@@ -105,7 +110,10 @@ class Sandwich:
         return [ends[0], mixture, *random, ends[1]]
 
     def _one_hot(self, architecture: Architecture, phase: int, like: Mixture) -> Mixture:
-        """What a phase trains of an architecture, with the type and device of another mixture."""
+        """Return the one-hot mixture of an architecture, restricted to the sizes of a phase.
+
+        Its dtype and device are those of `like`.
+        """
         if phase < self.phases:
             assert isinstance(self.supernet, SharedSupernet)
             architecture = self.supernet.at_phase(architecture, phase)
@@ -114,9 +122,9 @@ class Sandwich:
 
 @torch.no_grad()
 def reorder(reorderings: Iterable[Reordering], optimizer: torch.optim.Optimizer) -> None:
-    """Put entries of tensors in another order, and what an optimiser remembers of each."""
+    """Reorder tensors in place, together with the optimiser's moments of each."""
     for tensor, dimension, order in reorderings:
-        remembered = optimizer.state.get(tensor, {}).values()
-        moments = [m for m in remembered if torch.is_tensor(m) and m.shape == tensor.shape]
+        state = optimizer.state.get(tensor, {}).values()
+        moments = [m for m in state if torch.is_tensor(m) and m.shape == tensor.shape]
         for entries in (tensor, *moments):
             entries.copy_(entries.index_select(dimension, order))

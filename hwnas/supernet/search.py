@@ -1,4 +1,4 @@
-"""The search loop: a weights step and an architecture step in turn, under a latency budget."""
+"""The supernet's search loop: alternating steps of architecture and weights under a budget."""
 
 from __future__ import annotations
 
@@ -36,23 +36,27 @@ from hwnas.training.schedule import cosine
 
 STAGE = "search"
 LOG_EVERY = 10
+"""Steps between entries in the run's history."""
 GUARD_EVERY = 10
+"""Steps between checks for a collapse."""
 
 
 @dataclass
 class SupernetSearch:
-    """The state of a search and its steps; everything is a function of seed and step.
+    """The state of a search, whose steps depend on nothing but the seed and the step.
 
     Attributes:
-        supernet: at the proxy's sizes.
-        strategy: proposes mixtures and learns from outcomes.
-        limits: the budgets, on cost models at the deployed sizes; the first is of this device.
+        supernet: the weight-sharing network, at the sizes of the search.
+        strategy: proposes mixtures and learns from their outcomes.
+        limits: the latency budgets, with cost models at the deployed sizes; the first is that of
+            the device whose latency is recorded.
         config: settings.
-        training, validation: batches for weights and for the architecture.
-        multiplier: of the latency term; 0 until the weights have warmed up.
-        guard: watches for collapse; once it saw one, only weights are trained.
-        ranks: the processes that search together, each on its part of every batch.
-        loss_of: of outputs and targets.
+        training, validation: batches for the weights and for the architecture.
+        multiplier: Lagrange multiplier of the latency constraint; 0 during warm-up.
+        step: number of steps done.
+        guard: detects a collapse of the search, after which only the weights are trained.
+        ranks: the processes that search together, each on its own part of every batch.
+        loss_of: maps outputs and targets to the loss.
     """
 
     supernet: Supernet
@@ -77,11 +81,15 @@ class SupernetSearch:
         )
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
-        """Search to the end, from the newest checkpoint if there is one.
+        """Search to the end, starting from the newest checkpoint if there is one.
+
+        Args:
+            folder: folder of the run, for checkpoints and the history.
+            progress: called after each step.
 
         Raises:
-            Interrupted: after a signal, with a checkpoint written.
-            HwnasError: when the loss is no longer finite.
+            Interrupted: a signal was received; a checkpoint has been written.
+            HwnasError: the loss is not finite.
         """
         run_steps(
             self,
@@ -95,13 +103,20 @@ class SupernetSearch:
         )
 
     def advance(self) -> dict[str, Any]:
-        """One step: the architecture's, once the weights are warm, then the weights'."""
+        """Take a step of the architecture (after warm-up) and a step of the weights.
+
+        Returns:
+            A record for the history.
+
+        Raises:
+            HwnasError: the loss is not finite.
+        """
         fraction = self.step / self.config.steps
         for group in self.optimizer.param_groups:
             group["lr"] = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
         self.supernet.train()
         self.sandwich.begin(self.step, self.optimizer)
-        batch = self._part(self.training.batch(self.step))
+        batch = self._own_part(self.training.batch(self.step))
         outcome = None
         collapsed = self.guard is not None and self.guard.collapsed
         if self.step >= self.warmup_steps and not collapsed:
@@ -113,7 +128,7 @@ class SupernetSearch:
             mixture = trained
             loss = self._weights_step(mixture.detach(), batch)
         else:
-            assert outcome is not None, "nothing is done in a step"
+            assert outcome is not None, "a step trains the architecture, the weights or both"
             loss = outcome.loss
         if not math.isfinite(loss) or (outcome and not math.isfinite(outcome.objective)):
             raise HwnasError(
@@ -128,42 +143,42 @@ class SupernetSearch:
         record = self._record(loss, mixture, outcome)
         looks = outcome is not None and not self.strategy.judged_on
         if self.guard is not None and looks and self.step % GUARD_EVERY == 0:
-            record |= self._look(self.guard)
+            record |= self._check_collapse(self.guard)
         return record
 
     def _widen(self, partial: int) -> None:
-        """Let 1 of `partial` channels go through candidates, unless as many do already."""
+        """Widen the candidate operators to 1 in `partial` channels if they are narrower."""
         if partial < partial_channels(self.supernet):
             widen(self.supernet, self.optimizer, partial)
 
-    def _look(self, guard: Guard) -> dict[str, Any]:
-        """What the guard has to say; nothing while the search is in order."""
+    def _check_collapse(self, guard: Guard) -> dict[str, Any]:
+        """Return the guard's record of a collapse; empty if there is none."""
 
         def gradient(weights: Tensor) -> Tensor:
-            outcome = self._evaluated(Mixture(weights), self.step, 0.0, with_gradient=True)
+            outcome = self._evaluate(Mixture(weights), self.step, 0.0, with_gradient=True)
             assert outcome.gradient is not None
             return outcome.gradient
 
         assert isinstance(self.strategy, GradientStrategy)
-        return guard.look(self.strategy, self.step, gradient)
+        return guard.check(self.strategy, self.step, gradient)
 
-    def _evaluated(
+    def _evaluate(
         self, mixture: Mixture, batch: int, multiplier: float, *, with_gradient: bool
     ) -> Outcome:
-        """The outcome on a validation batch, averaged over all processes."""
+        """Evaluate a mixture on one validation batch, averaged over all processes."""
         outcome = evaluate_mixture(
             self.supernet,
             self.limits,
             mixture,
-            self._part(self.validation.batch(batch)),
+            self._own_part(self.validation.batch(batch)),
             multiplier=multiplier,
             with_gradient=with_gradient,
             loss_of=self.loss_of,
         )
-        return self._averaged(outcome)
+        return self._average(outcome)
 
-    def _averaged(self, outcome: Outcome) -> Outcome:
-        """The mean of the processes' outcomes."""
+    def _average(self, outcome: Outcome) -> Outcome:
+        """Average an outcome over all processes."""
         if self.ranks.size == 1:
             return outcome
         figures = torch.tensor([outcome.objective, outcome.loss], dtype=torch.float64)
@@ -173,10 +188,10 @@ class SupernetSearch:
         objective, loss = figures.tolist()
         return replace(outcome, objective=objective, loss=loss)
 
-    def _judged(self, mixture: Mixture, batches: int) -> Outcome:
-        """The mean over the first validation batches, without a gradient."""
+    def _evaluate_over(self, mixture: Mixture, batches: int) -> Outcome:
+        """Evaluate a mixture on the first validation batches, without a gradient."""
         outcomes = [
-            self._evaluated(mixture, index, self.multiplier, with_gradient=False)
+            self._evaluate(mixture, index, self.multiplier, with_gradient=False)
             for index in range(batches)
         ]
         objective = sum(outcome.objective for outcome in outcomes) / batches
@@ -185,23 +200,23 @@ class SupernetSearch:
 
     def _architecture_step(self, mixture: Mixture, batch: Batch) -> Outcome:
         if self.strategy.judged_on:
-            outcome = self._judged(mixture, self.strategy.judged_on)
+            outcome = self._evaluate_over(mixture, self.strategy.judged_on)
         elif self.config.order == 2 and self.strategy.uses_gradient:
             outcome = evaluate_mixture_second_order(
                 self.supernet,
                 self.limits,
                 mixture,
                 batch,
-                self._part(self.validation.batch(self.step)),
+                self._own_part(self.validation.batch(self.step)),
                 self.optimizer,
                 multiplier=self.multiplier,
                 ranks=self.ranks,
                 loss_of=self.loss_of,
             )
-            outcome = self._averaged(outcome)
+            outcome = self._average(outcome)
         else:
             uses_gradient = self.strategy.uses_gradient
-            outcome = self._evaluated(
+            outcome = self._evaluate(
                 mixture, self.step, self.multiplier, with_gradient=uses_gradient
             )
         self.strategy.tell(mixture, outcome, self.step / self.config.steps)
@@ -219,7 +234,7 @@ class SupernetSearch:
         self.optimizer.step()
         return loss.item()
 
-    def _part(self, batch: Batch) -> Batch:
+    def _own_part(self, batch: Batch) -> Batch:
         inputs, targets = batch
         return self.ranks.part(inputs), self.ranks.part(targets)
 
@@ -241,7 +256,7 @@ class SupernetSearch:
         return record
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs."""
+        """Return the state that is needed to resume the search."""
         return {
             "step": self.step,
             "multiplier": self.multiplier,
@@ -253,7 +268,7 @@ class SupernetSearch:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore a state that `state_dict` returned."""
         self.step = state["step"]
         self.multiplier = state["multiplier"]
         self._widen(state["partial_channels"])
@@ -265,7 +280,7 @@ class SupernetSearch:
 
 
 def expected_skips(space: SearchSpace, mixture: Mixture) -> float:
-    """Expected number of skip connections that run, over all choices of the space."""
+    """Return the expected number of skip connections that run in a mixture."""
     with torch.no_grad():
         runs = space.run_probability(mixture.weights)
     return sum(

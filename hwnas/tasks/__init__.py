@@ -1,4 +1,4 @@
-"""Tasks by name, one small file each: what is learned from a dataset."""
+"""Machine learning tasks by name: the loss, the metrics and the network head of each."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_of(dataset: Dataset) -> Task:
-    """The task of a dataset.
+    """Return the task of a dataset.
 
     Raises:
-        InputError: when there is nothing to learn from it.
+        InputError: the training targets do not suit the task, such as a single class.
     """
     return TASKS[dataset.task](dataset)
 

@@ -1,4 +1,4 @@
-"""What a task is: a loss, metrics with one score among them, and what a network has to end with."""
+"""The interface of a task: its loss, its metrics and the head that its networks need."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from hwnas.data import Dataset
 from hwnas.ops.heads import Head
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of outputs and targets, a scalar."""
+"""Maps the outputs and targets of a batch to a scalar."""
 
 
 class Meter(Protocol):
-    """Gathers outputs and targets of many batches, and states metrics of all."""
+    """Accumulates the outputs and targets of many batches and computes metrics over all."""
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take a batch."""
+        """Add a batch."""
 
     def compute(self) -> dict[str, Any]:
-        """The metrics by name, as JSON data."""
+        """Return the metrics by name, as JSON data."""
 
 
 class Task(ABC):
-    """What is learned from a dataset.
+    """A learning task on a dataset.
 
     Attributes:
-        name: as datasets name it.
-        metric: the metric by which networks are compared, 0 to 1, the higher the better.
-        head: what a network has to end with.
-        tells_classes: outputs are logits of classes, along dimension 1.
-        input_name, output_name: of the exported model.
-        dataset: what is learned from.
+        name: name by which a dataset states its task.
+        metric: name of the metric by which networks are compared; 0 to 1, higher is better.
+        head: kind of head that the networks end with.
+        tells_classes: whether the outputs are class logits, along dimension 1.
+        input_name, output_name: names of the input and output of the exported model.
+        dataset: the data.
     """
 
     name: ClassVar[str]
@@ -49,11 +49,11 @@ class Task(ABC):
 
     @property
     def outputs(self) -> int:
-        """Length K of the vectors that the head gives."""
+        """Number of output channels K of the head."""
         return len(self.dataset.classes)
 
     def properties(self) -> dict[str, Any]:
-        """What an exported model says of its inputs and outputs, as JSON data."""
+        """Return the metadata of an exported model about its inputs and outputs, as JSON data."""
         dataset = self.dataset
         if dataset.vocabulary:
             return {"vocabulary": dataset.vocabulary, "classes": dataset.classes, **dataset.reading}
@@ -62,26 +62,26 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """What training makes small, the mean over a batch.
+        """Return the training loss, the mean over a batch.
 
         Args:
-            outputs: of the network, as `head` says.
-            targets: as `hwnas.data.dataset` says, of this task.
-            label_smoothing: share of a target that goes to all classes; where there are none, it
-                has no meaning and is not used.
+            outputs: outputs of the network; `head` determines their shape.
+            targets: targets of this task as described in `hwnas.data.dataset`.
+            label_smoothing: fraction of the target probability that is spread over all classes;
+                ignored by tasks without class logits.
         """
 
     @abstractmethod
     def meter(self) -> Meter:
-        """A new meter; among its metrics are `metric`, and `per_class` where there are classes."""
+        """Return a new meter; it computes `metric` and, for tasks with classes, `per_class`."""
 
     def metrics(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-        """The metrics of batches of outputs and targets."""
+        """Return the metrics over batches of outputs and targets, as JSON data by name."""
         meter = self.meter()
         for outputs, targets in batches:
             meter.update(outputs.float().cpu(), targets.cpu())
         return meter.compute()
 
     def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-        """The metric by which networks are compared, of batches of outputs and targets."""
+        """Return the value of `metric` over batches of outputs and targets."""
         return float(self.metrics(batches)[self.metric])

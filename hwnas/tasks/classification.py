@@ -1,4 +1,4 @@
-"""Classification: one class for each image, text or sound."""
+"""Classification of images, texts or sounds into one class each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from hwnas.tasks.counts import ClassCounter, mean, ratio
 
 
 class ClassificationMeter(ClassCounter):
-    """Accuracy; precision, recall and F1 of each class and as unweighted means over classes."""
+    """Accuracy, and precision, recall and F1 score per class and macro-averaged."""
 
     def compute(self) -> dict[str, Any]:
-        """The metrics by name."""
+        """Return the metrics by name."""
         counts = self.counts()
         return {
-            "accuracy": ratio(sum(c.found for c in counts), sum(c.support for c in counts)),
+            "accuracy": ratio(
+                sum(c.true_positives for c in counts), sum(c.support for c in counts)
+            ),
             "precision": mean([c.precision for c in counts]),
             "recall": mean([c.recall for c in counts]),
             "f1": mean([c.f1 for c in counts]),
@@ -49,7 +51,10 @@ class ImageClassification(Task):
         super().__init__(dataset)
         if len(dataset.classes) < 2:
             raise InputError(
-                "nothing to tell apart", where=dataset.name, expected="two classes or more"
+                "classification needs more than one class",
+                where=dataset.name,
+                expected="at least two classes",
+                actual=len(dataset.classes),
             )
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""Counts of right and wrong classes, and the ratios that are taken of them."""
+"""Counts of correct and wrong class predictions, and the metrics that are ratios of them."""
 
 from __future__ import annotations
 
@@ -8,53 +8,54 @@ from typing import Any
 from torch import Tensor
 
 METRIC_OPTIONS: dict[str, Any] = {"sync_on_compute": False}
-"""Of metrics by torchmetrics: where several processes search, one of them counts all samples."""
+"""Options of torchmetrics: even if several processes search, one of them counts all samples."""
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often a class was found, found wrongly and missed; a ratio of nothing is 0.
+    """Confusion counts of one class; a ratio with denominator 0 is 0.
 
-    torchmetrics counts; the ratios are taken here in float64, since in its float32 an accuracy of
-    0.9 is less than a limit of 0.9.
+    The ratios are computed in float64. In the float32 of torchmetrics, an accuracy of 9 in 10
+    would compare as less than a limit of 0.9.
     """
 
     name: str
-    found: int
-    false: int
-    missed: int
+    true_positives: int
+    false_positives: int
+    false_negatives: int
 
     @property
     def precision(self) -> float:
-        """Share of what was said to be of the class that is."""
-        return ratio(self.found, self.found + self.false)
+        """Fraction of the predictions of the class that are correct."""
+        return ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def recall(self) -> float:
-        """Share of what is of the class that was said to be."""
-        return ratio(self.found, self.found + self.missed)
+        """Fraction of the samples of the class that are predicted as such."""
+        return ratio(self.true_positives, self.support)
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and recall."""
-        return ratio(2 * self.found, 2 * self.found + self.false + self.missed)
+        errors = self.false_positives + self.false_negatives
+        return ratio(2 * self.true_positives, 2 * self.true_positives + errors)
 
     @property
     def intersection_over_union(self) -> float:
-        """Share of what is of the class or was said to be that is both."""
-        return ratio(self.found, self.found + self.false + self.missed)
+        """Correct predictions over the samples that are of the class or predicted as such."""
+        return ratio(self.true_positives, self.support + self.false_positives)
 
     @property
     def support(self) -> int:
-        """How often the class is there."""
-        return self.found + self.missed
+        """Number of samples of the class."""
+        return self.true_positives + self.false_negatives
 
 
 class ClassCounter:
-    """Counts classes over many batches."""
+    """Accumulates the confusion counts of all classes over many batches."""
 
     def __init__(self, classes: tuple[str, ...]) -> None:
-        # torchmetrics takes seconds to import, which only those who count should wait for.
+        # Imported here because importing torchmetrics takes seconds.
         from torchmetrics.classification import MulticlassStatScores
 
         self._classes = classes
@@ -63,23 +64,25 @@ class ClassCounter:
         )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take scores (N, K, ...) and classes (N, ...)."""
+        """Add a batch of scores (N, K, ...) and classes (N, ...)."""
         self._scores.update(outputs.argmax(dim=1), targets)
 
     def counts(self) -> list[ClassCounts]:
-        """The counts of each class."""
+        """Return the counts of each class over all batches."""
         rows = self._scores.compute().tolist()
         return [
-            ClassCounts(name, found, false, missed)
-            for name, (found, false, _, missed, _) in zip(self._classes, rows, strict=True)
+            ClassCounts(name, true_positives, false_positives, false_negatives)
+            for name, (true_positives, false_positives, _, false_negatives, _) in zip(
+                self._classes, rows, strict=True
+            )
         ]
 
 
 def ratio(part: int, whole: int) -> float:
-    """Part / whole; 0 of nothing."""
+    """Return part / whole, or 0 if the whole is 0."""
     return part / whole if whole else 0.0
 
 
 def mean(values: list[float]) -> float:
-    """The unweighted mean; 0 of nothing."""
+    """Return the unweighted mean, or 0 without values."""
     return sum(values) / len(values) if values else 0.0

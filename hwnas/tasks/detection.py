@@ -1,10 +1,10 @@
-"""Object detection: each object by the place of its centre.
+"""Object detection that predicts each object at the grid cell of its centre.
 
-Zhou, Wang & Krähenbühl, "Objects as Points", 2019 (arXiv 1904.07850), without its Gaussians, and
-with the focal loss of Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017 (arXiv
-1708.02002). The last features are a grid of cells; a cell that has the centre of an object gives
-its class, its centre as an offset from the cell's middle, and the logarithms of width and height,
-all in cells.
+This follows Zhou, Wang & Krähenbühl, "Objects as Points", 2019 (arXiv 1904.07850), without its
+Gaussian targets and with the focal loss of Lin et al., "Focal Loss for Dense Object Detection",
+ICCV 2017 (arXiv 1708.02002). The output is a grid of h x w cells over the image. The cell that
+contains the centre of an object predicts its class, the offset of its centre from the middle of
+the cell, and the logarithms of its width and height; the unit of length is the cell.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from hwnas.tasks.average_precision import Detections, Objects, average_precision
 from hwnas.tasks.base import Meter, Task
 from hwnas.tasks.counts import mean
 
-FOCUS, BALANCE = 2.0, 0.25
+FOCAL_GAMMA, FOCAL_ALPHA = 2.0, 0.25
 """gamma and alpha of the focal loss."""
 BOX_WEIGHT = 0.5
-MOST_DETECTIONS = 100
-"""In an image, as COCO counts them."""
-LARGEST_LOG = 6.0
-"""Of a width or height in cells, so that an untrained network's boxes are finite."""
+"""Weight of the L1 loss of the boxes, relative to the focal loss of the classes."""
+MAX_DETECTIONS = 100
+"""Largest number of detections per image, as in the COCO evaluation."""
+MAX_LOG_SIZE = 6.0
+"""Upper bound of a predicted log width or height; without it, untrained boxes can be infinite."""
 
 
 class DetectionMeter:
-    """Average precision at overlaps from 0.5 to 0.95, at 0.5, and of each class."""
+    """Mean average precision at IoU 0.5 to 0.95 and at IoU 0.5, and the average per class."""
 
     def __init__(self, task: Detection) -> None:
         self._task = task
@@ -39,14 +40,14 @@ class DetectionMeter:
         self._truth: list[Objects] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take maps (N, K + 4, h, w) and boxes (N, B, 5)."""
+        """Add a batch of maps (N, K + 4, h, w) and boxes (N, B, 5)."""
         self._found += self._task.detections(outputs)
         for boxes in targets.numpy():
             present = boxes[boxes[:, 0] >= 0]
             self._truth.append(Objects(present[:, 1:], present[:, 0].astype(int)))
 
     def compute(self) -> dict[str, Any]:
-        """The metrics by name; means are over the classes that are there."""
+        """Return the metrics by name; means are over the classes that occur in the targets."""
         rows, at_half, averages = [], [], []
         for index, name in enumerate(self._task.dataset.classes):
             count = sum(int((objects.classes == index).sum()) for objects in self._truth)
@@ -63,7 +64,7 @@ class DetectionMeter:
 
 
 class Detection(Task):
-    """Images (N, C, H, W) to maps (N, K + 4, h, w): logits of classes, offsets, log sizes."""
+    """Images (N, C, H, W) to maps (N, K + 4, h, w): class logits, x and y offsets, log sizes."""
 
     name = "detection"
     metric = "mean_average_precision"
@@ -79,23 +80,33 @@ class Detection(Task):
         return self.classes + 4
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        logits, geometry = outputs.split((self.classes, 4), dim=1)
+        logits, geometry = torch.split(outputs, [self.classes, 4], dim=1)
         image, class_, row, column, wanted = self._positives(targets.to(outputs), outputs)
         truth = torch.zeros_like(logits)
         truth[image, class_, row, column] = 1
         count = max(1, len(image))
-        chance = logits.sigmoid()
-        right = torch.where(truth > 0, chance, 1 - chance)
-        weight = torch.where(truth > 0, BALANCE, 1 - BALANCE) * (1 - right) ** FOCUS
+        probability = logits.sigmoid()
+        of_truth = torch.where(truth > 0, probability, 1 - probability)
+        balance = torch.where(truth > 0, FOCAL_ALPHA, 1 - FOCAL_ALPHA)
+        weight = balance * (1 - of_truth) ** FOCAL_GAMMA
         losses = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        focal = (weight * losses).sum() / count
+        focal: Tensor = (weight * losses).sum() / count
         distance = (geometry[image, :, row, column] - wanted).abs().sum() / count
         return focal + BOX_WEIGHT * distance
 
     def _positives(
         self, targets: Tensor, outputs: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Image, class, row and column (M,) of each object's cell, and its geometry (M, 4)."""
+        """Return the cells that should predict the M objects of a batch.
+
+        Args:
+            targets: boxes (N, B, 5) in pixels.
+            outputs: (N, K + 4, h, w), for their shape.
+
+        Returns:
+            Index of the image, class, row and column of each object, (M,) each, and the offsets
+            and log sizes that its cell should predict, (M, 4).
+        """
         cell = self._cell(outputs)
         image, place = (targets[..., 0] >= 0).nonzero(as_tuple=True)
         boxes = targets[image, place]
@@ -108,27 +119,29 @@ class Detection(Task):
         return image, boxes[:, 0].long(), row, column, wanted
 
     def _cell(self, outputs: Tensor) -> Tensor:
-        """Width and height of a cell in pixels."""
+        """Return the width and height of a cell in pixels, (2,)."""
         _, height, width = self.dataset.input_shape
         sizes = [width / outputs.shape[3], height / outputs.shape[2]]
         return torch.tensor(sizes, device=outputs.device, dtype=outputs.dtype)
 
     def detections(self, outputs: Tensor) -> list[Detections]:
-        """Objects in each image: cells that are the most probable among their neighbours."""
-        logits, geometry = outputs.split((self.classes, 4), dim=1)
-        chance = logits.sigmoid()
-        is_peak = F.max_pool2d(chance, 3, stride=1, padding=1) == chance
-        scores, places = (
-            (chance * is_peak).flatten(1).topk(min(MOST_DETECTIONS, chance[0].numel()), dim=1)
-        )
-        cells = chance.shape[2] * chance.shape[3]
-        class_, place = places // cells, places % cells
-        column, row = place % chance.shape[3], place // chance.shape[3]
+        """Decode output maps (N, K + 4, h, w) into the detections of each image.
+
+        A cell is a detection of a class if no neighbouring cell has a higher probability of it.
+        """
+        logits, geometry = torch.split(outputs, [self.classes, 4], dim=1)
+        probability = logits.sigmoid()
+        is_peak = F.max_pool2d(probability, 3, stride=1, padding=1) == probability
+        peaks = (probability * is_peak).flatten(1)
+        scores, places = peaks.topk(min(MAX_DETECTIONS, peaks.shape[1]), dim=1)
+        height, width = probability.shape[2:]
+        class_, place = places // (height * width), places % (height * width)
+        column, row = place % width, place // width
         own = geometry.flatten(2).gather(2, place[:, None].expand(-1, 4, -1)).transpose(1, 2)
         middle = torch.stack((column, row), dim=2) + 0.5
         cell = self._cell(outputs)
         centre = (middle + own[..., :2]) * cell
-        half = own[..., 2:].clamp_max(LARGEST_LOG).exp() * cell / 2
+        half = own[..., 2:].clamp_max(MAX_LOG_SIZE).exp() * cell / 2
         boxes = torch.cat((centre - half, centre + half), dim=2)
         arrays = (boxes.numpy().astype(np.float64), scores.numpy(), class_.numpy())
         return [Detections(*found) for found in zip(*arrays, strict=True)]

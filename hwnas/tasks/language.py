@@ -1,4 +1,4 @@
-"""Language modelling: the next token, at every step."""
+"""Language modelling: prediction of the next token at every position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hwnas.tasks.counts import METRIC_OPTIONS
 
 
 class LanguageMeter:
-    """Perplexity, its inverse, and the share of tokens that were foreseen."""
+    """Perplexity, its inverse, and the fraction of tokens that are predicted correctly."""
 
     def __init__(self, tokens: int) -> None:
         from torchmetrics.classification import MulticlassAccuracy
@@ -25,27 +25,26 @@ class LanguageMeter:
         )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take logits (N, K, 1, L) and tokens (N, 1, L)."""
+        """Add a batch of logits (N, K, 1, L) and tokens (N, 1, L)."""
         self._perplexity.update(outputs.squeeze(2).transpose(1, 2), targets.squeeze(1))
         self._accuracy.update(outputs, targets)
 
     def compute(self) -> dict[str, Any]:
-        """The metrics by name."""
+        """Return the metrics by name."""
         perplexity = float(self._perplexity.compute())
         return {
             "inverse_perplexity": 1 / perplexity,
-            # JSON has no infinity, which a single token held impossible leads to.
+            # A single token with probability 0 makes it infinite, which JSON cannot represent.
             "perplexity": perplexity if math.isfinite(perplexity) else None,
             "token_accuracy": float(self._accuracy.compute()),
         }
 
 
 class LanguageModelling(Task):
-    """Tokens (N, L) to logits (N, tokens, 1, L) of the tokens that follow them.
+    """Tokens (N, L) to logits (N, K, 1, L) of the token that follows each of them.
 
-    Networks are compared by the inverse of the perplexity, the geometric mean of the
-    probabilities that the right tokens are given: unlike the share of foreseen tokens it is what
-    the loss is about.
+    Networks are compared by the inverse perplexity, which is the geometric mean of the predicted
+    probabilities of the correct tokens. Unlike the token accuracy, it is a function of the loss.
     """
 
     name = "language-modelling"

@@ -1,4 +1,4 @@
-"""Regression: one value for each row of a table, or whatever else has one."""
+"""Regression of one value per sample, such as a row of a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hwnas.tasks.counts import METRIC_OPTIONS
 
 
 class RegressionMeter:
-    """Coefficient of determination, mean absolute error, and root of the mean squared error.
+    """Coefficient of determination (R2), mean absolute error and root mean squared error.
 
     The errors are in the unit of the targets.
     """
@@ -30,17 +30,17 @@ class RegressionMeter:
         self._squared = MeanSquaredError(squared=False, **METRIC_OPTIONS)
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take standardised outputs (N, 1) and targets (N, 1) as they are."""
+        """Add a batch of standardised outputs (N, 1) and of targets (N, 1) in their own unit."""
         self._samples += len(targets)
         values = outputs * self._std + self._mean
-        # In float32 the sum of squares of values far from 0 would drown the variance.
+        # Standardised float64 values avoid cancellation when the targets are far from 0.
         self._r2.update(outputs.double()[:, 0], (targets.double()[:, 0] - self._mean) / self._std)
         self._absolute.update(values, targets)
         self._squared.update(values, targets)
 
     def compute(self) -> dict[str, Any]:
-        """The metrics by name; `explained` is the coefficient where it is positive, else 0."""
-        # A single sample has no variance to be explained.
+        """Return the metrics by name; `explained` is R2, or 0 if that is negative."""
+        # R2 is undefined for a single sample.
         r2 = float(self._r2.compute()) if self._samples > 1 else 0.0
         return {
             "explained": max(0.0, r2),
@@ -51,7 +51,10 @@ class RegressionMeter:
 
 
 class Regression(Task):
-    """Columns (N, C, 1, 1) to a value (N, 1), in standard deviations from the training mean."""
+    """Columns (N, C, 1, 1) to standardised values (N, 1).
+
+    The values are standardised by the mean and standard deviation of the training targets.
+    """
 
     name = "regression"
     metric = "explained"
@@ -64,7 +67,12 @@ class Regression(Task):
         values = dataset.train.targets.astype(np.float64)
         self.mean, self.std = float(values.mean()), float(values.std())
         if not self.std > 0:
-            raise InputError("all training targets are the same", where=dataset.name)
+            raise InputError(
+                "all training targets are equal",
+                where=dataset.name,
+                expected="at least two different values",
+                actual=f"{self.mean:.4g} only",
+            )
 
     @property
     def outputs(self) -> int:

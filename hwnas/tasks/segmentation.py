@@ -1,4 +1,4 @@
-"""Semantic segmentation: a class for each pixel."""
+"""Semantic segmentation: one class per pixel."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from hwnas.tasks.counts import ClassCounter, mean, ratio
 
 
 class SegmentationMeter(ClassCounter):
-    """Intersection over union of each class and its mean, and the share of right pixels.
+    """Intersection over union per class, its mean, and the pixel accuracy.
 
-    Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2015, section 4.3; all
-    pixels of all images count together. The mean leaves out classes that neither are there nor
-    were said to be.
+    Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2015, section 4.3. The
+    pixels of all images are pooled. The mean excludes classes that occur neither in the targets
+    nor in the predictions.
     """
 
     def compute(self) -> dict[str, Any]:
-        """The metrics by name."""
+        """Return the metrics by name."""
         counts = self.counts()
-        seen = [c for c in counts if c.support or c.false]
+        occurring = [c for c in counts if c.support or c.false_positives]
         return {
-            "mean_iou": mean([c.intersection_over_union for c in seen]),
-            "pixel_accuracy": ratio(sum(c.found for c in counts), sum(c.support for c in counts)),
+            "mean_iou": mean([c.intersection_over_union for c in occurring]),
+            "pixel_accuracy": ratio(
+                sum(c.true_positives for c in counts), sum(c.support for c in counts)
+            ),
             "per_class": [
                 {"class": c.name, "iou": c.intersection_over_union, "n": c.support} for c in counts
             ],

@@ -1,1 +1,1 @@
-"""Training of one architecture, from scratch or from the weights that it inherits."""
+"""Training of one architecture, from scratch or from inherited weights."""

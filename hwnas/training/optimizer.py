@@ -1,4 +1,4 @@
-"""Optimisers of weights, by the names that a configuration has for them."""
+"""The optimisers of network weights, by their names in the configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ ADAM_SECOND_MOMENT = 0.999
 
 
 def build_optimizer(network: nn.Module, config: SearchConfig | TrainConfig) -> optim.Optimizer:
-    """SGD with momentum, or AdamW (Loshchilov & Hutter, ICLR 2019, arXiv 1711.05101)."""
+    """Build the configured optimiser of a network's weights.
+
+    It is SGD with momentum, or AdamW (Loshchilov & Hutter, ICLR 2019, arXiv 1711.05101), whose
+    first-moment decay is the configured momentum.
+    """
     parameters, rate, decay = network.parameters(), config.learning_rate, config.weight_decay
     if config.optimizer == "adamw":
         betas = (config.momentum, ADAM_SECOND_MOMENT)

@@ -1,4 +1,4 @@
-"""Learning rates as functions of the share of steps done."""
+"""Learning rate schedules as functions of the training progress."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import math
 
 
 def cosine(start: float, end: float, progress: float, *, warmup: float = 0.0) -> float:
-    """Linear warm-up over the first share of steps, then half a cosine from start to end.
+    """Return the learning rate of a linear warm-up followed by cosine annealing.
+
+    Cosine annealing: Loshchilov & Hutter, "SGDR", ICLR 2017 (arXiv 1608.03983), eq. 5, without
+    restarts.
 
     Args:
-        start: rate after the warm-up.
-        end: rate at progress 1.
-        progress: share of steps done, 0 to 1.
-        warmup: share of steps of the warm-up; 0 for none.
+        start: learning rate at the end of the warm-up.
+        end: learning rate at progress 1.
+        progress: fraction of the steps that are done, 0 to 1.
+        warmup: fraction of the steps that are warm-up; 0 for none.
     """
     if progress < warmup:
         return start * max(progress, 1e-3) / warmup

@@ -1,4 +1,4 @@
-"""Training of one architecture's network."""
+"""Training and evaluation of the network of one architecture."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from hwnas.training.schedule import cosine
 
 STAGE = "train"
 LOG_EVERY = 25
+"""Steps between entries in the run's history."""
 
 
 def _cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -34,19 +35,25 @@ def _cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> 
 
 
 class DivergedError(HwnasError):
-    """The loss is no longer finite."""
+    """The training loss is not finite (exit code 2)."""
 
 
 @dataclass
 class Training:
-    """The state of a training run and its steps; everything is a function of seed and step.
+    """The state of a training run, whose steps depend on nothing but the seed and the step.
 
     Attributes:
-        network: to be trained; with an auxiliary head only if its weight is not 0.
+        network: the network to train; its auxiliary head is removed if the configured weight is 0.
         config: settings.
         batches: training batches by step.
-        seed: of drop path.
-        loss_of: of outputs, targets and the label smoothing.
+        seed: seed of the random choices in the network, such as drop path.
+        loss_of: maps outputs, targets and label smoothing to the loss.
+        step: number of steps done.
+        seconds: time spent in these steps.
+        average: exponential moving average of the network's weights, in evaluation mode.
+
+    Raises:
+        InputError: an auxiliary weight is configured but the network has no auxiliary head.
     """
 
     network: Network
@@ -63,7 +70,7 @@ class Training:
             self.network.auxiliary = None
         elif self.network.auxiliary is None:
             raise InputError(
-                "networks of this space have no auxiliary head",
+                "the networks of this search space have no auxiliary head",
                 where="train.auxiliary_weight",
                 expected=0,
                 actual=self.config.auxiliary_weight,
@@ -76,11 +83,15 @@ class Training:
         self.dtype = torch.bfloat16 if half else torch.float32
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
-        """Train to the end, from the newest checkpoint if there is one.
+        """Train to the end, starting from the newest checkpoint if there is one.
+
+        Args:
+            folder: folder of the run, for checkpoints and the history.
+            progress: called after each step.
 
         Raises:
-            Interrupted: after a signal, with a checkpoint written.
-            DivergedError: when the loss is no longer finite.
+            Interrupted: a signal was received; a checkpoint has been written.
+            DivergedError: the loss is not finite.
         """
         run_steps(
             self,
@@ -93,10 +104,13 @@ class Training:
         )
 
     def advance(self) -> dict[str, Any]:
-        """One step of the optimiser; returns its loss.
+        """Take one step of the optimiser.
+
+        Returns:
+            A record for the history with the loss.
 
         Raises:
-            DivergedError: when the loss is not finite.
+            DivergedError: the loss is not finite.
         """
         started = time.monotonic()
         config = self.config
@@ -121,7 +135,7 @@ class Training:
                 where=f"training step {self.step}",
                 mend="lower train.learning_rate",
             )
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimizer.step()
         self._update_average()
@@ -140,7 +154,7 @@ class Training:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        """Exponential moving average; young averages forget faster, so short runs profit too."""
+        """Update the moving average; its decay grows over the first steps, as for short runs."""
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         pairs = zip(
             self.average.state_dict().values(), self.network.state_dict().values(), strict=True
@@ -152,7 +166,7 @@ class Training:
                 mean.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed training needs."""
+        """Return the state that is needed to resume the training."""
         return {
             "step": self.step,
             "seconds": self.seconds,
@@ -162,7 +176,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore a state that `state_dict` returned."""
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.network.load_state_dict(state["network"])
@@ -178,21 +192,21 @@ def _step_seed(seed: int, step: int) -> int:
 def predictions(
     network: nn.Module, split: Split, dataset: Dataset, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Outputs and targets of all samples of a split, in order, a batch at a time."""
+    """Yield the outputs and targets of all samples of a split in order, one batch at a time."""
     network.eval()
     for inputs, targets in evaluation_batches(split, dataset, 250, device):
         yield network(inputs), targets
 
 
 def evaluate(network: nn.Module, task: Task, device: torch.device) -> dict[str, Any]:
-    """The task's metrics on the test split, and the name of its score."""
+    """Return the task's metrics on the test split, and the name of the main one as `metric`."""
     dataset = task.dataset
     found = task.metrics(predictions(network, dataset.test, dataset, device))
     return {"metric": task.metric, **found}
 
 
 def final_weights(network: Network) -> dict[str, Tensor]:
-    """The tensors of the deployed network: all but the auxiliary head's."""
+    """Return the tensors of the deployed network, which has no auxiliary head."""
     state = network.state_dict()
     return {
         name: value.contiguous()

@@ -1,4 +1,4 @@
-"""Exact decoding against brute force over whole spaces."""
+"""Exact decoding against brute force over whole search spaces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from helpers.tiny import table_of, tiny_space
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
-from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
+from hwnas.spaces.nasbench201_networks import EDGES, PRIMITIVES
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ def test_cost_model_prices_live_edges_only(nasbench201) -> None:
         assert cost.latency_ms(architecture) == pytest.approx(latencies[index], rel=1e-12)
 
 
-def test_range_is_that_of_all_cells(nasbench201) -> None:
+def test_latency_range_is_that_of_all_cells(nasbench201) -> None:
     _, cost, _, latencies = nasbench201
     assert latency_range_ms(cost) == pytest.approx((latencies.min(), latencies.max()))
 
 
 @pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.8, 1.0])
-def test_k_best_are_those_of_brute_force(nasbench201, share: float) -> None:
+def test_k_best_match_brute_force(nasbench201, share: float) -> None:
     space, cost, cells, latencies = nasbench201
     budget_ms = latencies.min() + share * (latencies.max() - latencies.min())
     scores = np.random.default_rng(int(100 * share)).normal(size=space.mask.shape)
@@ -62,8 +62,8 @@ def test_k_best_are_those_of_brute_force(nasbench201, share: float) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["torch-cpu", "onnxruntime-cpu"])
-def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
-    """Two nodes: the first keeps both its edges, the second two of three; both cell types."""
+def test_best_darts_cell_matches_brute_force(rng, runtime: str) -> None:
+    """Both cell types have two nodes; the first keeps both its edges, the second two of three."""
     space = tiny_space("darts", nodes=2)
     cost = CostModel(space, table_of(space, runtime))
     names = space.choices[0].options
@@ -71,7 +71,7 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
     sources = [0, 1, 0, 1, 2]
     scores = rng.normal(size=space.mask.shape)
     operators = range(1, 8)
-    # For each cell type all (score, latency) of its 7^4 * 3 cells.
+    # For each cell type, score and latency of all its 7^4 * 3 cells.
     halves = []
     for offset in (0, 5):
         cells = []
@@ -99,7 +99,7 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
     assert fastest_ms == pytest.approx(cost.fixed_ms + sum(h[:, 1].min() for h in halves))
     budget_ms = fastest_ms + 0.4 * (slowest_ms - fastest_ms)
     room_ms = budget_ms - cost.fixed_ms
-    # Best partner for every normal cell: sort the reduction cells by latency, running maximum.
+    # The best reduction cell for every normal cell: running maximum in order of latency.
     order = np.argsort(halves[1][:, 1])
     reduce_ms, best = halves[1][order, 1], np.maximum.accumulate(halves[1][order, 0])
     index = np.searchsorted(reduce_ms, room_ms - halves[0][:, 1] + 1e-12, side="right") - 1
@@ -112,7 +112,7 @@ def test_darts_cell_against_brute_force(rng, runtime: str) -> None:
     assert achieved == pytest.approx(expected)
 
 
-def test_measurements_tighten_the_budget(rng) -> None:
+def test_slower_measurements_lead_to_faster_architectures(rng) -> None:
     space = tiny_space("darts")
     cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
@@ -126,7 +126,7 @@ def test_measurements_tighten_the_budget(rng) -> None:
     assert after < before
 
 
-def test_budget_is_used_up_when_slower_is_better(rng) -> None:
+def test_decoding_uses_the_whole_budget_if_slower_is_better(rng) -> None:
     space = tiny_space("darts")
     cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)

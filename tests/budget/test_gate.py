@@ -1,4 +1,4 @@
-"""The budget's gate and the dual multiplier."""
+"""The latency gate, the stopping rule of measurements, and the Lagrangian objective."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ POSITIVE = st.floats(1e-3, 1e3)
 
 
 @given(POSITIVE, POSITIVE, POSITIVE)
-def test_gate_is_undecided_only_inside_the_interval(a: float, b: float, budget: float) -> None:
+def test_gate_is_inconclusive_only_for_budgets_inside_the_interval(
+    a: float, b: float, budget: float
+) -> None:
     low, high = min(a, b), max(a, b)
     status = judge(low, high, budget)
     assert status == ("pass" if high <= budget else "fail" if low > budget else "inconclusive")
 
 
-@pytest.mark.parametrize("budget_ms,expected", [(1e4, "pass"), (1e-7, "fail")])
-def test_a_real_call_is_judged(budget_ms: float, expected: str) -> None:
+@pytest.mark.parametrize("budget_ms, expected", [(1e4, "pass"), (1e-7, "fail")])
+def test_measured_call_passes_a_large_budget_and_fails_a_tiny_one(
+    budget_ms: float, expected: str
+) -> None:
     runtime = create_runtime("onnxruntime-cpu", 1)
     latency = measure_network(lambda: sum(range(1000)), runtime, budget_ms=budget_ms, seconds=60.0)
     assert latency.gate(budget_ms) == expected
@@ -37,15 +41,10 @@ def test_a_real_call_is_judged(budget_ms: float, expected: str) -> None:
     assert latency.value_ms == pytest.approx(latency.p10_ms)
 
 
-def test_networks_that_are_measured_together_share_their_rounds() -> None:
+def test_networks_measured_together_have_the_same_rounds() -> None:
     runtime = create_runtime("onnxruntime-cpu", 1)
     calls = {"short": lambda: sum(range(500)), "long": lambda: sum(range(5000))}
-    found = measure_together(
-        calls,
-        runtime,
-        budget_ms=1e4,
-        seconds=60.0,
-    )
+    found = measure_together(calls, runtime, budget_ms=1e4, seconds=60.0)
     assert list(found) == ["short", "long"]
     assert len(found["short"]) == len(found["long"]) >= 300
     slower = [a < b for a, b in zip(found["short"], found["long"], strict=True)]
@@ -63,12 +62,14 @@ def test_networks_that_are_measured_together_share_their_rounds() -> None:
         (1.4, 1.5, "median", 0.0, True),
     ],
 )
-def test_a_narrow_failure_on_a_cpu_waits(low_ms, high_ms, statistic, time_share, expected) -> None:
+def test_narrow_failure_on_a_cpu_is_decided_after_a_third_of_the_time(
+    low_ms, high_ms, statistic, time_share, expected
+) -> None:
     summary = Summary(2.0, high_ms, 3.0, high_ms, low_ms, high_ms, rounds=300)
     assert is_decided(summary, 1.0, statistic, time_share) == expected
 
 
-def test_a_narrow_failure_takes_a_third_of_the_time() -> None:
+def test_narrow_failure_is_measured_for_a_third_of_the_time() -> None:
     class Slow(OnnxRuntimeCpu):
         def time_block(self, call: Callable[[], None], calls: int) -> float:
             time.sleep(1e-4)
@@ -81,13 +82,13 @@ def test_a_narrow_failure_takes_a_third_of_the_time() -> None:
     assert time.monotonic() - started > 2.0
 
 
-def test_multiplier_rises_over_and_falls_under_the_budget() -> None:
+def test_multiplier_rises_over_the_budget_and_falls_under_it() -> None:
     assert updated_multiplier(0.5, 2.0, 0.1) == pytest.approx(0.6)
     assert updated_multiplier(0.5, 0.5, 0.1) == pytest.approx(0.45)
     assert updated_multiplier(0.01, 0.5, 0.1) == 0.0
 
 
-def test_dual_objective() -> None:
+def test_dual_objective_adds_the_weighted_excess_of_latency() -> None:
     loss, ratio = torch.tensor(2.0), torch.tensor(1.5, requires_grad=True)
     value = dual(loss, ratio, multiplier=0.5)
     assert value.item() == pytest.approx(2.25)

@@ -1,4 +1,4 @@
-"""Limits: ratios, confidence and its exact decoding, several devices at once."""
+"""Limits: latency ratios, exact decoding with a confidence, several devices at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOTALS = np.array([SCORES[range(6), SPACE.chosen(cell)].sum() for cell in CELLS]
 
 
 def calibrated(edges: str, seed: int = 0) -> CostModel:
-    """A model of few networks on a device that runs the edges of a rule: much is left open."""
+    """Return an uncertain model, fitted to few networks on a device with a given edge rule."""
     rng = np.random.default_rng(seed)
     networks = [SPACE.sample(rng) for _ in range(8)]
     costs = np.concatenate([[2.0], np.tile([0.2 * (edges == "all"), 0.1, 1, 2, 0.5], 6)])
@@ -57,7 +57,7 @@ def test_decoding_is_exact_under_every_rule_and_confidence(edges, confidence) ->
             assert limit.probability(architecture) >= confidence - 1e-6
 
 
-def test_more_confidence_costs_score() -> None:
+def test_higher_confidence_lowers_the_best_score() -> None:
     model = calibrated("all")
     budget_ms = float(np.quantile(model.predict(CELLS)[0], 0.1))
     found = [Decoder([Limit(model, budget_ms, p)]).best(SCORES)[0] for p in (0.5, 0.8, 0.99)]
@@ -66,27 +66,27 @@ def test_more_confidence_costs_score() -> None:
     assert totals[0] > totals[-1]
 
 
-def test_all_devices_budgets_are_kept() -> None:
+def test_decoding_keeps_the_budgets_of_all_devices() -> None:
     models = [calibrated("live"), calibrated("all", seed=1)]
     latencies = np.array([model.predict(CELLS)[0] for model in models])
-    budgets_ms = np.quantile(latencies, 0.4, axis=1)
+    budgets_ms = np.quantile(latencies, 0.2, axis=1)
     limits = [Limit(m, float(b)) for m, b in zip(models, budgets_ms, strict=True)]
     (found,) = Decoder(limits).best(SCORES)
     feasible = (latencies <= budgets_ms[:, None] * (1 + 1e-6)).all(axis=0)
     assert TOTALS[CELLS.index(found)] == pytest.approx(TOTALS[feasible].max())
-    # More than half of what one device allows, the other forbids or not: both bind.
+    # Each budget on its own allows a better score: both are active.
     alone = [TOTALS[latency <= b].max() for latency, b in zip(latencies, budgets_ms, strict=True)]
-    assert max(alone) >= TOTALS[CELLS.index(found)]
+    assert min(alone) > TOTALS[CELLS.index(found)]
 
 
-def test_budgets_that_exclude_each_other_are_told() -> None:
+def test_incompatible_budgets_are_refused() -> None:
     model = calibrated("live")
     low_ms = float(model.predict(CELLS)[0].min())
     with pytest.raises(InputError, match="no architecture keeps the budget"):
         Decoder([Limit(model, 100 * low_ms), Limit(model, 0.9 * low_ms)]).best(SCORES)
 
 
-def test_the_largest_ratio_has_the_gradient() -> None:
+def test_largest_ratio_has_the_value_and_gradient_of_the_binding_device() -> None:
     models = [calibrated("live"), calibrated("all", seed=1)]
     weights = torch.softmax(torch.randn(SPACE.mask.shape, dtype=torch.float64), dim=1)
     weights.requires_grad_()
@@ -99,8 +99,8 @@ def test_the_largest_ratio_has_the_gradient() -> None:
 
 
 @pytest.mark.parametrize("edges", EDGE_RULES)
-def test_expected_latency_of_a_mixture_under_each_rule(edges) -> None:
-    """For independent choices the expectation over cells, where the rule lets it be exact."""
+def test_latency_of_a_mixture_is_the_expectation_over_architectures(edges) -> None:
+    """For independent choices it is exact under the rule "all" and approximate otherwise."""
     model = calibrated(edges)
     weights = torch.softmax(torch.randn(SPACE.mask.shape, dtype=torch.float64), dim=1)
     probability = np.array(
@@ -112,7 +112,7 @@ def test_expected_latency_of_a_mixture_under_each_rule(edges) -> None:
     )
 
 
-def test_measured_networks_are_predicted_as_measured() -> None:
+def test_corrected_model_predicts_the_measured_latencies() -> None:
     space = tiny_space("darts")
     cost = CostModel(space, table_of(space))
     rng = np.random.default_rng(0)
@@ -125,7 +125,7 @@ def test_measured_networks_are_predicted_as_measured() -> None:
     assert cost.corrected([], []).latency_ms(networks[0]) == cost.latency_ms(networks[0])
 
 
-def test_a_fit_needs_no_shipped_table() -> None:
+def test_prior_from_operator_counts_can_be_fitted() -> None:
     prior = from_counts(SPACE)
     rows = {edges: architecture_features(SPACE, CELLS[:9], edges) for edges in EDGE_RULES}
     assert fit(prior, rows, np.linspace(1, 2, 9)).coefficients.mean.shape == (31,)

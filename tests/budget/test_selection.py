@@ -1,4 +1,4 @@
-"""The repair loop on a device whose true latencies are known."""
+"""Selection by measurement, on a simulated device whose true latencies are known."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder(tmp_path) -> RunFolder:
 
 
 class Device:
-    """A device on which every network takes `factor` times what the table says."""
+    """A simulated device that is slower than the latency table by a constant factor."""
 
     def __init__(self, cost: CostModel, factor: float) -> None:
         self.cost = cost
@@ -48,7 +48,7 @@ class Device:
         return self.factor * self.cost.latency_ms(architecture)
 
     def measure(self, architecture: Architecture) -> NetworkCosts:
-        """Every other network takes 30 MB, the others 10; an inference 2 mJ a millisecond."""
+        """Networks take 30 MB and 10 MB in turn; an inference takes 2 mJ per millisecond."""
         self.measured.append(architecture)
         true_ms = self.true_ms(architecture)
         memory_mb = 30.0 if len(self.measured) % 2 else 10.0
@@ -70,7 +70,7 @@ def selection(
     strategy = build_strategy("darts", space, 0, {}, Decoder([Limit(cost, budget_ms)]))
 
     def rank(architectures: list[Architecture]) -> list[float]:
-        """Slower networks are better: the budget binds."""
+        """Slower networks are more accurate, so the budget is the active constraint."""
         return [device.true_ms(a) / 1000 for a in architectures]
 
     loop = Selection(
@@ -87,7 +87,9 @@ def selection(
 
 
 @pytest.mark.parametrize("factor", [0.6, 0.95, 1.0, 1.1, 1.4])
-def test_a_wrong_table_is_corrected_and_the_budget_kept(folder, factor: float) -> None:
+def test_measurements_correct_a_biased_table_until_the_budget_is_kept(
+    folder, factor: float
+) -> None:
     loop, device, budget_ms = selection(folder, factor)
     chosen = loop.run()
     assert device.true_ms(chosen.architecture) * 1.01 <= budget_ms
@@ -97,7 +99,7 @@ def test_a_wrong_table_is_corrected_and_the_budget_kept(folder, factor: float) -
     assert len(device.measured) <= 3
 
 
-def test_recorded_measurements_are_not_made_again(folder) -> None:
+def test_recorded_measurements_are_not_repeated(folder) -> None:
     first, device, _ = selection(folder, 1.3)
     chosen = first.run()
     again, second_device, _ = selection(folder, 1.3)
@@ -106,14 +108,14 @@ def test_recorded_measurements_are_not_made_again(folder) -> None:
     assert not second_device.measured
 
 
-def test_a_device_that_keeps_nothing_ends_with_the_budget_error(folder) -> None:
+def test_budget_error_if_every_measured_network_is_too_slow(folder) -> None:
     loop, _, _ = selection(folder, 30.0, limit=3)
     with pytest.raises(BudgetError) as error:
         loop.run()
     assert error.value.exit_code == 1
 
 
-def test_budgets_of_memory_and_energy_are_kept_too(folder) -> None:
+def test_chosen_network_keeps_the_memory_budget_too(folder) -> None:
     loop, device, budget_ms = selection(folder, 1.0, further=FurtherBudgets(memory_mb=20))
     chosen = loop.run()
     assert chosen.costs.memory_mb == 10
@@ -125,28 +127,27 @@ def test_budgets_of_memory_and_energy_are_kept_too(folder) -> None:
 
 
 @pytest.mark.parametrize("further", [FurtherBudgets(memory_mb=5), FurtherBudgets(energy_mj=1e-6)])
-def test_what_keeps_the_latency_alone_is_not_chosen(folder, further) -> None:
+def test_budget_error_if_only_the_latency_budget_can_be_kept(folder, further) -> None:
     loop, device, _ = selection(folder, 1.0, limit=3, further=further)
     with pytest.raises(BudgetError, match="keeps the others"):
         loop.run()
     assert len(device.measured) == 3
 
 
-def test_a_repeated_call_measures_what_noise_left_open_and_the_others_allow(folder) -> None:
-    """Undecided only if a candidate that noise hides keeps the other budgets."""
+def test_noise_leaves_a_search_undecided_only_if_the_other_budgets_are_kept(folder) -> None:
     for further, error in (
         (FurtherBudgets(memory_mb=50), UndecidedError),
         (FurtherBudgets(memory_mb=5), BudgetError),
     ):
-        loop, device, budget_ms = selection(folder, 1.0, limit=2, further=further)
+        loop, _, budget_ms = selection(folder, 1.0, limit=2, further=further)
         noisy = latency(budget_ms, half_width=0.5)
         loop.measure = lambda a, noisy=noisy: NetworkCosts(noisy, 20.0)
         with pytest.raises(error):
             loop.run()
 
 
-def test_a_record_without_a_figure_that_a_budget_names_is_measured_again(folder) -> None:
-    loop, device, budget_ms = selection(folder, 1.0)
+def test_recorded_measurement_without_a_budgeted_cost_is_repeated(folder) -> None:
+    loop, device, _ = selection(folder, 1.0)
     loop.measure = lambda a: NetworkCosts(latency(device.true_ms(a)))
     loop.run()
     again, device, _ = selection(folder, 1.0, further=FurtherBudgets(memory_mb=100))
@@ -154,7 +155,7 @@ def test_a_record_without_a_figure_that_a_budget_names_is_measured_again(folder)
     assert device.measured
 
 
-def test_an_impossible_budget_is_an_input_error(folder) -> None:
+def test_unreachable_budget_is_refused_before_measuring(folder) -> None:
     loop, device, _ = selection(folder, 1.0, share=-0.01)
     with pytest.raises(InputError, match="no architecture keeps the budget"):
         loop.run()

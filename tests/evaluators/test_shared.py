@@ -1,4 +1,4 @@
-"""Several processes search as one: nothing is judged twice, a dead one's work is taken over."""
+"""Shared searches: nothing is evaluated twice, and work of dead processes is taken over."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMIT = Limit(CostModel(SPACE, table_of(SPACE)))
 
 
 class Counted:
-    """Counts what it is asked; the score is the share of 3x3 convolutions."""
+    """Records its calls; the score is the fraction of 3x3 convolutions."""
 
     space = SPACE
     perfect = 1.0
@@ -54,7 +54,7 @@ def worker(storage: str, name: str = "random", steps: int = 20) -> tuple[SharedS
     return SharedSearch(strategy, evaluator, [LIMIT], config, ledger=ledger), evaluator
 
 
-def test_equal_searches_share_the_work_and_learn_the_same(storage: str) -> None:
+def test_two_workers_share_the_evaluations_and_find_the_same_best(storage: str) -> None:
     workers = [worker(storage) for _ in range(2)]
     while any(search.step < 20 for search, _ in workers):
         for search, _ in workers:
@@ -72,7 +72,7 @@ def test_equal_searches_share_the_work_and_learn_the_same(storage: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["evolution", "tpe", "bayesian", "hyperband", "reinforce"])
-def test_strategies_learn_from_what_others_judged(name: str, tmp_path) -> None:
+def test_strategies_learn_from_evaluations_of_other_workers(name: str, tmp_path) -> None:
     storage = str(tmp_path / "s.log")
     first, _ = worker(storage, name, steps=30)
     while first.step < 30:
@@ -83,8 +83,8 @@ def test_strategies_learn_from_what_others_judged(name: str, tmp_path) -> None:
     assert len(second.strategy.records) == 31
 
 
-def test_what_was_judged_is_known_at_its_fidelity_only(tmp_path) -> None:
-    """Two searches by Hyperband, which judges an architecture at several fidelities."""
+def test_each_fidelity_of_an_architecture_is_a_separate_evaluation(tmp_path) -> None:
+    """Hyperband evaluates architectures at several fidelities."""
     workers = [worker(str(tmp_path / "s.log"), "hyperband", steps=30) for _ in range(2)]
     while any(search.step < 30 for search, _ in workers):
         for search, _ in workers:
@@ -96,7 +96,7 @@ def test_what_was_judged_is_known_at_its_fidelity_only(tmp_path) -> None:
     assert len({architecture for architecture, _ in judged}) < len(judged)
 
 
-def test_a_search_of_few_architectures_ends(tmp_path) -> None:
+def test_search_ends_if_there_are_fewer_architectures_than_steps(tmp_path) -> None:
     search, evaluator = worker(str(tmp_path / "s.log"), steps=20)
     few = [SPACE.architecture([i] * 6) for i in range(1, 4)]
     search.strategy.propose = lambda rng: few[int(rng.integers(3))]
@@ -106,7 +106,7 @@ def test_a_search_of_few_architectures_ends(tmp_path) -> None:
     assert search.repeats == 17
 
 
-def test_suggestions_and_claims_are_not_insisted_on(tmp_path) -> None:
+def test_architecture_claimed_by_another_worker_is_not_evaluated(tmp_path) -> None:
     (first, _), (second, evaluator) = (worker(str(tmp_path / "s.log")) for _ in range(2))
     suggested = [SPACE.architecture([i] * 6) for i in range(1, 4)]
     first.strategy.suggested, second.strategy.suggested = list(suggested), list(suggested)
@@ -114,11 +114,11 @@ def test_suggestions_and_claims_are_not_insisted_on(tmp_path) -> None:
         assert trial is not None
         second.advance()
         with second.ledger.claim(Evaluation(suggested[0], 1.0), 0) as refused:
-            assert refused is None, "another one was first"
+            assert refused is None, "the other worker has claimed it before"
     assert evaluator.asked == [(suggested[1], 1.0)]
 
 
-def test_a_lapsed_claim_is_taken_over_and_given_up_in_the_end(storage: str) -> None:
+def test_lapsed_claim_is_taken_over_until_the_attempts_are_used_up(storage: str) -> None:
     evaluation = Evaluation(SPACE.architecture([3, 3, 3, 3, 3, 3]), 1.0)
     study = open_study(storage, "shared", "maximize", "storage")
     first, second = (Ledger(study, SPACE, claim_s=0.01) for _ in range(2))
@@ -131,16 +131,16 @@ def test_a_lapsed_claim_is_taken_over_and_given_up_in_the_end(storage: str) -> N
             "renewed": time.time(),
         }.items():
             trial.set_user_attr(key, value)
-        assert first.take_over() is second.take_over() is None, "it was seen for the first time"
+        assert first.take_over() is second.take_over() is None, "a claim cannot lapse at once"
         time.sleep(0.02)
         expected = (evaluation, attempt + 1) if attempt + 1 < ATTEMPTS else None
         assert first.take_over() == expected
-        assert second.take_over() is None, "it is taken over once"
+        assert second.take_over() is None, "only one worker takes it over"
     assert not first.scores()
-    assert evaluation in first.taken(), "nobody tries it again"
+    assert evaluation in first.taken(), "it must not be tried again"
 
 
-def test_a_claim_is_renewed_while_the_work_goes_on(storage: str) -> None:
+def test_claim_is_renewed_during_the_evaluation(storage: str) -> None:
     evaluation = Evaluation(SPACE.architecture([3, 3, 3, 3, 3, 3]), 1.0)
     study = open_study(storage, "shared", "maximize", "storage")
     working, other = Ledger(study, SPACE, claim_s=1.0), Ledger(study, SPACE, claim_s=1.0)
@@ -152,11 +152,11 @@ def test_a_claim_is_renewed_while_the_work_goes_on(storage: str) -> None:
         working.finish(trial, 0.5)
     assert not other.taken()
     assert other.scores() == {evaluation: 0.5}
-    assert working.news() == [], "one's own is no news"
-    assert other.news() == [(evaluation, 0.5)]
+    assert working.new_scores() == [], "own evaluations are not new"
+    assert other.new_scores() == [(evaluation, 0.5)]
 
 
-def test_a_failed_evaluation_leaves_no_claim(storage: str) -> None:
+def test_failed_evaluation_leaves_no_claim(storage: str) -> None:
     study = open_study(storage, "shared", "maximize", "storage")
     ledger = Ledger(study, SPACE)
     evaluation = Evaluation(SPACE.architecture([1] * 6), 1.0)
@@ -169,24 +169,29 @@ def test_a_failed_evaluation_leaves_no_claim(storage: str) -> None:
     assert states == [optuna.trial.TrialState.FAIL]
 
 
-def test_what_was_taken_over_ends_quietly(storage: str) -> None:
+def test_score_of_a_claim_that_was_taken_over_is_dropped(storage: str) -> None:
     study = open_study(storage, "shared", "maximize", "storage")
     slow, quick = Ledger(study, SPACE), Ledger(study, SPACE, claim_s=0.0)
     evaluation = Evaluation(SPACE.architecture([1] * 6), 1.0)
-    with pytest.raises(KeyboardInterrupt), slow.claim(evaluation, 0) as trial:
-        quick.take_over()
-        time.sleep(0.01)
-        assert quick.take_over() == (evaluation, 1)
-        slow.finish(trial, 0.5)
-        raise KeyboardInterrupt
+
+    def lose_the_claim() -> None:
+        with slow.claim(evaluation, 0) as trial:
+            quick.take_over()
+            time.sleep(0.01)
+            assert quick.take_over() == (evaluation, 1)
+            slow.finish(trial, 0.5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lose_the_claim()
     assert not quick.scores()
 
 
-def test_a_supernet_cannot_be_shared_so() -> None:
+def test_supernet_search_refuses_a_shared_storage() -> None:
     with pytest.raises(ValueError, match="not for supernet"):
         SearchConfig(steps=1, storage="s.log")
 
 
-def test_a_storage_that_cannot_be_opened_is_refused(tmp_path) -> None:
+def test_storage_in_a_missing_folder_is_refused(tmp_path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         open_study(str(tmp_path / "no" / "s.log"), "shared", "maximize", "search.storage")

@@ -1,4 +1,4 @@
-"""Architectures judged by a short training: once each, the same each time, resumable."""
+"""Evaluation by short training: repeatable, once per architecture, resumable."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LIMIT = Limit(CostModel(SPACE, table_of(SPACE)))
 
 
 def dataset() -> Dataset:
-    """Three classes: which third of the image is bright."""
+    """Return images of three classes, which differ in the third of the image that is bright."""
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     images = rng.integers(0, 60, (60, 1, 9, 7), dtype=np.uint8)
@@ -46,29 +46,29 @@ def search(steps: int) -> EvaluatedSearch:
     return EvaluatedSearch(strategy, evaluator(1), [LIMIT], SearchConfig(steps=steps))
 
 
-def test_more_epochs_are_more_accurate_and_figures_repeat() -> None:
+def test_more_epochs_raise_the_score_and_scores_are_repeatable() -> None:
     architecture = SPACE.architecture([3, 3, 3, 3, 3, 3])
     short, long = evaluator(1), evaluator(8)
     assert long(architecture) > max(short(architecture), 0.8)
     assert evaluator(8)(architecture) == long(architecture)
 
 
-def test_a_third_of_the_fidelity_is_a_training_of_a_third_of_the_epochs() -> None:
+def test_fidelity_of_a_third_trains_for_a_third_of_the_epochs() -> None:
     architecture = SPACE.architecture([3, 3, 3, 3, 3, 3])
-    judged = evaluator(6)
-    assert judged(architecture, 1 / 3) == evaluator(2)(architecture)
-    assert not judged.known, "whole trainings only"
+    evaluate = evaluator(6)
+    assert evaluate(architecture, 1 / 3) == evaluator(2)(architecture)
+    assert not evaluate.known, "only scores at full fidelity are remembered"
 
 
 def test_each_architecture_is_trained_once(monkeypatch) -> None:
-    judged = evaluator(1)
+    evaluate = evaluator(1)
     architecture = SPACE.architecture([1, 2, 3, 1, 2, 3])
-    value = judged(architecture)
+    value = evaluate(architecture)
     monkeypatch.setattr(SPACE, "network", lambda a: pytest.fail("trained again"))
-    assert judged(architecture) == value
+    assert evaluate(architecture) == value
 
 
-def test_resumed_search_is_the_uninterrupted_one(tmp_path) -> None:
+def test_resumed_search_equals_the_uninterrupted_one(tmp_path) -> None:
     whole = search(6)
     records = [whole.advance() for _ in range(6)]
     first = search(6)
@@ -87,7 +87,7 @@ def test_resumed_search_is_the_uninterrupted_one(tmp_path) -> None:
     )
 
 
-def test_the_best_of_all_evaluations_is_the_answer() -> None:
+def test_best_architecture_has_the_highest_score_of_all_evaluations() -> None:
     work = search(8)
     for _ in range(8):
         work.advance()

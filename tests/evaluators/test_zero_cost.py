@@ -1,4 +1,4 @@
-"""Zero-cost scores against closed forms on networks small enough to have them."""
+"""Zero-cost scores against closed forms on small networks."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def batch(count: int = 6):
     return torch.randn(count, 1, 9, 7, generator=generator), labels
 
 
-def test_synflow_of_a_chain_is_its_product_of_absolute_weights() -> None:
+def test_synflow_of_linear_layers_is_the_product_of_absolute_weights() -> None:
     network = chain(63, 5, 4, 3)
     weights = [p.detach().double().abs() for p in network.parameters()]
     total = float((weights[2] @ weights[1] @ weights[0]).sum())
-    # R has degree one in each of the three matrices.
+    # R is linear in each of the three matrices, so each contributes R once to the sum.
     assert SCORES["synflow"](network, *batch(), cross_entropy) == pytest.approx(math.log(3 * total))
 
 
-def test_gradient_norm_is_that_of_the_loss() -> None:
+def test_gradient_norm_matches_the_closed_form() -> None:
     network = chain(63, 3)
     images, labels = batch()
     x = images.flatten(start_dim=1)
@@ -62,7 +62,7 @@ def test_naswot_counts_agreeing_relus() -> None:
 
 @pytest.mark.parametrize("activation", ["relu6", "hswish"])
 def test_activations_of_mobile_networks_count_as_relu(activation: str) -> None:
-    """They have ReLU's sign, and in synflow its values too: bounded ones would end the flow."""
+    """naswot uses their sign, which is that of ReLU; synflow replaces them by ReLU."""
     given = (*batch(4), cross_entropy)
     scores = {}
     for name in ("relu", activation):
@@ -74,8 +74,8 @@ def test_activations_of_mobile_networks_count_as_relu(activation: str) -> None:
     assert scores[activation][1] > 4 * math.log(JITTER) + 1
 
 
-def test_jacob_cov_of_a_linear_network_is_that_of_equal_rows() -> None:
-    """All images have one Jacobian: one eigenvalue is their number, the others are 0."""
+def test_jacob_cov_of_a_linear_network_matches_the_closed_form() -> None:
+    """All n images have the same Jacobian, so one eigenvalue is n and the others are 0."""
     images, labels = batch(5)
     found = SCORES["jacob_cov"](chain(63, 3), images, labels, cross_entropy)
     eigenvalues = np.array([JITTER] * 4 + [5 + JITTER])
@@ -83,7 +83,7 @@ def test_jacob_cov_of_a_linear_network_is_that_of_equal_rows() -> None:
 
 
 @pytest.mark.parametrize("score", [*SCORES, *COUNTS])
-def test_every_score_orders_architectures_and_leaves_them_alone(score: str) -> None:
+def test_scores_are_finite_and_repeatable_and_rank_dense_above_sparse_cells(score: str) -> None:
     evaluator = ZeroCost(SPACE, score, *batch(), seed=0)
     dense, sparse = SPACE.architecture([3] * 6), SPACE.architecture([0, 0, 0, 1, 0, 0])
     values = [evaluator(a) for a in (dense, sparse)]
@@ -95,12 +95,12 @@ def test_every_score_orders_architectures_and_leaves_them_alone(score: str) -> N
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_a_cell_without_a_path_is_the_worst(score: str) -> None:
+def test_disconnected_cell_does_not_score_above_a_connected_one(score: str) -> None:
     evaluator = ZeroCost(SPACE, score, *batch(), seed=0)
     assert evaluator(SPACE.architecture([0] * 6)) <= evaluator(SPACE.architecture([2] * 6))
 
 
-def test_the_batch_and_the_weights_stay_as_they_are() -> None:
+def test_scores_leave_the_batch_and_the_weights_unchanged() -> None:
     network = chain(63, 8, 3)
     before = [p.detach().clone() for p in network.parameters()]
     images, labels = batch()

@@ -1,8 +1,12 @@
-"""A supernet search on noise, of a few steps."""
+"""Supernet searches of a few steps on noise, and their interruption."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
 from helpers.tiny import table_of, tiny_space
 
@@ -11,6 +15,8 @@ from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
 from hwnas.data import Batches, Dataset, Split
+from hwnas.runs.progress import silent
+from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import build_strategy
 from hwnas.supernet.search import SupernetSearch
 
@@ -28,6 +34,7 @@ CONFIG = SearchConfig(
 def make_search(
     space_name: str, config: SearchConfig, share: float = 0.5, **options: int
 ) -> SupernetSearch:
+    """Build a search; the budget is at `share` of the range of predicted latencies."""
     space = tiny_space(space_name, **options)
     cost = CostModel(space, table_of(space, "torch-cpu"))
     fastest_ms, slowest_ms = latency_range_ms(cost)
@@ -46,3 +53,30 @@ def make_search(
         config,
         *batches,
     )
+
+
+def run_with_interruptions(
+    make: Callable[[], SupernetSearch], path: Path, *steps: int
+) -> SupernetSearch:
+    """Run a search to its end, interrupting and resuming it after each of the given steps."""
+    folder = RunFolder(path)
+    folder.create()
+    for step in steps:
+
+        def interrupt(done: int, total: int, text: str, step: int = step) -> None:
+            if done == step:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            make().run(folder, interrupt)
+    resumed = make()
+    with silent("search") as advance:
+        resumed.run(folder, advance)
+    return resumed
+
+
+def assert_same_weights(found: torch.nn.Module, expected: torch.nn.Module) -> None:
+    """Check that parameters and buffers of two modules are bit-identical."""
+    state = found.state_dict()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(state[name], value), name

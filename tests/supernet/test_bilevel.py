@@ -43,8 +43,10 @@ def setting(request):
     return space, supernet, optimizer, Mixture(weights)
 
 
-def test_second_order_is_the_derivative_through_the_step(setting, monkeypatch) -> None:
-    # The published step of 0.01 crosses many kinks of so small a network; the formula is the same.
+def test_second_order_gradient_matches_autograd_through_the_unrolled_step(
+    setting, monkeypatch
+) -> None:
+    # At the published step of 0.01, many ReLUs of so small a network change sign.
     monkeypatch.setattr(bilevel, "RELATIVE_STEP", 1e-6)
     space, supernet, optimizer, mixture = setting
     cost = CostModel(space, table_of(space))
@@ -64,9 +66,10 @@ def test_second_order_is_the_derivative_through_the_step(setting, monkeypatch) -
 
     def loss(parameters, batch) -> torch.Tensor:
         net = copy.deepcopy(supernet)
-        use_kernels(net, "torch", "nothing")  # the fused ones have first derivatives only
+        # Fused kernels, of attention too, only have first derivatives.
+        use_kernels(net, "torch", "nothing")
         state = dict(zip(names, parameters, strict=True))
-        with sdpa_kernel(SDPBackend.MATH):  # the others too
+        with sdpa_kernel(SDPBackend.MATH):
             logits = functional_call(net, state, (batch[0], Mixture(weights)))
         return F.cross_entropy(logits, batch[1])
 
@@ -84,7 +87,7 @@ def test_second_order_is_the_derivative_through_the_step(setting, monkeypatch) -
     torch.testing.assert_close(found.gradient, expected, rtol=2e-3, atol=2e-5)
 
 
-def test_second_order_leaves_weights_and_statistics_as_they_were(setting) -> None:
+def test_second_order_restores_weights_and_statistics(setting) -> None:
     space, supernet, optimizer, mixture = setting
     before = copy.deepcopy(supernet.state_dict())
     evaluate_mixture_second_order(
@@ -100,7 +103,7 @@ def test_second_order_leaves_weights_and_statistics_as_they_were(setting) -> Non
         assert torch.equal(value, before[name]), name
 
 
-def test_first_order_gives_the_weights_no_gradient(setting) -> None:
+def test_first_order_leaves_the_weights_without_gradients(setting) -> None:
     space, supernet, _, mixture = setting
     outcome = evaluate_mixture(
         supernet,

@@ -1,5 +1,7 @@
-"""First-order DARTS collapses onto operators without weights in a small real search; the default,
-whose weights warm up first and whose choices are held together by beta-decay, does not."""
+"""First-order DARTS collapses onto operators without weights in a small search on real data.
+
+The default settings, with warm-up of the weights and beta-decay regularisation, do not collapse.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ PLAIN = ["search.warmup=0.0", "search.settings.darts.beta_decay=0.0", "search.le
 
 
 def operators_with_weights(seed: int, changes: list[str]) -> int:
-    """Convolutions in the most probable cell after the search of `nasbench201_slice`, no budget."""
+    """Count the convolutions in the cell that `nasbench201_slice` finds without a budget."""
     config = load_config("nasbench201_slice", [*changes, "search.latency_rate=0.0"]).search
     data = load_dataset("fashion-mnist-slice")
     space = build_space("nasbench201", SIZES)

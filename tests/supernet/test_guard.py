@@ -1,4 +1,4 @@
-"""The guard against collapse: its eigenvalue, what it sets back, and that the search stays so."""
+"""The guard against collapse: eigenvalue, reset of the strategy, and the search afterwards."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hwnas.budget.decode import Decoder
 from hwnas.budget.limit import Limit
 from hwnas.runs.checkpoints import save_checkpoint
 from hwnas.strategies import build_strategy
-from hwnas.supernet.guard import WINDOW, Guard, dominant_eigenvalue, most_skips
+from hwnas.supernet.guard import WINDOW, Guard, dominant_eigenvalue, max_skips_per_cell
 
 SPACE = tiny_space("nasbench201")
 DECODER = Decoder([Limit(CostModel(SPACE, table_of(SPACE)))])
@@ -27,21 +27,21 @@ def darts():
 
 
 def no_gradient(weights: Tensor) -> Tensor:
-    raise AssertionError("the eigenvalue is left out")
+    raise AssertionError("no gradient is needed without the eigenvalue test")
 
 
-def test_skips_are_counted_by_cell() -> None:
+def test_skip_connections_are_counted_per_cell() -> None:
     space = tiny_space("darts")
     chosen = dict.fromkeys((c.name for c in space.choices), "none")
     for cell, options in (("normal", "skip_connect"), ("reduce", "sep_conv_3x3")):
         for node in range(2, 6):
             chosen[f"{cell}/0>{node}"] = options
             chosen[f"{cell}/1>{node}"] = "max_pool_3x3"
-    assert most_skips(space.architecture(chosen)) == 4
-    assert most_skips(SPACE.architecture([SKIP, 0, SKIP, 2, SKIP, 3])) == 3
+    assert max_skips_per_cell(space.architecture(chosen)) == 4
+    assert max_skips_per_cell(SPACE.architecture([SKIP, 0, SKIP, 2, SKIP, 3])) == 3
 
 
-def test_eigenvalue_is_that_of_the_exact_hessian() -> None:
+def test_dominant_eigenvalue_matches_the_exact_hessian() -> None:
     strategy = darts()
     with torch.no_grad():
         strategy.parameters.copy_(torch.randn(strategy.parameters.shape))
@@ -70,32 +70,32 @@ def test_eigenvalue_is_that_of_the_exact_hessian() -> None:
     assert torch.equal(strategy.parameters.detach(), before)
 
 
-def test_a_collapse_sets_the_architecture_back() -> None:
+def test_too_many_skip_connections_reset_the_architecture() -> None:
     guard, strategy = Guard(DECODER, 2, None), darts()
-    assert guard.look(strategy, 10, no_gradient) == {}
+    assert guard.check(strategy, 10, no_gradient) == {}
     kept = strategy.parameters.detach().clone()
     with torch.no_grad():
         strategy.parameters[:, SKIP] = 5.0
-    seen = guard.look(strategy, 20, no_gradient)
+    seen = guard.check(strategy, 20, no_gradient)
     assert seen == {"collapsed": "6 skip connections in a cell", "back_to_step": 10}
     assert guard.collapsed
     assert torch.equal(strategy.parameters.detach(), kept)
 
 
-def test_a_growing_eigenvalue_is_a_collapse() -> None:
+def test_growing_eigenvalue_is_a_collapse() -> None:
     guard, strategy = Guard(DECODER, 6, 1.3), darts()
     seen = {}
     for look in range(2 * WINDOW):
         scale = 1.0 if look < WINDOW else 2.0
-        seen = guard.look(strategy, look, lambda w, s=scale: s * w)
+        seen = guard.check(strategy, look, lambda w, s=scale: s * w)
         assert bool(seen) == (look == 2 * WINDOW - 1)
     assert "eigenvalue grew by 2.0" in seen["collapsed"]
     assert seen["back_to_step"] == look - WINDOW
 
 
-def test_what_was_never_in_order_is_not_set_back() -> None:
+def test_first_check_never_resets_the_architecture() -> None:
     guard, strategy = Guard(DECODER, -1, None), darts()
-    assert guard.look(strategy, 10, no_gradient) == {}
+    assert guard.check(strategy, 10, no_gradient) == {}
     assert not guard.collapsed
 
 
@@ -115,12 +115,12 @@ def test_after_a_collapse_only_weights_are_trained(space: str, tmp_path) -> None
     assert any(not torch.equal(v, weights[k]) for k, v in search.supernet.state_dict().items())
 
 
-def test_the_guard_survives_a_checkpoint() -> None:
+def test_guard_is_restored_from_a_checkpoint() -> None:
     search = make_search("nasbench201", CONFIG)
     search.guard = Guard(DECODER, 6, 1.3)
     for _ in range(4):
         search.advance()
-    search.guard.look(search.strategy, 4, lambda w: w)
+    search.guard.check(search.strategy, 4, lambda w: w)
     state = search.state_dict()
     other = make_search("nasbench201", CONFIG)
     other.guard = Guard(DECODER, 6, 1.3)

@@ -1,4 +1,4 @@
-"""Several architectures in a step: their losses, the teacher, the phases, resuming."""
+"""Sandwich rule, in-place distillation and progressive shrinking, and their resuming."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.supernet_searches import CONFIG, make_search
+from helpers.supernet_searches import (
+    CONFIG,
+    assert_same_weights,
+    make_search,
+    run_with_interruptions,
+)
 
 from hwnas.architecture import Mixture
 from hwnas.budget.decode import smallest_and_largest
-from hwnas.runs.progress import silent
-from hwnas.runs.run_folder import RunFolder
 from hwnas.supernet.sandwich import reorder
 
 SHARED = CONFIG.model_copy(
@@ -27,8 +30,8 @@ def one_hots(space, *architectures):
 
 
 @pytest.mark.parametrize("space_name", ["elastic", "vit", "nasbench201"])
-def test_gradients_are_those_of_all_losses(space_name: str) -> None:
-    """The largest architecture learns from the targets, the others also from its outputs."""
+def test_gradients_are_the_sum_over_all_losses(space_name: str) -> None:
+    """The largest architecture learns from the labels, the others also from its outputs."""
     search = make_search(space_name, SHARED)
     supernet, space = search.supernet.double(), search.strategy.space
     images, labels = search.training.batch(0)
@@ -54,7 +57,7 @@ def test_gradients_are_those_of_all_losses(space_name: str) -> None:
             torch.testing.assert_close(mine.grad, expected.grad)
 
 
-def test_without_a_sandwich_a_step_is_the_strategy_s_mixture_alone() -> None:
+def test_without_a_sandwich_only_the_strategys_mixture_is_trained() -> None:
     search = make_search("elastic", CONFIG)
     reference = copy.deepcopy(search.supernet)
     batch = search.training.batch(0)
@@ -66,17 +69,16 @@ def test_without_a_sandwich_a_step_is_the_strategy_s_mixture_alone() -> None:
         assert torch.equal(mine.grad, expected.grad)
 
 
-def test_ends_are_the_largest_and_the_smallest_network() -> None:
-    for name in ("elastic", "vit"):
-        search = make_search(name, CONFIG)
-        space = search.strategy.space
-        counts = [space.params_and_macs(a) for a in smallest_and_largest(space)]
-        for _ in range(50):
-            params, macs = space.params_and_macs(space.sample(np.random.default_rng(_)))
-            assert counts[0][1] <= macs <= counts[1][1]
+@pytest.mark.parametrize("name", ["elastic", "vit"])
+def test_smallest_and_largest_bound_the_macs_of_random_architectures(name: str) -> None:
+    space = make_search(name, CONFIG).strategy.space
+    fewest, most = (space.params_and_macs(a)[1] for a in smallest_and_largest(space))
+    for seed in range(50):
+        _, macs = space.params_and_macs(space.sample(np.random.default_rng(seed)))
+        assert fewest <= macs <= most
 
 
-def test_phases_follow_each_other_and_end_with_the_share_that_shrinks() -> None:
+def test_phases_ascend_and_end_after_the_shrinking_steps() -> None:
     search = make_search("elastic", SHRINKING.model_copy(update={"steps": 80}))
     phases = [search.sandwich.phase(step) for step in range(80)]
     count = search.supernet.phases
@@ -86,7 +88,7 @@ def test_phases_follow_each_other_and_end_with_the_share_that_shrinks() -> None:
     assert set(phases[40:]) == {count}
 
 
-def test_a_phase_trains_what_is_open(monkeypatch) -> None:
+def test_each_phase_trains_only_the_sizes_added_so_far(monkeypatch) -> None:
     search = make_search("elastic", SHRINKING.model_copy(update={"steps": 80}))
     space, seen = search.strategy.space, []
 
@@ -111,8 +113,8 @@ def test_a_phase_trains_what_is_open(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_reordering_takes_the_optimiser_along(optimizer: str) -> None:
-    """A step of the largest architecture after it is the step before it, in another order."""
+def test_reordering_keeps_weights_and_optimiser_consistent(optimizer: str) -> None:
+    """A step of the largest architecture has the same effect with and without reordering."""
     config = SHARED.model_copy(update={"optimizer": optimizer})
     search = make_search("elastic", config.model_copy(update={"sandwich": 0, "distillation": 0}))
     search.supernet.double()
@@ -131,25 +133,12 @@ def test_reordering_takes_the_optimiser_along(optimizer: str) -> None:
     torch.testing.assert_close(*outputs, rtol=1e-9, atol=1e-9)
 
 
-def test_a_resumed_search_that_shrinks_is_bit_identical(tmp_path) -> None:
-    """From a checkpoint right before the phase that sorts channels."""
+def test_resumed_search_with_shrinking_is_bit_identical(tmp_path) -> None:
+    """It is resumed from a checkpoint right before the phase that sorts channels."""
     config = SHRINKING.model_copy(update={"steps": 8, "checkpoint_every": 4})
     whole = make_search("elastic", config)
     assert whole.sandwich.phase(3) < whole.sandwich.phase(4) == whole.supernet.phases
     while whole.step < config.steps:
         whole.advance()
-    folder = RunFolder(tmp_path)
-    folder.create()
-
-    def stop(done: int, total: int, text: str) -> None:
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        make_search("elastic", config).run(folder, stop)
-    resumed = make_search("elastic", config)
-    with silent("search") as advance:
-        resumed.run(folder, advance)
-    found = resumed.supernet.state_dict()
-    for name, value in whole.supernet.state_dict().items():
-        assert torch.equal(found[name], value), name
+    resumed = run_with_interruptions(lambda: make_search("elastic", config), tmp_path, 5)
+    assert_same_weights(resumed.supernet, whole.supernet)

@@ -1,11 +1,16 @@
-"""The search loop: resuming, the budget's pull, and what a bad loss does."""
+"""The search loop: resuming, the effect of the budget, the history, and non-finite losses."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
-from helpers.supernet_searches import CONFIG, make_search
+from helpers.supernet_searches import (
+    CONFIG,
+    assert_same_weights,
+    make_search,
+    run_with_interruptions,
+)
 
 from hwnas.architecture import Mixture
 from hwnas.errors import HwnasError
@@ -23,28 +28,14 @@ def test_resumed_search_is_bit_identical(space: str, order: int, tmp_path) -> No
     whole = make_search(space, config)
     while whole.step < config.steps:
         whole.advance()
-    folder = RunFolder(tmp_path)
-    folder.create()
-    part = make_search(space, config)
-
-    def stop_at_5(done: int, total: int, text: str) -> None:
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        part.run(folder, stop_at_5)
-    resumed = make_search(space, config)
-    with silent("search") as advance:
-        resumed.run(folder, advance)
+    resumed = run_with_interruptions(lambda: make_search(space, config), tmp_path, 5)
     assert resumed.step == config.steps
     assert resumed.multiplier == whole.multiplier
     assert torch.equal(resumed.strategy.ask().weights, whole.strategy.ask().weights)
-    found = resumed.supernet.state_dict()
-    for name, value in whole.supernet.state_dict().items():
-        assert torch.equal(found[name], value), name
+    assert_same_weights(resumed.supernet, whole.supernet)
 
 
-def test_a_tight_budget_pulls_the_expected_latency_down() -> None:
+def test_tight_budget_lowers_the_expected_latency() -> None:
     config = CONFIG.model_copy(update={"steps": 30})
     latencies = {}
     for share in (0.02, 1.0):
@@ -57,7 +48,7 @@ def test_a_tight_budget_pulls_the_expected_latency_down() -> None:
     assert latencies[0.02] < 0.8 * latencies[1.0]
 
 
-def test_choices_become_more_decided() -> None:
+def test_entropy_of_the_choices_falls_during_the_search() -> None:
     settings = {"darts": {"learning_rate": 0.2, "beta_decay": 0.0}}
     config = CONFIG.model_copy(update={"steps": 30, "settings": settings})
     loop = make_search("nasbench201", config)
@@ -66,7 +57,7 @@ def test_choices_become_more_decided() -> None:
     assert entropies[-1] < 0.95
 
 
-def test_probabilities_are_recorded_now_and_then(tmp_path) -> None:
+def test_probabilities_are_recorded_every_tenth_step_and_at_the_end(tmp_path) -> None:
     config = CONFIG.model_copy(update={"steps": 25})
     loop = make_search("nasbench201", config)
     folder = RunFolder(tmp_path)
@@ -81,7 +72,7 @@ def test_probabilities_are_recorded_now_and_then(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("steps, log_every", [(1, 1), (12, 10), (600, 10), (50_000, 10), (777, 1)])
-def test_sparse_records_are_about_a_hundred(steps: int, log_every: int) -> None:
+def test_there_are_about_a_hundred_sparse_records(steps: int, log_every: int) -> None:
     sparse = [
         step
         for step in range(1, steps + 1)
@@ -91,7 +82,7 @@ def test_sparse_records_are_about_a_hundred(steps: int, log_every: int) -> None:
     assert sparse[-1] == steps
 
 
-def test_a_loss_that_is_not_finite_stops_the_search() -> None:
+def test_non_finite_loss_stops_the_search() -> None:
     loop = make_search("nasbench201", CONFIG)
     with torch.no_grad():
         loop.supernet.head.classifier.fc.bias.fill_(float("nan"))
@@ -100,8 +91,8 @@ def test_a_loss_that_is_not_finite_stops_the_search() -> None:
 
 
 @pytest.mark.parametrize("space_name", ["darts", "nasbench201"])
-def test_fused_and_plain_search_are_one_search_in_float64(space_name: str) -> None:
-    """In float32 any two implementations part ways within some dozen steps; not so in float64."""
+def test_fused_and_plain_search_agree_in_float64(space_name: str) -> None:
+    """In float32, rounding makes any two implementations diverge within some dozen steps."""
     courses = {}
     for impl in ("torch", "cpu"):
         search = make_search(space_name, CONFIG)
@@ -132,7 +123,7 @@ def test_fused_and_plain_search_are_one_search_in_float64(space_name: str) -> No
 
 
 @pytest.mark.parametrize("space_name", ["darts", "nasbench201"])
-def test_first_step_of_the_fused_search_is_that_of_the_plain_one(space_name: str) -> None:
+def test_first_step_of_fused_and_plain_search_agree_in_float32(space_name: str) -> None:
     outcomes = {}
     for impl in ("torch", "cpu"):
         search = make_search(space_name, CONFIG)
@@ -155,7 +146,7 @@ def test_first_step_of_the_fused_search_is_that_of_the_plain_one(space_name: str
         torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_recomputing_changes_no_bit_of_a_search() -> None:
+def test_recomputing_activations_gives_a_bit_identical_search() -> None:
     weights = []
     for recompute in ("nothing", "all"):
         search = make_search("darts", CONFIG)

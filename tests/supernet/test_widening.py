@@ -1,4 +1,4 @@
-"""Wider candidates against the narrow ones on inputs that repeat, and searches that widen."""
+"""Widened candidates against narrow ones on repeated inputs, and searches that widen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import copy
 
 import pytest
 import torch
-from helpers.supernet_searches import CONFIG, make_search
+from helpers.supernet_searches import (
+    CONFIG,
+    assert_same_weights,
+    make_search,
+    run_with_interruptions,
+)
 from helpers.tiny import tiny_space
 from torch import Tensor
 
@@ -15,8 +20,6 @@ from hwnas.errors import InputError
 from hwnas.nn.mixed_op import MixedOp
 from hwnas.ops.cells import FactorizedReduce
 from hwnas.pipeline.compatibility import check_partial_channels, check_strategy
-from hwnas.runs.progress import silent
-from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces import SPACES
 from hwnas.supernet.widening import partial_channels, widen
 from hwnas.training.optimizer import build_optimizer
@@ -37,7 +40,7 @@ def repeats(x: Tensor, channels: int) -> Tensor:
 
 
 def trained(space_name: str, channels: int, optimizer_name: str = "sgd"):
-    """A supernet that mixes 1 of 4 channels, after a step of its optimiser."""
+    """Return a supernet that mixes 1 in 4 channels, after a step of its optimiser."""
     torch.manual_seed(0)
     space = tiny_space(space_name, channels=channels, **SMALL[space_name])
     supernet = space.supernet(4).double().train()
@@ -57,7 +60,7 @@ def mixed_ops(supernet) -> list[MixedOp]:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("channels", [8, 12])
 @pytest.mark.parametrize("space_name", ["darts", "nasbench201"])
-def test_inputs_that_repeat_give_outputs_that_repeat(
+def test_repeated_inputs_give_repeated_outputs_after_widening(
     space_name: str, channels: int, training: bool
 ) -> None:
     supernet, optimizer = trained(space_name, channels)
@@ -78,7 +81,7 @@ def test_inputs_that_repeat_give_outputs_that_repeat(
             compared.add((name, old.stride))
             if isinstance(candidate, FactorizedReduce):
                 if not training:
-                    continue  # its running statistics are of no use before they are replaced
+                    continue  # only its batch statistics are preserved
                 halves = y.split([narrow // 2, narrow - narrow // 2], dim=1)
                 sizes = (wide // 2, wide - wide // 2)
                 expected = torch.cat(
@@ -89,7 +92,7 @@ def test_inputs_that_repeat_give_outputs_that_repeat(
 
 
 @pytest.mark.parametrize("space_name", ["darts", "nasbench201"])
-def test_momentum_moves_weights_where_it_would_have(space_name: str) -> None:
+def test_widening_and_a_momentum_step_commute(space_name: str) -> None:
     supernet, optimizer = trained(space_name, 8)
     outside = {
         name: value.clone() for name, value in supernet.state_dict().items() if "mixed" not in name
@@ -111,7 +114,7 @@ def test_momentum_moves_weights_where_it_would_have(space_name: str) -> None:
         torch.testing.assert_close(value, courses[1][name], rtol=1e-12, atol=1e-14)
 
 
-def test_adamw_moves_copies_as_far_as_what_they_copy() -> None:
+def test_adamw_updates_of_copies_equal_those_of_the_originals() -> None:
     supernet, optimizer = trained("nasbench201", 8, "adamw")
     weight = mixed_ops(supernet)[0].candidates["nor_conv_3x3"].conv.weight
     before = dict(optimizer.state[weight])
@@ -126,40 +129,25 @@ def test_adamw_moves_copies_as_far_as_what_they_copy() -> None:
 
 
 @pytest.mark.parametrize(
-    "space_name,more",
+    "space_name, more",
     [("darts", {"order": 2}), ("nasbench201", {"optimizer": "adamw"})],
 )
-def test_a_search_that_widens_is_resumed_bit_identically(
-    space_name: str, more: dict, tmp_path
-) -> None:
-    """From a checkpoint before it widened, and then from one after."""
+def test_resumed_search_that_widens_is_bit_identical(space_name: str, more: dict, tmp_path) -> None:
+    """It is resumed from a checkpoint before it widened, and then from one after."""
     config = PROGRESSIVE.model_copy(update=more)
     options = SMALL[space_name] | {"channels": 8}
     whole = make_search(space_name, config, **options)
     course = [whole.advance()["partial_channels"] for _ in range(config.steps)]
     assert course == [4] * 4 + [2] * 4
-    folder = RunFolder(tmp_path)
-    folder.create()
-    for last in (5, 7):
-        part = make_search(space_name, config, **options)
-
-        def stop(done: int, total: int, text: str, last: int = last) -> None:
-            if done == last:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            part.run(folder, stop)
-    resumed = make_search(space_name, config, **options)
-    with silent("search") as advance:
-        resumed.run(folder, advance)
+    resumed = run_with_interruptions(
+        lambda: make_search(space_name, config, **options), tmp_path, 5, 7
+    )
     assert torch.equal(resumed.strategy.ask().weights, whole.strategy.ask().weights)
-    found = resumed.supernet.state_dict()
-    for name, value in whole.supernet.state_dict().items():
-        assert torch.equal(found[name], value), name
+    assert_same_weights(resumed.supernet, whole.supernet)
 
 
-def test_what_is_wide_stays_wide() -> None:
-    """A guard may set the strategy back to where it was before."""
+def test_supernet_stays_wide_if_the_strategy_is_reset() -> None:
+    """The guard against collapse can reset a strategy to its state before the widening."""
     search = make_search("nasbench201", PROGRESSIVE, channels=8)
     early = copy.deepcopy(search.strategy.state_dict())
     while search.step < 6:
@@ -172,7 +160,7 @@ def test_what_is_wide_stays_wide() -> None:
 
 
 @pytest.mark.parametrize("space_name", sorted(SPACES))
-def test_where_all_channels_are_mixed_nothing_widens(space_name: str) -> None:
+def test_supernet_without_partial_channels_is_not_widened(space_name: str) -> None:
     settings = {"drnas": {"prune_at": 0.2}}
     config = PROGRESSIVE.model_copy(update={"partial_channels": None, "settings": settings})
     search = make_search(space_name, config)
@@ -194,7 +182,7 @@ def test_partial_channels_of_a_space_without_cells_are_refused(space_name: str) 
         check_partial_channels(config, space.supernet(2), "search")
 
 
-def test_widening_has_to_divide() -> None:
+def test_widening_factor_must_divide_the_partial_channels() -> None:
     config = PROGRESSIVE.model_copy(update={"settings": {"drnas": {"widen": 3}}})
     with pytest.raises(InputError, match=r"drnas\.widen.*a divisor of partial_channels, 4"):
         check_strategy(config, "search")

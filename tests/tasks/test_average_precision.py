@@ -1,4 +1,4 @@
-"""Average precision against COCO's own code, and by hand."""
+"""Average precision against COCO's evaluation code and against values computed by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 
-from hwnas.tasks.average_precision import Detections, Objects, average_precisions, overlaps
+from hwnas.tasks.average_precision import Detections, Objects, average_precisions, box_iou
 
 
 def boxes(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -16,8 +16,8 @@ def boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([corners, corners + rng.uniform(2, 12, (count, 2))], axis=1)
 
 
-def made_up(seed: int) -> tuple[list[Detections], list[Objects]]:
-    """Images with objects of two classes, and detections near some of them."""
+def random_detections(seed: int) -> tuple[list[Detections], list[Objects]]:
+    """Return objects of two classes, and detections of which some are close to the objects."""
     rng = np.random.default_rng(seed)
     found, truth = [], []
     for _ in range(8):
@@ -32,7 +32,7 @@ def made_up(seed: int) -> tuple[list[Detections], list[Objects]]:
 
 
 def by_coco(found: list[Detections], truth: list[Objects], class_: int) -> np.ndarray:
-    """(thresholds,), from pycocotools."""
+    """Return the average precision at each threshold according to pycocotools."""
     coco = pytest.importorskip("pycocotools.coco")
     evaluation = pytest.importorskip("pycocotools.cocoeval")
     annotations, results = [], []
@@ -64,21 +64,21 @@ def by_coco(found: list[Detections], truth: list[Objects], class_: int) -> np.nd
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("class_", [0, 1])
-def test_it_is_coco_s(seed: int, class_: int) -> None:
-    found, truth = made_up(seed)
+def test_average_precision_matches_pycocotools(seed: int, class_: int) -> None:
+    found, truth = random_detections(seed)
     expected = by_coco(found, truth, class_)
     assert 0 < expected.mean() < 1
     np.testing.assert_allclose(average_precisions(found, truth, class_), expected, atol=1e-9)
 
 
-def test_overlaps_by_hand() -> None:
+def test_box_iou_of_known_boxes() -> None:
     first = np.array([[0.0, 0, 2, 2], [5, 5, 6, 6]])
     second = np.array([[1.0, 0, 3, 2], [0, 0, 2, 2]])
-    np.testing.assert_allclose(overlaps(first, second), [[2 / 6, 1], [0, 0]])
+    np.testing.assert_allclose(box_iou(first, second), [[2 / 6, 1], [0, 0]])
 
 
-def test_half_right_by_hand() -> None:
-    """Of two objects one is found, behind a wrong detection: precision 1/2 up to recall 1/2."""
+def test_average_precision_of_one_found_object_after_a_false_positive() -> None:
+    """One of two objects is found after a false positive: precision 1/2 up to recall 1/2."""
     truth = [Objects(np.array([[0.0, 0, 4, 4], [10, 10, 14, 14]]), np.array([0, 0]))]
     wrong, right = [20.0, 20, 24, 24], [0.0, 0, 4, 4]
     found = [Detections(np.array([wrong, right]), np.array([0.9, 0.8]), np.array([0, 0]))]
@@ -86,7 +86,7 @@ def test_half_right_by_hand() -> None:
     np.testing.assert_allclose(average_precisions(found, truth, 0), np.full(10, 0.5 * 51 / 101))
 
 
-def test_nothing_to_find_and_nothing_found() -> None:
+def test_average_precision_without_objects_or_without_detections() -> None:
     nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
     empty = Objects(np.zeros((0, 4)), np.zeros(0, int))
     assert average_precisions([nothing], [empty], 0) is None

@@ -1,4 +1,4 @@
-"""Detection: what the outputs mean, the loss against a reference, perfect and useless outputs."""
+"""Detection: decoding of the outputs, the loss against a reference, exact and wrong outputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def detection() -> Detection:
 
 
 def perfect_outputs() -> torch.Tensor:
-    """Maps (2, 7, 4, 8) that say what is there, by the definition and a loop."""
+    """Encode `BOXES` as maps (2, 7, 4, 8) by a loop over the definition."""
     maps = np.zeros((2, 7, HEIGHT // CELL, WIDTH // CELL), np.float32)
     maps[:, :3] = -12
     for image, objects in zip(maps, BOXES, strict=True):
@@ -56,7 +56,7 @@ def test_perfect_outputs_have_no_loss_and_full_precision(detection) -> None:
     assert [row["n"] for row in metrics["per_class"]] == [1, 2, 1]
 
 
-def test_detections_are_the_boxes(detection) -> None:
+def test_decoding_perfect_outputs_gives_the_boxes(detection) -> None:
     first, _ = detection.detections(perfect_outputs())
     order = np.argsort(first.classes[:3])
     np.testing.assert_allclose(first.boxes[:3][order], BOXES[0][[0, 2, 1], 1:], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Losses and metrics of all tasks against references, and what a dataset decides."""
+"""Losses and metrics of the tasks against references."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLASSES = ("a", "b", "c", "d")
 
 
 def task(name: str, targets: np.ndarray, classes: tuple[str, ...] = CLASSES) -> Task:
-    """A task of a dataset whose inputs do not matter."""
+    """Return a task on a dataset with arbitrary inputs."""
     inputs = np.arange(2 * len(targets), dtype=np.uint8).reshape(-1, 1, 1, 2)
     split = Split(inputs, targets)
     return task_of(Dataset("made up", classes, split, split, name))
@@ -34,10 +34,10 @@ PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, ma
 
 @settings(deadline=None)
 @given(PAIRS)
-def test_classification_against_counting(pairs) -> None:
+def test_classification_metrics_match_counting(pairs) -> None:
     labels, predictions = (list(column) for column in zip(*pairs, strict=True))
     judge = task("image-classification", np.array(labels))
-    # Two batches, as they come.
+    # Split into two batches, to test accumulation.
     halves = [slice(0, len(labels) // 2), slice(len(labels) // 2, None)]
     batches = [(one_hot(predictions[h]), torch.tensor(labels[h])) for h in halves if labels[h]]
     found = judge.metrics(batches)
@@ -54,8 +54,8 @@ def test_classification_against_counting(pairs) -> None:
     assert judge.score(batches) == found["accuracy"]
 
 
-def test_an_accuracy_keeps_a_limit_that_it_reaches() -> None:
-    """Nine of ten in float32 are less than 0.9."""
+def test_accuracy_of_nine_in_ten_is_not_below_0_9() -> None:
+    """It would be in float32."""
     judge = task("image-classification", np.arange(10) % 4)
     labels = [i % 4 for i in range(10)]
     outputs = one_hot([labels[0] + 1, *labels[1:]])
@@ -64,7 +64,7 @@ def test_an_accuracy_keeps_a_limit_that_it_reaches() -> None:
 
 @settings(deadline=None)
 @given(PAIRS)
-def test_segmentation_against_scikit_learn(pairs) -> None:
+def test_segmentation_metrics_match_scikit_learn(pairs) -> None:
     labels, predictions = (list(column) for column in zip(*pairs, strict=True))
     judge = task("segmentation", np.array(labels).reshape(1, 1, -1))
     logits = one_hot(predictions).T[None, :, None]
@@ -87,7 +87,7 @@ def test_segmentation_loss_is_the_mean_over_pixels(rng) -> None:
     assert found.item() == pytest.approx(-np.log(chances).mean())
 
 
-def test_language_against_the_definition_of_perplexity(rng) -> None:
+def test_language_metrics_match_the_definition_of_perplexity(rng) -> None:
     targets = rng.integers(0, 4, (6, 1, 5))
     logits = rng.standard_normal((6, 4, 1, 5))
     logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
@@ -101,6 +101,6 @@ def test_language_against_the_definition_of_perplexity(rng) -> None:
     assert judge.loss(*tensors).item() == pytest.approx(nats, rel=1e-5)
 
 
-def test_one_class_is_nothing_to_tell_apart() -> None:
-    with pytest.raises(InputError, match="nothing to tell apart"):
+def test_classification_with_a_single_class_is_refused() -> None:
+    with pytest.raises(InputError, match="needs more than one class"):
         task("image-classification", np.zeros(3, np.int64), ("only",))

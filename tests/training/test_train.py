@@ -1,4 +1,4 @@
-"""Training: metrics, schedules, resuming bit by bit, learning something."""
+"""Training: auxiliary head, learning rate schedule, bit-identical resuming, learning success."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = TrainConfig(
 
 @pytest.fixture
 def dataset() -> Dataset:
-    """Images whose class is where they are bright: learnable in a few steps."""
+    """Images whose class is the position of a bright stripe, which is learnt in a few steps."""
     rng = np.random.default_rng(0)
     labels = np.arange(48) % 3
     images = rng.integers(0, 60, (48, 1, 9, 7), dtype=np.uint8)
@@ -41,13 +41,13 @@ def training(dataset: Dataset, space: str, config: TrainConfig = CONFIG) -> Trai
     return Training(network, config, batches, seed=11)
 
 
-def test_an_auxiliary_head_that_is_not_there_is_refused(dataset) -> None:
+def test_auxiliary_weight_without_an_auxiliary_head_is_refused(dataset) -> None:
     with pytest.raises(InputError, match="train.auxiliary_weight"):
         training(dataset, "nasbench201")
 
 
 @pytest.mark.parametrize(
-    "space,auxiliary_weight,optimizer",
+    "space, auxiliary_weight, optimizer",
     [("darts", 0.4, "sgd"), ("nasbench201", 0.0, "sgd"), ("vit", 0.0, "adamw")],
 )
 def test_resumed_training_is_bit_identical(
@@ -65,7 +65,7 @@ def test_resumed_training_is_bit_identical(
     save_checkpoint(tmp_path, "train", part.step, part.state_dict())
     torch.manual_seed(99)
     resumed = training(dataset, space, config)
-    torch.rand(17)  # whatever else draws numbers must not matter
+    torch.rand(17)  # other uses of the global generator must not matter
     loaded = load_checkpoint(tmp_path, "train")
     assert loaded is not None
     resumed.load_state_dict(loaded[1])
@@ -76,8 +76,8 @@ def test_resumed_training_is_bit_identical(
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.parametrize("space,optimizer", [("darts", "sgd"), ("vit", "adamw")])
-def test_it_learns(dataset, space, optimizer) -> None:
+@pytest.mark.parametrize("space, optimizer", [("darts", "sgd"), ("vit", "adamw")])
+def test_training_learns_separable_classes(dataset, space, optimizer) -> None:
     update = {"epochs": 12, "drop_path": 0.0, "cutout": 0, "ema_decay": 0.9, "optimizer": optimizer}
     if space == "vit":
         update["auxiliary_weight"] = 0.0
@@ -87,7 +87,7 @@ def test_it_learns(dataset, space, optimizer) -> None:
     assert evaluate(learner.average, task_of(dataset), torch.device("cpu"))["accuracy"] > 0.9
 
 
-def test_auxiliary_head_is_left_out_of_the_weights(dataset) -> None:
+def test_final_weights_exclude_the_auxiliary_head(dataset) -> None:
     learner = training(dataset, "darts")
     learner.advance()
     names = set(final_weights(learner.average))
