@@ -182,28 +182,29 @@ class FusedCell:
 
         Args:
             states: inputs and nodes, (N, H, W, C) each.
-            groups: as `forward` returned them; values that are None are recomputed.
+            groups: as `forward` returned them; values that are None are recomputed. Each group's
+                values are freed after use.
             weights: mixing weights, (edges, options).
             gradients: gradients of the nodes, None for zero.
             weight_gradients: for each parameter the tensor that its gradient is written to, None
                 where not needed.
             needs_input: for each input, whether its gradient is needed.
         """
-        of_state: list[Tensor | None] = [*(None for _ in range(self.plan.inputs)), *gradients]
+        d_states: list[Tensor | None] = [*(None for _ in range(self.plan.inputs)), *gradients]
         d_weights = weights.new_zeros(weights.shape)
         for group, values in zip(reversed(self.plan.groups), reversed(groups), strict=True):
             source = states[group.source]
             needed = group.source >= self.plan.inputs or needs_input[group.source]
             for term in group.terms:
-                if of_state[term.target] is None:
-                    of_state[term.target] = torch.zeros_like(states[term.target])
+                if d_states[term.target] is None:
+                    d_states[term.target] = torch.zeros_like(states[term.target])
             self.recompute(group, source, values)
-            of_state[group.source] = self._group_backward(
-                group, values, source, weights, of_state, weight_gradients, d_weights, needed
+            d_states[group.source] = self._group_backward(
+                group, values, source, weights, d_states, weight_gradients, d_weights, needed
             )
             values.first = values.second = values.pools = None
         self.backend.finish(self.parameters, weight_gradients)
-        return of_state[: self.plan.inputs], d_weights
+        return d_states[: self.plan.inputs], d_weights
 
     def _group_backward(
         self,
@@ -211,18 +212,18 @@ class FusedCell:
         values: GroupValues,
         source: Tensor,
         weights: Tensor,
-        of_state: Sequence[Tensor | None],
+        d_states: Sequence[Tensor | None],
         weight_gradients: Sequence[Tensor | None],
         d_weights: Tensor,
         needs_input: bool,
     ) -> Tensor | None:
         """Add a group's part to the gradient of its source; fills d_weights, weight_gradients."""
         if not group.terms:
-            return of_state[group.source]
+            return d_states[group.source]
         backend, table = self.backend, values.table
         rows = group.rows
         table_rows = table.unbind()
-        targets = [of_state[term.target] for term in group.terms]
+        targets = [d_states[term.target] for term in group.terms]
         sums = backend.reduce(
             [
                 (g, values.of(term, source), table_rows[row])
@@ -242,7 +243,7 @@ class FusedCell:
                 self._store_affine(
                     norms[row], d_gamma[position], d_beta[position], weight_gradients
                 )
-        before = of_state[group.source]
+        before = d_states[group.source]
         return self._convolutions_backward(
             group, values, source, targets, coefficients, weight_gradients, before, needs_input
         )
