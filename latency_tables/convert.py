@@ -19,8 +19,10 @@ from typing import Any
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Source
+from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.files import read_bytes, read_json
-from hwnas.latency_tables.table import DeviceProfile, LatencyTable, Measurement, OpSpec
+from hwnas.latency_tables.rows import Measurement, OpSpec
+from hwnas.latency_tables.table import LatencyTable
 
 Rows = dict[OpSpec, Measurement]
 
