@@ -29,7 +29,7 @@ from hwnas.calibration.design import (
     design,
     homogeneous,
     mixture_covariance,
-    most_telling,
+    most_informative,
 )
 from hwnas.calibration.fit import fit
 from hwnas.calibration.make import all_cells, fitted_table
@@ -163,7 +163,7 @@ def bench_fbnet(seeds: int) -> None:
         for name, (count, prior) in priors.items():
             for _ in range(seeds):
                 looked_at = rng.choice(len(rows), 2 * CANDIDATES, replace=False)
-                telling = most_telling(
+                telling = most_informative(
                     mixture_covariance(prior, {"live": rows[looked_at]}),
                     prior.noise,
                     count,

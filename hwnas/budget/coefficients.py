@@ -69,14 +69,15 @@ class Coefficients:
 
     def latency_ms(self, rows: np.ndarray) -> np.ndarray:
         """Return the expected latencies (networks,) for features (networks, coefficients)."""
-        return rows @ self.mean
+        latency_ms: np.ndarray = rows @ self.mean
+        return latency_ms
 
     def std_ms(self, rows: np.ndarray) -> np.ndarray:
         """Return the standard deviations (networks,) of measured from expected latencies."""
         variance = np.einsum("ni,ij,nj->n", rows, self.covariance, rows, optimize=True)
         noise_ms = self.noise * self.latency_ms(rows)
-        total: np.ndarray = np.maximum(variance, 0.0) + noise_ms**2
-        return np.sqrt(total)
+        std_ms: np.ndarray = np.sqrt(np.maximum(variance, 0.0) + noise_ms**2)
+        return std_ms
 
     def conditioned(self, rows: np.ndarray, latency_ms: np.ndarray) -> Coefficients:
         """Return the posterior coefficients after measuring networks.
@@ -104,8 +105,8 @@ class Coefficients:
         values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
         lost = values.sum() - np.cumsum(values)
         rank = int(np.argmax(lost <= share * values.sum())) + 1 if values[0] > 0 else 0
-        scales: np.ndarray = np.sqrt(values[:rank, None])
-        return scales * vectors[:, :rank].T
+        factors: np.ndarray = np.sqrt(values[:rank, None]) * vectors[:, :rank].T
+        return factors
 
 
 def condition(

@@ -1,1 +1,1 @@
-"""Latency tables from whole networks: which to measure, what they teach, how well it predicts."""
+"""Calibration of latency tables: selecting networks to measure, fitting, and auditing."""

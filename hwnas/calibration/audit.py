@@ -1,4 +1,4 @@
-"""How well a table predicts networks that it was not fitted to, beside what costs nothing."""
+"""Audit of a latency table on held-out networks, compared with simple proxies such as MACs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces.base import SearchSpace
 
 INTERVAL = NormalDist().inv_cdf(0.95)
-"""Deviations to either side that hold 90 %."""
-FEWEST = 3
+"""Half-width of a 90 % interval in standard deviations."""
+MIN_NETWORKS = 3
 
 
 def audit(
@@ -26,20 +26,25 @@ def audit(
     latency_ms: np.ndarray,
     again_ms: np.ndarray | None = None,
 ) -> Audit:
-    """Compare predictions with measurements.
+    """Compare the predictions of a table with measurements.
 
     Args:
         space: the search space at its deployed sizes.
-        table: measured operators or calibrated networks of the same device.
-        architectures: networks that were measured and not used for the calibration.
-        latency_ms: (architectures,) what was measured.
-        again_ms: the same networks measured once more in another process.
+        table: latency table of the device on which the networks were measured.
+        architectures: measured networks that were not used for the calibration.
+        latency_ms: (architectures,) measured latencies.
+        again_ms: (architectures,) latencies of the same networks, measured again in another
+            process.
 
     Raises:
-        InputError: when there are too few networks.
+        InputError: there are too few networks.
     """
-    if len(architectures) < FEWEST:
-        raise InputError("too few networks", expected=f">= {FEWEST}", actual=len(architectures))
+    if len(architectures) < MIN_NETWORKS:
+        raise InputError(
+            "too few networks for an audit",
+            expected=f"at least {MIN_NETWORKS}",
+            actual=len(architectures),
+        )
     expected_ms, std_ms = CostModel(space, table).predict(architectures)
     counts = np.array([space.params_and_macs(a) for a in architectures], dtype=float)
     error = np.abs(expected_ms - latency_ms) / np.maximum(latency_ms, 1e-9)
@@ -60,8 +65,11 @@ def audit(
 
 
 def rank_correlations(predicted: np.ndarray, measured: np.ndarray) -> Control:
-    """Spearman's and Kendall's coefficients; 0 where all of one side is equal."""
-    # Half of the command line's start-up time, and few verbs need it.
+    """Return the rank correlation coefficients of Spearman and Kendall.
+
+    They are 0 if all predicted or all measured values are equal.
+    """
+    # Imported here because it would double the start-up time of the command line.
     from scipy.stats import kendalltau, spearmanr
 
     if np.ptp(predicted) == 0 or np.ptp(measured) == 0:

@@ -1,14 +1,15 @@
-"""Which networks to measure next, so that few measurements teach most.
+"""Selection of the networks to measure for a calibration (optimal experimental design).
 
-Of a device of which little is known first the homogeneous ones, where every choice takes the same
-option; then, one by one, the candidate whose measurement lowers the predictive variance of the
-wanted networks most (active learning by total variance: Cohn, Ghahramani & Jordan, JAIR 4, 1996).
-The variance is over all that the prior leaves open, the rules of which edges run included, so that
-networks which tell rules or devices apart are among the first.
+For an unknown device, the first networks are the homogeneous ones, in which all choices take the
+same option. Then the candidate is added, one at a time, whose measurement reduces the total
+predictive variance of the target networks most (active learning by variance reduction: Cohn,
+Ghahramani & Jordan, JAIR 4, 1996). The variance includes all uncertainty of the prior, also about
+which edges a runtime executes, so networks that distinguish edge rules or devices come early.
 
-Where every operator was measured, only what a sum cannot know is left, and that is best learned
-from networks like those to be predicted: random ones over the whole range of latencies.
-Homogeneous ones would mislead, since graph runtimes run equal operators on equal inputs once.
+If every operator has been measured, only deviations from the sum of operators remain to be learned.
+Random networks over the whole range of latencies are best for that, because they resemble the
+networks to be predicted. Homogeneous networks would be misleading: graph runtimes compute equal
+operators on the same input only once (common subexpression elimination).
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.spaces.base import SearchSpace
 
 CANDIDATES = 400
+"""Number of random networks among which those to measure are selected."""
 TARGETS = 400
+"""Number of random networks whose predictions should become accurate."""
 MAX_DRAWS = 100
-"""Draws for each network that is to have a latency in the budget's region."""
+"""Largest number of random draws per network with a latency near the budget."""
 REGION = (0.8, 1.1)
-"""Predicted latency over budget of the networks whose prediction matters."""
+"""Range of predicted latency / budget of networks near the budget."""
 
 
 def design(
@@ -41,14 +44,18 @@ def design(
     seed: int = 0,
     limit: Limit | None = None,
 ) -> list[Architecture]:
-    """The networks to measure, most telling first behind the homogeneous ones.
+    """Select networks to measure, in the order of measurement.
 
     Args:
         space: the search space.
-        prior: what is known, of the device or of devices in general.
-        count: how many.
-        seed: of the candidates that are looked at.
-        limit: a budget whose region the predictions are wanted for; all networks if None.
+        prior: prior knowledge about the device.
+        count: number of networks.
+        seed: seed of the random candidates.
+        limit: budget near which predictions should be accurate; None for all networks.
+
+    Returns:
+        The homogeneous networks, then the most informative ones in descending order. If the prior
+        has all operators, random networks at even quantiles of the predicted latency.
     """
     rng = np.random.default_rng(seed)
     if prior.measured_operators:
@@ -60,27 +67,30 @@ def design(
     targets = _draw(space, rng, TARGETS, limit)
     networks = [*chosen, *candidates, *targets]
     covariance = joint_covariance(space, prior, networks)
-    telling = most_telling(
+    informative = most_informative(
         covariance,
         prior.noise,
         count,
         targets=slice(len(chosen) + len(candidates), None),
         first=range(len(chosen)),
     )
-    return [networks[index] for index in telling]
+    return [networks[index] for index in informative]
 
 
-def most_telling(
+def most_informative(
     covariance: np.ndarray, noise: float, count: int, *, targets: slice, first: Iterable[int] = ()
 ) -> list[int]:
-    """Indices of the networks to measure, greedily.
+    """Select networks greedily by the reduction of the targets' total variance.
 
     Args:
-        covariance: (networks, networks) of the latencies.
+        covariance: (networks, networks) prior covariance of the latencies.
         noise: standard deviation of a measurement.
-        count: how many.
-        targets: the networks at the end whose predictions matter; the others are candidates.
-        first: candidates that are measured anyway.
+        count: number of networks to select.
+        targets: the target networks, at the end; all networks before them are candidates.
+        first: candidates that are selected in any case.
+
+    Returns:
+        Indices of the selected candidates, `first` included.
     """
     taken = list(first)
     for index in taken:
@@ -98,7 +108,7 @@ def most_telling(
 def _spread(
     space: SearchSpace, prior: Prior, candidates: list[Architecture], count: int
 ) -> list[Architecture]:
-    """Candidates at even quantiles of the predicted latency."""
+    """Return the candidates at even quantiles of the predicted latency."""
     (component,) = prior.components
     predicted = architecture_features(space, candidates, component.edges) @ component.mean
     places = (np.arange(count) + 0.5) / count * len(candidates)
@@ -106,10 +116,11 @@ def _spread(
 
 
 def homogeneous(space: SearchSpace) -> list[Architecture]:
-    """For each option the network that takes it wherever it can, and first options elsewhere.
+    """Return for each option the network in which every choice that has the option takes it.
 
-    Where all choices together are no architecture, as with the kept edges of DARTS cells, the
-    option stands on those edges that a random network keeps.
+    Choices without the option take their first one. If this is not a valid architecture, as in
+    DARTS cells, which keep only some of their edges, the option is used on the edges that a random
+    network keeps.
     """
     names = dict.fromkeys(option for choice in space.choices for option in choice.options)
     pattern = dict(space.sample(np.random.default_rng(0)))
@@ -129,39 +140,42 @@ def homogeneous(space: SearchSpace) -> list[Architecture]:
 def joint_covariance(
     space: SearchSpace, prior: Prior, networks: Sequence[Architecture]
 ) -> np.ndarray:
-    """Covariance of the networks' latencies over a prior's components, (networks, networks)."""
+    """Return the prior covariance (networks, networks) of the latencies of networks."""
     rows = {edges: architecture_features(space, networks, edges) for edges in prior.edges}
     return mixture_covariance(prior, rows)
 
 
 def mixture_covariance(prior: Prior, rows: Mapping[EdgeRule, np.ndarray]) -> np.ndarray:
-    """Covariance (networks, networks) of latencies, within a prior's components and of their means.
+    """Return the covariance (networks, networks) of latencies under a Gaussian mixture prior.
+
+    It is the mean covariance of the components plus the covariance of their means.
 
     Args:
-        prior: a mixture.
-        rows: features (networks, coefficients) under each of its rules.
+        prior: the prior.
+        rows: features (networks, coefficients) under each of its edge rules.
     """
     covariance = sum(
         share * (rows[component.edges] @ component.covariance @ rows[component.edges].T)
         for component, share in zip(prior.components, prior.shares, strict=True)
     )
     means = np.array([rows[component.edges] @ component.mean for component in prior.components])
-    away = means - prior.shares @ means
-    return covariance + (away.T * prior.shares) @ away
+    centred = means - prior.shares @ means
+    total: np.ndarray = covariance + (centred.T * prior.shares) @ centred
+    return total
 
 
 def _measured(covariance: np.ndarray, index: int, noise: float) -> np.ndarray:
-    """What is left when one of the networks has been measured."""
+    """Return the covariance conditioned on a measurement of one of the networks."""
     column = covariance[:, index]
-    return covariance - np.outer(column, column) / (
-        (column[index] + noise**2) * (1 + JITTER) + JITTER
-    )
+    variance = (column[index] + noise**2) * (1 + JITTER) + JITTER
+    posterior: np.ndarray = covariance - np.outer(column, column) / variance
+    return posterior
 
 
 def _draw(
     space: SearchSpace, rng: np.random.Generator, count: int, limit: Limit | None
 ) -> list[Architecture]:
-    """Random networks, in the region of a budget where one is given and has such networks."""
+    """Draw random networks; with a limit, networks near the budget if there are any."""
     found: dict[Architecture, None] = {}
     for _ in range(MAX_DRAWS * count):
         architecture = space.sample(rng)

@@ -1,10 +1,11 @@
-"""Coefficients of a device from a few measured networks.
+"""Bayesian fit of a device's latency coefficients to a few measured networks.
 
-With scale s of the device, `latency = s (features @ coefficients + noise)`. For each component of
-the prior and each of several noise levels the coefficients are Gaussian given s; s has a flat prior
-in its logarithm, its most probable value has a closed form, and the evidence of component and noise
-follows by Laplace's approximation. The most probable rule of which edges run is kept; its
-coefficients are averaged over the rule's components and noise levels.
+The model is `latency = s (features @ coefficients + noise)`, where s is the scale of the device.
+For each component of the prior and each of several noise levels, the coefficients are Gaussian
+given s. The prior of log s is flat, the most probable s has a closed form, and the evidence of
+component and noise level follows from Laplace's approximation. The most probable edge rule is
+selected, and the coefficients are averaged over its components and noise levels, weighted by their
+evidence (Bayesian model averaging).
 """
 
 from __future__ import annotations
@@ -21,15 +22,22 @@ from hwnas.latency_tables.calibration import Calibration, EdgeRule
 from hwnas.spaces.base import SearchSpace
 
 NOISE_LEVELS = 12
+"""Number of noise levels per component."""
 NOISE_RANGE = 2.5
-"""Levels reach this many deviations of the prior's logarithm to either side."""
+"""The levels span this many standard deviations of the log noise to either side of its median."""
 NEGLIGIBLE = 1e-4
-"""Levels less probable than this are left out of the average."""
+"""Levels with a smaller probability are omitted from the average."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """Coefficients of a device, the rule they hold under and how probable each rule is."""
+    """Result of a fit.
+
+    Attributes:
+        edges: the most probable edge rule.
+        coefficients: coefficients under that rule, in ms.
+        probabilities: posterior probability of each edge rule.
+    """
 
     edges: EdgeRule
     coefficients: Coefficients
@@ -38,13 +46,14 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Observed:
-    """Measured networks under one rule, rotated so that no more rows are left than columns.
+    """Measured networks under one edge rule, reduced to at most as many rows as coefficients.
 
     Attributes:
-        rows: (r, coefficients).
-        latency_ms: (r,).
-        rest: squared length of the part of the latencies that no coefficients can explain, ms^2.
-        networks: how many were measured.
+        rows: (r, coefficients) features.
+        latency_ms: (r,) latencies.
+        rest: squared norm of the latencies' component outside the column space of the features,
+            in ms^2, which no coefficients can explain.
+        networks: number of measured networks.
     """
 
     rows: np.ndarray
@@ -54,7 +63,7 @@ class _Observed:
 
     @classmethod
     def of(cls, rows: np.ndarray, latency_ms: np.ndarray) -> _Observed:
-        """Rotate; white noise stays white."""
+        """Reduce the rows by a QR decomposition, which keeps white noise white."""
         if len(rows) <= rows.shape[1]:
             return cls(rows, latency_ms, 0.0, len(rows))
         rotation, triangle = np.linalg.qr(rows)
@@ -65,7 +74,15 @@ class _Observed:
 
 @dataclass(frozen=True)
 class _Level:
-    """The fit of one component at one noise level, in units of the scale."""
+    """The fit of one component of the prior at one noise level.
+
+    Attributes:
+        component: the component.
+        noise: relative noise of a network.
+        scale: most probable scale of the device in ms.
+        log_scale_variance: posterior variance of the logarithm of the scale.
+        log_evidence: logarithm of the evidence, up to a constant.
+    """
 
     component: Component
     noise: float
@@ -78,15 +95,17 @@ def fit(prior: Prior, rows: Mapping[EdgeRule, np.ndarray], latency_ms: np.ndarra
     """Fit the coefficients of one device.
 
     Args:
-        prior: what was known before.
-        rows: features (networks, coefficients) of the measured networks under each rule.
-        latency_ms: (networks,) measured.
+        prior: prior knowledge about the device.
+        rows: features (networks, coefficients) of the measured networks under each edge rule.
+        latency_ms: (networks,) measured latencies.
 
     Raises:
-        InputError: when there is no measurement, or one is not a positive time.
+        InputError: there is no latency, or the latencies are not finite or all zero.
     """
     if len(latency_ms) == 0 or not (np.isfinite(latency_ms).all() and latency_ms.mean() > 0):
-        raise InputError("no latencies to fit", expected="at least one positive time")
+        raise InputError(
+            "no latencies to fit", expected="finite latencies, at least one of them positive"
+        )
     observed = {edges: _Observed.of(rows[edges], latency_ms) for edges in prior.edges}
     levels = [
         _level(component, observed[component.edges], deviations)
@@ -107,11 +126,19 @@ def fit(prior: Prior, rows: Mapping[EdgeRule, np.ndarray], latency_ms: np.ndarra
 
 
 def _level(component: Component, observed: _Observed, deviations: float) -> _Level:
-    """Most probable scale and evidence at a noise so many log deviations from the median.
+    """Find the most probable scale and the evidence of a component at one noise level.
 
-    With u = 1/s, m = rows @ mean and K the covariance of `latency / s`, the log evidence is
-    `n log u - (u^2 y'y - 2 u y'm + m'm) / 2 - log|K| / 2`, where y'm stands for the product
-    whitened by K.
+    With u = 1/s, latencies y of n networks, m = rows @ mean and K the covariance of y / s, the log
+    evidence given u is
+
+        n log u - (u^2 y'y - 2 u y'm + m'm) / 2 - log|K| / 2
+
+    where a'b stands for a^T K^-1 b.
+
+    Args:
+        component: component of the prior.
+        observed: the measured networks.
+        deviations: noise level, in standard deviations of the log noise from its median.
     """
     noise = component.noise * float(np.exp(component.noise_spread * deviations))
     rows = observed.rows
@@ -136,29 +163,44 @@ def _level(component: Component, observed: _Observed, deviations: float) -> _Lev
 
 
 def _average(observed: _Observed, levels: Sequence[tuple[_Level, float]]) -> Coefficients:
-    """Mean and covariance over levels with their shares, in ms."""
+    """Average the posterior coefficients over levels.
+
+    Args:
+        observed: the measured networks.
+        levels: levels and their weights.
+
+    Returns:
+        Mean and covariance of the mixture of the levels' posteriors, in ms.
+    """
     means, covariances, noises = [], [], []
     for level, _ in levels:
         prior, rows = level.component, observed.rows
         latency = observed.latency_ms / level.scale
         deviation = np.full(len(rows), level.noise)
         mean, covariance = condition(prior.mean, prior.covariance, rows, latency, deviation)
-        # With another scale the coefficients would be others: d(scale * mean) / d(log scale).
-        moved = prior.mean - kalman_gain(prior.covariance, rows, deviation) @ (rows @ prior.mean)
-        covariance += np.outer(moved, moved) * level.log_scale_variance
+        # Uncertainty of the scale: derivative of scale * mean with respect to log scale.
+        slope = prior.mean - kalman_gain(prior.covariance, rows, deviation) @ (rows @ prior.mean)
+        covariance += np.outer(slope, slope) * level.log_scale_variance
         means.append(mean * level.scale)
         covariances.append(covariance * level.scale**2)
         noises.append(level.noise)
     weight = np.array([share for _, share in levels])
     weight /= weight.sum()
     mean = weight @ np.array(means)
-    away = np.array(means) - mean
-    covariance = np.tensordot(weight, np.array(covariances), 1) + (away.T * weight) @ away
+    centred = np.array(means) - mean
+    covariance = np.tensordot(weight, np.array(covariances), 1) + (centred.T * weight) @ centred
     return Coefficients(mean, covariance, float(np.sqrt(weight @ np.square(noises))))
 
 
 def to_calibration(space: SearchSpace, fitted: Fitted, *, networks: int, prior: str) -> Calibration:
-    """What a table stores of a fit."""
+    """Convert a fit to the form that a latency table stores.
+
+    Args:
+        space: the search space.
+        fitted: the fit.
+        networks: number of measured networks.
+        prior: name of the prior.
+    """
     known = fitted.coefficients
     costs_ms, columns = {}, [0]
     for choice, parts in zip(space.choices, space.parts, strict=True):

@@ -1,4 +1,4 @@
-"""Tables from whole networks: fitted to measurements, or converted from published ones."""
+"""Latency tables from measured networks: fitted to new measurements or to published ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HELP = Source(
     note="the number behind the device is the batch size; the runtime is not stated",
 )
 RUNTIME = "external"
-"""Of devices that are known by their networks' latencies only."""
+"""Runtime of devices for which only latencies of networks are known."""
 HELP_DATE = "2021-06-16"
 HELP_DEVICES: dict[str, tuple[str, Literal["cpu", "gpu"]]] = {
     "1080ti": ("NVIDIA GTX 1080 Ti", "gpu"),
@@ -54,15 +54,16 @@ def fitted_table(
     device_name: str,
     base: str | Path | None = None,
 ) -> LatencyTable:
-    """A table calibrated to measured networks.
+    """Make a table that is calibrated to measured networks.
 
     Args:
         space: the search space.
-        prior: what was known before.
-        architectures: what was measured.
-        latency_ms: (architectures,).
-        device_name: what it was measured on.
-        base: the table that the prior comes from; if it is this device's, its operators are kept.
+        prior: prior knowledge about the device.
+        architectures: the measured networks.
+        latency_ms: (architectures,) measured latencies.
+        device_name: name of the device on which they were measured.
+        base: table from which the prior was made. If it is a table of the same device, its
+            operators are kept.
     """
     calibration = calibrate(space, prior, architectures, latency_ms)
     if base is not None:
@@ -78,10 +79,12 @@ def fitted_table(
 
 
 def imported_table(path: Path) -> LatencyTable:
-    """The table of a device that was measured by a bundle's script, calibrated by its networks.
+    """Make a table from the results of a measurement bundle that was run on another device.
+
+    If networks were measured as well as operators, the table is calibrated to them.
 
     Raises:
-        InputError: when the file is malformed or the measurement unfinished.
+        InputError: the file is malformed or the measurement is unfinished.
     """
     results = read_results(path)
     table = operator_table(results, str(path))
@@ -100,32 +103,41 @@ def calibrate(
     architectures: Sequence[Architecture],
     latency_ms: np.ndarray,
 ) -> Calibration:
-    """What measured networks (architectures,) teach, in ms."""
+    """Fit a calibration to networks with measured latencies (architectures,) in ms."""
     rows = {edges: architecture_features(space, architectures, edges) for edges in prior.edges}
     fitted = fit(prior, rows, latency_ms)
     return to_calibration(space, fitted, networks=len(architectures), prior=prior.name)
 
 
 def converted_help(path: Path, device: str | None) -> LatencyTable:
-    """A device of HELP's file of all NAS-Bench-201 latencies, `latency_ms` and `devices`.
+    """Make a table from the published NAS-Bench-201 latencies of HELP.
 
-    The coefficients are fitted to all cells, in the benchmark's order, and audited on the same.
+    The coefficients are fitted to all cells of the benchmark, and audited on the same cells.
+
+    Args:
+        path: npz file with `latency_ms` (cells, devices), in the benchmark's order, and `devices`.
+        device: name of the device in the file.
 
     Raises:
-        InputError: when the file is another, or has no such device.
+        InputError: the file has other content, or no such device.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             latencies_ms, devices = file["latency_ms"], [str(name) for name in file["devices"]]
     except (OSError, ValueError, KeyError) as error:
-        raise InputError("not HELP's file", where=str(path), actual=error) from None
+        raise InputError(
+            "not the file of HELP's latencies",
+            where=str(path),
+            expected="an npz file with latency_ms and devices",
+            actual=error,
+        ) from None
     space = build_space("nasbench201", {})
     networks = all_cells(space)
     if latencies_ms.shape != (len(networks), len(devices)):
         raise InputError(
-            "not the latencies of all cells",
+            "the array does not hold the latencies of all cells",
             where=f"{path}: latency_ms",
-            expected=(len(networks), len(devices)),
+            expected=f"shape {(len(networks), len(devices))}",
             actual=latencies_ms.shape,
         )
     if device not in devices:
@@ -152,12 +164,12 @@ def _help_table(
         definitions={},
         created=HELP_DATE,
         source=HELP,
-        # With thousands of networks nothing is left open.
+        # After thousands of networks, the remaining uncertainty is negligible.
         calibration=calibration.model_copy(update={"factors": []}),
     )
     return table.with_audit(audit(space, table, networks, latency_ms))
 
 
 def all_cells(space: SearchSpace) -> list[Architecture]:
-    """Every NAS-Bench-201 cell in the benchmark's order."""
+    """Return all NAS-Bench-201 cells in the benchmark's order."""
     return [Architecture.of(space.name, choices) for choices in load_nasbench201().choices]

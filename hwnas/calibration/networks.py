@@ -1,4 +1,4 @@
-"""Networks and their latencies as CSV files that people write and read."""
+"""CSV files of networks with their measured latencies or accuracies."""
 
 from __future__ import annotations
 
@@ -19,18 +19,21 @@ from hwnas.spaces.base import SearchSpace
 
 ARCH, LATENCY_MS, STD_MS, ACCURACY = "arch", "latency_ms", "std_ms", "accuracy"
 MAX_BYTES = 64 * 2**20
+"""Largest accepted file."""
 IMPLAUSIBLE = 100.0
-"""A mean latency beyond known devices' by this factor is looked at as a mistaken unit."""
+"""A mean latency that differs from known devices by more than this factor is implausible."""
 PLAUSIBLE = 30.0
-"""It is one if 1,000 times more or less lies within this factor of them."""
+"""A unit is the likely one if the mean in this unit is within this factor of known devices."""
 UNITS = {1e-3: "microseconds", 1e3: "seconds"}
+"""Units that are mistaken for milliseconds, by their size in milliseconds."""
 
 
 def read_networks(path: Path, space: SearchSpace) -> list[Architecture]:
-    """The networks of a file with a column `arch`.
+    """Read the networks of a CSV file with a column `arch`.
 
     Raises:
-        InputError: naming the line, for what is malformed or not of the space.
+        InputError: the file cannot be read, or a line (named in the message) does not hold an
+            architecture of the search space.
     """
     return [architecture for architecture, _ in _rows(path, space, ())]
 
@@ -38,16 +41,20 @@ def read_networks(path: Path, space: SearchSpace) -> list[Architecture]:
 def read_measurements(
     path: Path, space: SearchSpace, prior: Prior | None = None
 ) -> tuple[list[Architecture], np.ndarray]:
-    """The networks and latencies (networks,) of a file with columns `arch,latency_ms`.
+    """Read the networks and latencies of a CSV file with the columns `arch` and `latency_ms`.
 
     Args:
         path: the file.
         space: the search space of the networks.
-        prior: what is known of devices, to tell a mistaken unit.
+        prior: knowledge about devices, to detect latencies in a wrong unit.
+
+    Returns:
+        The architectures, and their latencies (networks,) in ms.
 
     Raises:
-        InputError: naming the line, for what is malformed, not of the space or not a time; or
-            when the latencies are a thousand times what any known device takes.
+        InputError: the file cannot be read, a line (named in the message) does not hold an
+            architecture of the search space and a latency, or the latencies are plausible in
+            seconds or microseconds but not in milliseconds.
     """
     rows = _rows(path, space, (LATENCY_MS,))
     latency_ms = np.array(
@@ -62,16 +69,25 @@ def read_measurements(
 
 
 def read_accuracies(path: Path, space: SearchSpace) -> dict[Architecture, float]:
-    """Accuracies, 0 to 1, from a file with the columns `arch,accuracy`, the latter in percent.
+    """Read accuracies from a CSV file with the columns `arch` and `accuracy` (in percent).
+
+    Returns:
+        Accuracies by architecture, 0 to 1.
 
     Raises:
-        InputError: naming the line, for what is malformed, not of the space or no percentage.
+        InputError: the file cannot be read, or a line (named in the message) does not hold an
+            architecture of the search space and a percentage, or contradicts an earlier line.
     """
     found: dict[Architecture, float] = {}
     for architecture, (where, values) in _rows(path, space, (ACCURACY,)):
         percent = _number(values[ACCURACY], where, "an accuracy", 100.0, "percent 0 to 100")
         if found.setdefault(architecture, percent / 100) != percent / 100:
-            raise InputError("another accuracy of the same network", where=where, actual=percent)
+            raise InputError(
+                "the same network has another accuracy in an earlier line",
+                where=where,
+                expected=f"{100 * found[architecture]:g}",
+                actual=percent,
+            )
     return found
 
 
@@ -81,7 +97,14 @@ def write_networks(
     architectures: Sequence[Architecture],
     columns: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """Write networks, and figures by column, so that `read_networks` reads them."""
+    """Write networks as a CSV file for `read_networks`, with further columns of numbers.
+
+    Args:
+        path: the file.
+        space: the search space of the networks.
+        architectures: the networks.
+        columns: values (networks,) by the name of their column.
+    """
     columns = columns or {}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -93,23 +116,28 @@ def write_networks(
 
 
 def to_text(space: SearchSpace, architecture: Architecture) -> str:
-    """An architecture in one cell of a file: its genotype, as JSON where it is no string."""
+    """Format an architecture for a CSV file: its genotype, as JSON unless it is a string."""
     genotype = space.to_genotype(architecture)
     return genotype if isinstance(genotype, str) else json.dumps(genotype)
 
 
 def from_text(space: SearchSpace, text: str, folder: Path) -> Architecture:
-    """Read a genotype, JSON of one, or the path of an architecture's JSON file.
+    """Parse an architecture in a CSV file.
+
+    Args:
+        space: the search space.
+        text: a genotype, JSON of a genotype, or the path of an architecture's JSON file.
+        folder: folder to which the path is relative.
 
     Raises:
-        InputError: when it is none of these, or not of the space.
+        InputError: the text is none of these, or not an architecture of the search space.
     """
     text = text.strip()
     if text.startswith(("{", "[")):
         try:
             return space.from_genotype(json.loads(text))
         except (ValueError, RecursionError) as error:
-            raise InputError("not a genotype", actual=error) from None
+            raise InputError("not a genotype in JSON", actual=error) from None
     if text.endswith(".json"):
         architecture = Architecture.load(folder / text)
         space.validate(architecture)
@@ -120,23 +148,25 @@ def from_text(space: SearchSpace, text: str, folder: Path) -> Architecture:
 def _rows(
     path: Path, space: SearchSpace, needed: Sequence[str]
 ) -> list[tuple[Architecture, tuple[str, dict[str, str]]]]:
-    """Each line's architecture, place and columns."""
+    """Return the architecture of each line, with its place for error messages and its columns."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError("too large", where=str(path), expected=f"<= {MAX_BYTES} bytes")
+            raise InputError(
+                "the file is too large", where=str(path), expected=f"at most {MAX_BYTES} bytes"
+            )
         lines = path.read_text(encoding="utf-8").splitlines()
         reader = csv.DictReader(lines, strict=True)
         missing = {ARCH, *needed} - set(reader.fieldnames or ())
         if missing:
             raise InputError(
-                "missing column",
+                f"missing column {', '.join(sorted(missing))}",
                 where=str(path),
-                expected=",".join([ARCH, *needed]),
+                expected=f"a header with {','.join([ARCH, *needed])}",
                 actual=",".join(reader.fieldnames or ()) or "an empty file",
             )
         read = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError("cannot be read", where=str(path), actual=error) from None
+        raise InputError("the file cannot be read", where=str(path), actual=error) from None
     found = []
     for number, values in enumerate(read, start=2):
         where = f"{path}: line {number}"
@@ -146,11 +176,14 @@ def _rows(
             raise InputError(str(error), where=where) from None
         found.append((architecture, (where, values)))
     if not found:
-        raise InputError("no networks", where=str(path), expected="at least one line")
+        raise InputError(
+            "no networks", where=str(path), expected="at least one line below the header"
+        )
     return found
 
 
 def _number(text: str | None, where: str, what: str, most: float, expected: str) -> float:
+    """Parse a number from 0 to `most`; `what` and `expected` describe it in error messages."""
     try:
         value = float(text or "")
     except ValueError:
@@ -161,7 +194,13 @@ def _number(text: str | None, where: str, what: str, most: float, expected: str)
 
 
 def _check_unit(path: Path, mean_ms: float, typical_ms: tuple[float, float]) -> None:
-    """Refuse a mean that only another unit explains."""
+    """Raise InputError if the mean latency is plausible only in another unit.
+
+    Args:
+        path: the file, for the error message.
+        mean_ms: mean of the latencies in the file.
+        typical_ms: smallest and largest mean latency of known devices.
+    """
     fastest_ms, slowest_ms = typical_ms
     if fastest_ms / IMPLAUSIBLE <= mean_ms <= slowest_ms * IMPLAUSIBLE:
         return
@@ -169,9 +208,9 @@ def _check_unit(path: Path, mean_ms: float, typical_ms: tuple[float, float]) -> 
         read_ms = mean_ms * factor
         if fastest_ms / PLAUSIBLE <= read_ms <= slowest_ms * PLAUSIBLE:
             raise InputError(
-                "latencies in another unit than milliseconds",
+                "the latencies do not seem to be in milliseconds",
                 where=f"{path}: {LATENCY_MS}",
                 expected=f"a mean near {fastest_ms:.3g} to {slowest_ms:.3g} ms as on known devices",
-                actual=f"{mean_ms:.4g} ms; read as {unit} it were {read_ms:.4g} ms",
-                mend="state them in milliseconds, or use --prior none if they are right",
+                actual=f"{mean_ms:.4g} ms; read as {unit}, it would be {read_ms:.4g} ms",
+                mend="convert them to milliseconds, or use --prior none if they are correct",
             )

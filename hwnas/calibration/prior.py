@@ -1,11 +1,13 @@
-"""What is known of a device before its networks are measured.
+"""Prior distributions of a device's latency coefficients, before its networks are measured.
 
-A prior is a mixture of Gaussians over the coefficients of networks whose mean latency is about 1:
-the scale of the device is learned with the rest. It comes from the tables of other devices, from a
-measured table of operators, from a table of a similar device, or from counting operations.
+A prior is a Gaussian mixture over coefficients, relative to the mean latency of random networks;
+the scale of the device is fitted together with them. It is made from the tables of other devices,
+from measured operators of this device, from the table of a similar device, or from operation
+counts.
 
-A device is either like one of the others or unlike all of them. The others' mean and covariance
-alone would say that it lies between them, where few devices are.
+In a prior from other devices, the new device is either similar to one of them or different from
+all. Mean and covariance of the other devices alone would place it between them, where few devices
+are.
 """
 
 from __future__ import annotations
@@ -24,38 +26,38 @@ from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces.base import SearchSpace
 
 REFERENCE_NETWORKS = 500
-"""Random networks whose mean latency is 1 in a prior; enough to take every option somewhere."""
+"""Number of random networks whose mean latency is the unit; enough to use every option."""
 
-# Standard deviations relative to the mean latency. Of other devices' coefficients beyond what
-# their own covariance says: the fixed part, an operator on all edges together, on one edge; and
-# what an average over few devices leaves open, divided by the root of their number.
+# Standard deviations relative to the mean latency, added to the covariance between other devices:
+# of the fixed part, of an operator on all edges together, of an operator on one edge, and of the
+# mean over devices, which is divided by the square root of their number.
 DEVICE_FIXED, DEVICE_OPERATOR, DEVICE_EDGE, DEVICE_MEAN = 0.01, 0.01, 0.002, 0.01
-# Under a rule that none of the other devices follows.
+# The same for an edge rule that at most half of the other devices follow.
 OTHER_FIXED, OTHER_OPERATOR = 0.3, 0.08
-# Without any table.
+# The same without any table.
 WEAK_FIXED, WEAK_OPERATOR, WEAK_EDGE = 0.3, 0.1, 0.02
 
-# A device that is like another: the probability that it is, the share of the covariance that is
-# left, and the log standard deviation of its noise.
+# Probability that a device is similar to another one, the fraction of the covariance that applies
+# to it then, and the standard deviation of its log noise.
 ALIKE, ALIKE_COVARIANCE, ALIKE_NOISE_SPREAD = 0.6, 0.1, 0.4
-# The log standard deviation of the noise of a device that is like no other.
+# Standard deviation of the log noise of a device that differs from all others.
 UNLIKE_NOISE_SPREAD = 0.7
 
 NOISE, NOISE_SPREAD = 0.03, 1.0
-"""Median and log standard deviation of a network's noise where no device tells."""
+"""Median of a network's relative noise and standard deviation of its logarithm, without devices."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One Gaussian of a prior.
+    """One Gaussian component of a prior.
 
     Attributes:
-        edges: the rule of which edges run.
+        edges: the edge rule, which determines the edges of a cell that the runtime executes.
         mean: (coefficients,) relative to the mean latency.
-        covariance: (coefficients, coefficients).
-        probability: relative to the other components'.
-        noise: median of the relative noise of one network.
-        noise_spread: standard deviation of its logarithm.
+        covariance: (coefficients, coefficients), likewise.
+        probability: weight of the component; the weights need not sum to 1.
+        noise: median of the relative noise of a network's latency.
+        noise_spread: standard deviation of the logarithm of that noise.
     """
 
     edges: EdgeRule
@@ -68,12 +70,12 @@ class Component:
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known before measuring.
+    """A Gaussian mixture prior of a device's coefficients.
 
     Attributes:
-        components: of the mixture.
-        typical_ms: smallest and largest mean latency of known devices, None where none is known.
-        name: for the table's record.
+        components: components of the mixture.
+        typical_ms: smallest and largest mean latency of known devices; None if there are none.
+        name: name of the prior, which a calibrated table records.
         measured_operators: whether every operator was measured on this device.
     """
 
@@ -84,31 +86,43 @@ class Prior:
 
     @property
     def edges(self) -> tuple[EdgeRule, ...]:
-        """The rules that are possible."""
+        """The edge rules of the components, without repetition."""
         return tuple(dict.fromkeys(component.edges for component in self.components))
 
     @property
     def shares(self) -> np.ndarray:
-        """(components,) probabilities that add up to 1."""
+        """Probabilities (components,) that sum to 1."""
         probabilities = np.array([component.probability for component in self.components])
-        return probabilities / probabilities.sum()
+        shares: np.ndarray = probabilities / probabilities.sum()
+        return shares
 
     @property
     def noise(self) -> float:
-        """The components' mean, in logarithms."""
+        """Geometric mean of the components' noise, weighted by their probabilities."""
         noises = [component.noise for component in self.components]
         return float(np.exp(self.shares @ np.log(noises)))
 
 
 def from_devices(space: SearchSpace, tables: Sequence[LatencyTable]) -> Prior:
-    """Like one of the other devices, or anything that their coefficients' covariance allows.
+    """Make a prior from the tables of other devices.
+
+    It has one component around each device, and one component per edge rule for a device that
+    differs from all others.
+
+    Args:
+        space: the search space.
+        tables: tables that are calibrated for the search space.
 
     Raises:
-        InputError: when no table is calibrated for the space.
+        InputError: there are no tables.
     """
     models = [CostModel(space, table) for table in tables]
     if not models:
-        raise InputError("no table of another device", where=space.name, mend="use --prior none")
+        raise InputError(
+            "there is no table of another device for this search space",
+            where=space.name,
+            mend="use --prior none",
+        )
     scales_ms = [_mean_latency_ms(model) for model in models]
     vectors = np.array(
         [model.coefficients.mean / ms for model, ms in zip(models, scales_ms, strict=True)]
@@ -144,7 +158,15 @@ def unlike(
     noises: np.ndarray,
     probability: float,
 ) -> Component:
-    """A device whose noise is about that of the others (devices,)."""
+    """Return the component of a device that differs from all others.
+
+    Args:
+        edges: the edge rule.
+        mean: (coefficients,) relative to the mean latency.
+        covariance: (coefficients, coefficients).
+        noises: (devices,) relative noise of the other devices.
+        probability: weight of the component.
+    """
     noise = float(np.exp(np.log(noises).mean()))
     return Component(edges, mean, covariance, probability, noise, UNLIKE_NOISE_SPREAD)
 
@@ -152,13 +174,13 @@ def unlike(
 def alike(
     rules: Sequence[EdgeRule], vectors: np.ndarray, covariance: np.ndarray, noises: np.ndarray
 ) -> list[Component]:
-    """A component near each of the other devices.
+    """Return a component around each of the other devices.
 
     Args:
-        rules: which edges each device runs.
-        vectors: (devices, coefficients) relative to its mean latency.
-        covariance: (coefficients, coefficients) of a device that is unlike the others.
-        noises: (devices,) relative.
+        rules: the edge rule of each device.
+        vectors: (devices, coefficients) relative to the mean latency of each device.
+        covariance: (coefficients, coefficients) of a device that differs from all others.
+        noises: (devices,) relative noise.
     """
     return [
         Component(
@@ -174,10 +196,10 @@ def alike(
 
 
 def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
-    """The operators that a table adds up to, or the calibration of a similar device.
+    """Make a prior from a table of this device's operators or of a similar device.
 
     Raises:
-        InputError: when the table does not fit the space.
+        InputError: the table does not fit the search space.
     """
     model = CostModel(space, table)
     scale_ms = _mean_latency_ms(model)
@@ -192,7 +214,11 @@ def from_table(space: SearchSpace, table: LatencyTable) -> Prior:
 
 
 def from_counts(space: SearchSpace) -> Prior:
-    """Launches and multiply-accumulates, half each: all that is known without any table."""
+    """Make a prior without any table.
+
+    Half of the mean latency is proportional to the number of operator launches, and half to the
+    number of multiply-accumulate operations.
+    """
     counts = space.coefficient_params_and_macs[:, 1].astype(np.float64)
     launch = space.coefficient_launches
     rows = _reference_rows(space, "live")
@@ -206,31 +232,43 @@ def from_counts(space: SearchSpace) -> Prior:
 
 
 def _mean_latency_ms(model: CostModel) -> float:
+    """Return the predicted mean latency of the reference networks."""
     rows = _reference_rows(model.space, model.edges)
     return float(model.coefficients.latency_ms(rows).mean())
 
 
 @lru_cache(maxsize=32)
 def _reference_rows(space: SearchSpace, edges: EdgeRule) -> np.ndarray:
+    """Return the features (networks, coefficients) of random reference networks."""
     rng = np.random.default_rng(0)
     networks = [space.sample(rng) for _ in range(REFERENCE_NETWORKS)]
     return architecture_features(space, networks, edges)
 
 
 def _grouped(space: SearchSpace, fixed: float, operator: float, edge: float) -> np.ndarray:
-    """Covariance with one deviation for an option's name on all edges, and one for each edge."""
+    """Return a covariance in which the coefficients of each operator are correlated.
+
+    Args:
+        space: the search space.
+        fixed: standard deviation of the fixed part.
+        operator: standard deviation of an operator's cost that is common to all edges.
+        edge: standard deviation of an operator's cost on a single edge.
+    """
     names = space.coefficient_options
     size = len(names)
     factors = [np.eye(1, size)[0] * fixed]
-    for name in sorted(set(names) - {""}):
-        factors.append(operator * np.array([other == name for other in names], dtype=float))
+    factors.extend(
+        operator * np.array([other == name for other in names], dtype=float)
+        for name in sorted(set(names) - {""})
+    )
     exists = np.array([True, *(name != "" for name in names[1:])])
     stacked = np.array(factors)
-    return stacked.T @ stacked + np.diag(edge**2 * exists)
+    covariance: np.ndarray = stacked.T @ stacked + np.diag(edge**2 * exists)
+    return covariance
 
 
 def _possible(space: SearchSpace, component: Component) -> Component:
-    """Without cost for options that never run under the rule."""
+    """Return the component with zero cost for options that never run under its edge rule."""
     keep = _reference_rows(space, component.edges).any(axis=0)
     return replace(
         component,

@@ -41,8 +41,9 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     common = np.prod(np.maximum(0, opposite - corners), axis=2)
     areas = (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (first, second))
     of_first, of_second = areas
-    union: np.ndarray = of_first[:, None] + of_second[None] - common
-    return common / np.maximum(union, 1e-12)
+    union = of_first[:, None] + of_second[None] - common
+    iou: np.ndarray = common / np.maximum(union, 1e-12)
+    return iou
 
 
 def average_precisions(

@@ -1,4 +1,4 @@
-"""The audit's figures against their definitions, and published tables' own."""
+"""Statistics of the audit against their definitions, and the audits of shipped tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.shipped import load_shipped, shipped_names
 
 
-def test_figures_are_what_they_are_called(rng) -> None:
+def test_statistics_match_their_definitions(rng) -> None:
     space = tiny_space("darts")
     table = table_of(space)
     networks = [space.sample(rng) for _ in range(40)]
@@ -34,7 +34,7 @@ def test_figures_are_what_they_are_called(rng) -> None:
     assert found.repeatability.p95_difference == pytest.approx(0.03, abs=1e-9)
 
 
-def test_a_table_that_counting_beats_is_told(rng) -> None:
+def test_audit_tells_if_macs_rank_better_than_the_table(rng) -> None:
     space = tiny_space("darts")
     table = table_of(space)
     networks = [space.sample(rng) for _ in range(30)]
@@ -50,11 +50,11 @@ def test_too_few_networks_are_refused(rng) -> None:
         audit(space, table_of(space), [space.sample(rng)], np.ones(1))
 
 
-def test_equal_latencies_have_no_order() -> None:
+def test_rank_correlation_of_equal_latencies_is_zero() -> None:
     assert rank_correlations(np.arange(5.0), np.ones(5)).spearman == 0.0
 
 
-def test_every_table_that_ships_is_whole() -> None:
+def test_shipped_tables_have_a_source_and_a_good_audit() -> None:
     names = shipped_names()
     assert sum(name.startswith("nasbench201-") for name in names) >= 19
     for name in names:

@@ -1,4 +1,4 @@
-"""Fitting coefficients: the textbook formula, devices with known ones, and physics."""
+"""Fitting coefficients: reference formulas, devices with known coefficients, and plausibility."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SPACE = build_space("nasbench201", {})
 
 
 def true_costs(edges: str) -> np.ndarray:
-    """Coefficients in ms: fixed part 4, operators 0.3 to 3, a little more on late edges."""
+    """Coefficients in ms: fixed part 4, operators 0.1 to 3 and slightly more on later edges."""
     costs = np.array([[0.3, 0.1, 1.0, 3.0, 0.6]]) * (1 + 0.02 * np.arange(6))[:, None]
     if edges != "all":
         costs[:, 0] = 0
@@ -45,8 +45,7 @@ def sampled(count: int, seed: int = 0) -> list:
     return [SPACE.sample(rng) for _ in range(count)]
 
 
-def test_condition_is_bayes_rule() -> None:
-    """Against the information form, sum of precisions."""
+def test_condition_matches_the_information_form_of_bayes_rule() -> None:
     rng = np.random.default_rng(3)
     root = rng.normal(size=(6, 6))
     covariance, mean = root @ root.T + np.eye(6), 50 + rng.normal(size=6)
@@ -62,7 +61,7 @@ def test_condition_is_bayes_rule() -> None:
 
 
 @pytest.mark.parametrize("edges", EDGE_RULES)
-def test_a_device_and_its_rule_are_recognised_from_ten_networks(edges: str) -> None:
+def test_device_and_edge_rule_are_identified_from_ten_networks(edges: str) -> None:
     prior = from_devices(SPACE, calibrated_for("nasbench201"))
     networks = design(SPACE, prior, 10)
     rows = rows_of(networks)
@@ -76,8 +75,8 @@ def test_a_device_and_its_rule_are_recognised_from_ten_networks(edges: str) -> N
     assert spearmanr(predicted, truth).statistic > 0.99
 
 
-def test_a_device_like_another_is_known_from_homogeneous_networks() -> None:
-    """Its tables' figures, 2.5 times as long: what the other devices allow no longer matters."""
+def test_device_similar_to_a_known_one_is_fitted_from_homogeneous_networks() -> None:
+    """The device is 2.5 times slower than a known one and otherwise equal."""
     prior = from_devices(SPACE, DEVICES)
     model = CostModel(SPACE, DEVICES[1])
     networks, held_out = homogeneous(SPACE), sampled(300)
@@ -87,8 +86,8 @@ def test_a_device_like_another_is_known_from_homogeneous_networks() -> None:
     np.testing.assert_allclose(predicted, 2.5 * model.predict(held_out)[0], rtol=0.03)
 
 
-def test_mixture_against_sampling() -> None:
-    """Posterior mean and deviation of a device between two components, by importance sampling."""
+def test_posterior_of_a_mixture_prior_matches_importance_sampling() -> None:
+    """The measured device lies between two components of the prior."""
     rng = np.random.default_rng(4)
     centres = np.array([[1.0, 0.4], [0.5, 0.9]])
     spread, noise, noise_spread = np.diag([0.02, 0.01]), 0.05, 0.3
@@ -124,24 +123,24 @@ def test_mixture_against_sampling() -> None:
     np.testing.assert_allclose(known.std_ms(wanted), std_ms, rtol=0.15)
 
 
-def test_many_networks_are_folded_into_few_rows_without_loss(monkeypatch) -> None:
+def test_reducing_the_rows_does_not_change_the_fit(monkeypatch) -> None:
     prior = from_counts(SPACE)
     networks = sampled(80)
     rows = rows_of(networks)
     rng = np.random.default_rng(1)
     latency_ms = rows["all"] @ true_costs("all") * (1 + 0.02 * rng.normal(size=80))
-    folded = fit(prior, rows, latency_ms)
+    reduced = fit(prior, rows, latency_ms)
     whole = classmethod(lambda cls, rows, latency: cls(rows, latency, 0.0, len(rows)))
     monkeypatch.setattr(fit_module._Observed, "of", whole)
-    unfolded = fit(prior, rows, latency_ms)
-    assert folded.edges == unfolded.edges
-    np.testing.assert_allclose(folded.coefficients.mean, unfolded.coefficients.mean, atol=1e-4)
+    full = fit(prior, rows, latency_ms)
+    assert reduced.edges == full.edges
+    np.testing.assert_allclose(reduced.coefficients.mean, full.coefficients.mean, atol=1e-4)
     np.testing.assert_allclose(
-        folded.coefficients.covariance, unfolded.coefficients.covariance, atol=1e-5
+        reduced.coefficients.covariance, full.coefficients.covariance, atol=1e-5
     )
 
 
-def test_unit_of_the_latencies_scales_the_coefficients() -> None:
+def test_scaling_the_latencies_scales_the_coefficients() -> None:
     prior = from_counts(SPACE)
     networks = sampled(12)
     rows = rows_of(networks)
@@ -157,8 +156,9 @@ def test_unit_of_the_latencies_scales_the_coefficients() -> None:
     seed=st.integers(0, 1000),
     devices=st.booleans(),
 )
-def test_no_measurement_leads_to_a_negative_or_falling_latency(latency_ms, seed, devices) -> None:
-    """Whatever was measured: times are positive, and another live operator never saves time."""
+def test_predictions_are_never_negative_and_never_fall_with_more_operators(
+    latency_ms, seed, devices
+) -> None:
     prior = from_devices(SPACE, DEVICES) if devices else from_counts(SPACE)
     networks = sampled(len(latency_ms), seed)
     fitted = fit(prior, rows_of(networks), np.array(latency_ms))
@@ -175,15 +175,15 @@ def test_no_measurement_leads_to_a_negative_or_falling_latency(latency_ms, seed,
 DEVICES = [load_shipped(f"nasbench201-{name}") for name in ("1080ti_32", "gold_6240", "pixel3")]
 
 
-def test_no_latency_and_no_time_are_refused() -> None:
+def test_missing_or_invalid_latencies_are_refused() -> None:
     prior = from_counts(SPACE)
     for latency_ms in ([], [np.nan], [0.0]):
         with pytest.raises(InputError, match="no latencies"):
             fit(prior, rows_of(sampled(len(latency_ms))), np.array(latency_ms))
 
 
-def test_intervals_cover_what_they_say() -> None:
-    """Devices drawn around a table: 90 % intervals of the calibrated one hold about 90 %."""
+def test_90_percent_intervals_cover_about_90_percent() -> None:
+    """The true devices are drawn from the prior around a table."""
     space = tiny_space("darts")
     table = table_of(space)
     prior = from_table(space, table)
@@ -203,7 +203,7 @@ def test_intervals_cover_what_they_say() -> None:
     assert 0.85 <= np.mean(inside) <= 0.97
 
 
-def test_calibration_survives_the_file(tmp_path) -> None:
+def test_calibration_is_saved_and_loaded(tmp_path) -> None:
     space = tiny_space("darts")
     table = table_of(space)
     prior = from_table(space, table)
@@ -220,7 +220,7 @@ def test_calibration_survives_the_file(tmp_path) -> None:
     np.testing.assert_allclose(found, latency_ms, rtol=0.02)
 
 
-def test_a_table_of_this_device_keeps_its_operators_when_calibrated(tmp_path) -> None:
+def test_calibrated_table_keeps_the_operators_of_the_same_device_only(tmp_path) -> None:
     space = tiny_space("darts")
     table = table_of(space)
     path = tmp_path / "t.json"
@@ -234,12 +234,12 @@ def test_a_table_of_this_device_keeps_its_operators_when_calibrated(tmp_path) ->
     assert not fitted_table(space, prior, networks, latency_ms, "other", path).operators
 
 
-def test_other_sizes_than_the_calibrated_are_refused() -> None:
+def test_sizes_without_calibration_are_refused() -> None:
     with pytest.raises(InputError, match="calibrated for another search space or other sizes"):
         CostModel(tiny_space("nasbench201"), load_shipped("nasbench201-1080ti_1"))
 
 
-def test_covariance_factors_restore_it() -> None:
+def test_factors_reproduce_the_covariance() -> None:
     rng = np.random.default_rng(0)
     root = rng.normal(size=(3, 20))
     known = Coefficients(np.ones(20), root.T @ root, 0.1)
@@ -248,8 +248,8 @@ def test_covariance_factors_restore_it() -> None:
     np.testing.assert_allclose(factors.T @ factors, known.covariance, atol=1e-8)
 
 
-def test_rules_against_paths_walked_one_by_one() -> None:
-    """Which edges run in each of 625 cells, by enumerating the paths of the graph."""
+def test_edge_rules_match_an_enumeration_of_paths() -> None:
+    """The edges that run in each of 625 cells are found by enumerating the paths of the graph."""
     paths = [(0, 3), (0, 1, 3), (0, 2, 3), (0, 1, 2, 3)]
     ends = {node: list(_ends(node)) for node in (1, 2)}
     row = {edge: index for index, edge in enumerate(EDGES)}
@@ -277,7 +277,7 @@ def _ends(node: int) -> list[tuple[int, ...]]:
     return [(1, 3), (1, 2, 3)] if node == 1 else [(2, 3)]
 
 
-def test_published_device_from_ten_designed_networks(real_data) -> None:
+def test_published_device_is_predicted_from_ten_designed_networks(real_data) -> None:
     with np.load(real_data / "help_nb201_latency_ms.npz", allow_pickle=False) as file:
         column = [str(d) for d in file["devices"]].index("silver_4210r")
         latency_ms = file["latency_ms"][:, column].astype(float)
@@ -294,7 +294,7 @@ def test_published_device_from_ten_designed_networks(real_data) -> None:
     assert spearmanr(predicted, latency_ms).statistic > 0.98
 
 
-def test_coefficients_stand_in_the_space_order() -> None:
+def test_calibration_lists_the_coefficients_in_the_order_of_the_space() -> None:
     networks = sampled(20)
     rows = rows_of(networks)
     fitted = fit(from_counts(SPACE), rows, rows["all"] @ true_costs("all"))

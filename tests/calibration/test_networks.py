@@ -1,4 +1,4 @@
-"""Files of networks and latencies: what is written is read, and the rest is named."""
+"""CSV files of networks and latencies: round trip, malformed files, and wrong units."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CELL = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_what_is_written_is_read(name: str, tmp_path, rng) -> None:
+def test_written_networks_are_read_back(name: str, tmp_path, rng) -> None:
     space = tiny_space(name)
     networks = [space.sample(rng) for _ in range(5)]
     latency_ms = [0.5, 1.25, 3.0, 4.0, 1e-3]
@@ -32,7 +32,7 @@ def test_what_is_written_is_read(name: str, tmp_path, rng) -> None:
     assert figures.tolist() == latency_ms
 
 
-def test_an_architecture_file_is_read_beside_the_table(tmp_path, rng) -> None:
+def test_architecture_files_are_read_relative_to_the_csv_file(tmp_path, rng) -> None:
     space = tiny_space("darts")
     network = space.sample(rng)
     (tmp_path / "a.json").write_text(json.dumps(network.to_json()))
@@ -43,8 +43,8 @@ def test_an_architecture_file_is_read_beside_the_table(tmp_path, rng) -> None:
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "missing column, expected arch,latency_ms"),
-        ("arch\n" + CELL, "missing column"),
+        ("", "missing column arch, latency_ms, expected a header with arch,latency_ms"),
+        ("arch\n" + CELL, "missing column latency_ms"),
         ("arch,latency_ms\n", "no networks"),
         (f"arch,latency_ms\n{CELL},fast", r"line 2: not a latency, .*got fast"),
         (f"arch,latency_ms\n{CELL},1\n{CELL},-1", r"line 3: not a latency"),
@@ -55,7 +55,7 @@ def test_an_architecture_file_is_read_beside_the_table(tmp_path, rng) -> None:
         ("arch,latency_ms\nmissing.json,1", r"line 2: .*no such file"),
     ],
 )
-def test_malformed_files_are_named(text: str, message: str, tmp_path) -> None:
+def test_malformed_files_are_refused(text: str, message: str, tmp_path) -> None:
     path = tmp_path / "m.csv"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
@@ -86,7 +86,9 @@ def test_any_text_is_read_or_refused(tmp_path_factory, text: str) -> None:
 @pytest.mark.parametrize(
     "factor, words", [(1e3, "read as microseconds"), (1e-3, "read as seconds"), (1, None)]
 )
-def test_a_mistaken_unit_is_told(factor: float, words: str | None, tmp_path, rng) -> None:
+def test_latencies_in_a_wrong_unit_are_refused(
+    factor: float, words: str | None, tmp_path, rng
+) -> None:
     prior = from_devices(NASBENCH201, [load_shipped("nasbench201-1080ti_32")] * 2)
     networks = [NASBENCH201.sample(rng) for _ in range(6)]
     path = tmp_path / "m.csv"
@@ -94,6 +96,6 @@ def test_a_mistaken_unit_is_told(factor: float, words: str | None, tmp_path, rng
     if words is None:
         read_measurements(path, NASBENCH201, prior)
         return
-    with pytest.raises(InputError, match=f"{words} it were 12 ms"):
+    with pytest.raises(InputError, match=f"{words}, it would be 12 ms"):
         read_measurements(path, NASBENCH201, prior)
     read_measurements(path, NASBENCH201)
