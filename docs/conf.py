@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel
@@ -35,6 +36,13 @@ napoleon_use_ivar = True
 _NAPOLEON = 500
 """When the docstrings' sections are read; the hooks below come before and after."""
 _plain: dict[str, list[str]] = {}
+_OUTSIDE = re.compile(r"\[([^\]]+)\]\((?:\.\./)+[^)]*?(?:\.md(?:#[^)]*)?|/[^)./]+)\)")
+"""Links to pages and folders outside `docs/`: they work in the repository, not in the HTML."""
+
+
+def without_links_outside(app: Sphinx, name: str, source: list[str]) -> None:
+    """Keep the text alone of links that lead to pages and folders outside the documentation."""
+    source[0] = _OUTSIDE.sub(r"\1", source[0])
 
 
 def list_fields(
@@ -72,6 +80,7 @@ def restore_plain(
 
 def setup(app: Sphinx) -> None:
     """Connect the hooks."""
+    app.connect("source-read", without_links_outside)
     app.connect("autodoc-process-docstring", list_fields, priority=_NAPOLEON - 1)
     app.connect("autodoc-process-docstring", keep_plain, priority=_NAPOLEON - 1)
     app.connect("autodoc-process-docstring", restore_plain, priority=_NAPOLEON + 1)

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import pickle
-import shlex
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.command_line import SMALLEST, commands_of, refused, write_photos
-from helpers.runs import SETTINGS, SPACE, settings, table_file
+from helpers.command_line import SMALLEST, refused
+from helpers.runs import settings, table_file
 from helpers.tiny import table_of, tiny_space
 
-from hwnas.config import load_config, shipped_configs
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.pipeline.profile import profiled_space
 from hwnas.spaces import SPACES
-
-ROOT = Path(__file__).parents[2]
 
 
 def tiny(*more: str) -> list[str]:
@@ -236,53 +230,3 @@ def test_help_has_an_example(cli, verb: str) -> None:
     assert code == 0
     if verb != "table":
         assert f"Example: hwnas {verb}" in " ".join(out.split())
-
-
-SPACE_OF = {"mbconv_slice": "mbconv", "sequence_text": "sequence"}
-"""Spaces whose tiny settings stand for a configuration's own; NAS-Bench-201 for all others."""
-
-
-def matching_table(arguments: list[str], folder: Path) -> Path:
-    """A table for the space of a command line, made up: measuring one takes half a minute."""
-    overrides = [b for a, b in pairwise(arguments) if a == "--set"]
-    source = arguments[1] if arguments[1:] and arguments[1] in shipped_configs() else None
-    path = folder / f"table-{abs(hash((source, *overrides)))}.json"
-    table_of(profiled_space(load_config(source, overrides))).save(path)
-    return path
-
-
-@pytest.mark.long
-def test_readme_commands_run(cli, tmp_path, monkeypatch) -> None:
-    """Every command of the README, in its order, on tiny settings."""
-    monkeypatch.chdir(tmp_path)
-    write_photos(tmp_path / "photos")
-    found = commands_of(ROOT / "README.md")
-    assert len(found) >= 12
-    for line in found:
-        arguments = shlex.split(line)[1:]
-        resumes = "--resume" in arguments
-        if arguments[0] in ("run", "search") and not resumes:
-            space = SPACE_OF.get(arguments[1], "nasbench201")
-            own = 1 if arguments[1].startswith("-") else 2
-            arguments[own:own] = ["--set", *SPACE[space]]
-            arguments += [p for s in SETTINGS for p in ("--set", s)]
-            arguments += ["--set", "train.batch_size=8", "--set", "search.batch_size=4"]
-            arguments += ["--set", "data.train_limit=64", "--set", "search.steps=6"]
-            if "--table" not in arguments:
-                arguments += ["--table", str(matching_table(arguments, tmp_path))]
-        if arguments[0] == "profile":
-            # Few operators; what follows needs a table of the default space.
-            tiny_default = ["--set", *SPACE["nasbench201"]]
-            matching_table(tiny_default, tmp_path).rename(tmp_path / "table.json")
-            arguments += ["--set", SMALLEST, "--out", "smallest.json"]
-        if arguments[0] == "tune":
-            arguments += ["--trials", "2", "--evaluations", "12", "--seeds", "2"]
-        if arguments[:2] == ["table", "fit"]:
-            # Between design and fit the device is measured.
-            cells = (tmp_path / "design.csv").read_text().split()[1:]
-            lines = [f"{cell},{10 + index}" for index, cell in enumerate(cells)]
-            (tmp_path / "measured.csv").write_text("\n".join(["arch,latency_ms", *lines]))
-        # The budget of the examples is the user's; here any network keeps it.
-        arguments = ["1e6" if a == "0.5" else a for a in arguments]
-        code, _, err = cli(*arguments)
-        assert code == 0, f"{line}: {err}"

@@ -1,13 +1,17 @@
-"""The commands of the pages run as they stand, on a folder of small images and tiny settings.
+"""The commands and the Python of the README and of the pages run, on tiny settings.
 
-The README's commands, which `test_cli` runs, are the same verbs on tables that are made up.
+Most pages run on tables that are made up. The tutorial and the pages on checks and on devices
+measure, and are slow.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,14 +20,36 @@ from xml.etree import ElementTree
 import numpy as np
 import onnxruntime
 import pytest
-from helpers.command_line import commands_of, write_photos
+from helpers.command_line import commands_of, matching_table, tiny_arguments, write_photos
+from helpers.runs import SETTINGS, SPACE
 from helpers.small_models import model_of, saved
 from onnx import ModelProto, helper, numpy_helper
 
+import hwnas
 from hwnas.config import load_config
 from hwnas.latency_tables.table import LatencyTable
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+WITH_OWN_TESTS = {"tutorial", "check_any_model", "profile_a_device", "add_a_space"}
+"""Pages whose commands have tests of their own, below and in `test_add_a_space`."""
+JOURNEYS = [
+    ["README", "commands", "use_the_model", "number_formats"],
+    ["tasks_and_data"],
+    ["spaces"],
+    ["strategies"],
+    ["devices_and_budgets"],
+    ["distributed"],
+]
+"""Pages whose commands run one after the other in one folder."""
+SLOW = [
+    "hwnas run mbconv_segmentation",
+    "hwnas run sequence_text",
+    "hwnas run vit_slice",
+    "hwnas run elastic_slice",
+    "hwnas run macro_slice",
+]
+"""Commands of the pages' that are further runs of what other tests run."""
 TINY = [
     "data.image_size=8",
     "space.channels=4",
@@ -39,6 +65,97 @@ TINY = [
     "train.batch_size=8",
     "check.measure_seconds=5",
 ]
+
+
+def page_of(name: str) -> Path:
+    return ROOT / "README.md" if name == "README" else DOCS / f"{name}.md"
+
+
+def python_of(name: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", page_of(name).read_text(), re.DOTALL)
+    return code
+
+
+def test_every_page_with_commands_is_tested() -> None:
+    pages = [ROOT / "README.md", *DOCS.glob("*.md")]
+    with_commands = {page.stem for page in pages if commands_of(page)}
+    assert with_commands == WITH_OWN_TESTS | {name for names in JOURNEYS for name in names}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("pages", JOURNEYS, ids=lambda pages: pages[0])
+def test_the_commands_of_a_page_run(cli, tmp_path, monkeypatch, pages) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photos(tmp_path / "photos")
+    lines = dict.fromkeys(line for name in pages for line in commands_of(page_of(name)))
+    assert lines
+    for line in lines:
+        if line in SLOW:
+            continue
+        code, _, err = cli(*tiny_arguments(line, tmp_path))
+        assert code == 0, f"{line}: {err}"
+    if "use_the_model" in pages:
+        shutil.copy("runs/mine/model.onnx", "model.onnx")
+        script = [sys.executable, "-c", python_of("use_the_model")]
+        done = subprocess.run(script, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert len(re.findall(r"^.+: \d+%$", done.stdout, re.MULTILINE)) == 4
+
+
+def test_slow_commands_stand_on_pages() -> None:
+    found = {line for names in JOURNEYS for name in names for line in commands_of(page_of(name))}
+    assert set(SLOW) <= found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", SLOW)
+def test_a_slow_command_of_a_page_runs(cli, tmp_path, monkeypatch, line) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*tiny_arguments(line, tmp_path))
+    assert code == 0, f"{line}: {err}"
+
+
+@pytest.mark.slow
+def test_the_launcher_s_command_searches_with_two_processes(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (line,) = re.findall(r"^torchrun (.*)$", page_of("distributed").read_text(), re.MULTILINE)
+    launcher, _, command = line.partition("-m hwnas ")
+    arguments = tiny_arguments(f"hwnas {command}", tmp_path)
+    start = [sys.executable, "-m", "torch.distributed.run", *launcher.split(), "-m", "hwnas"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*start, *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "runs" / "two" / "check.json").read_text())["verdict"] == "pass"
+
+
+@pytest.mark.long
+def test_the_readme_s_python_searches_and_predicts(tmp_path, monkeypatch, capsys) -> None:
+    """As it stands, but for the settings that are made tiny and a table that is made up."""
+    monkeypatch.chdir(tmp_path)
+    settings = [*SPACE["nasbench201"], *SETTINGS]
+    table = matching_table([part for s in settings for part in ("--set", s)], tmp_path)
+    load, run = hwnas.load_config, hwnas.run
+
+    def tiny_config(name: str, overrides: list[str]) -> hwnas.Config:
+        assert load(name, overrides).budget.fraction == 0.3
+        return load(name, [*overrides, *settings])
+
+    monkeypatch.setattr(hwnas, "load_config", tiny_config, raising=False)
+    monkeypatch.setattr(hwnas, "run", lambda c, out: run(c, out, table=table), raising=False)
+    exec(compile(python_of("README"), "README.md", "exec"), {"__name__": "__main__"})
+    verdict, predicted = capsys.readouterr().out.splitlines()
+    assert verdict == "verdict: pass"
+    assert predicted.count("'") == 10, "five names of classes"
+
+
+def test_the_kernels_page_s_python_runs(capsys) -> None:
+    exec(compile(python_of("kernels"), "kernels.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == "True\n"
+
+
+def test_the_page_of_settings_is_up_to_date() -> None:
+    made = runpy.run_path(str(DOCS / "make_settings.py"))["page"]()
+    assert (DOCS / "settings.md").read_text() == made, "run python docs/make_settings.py"
 
 
 @pytest.fixture
