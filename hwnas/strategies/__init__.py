@@ -1,4 +1,4 @@
-"""Search strategies by name."""
+"""All search strategies, by name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,12 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
 
 
 def strategy_settings(name: str, settings: Mapping[str, Any], where: str = "strategy") -> Settings:
-    """The settings of a strategy, checked.
+    """Validate the settings of a strategy.
+
+    Args:
+        name: of the strategy.
+        settings: values that differ from the strategy's defaults.
+        where: what error messages give as the location of the settings.
 
     Raises:
         InputError: for an unknown strategy or setting, or a value out of range.
@@ -82,17 +87,17 @@ def strategy_settings(name: str, settings: Mapping[str, Any], where: str = "stra
 def build_strategy(
     name: str, space: SearchSpace, seed: int, settings: Mapping[str, Any], decoder: Decoder
 ) -> SearchStrategy:
-    """A new strategy.
+    """Build a strategy.
 
     Args:
-        name: of `STRATEGIES`.
+        name: a key of `STRATEGIES`.
         space: the search space.
-        seed: of everything random.
-        settings: by name, where they differ from the strategy's own.
-        decoder: knows the budgets.
+        seed: of all random decisions of the strategy.
+        settings: values that differ from the strategy's defaults.
+        decoder: decides which architectures keep the budgets.
 
     Raises:
-        InputError: as `strategy_settings`.
+        InputError: for an unknown strategy or setting, or a value out of range.
     """
     checked = strategy_settings(name, settings)
     return STRATEGIES[name](space, seed, checked, decoder)

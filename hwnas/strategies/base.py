@@ -1,4 +1,8 @@
-"""What a search asks of a strategy: where to look next, and what it found best."""
+"""The interface of a search strategy.
+
+A search repeatedly asks the strategy for a mixture, evaluates it, and tells the strategy the
+outcome; at the end it asks for the best architectures.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +19,36 @@ from hwnas.spaces.base import SearchSpace
 
 
 class Decoder(Protocol):
-    """Turns scores into architectures that keep the budget (`hwnas.budget.decode.Decoder`)."""
+    """Finds architectures that keep the budgets; implemented by `hwnas.budget.decode.Decoder`."""
 
     def is_feasible(self, architecture: Architecture) -> bool:
         """Whether the predicted latencies are within the budgets."""
 
     def best(self, scores: np.ndarray, k: int = 1) -> list[Architecture]:
-        """The k feasible architectures with the highest sum of scores (choices, max_options)."""
+        """The k feasible architectures with the largest sums of scores, in descending order.
+
+        Args:
+            scores: (choices, max_options), the score of each option.
+            k: how many architectures to find.
+        """
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the evaluation of a mixture gave.
+    """The outcome of the evaluation of a mixture.
 
     Attributes:
-        objective: the scalar to be minimised, loss and latency term together.
-        loss: validation loss or error alone.
-        ratio: expected latency over budget, the largest of all devices.
-        gradient: of the objective by the mixture's weights, (choices, max_options), for
-            strategies that use it.
-        lasting: whether the same mixture would get the same figures at any time of the search, up
-            to noise. A supernet's weights change; a table or a training from scratch lasts. Only
-            what lasts is answered with as the best.
-        fidelity: share of a whole evaluation that it was; None where none can be cut short.
+        objective: the scalar to minimise, the sum of the loss and the latency term.
+        loss: the validation loss or error alone.
+        ratio: expected latency divided by the budget, the largest over all devices.
+        gradient: of the objective with respect to the mixture's weights, (choices, max_options);
+            only for strategies that use it.
+        lasting: whether the same mixture would have the same outcome at any other time of the
+            search, up to noise. That is so for a table or a training from scratch, but not for a
+            supernet, whose weights change. Only lasting outcomes are compared with each other at
+            the end of the search.
+        fidelity: the share of a complete evaluation that was run; None if evaluations cannot be
+            shortened.
     """
 
     objective: float
@@ -49,19 +60,19 @@ class Outcome:
 
 
 class Settings(BaseModel):
-    """What can be set of a strategy: `[search.settings]` in a configuration."""
+    """The settings of a strategy, `[search.settings]` in a configuration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SearchStrategy(ABC):
-    """One search algorithm. It knows the space and what is feasible, but no data and no kernels.
+    """A search algorithm, which knows the search space and the budgets but not the data.
 
     Args:
         space: the search space.
-        seed: of everything random.
-        settings: of `settings_model`.
-        decoder: knows the budgets as they are when the search starts.
+        seed: of all random decisions of the strategy.
+        settings: an instance of `settings_model`.
+        decoder: decides which architectures keep the budgets, as they are when the search starts.
     """
 
     name: ClassVar[str]
@@ -69,9 +80,10 @@ class SearchStrategy(ABC):
     """Authors, title, venue and number of the paper that the strategy follows."""
     settings_model: ClassVar[type[Settings]] = Settings
     uses_gradient: ClassVar[bool] = False
+    """Whether `tell` needs the gradient of the objective."""
     partial_channels: ClassVar[int] = 1
-    """1 of so many channels goes through the candidates of a supernet's cells, unless the
-    configuration says otherwise."""
+    """Only 1 of this many channels passes through the candidates of a supernet's cells, unless the
+    configuration sets another number."""
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         self.space = space
@@ -83,70 +95,77 @@ class SearchStrategy(ABC):
         """The mixture to train and evaluate next."""
 
     def ask_training(self) -> Mixture | None:
-        """The mixture whose weights are trained next, None to leave them; by default as `ask`."""
+        """The mixture on which the supernet is trained next; None for no training step.
+
+        By default it is another mixture from `ask`.
+        """
         return self.ask()
 
     @property
     def fidelity(self) -> float:
-        """Share of a whole evaluation that the next architecture is to get, where an evaluation
-        can be cut short; 1 by default.
+        """The share of a complete evaluation that the next architecture gets, by default 1.
+
+        Evaluations that cannot be shortened ignore it.
         """
         return 1.0
 
     @property
     def widening(self) -> int:
-        """How many times as many channels as at first go through a supernet's candidates, where a
-        part of them does; 1 by default.
+        """The factor by which the share of mixed channels has grown since the start, by default 1.
+
+        It is used only if `search.partial_channels` is greater than 1.
         """
         return 1
 
     @property
     def judged_on(self) -> int:
-        """How many validation batches judge the next mixture, always the same ones and without a
-        gradient; 0 for a batch of the step's own.
+        """The number of fixed validation batches on which the next mixture is evaluated.
+
+        They are the same ones every time, and no gradient is computed. By default it is 0: each
+        step is evaluated on its own batch.
         """
         return 0
 
     @abstractmethod
     def tell(self, mixture: Mixture, outcome: Outcome, progress: float) -> None:
-        """Learn from the outcome of a mixture that `ask` gave.
+        """Learn from the outcome of a mixture that `ask` returned.
 
         Args:
-            mixture: what was evaluated.
-            outcome: how good it was.
-            progress: share of the search that is done, 0 to 1, for schedules.
+            mixture: the mixture that was evaluated.
+            outcome: of its evaluation.
+            progress: the share of the search that is done, between 0 and 1, for schedules.
         """
 
     @abstractmethod
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
-        """Up to k architectures that keep the budget, the most promising first.
+        """Up to k architectures that keep the budgets, the most promising first.
 
         Raises:
-            InputError: when none keeps it.
+            InputError: when no architecture keeps them.
         """
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed search needs: tensors, numbers and lists only."""
+        """Everything that a resumed search needs, as tensors, numbers and lists."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`."""
+        """Restore what `state_dict` returned."""
 
     def entropy(self) -> float | None:
-        """Mean entropy of the choices, 1 for undecided and 0 for decided; None if undefined."""
+        """The mean normalised entropy of the choices, from 1 (uniform) to 0; None if undefined."""
         return None
 
     def probabilities(self) -> Tensor | None:
-        """What the strategy thinks of the options now, (choices, max_options); rows sum to 1.
+        """The strategy's current probability of each option, (choices, max_options).
 
-        None before there is anything to tell.
+        Rows sum to 1. It is None as long as the strategy has no preference.
         """
         return None
 
 
 def probability_rows(strategy: SearchStrategy) -> list[list[float]] | None:
-    """The strategy's probabilities for the history: a row a choice, a number for each option."""
+    """The strategy's probabilities for the history: for each choice one number per option."""
     probabilities = strategy.probabilities()
     if probabilities is None:
         return None

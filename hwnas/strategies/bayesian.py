@@ -1,10 +1,11 @@
-"""Bayesian optimisation with a Gaussian process over what an architecture runs.
+"""Bayesian optimisation with a Gaussian process over the operators that an architecture runs.
 
-The kernel is a product of squared exponentials over the operators that run and over the network's
-size, close to NASBOT's idea of comparing networks by what they compute (Kandasamy et al., "Neural
+The kernel is a product of squared exponentials of the operators that run and of the network's size.
+This follows NASBOT's idea of comparing networks by what they compute (Kandasamy et al., "Neural
 Architecture Search with Bayesian Optimisation and Optimal Transport", NeurIPS 2018, arXiv
-1802.07191); candidates are mutants of the best and random draws, as in BANANAS (White et al., AAAI
-2021, arXiv 1910.11858). The next one has the largest expected improvement over the best mean.
+1802.07191). Candidates are mutants of the best architectures and random draws, as in BANANAS (White
+et al., AAAI 2021, arXiv 1910.11858). The next architecture is the candidate with the largest
+expected improvement over the best posterior mean.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from hwnas.strategies.base import Decoder, Outcome, Settings
 from hwnas.strategies.sampled import SampledStrategy
 
 REFERENCE_NETWORKS = 200
-"""Random networks whose sizes are standardised to deviation 1."""
-# Medians of the log-normal priors of length scales and of the noise's share, and their spreads.
+"""Number of random architectures by which network sizes are standardised."""
+# Medians, and standard deviations of the log, of the log-normal priors of length scales and noise.
 LENGTH, LENGTH_SPREAD, NOISE, NOISE_SPREAD = 2.0, 1.0, 0.3, 0.7
 
 
 class BayesianSettings(Settings):
-    """How the search is paced."""
+    """Sizes of the candidate sets and of the model."""
 
     startup: int = Field(20, ge=2, description="number of random evaluations at the start")
     pool: int = Field(300, ge=1, description="number of random candidates for each proposal")
@@ -53,7 +54,7 @@ class BayesianSettings(Settings):
 
 
 class BayesianStrategy(SampledStrategy):
-    """Proposes where the model expects the largest improvement within the budget."""
+    """Proposes the feasible candidate with the largest expected improvement."""
 
     name = "bayesian"
     paper = (
@@ -89,7 +90,7 @@ class BayesianStrategy(SampledStrategy):
         return next((a for a in ordered if self.decoder.is_feasible(a)), candidates[0])
 
     def _candidates(self, rng: np.random.Generator) -> list[Architecture]:
-        """Architectures that were not observed."""
+        """Candidates for the next proposal, none of which was evaluated before."""
         known = {architecture for architecture, _ in self.observed}
         parents = sorted(self.observed, key=lambda pair: pair[1])[: self.settings.parents]
         drawn = [self.space.sample(rng) for _ in range(self.settings.pool)]
@@ -102,7 +103,7 @@ class BayesianStrategy(SampledStrategy):
         self.seen += 1
 
     def ranked(self) -> list[Architecture]:
-        """What was observed, by the model's mean: the noise of one evaluation is smoothed."""
+        """The evaluated architectures by the model's mean, which smooths evaluation noise."""
         distinct = list(dict.fromkeys(architecture for architecture, _ in self.observed))
         if len(self.observed) < self.settings.startup:
             return super().ranked()
@@ -113,7 +114,7 @@ class BayesianStrategy(SampledStrategy):
     def _fit(self) -> None:
         objectives = np.array([objective for _, objective in self.observed])
         features = self._features([architecture for architecture, _ in self.observed])
-        # A few failures would otherwise stretch the scale on which the good ones differ.
+        # Logarithms or normal scores, so that a few bad outcomes do not dominate the scale.
         if objectives.min() > 0:
             targets = np.log(objectives)
             if self.records:
@@ -152,25 +153,38 @@ class BayesianStrategy(SampledStrategy):
 
 
 def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:
-    """How far below `best` a Gaussian is expected to fall, 0 where it does not."""
+    """The expectation of max(best - y, 0) for Gaussian y.
+
+    Args:
+        mean: (n,).
+        std: (n,), standard deviations.
+        best: the value to improve on.
+    """
     distance = (best - mean) / std
     density = np.exp(-0.5 * distance**2) / np.sqrt(2 * np.pi)
-    return std * (distance * ndtr(distance) + density)
+    gain: np.ndarray = std * (distance * ndtr(distance) + density)
+    return gain
 
 
 class GaussianProcess:
-    """Regression with one length scale for each group of features.
+    """Gaussian process regression with one length scale for each group of features.
 
     Attributes:
-        log_scales: logarithms of the groups' length scales, then of the noise's deviation relative
-            to the signal's.
+        log_scales: logarithms of the length scale of each group, followed by that of the noise's
+            standard deviation relative to the signal's.
     """
 
     def __init__(self, groups: int) -> None:
         self.log_scales = np.log(np.array([LENGTH] * groups + [NOISE]))
 
     def fit(self, features: list[np.ndarray], targets: np.ndarray, *, search_scales: bool) -> None:
-        """Condition on targets (n,); `search_scales` first maximises the scales' posterior."""
+        """Condition the process on observations.
+
+        Args:
+            features: (n, features) for each group.
+            targets: (n,).
+            search_scales: whether the scales are first set to their posterior mode.
+        """
         self.features = features
         self.centre, self.spread = float(np.median(targets)), float(targets.std()) + 1e-12
         values = (targets - self.centre) / self.spread
@@ -189,7 +203,7 @@ class GaussianProcess:
         self.signal = (values @ self.weights + 1) / (len(values) + 2)
 
     def predict(self, features: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (n,) of the targets without noise."""
+        """The posterior mean and standard deviation, (n,) each, of the targets without noise."""
         distances = [
             _squared_distances(new, old) for new, old in zip(features, self.features, strict=True)
         ]
@@ -213,7 +227,7 @@ def _kernel(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
 
 
 def _root(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
-    """Lower Cholesky factor of the kernel with noise, for a signal of variance 1."""
+    """The lower Cholesky factor of the kernel matrix with noise, for a signal variance of 1."""
     matrix = _kernel(log_scales, distances)
     matrix[np.diag_indices_from(matrix)] += np.exp(2 * log_scales[-1]) + 1e-6
     root: np.ndarray = np.tril(cho_factor(matrix, lower=True)[0])
@@ -223,7 +237,7 @@ def _root(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
 def _negative_log_posterior(
     log_scales: np.ndarray, distances: list[np.ndarray], values: np.ndarray
 ) -> float:
-    """Of the scales, with the signal's variance at its most probable value."""
+    """The negative log posterior of the scales, at the most probable signal variance."""
     root = _root(np.clip(log_scales, -6, 6), distances)
     whitened = solve_triangular(root, values, lower=True)
     n = len(values)

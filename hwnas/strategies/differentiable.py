@@ -1,7 +1,7 @@
-"""Strategies that follow the gradient of the objective by the mixing weights: what they share, and
-those whose mixture is a function of their parameters.
+"""Differentiable strategies, which follow the gradient of the objective by the mixing weights.
 
-Whether the gradient is of first or second order is the evaluator's business.
+This module has their base class and the strategies whose mixture is a deterministic function of
+the architecture parameters. The evaluator decides whether the gradient is of first or second order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 
 
 class GradientSettings(Settings):
-    """Adam's settings for the choices' parameters; the defaults are those of DARTS."""
+    """Settings of Adam for the architecture parameters; the defaults are those of DARTS."""
 
     learning_rate: float = Field(
         3e-4, gt=0, description="learning rate of Adam for the architecture parameters"
@@ -39,14 +39,14 @@ class GradientSettings(Settings):
 class GradientStrategy(SearchStrategy):
     """One parameter for each option of each choice, trained by Adam.
 
-    With `entropy` the objective grows by `entropy * progress * mean_entropy()`, so that choices are
-    decided when the search ends: Tian et al., "Discretization-Aware Architecture Search", Pattern
-    Recognition 2021 (arXiv 2007.03154).
+    With the setting `entropy`, the term `entropy * progress * mean_entropy()` is added to the
+    objective, so that the choices are decided at the end of the search: Tian et al.,
+    "Discretization-Aware Architecture Search", Pattern Recognition 2021 (arXiv 2007.03154).
 
     Attributes:
-        mask: (choices, max_options), where an option exists and is not pruned.
-        parameters: (choices, max_options), called alpha in the papers.
-        progress: share of the search that is done.
+        mask: (choices, max_options), True for options that exist and are not pruned.
+        parameters: (choices, max_options), alpha in the papers.
+        progress: the share of the search that is done.
     """
 
     uses_gradient = True
@@ -73,22 +73,26 @@ class GradientStrategy(SearchStrategy):
         """The weights of the next mixture, differentiable; zero where there is no option."""
 
     def regulariser(self) -> Tensor:
-        """What is added to the objective; nothing by default."""
+        """A scalar that is added to the objective, by default zero."""
         return self.parameters.new_zeros(())
 
     def log_probabilities(self) -> Tensor:
-        """Of each choice's options, -inf where there is none; log-softmax by default."""
+        """The log-probability of each option, -inf where there is none; by default log-softmax."""
         return self.parameters.masked_fill(~self.mask, -math.inf).log_softmax(dim=1)
 
     def log_shares(self, weights: Tensor) -> Tensor:
-        """Logarithms of the shares that options have in their choice's sum, -inf where there is no
-        option; with a gradient there too.
+        """Logarithms of weights that are normalised over each choice's options.
+
+        They are -inf where there is no option, with a gradient of zero instead of nan.
+
+        Args:
+            weights: (choices, max_options), not negative.
         """
         shares = weights / (weights * self.mask).sum(dim=1, keepdim=True)
         return shares.masked_fill(~self.mask, 1.0).log().masked_fill(~self.mask, -math.inf)
 
     def scores(self) -> Tensor:
-        """What decoding maximises the sum of; the log-probabilities by default."""
+        """The scores whose sum the decoder maximises, by default the log-probabilities."""
         return self.log_probabilities()
 
     def ask(self) -> Mixture:
@@ -103,18 +107,18 @@ class GradientStrategy(SearchStrategy):
         if self.entropy_weight:
             added = added + self.entropy_weight * progress * self.mean_entropy()
         if added.requires_grad:
-            added.backward()
-        mixture.weights.backward(outcome.gradient.to(mixture.weights))
+            torch.autograd.backward(added)
+        torch.autograd.backward(mixture.weights, outcome.gradient.to(mixture.weights))
         self.optimizer.step()
 
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
         with torch.no_grad():
-            # An option that was pruned or never had a chance is the last to be taken.
+            # Pruned and impossible options get a very low but finite score.
             scores = self.scores().clamp_min(-1e3).masked_fill(~self.space.scored, 0.0)
         return decoder.best(scores.double().numpy(), k)
 
     def mean_entropy(self) -> Tensor:
-        """Of the choices, each between 0 and 1; differentiable."""
+        """The mean entropy of the choices, each normalised to [0, 1]; differentiable."""
         log_p = self.log_probabilities().clamp_min(-1e3)
         entropy = -(log_p.exp() * log_p.masked_fill(~self.mask, 0.0)).sum(dim=1)
         options = self.space.mask.sum(dim=1).clamp_min(2)
@@ -143,7 +147,7 @@ class GradientStrategy(SearchStrategy):
 
 
 class DartsSettings(GradientSettings):
-    """With the weight of beta-decay."""
+    """The settings of DARTS, with the weight of beta-decay."""
 
     beta_decay: float = Field(
         50.0,
@@ -153,11 +157,11 @@ class DartsSettings(GradientSettings):
 
 
 class DeterministicStrategy(GradientStrategy):
-    """The mixture is a function of the parameters alone, so that its Hessian has a meaning."""
+    """A strategy whose mixture is a function of its parameters, so that its Hessian is defined."""
 
 
 class DartsStrategy(DeterministicStrategy):
-    """Softmax over the options of each choice, with beta-decay against collapse.
+    """A softmax over the options of each choice, with beta-decay against collapse to skips.
 
     Beta-decay adds `beta_decay * progress * mean(logsumexp(parameters))`: Ye et al., "beta-DARTS",
     CVPR 2022 (arXiv 2203.01665), eqs. 12 and 13.
@@ -182,7 +186,7 @@ class DartsStrategy(DeterministicStrategy):
 
 
 class PcDartsSettings(DartsSettings):
-    """The published settings have no beta-decay."""
+    """The published settings, which have no beta-decay."""
 
     beta_decay: float = Field(
         0.0,
@@ -192,8 +196,10 @@ class PcDartsSettings(DartsSettings):
 
 
 class PcDartsStrategy(DartsStrategy):
-    """DARTS with a weight for each edge beside those of its options, the softmax over the edges
-    into a node; the supernet mixes 1 of 4 channels.
+    """DARTS with edge normalisation, on a supernet that mixes 1 of 4 channels.
+
+    Each edge has a weight of its own, a softmax over the edges into the same node, which multiplies
+    the weights of its options.
     """
 
     name = "pc-darts"
@@ -215,7 +221,7 @@ class PcDartsStrategy(DartsStrategy):
         self.optimizer.add_param_group({"params": [self.edge_parameters]})
 
     def log_edge_weights(self) -> Tensor:
-        """(choices, 1), logarithms of weights that add up to 1 over the edges into a node."""
+        """The logarithm of each edge's weight, (choices, 1)."""
         rows = torch.empty_like(self.edge_parameters)
         for edges in self.nodes:
             rows = rows.index_copy(
@@ -239,7 +245,7 @@ class PcDartsStrategy(DartsStrategy):
 
 
 class DartsMinusSettings(DartsSettings):
-    """The published settings have no beta-decay."""
+    """The published settings, which have no beta-decay."""
 
     beta_decay: float = Field(
         0.0,
@@ -252,9 +258,10 @@ class DartsMinusSettings(DartsSettings):
 
 
 class DartsMinusStrategy(DartsStrategy):
-    """DARTS with an auxiliary skip on every edge, which vanishes during the search.
+    """DARTS with an auxiliary skip connection on every edge, which fades out during the search.
 
-    The skip's candidate carries the auxiliary weight too, so that no other module is needed.
+    The weight of the auxiliary skip is added to that of the candidate `skip_connect`, which
+    computes the same.
     """
 
     name = "darts-minus"
@@ -278,7 +285,7 @@ class DartsMinusStrategy(DartsStrategy):
 
 
 class FairDartsSettings(GradientSettings):
-    """With the weight of the zero-one loss."""
+    """Settings of Adam, and the weight of the zero-one loss."""
 
     zero_one: float = Field(
         10.0, ge=0, description="weight of the loss that drives the sigmoids to 0 or 1"
@@ -286,7 +293,7 @@ class FairDartsSettings(GradientSettings):
 
 
 class FairDartsStrategy(DeterministicStrategy):
-    """A sigmoid for each option, so that options do not compete; a loss drives them to 0 or 1."""
+    """A sigmoid for each option, so that options do not compete; a loss drives it to 0 or 1."""
 
     name = "fairdarts"
     paper = (
@@ -305,7 +312,7 @@ class FairDartsStrategy(DeterministicStrategy):
         return self.parameters.sigmoid() * self.mask
 
     def regulariser(self) -> Tensor:
-        """-w mean((sigmoid - 1/2)^2), eq. 6 of the paper."""
+        """The zero-one loss -w mean((sigmoid - 1/2)^2), eq. 6 of the paper."""
         away = (self.parameters.sigmoid() - 0.5).square()
         return -self.zero_one * away[self.mask].mean()
 

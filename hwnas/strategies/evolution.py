@@ -1,5 +1,8 @@
-"""Regularised evolution (Real et al., "Regularized Evolution for Image Classifier Architecture
-Search", AAAI 2019, arXiv 1802.01548), and the same after single paths trained a supernet.
+"""Regularised evolution, alone or after the training of a single-path supernet.
+
+Real et al., "Regularized Evolution for Image Classifier Architecture Search", AAAI 2019 (arXiv
+1802.01548), and Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform
+Sampling", ECCV 2020 (arXiv 1904.00420).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from hwnas.strategies.sampled import SampledStrategy
 
 
 class EvolutionSettings(Settings):
-    """The defaults are those of NAS-Bench-201's comparison."""
+    """Sizes of population and tournament; the defaults are those used for NAS-Bench-201."""
 
     population: int = Field(
         10, ge=2, le=10_000, description="number of architectures in the population"
@@ -28,7 +31,7 @@ class EvolutionSettings(Settings):
 
 
 class EvolutionStrategy(SampledStrategy):
-    """A population as a queue: the best of a few drawn members has a child, the oldest dies."""
+    """The best of a few random members of the population is mutated, and the oldest is removed."""
 
     name = "evolution"
     paper = (
@@ -56,7 +59,7 @@ class EvolutionStrategy(SampledStrategy):
         self.population.append((architecture, outcome.objective))
 
     def ranked(self) -> list[Architecture]:
-        """The records, or the living where evaluations do not last."""
+        """The records, or the population if outcomes are not lasting, by their objective."""
         if self.records:
             return super().ranked()
         return [a for a, _ in sorted(self.population, key=lambda member: member[1])]
@@ -71,7 +74,7 @@ class EvolutionStrategy(SampledStrategy):
 
 
 class SposSettings(EvolutionSettings):
-    """With the share of the search that trains the supernet alone; the paper's population."""
+    """The paper's sizes, and the share of the search in which only the supernet is trained."""
 
     population: int = Field(
         50, ge=2, le=10_000, description="number of architectures in the population"
@@ -85,9 +88,10 @@ class SposSettings(EvolutionSettings):
 
 
 class SposStrategy(EvolutionStrategy):
-    """Uniform single paths train the supernet; then evolution searches.
+    """Train the supernet on uniformly drawn single paths, then search it by evolution.
 
-    Unlike in the paper the weights go on training, on what evolution proposes.
+    Unlike in the paper, the supernet continues to be trained on the architectures that evolution
+    proposes.
     """
 
     name = "spos"

@@ -1,6 +1,7 @@
-"""Many architectures judged a little, the best of them longer: Jamieson & Talwalkar,
-"Non-stochastic Best Arm Identification and Hyperparameter Optimization", AISTATS 2016, and Li et
-al., "Hyperband", JMLR 18(185), 2018 (arXiv 1603.06560), algorithm 1.
+"""Successive halving and Hyperband: many short evaluations, and longer ones of the best.
+
+Jamieson & Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter Optimization",
+AISTATS 2016, and Li et al., "Hyperband", JMLR 18(185), 2018 (arXiv 1603.06560), algorithm 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hwnas.strategies.sampled import SampledStrategy
 
 
 class HyperbandSettings(Settings):
-    """The paper's ratio; the lowest fidelity is `ratio ** -halvings` of a whole evaluation."""
+    """The paper's ratio; the lowest fidelity is `ratio ** -halvings` of a complete evaluation."""
 
     ratio: int = Field(
         3,
@@ -29,14 +30,15 @@ class HyperbandSettings(Settings):
 
 
 class HyperbandStrategy(SampledStrategy):
-    """Brackets that start with many at a low fidelity, then with fewer at higher ones.
+    """A cycle of brackets, from many architectures at a low fidelity to few at a high one.
 
     Attributes:
-        bracket: how many are finished.
-        rung: of the current bracket, 0 at its start.
-        waiting: what went on to this rung and is not judged yet.
-        judged: what this rung judged.
-        highest: the highest fidelity that each architecture was judged at, and its objective.
+        bracket: number of finished brackets.
+        rung: of the current bracket, starting at 0.
+        waiting: architectures that were promoted to this rung and are not evaluated yet.
+        judged: architectures that were evaluated at this rung, with their objectives.
+        highest: the highest fidelity at which each architecture was evaluated, and the objective
+            there.
     """
 
     name = "hyperband"
@@ -57,13 +59,14 @@ class HyperbandStrategy(SampledStrategy):
         self.highest: dict[Architecture, tuple[float, float]] = {}
 
     def rungs_above(self) -> int:
-        """How many rungs the current bracket has above its lowest; s in the paper."""
+        """The number of rungs above the lowest of the current bracket; s in the paper."""
         return self.halvings - self.bracket % (self.halvings + 1)
 
     def starters(self) -> int:
-        """How many architectures the current bracket starts with; n in the paper."""
+        """The number of architectures at the lowest rung of the current bracket; n in the paper."""
         above = self.rungs_above()
-        return -(-(self.halvings + 1) * self.ratio**above // (above + 1))
+        count: int = -(-(self.halvings + 1) * self.ratio**above // (above + 1))
+        return count
 
     @property
     def fidelity(self) -> float:
@@ -82,7 +85,7 @@ class HyperbandStrategy(SampledStrategy):
         fidelity = self.fidelity if outcome.fidelity is None else outcome.fidelity
         if fidelity >= self.highest.get(architecture, (0.0, 0.0))[0]:
             self.highest[architecture] = fidelity, outcome.objective
-        # Another process may have judged what is not of this bracket.
+        # Another process may have evaluated an architecture that is not in this bracket.
         starts = not self.rung and fidelity == self.fidelity
         if not starts and architecture not in self.waiting:
             return
@@ -93,11 +96,11 @@ class HyperbandStrategy(SampledStrategy):
             self._climb()
 
     def _climb(self) -> None:
-        """The best of the rung go on to the next one; after the last a bracket begins."""
+        """Promote the best of the rung to the next one, or start the next bracket."""
         if self.rung < self.rungs_above():
-            go_on = max(1, len(self.judged) // self.ratio)
+            promoted = max(1, len(self.judged) // self.ratio)
             ordered = sorted(self.judged, key=lambda record: record[1])
-            self.waiting = [architecture for architecture, _ in ordered[:go_on]]
+            self.waiting = [architecture for architecture, _ in ordered[:promoted]]
             self.rung += 1
         else:
             self.bracket += 1
@@ -105,7 +108,7 @@ class HyperbandStrategy(SampledStrategy):
         self.judged = []
 
     def ranked(self) -> list[Architecture]:
-        """By the fidelity reached, then by the objective there."""
+        """All evaluated architectures, by the highest fidelity and then by the objective there."""
         return sorted(self.highest, key=lambda a: (-self.highest[a][0], self.highest[a][1]))
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,7 +131,7 @@ class HyperbandStrategy(SampledStrategy):
 
 
 class SuccessiveHalvingStrategy(HyperbandStrategy):
-    """The bracket that starts with most, again and again."""
+    """Repeat the bracket that starts with the largest number of architectures."""
 
     name = "successive-halving"
     paper = (

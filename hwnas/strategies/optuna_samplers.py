@@ -1,4 +1,4 @@
-"""Strategies that Optuna's samplers make: TPE and NSGA-II (Akiba et al., "Optuna", KDD 2019)."""
+"""Strategies that use samplers of Optuna: TPE and NSGA-II (Akiba et al., "Optuna", KDD 2019)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
 
 class OptunaStrategy(SampledStrategy):
-    """A choice is a categorical parameter; what is not open is replaced by the next that is.
+    """Each choice is a categorical parameter of an Optuna study.
+
+    If the sampler takes an option that cannot be completed to a valid architecture, the next open
+    option is taken instead.
 
     Attributes:
-        log: the calls so far; a resumed strategy repeats them, since a sampler's state is its own.
-        searching: False while the best are gathered; what is proposed then is no trial.
+        log: all calls of `ask` and `tell` so far. A resumed strategy repeats them, since the state
+            of Optuna's samplers cannot be saved.
+        searching: False while `best` collects architectures; proposals are then not trials.
     """
 
     directions: tuple[Literal["minimize"], ...] = ("minimize",)
@@ -41,11 +45,11 @@ class OptunaStrategy(SampledStrategy):
     @property
     @abstractmethod
     def startup(self) -> int:
-        """Trials that are drawn at random before the sampler takes over."""
+        """The number of random trials before the sampler takes over."""
 
     @cached_property
     def distributions(self) -> dict[str, BaseDistribution]:
-        """What each choice is drawn from."""
+        """The distribution of each choice, by name."""
         from optuna.distributions import CategoricalDistribution
 
         return {c.name: CategoricalDistribution(c.options) for c in self.space.choices}
@@ -55,7 +59,7 @@ class OptunaStrategy(SampledStrategy):
         """A sampler for the next trial."""
 
     def values(self, outcome: Outcome) -> list[float]:
-        """What a trial is told, one value for each direction."""
+        """The values of a trial, one for each direction."""
         return [outcome.objective]
 
     def ask(self) -> Mixture:
@@ -68,7 +72,7 @@ class OptunaStrategy(SampledStrategy):
             return self.space.sample(rng)
         self.study.sampler = self.sampler(int(rng.integers(2**31)))
         if len(self.study.get_trials(deepcopy=False)) < self.startup:
-            # Uniform over architectures, which the parameters one by one are not.
+            # Uniform over architectures; independent parameters would not be.
             self.study.enqueue_trial(dict(self.space.sample(rng).options))
         trial = self.study.ask(self.distributions)
         decided: list[int] = []
@@ -140,7 +144,7 @@ class OptunaStrategy(SampledStrategy):
 
 
 class TpeSettings(Settings):
-    """Of Optuna's sampler."""
+    """Settings of Optuna's sampler."""
 
     startup: int = Field(10, ge=1, description="number of random trials at the start")
     candidates: int = Field(
@@ -174,13 +178,13 @@ class TpeStrategy(OptunaStrategy):
 
 
 class Nsga2Settings(Settings):
-    """Of Optuna's sampler."""
+    """Settings of Optuna's sampler."""
 
     population: int = Field(20, ge=2, description="number of architectures in a generation")
 
 
 class Nsga2Strategy(OptunaStrategy):
-    """A genetic algorithm for two objectives: the evaluation's, and latency over budget."""
+    """A genetic algorithm with two objectives: that of the search, and latency over budget."""
 
     name = "nsga2"
     paper = "Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002"

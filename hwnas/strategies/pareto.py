@@ -1,4 +1,4 @@
-"""What no other point beats in every objective; all objectives are minimised."""
+"""Pareto fronts and their figures of merit; all objectives are minimised."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import numpy as np
 
 
 def pareto_front(points: np.ndarray) -> np.ndarray:
-    """Indices of the points that none dominates, by the first objective; equal points all stay.
+    """Indices of the points that no other point dominates, sorted by the first objective.
+
+    Of equal points all are kept.
 
     Args:
         points: (n, objectives).
@@ -18,11 +20,13 @@ def pareto_front(points: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
-    """Area that the points dominate below a reference: Zitzler & Thiele, IEEE TEC 3(4), 1999.
+    """The area between the points and a reference that they dominate.
+
+    Zitzler & Thiele, IEEE Transactions on Evolutionary Computation 3(4), 1999.
 
     Args:
-        points: (n, 2); those that do not dominate the reference count nothing.
-        reference: (2,), worse than what counts.
+        points: (n, 2); those that do not dominate the reference contribute nothing.
+        reference: (2,).
     """
     inside = points[(points < reference).all(axis=1)]
     area, height = 0.0, float(reference[1])
@@ -34,8 +38,9 @@ def hypervolume(points: np.ndarray, reference: np.ndarray) -> float:
 
 
 def covered_share(points: np.ndarray) -> float:
-    """The hypervolume as a share of the rectangle between the points' best and worst figures, so
-    that the axes' units do not matter; 1 where one point is best in both.
+    """The hypervolume as a share of the rectangle spanned by the points.
+
+    It does not depend on the units of the objectives, and is 1 if one point is best in both.
 
     Args:
         points: (n, 2), at least one.
@@ -46,9 +51,10 @@ def covered_share(points: np.ndarray) -> float:
 
 
 def knee(points: np.ndarray) -> int:
-    """Index of the front's point farthest below the line between its ends, both axes to scale.
+    """Index of the knee: the point farthest below the line between the ends of the front.
 
-    With fewer than three points on the front it is the first one.
+    Both objectives are scaled to [0, 1] first. If the front has fewer than three points, its first
+    point is returned.
 
     Args:
         points: (n, 2).

@@ -1,6 +1,8 @@
-"""Choosing by what is missed (Wang et al., "Rethinking Architecture Selection in Differentiable
-NAS", ICLR 2021, arXiv 2108.04392): an option's strength is how much the trained supernet loses
-without it, and not its weight.
+"""DARTS with perturbation-based selection (DARTS-PT).
+
+Wang et al., "Rethinking Architecture Selection in Differentiable NAS", ICLR 2021 (arXiv
+2108.04392). Options are selected by how much the loss of the trained supernet grows when they are
+removed, not by their weights.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ class Trial(NamedTuple):
     """One step of the selection.
 
     Attributes:
-        row: the choice that it is about; -1 for none, all options stay.
-        option: what is taken away; -1 for the whole edge.
-        tunes: whether the weights are trained in this step; nothing is learned from its loss.
+        row: of the choice from which something is removed; -1 to remove nothing.
+        option: the option that is removed; -1 for the whole edge.
+        tunes: whether the step trains the weights instead; its loss is ignored.
     """
 
     row: int
@@ -36,7 +38,10 @@ class Trial(NamedTuple):
 
 
 class PerturbationSettings(DartsSettings):
-    """With the selection's; the paper judges on all validation images and tunes for 5 epochs."""
+    """Settings of DARTS and of the selection.
+
+    The paper evaluates each removal on all validation images and tunes for 5 epochs.
+    """
 
     beta_decay: float = Field(
         0.0,
@@ -52,18 +57,19 @@ class PerturbationSettings(DartsSettings):
 
 
 class PerturbationStrategy(DartsStrategy):
-    """DARTS; the last steps decide the choices, one after the other in random order.
+    """DARTS, whose last steps decide the choices one after the other, in random order.
 
-    Each option is taken away once, and the one that is missed most is chosen; then each edge that
-    may be left out is. Unlike in the paper edges are taken away one at a time from the whole. As
-    many steps are used as are needed, half of the search at most: for each choice one an option and
-    those that tune, and one for each edge. Choices for which they were too few go by their weights.
+    Each option of a choice is removed once, and the option whose removal gives the largest loss is
+    selected. Then each edge that may take `none` is removed once. Unlike in the paper, edges are
+    removed one at a time from the complete cell. The selection takes one step for each option, the
+    tuning steps after each choice, and one step for each edge, but at most half of the search;
+    choices that are not reached are decided by their weights.
 
     Attributes:
-        trials: all of them, in their order.
-        losses: what the first of these found.
+        trials: all steps of the selection, in order.
+        losses: the loss of each step that is done.
         selects: whether the selection has begun.
-        current: what the mixture that was asked for tries.
+        current: the step that belongs to the last mixture from `ask`; None before the selection.
     """
 
     name = "darts-pt"
@@ -85,7 +91,7 @@ class PerturbationStrategy(DartsStrategy):
         self.current: Trial | None = None
 
     def _plan(self, rng: np.random.Generator) -> list[Trial]:
-        """All trials in their order: choices with their options, the whole, the edges."""
+        """All steps in order: the options of each choice, the complete cell, and the edges."""
         trials: list[Trial] = []
         edges: list[Trial] = []
         for row in rng.permutation(len(self.space.choices)).tolist():
@@ -95,7 +101,7 @@ class PerturbationStrategy(DartsStrategy):
         return [*trials, Trial(-1, -1), *edges]
 
     def _operators(self, row: int) -> list[int]:
-        """The options of a choice but `none`."""
+        """The options of a choice without `none`."""
         return [i for i, o in enumerate(self.space.choices[row].options) if o != NONE]
 
     @property
@@ -105,13 +111,13 @@ class PerturbationStrategy(DartsStrategy):
         return 1 if self.current.tunes else self.settings.judged_on
 
     def _trial(self) -> Trial | None:
-        """What is tried next; None before the selection and after it."""
+        """The next step; None before the selection and after it."""
         if not self.selects or len(self.losses) == len(self.trials):
             return None
         return self.trials[len(self.losses)]
 
-    def _missed(self) -> Tensor:
-        """(choices, max_options), the loss without each option; nan where it is not known."""
+    def _losses_without(self) -> Tensor:
+        """The loss without each option, (choices, max_options); nan where it is not known yet."""
         losses = torch.full(self.mask.shape, math.nan)
         for trial, loss in zip(self.trials, self.losses, strict=False):
             if trial.option >= 0:
@@ -119,9 +125,9 @@ class PerturbationStrategy(DartsStrategy):
         return losses
 
     def _decided(self) -> dict[int, int]:
-        """The option of each choice all of whose options were tried."""
+        """The selected option of each choice of which every option was removed once."""
         decided = {}
-        for row, losses in enumerate(self._missed()):
+        for row, losses in enumerate(self._losses_without()):
             present = self._operators(row)
             if not losses[present].isnan().any():
                 decided[row] = present[int(losses[present].argmax())]
@@ -164,22 +170,25 @@ class PerturbationStrategy(DartsStrategy):
             self.selects = progress >= 0.5 and steps_left <= len(self.trials)
 
     def scores(self) -> Tensor:
-        """How much more is lost without an option than without the row's most important one, and
-        how much without its edge; `none` loses nothing. By weights where it is not known.
+        """Scores by the losses of the removals, or by the weights where these are not known.
+
+        An option's score is its loss relative to that of the selected option of its choice. Once
+        all edges were removed, an edge's scores are shifted so that the largest is the increase of
+        the loss without the edge, and `none` scores 0.
         """
         scores = super().log_probabilities()
-        missed = self._missed()
+        without = self._losses_without()
         for row, option in self._decided().items():
-            relative = missed[row] - missed[row, option]
+            relative = without[row] - without[row, option]
             strongest = scores[row][~relative.isnan()].max()
             scores[row] = torch.where(relative.isnan(), scores[row], strongest + relative)
         if len(self.losses) == len(self.trials):
-            whole = self.losses[self.trials.index(Trial(-1, -1))]
+            complete = self.losses[self.trials.index(Trial(-1, -1))]
             for trial, loss in zip(self.trials, self.losses, strict=True):
                 if trial.row >= 0 and trial.option < 0 and not trial.tunes:
                     none = self.space.choices[trial.row].options.index(NONE)
                     scores[trial.row, none] = -math.inf
-                    scores[trial.row] += loss - whole - scores[trial.row].max()
+                    scores[trial.row] += loss - complete - scores[trial.row].max()
                     scores[trial.row, none] = 0.0
         return scores
 

@@ -1,4 +1,4 @@
-"""Architectures drawn from a policy that policy gradients improve: REINFORCE, PPO and ENAS."""
+"""Policy gradient strategies, which sample architectures from a policy: REINFORCE, PPO, ENAS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hwnas.strategies.sampled import SampledStrategy
 
 
 class PolicySettings(Settings):
-    """Of the policy gradient; the reward is minus the objective."""
+    """Settings of the policy gradient; the reward is the negative objective."""
 
     learning_rate: float = Field(0.01, gt=0, description="learning rate of Adam for the policy")
     baseline: float = Field(
@@ -42,10 +42,10 @@ class PolicySettings(Settings):
 
 
 class PolicyStrategy(SampledStrategy):
-    """Decides the choices one after the other, each given those before it.
+    """A policy that decides the choices one after the other, each given the previous ones.
 
-    An update follows `(reward - baseline) * grad log p`, or PPO's clipped ratio (Schulman et al.,
-    arXiv 1707.06347, eq. 7), by Adam.
+    Adam follows the gradient `(reward - baseline) * grad log p`, or that of PPO's clipped objective
+    (Schulman et al., arXiv 1707.06347, eq. 7).
     """
 
     settings_model = PolicySettings
@@ -68,10 +68,10 @@ class PolicyStrategy(SampledStrategy):
 
     @abstractmethod
     def logits(self, decided: Sequence[int]) -> Tensor:
-        """(choices decided + 1, max_options), of each choice given those before it."""
+        """The logits of each choice given the previous ones, (decided choices + 1, max_options)."""
 
     def _log_probabilities(self, decided: Sequence[int]) -> Tensor:
-        """Log-softmax of the logits over the options that are open; -inf elsewhere."""
+        """The log-softmax of the logits over the open options, -inf elsewhere."""
         logits = self.logits(decided)
         closed = torch.ones(logits.shape, dtype=torch.bool)
         for row in range(len(logits)):
@@ -100,7 +100,7 @@ class PolicyStrategy(SampledStrategy):
         self.baseline = decay * baseline + (1 - decay) * mean
         before = None
         for _ in range(self.settings.epochs if self.settings.update == "ppo" else 1):
-            log_p, entropy = self._of_pending()
+            log_p, entropy = self._log_p_and_entropy()
             if self.settings.update == "ppo":
                 before = log_p.detach() if before is None else before
                 ratio = (log_p - before).exp()
@@ -109,10 +109,10 @@ class PolicyStrategy(SampledStrategy):
             else:
                 gain = log_p * advantage
             self.optimizer.zero_grad()
-            (-gain - self.settings.entropy * entropy).mean().backward()
+            torch.autograd.backward((-gain - self.settings.entropy * entropy).mean())
             self.optimizer.step()
 
-    def _of_pending(self) -> tuple[Tensor, Tensor]:
+    def _log_p_and_entropy(self) -> tuple[Tensor, Tensor]:
         """Log-probability and entropy of each pending architecture's decisions."""
         log_ps, entropies = [], []
         for architecture, _ in self.pending:
@@ -139,7 +139,7 @@ class PolicyStrategy(SampledStrategy):
 
 
 class ReinforceStrategy(PolicyStrategy):
-    """A softmax for each choice, independent of the others but for what is open."""
+    """An independent softmax for each choice, apart from options that are not open."""
 
     name = "reinforce"
     paper = (
@@ -174,11 +174,11 @@ class EnasSettings(PolicySettings):
 
 
 class Controller(nn.Module):
-    """An LSTM that reads the decisions so far and gives the next choice's logits."""
+    """An LSTM that reads the previous decisions and computes the logits of the next choice."""
 
     def __init__(self, options: int, choices: int, hidden: int) -> None:
         super().__init__()
-        # Row 0 stands for nothing decided yet; a choice's option has a row of its own.
+        # Row 0 marks the start; every option of every choice has a row of its own.
         self.embedding = nn.Embedding(1 + choices * options, hidden)
         self.lstm = nn.LSTM(hidden, hidden, batch_first=True)
         self.output = nn.Linear(hidden, options, bias=False)
@@ -193,7 +193,7 @@ class Controller(nn.Module):
 
 
 class EnasStrategy(PolicyStrategy):
-    """An LSTM controller; the supernet's shared weights are trained on what it draws."""
+    """An LSTM controller, on whose samples the supernet is trained."""
 
     name = "enas"
     paper = (

@@ -1,8 +1,8 @@
-"""Random search, the control that every strategy is compared with (Li & Talwalkar, "Random Search
-and Reproducibility for NAS", UAI 2019, arXiv 1902.07638).
+"""Random search, the baseline for all other strategies.
 
-On a supernet every step trains one random architecture and nothing is learned; where evaluations
-last, the best of them is kept.
+Li & Talwalkar, "Random Search and Reproducibility for NAS", UAI 2019 (arXiv 1902.07638). With
+lasting outcomes the best architecture is kept; on a supernet every step trains a random
+architecture.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hwnas.strategies.sampled import SampledStrategy
 
 
 class RandomStrategy(SampledStrategy):
-    """Uniform draws."""
+    """Draw architectures uniformly."""
 
     name = "random"
     paper = "Li & Talwalkar, Random Search and Reproducibility for NAS, UAI 2019, arXiv 1902.07638"

@@ -1,4 +1,4 @@
-"""What strategies share that propose one architecture at a time."""
+"""The base class of strategies that propose single architectures instead of soft mixtures."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 
 MAX_DRAWS = 100
-"""Proposals before the rest is decoded from random scores instead."""
+"""Number of proposals after which architectures are decoded from random scores instead."""
 RECENT = 50
-"""Proposals whose options are counted as what the strategy thinks of them."""
+"""Number of latest proposals from which the strategy's probabilities are estimated."""
 
 
 class SampledStrategy(SearchStrategy):
-    """Proposes architectures within the budget; a subclass says which, and what it learns.
+    """Proposes architectures that keep the budgets; a subclass defines `propose` and `learn`.
 
     Attributes:
-        records: (architecture, objective) of all evaluations that last, in their order.
-        suggested: what is proposed first, in this order.
-        draws: how many random generators were used up; each is seeded by its number.
-        recent: what was asked for last.
+        records: (architecture, objective) of all lasting outcomes, in order.
+        suggested: architectures to propose first, in order.
+        draws: number of random generators used so far; each is seeded by its number.
+        recent: the latest proposals.
     """
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
@@ -38,19 +38,19 @@ class SampledStrategy(SearchStrategy):
         self.recent: deque[Architecture] = deque(maxlen=RECENT)
 
     def skip(self, architecture: Architecture) -> None:
-        """Another process judges it: do not insist on it."""
+        """Do not propose a suggested architecture, since another process evaluates it."""
         if architecture in self.suggested:
             self.suggested.remove(architecture)
 
     @abstractmethod
     def propose(self, rng: np.random.Generator) -> Architecture:
-        """An architecture to look at, within the budget or not."""
+        """A new architecture, which need not keep the budgets."""
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
-        """Take an evaluation into account; by default nothing but the record is kept."""
+        """Learn from an outcome; by default nothing is learned beyond the records."""
 
     def ranked(self) -> list[Architecture]:
-        """What was found best, in order; by default the records by their objective."""
+        """Architectures from best to worst, by default the records by their objective."""
         ordered = sorted(self.records, key=lambda record: record[1])
         return list(dict.fromkeys(architecture for architecture, _ in ordered))
 
@@ -70,7 +70,7 @@ class SampledStrategy(SearchStrategy):
         self.learn(architecture, outcome)
 
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
-        """The best that are known and feasible; then what would be proposed next."""
+        """The best feasible architectures so far, filled up with new proposals."""
         found: dict[Architecture, None] = {}
         for architecture in self.ranked():
             if len(found) == k:
@@ -96,7 +96,10 @@ class SampledStrategy(SearchStrategy):
     def draw_feasible(
         self, rng: np.random.Generator, draw: Callable[[np.random.Generator], Architecture]
     ) -> Architecture:
-        """One of the draws within the budget; where these are too rare, near to random scores."""
+        """Draw until an architecture keeps the budgets.
+
+        If none of `MAX_DRAWS` does, one is decoded from random scores.
+        """
         for _ in range(MAX_DRAWS):
             architecture = draw(rng)
             if self.decoder.is_feasible(architecture):
@@ -104,7 +107,7 @@ class SampledStrategy(SearchStrategy):
         return self.decoder.best(rng.gumbel(size=self.space.mask.shape))[0]
 
     def probabilities(self) -> Tensor | None:
-        """How often the latest proposals took each option."""
+        """The relative frequency of each option among the latest proposals."""
         return self.space.one_hots(self.recent).mean(dim=0) if self.recent else None
 
     def state_dict(self) -> dict[str, Any]:

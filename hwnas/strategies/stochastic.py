@@ -1,4 +1,4 @@
-"""Differentiable strategies whose mixture is drawn anew at every step."""
+"""Differentiable strategies that sample a new mixture at every step."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hwnas.strategies.differentiable import GradientSettings, GradientStrategy
 
 
 class StochasticStrategy(GradientStrategy):
-    """Draws the mixture from a distribution that its parameters define.
+    """Samples mixtures from a distribution that the architecture parameters define.
 
     Attributes:
-        draws: how many were drawn; each is seeded by its number.
+        draws: number of mixtures sampled so far; each is seeded by its number.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class StochasticStrategy(GradientStrategy):
 
     @abstractmethod
     def draw(self) -> Mixture:
-        """A mixture from the global random generator, differentiable."""
+        """Sample a mixture with the global random generator, differentiably."""
 
     def ask(self) -> Mixture:
         self.draws += 1
@@ -53,7 +53,7 @@ class StochasticStrategy(GradientStrategy):
 
 
 class GumbelSettings(GradientSettings):
-    """With the temperature of the softmax, which changes linearly over the search."""
+    """Settings of Adam, and the temperature, which changes linearly over the search."""
 
     temperature: float = Field(
         10.0, gt=0, description="temperature of the Gumbel softmax at the start"
@@ -62,7 +62,7 @@ class GumbelSettings(GradientSettings):
 
 
 class GdasStrategy(StochasticStrategy):
-    """One option of each choice is drawn and run; the gradient is that of the soft draw."""
+    """Sample one option of each choice; the gradient is that of the Gumbel softmax."""
 
     name = "gdas"
     paper = (
@@ -78,7 +78,7 @@ class GdasStrategy(StochasticStrategy):
         self.temperatures = settings.temperature, settings.temperature_end
 
     def soft_draw(self) -> Tensor:
-        """softmax((log p + Gumbel) / temperature)."""
+        """A sample of the Gumbel softmax, softmax((log p + Gumbel noise) / temperature)."""
         start, end = self.temperatures
         temperature = start + (end - start) * self.progress
         gumbel = -torch.empty(self.mask.shape).exponential_().log()
@@ -93,7 +93,7 @@ class GdasStrategy(StochasticStrategy):
 
 
 class SnasStrategy(GdasStrategy):
-    """All options run, weighted by the soft draw itself."""
+    """Run all options, weighted by a sample of the Gumbel softmax."""
 
     name = "snas"
     paper = "Xie et al., SNAS: Stochastic Neural Architecture Search, ICLR 2019, arXiv 1812.09926"
@@ -103,7 +103,7 @@ class SnasStrategy(GdasStrategy):
 
 
 class DrnasSettings(GradientSettings):
-    """The published weight of the pull towards the uniform distribution; no weight decay."""
+    """Settings of Adam without weight decay, of the regulariser, and of pruning."""
 
     weight_decay: float = Field(
         0.0, ge=0, description="weight decay of the architecture parameters"
@@ -129,10 +129,10 @@ class DrnasSettings(GradientSettings):
 
 
 class DrnasStrategy(StochasticStrategy):
-    """Weights drawn from a Dirichlet distribution; weak options are pruned on the way.
+    """Sample weights from a Dirichlet distribution, and prune weak options during the search.
 
-    With `search.partial_channels` the search is progressive: the fewer options that are left mix
-    `widen` times as many channels. The paper mixes 1 of 6 channels first and 1 of 3 then.
+    With `search.partial_channels` the search is progressive: after pruning, the remaining options
+    mix `widen` times as many channels. The paper mixes 1 of 6 channels first, and then 1 of 3.
     """
 
     name = "drnas"
@@ -146,18 +146,19 @@ class DrnasStrategy(StochasticStrategy):
         self.settings = settings
 
     def concentration(self) -> Tensor:
-        """elu(parameters) + 1."""
+        """The concentrations of the Dirichlet distribution, elu(parameters) + 1."""
         return torch.nn.functional.elu(self.parameters) + 1
 
     def draw(self) -> Mixture:
-        # Independent gammas over their sum are a Dirichlet draw, in rows of any length.
+        # Normalised independent gamma samples are a Dirichlet sample, for rows of any length.
         gamma = torch.distributions.Gamma(self.concentration().clamp_min(1e-3), 1.0).rsample()
         gamma = gamma.clamp_min(1e-12) * self.mask
         active = tuple(tuple(torch.nonzero(row).flatten().tolist()) for row in self.mask)
         return Mixture(gamma / gamma.sum(dim=1, keepdim=True), active)
 
     def regulariser(self) -> Tensor:
-        return self.settings.anchor * (self.concentration() - 1)[self.mask].norm()
+        distance = torch.linalg.vector_norm((self.concentration() - 1)[self.mask])
+        return self.settings.anchor * distance
 
     def log_probabilities(self) -> Tensor:
         return self.log_shares(self.concentration())
