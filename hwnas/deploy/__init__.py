@@ -1,1 +1,1 @@
-"""From a trained network to a checked ONNX model."""
+"""Exports a trained network to ONNX, and checks ONNX models before deployment."""

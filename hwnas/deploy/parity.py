@@ -14,7 +14,7 @@ from hwnas.inspection.process import Precision
 from hwnas.latency_tables.runtimes.base import Infer
 
 NO_SIGNAL_DB = -999.0
-"""Signal-to-noise ratio that stands for outputs with no signal, or with errors not finite."""
+"""SQNR of outputs without any signal, and of outputs with errors that are not finite."""
 RELATIVE_TOLERANCE, SCALED_TOLERANCE = 1e-3, 1e-4
 """Tolerances of a single value, see `Parity.within_tolerance`."""
 CONSTANT_TOLERANCE = 1e-6
@@ -59,7 +59,7 @@ class Parity:
     constant: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The object of a comparison in the check's document."""
+        """The comparison as an object of the check's document."""
         return {
             "max_abs_error": self.max_abs_error,
             "sqnr_db": self.sqnr_db,

@@ -100,7 +100,7 @@ def open_regular(path: Path) -> int:
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise InputError("not a file", where=where, actual=kind)
+        raise InputError("not a regular file", where=where, actual=kind)
     return descriptor
 
 

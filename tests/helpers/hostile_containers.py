@@ -41,23 +41,23 @@ def text(folder):
     return b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n"
 
 
-@refused("not a file", "a folder")
+@refused("not a regular file", "a folder")
 def directory(folder):
     return folder
 
 
-@refused("not a file", "pipe")
+@refused("not a regular file", "pipe")
 def fifo(folder):
     os.mkfifo(folder / "pipe.onnx")
     return folder / "pipe.onnx"
 
 
-@refused("not a file", "device")
+@refused("not a regular file", "device")
 def device(folder):
     return Path("/dev/zero")
 
 
-@refused("not a file", "device")
+@refused("not a regular file", "device")
 def link_to_a_device(folder):
     (folder / "link.onnx").symlink_to("/dev/zero")
     return folder / "link.onnx"

@@ -72,7 +72,7 @@ HOSTILE = {
     "pickle": (written(pickle.dumps({"x": 1})), "not an npz file"),
     "empty": (written(b""), "not an npz file"),
     "missing": (lambda path: path, "no such file"),
-    "pipe": (named_pipe, "not a file"),
+    "pipe": (named_pipe, "not a regular file"),
     "no arrays": (lambda path: zipped(path), "1 to 1000 arrays"),
     "text": (lambda path: zipped(path, readme_dot_txt=b"hello"), "not an array"),
     "terabyte": (lambda path: zipped(path, x_dot_npy=npy_header((2**40,))), "wrong size"),
