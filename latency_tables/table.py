@@ -50,7 +50,7 @@ class LatencyTable(BaseModel):
     statistic: TableStatistic
     created: str = Field(description="ISO 8601 date of the measurement")
     definitions: dict[str, str] = Field(
-        description="hash of the structure of each operator that was measured here, by name"
+        description="hash of the structure of each measured operator, by name; empty if published"
     )
     source: Source | None = None
     calibration: Calibration | None = None
