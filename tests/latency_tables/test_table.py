@@ -104,7 +104,7 @@ measurements = st.lists(st.floats(0, 1e5), min_size=3, max_size=3).flatmap(
 
 @settings(deadline=None, max_examples=50)
 @given(st.dictionaries(specs, measurements, max_size=5))
-def test_what_is_saved_is_what_loads(tmp_path_factory, rows):
+def test_a_saved_table_loads_unchanged(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("tables") / "table.json"
     table = make_table(rows)
     table.save(path)
@@ -171,7 +171,7 @@ def test_any_value_in_any_place_raises_nothing_but_input_error(tmp_path_factory,
     assert "\n" not in str(load_or_error(path))
 
 
-def test_every_bit_of_a_number_is_covered_by_the_hash(saved):
+def test_a_changed_number_does_not_match_the_hash(saved):
     text = saved.read_text()
     saved.write_text(text.replace("0.0625", "0.0605"))
     with pytest.raises(InputError, match=r"sha256: .*changed after it was saved, expected \w{64}"):
@@ -230,7 +230,7 @@ def test_an_impossible_row_is_named(saved, key, value, expected):
         (lambda c: c.update(statistic="mean"), r"row 0 has no mean"),
     ],
 )
-def test_an_unusable_entry_is_named(saved, change, expected):
+def test_an_invalid_entry_is_named(saved, change, expected):
     with pytest.raises(InputError, match=expected) as caught:
         load_changed(saved, change)
     assert str(saved) in str(caught.value)
@@ -287,7 +287,7 @@ def test_latency_follows_the_statistic():
     assert make_table(statistic="median").latency_ms(CONV) == 0.75
 
 
-def test_a_missing_row_is_never_a_number():
+def test_looking_up_a_missing_row_is_an_error():
     with pytest.raises(InputError, match="sep_conv_3x3 16>16 14x14 s1"):
         make_table().latency_ms(OpSpec("sep_conv_3x3", 16, 16, 14, 14))
 
@@ -301,7 +301,7 @@ def test_require_names_what_is_missing_and_the_command():
         table.require([CONV, *absent], "measure table")
 
 
-def test_a_table_of_another_setting_is_refused_with_each_difference():
+def test_a_table_with_other_settings_is_refused_with_each_difference():
     table = make_table()
     table.require_device(PROFILE.model_copy(update={"versions": {}}))
     here = PROFILE.model_copy(update={"batch": 8, "device": "Other CPU"})
@@ -328,7 +328,7 @@ def test_merge_keeps_the_newer_rows():
         {"definitions": DEFINITIONS | {"nor_conv_3x3": "other"}},
     ],
 )
-def test_tables_that_do_not_belong_together_are_not_merged(options):
+def test_tables_with_different_settings_are_not_merged(options):
     with pytest.raises(InputError, match="cannot be merged"):
         make_table().merge(make_table(**options))
 
