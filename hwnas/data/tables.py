@@ -67,18 +67,8 @@ def read_table_folder(path: Path) -> RawData:
             expected=header,
             actual=other,
         )
-    targets = []
-    for name, rows in (("train", train), ("test", test)):
-        numbers = _numbers([row[-1] for row in rows])
-        if numbers is None:
-            where = f"{path / name}.csv: {header[-1]}"
-            raise InputError(
-                "a target is not a number",
-                where=where,
-                expected="finite numbers in the last column, which is the target",
-                mend="move the column to be predicted to the end",
-            )
-        targets.append(numbers)
+    y_train = _targets(train, f"{path / 'train.csv'}: {header[-1]}")
+    y_test = _targets(test, f"{path / 'test.csv'}: {header[-1]}")
     names: list[str] = []
     columns: list[tuple[np.ndarray, np.ndarray]] = []
     samples = len(train) + len(test)
@@ -94,8 +84,21 @@ def read_table_folder(path: Path) -> RawData:
                 expected=f"at most {MAX_VALUES:,} values",
                 mend="remove columns with many different texts",
             )
-    arrays = [np.stack([pair[i] for pair in columns], axis=1) for i in (0, 1)]
-    return _raw_data(header[-1], names, arrays[0], targets[0], arrays[1], targets[1])
+    x_train, x_test = (np.stack([pair[i] for pair in columns], axis=1) for i in (0, 1))
+    return _raw_data(header[-1], names, x_train, y_train, x_test, y_test)
+
+
+def _targets(rows: Sequence[Sequence[str]], where: str) -> np.ndarray:
+    """Return the numbers in the last column."""
+    numbers = _numbers([row[-1] for row in rows])
+    if numbers is None:
+        raise InputError(
+            "a target is not a number",
+            where=where,
+            expected="finite numbers in the last column, which is the target",
+            mend="move the column to be predicted to the end",
+        )
+    return numbers
 
 
 def _columns_of(

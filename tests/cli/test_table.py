@@ -110,7 +110,7 @@ def test_microseconds_are_refused(cli, tmp_path) -> None:
     write(tmp_path / "m.csv", cells, [9000.0] * 5)
     line = ["table", "fit", "--space", "nasbench201", "--measurements", str(tmp_path / "m.csv")]
     result = cli(*line, "--device-name", "d", "--out", str(tmp_path / "t.json"))
-    refused(result, "another unit", "9000 ms", "9 ms")
+    refused(result, "do not seem to be in milliseconds", "9000 ms", "9 ms")
     assert not (tmp_path / "t.json").exists()
 
 
