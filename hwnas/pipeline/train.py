@@ -10,13 +10,17 @@ from safetensors.torch import save
 from hwnas.data import Augmentation
 from hwnas.pipeline.run import Run
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
+from hwnas.tasks.classification import ImageClassification
+from hwnas.training.curve import LearningCurve
+from hwnas.training.predictions import PredictionRecorder
 from hwnas.training.train import Training, evaluate, final_weights
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     """Train the architecture from scratch, or from the supernet's weights.
 
-    Writes `weights.safetensors` and `metrics.json`.
+    Writes `weights.safetensors`, `metrics.json` and, for tasks with one class for each sample,
+    `predictions.npz`.
 
     Args:
         run: has the architecture and the data.
@@ -29,30 +33,35 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
         Interrupted: after a signal, with a checkpoint written.
     """
     config = run.config.train
-    architecture, device = run.architecture(), run.device
+    architecture, device, task = run.architecture(), run.device, run.problem.task
     torch.manual_seed(run.seed("network"))
     network = run.problem.space.network(architecture)
     if config.inherit:
         run.load_weights(network, run.folder.inherited)
     augment = Augmentation(config.crop_padding, config.flip, config.cutout)
+    batches = run.batches(run.problem.dataset.train, config.batch_size, "training", augment)
     training = Training(
         network.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
         config,
-        run.batches(run.problem.dataset.train, config.batch_size, "training", augment),
+        batches,
         run.seed("drop path"),
-        run.problem.task.loss,
+        task.loss,
+        LearningCurve.of(task, batches, config.batch_size, run.seed("learning curve")),
     )
     if restart:
         _discard_training(run)
     with run.stage("train") as advance:
         training.run(run.folder, advance)
+    recorder = PredictionRecorder() if isinstance(task, ImageClassification) else None
     metrics = {
         "schema": 1,
-        **evaluate(training.average, run.problem.task, device),
+        **evaluate(training.average, task, device, recorder),
         "epochs": config.epochs,
         "seconds": training.seconds,
     }
     write_atomic(run.folder.weights, save(final_weights(training.average)))
+    if recorder is not None:
+        write_atomic(run.folder.predictions, recorder.to_npz(run.problem.dataset))
     run.folder.write_json(run.folder.metrics, metrics)
     remove_checkpoints(run.folder.checkpoints, "train")
     return metrics
@@ -62,5 +71,5 @@ def _discard_training(run: Run) -> None:
     """Forget an earlier training, so that the next one starts anew."""
     remove_checkpoints(run.folder.checkpoints, "train")
     run.folder.rewind_history("train", 0)
-    for path in (run.folder.weights, run.folder.metrics):
+    for path in (run.folder.weights, run.folder.metrics, run.folder.predictions):
         path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from hwnas.runs import interruption
@@ -39,6 +39,7 @@ def run_steps(
     checkpoint_every: int,
     progress: Callable[[int, int, str], None],
     ranks: Ranks = ALONE,
+    also_log: Collection[int] = (),
 ) -> None:
     """Work to the end, from the stage's newest checkpoint if there is one.
 
@@ -51,6 +52,7 @@ def run_steps(
         checkpoint_every: steps between checkpoints.
         progress: told the steps done, all steps, and the loss.
         ranks: the processes that do the same work; a signal to one stops all.
+        also_log: further steps with a record in the history.
 
     Raises:
         Interrupted: after a signal, with a checkpoint written.
@@ -63,7 +65,7 @@ def run_steps(
     while work.step < steps:
         record = work.advance()
         stops = ranks.any(interruption.requested())
-        logged = work.step % log_every == 0 or work.step == steps
+        logged = work.step % log_every == 0 or work.step == steps or work.step in also_log
         if logged and ranks.writes:
             folder.append_history({"event": stage, "step": work.step, **record})
         progress(work.step, steps, f"loss {record['loss']:.3f}")

@@ -51,6 +51,7 @@ class RunFolder:
         self.inherited = self.path / "inherited.safetensors"
         self.weights = self.path / "weights.safetensors"
         self.metrics = self.path / "metrics.json"
+        self.predictions = self.path / "predictions.npz"
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
         self.variants = self.path / "variants"
@@ -100,6 +101,7 @@ class RunFolder:
             self.inherited: "hwnas search",
             self.weights: "hwnas train",
             self.metrics: "hwnas train",
+            self.predictions: "hwnas train",
             self.model: "hwnas export",
             self.check: "hwnas check",
         }

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,11 @@ from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.networks import Network
 from hwnas.tasks import Task
 from hwnas.training.optimizer import build_optimizer
+from hwnas.training.predictions import PredictionRecorder
 from hwnas.training.schedule import cosine
+
+if TYPE_CHECKING:
+    from hwnas.training.curve import LearningCurve
 
 STAGE = "train"
 LOG_EVERY = 25
@@ -48,6 +52,7 @@ class Training:
         batches: training batches by step.
         seed: seed of the random choices in the network, such as drop path.
         loss_of: maps outputs, targets and label smoothing to the loss.
+        curve: measures scores from time to time for the history; None measures nothing.
         step: number of steps done.
         seconds: time spent in these steps.
         average: exponential moving average of the network's weights, in evaluation mode.
@@ -61,6 +66,7 @@ class Training:
     batches: Batches
     seed: int
     loss_of: Callable[[Tensor, Tensor, float], Tensor] = _cross_entropy
+    curve: LearningCurve | None = None
     step: int = 0
     seconds: float = 0.0
     average: Network = field(init=False)
@@ -101,13 +107,19 @@ class Training:
             log_every=LOG_EVERY,
             checkpoint_every=self.config.checkpoint_every,
             progress=progress,
+            also_log=self._measured_steps,
         )
+
+    @property
+    def _measured_steps(self) -> range:
+        """The steps after which the curve is measured."""
+        return range(0) if self.curve is None else self.curve.steps(self.steps)
 
     def advance(self) -> dict[str, Any]:
         """Take one step of the optimiser.
 
         Returns:
-            A record for the history with the loss.
+            A record for the history with the loss and, where they are due, the curve's scores.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -141,7 +153,10 @@ class Training:
         self._update_average()
         self.step += 1
         self.seconds += time.monotonic() - started
-        return {"loss": loss.item()}
+        record = {"loss": loss.item()}
+        if self.curve is not None and self.step in self._measured_steps:
+            record |= self.curve.measure(self.average, self.step, self.device)
+        return record
 
     def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing
@@ -198,10 +213,23 @@ def predictions(
         yield network(inputs), targets
 
 
-def evaluate(network: nn.Module, task: Task, device: torch.device) -> dict[str, Any]:
-    """Return the task's metrics on the test split, and the name of the main one as `metric`."""
+def evaluate(
+    network: nn.Module,
+    task: Task,
+    device: torch.device,
+    recorder: PredictionRecorder | None = None,
+) -> dict[str, Any]:
+    """Return the task's metrics on the test split, and the name of the main one as `metric`.
+
+    Args:
+        network: the network to evaluate.
+        task: has the data and the metrics.
+        device: device of the network.
+        recorder: keeps the predicted classes; only for tasks with one class for each sample.
+    """
     dataset = task.dataset
-    found = task.metrics(predictions(network, dataset.test, dataset, device))
+    batches = predictions(network, dataset.test, dataset, device)
+    found = task.metrics(batches if recorder is None else recorder.record(batches))
     return {"metric": task.metric, **found}
 
 
