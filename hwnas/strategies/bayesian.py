@@ -136,7 +136,8 @@ class BayesianStrategy(SampledStrategy):
         """(n, 2), logarithms of parameters and multiply-accumulates."""
         counts = self.space.coefficient_params_and_macs
         taken = self.space.run_probability(one_hots, "all").flatten(start_dim=1).numpy()
-        return np.log(counts[0] + taken @ counts[1 : self.space.first_shared])
+        log_sizes: np.ndarray = np.log(counts[0] + taken @ counts[1 : self.space.first_shared])
+        return log_sizes
 
     def state_dict(self) -> dict[str, Any]:
         observed = self.space.to_rows(self.observed)
@@ -215,11 +216,13 @@ class GaussianProcess:
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    inner = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
-    return np.maximum(inner, 0.0)
+    """Between all rows of two matrices, (n, features) and (m, features): (n, m)."""
+    squared: np.ndarray = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1) - 2 * a @ b.T
+    return squared.clip(min=0.0)
 
 
 def _kernel(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
+    """The product of the groups' squared exponential kernels, for a signal variance of 1."""
     exponent = np.zeros_like(distances[0])
     for log_length, squared in zip(log_scales[:-1], distances, strict=True):
         exponent += squared * np.exp(-2 * log_length)

@@ -157,7 +157,7 @@ class DrnasStrategy(StochasticStrategy):
         return Mixture(gamma / gamma.sum(dim=1, keepdim=True), active)
 
     def regulariser(self) -> Tensor:
-        distance = torch.linalg.vector_norm((self.concentration() - 1)[self.mask])
+        distance: Tensor = (self.concentration() - 1)[self.mask].norm()
         return self.settings.anchor * distance
 
     def log_probabilities(self) -> Tensor:

@@ -50,8 +50,8 @@ def test_part_of_the_channels_is_mixed_and_the_others_bypass(name: str, partial:
     supernet(torch.randn(3, 1, 9, 7, dtype=torch.float64), mixture)
     assert len(calls) == len(cells) > 1
     # Calling a cell again appends to `calls`.
-    of_supernet = tuple(calls)
-    for cell, (given, _, *first) in of_supernet:
+    supernet_calls = tuple(calls)
+    for cell, (given, _, *first) in supernet_calls:
         inputs = [x.detach().requires_grad_() for x in given]
         found = cell(inputs, mixture, *first)
         weights = mixture.weights[sum(first) :][: len(cell.edges)]

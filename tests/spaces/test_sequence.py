@@ -74,7 +74,7 @@ def test_all_columns_of_a_map_are_steps() -> None:
         ({"blocks": []}, "blocks"),
         ({"blocks": [["lstm"]]}, "blocks"),
         ({"channels": 10}, "channels"),
-        ({"head": "dense"}, "cannot end with"),
+        ({"head": "dense"}, "cannot have the head"),
     ],
 )
 def test_bad_options_are_named(options: dict, words: str) -> None:
