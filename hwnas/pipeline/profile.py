@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from hwnas.deploy.export import INPUT, export_network, to_onnx
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.latency_tables.calibration import Audit
 from hwnas.latency_tables.measuring.bundle import Manifest, write_bundle
+from hwnas.latency_tables.measuring.child import call_in_child
 from hwnas.latency_tables.measuring.onnx_context import ContextGraph
 from hwnas.latency_tables.measuring.operator_calls import (
     GROUP_SIZE,
@@ -183,9 +182,8 @@ def audit_here(
     with stage("audit") as advance:
         for done in range(2):
             advance(done, 2, "measuring in a process of its own")
-            # A spawned process shares nothing with this one but the device.
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                measured.append(process.submit(measure_networks, *arguments).result())
+            # A fresh process shares nothing with this one but the device.
+            measured.append(call_in_child(measure_networks, *arguments))
             interruption.stop_if_requested()
         advance(2, 2, f"{count} networks")
     return audit(space, table, networks, measured[0], measured[1])

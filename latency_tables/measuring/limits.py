@@ -7,14 +7,12 @@ import re
 import resource
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
 from hwnas.errors import InputError
+from hwnas.latency_tables.measuring.child import ChildEndedError, call_in_child
 
 STATUS = Path("/proc/self/status")
 FREE = Path("/proc/meminfo")
@@ -29,7 +27,7 @@ _Result = TypeVar("_Result")
 def run_in_process(
     function: Callable[..., _Result], *arguments: object, terminated: InputError
 ) -> _Result:
-    """Run a function in a new process, which shares nothing with this one.
+    """Run a function in a new process, which shares nothing with this one and ends with it.
 
     Args:
         function: can be imported by other processes.
@@ -39,11 +37,10 @@ def run_in_process(
     Raises:
         InputError: `terminated`, because the process was killed or ran out of memory.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        try:
-            return process.submit(function, *arguments).result()
-        except (BrokenProcessPool, MemoryError):
-            raise terminated from None
+    try:
+        return call_in_child(function, *arguments)
+    except (ChildEndedError, MemoryError):
+        raise terminated from None
 
 
 def allow_seconds(limit_s: int | None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import signal
 import threading
-import time
 
 import numpy as np
 import pytest
+from helpers.processes import children_of, wait_for_child
 from helpers.small_models import SIDE, endless_where_high, residual_net
 from onnx import helper
 
@@ -29,12 +30,10 @@ def test_all_threads_are_answered() -> None:
 
 
 def test_a_killed_process_is_reported_as_an_input_error() -> None:
-    before = set(multiprocessing.active_children())
+    before = children_of(os.getpid())
 
     def kill() -> None:
-        while not (started := set(multiprocessing.active_children()) - before):
-            time.sleep(0.01)
-        started.pop().kill()
+        os.kill(wait_for_child(os.getpid(), before), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
