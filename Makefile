@@ -33,9 +33,17 @@ docs: torch
 	$(PIP) -e '.[docs]'
 	$(PYTHON) -m sphinx -W --keep-going docs build/docs
 
-# What is generated and kept: the list of spaces and strategies.
+# The README's picture, of the report of a finished run; needs Chromium.
+RUN ?= runs/run-001
+screenshot:
+	$(PYTHON) docs/screenshot.py $(RUN)
+
+# What is generated and kept: the list of spaces and strategies, the page of all settings.
 catalogue:
 	$(PYTHON) -m hwnas.reporting.catalogue
+
+settings:
+	$(PYTHON) docs/make_settings.py
 
 # mypy does not follow the mapping of top-level folders into the package: it reads a copy.
 types:
