@@ -7,6 +7,7 @@ point of its own and imports nothing but the function's module.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
@@ -57,8 +58,9 @@ def call_in_child(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -
     finally:
         process.kill()
         process.wait()
-        process.stdin.close()
         process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
     if not answer:
         raise ChildEndedError("the process ended before it returned a result")
     failed, value = pickle.loads(answer)
