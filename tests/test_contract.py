@@ -1,4 +1,4 @@
-"""Every space with every strategy keeps the contract; a new one is tested by being registered."""
+"""The contract of all registered spaces and strategies, in all combinations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hwnas.supernet.evaluate import evaluate_mixture
 
 SETTINGS = {"darts": {"learning_rate": 0.1, "beta_decay": 1.0}}
 ENUMERABLE = {"darts": {"nodes": 1}, "elastic": {"kernels": [3]}}
-"""Options with which a space can be enumerated."""
+"""Options with which all architectures of a space can be enumerated."""
 IMAGES = (4, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
 
 
@@ -88,7 +88,7 @@ class TestSpace:
                 space.architecture(broken)
 
     def test_supernet_of_one_path_is_the_path_alone(self, space, rng) -> None:
-        """Options that are not active must not matter, and need not be computed."""
+        """Options that are not active have no effect, so they need not be computed."""
         supernet = space.supernet().eval()
         mixture = space.one_hot(space.sample(rng))
         images = torch.randn(IMAGES)
@@ -142,7 +142,7 @@ class TestSpace:
 
 class TestCost:
     def test_one_hot_costs_the_sum_of_its_operators(self, space, cost, rng) -> None:
-        """What is shared once, the others each."""
+        """Shared work is counted once."""
         table = table_of(space)
         for _ in range(5):
             architecture = space.sample(rng)
@@ -168,7 +168,7 @@ class TestCost:
         weights = (weights * space.mask).requires_grad_()
         assert torch.autograd.gradcheck(lambda w: cost(Mixture(w)), weights, eps=1e-6)
 
-    def test_missing_operators_name_the_command(self, space) -> None:
+    def test_missing_operators_are_refused_with_the_command_that_measures_them(self, space) -> None:
         table = table_of(space)
         rest = {row.spec: row.measurement for row in table.operators[1:]}
         smaller = type(table).from_measurements(
@@ -183,7 +183,7 @@ class TestCost:
 
 
 class TestDecoder:
-    def test_all_that_is_decoded_keeps_the_budget(self, space, cost, rng) -> None:
+    def test_decoded_architectures_keep_the_budget(self, space, cost, rng) -> None:
         fastest, slowest = latency_range_ms(cost)
         for share in (0.0, 0.3, 0.9):
             decoder = Decoder([Limit(cost, fastest + share * (slowest - fastest))])
@@ -204,7 +204,7 @@ SMALL = {"darts": {"nodes": 2}}
 class TestStrategy:
     @pytest.fixture(params=sorted(SPACES))
     def space(self, request):
-        """There are many pairs of space and strategy: cells as small as they can be."""
+        """Smaller cells than elsewhere, since there are many pairs of space and strategy."""
         return tiny_space(request.param, **SMALL.get(request.param, {}))
 
     def test_mixtures_have_the_space_s_shape(self, space, make_strategy) -> None:

@@ -52,7 +52,10 @@ class DartsOptions(SpaceOptions):
     """Sizes of the networks; the defaults are those of the paper's CIFAR-10 evaluation."""
 
     cells: int = Field(
-        20, ge=3, le=100, description="cells in a row; those at a third and at two thirds halve the size"
+        20,
+        ge=3,
+        le=100,
+        description="cells in a row; those at a third and at two thirds halve the size",
     )
     channels: int = Field(
         36, ge=2, le=1024, description="channels of the first cells; each reduction doubles them"

@@ -1,7 +1,7 @@
-"""Costs and decoding of spaces whose first choice is a size, against all architectures.
+"""Costs and decoding of small spaces, against an enumeration of all architectures.
 
-`chosen` is (architectures, choices), the options of every architecture; `latencies` is
-(architectures,), what its operators cost.
+`chosen` is (architectures, choices), the option indices of every architecture; `latencies` is
+(architectures,), the sum of its operators' latencies.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from hwnas.budget.limit import Limit
 
 
 def assert_predicted(cost: CostModel, chosen: np.ndarray, latencies: np.ndarray) -> None:
+    """Predicted latencies are those of the operators, and so is their range."""
     architectures = [cost.space.architecture(row) for row in chosen.tolist()]
     np.testing.assert_allclose(cost.predict(architectures)[0], latencies, rtol=1e-12)
     assert latency_range_ms(cost) == pytest.approx((latencies.min(), latencies.max()))
 
 
 def assert_expected(cost: CostModel, chosen: np.ndarray, latencies: np.ndarray) -> None:
+    """The cost of a mixture is the expectation over all architectures."""
     space = cost.space
     torch.manual_seed(0)
     weights = torch.rand(space.mask.shape, dtype=torch.float64) * space.mask
@@ -41,8 +43,10 @@ def assert_expected(cost: CostModel, chosen: np.ndarray, latencies: np.ndarray) 
 def assert_best(
     cost: CostModel, chosen: np.ndarray, k: int, seed: int, confidence: float | None
 ) -> None:
-    """With the table's costs for an even seed, with any costs and covariances for an odd one, as
-    after measurements."""
+    """The decoder finds the k feasible architectures with the largest sums of scores.
+
+    An even seed takes the costs of the table, an odd one random costs and covariances.
+    """
     space, rng = cost.space, np.random.default_rng(seed)
     if seed % 2:
         size = len(cost.coefficients.mean)

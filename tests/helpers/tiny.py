@@ -1,4 +1,4 @@
-"""Small spaces, and a table with known figures for them, that several files use."""
+"""Small spaces of every kind, and latency tables with made-up figures for them."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ TINY_OPTIONS = {
     },
 }
 CHECKED_BY_COMMANDS = {"mbconv", "nasbench201", "sequence"}
-"""Commands of the README export and check networks of these spaces."""
+"""Spaces whose networks the tests of the README's commands export and check."""
 TINY_SIZES = {"input_channels": 1, "height": 9, "width": 7, "classes": 3}
 
 
 def tiny_space(name: str, **options: Any) -> SearchSpace:
-    """A space whose supernet runs in milliseconds; odd image sides."""
+    """A space whose supernet runs in milliseconds, for images with odd sides."""
     return build_space(name, TINY_OPTIONS.get(name, {}) | TINY_SIZES | options)
 
 
 def spaces_to_export() -> list[Any]:
-    """All spaces, as parameters of a test; slow ones where commands are tested with them."""
+    """The names of all spaces as test parameters, marked slow if commands are tested with them."""
     return [
         pytest.param(name, marks=pytest.mark.slow if name in CHECKED_BY_COMMANDS else ())
         for name in sorted(SPACES)
@@ -71,7 +71,7 @@ def spaces_to_export() -> list[Any]:
 
 
 def cost_in_table(spec: OpSpec) -> float:
-    """Any figure that differs between operators and grows with their size; parts cost less."""
+    """A made-up latency in ms that differs between operators and grows with their size."""
     letters = 0 if spec.name in ("relu", "shift_by_pixel") else 1 + sum(map(ord, spec.name)) % 17
     return 1e-4 * (0.5 + letters) * spec.c_out * spec.height * spec.width / spec.stride
 

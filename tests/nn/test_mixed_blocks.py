@@ -1,4 +1,4 @@
-"""The mix of inverted bottlenecks is the weighted sum of the blocks, whatever runs it."""
+"""Mixed inverted bottlenecks against the weighted sum of their blocks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def results(
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("impl", ["auto", "torch"])
 @pytest.mark.parametrize("active", [None, (1,), (0, 2)])
-def test_it_is_the_weighted_sum_of_its_blocks(mixed, active, impl, training) -> None:
+def test_results_are_those_of_the_weighted_sum(mixed, active, impl, training) -> None:
     use_kernels(mixed, impl, "nothing")
     mixed.train(training)
     exact = results(mixed, active, defined=True)
@@ -68,8 +68,8 @@ def test_it_is_the_weighted_sum_of_its_blocks(mixed, active, impl, training) -> 
         torch.testing.assert_close(mine, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_recomputing_gives_the_same_bits(mixed) -> None:
-    """Twice in a row: running statistics go on as they do without."""
+def test_recomputation_is_bitwise_equal(mixed) -> None:
+    """After two passes, so that running statistics that are updated twice would show."""
     kept = results(mixed, passes=2)
     use_kernels(mixed, "auto", "all")
     for mine, expected in zip(results(mixed, passes=2), kept, strict=True):

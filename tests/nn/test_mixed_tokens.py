@@ -1,4 +1,4 @@
-"""The mix of a block's half is the weighted sum of its options, each with its slice of weights."""
+"""Mixed attention and MLP against the weighted sum of options with slices of the weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hwnas.ops.tokens import Attention, Mlp
 
 LARGEST, HEAD_CHANNELS = 12, 4
 HEADS, RATIOS = (1, 3, 2, 0), (0.5, 2.0, 1.0, 0.0)
-"""Of the options; the last is a skip."""
+"""Heads and ratios of the options; the last is a skip."""
 
 
 @pytest.fixture(params=["attention", "mlp"])
@@ -26,7 +26,7 @@ def mixed(request) -> MixedTokens:
 
 
 def option_alone(mixed: MixedTokens, option: int, channels: int) -> torch.nn.Module:
-    """An option as its network has it, with the first parts of the largest one's weights."""
+    """The module of one option, with slices of the largest one's weights."""
     module: torch.nn.Module = torch.nn.Identity()
     if isinstance(mixed, MixedAttention) and HEADS[option]:
         module = Attention(channels, HEADS[option], HEAD_CHANNELS)
@@ -53,7 +53,7 @@ def inputs(channels: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("recompute", ["nothing", "all"])
 @pytest.mark.parametrize("channels", [LARGEST, 8])
 @pytest.mark.parametrize("active", [None, (2,), (0, 2), (3,), (1, 3)])
-def test_one_pass_is_the_weighted_sum(mixed, channels, active, recompute) -> None:
+def test_results_are_those_of_the_weighted_sum(mixed, channels, active, recompute) -> None:
     use_kernels(mixed, "auto", recompute)
     found = []
     for one_pass in (True, False):
@@ -76,7 +76,7 @@ def test_one_pass_is_the_weighted_sum(mixed, channels, active, recompute) -> Non
 
 
 @pytest.mark.parametrize("channels", [LARGEST, 8])
-def test_a_single_path_costs_what_its_network_costs(mixed, channels) -> None:
+def test_a_single_path_needs_the_operations_of_its_option(mixed, channels) -> None:
     x, weights = inputs(channels)
     for option in range(3):
         flops = []

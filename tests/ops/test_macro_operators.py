@@ -1,4 +1,4 @@
-"""Names of layered networks' operators, and the modules that they are."""
+"""Operators of layered networks: their names, and the modules that the names describe."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONVOLUTIONS = st.builds(
 
 
 @given(CONVOLUTIONS | st.builds(DenseLayer, WIDTHS, ACTIVATION_NAMES))
-def test_a_name_says_all(operator) -> None:
+def test_a_name_describes_the_whole_operator(operator) -> None:
     assert parsed_operator(operator.name) == operator
 
 
@@ -38,8 +38,8 @@ def test_a_name_says_all(operator) -> None:
     st.text(max_size=30)
     | st.from_regex(r"(conv|separable)_\d{0,5}x\d{0,5}(_w\d{0,5})?_[a-z6]{0,8}", fullmatch=True)
 )
-def test_other_names_are_no_operators(name: str) -> None:
-    """Either a name is refused, or it is the very one that its operator has."""
+def test_a_name_is_refused_or_canonical(name: str) -> None:
+    """No two names describe the same operator."""
     try:
         operator = parsed_operator(name)
     except KeyError:
@@ -53,7 +53,7 @@ def test_other_names_are_no_operators(name: str) -> None:
     "dense_w_relu separable_3x3_relu_min2 conv_3x3_relu\n conv_03x03_relu "
     "conv_3x3_w00008_relu".split(" "),
 )
-def test_malformed_names(name: str) -> None:
+def test_malformed_names_are_refused(name: str) -> None:
     with pytest.raises(KeyError):
         build(OpSpec(name, 4, 4, 8, 8))
 
@@ -93,7 +93,7 @@ def test_shapes_counts_and_folding(name: str, stride: int, size: tuple[int, int]
     assert params_and_macs(spec)[0] == sum(p.numel() for p in module.parameters())
 
 
-def test_counts_by_hand() -> None:
+def test_parameters_and_macs_by_hand() -> None:
     """Convolution 5x5 of 3 channels at stride 2, pool by 2, 1x1 to 6: all with batch norms."""
     params, macs = params_and_macs(OpSpec("conv_5x5_w3_relu_max2", 4, 6, 16, 16, 2))
     assert params == 25 * 4 * 3 + 2 * 3 + 3 * 6 + 2 * 6
@@ -103,8 +103,8 @@ def test_counts_by_hand() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["max", "avg"])
-def test_pools_are_those_of_their_windows(pooling: str) -> None:
-    """Windows of 3 about every second pixel, without what lies beyond the map; by hand."""
+def test_pools_by_hand(pooling: str) -> None:
+    """Windows of 3 around every second pixel, cut off at the border."""
     pool = build(OpSpec(f"conv_1x1_relu_{pooling}2", 1, 1, 5, 6)).pool
     x = torch.rand(1, 1, 5, 6, dtype=torch.float64)
     rows = []
@@ -122,7 +122,7 @@ def test_a_dense_layer_reads_maps_and_vectors() -> None:
     assert torch.equal(module(x[..., None, None]), expected)
 
 
-def test_definitions_differ() -> None:
+def test_different_operators_have_different_definition_hashes() -> None:
     names = ["conv_3x3_relu", "conv_3x3_w16_relu", "conv_3x3_relu_max2", "conv_3x3_relu_avg2"]
     names += ["separable_3x3_relu", "dense_relu", "dense_w16_relu", "linear"]
     assert len({definition_hash(name) for name in names}) == len(names)

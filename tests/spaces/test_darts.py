@@ -45,7 +45,7 @@ def test_the_space_has_the_size_that_the_paper_counts() -> None:
     assert build_space("darts", {}).size() == (1 * 3 * 6 * 10 * 7**8) ** 2
 
 
-def test_published_genotypes(real_data) -> None:
+def test_published_genotypes_have_the_reported_parameters(real_data) -> None:
     published = json.loads((real_data / "darts" / "published_genotypes.json").read_text())
     space = build_space("darts", {})
     checked = 0
@@ -71,7 +71,7 @@ def test_counted_parameters_are_those_of_the_network(rng) -> None:
 
 
 def test_size_is_that_of_the_decoding_program() -> None:
-    """Of two nodes: every set of kept edges that satisfies it, with 7 operators on each."""
+    """With two nodes: all sets of kept edges that satisfy it, and 7 operators on each edge."""
     space = tiny_space("darts", nodes=2)
     program = space.decoding_program()
     sets = []
@@ -153,7 +153,7 @@ def test_run_probability_is_that_of_the_enumerated_distribution() -> None:
     torch.testing.assert_close(found[rows], expected[rows] / total)
 
 
-def test_equal_pools_on_one_input_are_counted_once_in_expectation() -> None:
+def test_equal_pools_on_one_input_are_paid_once_in_expectation() -> None:
     """Against the sum over all normal cells of two nodes, weighted by products of weights."""
     space = tiny_space("darts", nodes=2)
     generator = torch.Generator().manual_seed(4)
@@ -176,7 +176,7 @@ def test_equal_pools_on_one_input_are_counted_once_in_expectation() -> None:
     torch.testing.assert_close(found[:5], expected / total)
 
 
-def test_operators_of_a_reduction_cell_halve_at_its_inputs_only() -> None:
+def test_only_edges_from_the_inputs_of_a_reduction_cell_have_stride_2() -> None:
     space = build_space("darts", {"cells": 3, "channels": 8})
     names = [choice.name for choice in space.choices]
     option = PRIMITIVES.index("sep_conv_3x3")

@@ -1,4 +1,4 @@
-"""Elastic networks against the paper's counts, brute force and their own parts."""
+"""Elastic networks against the paper's counts, brute force and their shared weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.brute_force import assert_best, assert_expected, assert_predicted
+from helpers.json_values import malformed_objects
+from helpers.saved_memory import saved_bytes
 from helpers.tiny import TINY_SIZES, table_of, tiny_space
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.cost import CostModel
@@ -26,7 +27,7 @@ from hwnas.spaces.elastic import ElasticSpace
 
 IMAGES = (4, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
 TINY = tiny_space("elastic", stage_channels=[16, 16, 16], expansions=[1, 3], kernels=[3])
-"""Few enough architectures to price them all; what is tested of weights has all sizes."""
+"""Few enough architectures to enumerate; `WHOLE` is for tests of weights."""
 WHOLE = tiny_space("elastic", kernels=[3, 5, 7], expansions=[1, 3, 6], resolutions=[5, 6, 9])
 OFA = build_space("elastic", ElasticSpace.variants["ofa"])
 
@@ -42,7 +43,7 @@ def largest(space) -> Architecture:
 
 
 def trained(space, dtype=torch.float64):
-    """A supernet whose parameters and statistics are none of those that it begins with."""
+    """A supernet with random parameters and running statistics instead of initial ones."""
     torch.manual_seed(0)
     supernet = space.supernet().to(dtype)
     with torch.no_grad():
@@ -54,15 +55,17 @@ def trained(space, dtype=torch.float64):
     return supernet
 
 
-def test_the_paper_s_number_of_networks() -> None:
-    """((3 x 3)^2 + (3 x 3)^3 + (3 x 3)^4)^5 for each resolution, about 2 x 10^19 (section 3.2); the
-    layout of ProxylessNAS has a last stage of one layer besides."""
+def test_the_number_of_networks_is_the_paper_s() -> None:
+    """((3 x 3)^2 + (3 x 3)^3 + (3 x 3)^4)^5 for each resolution, about 2 x 10^19 (section 3.2).
+
+    The layout of ProxylessNAS has an additional last stage of one layer.
+    """
     paper = (9**2 + 9**3 + 9**4) ** 5
     assert OFA.size() == 3 * paper * 9
     assert paper == pytest.approx(2e19, rel=0.1)
 
 
-def test_a_supernet_is_as_large_as_its_largest_network_and_the_kernels_maps() -> None:
+def test_a_supernet_has_the_weights_of_its_largest_network_and_the_kernel_transforms() -> None:
     assert OFA.stem(2) == [
         OpSpec("conv_bn_3x3_relu6", 3, 32, 224, 224, 2),
         OpSpec("ds_conv_3x3_relu6", 32, 16, 112, 112),
@@ -71,15 +74,17 @@ def test_a_supernet_is_as_large_as_its_largest_network_and_the_kernels_maps() ->
     with torch.device("meta"):
         supernet = OFA.supernet()
         network = OFA.network(largest(OFA))
-    maps = [p for name, p in supernet.named_parameters() if "transforms" in name]
-    # Of 21 layers: the centres of 7x7 and of 5x5 kernels.
-    assert sum(p.numel() for p in maps) == 21 * (25**2 + 9**2)
+    transforms = [p for name, p in supernet.named_parameters() if "transforms" in name]
+    # In each of 21 layers one from 7x7 to 5x5 and one from 5x5 to 3x3.
+    assert sum(p.numel() for p in transforms) == 21 * (25**2 + 9**2)
     whole = sum(p.numel() for p in supernet.parameters())
-    assert whole - sum(p.numel() for p in maps) == sum(p.numel() for p in network.parameters())
+    assert whole - sum(p.numel() for p in transforms) == sum(
+        p.numel() for p in network.parameters()
+    )
 
 
 @pytest.mark.parametrize("name", ["resized_12x10_conv_bn_3x3_relu", "conv_bn_3x3_relu"])
-def test_a_resized_operator_reads_the_image_at_another_size(name: str) -> None:
+def test_a_resized_operator_resizes_its_input(name: str) -> None:
     images = torch.randn(2, 1, 20, 16)
     module = build(OpSpec(name, 1, 4, 20, 16, 2)).eval()
     seen = images if name.startswith("conv") else F.interpolate(images, (12, 10), mode="bilinear")
@@ -104,8 +109,8 @@ def test_every_architecture_s_network_is_a_part_of_the_supernet(training: bool, 
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_running_statistics_are_inherited_as_the_architecture_left_them() -> None:
-    """The recalibration of one architecture in the supernet is that of its network."""
+def test_recalibrated_statistics_are_inherited() -> None:
+    """Recalibrating batch norms in the supernet equals recalibrating them in the network."""
     supernet = trained(WHOLE)
     architecture = WHOLE.sample(np.random.default_rng(5))
     network = WHOLE.network(architecture).double().train()
@@ -119,30 +124,15 @@ def test_running_statistics_are_inherited_as_the_architecture_left_them() -> Non
             torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
 
 
-def held_bytes(run) -> int:
-    """What autograd keeps of intermediate values, each memory once."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        out = run()
-    assert out.requires_grad
-    return sum(kept.values())
-
-
-def test_a_single_path_keeps_what_its_network_keeps() -> None:
+def test_a_single_path_needs_the_memory_of_its_network() -> None:
     space = tiny_space("elastic", kernels=[3, 5, 7], expansions=[1, 3, 6], height=24, width=24)
     supernet = trained(space, torch.float32).train()
     images = torch.randn(16, 1, 24, 24)
     for chosen in ([0] * len(space.choices), [len(c.options) - 1 for c in space.choices]):
         architecture = space.architecture(chosen)
         network = space.network(architecture).train()
-        alone = held_bytes(lambda n=network: n(images))
-        among = held_bytes(lambda a=architecture: supernet(images, space.one_hot(a)))
+        alone = saved_bytes(lambda n=network: n(images))
+        among = saved_bytes(lambda a=architecture: supernet(images, space.one_hot(a)))
         parameters = sum(4 * p.numel() for p in supernet.parameters())
         assert among <= 1.05 * alone + parameters
 
@@ -163,7 +153,7 @@ def test_a_mixture_of_a_layer_is_the_sum_of_its_blocks() -> None:
 
 @pytest.mark.parametrize("which", ["resolution", "stage2/depth"])
 def test_mixtures_of_resolutions_and_of_depths(which: str, rng) -> None:
-    """Outputs are mixed at the end, and behind the stage: linear up to there."""
+    """Resolutions are mixed at the outputs, depths behind their stage."""
     supernet = trained(WHOLE).eval()
     images = torch.randn(IMAGES, dtype=torch.float64)
     names = [choice.name for choice in WHOLE.choices]
@@ -196,7 +186,7 @@ def test_mixtures_of_resolutions_and_of_depths(which: str, rng) -> None:
 
 @pytest.fixture(scope="module")
 def priced():
-    """Cost model, all architectures as option indices, and their latencies operator by operator."""
+    """Cost model, all architectures as option indices, and their summed operator latencies."""
     table = table_of(TINY)
     chosen = all_chosen(TINY)
     latencies = []
@@ -209,24 +199,24 @@ def priced():
     return CostModel(TINY, table), np.array(chosen), np.array(latencies)
 
 
-def test_costs_of_pairs_are_the_operators_own(priced) -> None:
+def test_predicted_latency_is_the_sum_of_the_operators(priced) -> None:
     assert len(priced[1]) == TINY.size()
     assert_predicted(*priced)
 
 
 def test_expected_cost_is_that_of_all_architectures(priced) -> None:
-    """What an idle layer might take adds up to 1."""
+    """The probabilities of an idle layer's options sum to 1."""
     assert_expected(*priced)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_k_best_are_those_of_brute_force(priced, seed: int) -> None:
-    """An idle layer gives its best score, so that no depth is preferred for having fewer layers."""
+    """An idle layer counts its best score, so that depths are not preferred for their length."""
     cost, chosen, _ = priced
     assert_best(cost, chosen, 5, seed, 0.9 if seed % 3 == 0 else None)
 
 
-def test_idle_layers_have_one_form(rng) -> None:
+def test_idle_layers_take_their_first_option(rng) -> None:
     chosen = [len(choice.options) - 1 for choice in TINY.choices]
     chosen[1] = 0  # the first stage has one of its two layers
     names = [choice.name for choice in TINY.choices]
@@ -243,7 +233,7 @@ def test_idle_layers_have_one_form(rng) -> None:
         architecture = other
 
 
-def test_phases_open_kernels_then_depths_then_expansions() -> None:
+def test_phases_add_kernels_then_depths_then_expansions() -> None:
     supernet = WHOLE.supernet()
     smallest = WHOLE.architecture([0] * len(WHOLE.choices))
     seen = [WHOLE.to_genotype(supernet.at_phase(smallest, p)) for p in range(supernet.phases + 1)]
@@ -259,7 +249,7 @@ def test_phases_open_kernels_then_depths_then_expansions() -> None:
     assert all(supernet.at_phase(largest(WHOLE), p) == largest(WHOLE) for p in range(5))
 
 
-def test_channels_are_sorted_within_what_was_trained(rng) -> None:
+def test_sorting_channels_keeps_the_outputs_of_trained_architectures(rng) -> None:
     supernet = trained(WHOLE).eval()
     images = torch.randn(IMAGES, dtype=torch.float64)
     assert supernet.reordering(1) == supernet.reordering(2) == []
@@ -297,7 +287,7 @@ def test_bad_options_name_key_and_cause(options, cause) -> None:
         tiny_space("elastic", **options)
 
 
-def test_without_choices_of_size_it_is_a_row_of_layers() -> None:
+def test_with_one_resolution_and_fixed_depths_it_is_a_chain_of_layers() -> None:
     space = tiny_space("elastic", resolutions=[], least_layers=9)
     assert [c.options for c in space.choices][:2] == [("r9",), ("d2",)]
     assert not space.idle([0] * len(space.choices))
@@ -311,24 +301,14 @@ def test_genotype_round_trip(rng) -> None:
         assert WHOLE.from_genotype(WHOLE.to_genotype(architecture)) == architecture
 
 
-JSON = st.recursive(
-    st.none() | st.integers() | st.text(max_size=4) | st.floats(),
-    lambda inner: st.lists(inner, max_size=3),
-    max_leaves=6,
-)
-KEYS = ("resolution", "depths", "kernels", "expansions")
-
-
 @settings(max_examples=60, deadline=None)
-@given(JSON | st.dictionaries(st.sampled_from(KEYS), JSON) | st.tuples(JSON, JSON, JSON, JSON))
+@given(malformed_objects(("resolution", "depths", "kernels", "expansions")))
 def test_malformed_genotypes_are_refused(genotype) -> None:
-    if isinstance(genotype, tuple):
-        genotype = dict(zip(KEYS, genotype, strict=True))
     with pytest.raises(InputError):
         WHOLE.from_genotype(genotype)
 
 
-def test_the_exported_model_resizes_what_it_reads() -> None:
+def test_the_exported_model_resizes_its_input() -> None:
     torch.manual_seed(0)
     images = torch.randn(IMAGES)
     network = WHOLE.network(WHOLE.architecture([0] * len(WHOLE.choices))).eval()

@@ -1,4 +1,4 @@
-"""What networks end with: heads of places, and spaces that cannot carry them."""
+"""Dense heads, and the error messages of spaces that cannot have them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZES = {"input_channels": 3, "height": 16, "width": 24, "classes": 5}
 
 @pytest.mark.parametrize("head", ["dense", "upsampled"])
 @pytest.mark.parametrize("name", ["darts", "mbconv"])
-def test_spaces_of_images_carry_heads_of_places(name: str, head: str, rng) -> None:
+def test_dense_heads_have_an_output_for_each_position(name: str, head: str, rng) -> None:
     space = tiny_space(name, **SIZES, head=head)
     x = torch.randn(2, 3, 16, 24)
     network = space.network(space.sample(rng)).eval()
@@ -34,7 +34,7 @@ def test_spaces_of_images_carry_heads_of_places(name: str, head: str, rng) -> No
     assert last.c_out == 5
 
 
-def test_sizes_that_cannot_be_enlarged_are_refused() -> None:
+def test_features_that_cannot_be_enlarged_are_refused() -> None:
     with pytest.raises(InputError, match="18 x 24, one of"):
         tiny_space("mbconv", **SIZES | {"height": 18}, head="upsampled")
     with pytest.raises(InputError, match="24 x 24, one of"):
@@ -42,7 +42,7 @@ def test_sizes_that_cannot_be_enlarged_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
-def test_what_a_space_cannot_do_is_one_line(name: str) -> None:
+def test_unsupported_heads_and_inputs_are_refused(name: str) -> None:
     for head in ("dense", "upsampled"):
         if head not in SPACES[name].heads:
             with pytest.raises(InputError, match="space.head"):
@@ -53,7 +53,7 @@ def test_what_a_space_cannot_do_is_one_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("factor", [1, 4])
-def test_enlarging_interpolates_between_pixel_middles(factor: int) -> None:
+def test_upsampling_interpolates_between_pixel_centres(factor: int) -> None:
     """Against interpolation of each axis by numpy."""
     head = build(OpSpec(f"upsampled_x{factor}", 3, 2, 4, 5))
     x = torch.randn(1, 3, 4, 5)

@@ -1,4 +1,4 @@
-"""Layered networks described in TOML: what a description means, and every mistake in one line."""
+"""Layered networks described in TOML: what a description means, and what mistakes report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hwnas.architecture import Mixture
 from hwnas.config import load_config, read_space_file
 from hwnas.deploy.export import export_network
 from hwnas.errors import InputError
-from hwnas.spaces import build_space
+from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.macro import example_options
 
 
@@ -52,7 +52,7 @@ def test_a_value_is_fixed_and_a_list_is_a_choice() -> None:
     }
     assert space.size() == 6 * 2 * 3 * 2
     shapes = {(s.c_in, s.c_out, s.height, s.width) for s in space.all_operators()}
-    # 16 channels behind the stem; 9 x 7 images halved by the first layer.
+    # The stem has 16 channels; the first layer halves images of 9 x 7.
     assert shapes == {(1, 16, 9, 7), (16, 8, 9, 7), (8, 8, 5, 4), (8, 3, 1, 1)}
 
 
@@ -76,8 +76,8 @@ def test_parameters_of_a_plain_network_by_hand() -> None:
     assert space.params_and_macs(architecture)[0] == by_hand
 
 
-def test_operators_of_a_network_have_the_shapes_that_are_priced(rng) -> None:
-    """What a layer reads and writes in a running network is what its `OpSpec` says."""
+def test_layers_of_a_network_have_the_shapes_of_their_operators(rng) -> None:
+    """The shapes in a running network are those of the `OpSpec` of each layer."""
     space = build_space("macro", example_options() | {"height": 29, "width": 18})
     for _ in range(5):
         architecture = space.sample(rng)
@@ -112,7 +112,7 @@ dropout = [0.0, 0.5]
 """
 
 
-def test_dropout_acts_in_training_alone() -> None:
+def test_dropout_acts_in_training_only() -> None:
     space = space_of(DROPOUT)
     assert options_of(space) == {"stage1/layer1": ("conv_3x3_relu", "conv_3x3_relu_drop0.5")}
     assert space.spec(0, "conv_3x3_relu_drop0.5") == space.spec(0, "conv_3x3_relu")
@@ -130,7 +130,7 @@ def test_dropout_acts_in_training_alone() -> None:
     assert not {node.op_type for node in exported.graph.node} & {"Dropout", "RandomUniformLike"}
 
 
-def test_options_that_differ_in_training_alone_share_weights() -> None:
+def test_options_that_differ_in_dropout_only_share_weights() -> None:
     space = space_of(DROPOUT)
     supernet = space.supernet().eval()
     assert len(supernet.layers[0].candidates) == 1
@@ -232,14 +232,20 @@ GOOD = {
 }
 
 
+def space_or_refusal(options: dict) -> SearchSpace | InputError:
+    try:
+        return build_space("macro", options)
+    except InputError as error:
+        return error
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(KEYS, PROPERTY) | st.fixed_dictionaries(GOOD), max_size=3))
 def test_a_description_is_a_space_or_refused(stages) -> None:
-    """Whatever is a space has networks, and its own options make it again."""
-    try:
-        space = build_space("macro", TINY_SIZES | {"stages": stages})
-    except InputError as error:
-        assert "\n" not in str(error)
+    """A description is refused in one line, or its space has networks and can be rebuilt."""
+    space = space_or_refusal(TINY_SIZES | {"stages": stages})
+    if isinstance(space, InputError):
+        assert "\n" not in str(space)
         return
     stated = json.loads(json.dumps(space.options.model_dump()))
     again = build_space("macro", stated)
@@ -266,7 +272,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path) -> None:
             read_space_file(path)
 
 
-def test_a_configuration_holds_what_the_file_says(tmp_path) -> None:
+def test_a_configuration_contains_the_space_of_its_file(tmp_path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('name = "macro"\nstem_channels = 4\n[[stages]]\nwidth = [3, 5]\n')
     config = load_config("macro_slice", [f"space.file={path}"])
@@ -283,7 +289,7 @@ def test_a_configuration_holds_what_the_file_says(tmp_path) -> None:
         load_config("macro_slice", ["space.file=3"])
 
 
-def test_layers_are_choices_of_their_own(rng) -> None:
+def test_genotype_round_trip(rng) -> None:
     space = tiny_space("macro")
     genotype = ["conv_3x3_relu_avg2", "skip_connect", "dense_relu6"]
     architecture = space.from_genotype(genotype)

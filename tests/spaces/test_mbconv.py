@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.saved_memory import saved_bytes
 from helpers.tiny import tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,8 +20,8 @@ from hwnas.nn.mixed_op import use_kernels
 from hwnas.ops import params_and_macs
 from hwnas.ops.parts import round_channels
 from hwnas.spaces import build_space
+from hwnas.spaces.layouts import IMAGENET
 
-IMAGENET = {"height": 224, "width": 224, "classes": 1000}
 MOBILENETV2 = {"layout": "proxylessnas", "stage_channels": [24, 32, 64, 96, 160, 320]}
 PROXYLESS_MOBILE = {"layout": "proxylessnas", "stage_channels": [32, 40, 80, 96, 192, 320]}
 
@@ -60,6 +61,7 @@ PUBLISHED = {
 
 
 def published(name: str):
+    """The space and architecture of a published network."""
     options, text = PUBLISHED[name]
     space = build_space("mbconv", IMAGENET | options)
     blocks = [
@@ -114,7 +116,7 @@ def test_sizes_are_those_of_the_papers(layout, as_counted, exact) -> None:
     assert len(space.choices) * math.log10(space.max_options) == pytest.approx(log10, abs=0.01)
 
 
-def test_pixel_s_table_prices_the_whole_space_of_proxylessnas() -> None:
+def test_the_pixel_table_covers_the_space_of_proxylessnas() -> None:
     space = build_space("mbconv", IMAGENET | {"layout": "proxylessnas"})
     table = load_shipped("proxylessnas-pixel1")
     cost = CostModel(space, table)
@@ -125,7 +127,7 @@ def test_pixel_s_table_prices_the_whole_space_of_proxylessnas() -> None:
     assert cost.latency_ms(largest) == pytest.approx(sum(map(table.latency_ms, parts)))
 
 
-def test_raspberry_s_table_has_all_searched_blocks_of_fbnet() -> None:
+def test_the_raspberry_table_has_all_searched_blocks_of_fbnet() -> None:
     space = build_space("mbconv", IMAGENET | {"layout": "fbnet"})
     missing = load_shipped("fbnet-rpi4").missing(space.all_operators())
     assert set(missing) == set(space.fixed_operators())
@@ -155,7 +157,7 @@ def test_the_first_strides_are_dropped(halvings, sides) -> None:
 
 
 def test_every_width_has_the_same_choices() -> None:
-    """Whatever the rounding: a narrow supernet searches for a wide network."""
+    """They do not depend on rounding, so a narrow supernet can search for wide networks."""
     spaces = [
         build_space("mbconv", {"layout": "proxylessnas", "width_multiplier": width})
         for width in (0.1, 0.5, 1.0, 1.4)
@@ -165,7 +167,7 @@ def test_every_width_has_the_same_choices() -> None:
     assert all(space.choices == spaces[0].choices for space in spaces)
 
 
-def test_squeeze_excitation_is_a_switch_or_a_choice() -> None:
+def test_squeeze_excitation_is_fixed_or_a_choice() -> None:
     plain, every, choice = (
         tiny_space("mbconv", squeeze_excitation=value) for value in ("none", "all", "choice")
     )
@@ -210,33 +212,16 @@ def test_genotype_round_trip(rng) -> None:
         assert space.from_genotype(space.to_genotype(architecture)) == architecture
 
 
-def kept_bytes(run) -> int:
-    """What a forward pass keeps for the backward pass, each storage once, without parameters."""
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            held.append(tensor)
-        return tensor
-
-    held: list[torch.Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = run()
-    assert output.requires_grad
-    return sum(kept.values())
-
-
 def test_a_single_path_needs_the_memory_of_its_network(rng) -> None:
     space = tiny_space("mbconv", height=24, width=24, width_multiplier=1.0, stage_layers=2)
     architecture = space.architecture([len(space.blocks) - 1] * len(space.choices))
     mixture = space.one_hot(architecture)
     images = torch.randn(8, 1, 24, 24)
     supernet, network = space.supernet().train(), space.network(architecture).train()
-    alone = kept_bytes(lambda: network(images))
-    path = kept_bytes(lambda: supernet(images, mixture))
-    everything = kept_bytes(lambda: supernet(images, Mixture(mixture.weights)))
+    alone = saved_bytes(lambda: network(images))
+    path = saved_bytes(lambda: supernet(images, mixture))
+    everything = saved_bytes(lambda: supernet(images, Mixture(mixture.weights)))
     assert path < 1.1 * alone
     assert everything > 3 * path
     use_kernels(supernet, "auto", "all")
-    assert kept_bytes(lambda: supernet(images, Mixture(mixture.weights))) < everything / 3
+    assert saved_bytes(lambda: supernet(images, Mixture(mixture.weights))) < everything / 3

@@ -96,7 +96,7 @@ def test_dropping_dead_edges_keeps_the_outputs() -> None:
     assert torch.equal(first(images), second(images))
 
 
-def test_a_cell_of_nothing_still_runs() -> None:
+def test_a_cell_without_live_edges_still_runs() -> None:
     space = tiny_space("nasbench201")
     network = space.network(space.architecture([0] * len(EDGES))).eval()
     assert network(torch.randn(2, 1, 9, 7)).shape == (2, 3)

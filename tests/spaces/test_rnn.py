@@ -1,5 +1,4 @@
-"""The recurrent cell of DARTS: its published cell, one step by hand, the future, and weights that
-steps share."""
+"""The recurrent cell space of DARTS against its published cell and a recurrence by hand."""
 
 from __future__ import annotations
 
@@ -53,13 +52,13 @@ def test_published_cell_round_trips() -> None:
         {"concat": None},
     ],
 )
-def test_other_cells_are_refused(changed) -> None:
+def test_malformed_genotypes_are_refused(changed) -> None:
     space = build_space("rnn", {**TOKENS, "width": 6})
     with pytest.raises(InputError):
         space.from_genotype(DARTS_V2 | changed)
 
 
-def test_a_network_is_the_recurrence_by_hand() -> None:
+def test_a_network_computes_the_recurrence() -> None:
     """Two nodes, in numpy and float64, with the formulas of the paper's code."""
     torch.manual_seed(0)
     options = {**TOKENS, "width": 5, "channels": 3, "nodes": 2}
@@ -88,7 +87,7 @@ def test_a_network_is_the_recurrence_by_hand() -> None:
         np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-9)
 
 
-def test_no_step_sees_what_follows(rng) -> None:
+def test_outputs_do_not_depend_on_later_steps(rng) -> None:
     space = build_space("rnn", {**TOKENS, "width": 6, "channels": 4, "nodes": 3})
     network = space.network(space.sample(rng)).eval()
     tokens = torch.randint(11, (2, 6))
@@ -100,8 +99,8 @@ def test_no_step_sees_what_follows(rng) -> None:
 
 
 @pytest.mark.parametrize("name", ["rnn", "sequence"])
-def test_counts_are_those_of_the_network(name: str, rng) -> None:
-    """Steps share their weights, and each is computed."""
+def test_parameters_are_those_of_the_network(name: str, rng) -> None:
+    """Weights that steps share are counted once."""
     space = tiny_space(name)
     for _ in range(3):
         architecture = space.sample(rng)
@@ -113,7 +112,7 @@ def test_counts_are_those_of_the_network(name: str, rng) -> None:
 def test_multiply_accumulates_grow_with_the_steps() -> None:
     short, long = (build_space("rnn", {**TOKENS, "width": w, "channels": 4}) for w in (3, 6))
     architecture = short.from_genotype(DARTS_V2)
-    matrices = 8 * 8 + 8 * 4 * 8 + 4 * 11  # of the first state, of eight nodes, of the head
+    matrices = 8 * 8 + 8 * 4 * 8 + 4 * 11  # first state, eight nodes, head
     for space, steps in ((short, 3), (long, 6)):
         assert space.params_and_macs(architecture)[1] == steps * matrices
 
@@ -134,7 +133,7 @@ def test_only_active_options_are_computed(rng) -> None:
 
 
 def test_weights_of_any_sum_give_the_same_states() -> None:
-    """Rows may be sigmoids: over many steps another sum than 1 would grow without end."""
+    """Rows may be sigmoids; unnormalised states would grow or vanish over the steps."""
     torch.manual_seed(0)
     space = tiny_space("rnn")
     supernet, weights = space.supernet(), torch.rand(space.mask.shape) * space.mask

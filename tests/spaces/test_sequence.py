@@ -1,4 +1,4 @@
-"""Layers of sequences: their blocks against PyTorch's own, and what the space refuses."""
+"""Sequence layers against PyTorch's modules and counts by hand, and options that are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_blocks_keep_the_shape_and_add_their_input(name: str) -> None:
         torch.testing.assert_close(block(x) - block.branch(x), x)
 
 
-def test_attention_is_pytorch_s() -> None:
+def test_attention_is_that_of_pytorch() -> None:
     torch.manual_seed(0)
     attention = SequenceAttention(8, heads=2).double()
     reference = nn.MultiheadAttention(8, 2, batch_first=True, dtype=torch.float64)
@@ -46,12 +46,12 @@ def test_counts_of_recurrent_layers_by_hand() -> None:
 
 
 def test_counts_of_attention_by_hand() -> None:
-    """Four linear layers at each of five steps, and two products of steps with steps."""
+    """Four linear layers at each of five steps, and two products between all pairs of steps."""
     _, macs = params_and_macs(OpSpec("attention1d_h4", 8, 8, 1, 5))
     assert macs == 4 * 8 * 8 * 5 + 2 * 5 * 5 * 8
 
 
-def test_all_columns_of_a_map_are_steps() -> None:
+def test_columns_of_a_map_are_steps() -> None:
     """Images and spectrograms are read column by column."""
     space = build_space(
         "sequence", {"layers": 1, "channels": 8, "input_channels": 2, "height": 3, "width": 5}

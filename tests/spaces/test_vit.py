@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from helpers.brute_force import assert_best, assert_expected, assert_predicted
+from helpers.json_values import malformed_objects
 from helpers.tiny import TINY_SIZES, table_of, tiny_space
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,9 +29,9 @@ from hwnas.ops import build, params_and_macs
 from hwnas.spaces import build_space
 from hwnas.spaces.cells import drop_path
 from hwnas.spaces.layers import SKIP
+from hwnas.spaces.layouts import IMAGENET
 from hwnas.spaces.vit import VitSpace
 
-IMAGENET = {"height": 224, "width": 224, "classes": 1000}
 IMAGES = (2, TINY_SIZES["input_channels"], TINY_SIZES["height"], TINY_SIZES["width"])
 TINY = tiny_space("vit")
 
@@ -51,7 +51,7 @@ def tiny_architectures() -> list[list[int]]:
     ],
 )
 def test_deit_has_its_published_size(embedding, heads, params, macs_g) -> None:
-    """All but the class token and its position, which a mean of the tokens has no need of."""
+    """Without the class token and its position, since the mean of the tokens replaces it."""
     sizes = {"embeddings": [embedding], "heads": [heads], "mlp_ratios": [4.0]}
     space = build_space("vit", IMAGENET | sizes | {"blocks": 12, "fixed_blocks": 12})
     architecture = space.architecture([0] * len(space.choices))
@@ -67,8 +67,8 @@ def test_autoformer_tiny_has_its_published_size() -> None:
     """5.7 M parameters, 1.3 G multiply-accumulates (table 2 of the paper).
 
     The network is that of the authors' experiments/subnet/AutoFormer-T.yaml, of 13 blocks. It has
-    ratios of 3, which their search space has not, and tables of relative positions, which are not
-    here.
+    ratios of 3, which are not in the authors' search space, and tables of relative positions, which
+    are not implemented here.
     """
     space = build_space("vit", IMAGENET | {"mlp_ratios": [3.0, 3.5, 4.0]})
     ratios = [3.5, 3.5, 3.0, 3.5, 3.0, 3.0, 4.0, 4.0, 3.5, 4.0, 3.5, 4.0, 3.5, 0]
@@ -113,7 +113,7 @@ def test_every_architecture_s_network_is_a_slice_of_the_supernet() -> None:
         torch.testing.assert_close(found, network(images), rtol=1e-10, atol=1e-12)
 
 
-def test_a_supernet_is_as_large_as_its_largest_network() -> None:
+def test_a_supernet_has_the_weights_of_its_largest_network() -> None:
     for variant, options in VitSpace.variants.items():
         space = build_space("vit", options)
         largest = space.architecture(
@@ -140,7 +140,7 @@ def test_a_mixture_of_embeddings_is_the_sum_of_their_logits() -> None:
 
 @pytest.fixture(scope="module")
 def priced():
-    """Cost model, all architectures as option indices, and their latencies operator by operator."""
+    """Cost model, all architectures as option indices, and their summed operator latencies."""
     table = table_of(TINY)
     sizes = TINY.options
     latencies = []
@@ -156,7 +156,7 @@ def priced():
     return CostModel(TINY, table), np.array(tiny_architectures()), np.array(latencies)
 
 
-def test_costs_of_pairs_are_the_operators_own(priced) -> None:
+def test_predicted_latency_is_the_sum_of_the_operators(priced) -> None:
     assert_predicted(*priced)
 
 
@@ -171,8 +171,8 @@ def test_k_best_are_those_of_brute_force(priced, seed: int, confidence: float | 
     assert_best(cost, chosen, 4, seed, confidence)
 
 
-def test_a_calibration_is_read_as_it_was_fitted(priced) -> None:
-    cost, chosen, latencies = priced
+def test_a_fitted_calibration_predicts_what_it_was_fitted_to(priced) -> None:
+    _, chosen, latencies = priced
     architectures = [TINY.architecture(row) for row in chosen.tolist()]
     prior = from_counts(TINY)
     rows = {edges: architecture_features(TINY, architectures, edges) for edges in prior.edges}
@@ -228,19 +228,9 @@ def test_genotype_round_trip(rng) -> None:
         assert TINY.from_genotype(TINY.to_genotype(architecture)) == architecture
 
 
-JSON = st.recursive(
-    st.none() | st.integers() | st.text(max_size=4) | st.floats(),
-    lambda inner: st.lists(inner, max_size=3),
-    max_leaves=6,
-)
-KEYS = ("embedding", "heads", "mlp_ratios")
-
-
 @settings(max_examples=60, deadline=None)
-@given(JSON | st.dictionaries(st.sampled_from(KEYS), JSON) | st.tuples(JSON, JSON, JSON))
+@given(malformed_objects(("embedding", "heads", "mlp_ratios")))
 def test_malformed_genotypes_are_refused(genotype) -> None:
-    if isinstance(genotype, tuple):
-        genotype = dict(zip(KEYS, genotype, strict=True))
     with pytest.raises(InputError):
         TINY.from_genotype(genotype)
 
@@ -253,7 +243,7 @@ def exported():
     return network, export_network(network, IMAGES[1:])
 
 
-def test_a_gelu_is_exported_so_that_it_is_fused(exported) -> None:
+def test_onnx_runtime_fuses_the_exported_gelu(exported) -> None:
     feeds = {INPUT: np.ones((1, *IMAGES[1:]), dtype=np.float32)}
     document = operator_shares(exported[1], {}, OnnxRuntimeCpu(1), feeds)
     assert any("Gelu" in kind for kind in document["shares"])
