@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,19 @@ def require_cuda_device(runtime: str) -> None:
         )
 
 
+def require_library(name: str, runtime: str) -> None:
+    """Check that a library is installed, without the seconds that importing it may take.
+
+    Arguments and errors are those of `import_library`.
+    """
+    if name in sys.modules:
+        installed = sys.modules[name] is not None
+    else:
+        installed = find_spec(name) is not None
+    if not installed:
+        raise _not_installed(name, runtime)
+
+
 def import_library(name: str, runtime: str) -> Any:
     """Import a library.
 
@@ -104,10 +119,14 @@ def import_library(name: str, runtime: str) -> Any:
     Raises:
         RuntimeMissingError: the library is not installed.
     """
-    title, package = LIBRARIES[name]
     try:
         return import_module(name)
     except ImportError as error:
-        raise RuntimeMissingError(
-            f"{title} is not installed", where=runtime, mend=f"pip install {package}"
-        ) from error
+        raise _not_installed(name, runtime) from error
+
+
+def _not_installed(name: str, runtime: str) -> RuntimeMissingError:
+    title, package = LIBRARIES[name]
+    return RuntimeMissingError(
+        f"{title} is not installed", where=runtime, mend=f"pip install {package}"
+    )

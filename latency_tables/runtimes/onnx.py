@@ -15,6 +15,7 @@ from hwnas.latency_tables.devices import (
     cuda_versions,
     import_library,
     require_cuda_device,
+    require_library,
 )
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime
 from hwnas.latency_tables.statistics import Statistic
@@ -51,7 +52,7 @@ class OnnxRuntime(OnnxModelRuntime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        import_library("onnxruntime", self.name)
+        require_library("onnxruntime", self.name)
 
     def options(self) -> dict[str, str]:
         """See `Runtime.options`; includes the providers and the options of the first one."""

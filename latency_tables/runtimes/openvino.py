@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hwnas.errors import InputError, RuntimeMissingError, first_line
-from hwnas.latency_tables.devices import cpu_name, import_library
+from hwnas.latency_tables.devices import cpu_name, import_library, require_library
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime
 from hwnas.latency_tables.runtimes.onnx import OnnxRuntimeCpu
 from hwnas.latency_tables.statistics import Statistic
@@ -35,7 +35,7 @@ class OpenVinoCpu(OnnxModelRuntime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        import_library("openvino", self.name)
+        require_library("openvino", self.name)
 
     def device_name(self) -> str:
         """See `Runtime.device_name`."""

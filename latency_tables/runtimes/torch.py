@@ -16,8 +16,8 @@ from hwnas.latency_tables.devices import (
     cpu_name,
     cuda_device_name,
     cuda_versions,
-    import_library,
     require_cuda_device,
+    require_library,
 )
 from hwnas.latency_tables.runtimes.base import Runtime, ToOnnx
 from hwnas.latency_tables.runtimes.torch_modes import MODES, compiler_options, require_compiler
@@ -59,7 +59,7 @@ class TorchCpu(TorchRuntime):
 
     def require(self) -> None:
         """See `Runtime.require`."""
-        import_library("torch", self.name)
+        require_library("torch", self.name)
         if self.fuses:
             require_compiler(self.name)
 
