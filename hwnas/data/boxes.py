@@ -123,9 +123,7 @@ def _read_annotations(path: Path) -> _Annotations:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(
-            "not valid annotations in the COCO format",
-            where=f"{where}: {place}",
-            actual=first["msg"],
+            f"not valid annotations in the COCO format: {first['msg']}", where=f"{where}: {place}"
         ) from None
     for kind in ("images", "categories"):
         ids = [entry.id for entry in getattr(found, kind)]

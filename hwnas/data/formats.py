@@ -117,8 +117,12 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
         raise InputError("no samples", where=where, expected="at least one")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        expected, actual = f"0..{classes - 1}", f"{low}..{high}"
-        raise InputError("label out of range", where=where, expected=expected, actual=actual)
+        raise InputError(
+            "label out of range",
+            where=where,
+            expected=f"labels in 0..{classes - 1} for {classes} classes",
+            actual=f"{low}..{high}",
+        )
     return labels.astype(np.int64)
 
 
@@ -149,7 +153,20 @@ def read_npz(path: Path) -> RawData:
         else:
             arrays[key] = check_labels(arrays[key], len(classes), where)
     x_train, y_train, x_test, y_test = (arrays[key] for key in keys)
+    _check_counts(x_train, y_train, f"{path}: y_train")
+    _check_counts(x_test, y_test, f"{path}: y_test")
     return RawData(classes, x_train, y_train, x_test, y_test)
+
+
+def _check_counts(images: np.ndarray, labels: np.ndarray, where: str) -> None:
+    """Raise InputError unless there is one label for each image."""
+    if len(images) != len(labels):
+        raise InputError(
+            "the numbers of images and labels differ",
+            where=where,
+            expected=f"{len(images)} labels, one per image",
+            actual=len(labels),
+        )
 
 
 def _class_names(names: np.ndarray | None, y_train: np.ndarray, where: str) -> tuple[str, ...]:
@@ -222,13 +239,7 @@ def read_idx_folder(path: Path, classes: tuple[str, ...]) -> RawData:
         labels_file = path / f"{split}-labels-idx1-ubyte.gz"
         images = _read_idx(images_file, dimensions=3)
         labels = check_labels(_read_idx(labels_file, dimensions=1), len(classes), str(labels_file))
-        if len(images) != len(labels):
-            raise InputError(
-                "the numbers of images and labels differ",
-                where=str(labels_file),
-                expected=f"{len(images)} labels, one per image",
-                actual=len(labels),
-            )
+        _check_counts(images, labels, str(labels_file))
         arrays += [images[:, None], labels]
     x_train, y_train, x_test, y_test = arrays
     return RawData(classes, x_train, y_train, x_test, y_test)

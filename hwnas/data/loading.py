@@ -202,7 +202,12 @@ def load_dataset(
             or its content is invalid.
     """
     if name not in DATASETS:
-        raise InputError("unknown dataset", where="name", expected=list(DATASETS), actual=name)
+        raise InputError(
+            "unknown dataset",
+            where="name",
+            expected=f"one of {', '.join(DATASETS)}",
+            actual=name,
+        )
     source = DATASETS[name]
     _check_options(name, path, {"image_size": image_size, "sequence_length": sequence_length})
     place = Path(path or ".").expanduser()

@@ -65,7 +65,8 @@ def read_masks(
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    text = read_text(path, "a text file with the names of the classes 0, 1, ..., one per line")
+    names = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not 2 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names):
         raise InputError(
             "invalid class names",

@@ -125,11 +125,18 @@ def read_sound_folder(path: Path, limits: tuple[int | None, int | None], seed: i
             found = sorted((path / name / known).glob("*.wav"))
             files += found
             labels += [label] * len(found)
-        if len(set(labels)) < (len(classes) if name == "train" else 1):
+        without = [known for label, known in enumerate(classes) if label not in labels]
+        if without and name == "train":
             raise InputError(
                 "a class without sounds",
+                where=str(path / name / without[0]),
+                expected="files *.wav",
+            )
+        if not labels:
+            raise InputError(
+                "no sounds",
                 where=str(path / name),
-                expected="files *.wav in every folder" if name == "train" else "files */*.wav",
+                expected=f"files *.wav in the folders {', '.join(classes)}",
             )
         chosen = subset_indices(len(files), limit, seed, name)
         sounds = np.stack([read_wav(files[index]) for index in chosen])

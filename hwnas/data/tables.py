@@ -64,8 +64,8 @@ def read_table_folder(path: Path) -> RawData:
         raise InputError(
             "the columns differ from those of train.csv",
             where=str(path / "test.csv"),
-            expected=header,
-            actual=other,
+            expected=",".join(header),
+            actual=",".join(other),
         )
     y_train = _targets(train, f"{path / 'train.csv'}: {header[-1]}")
     y_test = _targets(test, f"{path / 'test.csv'}: {header[-1]}")

@@ -138,7 +138,7 @@ def _labelled_texts(path: Path) -> list[tuple[str, str]]:
             f"no column {min(missing)}",
             where=str(path),
             expected="a header with the columns text and label",
-            actual=header,
+            actual=",".join(header),
         )
     text, label = header.index("text"), header.index("label")
     return [(row[text], row[label]) for row in rows]

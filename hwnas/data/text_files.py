@@ -12,8 +12,12 @@ MAX_BYTES = 10**8
 """Largest accepted file."""
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, expected: str = "a text file in UTF-8") -> str:
     """Return the content of a text file in UTF-8.
+
+    Args:
+        path: the file.
+        expected: description of the file, for the error message if it is missing.
 
     Raises:
         InputError: the file is missing, too large or in a different encoding.
@@ -27,7 +31,7 @@ def read_text(path: Path) -> str:
         # utf-8-sig drops the byte order mark that spreadsheet programs write.
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise InputError("no such file", where=where, expected="a text file in UTF-8") from None
+        raise InputError("no such file", where=where, expected=expected) from None
     except UnicodeDecodeError as error:
         raise InputError(
             "not text in UTF-8", where=where, actual=error, mend="save the file as UTF-8"
@@ -46,7 +50,8 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     """
     where = str(path)
     try:
-        lines = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        text = read_text(path, "a CSV file with a header")
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
         header, *rows = [line for line in lines if line] or [[]]
     except csv.Error as error:
         raise InputError("not a CSV file", where=where, actual=error) from None
@@ -55,7 +60,7 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
             "two columns have the same name",
             where=where,
             expected="a first line with a different name for each column",
-            actual=header,
+            actual=",".join(header),
         )
     if not rows:
         raise InputError("no samples", where=where, expected="at least one row below the header")
