@@ -55,7 +55,7 @@ class DartsOptions(SpaceOptions):
         20,
         ge=3,
         le=100,
-        description="cells in a row; those at a third and at two thirds halve the size",
+        description="number of cells; those at 1/3 and 2/3 of the depth are reduction cells",
     )
     channels: int = Field(
         36, ge=2, le=1024, description="channels of the first cells; each reduction doubles them"

@@ -112,7 +112,7 @@ class LayoutOptions(SpaceOptions):
         "default",
     )
     activation: Literal["relu", "relu6", "hswish"] | None = Field(
-        None, description="of all layers; the layout's by default"
+        None, description="activation of all layers; the layout's by default"
     )
 
     @field_validator("halvings")

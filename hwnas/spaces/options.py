@@ -20,9 +20,9 @@ class SpaceOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input_channels: int = Field(3, ge=1, le=100_000)
-    height: int = Field(32, ge=1, le=4096)
-    width: int = Field(32, ge=1, le=4096, description="for token inputs the number of tokens")
+    input_channels: int = Field(3, ge=1, le=100_000, description="channels of the input")
+    height: int = Field(32, ge=1, le=4096, description="height of the input")
+    width: int = Field(32, ge=1, le=4096, description="width of the input; for tokens their number")
     classes: int = Field(
         10, ge=1, le=100_000, description="length of each output vector of the head"
     )

@@ -26,7 +26,7 @@ TABLE = ("feedforward1d_e1", "feedforward1d_e2", "feedforward1d_e4")
 class SequenceOptions(SpaceOptions):
     """Sizes of the networks; a sequence has as many steps as the input has columns."""
 
-    layers: int = Field(4, ge=1, le=100, description="layers in a row")
+    layers: int = Field(4, ge=1, le=100, description="number of layers")
     channels: int = Field(
         64, ge=max(HEADS), le=4096, multiple_of=max(HEADS), description="channels of every layer"
     )

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder
+from hwnas.budget.limit import Limit
 from hwnas.latency_tables.runtimes import create_runtime
 from hwnas.latency_tables.table import LatencyTable, Measurement, OpSpec
 from hwnas.latency_tables.timing import Protocol
@@ -91,3 +94,8 @@ def table_of(space: SearchSpace, runtime: str = "onnxruntime-cpu") -> LatencyTab
         statistic="p10",
         definitions=definitions(measurements),
     )
+
+
+def decoder_of(space: SearchSpace) -> Decoder:
+    """A decoder that knows the latencies of `table_of` but has no budget."""
+    return Decoder([Limit(CostModel(space, table_of(space)))])

@@ -1,4 +1,4 @@
-"""Mixtures of the differentiable strategies against what their papers define."""
+"""Differentiable strategies against the definitions of their papers."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import math
 
 import pytest
 import torch
-from helpers.tiny import table_of, tiny_space
+from helpers.tiny import decoder_of, tiny_space
 
-from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import Decoder
-from hwnas.budget.limit import Limit
 from hwnas.strategies import STRATEGIES, Outcome, build_strategy
 from hwnas.strategies.differentiable import GradientStrategy
 
 SPACE = tiny_space("nasbench201")
-DECODER = Decoder([Limit(CostModel(SPACE, table_of(SPACE)))])
+DECODER = decoder_of(SPACE)
 
 
 def make(name: str, **settings):
@@ -28,7 +25,7 @@ def tell(strategy, gradient: torch.Tensor, progress: float) -> None:
 
 
 def favour(row: int, option: int) -> torch.Tensor:
-    """A gradient that says: more of this option."""
+    """A gradient of the objective that increases the weight of one option."""
     gradient = torch.zeros(SPACE.mask.shape)
     gradient[row, option] = -1.0
     return gradient
@@ -50,13 +47,13 @@ GRADIENT = [name for name, kind in STRATEGIES.items() if issubclass(kind, Gradie
 
 
 @pytest.mark.parametrize("name", GRADIENT)
-def test_a_weight_on_the_entropy_decides_the_choices(name: str) -> None:
-    """Without any gradient of the objective; more and more, as the search goes on."""
+def test_an_entropy_weight_decides_the_choices(name: str) -> None:
+    """Even without a gradient of the objective; the weight grows from 0 during the search."""
     nothing = torch.zeros(SPACE.mask.shape)
-    # Beta-decay levels the choices.
-    levelling = {"beta_decay": 0.0} if name == "darts" else {}
-    decided = make(name, learning_rate=0.1, entropy=100.0, **levelling)
-    undecided = make(name, learning_rate=0.1, entropy=0.0, **levelling)
+    # Beta-decay pulls towards a uniform distribution.
+    without_decay = {"beta_decay": 0.0} if name == "darts" else {}
+    decided = make(name, learning_rate=0.1, entropy=100.0, **without_decay)
+    undecided = make(name, learning_rate=0.1, entropy=0.0, **without_decay)
     before = decided.entropy()
     for strategy in (decided, undecided):
         tell(strategy, nothing, 0.0)
@@ -69,7 +66,7 @@ def test_a_weight_on_the_entropy_decides_the_choices(name: str) -> None:
     assert decided.entropy() < undecided.entropy()
 
 
-def test_the_mean_entropy_is_that_of_the_shares() -> None:
+def test_the_mean_entropy_is_that_of_the_normalised_weights() -> None:
     strategy = make("fairdarts")
     with torch.no_grad():
         strategy.parameters.copy_(torch.randn(SPACE.mask.shape, generator=torch.manual_seed(0)))
@@ -81,7 +78,7 @@ def test_the_mean_entropy_is_that_of_the_shares() -> None:
     assert strategy.entropy() == pytest.approx(sum(expected) / len(expected), rel=1e-5)
 
 
-def test_gdas_runs_one_option_and_follows_the_soft_gradient() -> None:
+def test_gdas_runs_one_option_with_the_gradient_of_the_gumbel_softmax() -> None:
     strategy = make("gdas", temperature=2.0, temperature_end=2.0)
     mixture = strategy.ask()
     assert mixture.active is not None
@@ -97,7 +94,7 @@ def test_gdas_runs_one_option_and_follows_the_soft_gradient() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_gumbel_draws_choose_as_often_as_the_probabilities_say() -> None:
+def test_gumbel_samples_have_the_probabilities_of_the_options() -> None:
     strategy = make("gdas")
     with torch.no_grad():
         strategy.parameters[0] = torch.tensor([0.0, 1.0, 2.0, 0.0, -1.0])
@@ -106,7 +103,7 @@ def test_gumbel_draws_choose_as_often_as_the_probabilities_say() -> None:
     assert (draws.mean(dim=0) - p).abs().max() < 4 * math.sqrt(0.25 / 1500)
 
 
-def test_temperature_ends_where_it_should() -> None:
+def test_temperature_falls_from_soft_to_hard() -> None:
     strategy = make("snas", temperature=10.0, temperature_end=1e-4)
     start = strategy.ask().weights.detach()
     strategy.progress = 1.0
@@ -115,7 +112,7 @@ def test_temperature_ends_where_it_should() -> None:
     assert end.max(dim=1).values.min() > 0.999
 
 
-def test_drnas_draws_have_the_mean_of_their_dirichlet() -> None:
+def test_drnas_samples_have_the_mean_of_their_dirichlet_distribution() -> None:
     strategy = make("drnas", prune_at=1.0)
     with torch.no_grad():
         strategy.parameters[1] = torch.tensor([0.5, 2.0, -1.0, 0.0, 1.0])
@@ -160,7 +157,7 @@ def test_the_zero_one_loss_drives_weights_apart() -> None:
     assert ((weights < 0.1) | (weights > 0.9)).all()
 
 
-def test_the_auxiliary_skip_vanishes() -> None:
+def test_the_auxiliary_skip_fades_out() -> None:
     strategy = make("darts-minus", auxiliary_skip=1.0)
     skip = SPACE.choices[0].options.index("skip_connect")
     plain = strategy.log_probabilities().exp()
@@ -171,15 +168,15 @@ def test_the_auxiliary_skip_vanishes() -> None:
     torch.testing.assert_close(strategy.ask().weights, plain)
 
 
-def test_edges_of_a_node_compete_and_decide_what_is_kept() -> None:
+def test_edge_weights_of_pc_darts_decide_which_edges_are_kept() -> None:
     space = tiny_space("darts", nodes=2)
-    decoder = Decoder([Limit(CostModel(space, table_of(space)))])
+    decoder = decoder_of(space)
     strategy = build_strategy("pc-darts", space, 0, {"learning_rate": 0.2}, decoder)
     weights = strategy.mixing_weights().detach()
     for node in space.node_inputs():
         assert float(weights[node].sum()) == pytest.approx(1.0)
     gradient = torch.zeros(space.mask.shape)
-    gradient[2, :] = 1.0  # of the first node with three inputs, the first edge costs
+    gradient[2, :] = 1.0  # increases the objective: the first edge of the node with three inputs
     for step in range(60):
         strategy.tell(strategy.ask(), Outcome(1.0, 1.0, 0.5, gradient), step / 60)
     (best,) = strategy.best(decoder)

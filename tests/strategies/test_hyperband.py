@@ -1,21 +1,18 @@
-"""Brackets of Hyperband against the paper's table, on objectives that are known."""
+"""Brackets of Hyperband against the paper's algorithm, on a known objective."""
 
 from __future__ import annotations
 
-from helpers.tiny import table_of, tiny_space
+from helpers.tiny import decoder_of, tiny_space
 
 from hwnas.architecture import Architecture
-from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import Decoder
-from hwnas.budget.limit import Limit
 from hwnas.strategies import Outcome, build_strategy
 
 SPACE = tiny_space("nasbench201")
-DECODER = Decoder([Limit(CostModel(SPACE, table_of(SPACE)))])
+DECODER = decoder_of(SPACE)
 
 
 def objective(architecture: Architecture) -> float:
-    """Differs between all architectures."""
+    """An objective that differs between all architectures."""
     return sum((i + 1) * 5.0**row for row, i in enumerate(SPACE.chosen(architecture))) / 1e4
 
 
@@ -31,7 +28,7 @@ def evaluate(strategy, steps: int) -> list[tuple[float, Architecture]]:
 
 
 def fidelities(seen) -> list[tuple[float, int]]:
-    """(fidelity, how many) of each rung, in order."""
+    """The fidelity of each rung and the number of evaluations at it, in order."""
     rungs: list[tuple[float, int]] = []
     for fidelity, _ in seen:
         if rungs and rungs[-1][0] == fidelity:
@@ -56,7 +53,7 @@ def test_brackets_are_those_of_the_paper() -> None:
     assert seen[12][1] == first[0]
 
 
-def test_the_best_of_the_highest_fidelity_come_first() -> None:
+def test_architectures_are_ranked_by_fidelity_then_objective() -> None:
     strategy = build_strategy("successive-halving", SPACE, 0, {}, DECODER)
     seen = evaluate(strategy, 2 * (9 + 3 + 1))
     whole = sorted({a for fidelity, a in seen if fidelity == 1.0}, key=objective)
@@ -66,7 +63,7 @@ def test_the_best_of_the_highest_fidelity_come_first() -> None:
     assert strategy.best(DECODER, 6) == whole + third
 
 
-def test_a_bracket_is_resumed_within_a_rung() -> None:
+def test_a_bracket_resumes_within_a_rung() -> None:
     whole = build_strategy("hyperband", SPACE, 3, {}, DECODER)
     expected = evaluate(whole, 24)
     half = build_strategy("hyperband", SPACE, 3, {}, DECODER)

@@ -1,4 +1,4 @@
-"""Fronts against their definition, the hypervolume against counting."""
+"""Pareto fronts against their definition, and the hypervolume against counting cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ POINTS = arrays(np.float64, st.tuples(st.integers(1, 12), st.just(2)), elements=
 
 @settings(max_examples=100, deadline=None)
 @given(points=POINTS)
-def test_front_by_definition(points: np.ndarray) -> None:
+def test_the_front_has_exactly_the_points_that_are_not_dominated(points: np.ndarray) -> None:
     front = list(pareto_front(points))
     for index, point in enumerate(points):
         dominated = any((p <= point).all() and (p < point).any() for p in points)
@@ -32,7 +32,7 @@ def test_hypervolume_counts_the_dominated_cells(points: np.ndarray) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(points=POINTS)
-def test_the_covered_share_knows_no_units(points: np.ndarray) -> None:
+def test_the_covered_share_does_not_depend_on_units(points: np.ndarray) -> None:
     share = covered_share(points)
     assert 0 <= share <= 1
     assert np.isclose(covered_share(points * np.array([3.0, 0.01]) + 5.0), share)

@@ -1,24 +1,21 @@
-"""Selection by perturbation on losses that are known: what is missed most is chosen."""
+"""Perturbation-based selection on a known loss."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from helpers.tiny import table_of, tiny_space
+from helpers.tiny import decoder_of, tiny_space
 
 from hwnas.architecture import Mixture
-from hwnas.budget.cost import CostModel
-from hwnas.budget.decode import Decoder
-from hwnas.budget.limit import Limit
 from hwnas.strategies import Outcome, build_strategy
 
 SPACE = tiny_space("nasbench201")
-DECODER = Decoder([Limit(CostModel(SPACE, table_of(SPACE)))])
+DECODER = decoder_of(SPACE)
 SETTINGS = {"judged_on": 3, "tune": 1, "learning_rate": 0.2, "beta_decay": 0.0}
 WORTH = torch.rand(SPACE.mask.shape, generator=torch.Generator().manual_seed(5))
 WORTH[:, 0] = 0.0
 HARMFUL = 4
-"""An edge without which the loss is lower."""
+"""The row of an edge whose removal lowers the loss."""
 TRIALS = 6 * (4 + 1) + 1 + 6
 
 
@@ -27,13 +24,13 @@ def make():
 
 
 def loss(mixture: Mixture) -> float:
-    """Falls with every option that is there, whatever its weight; grows with the harmful edge."""
+    """Falls with each option that is present, whatever its weight; grows with the harmful edge."""
     present = mixture.weights > 0
     return 10.0 - float((WORTH * present).sum()) + 5.0 * bool(present[HARMFUL].any())
 
 
 def search(strategy, first: int, last: int, steps: int) -> list[bool]:
-    """Which of the steps trained weights; the gradient misleads to the first operator."""
+    """Run steps with a gradient that favours the first operator; say which trained the weights."""
     trained = []
     for step in range(first, last):
         mixture = strategy.ask()
@@ -45,12 +42,12 @@ def search(strategy, first: int, last: int, steps: int) -> list[bool]:
     return trained
 
 
-def test_what_is_missed_most_is_chosen_against_its_weight() -> None:
+def test_the_option_with_the_largest_loss_of_removal_is_selected() -> None:
     strategy = make()
     steps = 2 * TRIALS + 6
     trained = search(strategy, 0, steps, steps)
     first = steps - TRIALS
-    # A choice is tried option by option, then the weights are trained for one step.
+    # Each of a choice's four options is removed, then the weights are trained for one step.
     assert trained == [True] * first + [False, False, False, False, True] * 6 + [False] * 7
     (best,) = strategy.best(DECODER)
     for row, choice in enumerate(SPACE.choices):
@@ -59,7 +56,7 @@ def test_what_is_missed_most_is_chosen_against_its_weight() -> None:
     assert strategy.entropy() == pytest.approx(0.0, abs=1e-6)
 
 
-def test_undecided_choices_go_by_their_weights() -> None:
+def test_choices_that_are_not_reached_are_decided_by_their_weights() -> None:
     strategy = make()
     steps = TRIALS
     search(strategy, 0, steps, steps)
@@ -69,7 +66,7 @@ def test_undecided_choices_go_by_their_weights() -> None:
     assert (chosen == 1).any()
 
 
-def test_a_selection_is_resumed_where_it_was() -> None:
+def test_a_selection_resumes_where_it_was() -> None:
     steps = 2 * TRIALS + 6
     whole, half, rest = make(), make(), make()
     search(whole, 0, steps, steps)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers.tiny import table_of, tiny_space
+from helpers.tiny import decoder_of, table_of, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -173,8 +173,7 @@ def test_single_paths_train_before_evolution_begins() -> None:
 def test_a_policy_draws_open_options_only(name: str, space: str) -> None:
     """The open options' probabilities sum to 1 at each decision; those of the others are 0."""
     searched = tiny_space(space)
-    decoder = Decoder([Limit(CostModel(searched, table_of(searched)))])
-    strategy = build_strategy(name, searched, 1, {}, decoder)
+    strategy = build_strategy(name, searched, 1, {}, decoder_of(searched))
     chosen = searched.chosen(strategy.propose(np.random.default_rng(2)))
     log_p = strategy._log_probabilities(chosen[:-1])
     for row in range(len(chosen)):
