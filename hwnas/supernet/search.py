@@ -99,6 +99,7 @@ class SupernetSearch:
             log_every=LOG_EVERY,
             checkpoint_every=self.config.checkpoint_every,
             progress=progress,
+            describe=self.limits[0].describe_step,
             ranks=self.ranks,
         )
 
@@ -141,8 +142,8 @@ class SupernetSearch:
             same = [torch.tensor(self.step), mixture.weights.detach()]
             self.ranks.require_equal([*same, *self.supernet.parameters()])
         record = self._record(loss, mixture, outcome)
-        looks = outcome is not None and not self.strategy.judged_on
-        if self.guard is not None and looks and self.step % GUARD_EVERY == 0:
+        can_check = outcome is not None and not self.strategy.judged_on
+        if self.guard is not None and can_check and self.step % GUARD_EVERY == 0:
             record |= self._check_collapse(self.guard)
         return record
 

@@ -56,7 +56,7 @@ def save_tar(path: Path, files: dict[str, bytes], folder: str = "batches-bin") -
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_cifar_pixels_and_labels(name: str, packed: bool, tmp_path: Path) -> None:
+def test_cifar_pixels_and_labels_are_read(name: str, packed: bool, tmp_path: Path) -> None:
     files, images, labels = cifar_files(name)
     if packed:
         path = save_tar(tmp_path / "archive.tar.gz", files)
@@ -147,7 +147,7 @@ def test_tar_links_and_endless_members_are_not_followed(tmp_path: Path) -> None:
 
 @fuzz
 @given(draw=st.data())
-def test_damaged_tar_archive(draw: st.DataObject, tmp_path: Path) -> None:
+def test_damaged_tar_archives_load_or_are_refused(draw: st.DataObject, tmp_path: Path) -> None:
     path = tmp_path / "archive.tar.gz"
     content = gzip.decompress(Path(save_tar(path, cifar_files("cifar100", 1)[0])).read_bytes())
     path.write_bytes(gzip.compress(damaged(content, draw), 1))

@@ -141,7 +141,7 @@ def test_mean_and_std_match_float64(images: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_normalise(channels: int) -> None:
+def test_normalise_standardises_each_channel(channels: int) -> None:
     data = numbered(9, channels)
     images = data.train.inputs[::-1]
     images.flags.writeable = False

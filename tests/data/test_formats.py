@@ -37,7 +37,7 @@ def save_npz(path: Path, **changes: Any) -> str:
 
 
 @pytest.mark.parametrize("layout", ["NHW", "NHWC", "NCHW"])
-def test_npz_layouts(layout: str, tmp_path: Path) -> None:
+def test_npz_image_layouts_are_recognised(layout: str, tmp_path: Path) -> None:
     channels = 1 if layout == "NHW" else 3
     train, test = pixels(6, channels, 5, 7), pixels(2, channels, 5, 7, seed=1)
 
@@ -55,7 +55,7 @@ def test_npz_layouts(layout: str, tmp_path: Path) -> None:
     assert data.classes == ("0", "1", "2")
 
 
-def test_npz_class_names(tmp_path: Path) -> None:
+def test_npz_class_names_may_include_unused_classes(tmp_path: Path) -> None:
     data = load_dataset("npz", save_npz(tmp_path, classes=np.array(["a", "b", "c", "unused"])))
     assert data.classes == ("a", "b", "c", "unused")
 
@@ -121,7 +121,9 @@ def test_npz_that_claims_too_much_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
 @fuzz
 @given(draw=st.data())
-def test_damaged_npz(method: int, draw: st.DataObject, tmp_path: Path) -> None:
+def test_damaged_npz_files_load_or_are_refused(
+    method: int, draw: st.DataObject, tmp_path: Path
+) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", method) as archive:
         for key, array in npz_arrays().items():
@@ -165,7 +167,7 @@ def save_idx(path: Path, **changes: bytes) -> str:
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "mnist"])
-def test_idx_pixels_and_labels(name: str, tmp_path: Path) -> None:
+def test_idx_pixels_and_labels_are_read(name: str, tmp_path: Path) -> None:
     expected = small_slice()
     data = load_dataset(name, save_idx(tmp_path))
     np.testing.assert_array_equal(data.train.inputs, expected.train.inputs)
@@ -215,7 +217,7 @@ def test_missing_and_truncated_idx_files_are_named(tmp_path: Path) -> None:
 
 @fuzz
 @given(draw=st.data())
-def test_damaged_idx(draw: st.DataObject, tmp_path: Path) -> None:
+def test_damaged_idx_files_load_or_are_refused(draw: st.DataObject, tmp_path: Path) -> None:
     header = struct.pack(">HBBIII", 0, 8, 3, 20, 28, 28)
     save_idx(tmp_path)
     file = tmp_path / "train-images-idx3-ubyte.gz"

@@ -32,7 +32,9 @@ def save_folder(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 6)) -
 
 
 @pytest.mark.parametrize("mode, channels", [("RGB", 3), ("L", 1)])
-def test_folder_pixels_and_order(mode: str, channels: int, tmp_path: Path) -> None:
+def test_folder_is_read_in_the_order_of_file_names(
+    mode: str, channels: int, tmp_path: Path
+) -> None:
     save_folder(tmp_path, mode)
     (tmp_path / "train" / "cat" / ".hidden.png").write_bytes(b"no image")
     (tmp_path / "train" / "cat" / "notes.txt").write_bytes(b"no image")
@@ -115,7 +117,7 @@ def break_depth(path: Path) -> None:
         (break_depth, ["8 bits", "I;16"]),
     ],
 )
-def test_folder_names_the_bad_image(
+def test_error_names_the_image_that_cannot_be_used(
     damage: Callable[[Path], None], words: list[str], tmp_path: Path
 ) -> None:
     bad = save_folder(tmp_path) / "train" / "dog" / "b.png"
@@ -170,7 +172,9 @@ def test_folder_structure_is_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tiff", "ppm"])
 @fuzz
 @given(draw=st.data())
-def test_damaged_images(suffix: str, draw: st.DataObject, tmp_path: Path) -> None:
+def test_damaged_images_load_or_are_refused(
+    suffix: str, draw: st.DataObject, tmp_path: Path
+) -> None:
     for split in ("train", "test"):
         (tmp_path / split / "cat").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels(6, 8, 3)).save(tmp_path / split / "cat" / "a.png")

@@ -72,7 +72,7 @@ def test_shifted_boxes_lose_precision(detection) -> None:
     assert detection.loss(outputs, targets).item() > 0.2
 
 
-def test_loss_against_its_definition(detection, rng) -> None:
+def test_loss_matches_its_definition(detection, rng) -> None:
     outputs = rng.standard_normal((2, 7, HEIGHT // CELL, WIDTH // CELL))
     wanted = perfect_outputs().numpy()
     present = wanted[:, :3] > 0
