@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,13 @@ class Limit:
     def ratio(self, mixture: Mixture) -> Tensor:
         """Return expected latency / budget of a mixture, differentiable."""
         return self.cost(mixture) / self.budget_ms
+
+    def describe_step(self, record: dict[str, Any]) -> str:
+        """Return a short text about the record of a search step, with its expected latency."""
+        text = f"loss {record['loss']:.3f}"
+        if "latency_ms" not in record:
+            return text
+        return f"{text}, expected {record['latency_ms']:.3g} of {self.budget_ms:.3g} ms"
 
     def bound_ms(self, architecture: Architecture) -> float:
         """Return the expected latency plus the margin, which is compared with the budget."""

@@ -80,6 +80,7 @@ class EvaluatedSearch:
             log_every=LOG_EVERY,
             checkpoint_every=1,
             progress=progress,
+            describe=self.limits[0].describe_step,
         )
 
     def advance(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def run_steps(
     log_every: int,
     checkpoint_every: int,
     progress: Callable[[int, int, str], None],
+    describe: Callable[[dict[str, Any]], str] = lambda record: f"loss {record['loss']:.3f}",
     ranks: Ranks = ALONE,
     also_log: Collection[int] = (),
 ) -> None:
@@ -50,7 +51,8 @@ def run_steps(
         steps: when the work is done.
         log_every: steps between records of the history.
         checkpoint_every: steps between checkpoints.
-        progress: told the steps done, all steps, and the loss.
+        progress: called with the steps done, all steps, and what `describe` says.
+        describe: a short text about the record of a step.
         ranks: the processes that do the same work; a signal to one stops all.
         also_log: further steps with a record in the history.
 
@@ -68,7 +70,7 @@ def run_steps(
         logged = work.step % log_every == 0 or work.step == steps or work.step in also_log
         if logged and ranks.writes:
             folder.append_history({"event": stage, "step": work.step, **record})
-        progress(work.step, steps, f"loss {record['loss']:.3f}")
+        progress(work.step, steps, describe(record))
         due = work.step % checkpoint_every == 0 or work.step == steps
         if (due or stops) and ranks.writes:
             save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
