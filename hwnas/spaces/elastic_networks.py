@@ -47,8 +47,8 @@ class ElasticSupernet(SharedSupernet):
             sizes = [(kernel, expansion * spec.c_in) for kernel, expansion in space.sizes]
             self.blocks.append(ElasticBlock(block, sizes))
         self.head = nn.Sequential(*map(build, space.head(last)))
-        self._trained = _trained_in_phases(space)
-        self.phases = len(self._trained) - 1
+        self._trained_options = _trained_options(space)
+        self.phases = len(self._trained_options) - 1
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         active = mixture.active_options(SIZE)
@@ -104,10 +104,10 @@ class ElasticSupernet(SharedSupernet):
         return {name: value.detach().clone() for name, value in state.items()}
 
     def at_phase(self, architecture: Architecture, phase: int) -> Architecture:
-        kernels, depths, expansions = self._trained[phase]
+        kernels, depths, expansions = self._trained_options[phase]
         space = self.space
         chosen = space.chosen(architecture)
-        # A layer that comes back is like the one before it, which is of its stage.
+        # A layer that is no longer idle copies the layer before it, which is in the same stage.
         for row in space.idle(chosen):
             chosen[row] = chosen[row - 1]
         for row, numbers in space.depths:
@@ -121,8 +121,8 @@ class ElasticSupernet(SharedSupernet):
 
     def reordering(self, phase: int) -> list[Reordering]:
         """Sort the channels of the smallest trained expansion if a phase adds a smaller one."""
-        _, _, before = self._trained[phase - 1]
-        if self._trained[phase][2] == before:
+        _, _, before = self._trained_options[phase - 1]
+        if self._trained_options[phase][2] == before:
             return []
         smallest = self.space.options.expansions[-before]
         found: list[Reordering] = []
@@ -132,7 +132,7 @@ class ElasticSupernet(SharedSupernet):
         return found
 
 
-def _trained_in_phases(space: ElasticSpace) -> list[tuple[int, int, int]]:
+def _trained_options(space: ElasticSpace) -> list[tuple[int, int, int]]:
     """How many of the largest kernels, depths and expansions are trained in each phase."""
     kernels, expansions = len(space.options.kernels), len(space.options.expansions)
     depths = max(len(numbers) for _, numbers in space.depths)

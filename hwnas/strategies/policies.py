@@ -151,8 +151,7 @@ class ReinforceStrategy(PolicyStrategy):
         return nn.ParameterDict({"logits": torch.zeros(self.space.mask.shape)})
 
     def logits(self, decided: Sequence[int]) -> Tensor:
-        table: Tensor = self.policy["logits"]  # type: ignore[index]
-        return table[: len(decided) + 1]
+        return self.policy.get_parameter("logits")[: len(decided) + 1]
 
 
 class EnasSettings(PolicySettings):
