@@ -108,7 +108,7 @@ def space_info(path: SpaceFile, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({**facts, "choice_options": options}))
     else:
-        print_spaces({str(path): facts})
+        print_spaces({str(path): facts | {"choice_options": options}})
 
 
 @space_app.command(epilog=example("hwnas space sample SPACE.toml -n 3 --seed 1"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,22 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
             f"{in_words(metric)} {member[metric]['onnx']:.2%}, "
             f"[{STYLES[verdict]}]{verdict}[/]"
         )
-    if folder is not None and (folder / "report.html").exists():
-        console.print(f"report: {folder / 'report.html'}")
     verdict = document["verdict"]
     console.print(f"verdict: [{STYLES[verdict]} bold]{verdict}[/]")
+    console.print(_in_short(document, folder), highlight=False, markup=False, soft_wrap=True)
+
+
+def _in_short(document: dict[str, Any], folder: Path | None) -> str:
+    """What a check found, in one sentence."""
+    measured, metric = document["measured"], document.get("metric")
+    parts = []
+    if metric is not None and document.get(metric):
+        parts.append(f"{in_words(metric)} {document[metric]['onnx']:.1%}")
+    parts.append(f"{_number(measured['value_ms'])} ms on {_plain(measured['runtime'])}")
+    if document["budget_ms"] is not None:
+        parts.append(f"budget {_number(document['budget_ms'])} ms")
+    report = None if folder is None else folder / "report.html"
+    return ", ".join(parts) + (f": {report}" if report and report.exists() else "")
 
 
 def print_variants(document: dict[str, Any]) -> None:
@@ -148,11 +160,8 @@ def print_spaces(spaces: dict[str, dict[str, Any]]) -> None:
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
         table.add_row("paper", facts["paper"])
         table.add_row("architectures", f"{_count(facts['size'])}, {facts['choices']} choices")
-        for group in facts["choice_groups"][:MOST_GROUPS]:
-            table.add_row(f"{group['choices']} x", _shortened(group["options"]))
-        left = sum(group["choices"] for group in facts["choice_groups"][MOST_GROUPS:])
-        if left:
-            table.add_row("", f"and {left} other choices")
+        for name_or_count, options in _choices(facts):
+            table.add_row(name_or_count, options)
         kinds = "images or tokens" if facts["reads_tokens"] else "images"
         table.add_row("reads", f"{kinds}; ends with the head {', '.join(facts['heads'])}")
         table.add_row("sizes", f"for {_inputs(sizes)} and {sizes['classes']} outputs:")
@@ -171,6 +180,19 @@ def print_strategies(strategies: dict[str, dict[str, Any]]) -> None:
         lines = [f"needs {facts['needs']}", settings, facts["paper"]]
         table.add_row(Text(name, "bold"), "\n".join(line for line in lines if line))
     console.print(table)
+
+
+def _choices(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The options of each choice if their names are known, else of each group of equal ones."""
+    if "choice_options" in facts:
+        for name, options in facts["choice_options"].items():
+            yield f"{printable(name)}:", ", ".join(options)
+        return
+    for group in facts["choice_groups"][:MOST_GROUPS]:
+        yield f"{group['choices']} x", _shortened(group["options"])
+    left = sum(group["choices"] for group in facts["choice_groups"][MOST_GROUPS:])
+    if left:
+        yield "", f"and {left} other choices"
 
 
 def _shortened(options: Sequence[str]) -> str:

@@ -100,7 +100,7 @@ def test_a_space_in_a_file_is_validated_and_described(cli, space_file) -> None:
     code, out, _ = cli("space", "info", str(space_file))
     assert code == 0
     assert "6 architectures" in out
-    assert "stage1/layer2: conv_3x3_w4_relu" in out
+    assert "stage1/layer2: conv_3x3_w4_relu" in " ".join(out.split())
 
 
 def test_a_sampled_architecture_is_an_architecture_file(cli, space_file) -> None:
