@@ -18,7 +18,7 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import params_and_macs
 from hwnas.ops.heads import Head
 from hwnas.spaces.choices import ChoiceSpace
-from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork, run_once, saved
+from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork, paid_share, saved_runs
 from hwnas.spaces.networks import Network, Supernet
 from hwnas.spaces.options import SpaceOptions, Variants
 
@@ -108,7 +108,7 @@ class SearchSpace(ChoiceSpace):
             (..., choices, max_parts).
         """
         if edges == "once":
-            return run_once(self._run_probability(weights, "live"), self.repeats())
+            return paid_share(self._run_probability(weights, "live"), self.repeats())
         return self._run_probability(weights, edges)
 
     def saved_work(self, weights: Tensor, edges: EdgeRule = "live") -> Tensor:
@@ -123,7 +123,7 @@ class SearchSpace(ChoiceSpace):
         """
         if edges != "once":
             return weights.new_zeros((*weights.shape[:-2], len(self.shared_work())))
-        return saved(self._run_probability(weights, "live"), self.shared_work())
+        return saved_runs(self._run_probability(weights, "live"), self.shared_work())
 
     def decoding_program(self, edges: EdgeRule = "live") -> DecodingProgram:
         """The architectures as a mixed-integer linear program, for exact decoding.

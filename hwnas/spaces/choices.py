@@ -183,7 +183,7 @@ class ChoiceSpace(ABC):
         return [[row] for row in range(len(self.choices))]
 
     @property
-    def scored(self) -> Tensor:
+    def scored_options(self) -> Tensor:
         """Options that are scored by their weight when a mixture is decoded.
 
         (choices, max_options), bool. The other options score 0.

@@ -204,7 +204,7 @@ class DartsSpace(SearchSpace):
         ]
 
     @cached_property
-    def scored(self) -> Tensor:
+    def scored_options(self) -> Tensor:
         """All options but `none`, which only marks the edges that are not kept."""
         return self.mask & (without_none(self.mask) > 0)
 

@@ -1,8 +1,9 @@
 """Common subexpressions and linear programs: what costs and exact decoding need from a space.
 
 A runtime that eliminates common subexpressions runs equal weightless work on the same input only
-once. `Repeated` and `SharedWork` describe where a space has such work; `run_once` and `saved` give
-its expected cost for a mixture, `DecodingProgram` its cost for exact decoding.
+once. `Repeated` and `SharedWork` describe where a space has such work. `paid_share` and
+`saved_runs` give its expected cost for a mixture, and a `DecodingProgram` its cost for exact
+decoding.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class DecodingProgram:
         return replace(self._extended(len(later), rows), runs=runs)
 
 
-def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
+def paid_share(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
     """The expected share of its cost that each part pays when repeated work runs once.
 
     The first part of a group that runs pays for the whole group. The result is exact if the parts
@@ -146,7 +147,7 @@ def run_once(runs: Tensor, repeats: Sequence[Repeated]) -> Tensor:
     return runs * paid
 
 
-def saved(runs: Tensor, shared: Sequence[SharedWork]) -> Tensor:
+def saved_runs(runs: Tensor, shared: Sequence[SharedWork]) -> Tensor:
     """The expected number of runs of each shared work beyond the first, which are saved.
 
     The result is exact if the choices run their operators independently of each other.

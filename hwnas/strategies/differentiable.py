@@ -114,7 +114,7 @@ class GradientStrategy(SearchStrategy):
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
         with torch.no_grad():
             # Pruned and impossible options get a very low but finite score.
-            scores = self.scores().clamp_min(-1e3).masked_fill(~self.space.scored, 0.0)
+            scores = self.scores().clamp_min(-1e3).masked_fill(~self.space.scored_options, 0.0)
         return decoder.best(scores.double().numpy(), k)
 
     def mean_entropy(self) -> Tensor:
