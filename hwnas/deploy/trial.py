@@ -9,7 +9,7 @@ from hwnas.config import CheckConfig
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.limits import session_limit_mb
-from hwnas.latency_tables.measuring.memory import Batches, Trial, try_session
+from hwnas.latency_tables.measuring.memory import Trial, TrialBatches, try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 
 BATCHES = (1, 7, 64)
@@ -39,7 +39,7 @@ def probe(
     sizes = {*BATCHES, *FEWEST_BATCHES, *THROUGHPUT_BATCHES}
     if feeds.samples is not None and feeds.samples.targets is not None:
         sizes.add(SCORED_BATCH)
-    batches = Batches(
+    batches = TrialBatches(
         sorted(filter(feeds.is_affordable, sizes)) if feeds.is_dynamic else (),
         partial(replace(feeds, samples=None).random, seed=0),
         feeds.batch,

@@ -36,7 +36,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Batches:
+class TrialBatches:
     """Batch sizes to try after the first runs.
 
     Attributes:
@@ -58,7 +58,7 @@ def try_session(
     runtime: OnnxModelRuntime,
     model: Model,
     feeds: Mapping[str, np.ndarray],
-    batches: Batches | None = None,
+    batches: TrialBatches | None = None,
     *,
     limit_mb: float | None = None,
     limit_s: int | None = None,
@@ -97,7 +97,7 @@ def _try(
     threads: int,
     model: Model,
     feeds: dict[str, np.ndarray],
-    batches: Batches | None,
+    batches: TrialBatches | None,
     limit_mb: float | None,
     limit_s: int | None,
 ) -> Trial:
@@ -133,7 +133,7 @@ def _try_batches(
     runtime: OnnxModelRuntime,
     model: Model,
     feeds: Mapping[str, np.ndarray],
-    batches: Batches,
+    batches: TrialBatches,
     sample_seconds: float,
     memory_mb: float | None,
     limit_s: int | None,
