@@ -79,14 +79,14 @@ class SearchSpace(ChoiceSpace):
         return 1
 
     def repeats(self) -> Sequence[Repeated]:
-        """Parts whose operators repeat the same weightless work on the same input.
+        """Parts whose operators repeat the same parameter-free work on the same input.
 
         A runtime that eliminates common subexpressions runs such work once.
         """
         return ()
 
     def shared_work(self) -> Sequence[SharedWork]:
-        """Weightless work on the same input with which several different operators begin.
+        """Parameter-free work on the same input with which several different operators begin.
 
         A runtime that eliminates common subexpressions runs it once.
         """

@@ -1,7 +1,7 @@
 """Common subexpressions and linear programs: what costs and exact decoding need from a space.
 
-A runtime that eliminates common subexpressions runs equal weightless work on the same input only
-once. `Repeated` and `SharedWork` describe where a space has such work. `paid_share` and
+A runtime that eliminates common subexpressions runs equal parameter-free work on the same input
+only once. `Repeated` and `SharedWork` describe where a space has such work. `paid_share` and
 `saved_runs` give its expected cost for a mixture, and a `DecodingProgram` its cost for exact
 decoding.
 """
@@ -32,7 +32,7 @@ class Repeated:
 
 @dataclass(frozen=True)
 class SharedWork:
-    """Weightless work on one input with which the operators of several options begin.
+    """Parameter-free work on one input with which the operators of several options begin.
 
     Attributes:
         name: unique among the space's shared work.

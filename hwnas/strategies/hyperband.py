@@ -93,9 +93,9 @@ class HyperbandStrategy(SampledStrategy):
         if self.waiting:
             self.waiting.remove(architecture)
         if not self.waiting and (self.rung or len(self.judged) == self.starters()):
-            self._climb()
+            self._promote()
 
-    def _climb(self) -> None:
+    def _promote(self) -> None:
         """Promote the best of the rung to the next one, or start the next bracket."""
         if self.rung < self.rungs_above():
             promoted = max(1, len(self.judged) // self.ratio)
