@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from hwnas.errors import printable
 
 ConfigArgument = Annotated[
     str | None,
@@ -67,11 +71,25 @@ def overrides_for_space(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Signals end what runs inside where it can go on later."""
+    """Let signals stop what runs inside, where it can continue later; show its messages."""
     from hwnas.runs import interruption
 
     interruption.install()
-    yield
+    handler = _Stderr()
+    logger = logging.getLogger("hwnas")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Stderr(logging.Handler):
+    """Writes messages to what is stderr at the moment, without prefixes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(record.getMessage(), 2000), file=sys.stderr)
 
 
 @contextmanager

@@ -119,7 +119,6 @@ def run(
     exit code is 0 when the verdict is `pass`. A run that is finished is left as it is.
     """
     from hwnas.pipeline import stages
-    from hwnas.runs import progress
 
     options = _options(
         budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
@@ -134,7 +133,6 @@ def run(
             folder,
             table=_first(table),
             resume=resume,
-            stage=progress.shown,
             ranks=ranks,
             source=source,
         )
@@ -161,7 +159,6 @@ def search(
     The result is DIR/architecture.json. `hwnas train`, `export` and `check` continue from there.
     """
     from hwnas.pipeline import stages
-    from hwnas.runs import progress
     from hwnas.runs.run_folder import RunFolder
 
     options = _options(
@@ -177,7 +174,6 @@ def search(
             path,
             table=_first(table),
             resume=resume,
-            stage=progress.shown,
             ranks=ranks,
             source=source,
         )

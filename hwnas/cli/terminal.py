@@ -159,7 +159,7 @@ def print_spaces(spaces: dict[str, dict[str, Any]]) -> None:
         sizes = facts["space_options"]
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
         table.add_row("paper", facts["paper"])
-        table.add_row("architectures", f"{_count(facts['size'])}, {facts['choices']} choices")
+        table.add_row("size", f"{_count(facts['size'])} architectures, {facts['choices']} choices")
         for name_or_count, options in _choices(facts):
             table.add_row(name_or_count, options)
         kinds = "images or tokens" if facts["reads_tokens"] else "images"

@@ -2,6 +2,7 @@
 
 from hwnas.config.reading import (
     DEFAULT_CONFIG,
+    apply_overrides,
     config_name,
     load_config,
     parse_config,
@@ -35,6 +36,7 @@ __all__ = [
     "SearchConfig",
     "SpaceConfig",
     "TrainConfig",
+    "apply_overrides",
     "config_name",
     "load_config",
     "parse_config",

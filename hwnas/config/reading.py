@@ -44,8 +44,7 @@ def read_document(
     """Read a configuration without validating it; arguments and errors as for `load_config`."""
     where = config_name(source)
     document = _parse_toml(_read(source), where)
-    for override in overrides:
-        _apply(document, override)
+    apply_overrides(document, overrides)
     space = document.get("space")
     if isinstance(space, dict) and "file" in space:
         document["space"] = _space_of_file(space, where)
@@ -109,9 +108,18 @@ def read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         InputError: when one is malformed.
     """
     document: dict[str, Any] = {}
+    apply_overrides(document, overrides)
+    return document
+
+
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Change a document in place by `key=value` overrides.
+
+    Raises:
+        InputError: when one is malformed.
+    """
     for override in overrides:
         _apply(document, override)
-    return document
 
 
 def parse_config(document: dict[str, Any], where: str = "configuration") -> Config:

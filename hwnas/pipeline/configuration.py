@@ -14,6 +14,7 @@ from typing import Any
 from hwnas.config import (
     Config,
     DataConfig,
+    apply_overrides,
     config_name,
     parse_config,
     read_document,
@@ -60,9 +61,11 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
             data that cannot be read, where they decide what is left out.
     """
     document, where = read_document(source, overrides), config_name(source)
-    if "data" in document and _is_incomplete(document):
+    of_file = read_document(source)
+    if "data" in document and _is_incomplete(of_file):
         require_valid_keys(document, where)
-        document = _completed(document)
+        document = _completed(of_file | {"data": document["data"]})
+        apply_overrides(document, overrides)
     return parse_config(document, where)
 
 

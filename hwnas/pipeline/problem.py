@@ -13,12 +13,15 @@ from hwnas.architecture import Architecture
 from hwnas.calibration.networks import read_accuracies
 from hwnas.config import Config, DataConfig
 from hwnas.data import Dataset, load_dataset
-from hwnas.errors import InputError
+from hwnas.errors import InputError, printable
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.networks import Supernet
 from hwnas.spaces.options import SpaceOptions
 from hwnas.strategies import STRATEGIES
 from hwnas.tasks import Task, task_of
+
+MOST_CLASSES = 12
+"""Classes whose numbers of samples are listed."""
 
 
 @dataclass
@@ -126,6 +129,24 @@ def read_dataset(data: DataConfig, seed: int) -> Dataset:
         test_limit=data.test_limit,
         seed=derived_seed(seed, "data"),
     )
+
+
+def data_in_words(dataset: Dataset) -> str:
+    """One line about a dataset: numbers of samples, their shape, and the classes."""
+    shape = " x ".join(f"{size:,}" for size in dataset.input_shape)
+    line = (
+        f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test samples "
+        f"of {shape}"
+    )
+    if dataset.train.targets.ndim != 1:
+        return line
+    counts = np.bincount(dataset.train.targets, minlength=len(dataset.classes)).tolist()
+    if len(set(counts)) == 1:
+        return f"{line}, {len(counts):,} classes with {counts[0]:,} training samples each"
+    largest = sorted(zip(counts, dataset.classes, strict=True), reverse=True)[:MOST_CLASSES]
+    named = ", ".join(f"{printable(name, 30)} {count:,}" for count, name in largest)
+    more = f" and {len(counts) - len(largest)} more" if len(counts) > len(largest) else ""
+    return f"{line}, {len(counts):,} classes by training samples: {named}{more}"
 
 
 def data_sizes(task: Task) -> dict[str, Any]:

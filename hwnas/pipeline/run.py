@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from hwnas.pipeline.compatibility import (
     check_strategy,
     check_supernet,
 )
-from hwnas.pipeline.problem import Problem, derived_seed
+from hwnas.pipeline.problem import Problem, data_in_words, derived_seed
 from hwnas.pipeline.target import Target
 from hwnas.runs import progress
 from hwnas.runs.checkpoints import write_atomic
@@ -31,6 +32,8 @@ from hwnas.spaces.networks import Network
 
 if TYPE_CHECKING:
     from optuna import Study
+
+logger = logging.getLogger("hwnas")
 
 
 @dataclass
@@ -123,6 +126,9 @@ class Run:
                 actual=samples,
                 mend="make search.batch_size and train.batch_size smaller",
             )
+        logger.info(data_in_words(self.problem.dataset))
+        for note in config.notes:
+            logger.info(note)
         devices = {"device": self.target.runtime.device_name(), "search_on": str(self.device)}
         write_atomic(self.folder.config, config.to_toml())
         self.folder.write_json(self.folder.environment, environment() | devices)

@@ -36,7 +36,7 @@ def run(
     *,
     table: str | Path | None = None,
     resume: bool = False,
-    stage: progress.Stage = progress.shown,
+    show_progress: bool = True,
     ranks: Ranks = ALONE,
     source: str = "",
 ) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def run(
         out: the run folder; the next free `runs/run-001` ... if None.
         table: a latency table of this device; measured now if None.
         resume: continue in a folder that holds an unfinished run.
-        stage: shows progress; `hwnas.runs.progress.silent` shows nothing.
+        show_progress: show bars or lines about the stages on stderr.
         ranks: the processes that search together; the others call `assist`.
         source: how errors name the configuration.
 
@@ -60,7 +60,7 @@ def run(
     Raises:
         HwnasError: with the exit code that the command line gives.
     """
-    current = _prepared(config, out, resume, stage, ranks, source)
+    current = _prepared(config, out, table, resume, show_progress, ranks, source)
     with current.folder.locked():
         members = [current, *current.family]
         if all(is_finished(member) for member in members):
@@ -83,8 +83,9 @@ def run(
 def _prepared(
     config: Config | str | Path,
     out: str | Path | None,
+    table: str | Path | None,
     resume: bool,
-    stage: progress.Stage,
+    show_progress: bool,
     ranks: Ranks,
     source: str,
 ) -> Run:
@@ -93,6 +94,8 @@ def _prepared(
         source = config_name(config)
         config = load_config(config)
     path = Path(out or next_run_folder())
+    stages = [*([] if table else ["profile"]), "search", "measure", "train", "check"]
+    stage = progress.numbered(progress.shown if show_progress else progress.silent, stages)
     return Run.start(config, path, resume=resume, stage=stage, ranks=ranks, source=source)
 
 
@@ -164,12 +167,12 @@ def search(
     *,
     table: str | Path | None = None,
     resume: bool = False,
-    stage: progress.Stage = progress.shown,
+    show_progress: bool = True,
     ranks: Ranks = ALONE,
     source: str = "",
 ) -> Architecture:
     """Profile (unless a table is given) and search; arguments and errors as for `run`."""
-    current = _prepared(config, out, resume, stage, ranks, source)
+    current = _prepared(config, out, table, resume, show_progress, ranks, source)
     with current.folder.locked():
         if _is_searched(current):
             logger.info("%s has an architecture already, nothing to do", current.folder.path)
