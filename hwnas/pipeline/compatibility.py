@@ -11,7 +11,7 @@ from hwnas.runs.ranks import Ranks
 from hwnas.spaces.networks import Supernet
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import STRATEGIES, strategy_settings
-from hwnas.strategies.differentiable import DeterministicStrategy, GradientStrategy
+from hwnas.strategies.gradient import DeterministicStrategy, GradientStrategy
 from hwnas.strategies.hyperband import HyperbandSettings, HyperbandStrategy
 from hwnas.strategies.sampled import SampledStrategy
 from hwnas.strategies.stochastic import DrnasSettings, DrnasStrategy

@@ -13,7 +13,7 @@ from torch import Tensor
 from hwnas.architecture import Mixture
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome
-from hwnas.strategies.differentiable import GradientSettings, GradientStrategy
+from hwnas.strategies.gradient import GradientSettings, GradientStrategy
 
 
 class StochasticStrategy(GradientStrategy):

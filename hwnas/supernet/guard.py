@@ -22,7 +22,7 @@ from torch import Tensor
 
 from hwnas.architecture import Architecture
 from hwnas.strategies.base import Decoder
-from hwnas.strategies.differentiable import GradientStrategy
+from hwnas.strategies.gradient import GradientStrategy
 
 SKIP = "skip_connect"
 WINDOW = 5

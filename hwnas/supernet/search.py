@@ -24,7 +24,7 @@ from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy, probability_rows
-from hwnas.strategies.differentiable import GradientStrategy
+from hwnas.strategies.gradient import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
 from hwnas.supernet.evaluate import Batch, evaluate_mixture
 from hwnas.supernet.guard import Guard

@@ -9,7 +9,7 @@ import torch
 from helpers.tiny import decoder_of, tiny_space
 
 from hwnas.strategies import STRATEGIES, Outcome, build_strategy
-from hwnas.strategies.differentiable import GradientStrategy
+from hwnas.strategies.gradient import GradientStrategy
 
 SPACE = tiny_space("nasbench201")
 DECODER = decoder_of(SPACE)
