@@ -123,7 +123,7 @@ def test_a_sampled_architecture_is_an_architecture_file(cli, space_file) -> None
 def test_a_space_that_is_none_is_refused(cli, space_file, verb) -> None:
     refused(cli("space", verb, "no_such.toml"), "no_such.toml", "cannot be read")
     for content, words in (
-        ("[[stages]]\nwidth = 4\n", ["space.toml: name", "missing name"]),
+        ("[[stages]]\nwidth = 4\n", ["space.toml: name", "not named"]),
         ('name = "no_such"\n', ["space.toml", "unknown search space", "macro"]),
         ('name = "macro"\n', ["space.toml: space.stages", "missing key"]),
         ('name = "macro"\n[[stages]]\nwidht = 4\n', ["space.stages.0.widht", "unknown key"]),
