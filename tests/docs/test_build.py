@@ -57,8 +57,23 @@ def test_the_reference_has_every_public_name(documented) -> None:
         assert target in documented, f"hwnas.{name} leads to {target}, which is not documented"
 
 
+def anchors_of(page: Path) -> set[str]:
+    """The names under which GitHub links to a page's headings."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_to_files_exist(page) -> None:
-    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+def test_links_lead_to_files_and_headings_that_exist(page) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", page.read_text()):
+        if "://" in target:
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in anchors_of(file), f"{page.name}: {target}#{anchor}"
+
+
+def test_the_overview_pages_stay_short() -> None:
+    for name, limit in (("README.md", 150), ("DESIGN.md", 200)):
+        assert len((ROOT / name).read_text().splitlines()) <= limit, name
