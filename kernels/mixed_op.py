@@ -14,6 +14,7 @@ from hwnas.kernels.fused import RECOMPUTE
 from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
+from hwnas.kernels.transforms import active_transform
 from hwnas.kernels.triton.layout import fits as fits_triton
 
 IMPLEMENTATIONS = ("auto", "triton", "cpu", "torch")
@@ -180,6 +181,11 @@ def choose_implementation(impl: str, inputs: Sequence[Tensor], edges: Sequence[E
 def _unsupported(impl: str, inputs: Sequence[Tensor], edges: Sequence[Edge]) -> str | None:
     """Why an implementation cannot be used for a cell; None if it can."""
     x = inputs[0]
+    transform = active_transform()
+    if transform is not None:
+        return f"there are no kernels for {transform}"
+    if x.layout is not torch.strided:
+        return f"no kernels for tensors with layout {x.layout}"
     dtype = compute_dtype(x)
     allowed = {
         "cpu": (torch.float32, torch.float64),
@@ -222,10 +228,14 @@ def _unsupported_candidates(edges: Sequence[Edge], x: Tensor) -> str | None:
     return None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's has no types
 def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
     """Why a backend cannot be loaded, None if it can; `torch.compile` treats it as a constant."""
     return _cached_loading_error(impl, dtype)
+
+
+# All that `torch.compiler.assume_constant_result` does, which would import torch._dynamo; that takes
+# more time than the import of everything else in this package.
+vars(_loading_error)["_dynamo_marked_constant"] = True
 
 
 @cache

@@ -2,7 +2,12 @@
 
 `hwnas::mixed_cell` returns the nodes and, after them, what its backward pass needs: the tables of
 batch norms, then the outputs of first and second stages unless they are recomputed. Only
-first-order gradients are supported: the backward pass cannot be differentiated.
+first-order gradients are supported: the backward pass cannot be differentiated, and neither pass
+can run under the transforms of `hwnas.kernels.transforms`.
+
+Tensors may come from anywhere: strides and addresses that the kernels cannot read are mended by a
+copy. What the backward pass gets back from `torch.autograd.graph.saved_tensors_hooks` is checked,
+since kernels would read past the end of a tensor that is smaller than the one that was saved.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from hwnas.kernels.backend import Backend
 from hwnas.kernels.fused import FusedCell, GroupValues, batch_statistics
 from hwnas.kernels.norms import TABLE_ROWS
 from hwnas.kernels.plan import CellPlan
+from hwnas.kernels.transforms import SECOND_ORDER, active_transform
 
 ALIGNMENT = 64
 """Bytes that the kernels expect the address of an activation to be a multiple of."""
@@ -44,7 +50,11 @@ def backend_for(name: str, dtype: torch.dtype) -> Backend:
 def to_layout(x: Tensor, width: int) -> Tensor:
     """Convert (N, C, H, W) with any strides to (N, H, W, width), contiguous and aligned."""
     x = x.permute(0, 2, 3, 1)
-    x = F.pad(x, (0, width - x.shape[-1])) if width > x.shape[-1] else x
+    return aligned(F.pad(x, (0, width - x.shape[-1])) if width > x.shape[-1] else x)
+
+
+def aligned(x: Tensor) -> Tensor:
+    """The tensor, or a copy of it that is contiguous and at an address that kernels can read."""
     x = x.contiguous()
     return x.clone() if x.data_ptr() % ALIGNMENT else x
 
@@ -52,6 +62,59 @@ def to_layout(x: Tensor, width: int) -> Tensor:
 def from_layout(x: Tensor, channels: int) -> Tensor:
     """Convert (N, H, W, width) to (N, channels, H, W) in channels_last."""
     return x[..., :channels].contiguous().permute(0, 3, 1, 2)
+
+
+def without_base(x: Tensor) -> Tensor:
+    """The same memory as a tensor that is no view, so that autograd lets callers change it.
+
+    Autograd forbids changes of a view in place where an operator has several outputs.
+    """
+    return x.new_empty(0).set_(x.untyped_storage(), x.storage_offset(), x.shape, x.stride())
+
+
+class SavedTensors:
+    """What an operator saves for its backward pass, and what it gets back.
+
+    Args:
+        ctx: the context that autograd hands to `setup_context` and to the backward pass.
+        tensors: the tensors to save.
+    """
+
+    def __init__(self, ctx: Any, tensors: Sequence[Tensor]) -> None:
+        ctx.save_for_backward(*tensors)
+        self._kinds = [(t.shape, t.dtype, t.device) for t in tensors]
+
+    def of(self, ctx: Any) -> tuple[Tensor, ...]:
+        """The saved tensors, in the backward pass.
+
+        Raises:
+            RuntimeError: when the backward pass runs under a transform of PyTorch.
+            ValueError: when a hook returned a tensor of another shape, type or device.
+        """
+        transform = active_transform()
+        if transform is not None:
+            raise RuntimeError(
+                f"the backward pass of a fused operator cannot run under {transform}: "
+                "use impl='torch'"
+            )
+        found: tuple[Tensor, ...] = ctx.saved_tensors
+        for t, (shape, dtype, device) in zip(found, self._kinds, strict=True):
+            if t.shape != shape or t.dtype != dtype or t.device != device:
+                raise ValueError(
+                    f"a tensor {tuple(shape)} of {dtype} on {device} was saved for the backward "
+                    f"pass, but saved_tensors_hooks returned {tuple(t.shape)} of {t.dtype} on "
+                    f"{t.device}"
+                )
+        return found
+
+
+def refuse_second_derivatives(ctx: Any, *gradients: Any) -> None:
+    """The derivative of an operator that is itself a backward pass.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError(SECOND_ORDER)
 
 
 def kept_stages(recompute: str, save: bool) -> tuple[bool, bool]:
@@ -104,7 +167,8 @@ def mixed_cell_op(
     nodes, groups = cell.forward(states, weights.contiguous(), kept_stages(recompute, save))
     first = [g.first for g in groups if g.first is not None]
     second = [g.second for g in groups if g.second is not None]
-    return [*(from_layout(x, channels) for x in nodes), *(g.table for g in groups), *first, *second]
+    returned = [without_base(from_layout(x, channels)) for x in nodes]
+    return [*returned, *(g.table for g in groups), *first, *second]
 
 
 @mixed_cell_op.register_fake
@@ -163,7 +227,8 @@ def mixed_cell_backward_op(
         inputs: as for `hwnas::mixed_cell`.
         weights: as for `hwnas::mixed_cell`.
         parameters: as for `hwnas::mixed_cell`.
-        outputs: everything that `hwnas::mixed_cell` returned.
+        outputs: everything that `hwnas::mixed_cell` returned. A node that no edge reads may be
+            replaced by any tensor of its shape.
         description: as for `hwnas::mixed_cell`.
         backend: as for `hwnas::mixed_cell`.
         recompute: as for `hwnas::mixed_cell`.
@@ -175,7 +240,11 @@ def mixed_cell_backward_op(
     kernels = backend_for(backend, inputs[0].dtype)
     channels = inputs[0].shape[1]
     width = kernels.width(channels)
-    states = [to_layout(x, width) for x in (*inputs, *outputs[: plan.nodes])]
+    read = plan.sources
+    states = [
+        to_layout(x, width) if i < len(inputs) or i in read else x
+        for i, x in enumerate((*inputs, *outputs[: plan.nodes]))
+    ]
     flat, views = _parameter_gradients(parameters, needs_parameter, weights)
     running: tuple[list[Tensor], list[Tensor]] | None = None if batch else ([], [])
     cell = FusedCell(plan, kernels, [p.contiguous() for p in parameters], running)
@@ -232,8 +301,8 @@ def _parameter_gradients(
 
 def _groups(plan: CellPlan, outputs: Sequence[Tensor], recompute: str) -> list[GroupValues]:
     """The values of the groups, from the outputs of `hwnas::mixed_cell`."""
-    tables = outputs[plan.nodes : plan.nodes + len(plan.groups)]
-    rest = iter(outputs[plan.nodes + len(plan.groups) :])
+    kept = [aligned(t) for t in outputs[plan.nodes :]]
+    tables, rest = kept[: len(plan.groups)], iter(kept[len(plan.groups) :])
     keeps_first, keeps_second = kept_stages(recompute, True)
     first = [next(rest) if keeps_first and g.first else None for g in plan.groups]
     second = [next(rest) if keeps_second and g.second else None for g in plan.groups]
@@ -246,28 +315,41 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
     ctx.description, ctx.backend, ctx.recompute, _ = settings
     ctx.batch = len(running) == 0
     ctx.counts = len(states), len(parameters), len(running)
-    ctx.save_for_backward(*states, weights, *parameters, *output)
+    plan = CellPlan.of(ctx.description)
+    nodes = [output[source - len(states)] for source in _sources_among_nodes(plan)]
+    ctx.node_shapes = [node.shape for node in output[: plan.nodes]]
+    ctx.saved = SavedTensors(ctx, [*states, weights, *parameters, *nodes, *output[plan.nodes :]])
+
+
+def _sources_among_nodes(plan: CellPlan) -> list[int]:
+    """Numbers of the nodes that edges read. Only these are saved: callers may change the others."""
+    return sorted(source for source in plan.sources if source >= plan.inputs)
 
 
 def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     plan = CellPlan.of(ctx.description)
     inputs, parameters, running = ctx.counts
-    saved = ctx.saved_tensors
+    saved = ctx.saved.of(ctx)
     states, weights = saved[:inputs], saved[inputs]
     tensors = saved[inputs + 1 : inputs + 1 + parameters]
-    outputs = saved[inputs + 1 + parameters :]
+    kept = saved[inputs + 1 + parameters :]
     needs_input, _, needs_parameter, *_ = ctx.needs_input_grad
     given = [
-        torch.zeros_like(node) if g is None else g
-        for g, node in zip(gradients[: plan.nodes], outputs[: plan.nodes], strict=True)
+        states[0].new_zeros(shape) if g is None else g
+        for g, shape in zip(gradients[: plan.nodes], ctx.node_shapes, strict=True)
     ]
+    nodes = list(given)
+    sources = _sources_among_nodes(plan)
+    for source, node in zip(sources, kept, strict=False):
+        nodes[source - inputs] = node
     results = mixed_cell_backward_op(
-        given, list(states), weights, list(tensors), list(outputs), ctx.description, ctx.backend,
-        ctx.recompute, ctx.batch, list(needs_input), list(needs_parameter),
+        given, list(states), weights, list(tensors), [*nodes, *kept[len(sources) :]],
+        ctx.description, ctx.backend, ctx.recompute, ctx.batch, list(needs_input),
+        list(needs_parameter),
     )  # fmt: skip
     *of_inputs, d_weights, flat = results
-    kept = iter(of_inputs)
-    d_inputs = [next(kept) if needed else None for needed in needs_input]
+    needed_inputs = iter(of_inputs)
+    d_inputs = [next(needed_inputs) if needed else None for needed in needs_input]
     sizes = [p.numel() for p, needed in zip(tensors, needs_parameter, strict=True) if needed]
     parts = iter(torch.split(flat, sizes))
     d_parameters = [
@@ -278,6 +360,7 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
 
 
 mixed_cell_op.register_autograd(_backward, setup_context=_setup_context)
+mixed_cell_backward_op.register_autograd(refuse_second_derivatives)
 
 
 @torch.library.custom_op("hwnas::update_running_statistics", mutates_args=("running",))

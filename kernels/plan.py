@@ -178,6 +178,11 @@ class CellPlan:
     parameters: int
     norms: int
 
+    @cached_property
+    def sources(self) -> frozenset[int]:
+        """Numbers of the states that edges read."""
+        return frozenset(group.source for group in self.groups)
+
     @staticmethod
     def describe(inputs: int, edges: Sequence[Edge]) -> str:
         """The structure of a cell as a string, an argument that PyTorch operators can take."""

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.kernels.depthwise import dilated_depthwise_conv2d
+from hwnas.kernels.transforms import active_transform
 
 BATCH_NORM_EPS = 1e-5
 
@@ -135,6 +136,14 @@ CANDIDATE_FUNCTIONS: dict[str, CandidateFunction] = {
 """The definition of every operator except `none`, which is zero and is left out of the sum."""
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """x in channels_last, in which PyTorch's operators are faster; x itself under a transform.
+
+    `torch.func.vmap` has no rule for the conversion.
+    """
+    return x if active_transform() else x.contiguous(memory_format=torch.channels_last)
+
+
 def mixed_op(
     x: Tensor,
     mixing_weights: Tensor,
@@ -154,7 +163,7 @@ def mixed_op(
     Returns:
         The weighted sum of the active candidates; zeros if there are none.
     """
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     total: Tensor | None = None
     for k in active:
         candidate = candidates[k]

@@ -17,8 +17,16 @@ from torch import Tensor
 from hwnas.kernels.backend import MixTerm
 from hwnas.kernels.mixed_op import choose_implementation, compute_dtype
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
-from hwnas.kernels.operator import backend_for, from_layout, to_layout
-from hwnas.kernels.reference import BATCH_NORM_EPS
+from hwnas.kernels.operator import (
+    SavedTensors,
+    aligned,
+    backend_for,
+    from_layout,
+    refuse_second_derivatives,
+    to_layout,
+    without_base,
+)
+from hwnas.kernels.reference import BATCH_NORM_EPS, channels_last
 
 
 def weighted_norms(
@@ -153,7 +161,7 @@ def _reference(
     total: Tensor | None = None
     for k, branch in enumerate(branches):
         y = torch.nn.functional.batch_norm(
-            branch.contiguous(memory_format=torch.channels_last),
+            channels_last(branch),
             running_means[k],
             running_variances[k],
             None if scales is None else scales[k],
@@ -202,7 +210,7 @@ def weighted_norms_op(
         MixTerm(value, row, i)
         for i, (value, row) in enumerate(zip(values, table.unbind(), strict=True))
     ]
-    return [from_layout(kernels.mix(terms, weights), channels), table]
+    return [without_base(from_layout(kernels.mix(terms, weights), channels)), table]
 
 
 @weighted_norms_op.register_fake
@@ -241,7 +249,7 @@ def weighted_norms_backward_op(
     kernels = backend_for(backend, branches[0].dtype)
     channels = branches[0].shape[1]
     width = kernels.width(channels)
-    g = to_layout(gradient, width)
+    g, table = to_layout(gradient, width), aligned(table)
     terms = [
         (g, to_layout(branch, width), row)
         for branch, row in zip(branches, table.unbind(), strict=True)
@@ -276,13 +284,13 @@ def _(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     branches, weights, affine, running, ctx.backend = inputs
     ctx.counts = len(branches), len(affine), len(running)
-    ctx.save_for_backward(*branches, weights, output[1])
+    ctx.saved = SavedTensors(ctx, [*branches, weights, output[1]])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     k, affine, running = ctx.counts
-    *branches, weights, table = ctx.saved_tensors
+    *branches, weights, table = ctx.saved.of(ctx)
     if gradients[0] is None:
         return [None] * k, None, [None] * affine, [None] * running, None
     results = weighted_norms_backward_op(
@@ -294,3 +302,4 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
 
 
 weighted_norms_op.register_autograd(_backward, setup_context=_setup_context)
+weighted_norms_backward_op.register_autograd(refuse_second_derivatives)

@@ -25,11 +25,12 @@ from hwnas.kernels.cpu.binding import (
     available_instructions,
     backward_array,
     convolution_array,
+    elements,
     load_library,
     mix_array,
-    pointer,
     pool_gradient_array,
     reduce_array,
+    vectors,
 )
 from hwnas.kernels.cpu.memory import MEMORY
 from hwnas.kernels.plan import Convolution
@@ -69,9 +70,9 @@ class CpuBackend(Backend):
         return -(-channels // lanes) * lanes
 
     def pools(self, x: Tensor, stride: int) -> Pools:
-        statistics = torch.empty(2, 2, x.shape[-1], dtype=torch.float64)
+        statistics = self._doubles(2, x.shape[-1])
         shape = self._shape(x, stride)
-        self._call("pool_statistics", shape, pointer(x), stride, pointer(statistics))
+        self._call("pool_statistics", shape, vectors(x, shape), stride, _doubles_at(statistics))
         return self.pool_values(x, stride)._replace(statistics=statistics)
 
     def convolve(
@@ -84,27 +85,28 @@ class CpuBackend(Backend):
         channels = _channels(convolutions[0], parameters)
         shape = self._shape(values[0], convolutions[0].stride, channels)
         outputs = self._outputs(len(convolutions), shape)
-        statistics = torch.empty(len(convolutions), 2, values.shape[-1], dtype=torch.float64)
-        array = convolution_array(convolutions, parameters)
+        statistics = self._doubles(len(convolutions), values.shape[-1])
+        array = convolution_array(convolutions, parameters, self.dtype)
         self._call(
-            "convolve", shape, pointer(values), pointer(table), len(array), array,
-            pointer(outputs), pointer(statistics),
+            "convolve", shape, vectors(values, shape), vectors(table, shape), len(array), array,
+            vectors(outputs, shape), _doubles_at(statistics),
         )  # fmt: skip
         return outputs, statistics
 
     def convolve_backward(
         self, values: Tensor, table: Tensor | None, stage: StageBackward, *, needs_input: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        array, stride = backward_array(stage), stage.convolutions[0].stride
+        stride = stage.convolutions[0].stride
         shape = self._shape(values[0], stride, _channels(stage.convolutions[0], stage.parameters))
+        array = backward_array(stage, shape)
         d_values = MEMORY.empty(values.shape, self.dtype) if needs_input else None
         sums = None
         if table is not None:
-            sums = torch.empty(len(values), 2, values.shape[-1], dtype=torch.float64)
+            sums = self._doubles(len(values), values.shape[-1])
         self._call(
-            "convolve_backward", shape, pointer(values), pointer(table), len(array), array,
-            pointer(stage.outputs), pointer(d_values), len(values), pointer(sums), stride, 0,
-            None, None,
+            "convolve_backward", shape, vectors(values, shape), vectors(table, shape), len(array),
+            array, vectors(stage.outputs, shape), vectors(d_values, shape), len(values),
+            _doubles_at(sums), stride, 0, None, None,
         )  # fmt: skip
         return d_values, sums
 
@@ -118,15 +120,16 @@ class CpuBackend(Backend):
         *,
         needs_input: bool,
     ) -> Tensor | None:
-        array, of_edges = backward_array(stage), pool_gradient_array(edges)
         channels, outputs = None, None
         if stage is not None:
             channels, outputs = _channels(stage.convolutions[0], stage.parameters), stage.outputs
+        shape = self._shape(x, stride, channels)
+        array, of_edges = backward_array(stage, shape), pool_gradient_array(edges, shape)
         dx = MEMORY.empty(x.shape, self.dtype) if needs_input else None
         self._call(
-            "convolve_backward", self._shape(x, stride, channels), pointer(x), None, len(array),
-            array, pointer(outputs), pointer(dx), 1, None, stride, len(of_edges), of_edges,
-            pointer(before),
+            "convolve_backward", shape, vectors(x, shape), None, len(array), array,
+            vectors(outputs, shape), vectors(dx, shape), 1, None, stride, len(of_edges), of_edges,
+            vectors(before, shape),
         )  # fmt: skip
         return dx
 
@@ -138,22 +141,22 @@ class CpuBackend(Backend):
         dx.copy_(total)
 
     def mix(self, terms: Sequence[MixTerm], weights: Tensor) -> Tensor:
-        array = mix_array(terms, weights.tolist())
         value = terms[0].value
         shape = (
             self._shape(value.x, value.stride)
             if isinstance(value, Pooled)
             else self._shape(value, 1)
         )
+        array = mix_array(terms, weights.tolist(), shape)
         outputs = self._outputs(1, shape)[0]
-        self._call("mix", shape, len(array), array, pointer(outputs))
+        self._call("mix", shape, len(array), array, vectors(outputs, shape))
         return outputs
 
     def statistics(self, values: Sequence[Tensor]) -> Tensor:
-        pointers = (ctypes.c_void_p * len(values))(*(z.data_ptr() for z in values))
         shape = self._shape(values[0], 1)
-        out = torch.empty(len(values), 2, shape.width, dtype=torch.float64)
-        self._call("statistics", shape, len(values), pointers, pointer(out))
+        pointers = (ctypes.c_void_p * len(values))(*(vectors(z, shape) for z in values))
+        out = self._doubles(len(values), shape.width)
+        self._call("statistics", shape, len(values), pointers, _doubles_at(out))
         return out
 
     def apply(
@@ -161,15 +164,18 @@ class CpuBackend(Backend):
     ) -> list[Tensor]:
         shape = self._shape(terms[0][0], 1)
         outputs = self._outputs(len(terms), shape)
-        array = reduce_array(terms)
-        self._call("apply", shape, len(array), array, pointer(coefficients), pointer(outputs))
+        array = reduce_array(terms, shape)
+        self._call(
+            "apply", shape, len(array), array, vectors(coefficients, shape),
+            vectors(outputs, shape),
+        )  # fmt: skip
         return list(outputs.unbind())
 
     def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
-        array = reduce_array(terms)
         shape = self._shape(terms[0][0], 1)
-        sums = torch.empty(len(terms), 2, shape.width, dtype=torch.float64)
-        self._call("reduce", shape, len(array), array, pointer(sums))
+        array = reduce_array(terms, shape)
+        sums = self._doubles(len(terms), shape.width)
+        self._call("reduce", shape, len(array), array, _doubles_at(sums))
         return sums
 
     def _shape(self, x: Tensor, stride: int, channels: int | None = None) -> Shape:
@@ -193,6 +199,10 @@ class CpuBackend(Backend):
         sizes = (count, shape.images, shape.out_height, shape.out_width, shape.width)
         return MEMORY.empty(sizes, self.dtype)
 
+    def _doubles(self, rows: int, width: int) -> Tensor:
+        """Memory for statistics or sums, (rows, 2, width)."""
+        return torch.empty(rows, 2, width, dtype=torch.float64, device="cpu")
+
     def _call(self, name: str, shape: Shape, *arguments: Any) -> None:
         """Run a kernel.
 
@@ -206,6 +216,11 @@ class CpuBackend(Backend):
             raise MemoryError(f"kernel {name}: out of memory")
         if status:
             raise RuntimeError(f"kernel {name}: not compiled for {shape.lanes} lanes")
+
+
+def _doubles_at(tensor: Tensor | None) -> ctypes.c_void_p | None:
+    """The address of statistics or sums."""
+    return elements(tensor, torch.float64)
 
 
 def _channels(convolution: Convolution, parameters: Sequence[Tensor]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -31,6 +31,16 @@ class Shape(ctypes.Structure):
         *((n, ctypes.c_int64) for n in ("out_width", "channels", "width")),
         *((n, ctypes.c_int32) for n in ("lanes", "is_double", "threads", "reserved")),
     ]
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The type of activations, tables, coefficients and weights."""
+        return torch.float64 if self.is_double else torch.float32
+
+    @cached_property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector, of which the addresses of vectors are multiples."""
+        return int(self.lanes) * self.dtype.itemsize
 
 
 class _Convolution(ctypes.Structure):
@@ -116,16 +126,52 @@ def available_instructions(dtype: torch.dtype = torch.float32) -> tuple[str, ...
     )
 
 
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p | None:
-    """The address of a contiguous tensor's data; None for NULL."""
+def vectors(tensor: Tensor | None, shape: Shape) -> ctypes.c_void_p | None:
+    """The address of data that the kernels access by vectors: activations, tables, coefficients.
+
+    Args:
+        tensor: the data; None for NULL.
+        shape: of the call.
+
+    Raises:
+        ValueError: for a tensor that the kernels cannot access.
+    """
+    return _address(tensor, shape.dtype, shape.vector_bytes)
+
+
+def elements(tensor: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p | None:
+    """The address of data that the kernels access element by element: weights, statistics, sums.
+
+    Args:
+        tensor: the data; None for NULL.
+        dtype: the type that the kernels take it for.
+
+    Raises:
+        ValueError: for a tensor that the kernels cannot access.
+    """
+    return _address(tensor, dtype, dtype.itemsize)
+
+
+def _address(tensor: Tensor | None, dtype: torch.dtype, alignment: int) -> ctypes.c_void_p | None:
     if tensor is None:
         return None
-    assert tensor.is_contiguous(), "kernels read contiguous tensors"
-    return ctypes.c_void_p(tensor.data_ptr())
+    if tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous():
+        layout = "contiguous" if tensor.is_contiguous() else "not contiguous"
+        raise ValueError(
+            f"the C++ kernels expect contiguous tensors of {dtype} on cpu, got {tensor.dtype} on "
+            f"{tensor.device}, {layout}"
+        )
+    address = tensor.data_ptr()
+    if address % alignment:
+        raise ValueError(
+            f"the C++ kernels expect data at a multiple of {alignment} bytes, got an address "
+            f"{address % alignment} bytes after one: pass a copy of the tensor"
+        )
+    return ctypes.c_void_p(address)
 
 
 def convolution_array(
-    convolutions: Sequence[Convolution], parameters: Sequence[Tensor]
+    convolutions: Sequence[Convolution], parameters: Sequence[Tensor], dtype: torch.dtype
 ) -> ctypes.Array[_Convolution]:
     """What the forward pass of some convolutions reads."""
     array = (_Convolution * len(convolutions))()
@@ -136,62 +182,67 @@ def convolution_array(
         entry.stride = convolution.stride
         entry.reads = convolution.reads or 0
         for field, position in zip(("first", "second"), convolution.weights, strict=False):
-            setattr(entry, field, pointer(parameters[position]))
+            setattr(entry, field, elements(parameters[position], dtype))
     return array
 
 
-def backward_array(stage: StageBackward | None) -> ctypes.Array[_Convolution]:
+def backward_array(stage: StageBackward | None, shape: Shape) -> ctypes.Array[_Convolution]:
     """What the backward pass of a stage reads and writes; empty without a stage."""
     if stage is None:
         return (_Convolution * 0)()
-    array = convolution_array(stage.convolutions, stage.parameters)
+    array = convolution_array(stage.convolutions, stage.parameters, shape.dtype)
     for i, (entry, convolution) in enumerate(zip(array, stage.convolutions, strict=True)):
         for field, position in zip(("first", "second"), convolution.weights, strict=False):
-            setattr(entry, f"{field}_gradient", pointer(stage.weight_gradients[position]))
-        entry.gradient = pointer(stage.gradients[i])
-        entry.coefficients = pointer(stage.coefficients[i])
-        entry.row = pointer(stage.rows[i])
+            gradient = elements(stage.weight_gradients[position], shape.dtype)
+            setattr(entry, f"{field}_gradient", gradient)
+        entry.gradient = vectors(stage.gradients[i], shape)
+        entry.coefficients = vectors(stage.coefficients[i], shape)
+        entry.row = vectors(stage.rows[i], shape)
     return array
 
 
-def pool_gradient_array(edges: Sequence[PoolGradient]) -> ctypes.Array[_PoolGradient]:
+def pool_gradient_array(edges: Sequence[PoolGradient], shape: Shape) -> ctypes.Array[_PoolGradient]:
     """The gradients that pools and skip connections pass on to the state that they read."""
     array = (_PoolGradient * len(edges))()
     for entry, edge in zip(array, edges, strict=True):
-        entry.gradient = pointer(edge.gradient)
-        entry.identity = pointer(edge.identity)
+        entry.gradient = vectors(edge.gradient, shape)
+        entry.identity = vectors(edge.identity, shape)
         if edge.maximum is not None:
-            entry.maximum, entry.maximum_row = (pointer(t) for t in edge.maximum)
+            entry.maximum, entry.maximum_row = (vectors(t, shape) for t in edge.maximum)
         if edge.mean is not None:
-            entry.mean, entry.mean_row = (pointer(t) for t in edge.mean)
+            entry.mean, entry.mean_row = (vectors(t, shape) for t in edge.mean)
     return array
 
 
-def mix_array(terms: Sequence[MixTerm], weights: Sequence[float]) -> ctypes.Array[_MixTerm]:
+def mix_array(
+    terms: Sequence[MixTerm], weights: Sequence[float], shape: Shape
+) -> ctypes.Array[_MixTerm]:
     """The terms of a weighted sum; `MixTerm.weight_index` indexes the weights."""
     array = (_MixTerm * len(terms))()
     for entry, term in zip(array, terms, strict=True):
-        _set_value(entry.value, term.value)
-        entry.row = pointer(term.row)
+        _set_value(entry.value, term.value, shape)
+        entry.row = vectors(term.row, shape)
         entry.weight = weights[term.weight_index]
     return array
 
 
-def reduce_array(terms: Sequence[tuple[Tensor, Value, Tensor]]) -> ctypes.Array[_ReduceTerm]:
+def reduce_array(
+    terms: Sequence[tuple[Tensor, Value, Tensor]], shape: Shape
+) -> ctypes.Array[_ReduceTerm]:
     """Terms given as triples of gradient, value and table row."""
     array = (_ReduceTerm * len(terms))()
     for entry, (gradient, value, row) in zip(array, terms, strict=True):
-        entry.gradient = pointer(gradient)
-        _set_value(entry.value, value)
-        entry.row = pointer(row)
+        entry.gradient = vectors(gradient, shape)
+        _set_value(entry.value, value, shape)
+        entry.row = vectors(row, shape)
     return array
 
 
-def _set_value(entry: _Value, value: Value) -> None:
+def _set_value(entry: _Value, value: Value, shape: Shape) -> None:
     """Fill in where a term's value is stored, or which tensor it is a pool of."""
     if isinstance(value, Pooled):
-        entry.data = pointer(value.x)
+        entry.data = vectors(value.x, shape)
         entry.height, entry.width_px = value.x.shape[1:3]
         entry.kind, entry.stride = value.kind, value.stride
     else:
-        entry.data = pointer(value)
+        entry.data = vectors(value, shape)

@@ -262,12 +262,3 @@ def test_edges_that_do_not_form_a_cell_are_refused(edges, message) -> None:
     listed = [kernels.Edge(source, target, candidates, stride) for source, target, stride in edges]
     with pytest.raises(ValueError, match=message):
         kernels.mixed_cell(case.inputs, torch.rand(len(edges), 8), listed)
-
-
-def test_second_derivatives_are_refused(needs_kernels) -> None:
-    case = make_cell("darts", EDGE, 2, 4, (5, 5), seed=13)
-    weights = case.weights[0].requires_grad_()
-    out = kernels.mixed_op(case.inputs[0], weights, case.edges[0].candidates, impl="cpu")
-    (gradient,) = torch.autograd.grad(out.square().sum(), weights, create_graph=True)
-    with pytest.raises(RuntimeError, match="hwnas.mixed_cell_backward"):
-        torch.autograd.grad(gradient.sum(), weights)

@@ -1,0 +1,30 @@
+"""Transforms of PyTorch that the fused operators cannot be run under.
+
+The fused operators have a forward pass and a first derivative by reverse-mode differentiation. They
+have no rule for batching and none for forward-mode differentiation, for which PyTorch would take a
+missing rule for a derivative of zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+SECOND_ORDER = (
+    "the fused operators have first derivatives only: for a second-order search use finite "
+    "differences of gradients (search.order = 2), for exact second derivatives impl='torch'"
+)
+"""What to do where a derivative of the fused operators' gradients is asked for."""
+
+
+def active_transform() -> str | None:
+    """The transform that the caller runs under, for a message; None if there is none.
+
+    These are the transforms of `torch.func` (`grad`, `vjp`, `jvp`, `vmap`, `functionalize` and
+    those made of them) and forward-mode differentiation by `torch.autograd.forward_ad`.
+    """
+    if torch._C._functorch.maybe_current_level() is not None:
+        return "a transform of torch.func"
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    return None
