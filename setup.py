@@ -27,12 +27,12 @@ OPENMP = ["-fopenmp"]
 class BuildKernels(build_ext):
     """Compiles the kernels once for each instruction set and links them into one library."""
 
-    def build_extension(self, extension):
+    def build_extension(self, extension: Extension) -> None:
         compiler, folder = self.compiler, Path(self.build_temp)
         kernels, instructions = extension.sources
         objects = compiler.compile([instructions], str(folder), extra_postargs=FLAGS)
 
-        def compile_for(name):
+        def compile_for(name: str) -> list[str]:
             flags, register_bytes = INSTRUCTIONS[name]
             return compiler.compile(
                 [kernels],
@@ -48,6 +48,7 @@ class BuildKernels(build_ext):
         target = self.get_ext_fullpath(extension.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         compiler.link_shared_object(objects, target, target_lang="c++")
+
 
 REQUIREMENTS = [
     "torch>=2.11,<2.14",
@@ -68,7 +69,7 @@ GPU_REQUIREMENTS = ["onnxruntime-gpu>=1.27", "triton>=3.6,<3.8"]
 CPU_REQUIREMENTS = ["onnxruntime>=1.27"]
 
 
-def has_gpu():
+def has_gpu() -> bool:
     """Whether to install what runs on NVIDIA GPUs: HWNAS_GPU=1 or 0, or whether there is a driver.
 
     ONNX Runtime has one package for each, of which only one can be installed, and those for GPUs
@@ -81,7 +82,7 @@ def has_gpu():
     return supported and Path("/dev/nvidiactl").exists()
 
 
-def subpackages(folder):
+def subpackages(folder: str) -> dict[str, str]:
     """A top-level folder and its packages, by the name that they are installed under."""
     names = [folder, *(f"{folder}.{name}" for name in find_packages(folder))]
     return {f"hwnas.{name}": name.replace(".", "/") for name in names}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,14 +17,15 @@ from hwnas.cli.options import example
 from hwnas.cli.run import run, search
 from hwnas.cli.stages import export, profile, report, train
 from hwnas.cli.strategies import bench_app, strategies, tune
-from hwnas.cli.table import predict, table_app
+from hwnas.cli.table import predict_by_old_name, table_app
 from hwnas.errors import HwnasError
 
 app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Data, a device and a latency budget in; a checked ONNX model that keeps the budget out.",
+    no_args_is_help=False,
+    invoke_without_command=True,
 )
 VERBS: dict[Callable[..., None], str] = {
     run: "hwnas run --budget-ms 0.5 --out runs/first",
@@ -36,7 +37,6 @@ VERBS: dict[Callable[..., None], str] = {
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
     strategies: "hwnas strategies --json",
     tune: "hwnas tune --strategy evolution --storage tune.log",
-    predict: "hwnas predict --table T.json --archs a.csv --out p.csv",
     info: "hwnas info architecture.json --svg cells.svg",
     spaces: "hwnas spaces --json",
 }
@@ -44,9 +44,25 @@ VERBS: dict[Callable[..., None], str] = {
 
 for _verb, _line in VERBS.items():
     app.command(epilog=example(_line))(_verb)
+app.command("predict", hidden=True)(predict_by_old_name)
 app.add_typer(table_app, name="table")
 app.add_typer(space_app, name="space")
 app.add_typer(bench_app, name="bench")
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True),
+    ] = False,
+) -> None:
+    """Data, a device and a latency budget in; a checked ONNX model that keeps the budget out."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"hwnas {installed('hwnas')}")
+        raise typer.Exit
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,7 +1,8 @@
-"""The verbs of `hwnas table`, and `hwnas predict`."""
+"""The verbs of `hwnas table`: latency tables are made, checked, compared and used."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -285,6 +286,7 @@ def import_results(
     print_result({"table": str(out), **table_facts(table)}, as_json, text)
 
 
+@table_app.command(epilog=example("hwnas table predict --table T.json --archs a.csv --out p.csv"))
 def predict(
     table: Annotated[Path, typer.Option(metavar="TABLE.json", help="Latency table of the device.")],
     archs: Annotated[Path, typer.Option(metavar="FILE.csv", help="Networks (column arch).")],
@@ -310,6 +312,20 @@ def predict(
     print_result(
         {"networks": len(networks), "out": str(out)}, as_json, f"{out}: {len(networks)} networks"
     )
+
+
+def predict_by_old_name(
+    table: Annotated[Path, typer.Option(metavar="TABLE.json")],
+    archs: Annotated[Path, typer.Option(metavar="FILE.csv")],
+    out: Annotated[Path, typer.Option(metavar="FILE.csv")],
+    config: ConfigArgument = None,
+    space: SpaceName = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Predict latencies; the command is called `hwnas table predict` now."""
+    print("hwnas: `hwnas predict` is now `hwnas table predict`", file=sys.stderr)
+    predict(table, archs, out, config, space, settings, as_json)
 
 
 def table_facts(table: LatencyTable) -> dict[str, Any]:

@@ -13,11 +13,17 @@ from rich.table import Table
 from rich.text import Text
 
 from hwnas.errors import printable
-from hwnas.reporting.formatting import in_words
+from hwnas.reporting.formatting import in_words, number
 
 OPTIONS_WIDTH, MOST_GROUPS = 160, 4
 """Characters of a list of options, and lists of them for one search space."""
-STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow", "skipped": "dim"}
+STYLES = {
+    "pass": "green",
+    "fail": "red",
+    "inconclusive": "yellow",
+    "reported": "cyan",
+    "skipped": "dim",
+}
 
 
 def print_check(document: dict[str, Any], folder: Path | None) -> None:
@@ -26,7 +32,7 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
     table = Table("gate", "status", "value", "limit")
     for gate in document["gates"]:
         status = f"[{STYLES[gate['status']]}]{gate['status']}[/]"
-        table.add_row(_plain(gate["name"]), status, _number(gate["value"]), _number(gate["limit"]))
+        table.add_row(_plain(gate["name"]), status, _number(gate["value"]), _limit(gate))
     console.print(table)
     measured = document["measured"]
     console.print(
@@ -38,6 +44,8 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
     )
     for line in _more_figures(document):
         console.print(printable(line), highlight=False, markup=False)
+    for warning in document.get("warnings", []):
+        console.print(Text(f"warning: {printable(warning)}", "bold yellow"), soft_wrap=True)
     for member in document.get("family", []):
         verdict = member["verdict"]
         metric = member["metric"]
@@ -85,9 +93,10 @@ def print_variants(document: dict[str, Any]) -> None:
             f"{ratio['value']:.3f} ({ratio['ci_low']:.3f}-{ratio['ci_high']:.3f})",
             f"[{STYLES[verdict]}]{verdict}[/]",
         )
-        failed = [gate["name"] for gate in entry["gates"] if gate["status"] == "fail"]
-        if failed:
-            lines.append(f"{name} fails {', '.join(failed)}")
+        for status, verb in (("fail", "fails"), ("inconclusive", "leaves undecided")):
+            gates = [gate["name"] for gate in entry["gates"] if gate["status"] == status]
+            if gates:
+                lines.append(f"{name} {verb} {', '.join(gates)}")
     console.print(table)
     for line in lines:
         console.print(line, highlight=False, markup=False)
@@ -126,7 +135,12 @@ def _plain(text: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else number(value)
+
+
+def _limit(gate: dict[str, Any]) -> str:
+    """The limit of a gate and its direction, as in `max 0.163`."""
+    return f"{gate.get('bound') or ''} {_number(gate['limit'])}".strip()
 
 
 def print_environment(document: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
 from helpers.hostile_files import CASES
@@ -96,13 +97,79 @@ def assert_is_junit(path: Path, document: dict) -> None:
         assert len(case) <= 1
 
 
+def test_a_model_at_chance_level_is_told_everywhere(check, tmp_path) -> None:
+    """Exit code, terminal, JUnit and Markdown; and only a warning where a limit was set."""
+    model, data = tmp_path / "m.onnx", tmp_path / "data.npz"
+    saved(residual_net(), model)
+    with np.load(labelled_data(model, data)) as arrays:
+        shuffled = np.random.default_rng(0).permutation(arrays["labels"])
+        np.savez(data, x=arrays["x"], labels=shuffled)
+    junit, markdown = tmp_path / "check.xml", tmp_path / "check.md"
+    options = [model, "--data", data, "--junit", junit, "--markdown", markdown, *QUICK]
+    told = "the share of the largest class"
+    code, out, err = check(*options)
+    assert code == 3, err
+    assert "verdict: inconclusive" in out
+    (warning,) = (line for line in out.splitlines() if line.startswith("warning: "))
+    assert told in warning
+    (error,) = ElementTree.parse(junit).findall(".//error")
+    assert told in error.get("message", "")
+    assert markdown.read_text().splitlines()[2].startswith("> **Warning:** accuracy")
+    assert markdown.read_text().count(told) == 1
+
+    code, out, err = check(*options, "--set", "check.min_accuracy=0.01")
+    assert code == 0, err
+    assert told in out
+    assert not ElementTree.parse(junit).findall(".//error")
+    (output,) = ElementTree.parse(junit).findall(".//system-out")
+    assert told in (output.text or "")
+    assert told in markdown.read_text()
+
+
+def test_limits_say_their_direction_and_numbers_are_readable(capsys) -> None:
+    gates = [
+        Gate("budget", "fail", 0.2, 0.163, bound="max"),
+        Gate("sqnr", "pass", 121.0, 80.0, bound="min"),
+        Gate("accuracy", "reported", 12000.0, None),
+    ]
+    measured = {"value_ms": 0.2, "ci_low_ms": 0.2, "ci_high_ms": 0.2, "p90_ms": 0.2}
+    document = {
+        "verdict": "fail",
+        "gates": [gate.to_json() for gate in gates],
+        "measured": measured | {"statistic": "p10", "runtime": "cpu"},
+        "model": {"name": "m.onnx"},
+        "batches": {"failures": []},
+        "throughput": [{"batch": 1, "per_second": 101_900.0}],
+    } | dict.fromkeys(
+        ["budget_ms", "predicted_ms", "percentiles", "serving", "energy", "memory_mb"]
+    )
+    document |= {"contradiction": None, "notes": []}
+    print_check(document, None)
+    printed = capsys.readouterr().out
+    rows = [" ".join(line.replace("│", " ").split()) for line in printed.splitlines()]
+    assert "budget fail 0.2 max 0.163" in rows
+    assert "sqnr pass 121 min 80" in rows
+    assert "accuracy reported 12,000 -" in rows
+    assert "101,900 at 1" in printed
+    assert "| budget | **fail** | 0.2 | max 0.163 |" in to_markdown(document)
+    assert "| accuracy | reported | 12,000 | - |" in to_markdown(document)
+    messages = [
+        e.get("message")
+        for e in ElementTree.fromstring(to_junit(document).encode()).iter("failure")
+    ]
+    assert messages == ["value 0.2, max 0.163"]
+
+
 def test_a_gate_without_numbers_says_what_is_wrong() -> None:
     detail = "output 'y': declared (2,), computed (3,)"
     gates = [Gate("shapes", "fail", None, None, detail), Gate("b", "fail", 1.0, 2.0)]
     document = {"verdict": "fail", "gates": [gate.to_json() for gate in gates], "memory_mb": None}
     document["model"] = {"name": "a[1]\x1b_.onnx"}
     root = ElementTree.fromstring(to_junit(document).encode())
-    assert [failure.get("message") for failure in root.iter("failure")] == [detail, "value 1, limit 2"]
+    assert [failure.get("message") for failure in root.iter("failure")] == [
+        detail,
+        "value 1, limit 2",
+    ]
     assert root[0].get("name") == "hwnas check a[1]?_.onnx"
     assert f"- shapes: {detail}" in to_markdown(document)
     assert "a\\[1\\]?_.onnx" in to_markdown(document)

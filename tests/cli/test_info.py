@@ -69,8 +69,8 @@ def test_spaces_are_listed_with_their_runtimes(cli) -> None:
     for name, space in document["spaces"].items():
         assert f"\n{name}\n" in f"\n{out}"
         assert space["paper"] in words
-        large = space["size"] >= 10**9
-        assert f"10^{math.log10(space['size']):.1f}" in out if large else f"{space['size']:,}" in out
+        size = space["size"]
+        assert (f"10^{math.log10(size):.1f}" if size >= 10**9 else f"{size:,}") in out
         assert sum(group["choices"] for group in space["choice_groups"]) == space["choices"]
         assert space["heads"] == list(SPACES[space["space"]].heads)
     assert "6 x none, skip_connect, nor_conv_1x1, nor_conv_3x3, avg_pool_3x3" in words
