@@ -81,7 +81,7 @@ class Run:
         folder.create()
         # A launcher that restarts failed processes starts them without --resume.
         restarted = ranks.restarts and folder.launch.exists()
-        if resume or (restarted and folder.launch.read_text() == ranks.launch):
+        if resume or (restarted and folder.launch.read_text("utf-8") == ranks.launch):
             folder.require(folder.config)
             if load_config(folder.config) != config:
                 raise InputError(

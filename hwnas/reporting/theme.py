@@ -47,4 +47,4 @@ def style_sheet() -> str:
 
 def resource(name: str) -> str:
     """The text of a file in this package's folder."""
-    return (resources.files("hwnas.reporting") / name).read_text()
+    return (resources.files("hwnas.reporting") / name).read_text("utf-8")

@@ -112,7 +112,7 @@ def _checkpoints(folder: Path, stage: str) -> list[Path]:
 def _load(path: Path) -> tuple[int, dict[str, Any]]:
     from safetensors.torch import load
 
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
     contents = {name: (path / name).read_bytes() for name in FILES}
     for name, data in contents.items():
         if hashlib.sha256(data).hexdigest() != manifest["sha256"][name]:

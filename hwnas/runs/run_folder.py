@@ -122,7 +122,7 @@ class RunFolder:
         """
         self.require(path)
         try:
-            document = json.loads(path.read_text())
+            document = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError("not JSON", where=str(path), actual=error) from None
         if not isinstance(document, dict):
@@ -135,7 +135,7 @@ class RunFolder:
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add a line to the history; every record has an `event`."""
-        with self.history.open("a") as file:
+        with self.history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -145,7 +145,7 @@ class RunFolder:
         if not self.history.is_file():
             return []
         records = []
-        for line in self.history.read_text(errors="replace").splitlines():
+        for line in self.history.read_text("utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):

@@ -53,7 +53,7 @@ class LayerOption:
 
 def example_options() -> dict[str, Any]:
     """The options of the example space in `macro_example.toml`."""
-    text = (resources.files("hwnas.spaces") / "macro_example.toml").read_text()
+    text = (resources.files("hwnas.spaces") / "macro_example.toml").read_text("utf-8")
     return {key: value for key, value in tomllib.loads(text).items() if key != "name"}
 
 

@@ -61,7 +61,7 @@ def node_shares(
         session = runtime.session(model, profile_to=str(Path(folder) / "profile"))
         for _ in range(WARM_UP_RUNS + runs):
             session.run(None, dict(feeds))
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text("utf-8"))
     return _shares(events, WARM_UP_RUNS)
 
 
