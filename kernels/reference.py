@@ -137,7 +137,7 @@ CANDIDATE_FUNCTIONS: dict[str, CandidateFunction] = {
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """x in channels_last, in which PyTorch's operators are faster; x itself under a transform.
+    """Convert x to channels_last, in which PyTorch is faster; under a transform return x itself.
 
     `torch.func.vmap` has no rule for the conversion.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -108,3 +110,75 @@ def test_tensors_can_be_freed_in_any_thread(pool) -> None:
     del more
     assert pool.used_bytes == 0
     assert pool.idle_bytes == sum(b.numel() for b in pool._idle)
+
+
+def test_the_pool_becomes_smaller_when_it_is_used_less() -> None:
+    pool = MemoryPool(period=50)
+    large = [block(pool) for _ in range(40)]
+    size = large[0].nbytes
+    del large
+    assert pool.idle_bytes == 40 * size
+    for _ in range(100):
+        block(pool)
+    assert pool.peak_bytes == size
+    assert pool.idle_bytes == size
+
+
+def test_the_pool_becomes_smaller_while_only_small_tensors_are_used() -> None:
+    pool = MemoryPool(period=50)
+    large = [block(pool) for _ in range(40)]
+    del large
+    for _ in range(100):
+        pool.empty((7, 7), torch.float32)
+    assert pool.idle_bytes == pool.peak_bytes == 0
+
+
+def test_the_pool_keeps_what_every_period_needs() -> None:
+    pool = MemoryPool(period=50)
+    addresses = set()
+    for _ in range(10):
+        tensors = [block(pool) for _ in range(20)]
+        addresses |= {t.data_ptr() for t in tensors}
+        del tensors
+        for _ in range(10):
+            pool.empty((7, 7), torch.float32)
+    assert len(addresses) == 20
+
+
+USE_AND_RELEASE = """
+import sys
+import torch
+from hwnas.kernels import release_memory
+from hwnas.kernels.cpu.memory import MEMORY
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+torch.from_numpy(torch.empty(1).numpy())
+def use():
+    # Live tensors between the blocks keep the C library from shrinking its heap by itself.
+    tensors, between = [], []
+    for _ in range(40):
+        tensors.append(MEMORY.empty((2**20,), torch.float32).fill_(1.0))
+        between.append(torch.ones(8000))
+    return between
+
+# Blocks that are larger make the C library take this size from its heap.
+del (first := [torch.ones(7 * 2**20)])[:]
+start = resident()
+kept = use()
+before = resident()
+release_memory()
+print(start, before, resident())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_released_memory_goes_back_to_the_system() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", USE_AND_RELEASE], capture_output=True, text=True, check=True
+    )
+    start, before, after = map(float, done.stdout.split())
+    assert before - start > 150, "the blocks take 160 MiB while the pool keeps them"
+    assert after - start < 20
