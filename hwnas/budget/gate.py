@@ -12,7 +12,7 @@ from hwnas.latency_tables.statistics import Statistic, Status, Summary, summaris
 from hwnas.latency_tables.timing import Protocol, measure, status_of
 from hwnas.runs import interruption
 
-GateStatus = Literal["pass", "fail", "inconclusive", "skipped"]
+GateStatus = Literal["pass", "fail", "inconclusive", "reported", "skipped"]
 
 TOLERANCE = 1e-6
 """Relative tolerance for rounding errors when a predicted latency is compared with a budget."""

@@ -68,11 +68,22 @@ class Behaviour:
             "notes": self.notes,
         }
 
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the model's answers doubtful."""
+        warning = self.score and self.score.chance and self.score.chance.warning
+        return [warning] if warning else []
+
 
 def _score_to_json(score: Score | None) -> dict[str, Any]:
-    """The name of the metric, and the score or None under that name."""
+    """The name of the metric, the score or None under that name, and the chance level."""
     metric = ACCURACY if score is None else score.metric
-    return {"metric": metric, metric: score and score.to_json()}
+    chance = None if score is None else score.chance
+    return {
+        "metric": metric,
+        metric: score and score.to_json(),
+        "chance": chance and chance.to_json(),
+    }
 
 
 def observe(
@@ -230,10 +241,11 @@ def _score(
     # If the batch size is fixed, each sample is a whole batch.
     batch = max(batches, default=feeds.batch) if feeds.is_dynamic else 1
     found = score_of(predict, samples, batch, where)
+    constant = samples.constant_score()
     if reference is None:
-        return Score(samples.metric, found, None, "reference", samples.scored)
+        return Score(samples.metric, found, None, "reference", samples.scored, constant)
     expected = score_of(reference.predict, samples, batch, where)
-    return Score(samples.metric, found, expected, reference.name, samples.scored)
+    return Score(samples.metric, found, expected, reference.name, samples.scored, constant)
 
 
 def _random_notes(operators: Iterable[str]) -> list[str]:

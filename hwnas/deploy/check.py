@@ -112,6 +112,7 @@ def check_model(
     return {
         "schema": SCHEMA,
         "verdict": verdict_of(gates),
+        "warnings": behaviour.warnings,
         "budget_ms": request.budget_ms,
         "predicted_ms": predicted_ms,
         "batch": feeds.batch,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hwnas.budget.gate import TOLERANCE, GateStatus, NetworkLatency
 from hwnas.config import CheckConfig
+from hwnas.deploy.chance import Chance
 from hwnas.deploy.parity import Parity
 from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score
@@ -15,6 +16,8 @@ from hwnas.inspection.process import Precision
 from hwnas.latency_tables.measuring.energy import Energy
 from hwnas.latency_tables.measuring.serving import Serving
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntime
+
+Bound = Literal["min", "max"]
 
 GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
 """Limit on the growth of a session's memory under load after the warm-up.
@@ -29,10 +32,13 @@ class Gate:
 
     Attributes:
         name: name of the gate.
-        status: `pass`, `fail`, `inconclusive`, or `skipped` if there is nothing to compare.
+        status: `pass`, `fail`, `inconclusive`, `reported` for a figure without a limit, or
+            `skipped` if there is nothing to compare. The last two do not affect the verdict.
         value: the figure that was measured, if there is one.
         limit: the limit on the figure, if there is one.
         detail: explanation that the figures do not give.
+        bound: whether the limit is the least (`min`) or the largest value (`max`) that passes;
+            None for a gate without a numeric limit.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Gate:
     value: float | None
     limit: float | None
     detail: str | None = None
+    bound: Bound | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The fields by name."""
@@ -91,14 +98,13 @@ def parity_gates(
         return [Gate(name, status, None, None) for name in names]
     error, sqnr_db, agreement = parity.max_abs_error, parity.sqnr_db, parity.top1_agreement
     sqnr_ok = error is not None and (sqnr_db is None or sqnr_db >= limits.min_sqnr_db)
-    elementwise: GateStatus = _passed(parity.within_tolerance) if limits.elementwise else "skipped"
-    agreed: GateStatus = (
-        "skipped" if agreement is None else _passed(agreement >= limits.min_agreement)
-    )
+    elementwise: GateStatus = "skipped" if error is None else "reported"
+    if limits.elementwise:
+        elementwise = _passed(parity.within_tolerance)
     gates = [
         Gate(names[0], elementwise, error, None),
-        Gate(names[1], _passed(sqnr_ok), sqnr_db, limits.min_sqnr_db),
-        Gate(names[2], agreed, agreement, limits.min_agreement),
+        Gate(names[1], _passed(sqnr_ok), sqnr_db, limits.min_sqnr_db, bound="min"),
+        _at_least(names[2], agreement, limits.min_agreement),
     ]
     if parity.constant and verdict_of(gates) == "pass":
         return [Gate(name, "skipped", None, None) for name in names]
@@ -106,27 +112,30 @@ def parity_gates(
 
 
 def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
-    """Gates of the score on samples: its drop below the reference's score, and its value.
+    """Gates of the score on samples, named after the metric.
 
-    The gates are named after the metric, as `accuracy_drop` and `accuracy`.
+    `accuracy_drop` limits how far it is below the reference's score, `accuracy` is the score
+    itself, and `accuracy_above_chance` compares it with the best answer that ignores the inputs.
+    The score itself is only reported if `check.min_accuracy` is 0. If it is not, somebody has
+    decided which score is good enough, and the comparison with chance is only reported.
     """
-    metric = ACCURACY if score is None else score.metric
-    drop = None if score is None else score.drop
-    found = None if score is None else score.model
-    return [
-        Gate(
-            f"{metric}_drop",
-            "skipped" if drop is None else _passed(drop <= limits.max_accuracy_drop),
-            drop,
-            None if drop is None else limits.max_accuracy_drop,
-        ),
-        Gate(
-            metric,
-            "skipped" if found is None else _passed(found >= limits.min_accuracy),
-            found,
-            None if found is None else limits.min_accuracy,
-        ),
+    if score is None:
+        return [Gate(name, "skipped", None, None) for name in (f"{ACCURACY}_drop", ACCURACY)]
+    metric, least = score.metric, limits.min_accuracy or None
+    gates = [
+        _at_most(f"{metric}_drop", score.drop, limits.max_accuracy_drop),
+        _at_least(metric, score.model, least),
     ]
+    if score.chance is not None:
+        gates.append(_chance_gate(score.chance, decides=least is None))
+    return gates
+
+
+def _chance_gate(chance: Chance, *, decides: bool) -> Gate:
+    """Whether a score is above the chance level; undecided rather than failed if it is not."""
+    status: GateStatus = "pass" if chance.is_above else "inconclusive" if decides else "reported"
+    name = f"{chance.metric}_above_chance"
+    return Gate(name, status, chance.score, chance.level, chance.warning, bound="min")
 
 
 def shapes_gate(contradiction: str | None) -> Gate:
@@ -158,14 +167,16 @@ def placement_gates(runtime: OnnxModelRuntime, found: Mapping[str, Any]) -> list
     if not isinstance(runtime, OnnxRuntime):
         return []
     if "placement" not in found:
-        return [Gate("placement", "inconclusive", None, 1, str(found.get("missing")))]
+        missing = str(found.get("missing"))
+        return [Gate("placement", "inconclusive", None, 1, missing, bound="min")]
     first = runtime.providers[0]
     counts = {name: sum(operators.values()) for name, operators in found["placement"].items()}
     own = counts.get(first, 0)
     if own or not any(counts.values()):
-        return [Gate("placement", "pass" if own else "skipped", own, 1)]
+        return [Gate("placement", "pass" if own else "skipped", own, 1, bound="min")]
     others = ", ".join(f"{name} runs {count}" for name, count in counts.items())
-    return [Gate("placement", "fail", own, 1, f"{first} runs no operator, {others}")]
+    detail = f"{first} runs no operator, {others}"
+    return [Gate("placement", "fail", own, 1, detail, bound="min")]
 
 
 def serving_gates(serving: Serving | None) -> list[Gate]:
@@ -173,18 +184,18 @@ def serving_gates(serving: Serving | None) -> list[Gate]:
     if serving is None:
         return []
     answered = serving.requests > 0 and serving.errors == 0
-    gates = [Gate("serving_errors", _passed(answered), serving.errors, 0)]
+    gates = [Gate("serving_errors", _passed(answered), serving.errors, 0, bound="max")]
     if serving.memory_mb is not None and serving.growth_mb is not None:
         limit_mb = max(GROWTH_MB, GROWTH_SHARE * serving.memory_mb)
-        status = _passed(serving.growth_mb <= limit_mb)
-        gates.append(Gate("memory_growth", status, serving.growth_mb, limit_mb))
+        gates.append(_at_most("memory_growth", serving.growth_mb, limit_mb))
     return gates
 
 
 def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:
     """Gate of the latency budget, on the statistic of the latency that the runtime reports."""
-    status: GateStatus = "skipped" if budget_ms is None else latency.gate(budget_ms)
-    return Gate("budget", status, latency.value_ms, budget_ms)
+    if budget_ms is None:
+        return Gate("budget", "reported", latency.value_ms, None)
+    return Gate("budget", latency.gate(budget_ms), latency.value_ms, budget_ms, bound="max")
 
 
 def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]:
@@ -192,10 +203,9 @@ def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]
     if budget_mb is None:
         return []
     if memory_mb is None:
-        return [
-            Gate("memory", "inconclusive", None, budget_mb, "the memory cannot be measured here")
-        ]
-    return [Gate("memory", _passed(memory_mb <= budget_mb), memory_mb, budget_mb)]
+        missing = "the memory cannot be measured here"
+        return [Gate("memory", "inconclusive", None, budget_mb, missing, bound="max")]
+    return [_at_most("memory", memory_mb, budget_mb)]
 
 
 def energy_gates(energy: Energy | None, budget_mj: float | None) -> list[Gate]:
@@ -203,13 +213,14 @@ def energy_gates(energy: Energy | None, budget_mj: float | None) -> list[Gate]:
     if budget_mj is None:
         return []
     if energy is None:
-        return [Gate("energy", "inconclusive", None, budget_mj, "no energy counter can be read")]
-    return [Gate("energy", _passed(energy.mj <= budget_mj), energy.mj, budget_mj)]
+        missing = "no energy counter can be read"
+        return [Gate("energy", "inconclusive", None, budget_mj, missing, bound="max")]
+    return [_at_most("energy", energy.mj, budget_mj)]
 
 
 def confidence_gate(probability: float, confidence: float) -> Gate:
     """Whether the predicted probability of meeting the budget reaches the requested confidence."""
-    return Gate("budget_confidence", _passed(probability >= confidence), probability, confidence)
+    return _at_least("budget_confidence", probability, confidence)
 
 
 def predicted_gate(device: str, bound_ms: float, budget_ms: float) -> Gate:
@@ -221,16 +232,38 @@ def predicted_gate(device: str, bound_ms: float, budget_ms: float) -> Gate:
         budget_ms: budget on that device.
     """
     is_met = bound_ms <= budget_ms * (1 + TOLERANCE)
-    return Gate(f"budget: {device}", _passed(is_met), bound_ms, budget_ms)
+    return Gate(f"budget: {device}", _passed(is_met), bound_ms, budget_ms, bound="max")
 
 
 def verdict_of(gates: Sequence[Gate]) -> str:
-    """`fail` if any gate failed, else `inconclusive` if any gate is, else `pass`."""
+    """`fail` if any gate failed, else `inconclusive` if any gate is, else `pass`.
+
+    Gates that are skipped or only reported do not affect it.
+    """
     statuses = {gate.status for gate in gates}
     for status in ("fail", "inconclusive"):
         if status in statuses:
             return status
     return "pass"
+
+
+def _at_least(name: str, value: float | None, limit: float | None) -> Gate:
+    """Gate of a value that must not be below its limit, if there are both."""
+    if value is None or limit is None:
+        return _without_limit(name, value)
+    return Gate(name, _passed(value >= limit), value, limit, bound="min")
+
+
+def _at_most(name: str, value: float | None, limit: float | None) -> Gate:
+    """Gate of a value that must not be above its limit, if there are both."""
+    if value is None or limit is None:
+        return _without_limit(name, value)
+    return Gate(name, _passed(value <= limit), value, limit, bound="max")
+
+
+def _without_limit(name: str, value: float | None) -> Gate:
+    """A gate that has nothing to decide: the value is reported if there is one."""
+    return Gate(name, "skipped" if value is None else "reported", value, None)
 
 
 def _passed(condition: bool) -> GateStatus:

@@ -49,6 +49,14 @@ class Samples:
         assert self.targets is not None
         return self.targets.size if self.task is None else len(self.targets)
 
+    def constant_score(self) -> float | None:
+        """Score of the best answer that ignores the inputs; None if the task has none."""
+        assert self.targets is not None
+        if self.task is not None:
+            return self.task.constant_score(self.targets)
+        _, counts = np.unique(self.targets, return_counts=True)
+        return int(counts.max()) / self.targets.size
+
     def batches(self, size: int) -> Iterator[tuple[Feeds, np.ndarray]]:
         """All samples in order, with their targets.
 

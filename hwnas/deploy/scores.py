@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hwnas.deploy.chance import Chance
 from hwnas.deploy.parity import Outputs, Predict, classes_of
 from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
@@ -24,6 +25,7 @@ class Score:
         reference: score of the reference, or None without one.
         reference_name: name of the reference in the document.
         samples: number of samples with a target.
+        constant: score of the best answer that ignores the inputs, or None if there is none.
     """
 
     metric: str
@@ -31,6 +33,14 @@ class Score:
     reference: float | None
     reference_name: str
     samples: int
+    constant: float | None = None
+
+    @property
+    def chance(self) -> Chance | None:
+        """The score beside that of a constant answer; None if there is no such answer."""
+        if self.constant is None:
+            return None
+        return Chance(self.metric, self.model, self.constant, self.samples)
 
     @property
     def drop(self) -> float | None:

@@ -6,6 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from hwnas.errors import MAX_ERROR, MAX_LINE, printable
+from hwnas.reporting.formatting import number
 
 KEY_FIGURES = (
     ("latency", "measured", "value_ms", "ms"),
@@ -22,6 +23,7 @@ def to_junit(document: dict[str, Any]) -> str:
     """The gates of a `check.json` as a JUnit test suite with one test case for each gate.
 
     A failed gate is a failure, an inconclusive gate an error, a skipped gate a skipped test.
+    A figure that is only reported is a test that passes.
     """
     gates = document["gates"]
     counts = {
@@ -41,7 +43,8 @@ def to_junit(document: dict[str, Any]) -> str:
         case = ElementTree.SubElement(
             suite, "testcase", {"name": printable(gate["name"]), "classname": name, "time": "0"}
         )
-        numbers = f"value {_number(gate['value'])}, limit {_number(gate['limit'])}"
+        limit = f"{gate.get('bound') or 'limit'} {_number(gate['limit'])}"
+        numbers = f"value {_number(gate['value'])}, {limit}"
         message = printable(gate.get("detail") or numbers)
         if gate["status"] == "fail":
             ElementTree.SubElement(case, "failure", {"message": message, "type": "gate"})
@@ -49,19 +52,33 @@ def to_junit(document: dict[str, Any]) -> str:
             ElementTree.SubElement(case, "error", {"message": message, "type": "inconclusive"})
         elif gate["status"] == "skipped":
             ElementTree.SubElement(case, "skipped")
+        elif gate["status"] == "reported" and gate.get("detail"):
+            ElementTree.SubElement(case, "system-out").text = message
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def to_markdown(document: dict[str, Any]) -> str:
-    """A `check.json` as a summary for a pull request: verdict, gates, key figures and notes."""
+    """A `check.json` as a summary for a pull request.
+
+    It has the verdict, warnings, gates, key figures and notes.
+    """
+    warnings = document.get("warnings", [])
     lines = [f"## {_model(document)}: {document['verdict']}", ""]
+    for warning in warnings:
+        lines += [f"> **Warning:** {_cell(warning)}", ""]
     lines += ["| gate | status | value | limit |", "|---|---|---|---|"]
     for gate in document["gates"]:
-        status = f"**{gate['status']}**" if gate["status"] != "pass" else "pass"
-        values = f"{_number(gate['value'])} | {_number(gate['limit'])}"
+        status = gate["status"]
+        status = f"**{status}**" if status in ("fail", "inconclusive") else status
+        limit = f"{gate.get('bound') or ''} {_number(gate['limit'])}".strip()
+        values = f"{_number(gate['value'])} | {limit}"
         lines.append(f"| {_cell(gate['name'])} | {status} | {values} |")
-    details = [(gate["name"], gate["detail"]) for gate in document["gates"] if gate.get("detail")]
+    details = [
+        (gate["name"], gate["detail"])
+        for gate in document["gates"]
+        if gate.get("detail") and gate["detail"] not in warnings
+    ]
     lines += [""] if details else []
     lines += [f"- {_cell(name)}: {_cell(detail)}" for name, detail in details]
     lines += ["", "| figure | value |", "|---|---|"]
@@ -126,4 +143,4 @@ def _cell(text: str, longest: int = MAX_LINE) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else number(value)

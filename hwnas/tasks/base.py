@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from hwnas.data import Dataset
@@ -81,6 +82,17 @@ class Task(ABC):
         for outputs, targets in batches:
             meter.update(outputs.float().cpu(), targets.cpu())
         return meter.compute()
+
+    def constant_score(self, targets: np.ndarray) -> float | None:
+        """Return the score of the best answer that ignores the inputs, the chance level.
+
+        Args:
+            targets: the targets that are scored, as described in `hwnas.data.dataset`.
+
+        Returns:
+            A value of `metric`, or None if the task has no such answer.
+        """
+        return None
 
     def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """Return the value of `metric` over batches of outputs and targets."""

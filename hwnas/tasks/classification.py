@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.data import Dataset
 from hwnas.errors import InputError
 from hwnas.tasks.base import Meter, Task
-from hwnas.tasks.counts import ClassCounter, mean, ratio
+from hwnas.tasks.counts import ClassCounter, largest_share, mean, ratio
 
 
 class ClassificationMeter(ClassCounter):
@@ -59,6 +60,10 @@ class ImageClassification(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def constant_score(self, targets: np.ndarray) -> float:
+        """Return the accuracy of always answering the largest class: its share of the samples."""
+        return largest_share(targets)
 
     def meter(self) -> Meter:
         return ClassificationMeter(self.dataset.classes)

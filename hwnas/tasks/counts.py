@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 METRIC_OPTIONS: dict[str, Any] = {"sync_on_compute": False}
@@ -76,6 +77,12 @@ class ClassCounter:
                 self._classes, rows, strict=True
             )
         ]
+
+
+def largest_share(classes: np.ndarray) -> float:
+    """Return the share of the most frequent class, or 0 without samples."""
+    _, counts = np.unique(classes, return_counts=True)
+    return ratio(int(counts.max(initial=0)), classes.size)
 
 
 def ratio(part: int, whole: int) -> float:

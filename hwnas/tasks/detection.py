@@ -146,5 +146,9 @@ class Detection(Task):
         arrays = (boxes.numpy().astype(np.float64), scores.numpy(), class_.numpy())
         return [Detections(*found) for found in zip(*arrays, strict=True)]
 
+    def constant_score(self, targets: np.ndarray) -> float:
+        """Return 0, the average precision of detecting nothing."""
+        return 0.0
+
     def meter(self) -> Meter:
         return DetectionMeter(self)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -55,6 +56,14 @@ class LanguageModelling(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def constant_score(self, targets: np.ndarray) -> float:
+        """Return the inverse perplexity of the frequencies of the tokens in the training data.
+
+        The counts are one higher than found, so that no token has the probability 0.
+        """
+        counts = 1 + np.bincount(self.dataset.train.targets.ravel(), minlength=self.outputs)
+        return float(np.exp(np.log(counts / counts.sum())[targets].mean()))
 
     def meter(self) -> Meter:
         return LanguageMeter(self.outputs)

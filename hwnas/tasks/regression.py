@@ -84,5 +84,9 @@ class Regression(Task):
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         return F.mse_loss(outputs, (targets - self.mean) / self.std)
 
+    def constant_score(self, targets: np.ndarray) -> float:
+        """Return 0: a constant explains nothing of the targets."""
+        return 0.0
+
     def meter(self) -> Meter:
         return RegressionMeter(self.mean, self.std)

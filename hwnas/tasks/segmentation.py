@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.tasks.base import Meter, Task
-from hwnas.tasks.counts import ClassCounter, mean, ratio
+from hwnas.tasks.counts import ClassCounter, largest_share, mean, ratio
 
 
 class SegmentationMeter(ClassCounter):
@@ -44,6 +45,13 @@ class Segmentation(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+
+    def constant_score(self, targets: np.ndarray) -> float:
+        """Return the mean IoU of answering the largest class everywhere.
+
+        The IoU of that class is its share of the pixels, and that of all others is 0.
+        """
+        return largest_share(targets) / max(len(np.unique(targets)), 1)
 
     def meter(self) -> Meter:
         return SegmentationMeter(self.dataset.classes)

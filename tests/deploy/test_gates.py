@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import pytest
 
+from hwnas.budget.gate import NetworkLatency
+from hwnas.config import CheckConfig
 from hwnas.deploy.gates import (
     Gate,
+    budget_gate,
     confidence_gate,
+    energy_gates,
     memory_gates,
+    parity_gates,
+    parity_limits,
     placement_gates,
     predicted_gate,
+    score_gates,
     serving_gates,
     verdict_of,
 )
+from hwnas.deploy.parity import Parity
+from hwnas.deploy.scores import Score
+from hwnas.latency_tables.measuring.energy import Energy
 from hwnas.latency_tables.measuring.serving import Serving
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCuda, create_runtime
 
@@ -21,12 +31,51 @@ from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCuda, cre
     "statuses, verdict",
     [
         (["pass", "skipped"], "pass"),
+        (["reported"], "pass"),
+        (["reported", "fail"], "fail"),
         (["pass", "inconclusive"], "inconclusive"),
         (["inconclusive", "fail"], "fail"),
     ],
 )
 def test_a_failed_gate_outweighs_an_inconclusive_one(statuses, verdict) -> None:
     assert verdict_of([Gate("g", status, None, None) for status in statuses]) == verdict
+
+
+SCORED = Score("accuracy", 0.9, 0.95, "reference", 200, 0.5)
+
+
+def test_a_figure_without_a_limit_is_reported_and_decides_nothing() -> None:
+    drop, found, above = score_gates(SCORED, CheckConfig())
+    assert (found.name, found.status, found.value) == ("accuracy", "reported", 0.9)
+    assert found.limit is found.bound is None
+    assert (drop.status, above.status) == ("fail", "pass")
+    latency = budget_gate(NetworkLatency.stated(1.5, "elsewhere"), None)
+    assert (latency.status, latency.value, latency.bound) == ("reported", 1.5, None)
+    skipped = score_gates(None, CheckConfig(min_accuracy=0.5))
+    assert {gate.status for gate in skipped} == {"skipped"}
+
+
+def test_a_limit_is_the_least_or_the_largest_value_that_passes() -> None:
+    limits = CheckConfig(min_accuracy=0.9)
+    parity = Parity(0.0, True, 90.0, 1.0, 2)
+    gates = [
+        *score_gates(SCORED, limits),
+        *parity_gates(parity, parity_limits("float32", limits)),
+        *memory_gates(1.0, 10.0),
+        *memory_gates(None, 10.0),
+        *energy_gates(None, 10.0),
+        *energy_gates(Energy(1.0, 1.0, 1, "nvml"), 10.0),
+        *serving_gates(Serving(2, 1.0, 100, 0, 100.0, {}, 200.0, 1.0)),
+        *placement_gates(OnnxRuntimeCuda(1), {"placement": {"CUDAExecutionProvider": {"A": 1}}}),
+        budget_gate(NetworkLatency.stated(1.5, "elsewhere"), 2.0),
+        confidence_gate(0.95, 0.9),
+        predicted_gate("phone", 1.9, 2.0),
+    ]
+    bounds = {gate.name: gate.to_json()["bound"] for gate in gates}
+    least = "accuracy accuracy_above_chance agreement budget_confidence placement sqnr"
+    largest = "accuracy_drop budget energy memory memory_growth serving_errors"
+    expected = dict.fromkeys(least.split(), "min") | dict.fromkeys(largest.split(), "max")
+    assert bounds == expected | {"budget: phone": "max", "parity": None}
 
 
 def test_memory_is_compared_with_its_budget() -> None:

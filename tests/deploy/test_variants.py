@@ -46,7 +46,7 @@ def observed(source, name, calibration, tmp_path):
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_variant_passes_its_gates_and_keeps_the_interface(name, source, tmp_path) -> None:
     _, statuses = observed(source, name, images(), tmp_path)
-    assert set(statuses.values()) <= {"pass", "skipped"}, statuses
+    assert set(statuses.values()) <= {"pass", "reported", "skipped"}, statuses
     assert statuses["sqnr"] == statuses["agreement"] == statuses["accuracy_drop"] == "pass"
     before, after = onnx.load(source), onnx.load(tmp_path / f"{name}.onnx")
     assert after.ir_version == before.ir_version

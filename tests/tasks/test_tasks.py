@@ -104,3 +104,35 @@ def test_language_metrics_match_the_definition_of_perplexity(rng) -> None:
 def test_classification_with_a_single_class_is_refused() -> None:
     with pytest.raises(InputError, match="needs more than one class"):
         task("image-classification", np.zeros(3, np.int64), ("only",))
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_the_constant_score_is_that_of_the_best_constant_answer(classes) -> None:
+    labels = np.array(classes)
+    for name, targets in (
+        ("image-classification", labels),
+        ("segmentation", labels[:, None, None]),
+    ):
+        judge, scores = task(name, targets), []
+        for answer in range(len(CLASSES)):
+            logits = one_hot([answer] * targets.size).reshape(len(targets), -1, *targets.shape[1:])
+            scores.append(judge.score([(logits, torch.from_numpy(targets))]))
+        assert judge.constant_score(targets) == pytest.approx(max(scores)), name
+
+
+def test_the_mean_of_the_targets_explains_nothing(rng) -> None:
+    targets = rng.standard_normal((20, 1)).astype(np.float32)
+    judge = task("regression", targets)
+    found = judge.score([(torch.zeros(20, 1), torch.from_numpy(targets))])
+    assert judge.constant_score(targets) == pytest.approx(found, abs=1e-6)
+
+
+def test_frequencies_of_tokens_are_the_constant_answer_of_a_language_model(rng) -> None:
+    """Equal in the limit: one is added to each count of the training data."""
+    targets = rng.choice(4, (50, 1, 100), p=[0.5, 0.25, 0.15, 0.1])
+    judge = task("language-modelling", targets)
+    logs = np.log(np.bincount(targets.ravel()) / targets.size)
+    logits = torch.from_numpy(logs).float()[None, :, None, None].expand(50, -1, 1, 100)
+    found = judge.score([(logits, torch.from_numpy(targets))])
+    assert judge.constant_score(targets) == pytest.approx(found, rel=1e-3)
