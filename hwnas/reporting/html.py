@@ -56,7 +56,7 @@ def status(word: str | None) -> Html:
 
 
 def _tone(word: str | None) -> str:
-    return word if word in ("pass", "fail", "inconclusive", "skipped") else "unknown"
+    return word if word in ("pass", "fail", "inconclusive", "reported", "skipped") else "unknown"
 
 
 def banner(verdict: str | None, title: str, *parts: Html) -> Html:
