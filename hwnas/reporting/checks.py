@@ -52,6 +52,10 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     ),
     "score_drop": ("{metric} lost by the export: at most the limit", percent),
     "score": ("{metric} on the test samples: at least the limit", percent),
+    "score_above_chance": (
+        "{metric} with its 95 % interval: above that of the best answer that ignores the input",
+        percent,
+    ),
     "shapes": ("computed output shapes: the same as the declared ones", number),
     "dynamic_batch": (
         "batch sizes of a model that declares a dynamic one: all of them run (value: the largest)",
@@ -104,11 +108,14 @@ def _gate_row(gate: dict[str, Any], metric: str) -> list[Html]:
     # gates of the score are named after its metric.
     prefix, _, suffix = name.partition(": ")
     kind = "budget of a device" if prefix == "budget" and suffix else prefix
-    kind = {metric: "score", f"{metric}_drop": "score_drop"}.get(kind, kind)
+    if kind == metric or kind.startswith(f"{metric}_"):
+        kind = "score" + kind.removeprefix(metric)
     requirement, formatted = GATES.get(kind, ("", number))
     value, limit = (number_at(gate, key) for key in ("value", "limit"))
-    if kind == "score" and limit == 0:
+    if kind == "score" and not limit and value is not None:
         requirement, limit = "{metric} on the test samples: no minimum is configured", None
+    if kind == "budget" and limit is None and value is not None:
+        requirement = "measured latency: no budget is configured"
     reference = REFERENCES.get(suffix, f"on {suffix}")
     return [
         text(name),

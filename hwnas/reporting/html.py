@@ -50,6 +50,11 @@ def missing(sentence: str) -> Html:
     return Html(f'<p class="missing">{prose(sentence)}</p>')
 
 
+def warning(sentence: str) -> Html:
+    """A paragraph that must not be overlooked."""
+    return Html(f'<p class="warning"><strong>Warning:</strong> {text(sentence)}</p>')
+
+
 def status(word: str | None) -> Html:
     """The outcome of a gate or a run as a word in its colour."""
     return Html(f'<span class="status {_tone(word)}">{text(word or UNKNOWN)}</span>')

@@ -166,6 +166,12 @@ class Run:
         return text_at(self.check, "verdict")
 
     @property
+    def warnings(self) -> list[str]:
+        """What the check warns of, a sentence each."""
+        found = value_at(self.check, "warnings")
+        return [line for line in found if isinstance(line, str)] if isinstance(found, list) else []
+
+    @property
     def gates(self) -> list[dict[str, Any]]:
         """The gates of the check, each with name, status, value and limit."""
         return objects_at(self.check, "gates")

@@ -10,7 +10,7 @@ from hwnas.reporting.formatting import (
     percent,
     sentence_case,
 )
-from hwnas.reporting.html import Html, banner, columns, facts, figure, paragraph
+from hwnas.reporting.html import Html, banner, columns, facts, figure, paragraph, warning
 from hwnas.reporting.latency_charts import budget_chart
 from hwnas.reporting.run_files import Run, number_at
 
@@ -34,7 +34,8 @@ def summary(run: Run) -> Html:
         ("Multiply-accumulates", count(number_at(run.architecture, "macs"))),
     ]
     parts = [facts(key_figures), *_budget_figure(run)]
-    return banner(run.verdict, title, paragraph(" ".join(sentences)), columns(parts))
+    warnings = [warning(sentence) for sentence in run.warnings]
+    return banner(run.verdict, title, paragraph(" ".join(sentences)), *warnings, columns(parts))
 
 
 def _latency_sentence(run: Run) -> str:
