@@ -233,8 +233,8 @@ def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
     return _cached_loading_error(impl, dtype)
 
 
-# All that `torch.compiler.assume_constant_result` does. A call of it would import torch._dynamo, which
-# takes longer than the import of everything else in this package.
+# All that `torch.compiler.assume_constant_result` does. A call of it would import torch._dynamo,
+# which takes longer than the import of everything else in this package.
 vars(_loading_error)["_dynamo_marked_constant"] = True
 
 

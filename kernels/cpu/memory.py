@@ -68,7 +68,7 @@ class MemoryPool:
         if self._calls >= self._period:
             self._end_period()
         if size < SMALLEST_BYTES:
-            return torch.empty(tuple(shape), dtype=dtype)
+            return torch.empty(tuple(shape), dtype=dtype, device="cpu")
         with self._lock:
             block = self._take(size)
             self.used_bytes += size
@@ -103,6 +103,8 @@ class MemoryPool:
     def _end_period(self) -> None:
         """Forget the peak of the period before this one, and free what is not needed any more."""
         with self._lock:
+            if self._calls < self._period:  # another thread has ended it
+                return
             self._calls = 0
             self.peak_bytes = max(self._peak_of_period, self.used_bytes)
             self._peak_of_period = self.used_bytes

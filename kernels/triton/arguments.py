@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from hwnas.kernels.backend import PoolGradient, StageBackward
 from hwnas.kernels.plan import Convolution
+from hwnas.kernels.triton.constants import kept_on_device
 from hwnas.kernels.triton.layout import PackedParameters, StageTables
 
 
@@ -109,16 +109,16 @@ class StageWork:
         return None if self.tables is None else self.tables.convolutions
 
 
-@lru_cache(maxsize=4096)
+@kept_on_device(limit=4096)
 def integers(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """An int32 tensor on a device, cached so that it is copied there only once."""
+    """An int32 tensor on a device."""
     return torch.tensor(values, dtype=torch.int32).to(device)
 
 
-@lru_cache(maxsize=64)
+@kept_on_device(limit=64)
 def _constant(value: float, width: int, device: torch.device) -> Tensor:
-    """A cached vector of equal elements."""
-    return torch.full((width,), value, device=device)
+    """A vector of equal elements."""
+    return torch.full((width,), value).to(device)
 
 
 def affine(

@@ -9,13 +9,13 @@ taps, at (0, 0) and (1, 1), each of which computes half of the output channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hwnas.kernels.plan import Convolution
+from hwnas.kernels.triton.constants import kept_on_device
 
 LARGEST_WIDTH = 128
 LARGEST_TENSOR = 2**31
@@ -180,7 +180,7 @@ class WeightSums(NamedTuple):
     tables: StageTables
 
 
-@lru_cache(maxsize=1024)
+@kept_on_device(limit=1024)
 def stage_tables(
     convolutions: tuple[Convolution, ...],
     offsets: tuple[int, ...],
@@ -219,7 +219,7 @@ def stage_tables(
     destinations = packing_index(convolutions, channels, width)
     return StageTables(
         table(rows), table(first), table([b for r in readers for b in r]), table(taps),
-        destinations.to(device, torch.int32), positions, start,
+        destinations.int().to(device), positions, start,
     )  # fmt: skip
 
 
@@ -287,13 +287,13 @@ class PackedParameters(list[Tensor]):
         self.flat = joined.index_select(0, _gather(convolutions, self.channels, width, device))
 
 
-@lru_cache(maxsize=64)
+@kept_on_device(limit=64)
 def _zero(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The element that padding is copied from."""
-    return torch.zeros(1, device=device, dtype=dtype)
+    return torch.zeros(1, dtype=dtype).to(device)
 
 
-@lru_cache(maxsize=256)
+@kept_on_device(limit=256)
 def _gather(
     convolutions: tuple[Convolution, ...], channels: int, width: int, device: torch.device
 ) -> Tensor:

@@ -1,0 +1,105 @@
+"""Small tensors that the Triton kernels read, made once and kept on the device.
+
+A constant is made on the CPU and copied while the host waits for the copy. It is therefore complete
+when it is returned, and kernels of any stream may read it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T", bound=Tensor | tuple[Any, ...])
+
+OF_FAKE_MODE = "_hwnas_constants"
+"""Attribute of a `FakeTensorMode` that holds the constants made under it, of no use elsewhere."""
+
+
+class DeviceConstants(Generic[P, T]):
+    """A function whose results are kept, by its arguments.
+
+    When it is full, all results are freed but those that a CUDA graph has been captured with, since
+    the graph reads them whenever it is replayed.
+
+    Args:
+        make: returns a tensor or a named tuple with tensors. One of its arguments is the device; it
+            makes its tensors without naming one, and then copies them to it without conversion.
+        limit: number of results that are kept.
+    """
+
+    def __init__(self, make: Callable[P, T], limit: int) -> None:
+        self.__doc__ = make.__doc__
+        self.__wrapped__ = make
+        self._limit = limit
+        self._kept: dict[Any, T] = {}
+        self._captured: dict[Any, T] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (args, *kwargs.items())
+        mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+        if mode is not None:
+            return self._under_fake_mode(mode, key, *args, **kwargs)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._make(*args, **kwargs)
+            if any(type(t) is not Tensor for t in _tensors(found)):
+                return found  # of a mode that wraps tensors, outside of which it has no value
+            self._keep(key, found)
+        if _capturing():
+            self._captured[key] = found
+        return found
+
+    def clear(self) -> None:
+        """Free all results, once no kernel reads them any more."""
+        with self._lock:
+            for device in {part for key in self._kept for part in _devices(key)}:
+                torch.cuda.synchronize(device)
+            self._kept.clear()
+            self._kept.update(self._captured)
+
+    def _make(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.device("cpu"):
+            return self.__wrapped__(*args, **kwargs)
+
+    def _keep(self, key: Any, made: T) -> None:
+        # The device cannot be waited for during a capture.
+        if len(self._kept) - len(self._captured) >= self._limit and not _capturing():
+            self.clear()
+        self._kept[key] = made
+
+    def _under_fake_mode(self, mode: Any, key: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+        kept: dict[Any, T] = vars(mode).setdefault(OF_FAKE_MODE, {})
+        if (self, key) not in kept:
+            kept[self, key] = self._make(*args, **kwargs)
+        return kept[self, key]
+
+
+def kept_on_device(limit: int) -> Callable[[Callable[P, T]], DeviceConstants[P, T]]:
+    """Decorate a function with `DeviceConstants`."""
+    return lambda make: DeviceConstants(make, limit)
+
+
+def _tensors(made: Any) -> Iterator[Tensor]:
+    for part in made if isinstance(made, tuple) else (made,):
+        if isinstance(part, Tensor):
+            yield part
+
+
+def _devices(key: Any) -> Iterator[torch.device]:
+    """The CUDA devices among the arguments of a call."""
+    args, *named = key
+    for part in (*args, *(value for _, value in named)):
+        if isinstance(part, torch.device) and part.type == "cuda":
+            yield part
+
+
+def _capturing() -> bool:
+    """Whether kernels that are launched now are captured in a CUDA graph."""
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # PyTorch's has no types
+    return initialized and torch.cuda.is_current_stream_capturing()
