@@ -33,6 +33,8 @@ CHECK_SCHEMA = {
     "required": [
         "schema",
         "verdict",
+        "warnings",
+        "chance",
         "budget_ms",
         "predicted_ms",
         "measured",
@@ -62,7 +64,17 @@ CHECK_SCHEMA = {
         "parity": {"required": ["max_abs_error", "sqnr_db", "top1_agreement", "batches"]},
         "accuracy": {"required": ["torch", "onnx", "n"]},
         "model": {"required": ["sha256", "size_bytes", "opset", "ir_version", "params", "macs"]},
-        "gates": {"items": {"required": ["name", "status", "value", "limit"]}},
+        "gates": {
+            "items": {
+                "required": ["name", "status", "value", "limit", "bound"],
+                "properties": {
+                    "status": {"enum": ["pass", "fail", "inconclusive", "reported", "skipped"]},
+                    "bound": {"enum": ["min", "max", None]},
+                },
+            }
+        },
+        "warnings": {"items": {"type": "string"}},
+        "chance": {"required": ["level", "ci_low", "ci_high", "is_above"]},
     },
 }
 

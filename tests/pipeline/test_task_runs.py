@@ -48,6 +48,11 @@ def test_every_task_has_a_configuration() -> None:
     assert found == set(TASKS)
 
 
+def undecided(document: dict) -> set[str]:
+    """The gates that failed or are inconclusive; a model of seconds may be at chance level."""
+    return {g["name"] for g in document["gates"] if g["status"] in ("fail", "inconclusive")}
+
+
 SHORT = ("sequence_ratings",)
 
 
@@ -60,7 +65,7 @@ def test_a_run_ends_with_a_checked_model_and_its_own_score(name: str, tmp_path: 
     table_of(profiled_space(config)).save(tmp_path / "table.json")
     out = tmp_path / "run"
     document = run(config, out, table=tmp_path / "table.json")
-    assert document["verdict"] == "pass", document["gates"]
+    assert undecided(document) <= {f"{document['metric']}_above_chance"}, document["gates"]
     task = Run.open(out).problem.task
     metric = document["metric"]
     assert metric == task.metric
@@ -69,7 +74,9 @@ def test_a_run_ends_with_a_checked_model_and_its_own_score(name: str, tmp_path: 
     assert score["n"] == 60
     assert score["onnx"] == pytest.approx(score["torch"], abs=1e-6)
     gates = {gate["name"]: gate["status"] for gate in document["gates"]}
-    assert gates[metric] == gates[f"{metric}_drop"] == "pass"
+    assert (gates[metric], gates[f"{metric}_drop"]) == ("reported", "pass")
+    assert document["chance"]["is_above"] == (gates[f"{metric}_above_chance"] == "pass")
+    assert bool(document["warnings"]) != document["chance"]["is_above"]
     assert ("accuracy" in document) == (metric == "accuracy")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["metric"] == metric
@@ -146,4 +153,4 @@ def test_files_of_one_s_own(
     resolved = load_config(config, settings)
     table_of(profiled_space(resolved)).save(tmp_path / "table.json")
     document = run(resolved, tmp_path / "run", table=tmp_path / "table.json")
-    assert document["verdict"] == "pass", document["gates"]
+    assert undecided(document) <= {f"{document['metric']}_above_chance"}, document["gates"]
