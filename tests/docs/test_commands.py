@@ -64,6 +64,7 @@ TINY = [
     "train.epochs=1",
     "train.batch_size=8",
     "check.measure_seconds=5",
+    "check.min_accuracy=0.001",
 ]
 
 
