@@ -28,6 +28,8 @@ PLAIN_BOX = 28.0
 EXIT = 16.0
 LAYER_ROW, LAYER_GAP = 44.0, 14.0
 TITLE_ROW = 40.0
+LETTERS = 36
+"""Letters that fit into a box of a stage."""
 CORNER = 6.0
 
 FILE_STYLE = "svg { height: 100vh; color: var(--ink); background: var(--paper); }"
@@ -134,8 +136,8 @@ def _draw_graph(cell: Cell) -> _Drawing:
             + _label(name, (BOX_LEFT + BOX_RIGHT) / 2, (box.top + box.bottom) / 2 + 5)
         )
     title = f"{cell.title}: {len(cell.edges)} operators between {cell.nodes} nodes"
-    routes = "; ".join(f"{cell.route(edge)}: {edge.operator}" for edge in cell.edges)
-    return _Drawing(title, layout.height, parts, routes)
+    description = "; ".join(map(cell.describe, cell.edges))
+    return _Drawing(title, layout.height, parts, description)
 
 
 def _draw_stage(cell: Cell) -> _Drawing:
@@ -146,23 +148,21 @@ def _draw_stage(cell: Cell) -> _Drawing:
         top = 2 + LAYER_ROW * edge.source
         bottom = top + LAYER_ROW - LAYER_GAP
         baseline = (top + bottom) / 2 + 5
+        name = _layer_name(cell, edge)
         if edge.operator == SKIP:
             line_end = bottom
-            box = _label(edge.operator, middle + 75, baseline)
+            box = _label(name, 12, baseline, "start") + _label(edge.operator, middle + 75, baseline)
         else:
             line_end = top
             box = (
                 f'<rect class="node" x="2" y="{top:g}" width="{WIDTH - 4:g}" '
                 f'height="{bottom - top:g}" rx="6"/>'
-                + _label(f"{edge.operator} {edge.cost}".rstrip(), middle, baseline)
+                + _label(name, 12, baseline, "start")
+                + _label(_fitting(edge, len(name)), WIDTH - 12, baseline, "end")
             )
-        line = (
-            f'<path d="M{middle:g} {top - LAYER_GAP:g}V{line_end:g}" stroke="currentColor" '
-            'stroke-opacity="0.6"/>'
-        )
+        line = f'<path class="axis" d="M{middle:g} {top - LAYER_GAP:g}V{line_end:g}"/>'
         parts.append(
-            f"<g><title>{text(f'{cell.route(edge)}: {edge.operator} {edge.cost}')}</title>"
-            f"{'' if cell.is_list else line}{box}</g>"
+            f"<g><title>{text(cell.describe(edge))}</title>{'' if cell.is_list else line}{box}</g>"
         )
     height = 2 + LAYER_ROW * (cell.nodes - 1)
     kind = "sizes" if cell.is_list else "layers"
@@ -240,8 +240,7 @@ def _draw_edge(cell: Cell, edge: Edge, layout: _Layout) -> str:
         f'<path class="arrow" d="M{side:g} {y1:g}l{-9 * inwards:g} -5v10z"/>'
         f"{_label(edge.operator, middle, y1 - 6)}{_label(edge.cost, middle, y1 + 17)}"
     )
-    words = f"{cell.route(edge)}: {edge.operator} {edge.cost}"
-    return mark(words, shape, series_class(edge.source))
+    return mark(cell.describe(edge), shape, series_class(edge.source))
 
 
 def _draw_output_lines(cell: Cell, layout: _Layout) -> str:
@@ -259,5 +258,16 @@ def _draw_output_lines(cell: Cell, layout: _Layout) -> str:
     )
 
 
-def _label(words: str, x: float, y: float) -> str:
-    return f'<text x="{x:g}" y="{y:g}" font-size="15" text-anchor="middle">{text(words)}</text>'
+def _layer_name(cell: Cell, edge: Edge) -> str:
+    """The name of a layer without the title of its stage, which is above the drawing."""
+    return cell.name_of(edge).removeprefix(f"{cell.title}, ")
+
+
+def _fitting(edge: Edge, taken: int) -> str:
+    """The operator and its cost; only the operator if both do not fit beside `taken` letters."""
+    words = f"{edge.operator} {edge.cost}".rstrip()
+    return words if len(words) + taken <= LETTERS else edge.operator
+
+
+def _label(words: str, x: float, y: float, anchor: str = "middle") -> str:
+    return f'<text x="{x:g}" y="{y:g}" font-size="15" text-anchor="{anchor}">{text(words)}</text>'

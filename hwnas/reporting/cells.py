@@ -81,7 +81,7 @@ class Cell:
     def title(self) -> str:
         """The name of the cell, for example `Normal cell` or `Stage 1`."""
         if self.is_stage:
-            return re.sub(r"(\d+)", r" \1", self.cell_type.capitalize())
+            return _spaced(self.cell_type)
         return CELL_NAMES.get(self.cell_type, f"Cell {self.cell_type}")
 
     @property
@@ -127,15 +127,20 @@ class Cell:
             return ("c_{k-2}", "c_{k-1}")[node] if node < 2 else str(node - 2)
         return {0: "input", self.nodes - 1: "output"}.get(node, str(node))
 
-    def route(self, edge: Edge) -> str:
-        """The nodes that an edge connects, in words; for a size the name of its choice."""
-        if self.is_list:
-            return edge.choice
-        return self.route_between(edge.source, edge.target)
+    def name_of(self, edge: Edge) -> str:
+        """The name of the choice that an edge belongs to, see `choice_names`."""
+        return self.name_between(edge.choice, edge.source, edge.target)
 
-    def route_between(self, source: int, target: int) -> str:
-        """An edge between two nodes, in words: `input to 1`."""
-        return f"{self.node_name(source)} to {self.node_name(target)}"
+    def name_between(self, choice: str, source: int, target: int) -> str:
+        """The name of a choice whose operator leads from one node to another."""
+        if self.is_stage or self.cell_type == _NODES:
+            return _spaced(choice)
+        return f"{self.title}, {self.node_name(source)} to {self.node_name(target)}"
+
+    def describe(self, edge: Edge) -> str:
+        """An edge in words: its name, its operator and its cost."""
+        reads = f" of node {edge.source}" if self.cell_type == _NODES else ""
+        return f"{self.name_of(edge)}: {edge.operator}{reads} {edge.cost}".rstrip()
 
 
 def read_cells(
@@ -181,20 +186,43 @@ def read_cells(
     ]
 
 
-def choice_routes(choices: Sequence[Choice]) -> dict[str, str]:
-    """The nodes that each choice's operator connects, in words, by the names of the choices.
+def choice_names(choices: Sequence[Choice]) -> dict[str, str]:
+    """The readable name of each choice, by its name in the files.
 
-    Empty where `read_cells` is empty, for sizes, and for recurrent cells, in which an edge's source
-    depends on the option.
+    All parts of a report name choices in this way:
+
+    - `normal/0>2` becomes `Normal cell, c_{k-2} to 0`, with the papers' names of the nodes;
+    - `stage1/layer2` becomes `Stage 1, layer 2`, and `block1/mlp` becomes `Block 1, mlp`;
+    - `node3` becomes `Node 3`.
+
+    Names of another form stay as they are.
     """
     edges = _parse_names(choices)
-    if edges is None or any(cell_type in (_NODES, _SIZES) for cell_type, _, _ in edges):
-        return {}
+    if edges is None:
+        return {choice.name: choice.name for choice in choices}
     cells = _empty_cells(edges)
     return {
-        choice.name: cells[cell_type].route_between(source, target)
+        choice.name: cells[cell_type].name_between(choice.name, source, target)
         for choice, (cell_type, source, target) in zip(choices, edges, strict=True)
     }
+
+
+def cell_titles(choices: Sequence[Choice]) -> dict[str, str]:
+    """The title of the cell, stage or block of each choice, by its name in the files."""
+    edges = _parse_names(choices)
+    if edges is None:
+        return {choice.name: choice.name.rpartition("/")[0] or "Choices" for choice in choices}
+    cells = _empty_cells(edges)
+    return {
+        choice.name: cells[cell_type].title
+        for choice, (cell_type, _, _) in zip(choices, edges, strict=True)
+    }
+
+
+def _spaced(name: str) -> str:
+    """A name with spaces before its numbers and commas in place of slashes, capitalised."""
+    spaced = re.sub(r"(\d+)", r" \1", name.replace("/", ", "))
+    return spaced[:1].upper() + spaced[1:]
 
 
 def _parse_names(choices: Sequence[Choice]) -> list[tuple[str, int, int]] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hwnas.reporting.formatting import (
     DASH,
+    UNKNOWN,
     count,
     decibels,
     in_words,
@@ -19,8 +20,8 @@ from hwnas.reporting.formatting import (
 from hwnas.reporting.html import (
     Html,
     Section,
+    explained,
     facts,
-    missing,
     paragraph,
     section,
     status,
@@ -69,18 +70,24 @@ REFERENCES = {"": "before the export", "unoptimised": "without the runtime's gra
 """What outputs are compared with, by the suffix of the gate's name; others name a runtime."""
 
 
-def check_section(run: Run) -> Section:
-    """Gates, scores before and after the export, and prediction against measurement."""
+def check_section(run: Run) -> list[Section]:
+    """Gates, scores before and after the export, and prediction against measurement.
+
+    Nothing before the check.
+    """
     if not run.check:
-        return section(TITLE, missing("The exported model has not been checked yet."))
+        return []
     header = ("gate", "status", "value", "limit", "requirement")
-    return section(
-        TITLE,
-        table("Gates", header, [_gate_row(gate, run.metric) for gate in run.gates], "gates"),
-        facts(_key_figures(run)),
-        paragraph(_prediction_sentence(run) + audit_sentence(run)),
-        paragraph(_measurement_sentence(run)),
-    )
+    rows = [_gate_row(gate, run.metric) for gate in run.gates]
+    return [
+        section(
+            TITLE,
+            table("Gates", header, rows, "gates stacked"),
+            facts(_key_figures(run)),
+            paragraph(_prediction_sentence(run) + audit_sentence(run)),
+            explained(_measurement_sentence(run)),
+        )
+    ]
 
 
 def _key_figures(run: Run) -> list[tuple[str, str]]:
@@ -89,7 +96,7 @@ def _key_figures(run: Run) -> list[tuple[str, str]]:
     error = number_at(check, "parity", "max_abs_error")
     # Without any error the ratio is infinite, which JSON cannot express.
     sqnr = "no error" if error == 0 else decibels(number_at(check, "parity", "sqnr_db"))
-    return [
+    known = [
         (f"{score} before export", percent(number_at(check, metric, "torch"))),
         (f"{score} after export", percent(number_at(check, metric, "onnx"))),
         ("Test samples", count(number_at(check, metric, "n"))),
@@ -99,6 +106,7 @@ def _key_figures(run: Run) -> list[tuple[str, str]]:
         ("File size", kibibytes(number_at(check, "model", "size_bytes"))),
         ("ONNX operator set", number(number_at(check, "model", "opset"))),
     ]
+    return [(name, value) for name, value in known if value != UNKNOWN]
 
 
 def _gate_row(gate: dict[str, Any], metric: str) -> list[Html]:

@@ -66,9 +66,11 @@ def _values(title: str, series: Sequence[Series]) -> Html:
     return details("Values as a table", table(title, header, rows))
 
 
-def first_rows(name: str, header: Sequence[str], rows: Sequence[Sequence[Html]]) -> Html:
+def first_rows(
+    name: str, header: Sequence[str], rows: Sequence[Sequence[Html]], css_class: str = ""
+) -> Html:
     """A sortable table of the first `MAX_ROWS` rows, with a note if there are more."""
-    shown = table(name, header, rows[:MAX_ROWS], "sortable")
+    shown = table(name, header, rows[:MAX_ROWS], f"sortable {css_class}".rstrip())
     if len(rows) <= MAX_ROWS:
         return Html(f"<div>{shown}</div>")
     return Html(f"<div>{shown}{missing(f'{MAX_ROWS} of {len(rows)} rows are shown.')}</div>")

@@ -45,9 +45,14 @@ def milliseconds(value_ms: float | None, digits: int = 4) -> str:
     return UNKNOWN if value_ms is None else f"{number(value_ms, digits)}{NO_BREAK}ms"
 
 
-def percent(share: float | None) -> str:
-    """A share between 0 and 1 as a percentage, or `not known`."""
-    return UNKNOWN if share is None else f"{number(round(100 * share, 2))}{NO_BREAK}%"
+def percent(share: float | None, decimals: int = 2) -> str:
+    """A share between 0 and 1 as a percentage, or `not known`.
+
+    Args:
+        share: None gives `not known`.
+        decimals: digits after the decimal point, at most.
+    """
+    return UNKNOWN if share is None else f"{number(round(100 * share, decimals))}{NO_BREAK}%"
 
 
 def decibels(value: float | None) -> str:

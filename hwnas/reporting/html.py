@@ -81,7 +81,24 @@ def banner(verdict: str | None, title: str, *parts: Html) -> Html:
 def bar(share: float, css_class: str = "") -> Html:
     """A horizontal bar that fills a share, 0 to 1, of the available width."""
     percentage = 100 * min(max(share, 0.0), 1.0)
+    css_class += "" if percentage else " zero"
     return Html(f'<div class="bar {css_class}" style="width:{percentage:.2f}%"></div>')
+
+
+def picture(png: bytes, label: str, width: int, height: int) -> Html:
+    """A PNG image inside the page.
+
+    Args:
+        png: the content of the file.
+        label: what screen readers say.
+        width: number of columns.
+        height: number of rows.
+    """
+    data = base64.b64encode(png).decode()
+    return Html(
+        f'<img src="data:image/png;base64,{data}" alt="{text(label)}" width="{width}" '
+        f'height="{height}">'
+    )
 
 
 def link(path: str, label: str) -> Html:
@@ -102,25 +119,31 @@ def table(
     rows: Iterable[Sequence[Html]],
     css_class: str = "",
 ) -> Html:
-    """A table in a box that scrolls horizontally on narrow screens.
+    """A table in a box that scrolls horizontally where it is wider than the screen.
 
     Args:
         name: caption for screen readers.
         header: titles of the columns.
         rows: cells of each row; the first cell is the row's header.
         css_class: CSS classes; `sortable` lets readers sort the rows by a column, `bars` widens
-            the second column for bars.
+            the second column for bars, and `stacked` writes the cells of a row below each other on
+            narrow screens, each with the title of its column.
     """
+    stacked = "stacked" in css_class.split()
+    labels = [f' data-label="{text(title)}"' if stacked else "" for title in header[1:]]
     head = "".join(f'<th scope="col">{text(title)}</th>' for title in header)
     body = "\n".join(
-        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
-        for first, *rest in rows
+        f'<tr><th scope="row">{first}</th>{_cells(rest, labels)}</tr>' for first, *rest in rows
     )
     return Html(
         f'<div class="scroll" role="group" aria-label="{text(name)}" tabindex="0">'
         f'<table class="{css_class}"><caption class="unseen">{text(name)}</caption>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _cells(cells: Sequence[Html], labels: Sequence[str]) -> str:
+    return "".join(f"<td{label}>{cell}</td>" for cell, label in zip(cells, labels, strict=True))
 
 
 def legend(labels: Sequence[str], *more: tuple[str, str]) -> Html:
@@ -148,6 +171,17 @@ def figure(title: str, caption: str, *parts: Html, wide: bool = False) -> Html:
     )
 
 
+def gallery(items: Sequence[tuple[Html, str]]) -> Html:
+    """Small pictures in rows, each with the words below it."""
+    shown = "".join(f"<li>{drawing}<span>{text(words)}</span></li>" for drawing, words in items)
+    return Html(f'<ul class="gallery">{shown}</ul>')
+
+
+def stack(items: Sequence[Html]) -> Html:
+    """Parts below each other, as one of several `columns`."""
+    return Html(f"<div>{''.join(items)}</div>")
+
+
 def columns(items: Sequence[Html]) -> Html:
     """Parts side by side, or below each other on narrow screens."""
     return Html(f'<div class="columns">{"".join(items)}</div>')
@@ -156,6 +190,11 @@ def columns(items: Sequence[Html]) -> Html:
 def details(title: str, content: Html) -> Html:
     """Content that is hidden until the reader clicks its title."""
     return Html(f"<details><summary>{text(title)}</summary>{content}</details>")
+
+
+def explained(sentence: str, title: str = "How to read this") -> Html:
+    """A closed box with a paragraph that explains the figures above it."""
+    return details(title, paragraph(sentence))
 
 
 def preformatted(content: str) -> Html:
@@ -196,7 +235,7 @@ def section(title: str, *parts: Html) -> Section:
 def page(title: str, lead: Html, sections: Sequence[Section]) -> str:
     """A complete HTML document.
 
-    Its content security policy allows the page's own script, by hash, and no other resources.
+    Its content security policy allows the page's own script, by hash, and images inside the page.
 
     Args:
         title: title of the page.
@@ -206,8 +245,8 @@ def page(title: str, lead: Html, sections: Sequence[Section]) -> str:
     script, style = resource("page.js"), style_sheet()
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script_hash}'; "
-        "base-uri 'none'; form-action 'none'"
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{script_hash}'; base-uri 'none'; form-action 'none'"
     )
     contents = "".join(f'<li><a href="#{s.name}">{text(s.title)}</a></li>' for s in sections)
     return (

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from hwnas.architecture import Architecture
-from hwnas.reporting.cells import Cell
 from hwnas.reporting.formatting import count, milliseconds, number, percent
 from hwnas.reporting.html import (
     Html,
     Section,
     bar,
+    explained,
     heading,
-    missing,
     paragraph,
     section,
     table,
@@ -27,30 +26,36 @@ PARTS = {
     "uncertain": "Operators that cannot be assigned to a part",
 }
 """Parts that do not belong to a choice; the last two have no prediction of their own."""
+PROFILE = (
+    "Each operator is counted in all cells that contain it. Profiled shares are measured by ONNX "
+    "Runtime's profiler. Profiling makes small networks several times slower, so its shares can be "
+    "compared with the predictions, but its times cannot. Nodes are assigned to choices by their "
+    "names in the exported graph; a fused node belongs to the choice of its convolution."
+)
+"""How the profiled shares come about."""
 
 
 def latency_section(
     run: Run,
     architecture: Architecture | None,
-    cells: Sequence[Cell],
+    names: Mapping[str, str],
     latencies_ms: Mapping[str, float],
-) -> Section:
+) -> list[Section]:
     """A table of the parts with their predicted latency, and their predicted and profiled shares.
+
+    Nothing if there is no architecture, or no prediction of its latency.
 
     Args:
         run: the run.
         architecture: the architecture that the search found, if there is one yet.
-        cells: cells of the architecture, which give the choices readable names.
+        names: readable names of the choices.
         latencies_ms: predicted latency of each choice and of `fixed`, summed over the network.
     """
     if architecture is None or not latencies_ms:
-        return section(TITLE, missing("There are no predicted latencies of an architecture yet."))
+        return []
     measured = measured_shares(run) if text_at(run.operator_shares, "by") == "choice" else {}
-    names = {e.choice: f"{c.title}, {c.route(e)}: {e.operator}" for c in cells for e in c.edges}
     known = {
-        choice: names.get(choice, f"{choice}: {option}")
-        for choice, option in architecture
-        if option != "none"
+        choice: f"{names[choice]}: {option}" for choice, option in architecture if option != "none"
     }
     known |= {part: words for part, words in PARTS.items() if part == "fixed" or part in measured}
     total_ms = sum(latencies_ms.get(part, 0.0) for part in known)
@@ -67,14 +72,17 @@ def latency_section(
         rows.append([*row, text(milliseconds(latencies_ms.get(part, 0.0), 3))])
     profiled = ["profiled share"] if measured else []
     header = ["part", "", "predicted share", *profiled, "predicted latency"]
-    return section(
-        TITLE,
-        paragraph(_totals_sentence(run, total_ms)),
-        paragraph(_shares_sentence(run, predicted, measured)),
-        *([_bars_legend()] if measured else []),
-        table(TITLE, header, rows, "bars sortable"),
-        *_by_type(run),
-    )
+    return [
+        section(
+            TITLE,
+            paragraph(_totals_sentence(run, total_ms)),
+            paragraph(_shares_sentence(run, predicted, measured)),
+            *([_bars_legend()] if measured else []),
+            table(TITLE, header, rows, "bars stacked sortable"),
+            *_by_type(run),
+            *([explained(PROFILE)] if measured else []),
+        )
+    ]
 
 
 def measured_shares(run: Run) -> dict[str, float]:
@@ -88,10 +96,7 @@ def measured_shares(run: Run) -> dict[str, float]:
 
 def _totals_sentence(run: Run, total_ms: float) -> str:
     measured = "" if run.measured is None else f"; measured: {run.measured.in_words()}"
-    return (
-        f"The whole network is predicted to take {milliseconds(total_ms)}{measured}. Each "
-        "operator is counted in all cells that contain it."
-    )
+    return f"The whole network is predicted to take {milliseconds(total_ms)}{measured}."
 
 
 def _shares_sentence(
@@ -102,13 +107,7 @@ def _shares_sentence(
     if not measured:
         return "The profiler's shares are known by operator type only, not by choice (see below)."
     moved = sum(abs(predicted.get(p, 0.0) - measured.get(p, 0.0)) for p in {*predicted, *measured})
-    return (
-        "Profiled shares are measured by ONNX Runtime's profiler. Profiling makes small networks "
-        "several times slower, so its shares can be compared with the predictions, but its times "
-        "cannot. Nodes are assigned to choices by their names in the exported graph; a fused node "
-        f"belongs to the choice of its convolution. {percent(moved / 2)} of the time is spent in "
-        "other parts than predicted."
-    )
+    return f"{percent(moved / 2)} of the time is spent in other parts than predicted."
 
 
 def _bars_legend() -> Html:
@@ -129,7 +128,7 @@ def _by_type(run: Run) -> list[Html]:
         for name, share in sorted(shares.items(), key=lambda item: -item[1])
     ]
     title = "Profiled shares by operator type"
-    return [heading(title), table(title, ("type", "", "share"), rows, "bars sortable")]
+    return [heading(title), table(title, ("type", "", "share"), rows, "bars stacked sortable")]
 
 
 def audit_sentence(run: Run) -> str:

@@ -113,9 +113,15 @@ def candidates_chart(
 
 
 def runs_chart(
-    title: str, points: Sequence[RunPoint], front: Sequence[int], metric: str, *, budgets: bool
+    title: str,
+    points: Sequence[RunPoint],
+    front: Sequence[int],
+    metric: str,
+    *,
+    budgets: bool,
+    budget_ms: float | None = None,
 ) -> Html:
-    """Score in percent against measured latency, one point for each run.
+    """Score in percent against measured latency, one point for each run or candidate.
 
     Args:
         title: label for screen readers.
@@ -124,6 +130,7 @@ def runs_chart(
             line connects; empty for no line.
         metric: name of the score.
         budgets: whether dashed lines show the runs' budgets.
+        budget_ms: a budget that all points share, drawn as one dashed line; None for no line.
     """
     ends = [
         end for p in points for end in (p.measured.value_ms, p.measured.low_ms, p.measured.high_ms)
@@ -131,10 +138,13 @@ def runs_chart(
     # A budget far beyond the latencies would push all points into a corner.
     near = [budgets and is_near(point.budget_ms, max(ends)) for point in points]
     limits = [p.budget_ms or 0.0 for p, shown in zip(points, near, strict=True) if shown]
+    limits += [] if budget_ms is None else [budget_ms]
     x = Axis.over([*ends, *limits], LEFT, RIGHT, margin=0.08)
     y = Axis.over([100 * p.score for p in points], BOTTOM, TOP, margin=0.18)
     centres = [(x(p.measured.value_ms), y(100 * p.score)) for p in points]
     parts = [axes(x, y, "measured latency (ms)", f"{metric} (%)")]
+    if budget_ms is not None:
+        parts.append(f'<path class="budget" d="M{x(budget_ms):g} {TOP:g}V{BOTTOM:g}"/>')
     if len(front) > 1:
         steps = f"M{centres[front[0]][0]:g} {centres[front[0]][1]:g}"
         steps += "".join(f"H{centres[i][0]:g}V{centres[i][1]:g}" for i in front[1:])

@@ -1,9 +1,11 @@
 """The report of a run: one HTML file that needs neither a network nor a server.
 
-The page is made from the run's files. Its sections follow a reader's questions after a search: did
-it succeed, did the exported model pass its check, which architecture was found, where does its time
-go, how did the search progress, and how can it be reproduced. A section whose stage has not run yet
-says so. Values of an unexpected type are shown as not known.
+The page is made from the run's files. Its chapters follow a reader's questions after a search: did
+it succeed, how is the model used, what does it get right and wrong, did the exported model pass its
+check, which architecture was found, where does its time go, how did the search and the training
+progress, and how can they be reproduced. A chapter without content, such as that of a stage that
+has not run yet, is left out; the summary names these stages. Values of an unexpected type are shown
+as not known.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 from hwnas.architecture import Architecture
 from hwnas.reporting.cell_drawings import draw_cell
-from hwnas.reporting.cells import Cell, read_cells
+from hwnas.reporting.cells import Cell, choice_names, read_cells
 from hwnas.reporting.checks import check_section
 from hwnas.reporting.comparison import score_against_latency
 from hwnas.reporting.formatting import number
@@ -23,11 +25,11 @@ from hwnas.reporting.html import (
     Section,
     columns,
     details,
+    explained,
     facts,
     figure,
     heading,
     link,
-    missing,
     page,
     paragraph,
     preformatted,
@@ -36,11 +38,13 @@ from hwnas.reporting.html import (
     text,
 )
 from hwnas.reporting.latencies import latency_section
+from hwnas.reporting.predictions import Predictions
 from hwnas.reporting.run_files import Run, number_at, text_at
 from hwnas.reporting.search import candidates_figures, search_figures
 from hwnas.reporting.summary import summary
-from hwnas.reporting.training import training_section
+from hwnas.reporting.training import results_section, training_section
 from hwnas.reporting.trajectories import trajectory_figures
+from hwnas.reporting.usage import usage_section
 from hwnas.reporting.variants import variants_section
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
@@ -66,8 +70,10 @@ def render_report(
             architecture does not belong to the search space.
     """
     run = Run.read(folder)
+    predictions = Predictions.read(folder.predictions)
     architecture: Architecture | None = None
     cells: list[Cell] = []
+    names = choice_names(space.choices)
     if run.architecture:
         architecture = Architecture.from_json(run.architecture, str(folder.architecture))
         space.validate(architecture)
@@ -76,19 +82,14 @@ def render_report(
         f"Report of {run.name}",
         summary(run),
         [
-            check_section(run),
             *_family_section(run, [Run.read(member) for member in family]),
-            _architecture_section(architecture, cells),
-            latency_section(run, architecture, cells, operator_latencies_ms),
-            section(
-                "Progress of the search",
-                *search_figures(run),
-                heading("Probabilities of the options"),
-                *trajectory_figures(run, space.choices, architecture),
-                heading("Measured candidates"),
-                *candidates_figures(run),
-            ),
-            training_section(run),
+            *usage_section(folder),
+            *results_section(run, predictions),
+            *check_section(run),
+            *_architecture_section(architecture, cells, names),
+            *latency_section(run, architecture, names, operator_latencies_ms),
+            *_search_section(run, space, architecture),
+            *training_section(run),
             *variants_section(run),
             _reproduction_section(run, folder),
         ],
@@ -112,18 +113,32 @@ def _family_section(run: Run, members: Sequence[Run]) -> list[Section]:
     ]
 
 
-def _architecture_section(architecture: Architecture | None, cells: Sequence[Cell]) -> Section:
-    """Drawings of the cells and the choices as a table."""
+def _search_section(
+    run: Run, space: SearchSpace, architecture: Architecture | None
+) -> list[Section]:
+    """How the search progressed; nothing before it began."""
+    parts = search_figures(run)
+    trajectories = trajectory_figures(run, space.choices, architecture)
+    if trajectories:
+        parts += [heading("Probabilities of the options"), *trajectories]
+    parts += candidates_figures(run)
+    return [section("Progress of the search", *parts)] if parts else []
+
+
+def _architecture_section(
+    architecture: Architecture | None, cells: Sequence[Cell], names: Mapping[str, str]
+) -> list[Section]:
+    """Drawings of the cells and the choices as a table; nothing before there is an architecture."""
     title = "Architecture"
     if architecture is None:
-        return section(title, missing("The search has not found an architecture yet."))
-    rows = [[text(choice), text(option)] for choice, option in architecture]
-    header = ("choice", "option")
+        return []
+    rows = [[text(names[key]), text(option), text(key)] for key, option in architecture]
+    choices = table("Choices", ("choice", "option", "name in files"), rows, "sortable")
     if not cells:
-        return section(title, table("Choices", header, rows))
+        return [section(title, choices)]
     drawings = [figure(cell.title, cell.summary, draw_cell(cell)) for cell in cells]
-    as_table = details("Choices as a table", table("Choices", header, rows, "sortable"))
-    return section(title, paragraph(_drawing_legend(cells)), columns(drawings), as_table)
+    as_table = details("Choices as a table", choices)
+    return [section(title, columns(drawings), as_table, explained(_drawing_legend(cells)))]
 
 
 def _drawing_legend(cells: Sequence[Cell]) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.reporting.formatting import in_words, milliseconds, number
+from hwnas.reporting.formatting import in_words, milliseconds, number, percent
+from hwnas.reporting.proportions import wilson_interval
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.choices import Choice
 
@@ -213,6 +214,36 @@ class Run:
         return _first_known(
             number_at(self.check, self.metric, "onnx"), number_at(self.metrics, self.metric)
         )
+
+    @property
+    def test_samples(self) -> int | None:
+        """Number of test samples that the score was computed on."""
+        by_class = [number_at(one, "n") for one in objects_at(self.metrics, "per_class")]
+        counted = sum(n for n in by_class if n is not None)
+        found = _first_known(number_at(self.check, self.metric, "n"), counted or None)
+        return None if found is None or found < 1 else int(found)
+
+    @property
+    def score_interval(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval of the accuracy, 0 to 1; None for other metrics.
+
+        Only the accuracy is a share of independent samples.
+        """
+        score, samples = self.score, self.test_samples
+        if self.metric != "accuracy" or score is None or samples is None or not 0 <= score <= 1:
+            return None
+        return wilson_interval(score, samples)
+
+    def score_in_words(self, name: str = "") -> str:
+        """The score, with its interval if there is one: `87.3 % (85.1 to 89.2)`.
+
+        Args:
+            name: written before the interval, for places where no heading names it.
+        """
+        if self.score_interval is None:
+            return percent(self.score)
+        low, high = (number(round(100 * end, 1)) for end in self.score_interval)
+        return f"{percent(self.score)} ({name}{low} to {high})"
 
     @property
     def metric_in_words(self) -> str:

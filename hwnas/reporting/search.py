@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from hwnas.budget.gate import judge
 from hwnas.reporting.figures import MAX_ROWS, first_rows, line_figure
-from hwnas.reporting.formatting import CI, CONFIDENCE_INTERVAL, milliseconds, number, percent
+from hwnas.reporting.formatting import (
+    CI,
+    CONFIDENCE_INTERVAL,
+    milliseconds,
+    number,
+    percent,
+    sentence_case,
+)
 from hwnas.reporting.html import (
     Html,
     columns,
     details,
+    explained,
     figure,
+    heading,
     legend,
     missing,
     paragraph,
@@ -21,48 +31,87 @@ from hwnas.reporting.html import (
     table,
     text,
 )
-from hwnas.reporting.latency_charts import candidates_chart
-from hwnas.reporting.run_files import Interval, Run, interval_at, number_at
+from hwnas.reporting.latency_charts import RunPoint, candidates_chart, runs_chart
+from hwnas.reporting.run_files import Interval, Run, interval_at, number_at, text_at
 from hwnas.reporting.svg import is_near
 from hwnas.strategies.pareto import covered_share, knee, pareto_front
 
+CANDIDATE_SCORES = {
+    "supernet": (
+        "{metric} with shared weights",
+        "Candidates are compared before they are trained. Their {metric} is measured on held-out "
+        "training samples with the weights of the supernet, which all architectures share. Shared "
+        "weights fit no single architecture well, so this {metric} is far below that of the same "
+        "architecture after its own training, and only the order of the candidates means anything. "
+        "The {metric} of the trained network on the test samples is at the top of the page.",
+    ),
+    "training": (
+        "{metric} after a short training",
+        "Candidates are compared by their {metric} on held-out training samples after a short "
+        "training. The chosen architecture is then trained in full; its {metric} "
+        "on the test samples is at the top of the page.",
+    ),
+    "zero-cost": (
+        "rank by zero-cost score",
+        "Candidates are compared by a score of untrained networks: the share of all architectures "
+        "that the search evaluated which score lower. It is no {metric}.",
+    ),
+    "table": (
+        "{metric} in the table",
+        "Candidates are compared by their {metric} in the file that `search.accuracy_table` names.",
+    ),
+}
+"""Name and meaning of the score that candidates are compared by, for each `search.evaluator`."""
+
+SUPERNET_CURVES = (
+    "The loss is the supernet's on training batches, and on validation batches from the first "
+    "update of the architecture parameters on. The expected latency is the mean over the "
+    "supernet's operators, weighted by their current probabilities. "
+)
+EVALUATOR_CURVES = (
+    "The loss is that which the evaluator reported for each architecture; the latency is the "
+    "prediction for the same architecture. "
+)
+ENTROPY = (
+    "The entropy is that of the option probabilities, normalised and averaged over the choices. "
+    "The number of skip connections, where it is shown, is the expected one in the cells."
+)
+
 
 def search_figures(run: Run) -> list[Html]:
-    """Loss, expected latency, entropy and skip connections over the steps of the search."""
+    """Loss, expected latency, entropy and skip connections over the steps of the search.
+
+    Nothing before the search.
+    """
     if not run.events("search"):
-        return [missing("The search has not run yet.")]
+        return []
     losses = (
         run.series("search", "loss", "training"),
         run.series("search", "validation_loss", "validation"),
     )
+    is_supernet = _evaluator(run) == "supernet"
     charts = [
         line_figure(
             "Loss of the search", losses, "loss",
-            "With a supernet: its cross-entropy; there is a validation loss from the first "
-            "update of the architecture parameters on. Otherwise: the loss that the evaluator "
-            "reported for each architecture.",
+            "That of the supernet." if is_supernet else "That of each evaluated architecture.",
         ),
         line_figure(
             "Expected latency", [run.series("search", "latency_ms", "expected")], "latency (ms)",
-            "Predicted milliseconds per inference. With a supernet: the mean over its operators, "
-            "weighted by their current probabilities.",
+            "Predicted milliseconds per inference.",
             budget_ms=run.budget_ms,
         ),
         line_figure(
             "Entropy of the choices", [run.series("search", "entropy", "entropy")], "entropy",
-            "Normalised entropy of the option probabilities, averaged over the choices: 1 if all "
-            "options are equally probable, 0 if every choice is decided.", from_zero=True,
+            "1 if all options are equally probable, 0 if every choice is decided.", from_zero=True,
         ),
     ]  # fmt: skip
     skips = run.series("search", "skips", "skip connections")
     # Many search spaces have no skip connections.
     if any(skips.y):
-        meaning = (
-            "Expected number of skip connections in the cells. A large number can be a sign that "
-            "the search has collapsed."
-        )
+        meaning = "A large number can be a sign that the search has collapsed."
         charts.append(line_figure("Skip connections", [skips], "number", meaning, from_zero=True))
-    return [_latency_range(run), columns(charts), *_pareto_front(run)]
+    curves = SUPERNET_CURVES if is_supernet else EVALUATOR_CURVES
+    return [_latency_range(run), columns(charts), *_pareto_front(run), explained(curves + ENTROPY)]
 
 
 def _latency_range(run: Run) -> Html:
@@ -116,25 +165,76 @@ def _pareto_front(run: Run) -> list[Html]:
 
 
 def candidates_figures(run: Run) -> list[Html]:
-    """The candidates that the search exported and measured, with predictions and budget."""
+    """The candidates that the search exported and measured; nothing before the first one."""
     records = [(record, interval_at(record)) for record in run.events("measurement")]
     complete = [(record, measured) for record, measured in records if measured is not None]
     if not complete:
-        return [missing("No candidate has been measured yet.")]
+        return []
+    words, meaning = _candidate_score(run)
     header = (
-        "no.",
-        "predicted latency",
-        f"measured latency ({CI})",
-        "within budget",
-        f"{run.metric_in_words} in the search",
-    )
+        "no.", "predicted latency", f"measured latency ({CI})", "within budget", words,
+    )  # fmt: skip
     rows = [
         _candidate_row(run, place, record, measured)
         for place, (record, measured) in enumerate(complete, start=1)
     ]
-    title = "Predicted and measured latency"
     near = is_near(run.budget_ms, max(measured.high_ms for _, measured in complete))
     budget_ms = run.budget_ms if near else None
+    charts = [
+        *_score_against_latency(run, complete, budget_ms, words),
+        _predicted_and_measured(complete, budget_ms),
+    ]
+    return [
+        heading("Measured candidates"),
+        columns(charts),
+        first_rows("Candidates", header, rows, "stacked"),
+        explained(meaning),
+    ]
+
+
+def _evaluator(run: Run) -> str:
+    """How the search scored architectures: a key of `CANDIDATE_SCORES`."""
+    stated = text_at(run.settings, "search", "evaluator")
+    return stated if stated in CANDIDATE_SCORES else "supernet"
+
+
+def _candidate_score(run: Run) -> tuple[str, str]:
+    """The name of the score that candidates are compared by, and what it means."""
+    words, meaning = CANDIDATE_SCORES[_evaluator(run)]
+    metric = run.metric_in_words
+    return words.format(metric=metric), meaning.format(metric=metric)
+
+
+def _score_against_latency(
+    run: Run,
+    complete: Sequence[tuple[dict[str, Any], Interval]],
+    budget_ms: float | None,
+    words: str,
+) -> list[Html]:
+    """The candidates' scores over their measured latencies; nothing for a single one."""
+    points = [
+        RunPoint(f"{place}", measured, score, None, series=int(_is_chosen(run, record)))
+        for place, (record, measured) in enumerate(complete, start=1)
+        if (score := number_at(record, "supernet_accuracy")) is not None and 0 <= score <= 1
+    ]
+    if len(points) < 2:
+        return []
+    title = sentence_case(f"{words} over latency")
+    drawing = runs_chart(title, points, [], words, budgets=False, budget_ms=budget_ms)
+    entries = [("s0", "candidate"), ("s1", "chosen")]
+    entries += [] if budget_ms is None else [("dashed", "budget")]
+    caption = (
+        f"One point for each candidate, with the {CONFIDENCE_INTERVAL} of its latency. Left of the "
+        "budget and further up is better."
+    )
+    return [figure(title, caption, legend([], *entries), drawing)]
+
+
+def _predicted_and_measured(
+    complete: Sequence[tuple[dict[str, Any], Interval]], budget_ms: float | None
+) -> Html:
+    """Predicted and measured latency of the candidates in the order of their measurement."""
+    title = "Predicted and measured latency"
     svg = candidates_chart(
         title,
         [number_at(record, "predicted_ms") for record, _ in complete],
@@ -146,20 +246,23 @@ def candidates_figures(run: Run) -> list[Html]:
         f"{CONFIDENCE_INTERVAL}s (CI)."
     )
     dashed = [] if budget_ms is None else [("dashed", "budget")]
-    chart = figure(title, caption, legend(["predicted", "measured"], *dashed), svg)
-    return [columns([chart, first_rows("Candidates", header, rows)])]
+    return figure(title, caption, legend(["predicted", "measured"], *dashed), svg)
+
+
+def _is_chosen(run: Run, record: dict[str, Any]) -> bool:
+    """Whether a measured candidate is the architecture that the search found."""
+    chosen = run.architecture.get("choices")
+    return chosen is not None and record.get("choices") == chosen
 
 
 def _candidate_row(run: Run, place: int, record: dict[str, Any], measured: Interval) -> list[Html]:
     """The row of a candidate in the table of measured candidates."""
-    chosen = run.architecture.get("choices")
-    is_chosen = chosen is not None and record.get("choices") == chosen
     exceeded = _exceeded_budgets(run, record)
     kept = None
     if run.budget_ms is not None:
         kept = judge(measured.low_ms, measured.high_ms, run.budget_ms)
     return [
-        text(f"{place}, chosen" if is_chosen else place),
+        text(f"{place}, chosen" if _is_chosen(run, record) else place),
         text(milliseconds(number_at(record, "predicted_ms"))),
         text(measured.in_words()),
         Html(f"{status('fail')} {text(exceeded)}") if exceeded else status(kept),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hwnas.budget.gate import judge
 from hwnas.reporting.formatting import (
     CONFIDENCE_INTERVAL,
+    UNKNOWN,
     count,
     milliseconds,
     percent,
@@ -21,10 +22,12 @@ def summary(run: Run) -> Html:
     failed = [str(gate.get("name")) for gate in run.gates if gate.get("status") == "fail"]
     sentences = [_latency_sentence(run)]
     if run.score is not None:
-        score = percent(run.score)
+        score = run.score_in_words(f"{CONFIDENCE_INTERVAL} ")
         sentences.append(f"The {run.metric_in_words} on the test samples is {score}.")
     if failed:
         sentences.append(f"Gates that failed: {', '.join(failed)}.")
+    if to_come := _stages_to_come(run):
+        sentences.append(f"Stages that have not run yet: {', '.join(to_come)}.")
     key_figures = [
         ("Latency budget", milliseconds(run.budget_ms)),
         ("Predicted latency", milliseconds(run.predicted_ms)),
@@ -33,9 +36,16 @@ def summary(run: Run) -> Html:
         ("Parameters", count(number_at(run.architecture, "params"))),
         ("Multiply-accumulates", count(number_at(run.architecture, "macs"))),
     ]
-    parts = [facts(key_figures), *_budget_figure(run)]
+    known = [(name, value) for name, value in key_figures if value != UNKNOWN]
+    parts = [facts(known), *_budget_figure(run)]
     warnings = [warning(sentence) for sentence in run.warnings]
     return banner(run.verdict, title, paragraph(" ".join(sentences)), *warnings, columns(parts))
+
+
+def _stages_to_come(run: Run) -> list[str]:
+    """The stages whose results, and chapters of the page, do not exist yet."""
+    results = {"search": run.architecture, "training": run.metrics, "check": run.check}
+    return [stage for stage, found in results.items() if not found]
 
 
 def _latency_sentence(run: Run) -> str:

@@ -75,7 +75,7 @@ class PredictionRecorder:
         elif inputs.dtype == np.uint8:
             arrays["sample_images"] = np.stack([_small(image) for image in inputs])
         file = io.BytesIO()
-        np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, allow_pickle=False, **arrays)
         return file.getvalue()
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from helpers.tiny import tiny_space
 
 from hwnas.architecture import Architecture
+from hwnas.deploy.export import set_metadata
 from hwnas.reporting.report import render_report
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
@@ -24,7 +26,11 @@ from hwnas.spaces.base import SearchSpace
 PREDICTED_MS = 0.4377
 HOSTILE = "<script>alert('x')</script>\"><img src=//evil.example/a>&amp;"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
-STAGES = ("environment", "history", "architecture", "metrics", "check", "operator_shares")
+STAGES = (
+    "environment", "history", "architecture", "metrics", "predictions", "model", "check",
+    "operator_shares",
+)  # fmt: skip
+CLASSES = ("trouser", "ankle boot", "sandal")
 
 
 def measured(value_ms: float) -> dict[str, Any]:
@@ -87,10 +93,16 @@ def history_of(
                 "measured": measured(value_ms),
             }
         )
-    return records + [
+    records += [
         {"event": "train", "step": step, "loss": 2.2 * math.exp(-step / 200) + 0.4}
         for step in range(25, 501, 25)
     ]
+    for record in records[-1:-20:-4]:
+        share = record["step"] / 600
+        scores = {"train_score": 0.1 + share, "test_score": 0.08 + 0.9 * share}
+        record |= {"epoch": record["step"] // 50, **scores}
+        record |= {"train_samples": 1000, "test_samples": 250}
+    return records
 
 
 def check_of(architecture: Architecture) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def write_run(
             "f1": 0.8715,
             "per_class": [
                 {"class": name, "precision": 0.9, "recall": 0.8, "f1": 0.847, "n": 100}
-                for name in ("trouser", "ankle boot", "sandal")
+                for name in CLASSES
             ],
             "epochs": 10,
             "seconds": 123.4,
@@ -188,9 +200,55 @@ def write_run(
         if stage == "history":
             lines = [json.dumps(record) for record in history_of(space, architecture, rng)]
             folder.history.write_text("\n".join(lines) + "\n")
+        elif stage == "predictions":
+            write_predictions(folder, rng)
+        elif stage == "model":
+            write_model(folder.model)
         else:
             folder.write_json(getattr(folder, stage), documents[stage])
     return architecture, latencies
+
+
+def write_predictions(
+    folder: RunFolder, rng: np.random.Generator, classes: Sequence[str] = CLASSES, **arrays: Any
+) -> None:
+    """Write a `predictions.npz` of 300 images, 8 x 6 pixels; arrays replace those of a name."""
+    targets = np.arange(300) % len(classes)
+    wrong = np.arange(300) % 7 == 0
+    predicted = (targets + wrong) % len(classes)
+    samples = np.concatenate([np.flatnonzero(~wrong)[:12], np.flatnonzero(wrong)[:12]])
+    found = {
+        "classes": np.array(classes, dtype=np.str_),
+        "targets": targets,
+        "predicted": predicted,
+        "confidence": rng.uniform(0.4, 1, 300).astype(np.float32),
+        "samples": samples,
+        "sample_images": rng.integers(0, 256, (24, 3, 8, 6), dtype=np.uint8),
+    }
+    kept = {name: value for name, value in (found | arrays).items() if value is not None}
+    np.savez_compressed(folder.predictions, allow_pickle=False, **kept)
+
+
+def write_model(path: Path, classes: Sequence[str] = CLASSES, input_name: str = "images") -> None:
+    """Write a model of images (3, 8, 6) whose logits are the means of the channels."""
+    value, node = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    graph = onnx.helper.make_graph(
+        [node("ReduceMean", [input_name, "axes"], ["logits"], keepdims=0)],
+        "means",
+        [value(input_name, onnx.TensorProto.FLOAT, ["batch", 3, 8, 6])],
+        [value("logits", onnx.TensorProto.FLOAT, ["batch", 3])],
+        [onnx.numpy_helper.from_array(np.array([2, 3]), "axes")],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+    properties = {
+        "task": "image-classification",
+        "input_mean": json.dumps([0.5, 0.4, 0.3]),
+        "input_std": json.dumps([0.2, 0.2, 0.2]),
+        "classes": json.dumps(list(classes)),
+    }
+    set_metadata(model, properties)
+    path.write_bytes(model.SerializeToString())
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -207,6 +265,7 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.texts: list[str] = []
+        self.titles: list[str] = []
         self.feed(source)
         self.close()
         assert not self.open
@@ -215,6 +274,10 @@ class Page(HTMLParser):
     def drawings(self) -> set[str]:
         """Labels of the drawings."""
         return {str(a["aria-label"]) for tag, a in self.elements if tag == "svg"}
+
+    def chapters(self) -> list[str]:
+        """Titles of the chapters, in order."""
+        return self.titles[1:]
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
@@ -230,13 +293,16 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] not in ("style", "script"):
             self.texts.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.titles.append(data)
 
 
+IMAGE = re.compile(r'src="data:image/png;base64,[A-Za-z0-9+/]+=*"')
 KNOWN = {
-    "aria-label", "aria-labelledby", "charset", "class", "content", "cx", "cy", "d", "data-series",
-    "font-size", "height", "hidden", "href", "http-equiv", "id", "lang", "name", "points", "r",
-    "role", "rx", "scope", "style", "tabindex", "text-anchor", "type", "viewbox", "width", "x",
-    "xmlns", "y",
+    "alt", "aria-label", "aria-labelledby", "charset", "class", "content", "cx", "cy", "d",
+    "data-label", "data-series", "fill-opacity", "font-size", "height", "hidden", "href",
+    "http-equiv", "id", "lang", "name", "points", "r", "role", "rx", "scope", "src", "style",
+    "tabindex", "text-anchor", "transform", "type", "viewbox", "width", "x", "xmlns", "y",
 }  # fmt: skip
 
 
@@ -255,7 +321,10 @@ def assert_sound(source: str) -> Page:
                 assert element[0].text
             assert not any("nan" in v or "inf" in v for k, v in element.items() if len(k) < 7)
     for tag, attributes in page.elements:
-        assert tag not in {"img", "link", "iframe", "object", "image", "foreignobject"}
+        if tag == "img":
+            assert IMAGE.fullmatch(f'src="{attributes["src"]}"')
+            assert attributes["alt"]
+        assert tag not in {"link", "iframe", "object", "image", "foreignobject"}
         assert set(attributes) <= KNOWN, (tag, attributes)
         href = attributes.get("href") or "#"
         assert href.startswith(("./", "#") if tag == "a" else "#"), href
@@ -266,7 +335,8 @@ def assert_sound(source: str) -> Page:
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     assert tags.count("table") == tags.count("caption") == tags.count("thead")
     without_namespaces = source.replace('xmlns="http://www.w3.org/2000/svg"', "")
-    markup = re.sub(r">[^<]*<", "><", without_namespaces)
+    without_images = IMAGE.sub("", without_namespaces.replace("img-src data:;", ""))
+    markup = re.sub(r">[^<]*<", "><", re.sub(r'alt="[^"]*"', "", without_images))
     assert not re.search(r"https?:|\bsrc=|@import|url\(|data:|javascript:|\son\w+=", markup)
     own = re.findall(r"<(?:script|style)>(.*?)</", source, flags=re.DOTALL)
     assert len(own) == 2

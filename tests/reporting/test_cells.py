@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.run_folders import written_run
 from helpers.tiny import tiny_space
 
 from hwnas.errors import InputError
 from hwnas.reporting.cell_drawings import draw_cell, draw_cells
-from hwnas.reporting.cells import Cell, Edge, read_cells
+from hwnas.reporting.cells import Cell, Edge, choice_names, read_cells
 from hwnas.spaces.base import SearchSpace
 
 
@@ -26,7 +29,7 @@ class TestCells:
         assert [cell.title for cell in cells] == ["Normal cell", "Reduction cell"]
         for cell, key in zip(cells, ("normal", "reduce"), strict=True):
             expected = [
-                f"{states[source]} to {i // 2}: {operator} "
+                f"{cell.title}, {states[source]} to {i // 2}: {operator}"
                 for i, (operator, source) in enumerate(genotype[key])
             ]
             assert titles_of(cell) == [
@@ -43,9 +46,9 @@ class TestCells:
         )
         (cell,) = read_cells(space, architecture, {"0>1": 0.0, "0>3": 0.0625})
         assert titles_of(cell) == [
-            "input to 1: nor_conv_3x3 does not run",
-            "input to output: avg_pool_3x3 0.0625 ms",
-            "2 to output: skip_connect does not run",
+            "Cell, input to 1: nor_conv_3x3 does not run",
+            "Cell, input to output: avg_pool_3x3 0.0625 ms",
+            "Cell, 2 to output: skip_connect does not run",
         ]
         assert cell.summary == "1 operator runs, predicted to take 0.0625\u00a0ms in total."
 
@@ -55,9 +58,9 @@ class TestCells:
         stages = read_cells(space, architecture, {"stage2/layer1": 0.0625})
         assert [stage.title for stage in stages] == ["Stage 1", "Stage 2", "Stage 3"]
         assert titles_of(stages[1]) == [
-            "input to 1: mbconv_3x3_e3 0.0625 ms",
-            "1 to 2: mbconv_3x3_e1 ",
-            "2 to output: skip_connect ",
+            "Stage 2, layer 1: mbconv_3x3_e3 0.0625 ms",
+            "Stage 2, layer 2: mbconv_3x3_e1",
+            "Stage 2, layer 3: skip_connect",
         ]
 
     def test_transformer_blocks_are_chains_of_attention_and_mlp(self) -> None:
@@ -66,9 +69,9 @@ class TestCells:
         blocks = read_cells(space, architecture, {"block1/mlp": 0.0625})
         assert [block.title for block in blocks] == ["Embedding", "Block 1", "Block 2"]
         assert [titles_of(block) for block in blocks] == [
-            ["input to output: c12 "],
-            ["input to 1: attention_h1 ", "1 to output: mlp_r2 0.0625 ms"],
-            ["input to 1: skip_connect ", "1 to output: mlp_r1 "],
+            ["Embedding: c12"],
+            ["Block 1, attention: attention_h1", "Block 1, mlp: mlp_r2 0.0625 ms"],
+            ["Block 2, attention: skip_connect", "Block 2, mlp: mlp_r1"],
         ]
 
     def test_sizes_are_listed_and_layers_beyond_the_depth_do_not_run(self) -> None:
@@ -85,7 +88,7 @@ class TestCells:
         ]
         assert sizes.title == "Sizes"
         assert "<path" not in draw_cell(sizes)
-        assert titles_of(sizes)[:2] == ["resolution: r9 0.0625 ms", "stage1/depth: d2 "]
+        assert titles_of(sizes)[:2] == ["Resolution: r9 0.0625 ms", "Stage 1, depth: d2"]
 
     def test_nodes_of_a_recurrent_cell_read_the_nodes_that_their_options_name(self) -> None:
         space = tiny_space("rnn")
@@ -94,8 +97,8 @@ class TestCells:
         assert cell.title == "Recurrent cell"
         assert titles_of(cell) == [
             "the output averages all intermediate nodes",
-            "0 to 1: tanh ",
-            "0 to 2: relu 0.0625 ms",
+            "Node 1: tanh of node 0",
+            "Node 2: relu of node 0 0.0625 ms",
         ]
         assert {"0", "1", "2", "output", "relu", "tanh"} < set(drawn_words(cell))
 
@@ -181,22 +184,27 @@ def assert_readable(svg: str) -> None:
         x, y, width, height = (float(rect.get(k, "")) for k in ("x", "y", "width", "height"))
         boxes.append((x, x + width, y, y + height))
     labels: list[tuple[float, float, float, float]] = []
+    beside_lines: list[tuple[float, float, float, float]] = []
     for label in root.iter(f"{namespace}text"):
         assert label.get("font-size") == "15"
-        half = 0.6 * 15 * len(label.text or "") / 2
+        width = 0.6 * 15 * len(label.text or "")
         x, y = float(label.get("x", "")), float(label.get("y", ""))
-        left, right, top, bottom = x - half, x + half, y - 11, y + 3
-        # A node's name is on its box, which hides the lines below.
-        if any(b[0] <= left and right <= b[1] and b[2] <= top and bottom <= b[3] for b in boxes):
-            continue
+        left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[label.get("text-anchor", "")] * width
+        right, top, bottom = left + width, y - 11, y + 3
         assert left >= 0
         assert right <= 360
-        for b in (*boxes, *labels):
+        # A node's name is on its box, which hides the lines below.
+        in_box = any(
+            b[0] <= left and right <= b[1] and b[2] <= top and bottom <= b[3] for b in boxes
+        )
+        for b in (*([] if in_box else boxes), *labels):
             assert right <= b[0] or b[1] <= left or bottom <= b[2] or b[3] <= top
         labels.append((left, right, top, bottom))
+        if not in_box:
+            beside_lines.append((left, right, top, bottom))
     for path in root.iter(f"{namespace}path"):
         for x0, y0, x1, y1 in straight_pieces(path.get("d", "")):
-            for left, right, top, bottom in labels:
+            for left, right, top, bottom in beside_lines:
                 beside = max(x0, x1) <= left or min(x0, x1) >= right
                 assert beside or max(y0, y1) <= top or min(y0, y1) >= bottom
 
@@ -215,3 +223,43 @@ def straight_pieces(d: str) -> list[tuple[float, float, float, float]]:
             pieces.append((x, y, new_x, new_y))
         x, y = new_x, new_y
     return pieces
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        (
+            "darts",
+            {"normal/0>2": "Normal cell, c_{k-2} to 0", "reduce/2>3": "Reduction cell, 0 to 1"},
+        ),
+        ("nasbench201", {"0>1": "Cell, input to 1", "2>3": "Cell, 2 to output"}),
+        ("mbconv", {"stage2/layer1": "Stage 2, layer 1"}),
+        ("elastic", {"resolution": "Resolution", "stage1/depth": "Stage 1, depth"}),
+        ("vit", {"embedding": "Embedding", "block1/mlp": "Block 1, mlp"}),
+        ("rnn", {"node2": "Node 2"}),
+    ],
+)
+def test_choices_have_one_readable_name(name: str, expected: dict[str, str]) -> None:
+    names = choice_names(tiny_space(name).choices)
+    assert len(set(names.values())) == len(names)
+    assert expected.items() <= names.items()
+
+
+@pytest.mark.parametrize("name", ["darts", "elastic", "mbconv", "nasbench201", "vit"])
+def test_all_parts_of_a_report_name_choices_alike(tmp_path: Path, name: str) -> None:
+    run = written_run(tmp_path, tiny_space(name))
+    page, names = run.page(), choice_names(run.space.choices)
+    tables = {
+        heading: re.sub(r"<[^>]+>", " ", part)
+        for heading, part in re.findall(
+            r'aria-label="([^"]+)" tabindex="0"><table(.*?)</table>', run.html(), re.DOTALL
+        )
+    }
+    for choice, option in run.architecture:
+        shown = html.escape(names[choice])
+        assert f"{shown}: {option}" in html.escape(page.text) or option == "none"
+        assert shown in tables["Choices"]
+        assert option == "none" or shown in tables["Where the time goes"]
+        assert any(shown in words for title, words in tables.items() if "final" in title)
+    panels = re.findall(r"<figure><figcaption><strong>(.*?)</strong>", run.html())
+    assert set(panels) <= {html.escape(n) for n in names.values()}

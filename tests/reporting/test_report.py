@@ -48,15 +48,17 @@ def test_every_drawing_has_a_label_of_its_own(each_run: WrittenRun) -> None:
     page = each_run.page()
     labels = [str(a["aria-label"]) for tag, a in page.elements if tag == "svg"]
     cells = 2 if each_run.space.name == "darts" else 1
-    assert len(labels) == len(set(labels)) == 7 + cells + len(each_run.space.choices)
+    assert len(labels) == len(set(labels)) == 10 + cells + len(each_run.space.choices)
     assert page.drawings() >= {
-        "Loss of the search", "Expected latency", "Entropy of the choices", "Training loss"
+        "Loss of the search", "Expected latency", "Entropy of the choices", "Training loss",
+        "Learning curve", "Confusion matrix", "Accuracy with shared weights over latency",
     }  # fmt: skip
 
 
 def test_sections_have_a_fixed_order(each_run: WrittenRun) -> None:
     assert [a["href"] for tag, a in each_run.page().elements if tag == "a"] == [
-        "#main", "#check-of-the-exported-model", "#architecture", "#where-the-time-goes",
+        "#main", "#how-to-use-this-model", "#results-on-the-test-samples",
+        "#check-of-the-exported-model", "#architecture", "#where-the-time-goes",
         "#progress-of-the-search", "#training", "#how-to-reproduce-this-run",
     ]  # fmt: skip
 

@@ -8,6 +8,7 @@ import re
 import numpy as np
 from helpers.run_folders import WrittenRun
 
+from hwnas.reporting.cells import choice_names
 from hwnas.reporting.formatting import number
 
 
@@ -16,7 +17,8 @@ def test_table_has_the_final_probabilities_of_each_choice(each_run: WrittenRun) 
     last = json.loads(each_run.folder.history.read_text().splitlines()[60])["probabilities"]
     for row, choice in zip(last, each_run.space.choices, strict=True):
         words = " ".join(f"{number(round(100 * p, 2))} %" for p in row)
-        assert f"{choice.name} {each_run.architecture[choice.name]} {words}" in text
+        name = choice_names(each_run.space.choices)[choice.name]
+        assert f"{name} {each_run.architecture[choice.name]} {words}" in text
 
 
 def test_mark_states_the_most_probable_options_of_its_step(each_run: WrittenRun) -> None:

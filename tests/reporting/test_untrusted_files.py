@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.run_folders import (
     HOSTILE,
@@ -17,6 +18,8 @@ from helpers.run_folders import (
     change,
     page_of_edited_check,
     variants,
+    write_model,
+    write_predictions,
     written_run,
 )
 from hypothesis import given, settings
@@ -52,6 +55,8 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
         check["environment"]["\ud800\x00"] = HOSTILE
 
     change(run.folder.check, poison)
+    write_predictions(run.folder, np.random.default_rng(0), [HOSTILE, "</svg>\n<b>", "sandal"])
+    write_model(run.folder.model, [f"'''\n{HOSTILE}", "b"], input_name=HOSTILE)
     change(run.folder.metrics, lambda m: m["per_class"][0].update({"class": HOSTILE}))
     change(run.folder.environment, lambda e: e.update(platform=HOSTILE))
     run.folder.config.write_bytes(b"# </pre></details>" + HOSTILE.encode() + b"\xff\x00")
@@ -59,7 +64,7 @@ def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     page = assert_sound(source)
     assert page.text.count("<script>alert('x')</script>") >= 8
     assert "Report of <b onclick=x>run & co" in page.text
-    assert source.count("<section") == source.count("</section>") == 7
+    assert source.count("<section") == source.count("</section>") == 9
     assert "b" not in {tag for tag, _ in page.elements}
     source.encode()
 

@@ -1,0 +1,219 @@
+"""The chapter of a report on how to use the exported model: a short program without hwnas.
+
+The program needs ONNX Runtime and NumPy. Names and shape of the input are those of the model file;
+normalisation, vocabulary and classes are read from its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwnas.deploy.export import read_metadata
+from hwnas.errors import InputError
+from hwnas.reporting.html import Section, explained, paragraph, preformatted, section
+from hwnas.runs.run_folder import RunFolder
+
+NAMED = 3
+"""Classes or columns that a comment of the program names."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a program has to know about a model file.
+
+    Attributes:
+        name: name of the file.
+        input_name: name of the only input.
+        shape: shape of one sample, without the batch dimension.
+        properties: hwnas's metadata.
+    """
+
+    name: str
+    input_name: str
+    shape: tuple[int, ...]
+    properties: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> ModelFacts | None:
+        """Read a model; None if there is none yet or if its input is not as hwnas exports it.
+
+        Raises:
+            InputError: when the file is damaged.
+        """
+        import onnx
+        from google.protobuf.message import DecodeError
+
+        if not path.is_file():
+            return None
+        try:
+            model = onnx.load(path, load_external_data=False)
+        except (OSError, DecodeError) as error:
+            raise InputError("not an ONNX model", where=str(path), actual=error) from None
+        if len(model.graph.input) != 1:
+            return None
+        sizes = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim[1:]]
+        if not sizes or min(sizes) < 1:
+            return None
+        name = model.graph.input[0].name
+        return cls(path.name, name, tuple(sizes), read_metadata(model))
+
+    def listed(self, key: str) -> list[str]:
+        """The names in a list of the metadata; empty if there is no such list."""
+        try:
+            found: Any = json.loads(self.properties.get(key, "[]"))
+        except (ValueError, RecursionError):
+            return []
+        return [str(name) for name in found] if isinstance(found, list) else []
+
+
+def usage_section(folder: RunFolder) -> list[Section]:
+    """The program and what surrounds it; nothing before the export.
+
+    Raises:
+        InputError: when the model file is damaged.
+    """
+    facts = ModelFacts.read(folder.model)
+    if facts is None:
+        return []
+    lines = program(facts)
+    return [
+        section(
+            "How to use this model",
+            paragraph("These lines need `onnxruntime` and `numpy` only. Run them in this folder."),
+            preformatted("\n".join(lines)),
+            explained(
+                "The first dimension of the input is the batch, of any size. Everything that the "
+                "lines read about the model is in the file's metadata, under names that begin with "
+                "`hwnas.`. `hwnas.load_dataset` reads files as the training did.",
+                "About these lines",
+            ),
+        )
+    ]
+
+
+def program(facts: ModelFacts) -> list[str]:
+    """The lines of a Python program that loads the model and predicts one sample."""
+    task = facts.properties.get("task", "")
+    make, show = PROGRAMS.get(task, (_raw, _shape))
+    needs_words = make is _words
+    return [
+        "import json, re" if needs_words else "import json",
+        "import numpy as np",
+        "import onnxruntime",
+        f"session = onnxruntime.InferenceSession({facts.name!r})",
+        "about = session.get_modelmeta().custom_metadata_map",
+        *make(facts),
+        f"(outputs,) = session.run(None, {{{facts.input_name!r}: {_batch(facts)}}})",
+        *show(facts),
+    ]
+
+
+def _read(*keys: str) -> str:
+    """The line that reads properties into variables, which are named like them."""
+    names = ", ".join(key.removeprefix("input_") for key in keys)
+    listed = ", ".join(f'"{key}"' for key in keys)
+    return f'{names} = (json.loads(about["hwnas." + key]) for key in ({listed}))'
+
+
+def _normalised(facts: ModelFacts, dtype: str, comment: str, scale: str = "") -> list[str]:
+    """The lines that make the input from a sample of channels and further dimensions."""
+    shape = (-1, *(1 for _ in facts.shape[1:]))
+    return [
+        _read("input_mean", "input_std", "classes"),
+        f"sample = np.zeros({facts.shape}, np.{dtype})  # {comment}",
+        f"inputs = (sample{scale} - np.reshape(mean, {shape})) / np.reshape(std, {shape})",
+    ]
+
+
+def _batch(facts: ModelFacts) -> str:
+    """The expression for a batch of one sample, of the model's type."""
+    return "inputs[None].astype(np.float32)" if len(facts.shape) > 1 else "inputs[None]"
+
+
+def _pixels(facts: ModelFacts) -> list[str]:
+    comment = "your image: channels, height, width; 0 to 255"
+    return _normalised(facts, "uint8", comment, " / 255")
+
+
+def _spectrogram(facts: ModelFacts) -> list[str]:
+    comment = "your log-mel spectrogram: 1, bands, frames"
+    return _normalised(facts, "float32", comment)
+
+
+def _columns(facts: ModelFacts) -> list[str]:
+    comment = f"your row, one value for each column: {_some(facts.listed('columns'))}"
+    return _normalised(facts, "float32", comment)
+
+
+def _words(facts: ModelFacts) -> list[str]:
+    (length,) = facts.shape
+    lower = ".lower()" if facts.properties.get("lower_case") == "true" else ""
+    return [
+        _read("vocabulary", "words", "classes"),
+        f'found = re.findall(words, "your text"{lower})[:{length}]',
+        f"inputs = np.zeros({length}, np.int64)  # 0 pads, 1 stands for unknown words",
+        "inputs[: len(found)] = [vocabulary.index(w) if w in vocabulary else 1 for w in found]",
+    ]
+
+
+def _tokens(facts: ModelFacts) -> list[str]:
+    return [
+        'vocabulary = json.loads(about["hwnas.vocabulary"])',
+        f"inputs = np.zeros({facts.shape[0]}, np.int64)  # your tokens: indices into vocabulary",
+    ]
+
+
+def _raw(facts: ModelFacts) -> list[str]:
+    return [f"inputs = np.zeros({facts.shape}, np.float32)  # your sample"]
+
+
+def _class(facts: ModelFacts) -> list[str]:
+    return [f"print(classes[outputs[0].argmax()])  # {_some(facts.listed('classes'))}"]
+
+
+def _class_of_each_pixel(facts: ModelFacts) -> list[str]:
+    named = _some(facts.listed("classes"))
+    return [f"print(np.array(classes)[outputs[0].argmax(axis=0)])  # for each pixel: {named}"]
+
+
+def _value(facts: ModelFacts) -> list[str]:
+    return [
+        _read("target_mean", "target_std"),
+        "print(outputs[0, 0] * target_std + target_mean)",
+    ]
+
+
+def _next_token(facts: ModelFacts) -> list[str]:
+    return ["print(vocabulary[outputs[0, :, 0, -1].argmax()])  # the token that follows the last"]
+
+
+def _shape(facts: ModelFacts) -> list[str]:
+    return ["print(outputs.shape)"]
+
+
+def _maps(facts: ModelFacts) -> list[str]:
+    return ["print(outputs.shape)  # scores and boxes by cell; hwnas.tasks.detection decodes them"]
+
+
+def _some(names: list[str]) -> str:
+    """The number of names and the first of them, on one line whatever they hold."""
+    shown = ", ".join(repr(name) for name in names[:NAMED])
+    more = ", ..." if len(names) > NAMED else ""
+    return f"{len(names)}: {shown}{more}" if names else "not stated in the model"
+
+
+Lines = Callable[[ModelFacts], list[str]]
+PROGRAMS: dict[str, tuple[Lines, Lines]] = {
+    "image-classification": (_pixels, _class),
+    "segmentation": (_pixels, _class_of_each_pixel),
+    "detection": (_pixels, _maps),
+    "audio-keywords": (_spectrogram, _class),
+    "regression": (_columns, _value),
+    "text-classification": (_words, _class),
+    "language-modelling": (_tokens, _next_token),
+}
+"""How a program makes the inputs of each task, and how it shows the outputs."""
