@@ -11,6 +11,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 # Flags and bytes of a vector register. The first must stay the one that runs everywhere: where two
 # object files define the same function, the linker takes the first.
@@ -21,7 +22,19 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     INSTRUCTIONS["avx512"] = ([*avx512, "-mprefer-vector-width=512"], 64)
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fPIC", "-fno-strict-aliasing", "-fno-math-errno"]
 # The OpenMP runtime is PyTorch's, which is found when the library is loaded; hence not linked.
-OPENMP = ["-fopenmp"]
+# Apple's compiler takes the second form, with Homebrew's header. Without OpenMP one thread runs.
+OPENMP = (
+    ["-fopenmp"],
+    ["-Xpreprocessor", "-fopenmp", "-I/opt/homebrew/opt/libomp/include"],
+    ["-Xpreprocessor", "-fopenmp", "-I/usr/local/opt/libomp/include"],
+    [],
+)
+OPENMP_PROBE = """#include <omp.h>
+#ifndef _OPENMP
+#error OpenMP is off
+#endif
+int probe() { return omp_get_thread_num(); }
+"""
 
 
 class BuildKernels(build_ext):
@@ -31,16 +44,24 @@ class BuildKernels(build_ext):
         compiler, folder = self.compiler, Path(self.build_temp)
         kernels, instructions = extension.sources
         objects = compiler.compile([instructions], str(folder), extra_postargs=FLAGS)
+        openmp = self.openmp_flags()
 
         def compile_for(name: str) -> list[str]:
             flags, register_bytes = INSTRUCTIONS[name]
-            return compiler.compile(
-                [kernels],
-                str(folder / name),
-                macros=[("INSTRUCTIONS", name), ("REGISTER_BYTES", str(register_bytes))],
-                extra_postargs=[*FLAGS, *OPENMP, *flags],
-                depends=extension.depends,
-            )
+            try:
+                return compiler.compile(
+                    [kernels],
+                    str(folder / name),
+                    macros=[("INSTRUCTIONS", name), ("REGISTER_BYTES", str(register_bytes))],
+                    extra_postargs=[*FLAGS, *openmp, *flags],
+                    depends=extension.depends,
+                )
+            except CompileError:
+                if not flags:
+                    raise
+                # A compiler for another processor than this one's, or one that is too old.
+                self.warn(f"the kernels are built without {name}: the compiler refuses {flags}")
+                return []
 
         with ThreadPoolExecutor() as threads:
             for compiled in threads.map(compile_for, INSTRUCTIONS):
@@ -48,6 +69,20 @@ class BuildKernels(build_ext):
         target = self.get_ext_fullpath(extension.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
         compiler.link_shared_object(objects, target, target_lang="c++")
+
+    def openmp_flags(self) -> list[str]:
+        """The first of `OPENMP` that the compiler accepts."""
+        probe = Path(self.build_temp) / "openmp_probe.cpp"
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.write_text(OPENMP_PROBE)
+        for flags in OPENMP[:-1]:
+            try:
+                self.compiler.compile([str(probe)], extra_postargs=[*FLAGS, *flags])
+            except CompileError:
+                continue
+            return flags
+        self.warn("the kernels are built for one thread: the compiler has no OpenMP")
+        return OPENMP[-1]
 
 
 REQUIREMENTS = [
