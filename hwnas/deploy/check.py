@@ -61,6 +61,7 @@ def check_model(
     predicted_ms: float | None = None,
     measured_latency: NetworkLatency | None = None,
     extra_gates: Sequence[Gate] = (),
+    extra_notes: Sequence[str] = (),
     stage: Stage = silent,
 ) -> dict[str, Any]:
     """Check an ONNX file on a runtime.
@@ -76,6 +77,7 @@ def check_model(
         measured_latency: the latency on a device that is not attached; the latency is measured
             here if None.
         extra_gates: further gates that the caller has evaluated.
+        extra_notes: further remarks for the document's `notes`.
         stage: shows progress.
 
     Returns:
@@ -117,6 +119,7 @@ def check_model(
         "predicted_ms": predicted_ms,
         "batch": feeds.batch,
         **found.to_json(),
+        "notes": [*behaviour.notes, *extra_notes],
         "model": model_facts(model),
         "gates": [gate.to_json() for gate in gates],
         "environment": _environment(runtime),

@@ -57,13 +57,14 @@ def check(
         )
     model = inspected or inspect_model(path)
     feeds = dataset_feeds(run, model)
+    budget_ms = run.target.budget_ms() if budget_ms is None else budget_ms
     document = check_model(
         model,
         run.target.runtime,
         feeds,
         CheckRequest(
             limits=run.config.check,
-            budget_ms=run.target.budget_ms() if budget_ms is None else budget_ms,
+            budget_ms=budget_ms,
             memory_budget_mb=run.config.budget.memory_mb,
             energy_budget_mj=run.config.budget.energy_mj,
             load=load,
@@ -72,6 +73,7 @@ def check(
         predicted_ms=_predicted_ms(run),
         measured_latency=_latency_elsewhere(run, path, measured),
         extra_gates=_prediction_gates(run),
+        extra_notes=_budget_notes(run, budget_ms),
         stage=run.stage,
     )
     if is_own:
@@ -189,8 +191,21 @@ def _prediction_gates(run: Run) -> list[Gate]:
 
 
 def _predicted_ms(run: Run) -> float | None:
-    """What the table predicts, unless the model is checked on another runtime than the table's."""
-    table = LatencyTable.load(run.folder.latency_table)
-    if run.target.device_measurements is None and table.device.runtime != run.target.runtime.name:
+    """What the table predicts, if it is one of the runtime that the model is checked on."""
+    if not _has_table_of_runtime(run):
         return None
     return float(run.folder.read_json(run.folder.architecture)["predicted_ms"])
+
+
+def _budget_notes(run: Run, budget_ms: float) -> list[str]:
+    """A note for a budget that the slowest network of the space would keep as well."""
+    note = run.target.loose_budget(budget_ms) if _has_table_of_runtime(run) else None
+    return [] if note is None else [note]
+
+
+def _has_table_of_runtime(run: Run) -> bool:
+    """Whether the run's latency table is of the runtime that the model is checked on."""
+    if run.target.device_measurements is not None:
+        return True
+    table = LatencyTable.load(run.folder.latency_table)
+    return table.device.runtime == run.target.runtime.name

@@ -17,6 +17,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.pipeline.problem import Problem
+from hwnas.reporting.formatting import number
 from hwnas.runs.run_folder import RunFolder
 
 
@@ -123,6 +124,26 @@ class Target:
                 mend="raise the budget or make the space smaller",
             )
         return budget.ms
+
+    def loose_budget(self, budget_ms: float | None = None) -> str | None:
+        """A sentence about a latency budget that rules out no network of the space.
+
+        With a confidence, the budget applies to upper bounds of predictions; then nothing is said.
+
+        Args:
+            budget_ms: the run's own budget if None.
+
+        Returns:
+            The sentence, or None if the budget is below the slowest predicted latency.
+        """
+        budget_ms = self.budget_ms() if budget_ms is None else budget_ms
+        _, slowest_ms = self.latency_range_ms
+        if self.config.budget.confidence is not None or budget_ms < slowest_ms:
+            return None
+        return (
+            f"the latency budget of {number(budget_ms)} ms rules out no network: the slowest one of "
+            f"the search space is predicted to take {number(slowest_ms)} ms"
+        )
 
     def limits(self) -> list[Limit]:
         """The budgets of all devices, the first device's first."""

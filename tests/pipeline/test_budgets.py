@@ -99,6 +99,24 @@ def test_a_family_needs_no_table_of_its_own(tmp_path, monkeypatch) -> None:
     assert member.target.budget_ms() == 9e5
 
 
+@pytest.mark.parametrize(
+    "change, is_loose", [("budget.ms=1e6", True), ("budget.fraction=0.5", False)]
+)
+def test_a_budget_that_rules_out_no_network_is_told(tmp_path, change, is_loose) -> None:
+    config = load_config(None, settings("nasbench201", change))
+    current = Run.start(config, tmp_path / "run", resume=False)
+    current.begin()
+    table_stage.prepare_table(current, table_file("nasbench201", tmp_path))
+    note = current.target.loose_budget()
+    if not is_loose:
+        assert note is None
+        assert current.target.loose_budget(current.target.latency_range_ms[1]) is not None
+        return
+    assert note is not None
+    assert note.startswith("the latency budget of 1,000,000 ms rules out no network")
+    assert note.endswith(f"{current.target.latency_range_ms[1]:.4g} ms")
+
+
 def test_an_unreachable_member_is_refused_before_training(tmp_path) -> None:
     table = table_file("darts", tmp_path)
     config = load_config(None, settings("darts", "budget.family_ms=[1e-6]"))
@@ -119,6 +137,8 @@ def test_every_device_keeps_its_budget(slow_device, tmp_path) -> None:
     )
     document = run(config, tmp_path / "run", table=table_file("nasbench201", tmp_path))
     assert document["verdict"] == "pass"
+    (note,) = document["notes"]
+    assert "rules out no network" in note
     stated = json.loads((tmp_path / "run" / "architecture.json").read_text())
     chosen = space.architecture(stated["choices"])
     assert slow.latency_ms(chosen) <= budget_ms * (1 + 1e-6)
