@@ -31,7 +31,8 @@ whose names stand for the files. An unknown key, a wrong type or a value out of 
 that names file and key. On the command line, `--set train.epochs=30` changes one setting; keys are
 dotted, and values are TOML. A run keeps its settings in `config.toml`.
 
-"required" stands for a setting that every configuration has to state, and "-" for no value.
+"required" stands for a setting that a table has to state, and "-" for no value. A file may leave
+out whole tables, all but `[data]`: [they are then chosen](tasks_and_data.md).
 """
 SPACES_TEXT = """\
 ## Spaces
