@@ -127,6 +127,7 @@ def read_dataset(data: DataConfig, seed: int) -> Dataset:
         sequence_length=data.sequence_length,
         train_limit=data.train_limit,
         test_limit=data.test_limit,
+        missing=data.missing,
         seed=derived_seed(seed, "data"),
     )
 

@@ -78,7 +78,6 @@ class Run:
         """
         config = with_absolute_paths(config)
         folder = RunFolder(out)
-        folder.create()
         # A launcher that restarts failed processes starts them without --resume.
         restarted = ranks.restarts and folder.launch.exists()
         if resume or (restarted and folder.launch.read_text("utf-8") == ranks.launch):
@@ -95,6 +94,7 @@ class Run:
                 where=str(out),
                 mend="continue it with --resume, or choose another folder with --out",
             )
+        folder.create()
         return cls(config, folder, stage, ranks, source)
 
     def begin(self) -> None:
@@ -127,7 +127,7 @@ class Run:
                 mend="make search.batch_size and train.batch_size smaller",
             )
         logger.info(data_in_words(self.problem.dataset))
-        for note in config.notes:
+        for note in (*self.problem.dataset.notes, *config.notes):
             logger.info(note)
         devices = {"device": self.target.runtime.device_name(), "search_on": str(self.device)}
         write_atomic(self.folder.config, config.to_toml())

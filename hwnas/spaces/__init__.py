@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, did_you_mean
 from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.darts import DartsSpace
 from hwnas.spaces.elastic import ElasticSpace
@@ -69,6 +69,7 @@ def build_space(
             where=where,
             expected=f"one of {', '.join(sorted(SPACES))}",
             actual=repr(name),
+            mend=did_you_mean(name, SPACES),
         )
     space = SPACES[name]
     try:
@@ -80,7 +81,9 @@ def build_space(
         cause = causes.get(first["type"], first["msg"].removeprefix("Value error, "))
         given = first["input"]
         actual = None if isinstance(given, dict) else repr(given)
-        raise InputError(cause, where=key, actual=actual) from None
+        unknown = cause == "unknown key"
+        mend = did_you_mean(str(first["loc"][-1]), space.options_model.model_fields)
+        raise InputError(cause, where=key, actual=actual, mend=mend if unknown else "") from None
     _require_fits(space, sizes, where)
     return space(sizes)
 

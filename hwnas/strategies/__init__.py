@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, did_you_mean
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
 from hwnas.strategies.bayesian import BayesianStrategy
@@ -67,20 +67,21 @@ def strategy_settings(name: str, settings: Mapping[str, Any], where: str = "stra
             where=where,
             expected=f"one of {', '.join(STRATEGIES)}",
             actual=repr(name),
-            mend="`hwnas strategies` lists them",
+            mend=did_you_mean(name, STRATEGIES) or "`hwnas strategies` lists them",
         )
     try:
         return STRATEGIES[name].settings_model(**settings)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(STRATEGIES[name].settings_model.model_fields) or "none"
+        known = list(STRATEGIES[name].settings_model.model_fields)
         cause = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
         raise InputError(
             cause,
             where=f"{where}.{key}",
-            expected=f"settings of {name}: {known}",
+            expected=f"settings of {name}: {', '.join(known) or 'none'}",
             actual=repr(first["input"]),
+            mend=did_you_mean(key, known),
         ) from None
 
 

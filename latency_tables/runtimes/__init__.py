@@ -7,7 +7,7 @@ the processor, a CUDA graph, or eager PyTorch in channels-last layout.
 
 from __future__ import annotations
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, did_you_mean
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime, Runtime, ToOnnx
 from hwnas.latency_tables.runtimes.onnx import (
     OnnxRuntime,
@@ -79,5 +79,6 @@ def create_runtime(name: str, threads: int) -> Runtime:
             where="runtime",
             expected=f"one of {', '.join(RUNTIMES)}",
             actual=name,
+            mend=did_you_mean(name, RUNTIMES),
         )
     return RUNTIMES[name](threads)

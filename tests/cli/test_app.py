@@ -12,6 +12,7 @@ from helpers.command_line import SMALLEST, refused
 from helpers.runs import settings, table_file
 from helpers.tiny import table_of, tiny_space
 
+import hwnas
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces import SPACES
 
@@ -138,20 +139,20 @@ def test_impossible_budget_is_refused_before_training(cli, table, tmp_path) -> N
     out = tmp_path / "run"
     line = [*tiny(), "--table", str(table), "--budget-ms", "1e-9", "--out", str(out)]
     refused(cli("run", *line), "no architecture keeps the budget", "slowest")
-    assert not list((out / "checkpoints").iterdir())
+    assert not out.exists()
 
 
 def test_unwritable_folder(cli, tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    refused(cli("run", *tiny(), "--out", str(tmp_path / "file" / "run")), "cannot write there")
+    refused(cli("run", *tiny(), "--out", str(tmp_path / "file" / "run")), "the folder cannot be written")
 
 
 def test_a_folder_with_a_run_is_not_overwritten(cli, tmp_path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / "history.jsonl").write_text("{}\n")
-    refused(cli("run", *tiny(), "--out", str(out)), "holds a run already", "--resume")
-    assert [p.name for p in out.iterdir() if p.is_file()] == ["history.jsonl"]
+    refused(cli("run", *tiny(), "--out", str(out)), "already holds a run", "--resume")
+    assert [path.name for path in out.iterdir()] == ["history.jsonl"]
 
 
 def test_resuming_needs_a_run(cli, tmp_path, monkeypatch) -> None:
@@ -230,3 +231,37 @@ def test_help_has_an_example(cli, verb: str) -> None:
     assert code == 0
     if verb != "table":
         assert f"Example: hwnas {verb}" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    "arguments,proposal",
+    [
+        (["run", "--strategy", "evolutoin"], "did you mean evolution?"),
+        (["run", "--set", "space.name=drats"], "did you mean darts?"),
+        (["run", "--runtime", "onnxruntime-cup"], "did you mean onnxruntime-cpu?"),
+        (["run", "--set", "search.settings.darts.learning_rat=1"], "did you mean learning_rate?"),
+        (["run", "--set", "space.chanels=8"], "did you mean channels?"),
+        (["run", "mbconv_slise"], "did you mean mbconv_slice?"),
+    ],
+)
+def test_the_nearest_known_name_is_proposed(
+    cli, arguments, proposal, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(cli(*arguments), proposal)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_printed(cli) -> None:
+    assert cli("--version")[:2] == (0, f"hwnas {hwnas.__version__}\n")
+
+
+def test_latencies_are_predicted_under_the_old_name_too(cli, tmp_path) -> None:
+    files = [f"{name}.csv" for name in ("archs", "new", "old")]
+    archs, new, old = (str(tmp_path / name) for name in files)
+    table = "nasbench201-1080ti_1"
+    assert cli("table", "design", "--space", "nasbench201", "-n", "3", "--out", archs)[0] == 0
+    assert cli("table", "predict", "--table", table, "--archs", archs, "--out", new)[0] == 0
+    code, _, err = cli("predict", "--table", table, "--archs", archs, "--out", old)
+    assert code == 0 and "hwnas table predict" in err
+    assert Path(old).read_bytes() == Path(new).read_bytes()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from helpers.run_folders import program_of
 from helpers.tiny import table_of
 from PIL import Image
 
@@ -59,7 +60,9 @@ SHORT = ("sequence_ratings",)
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in SHORT else pytest.mark.slow) for n in CONFIGS]
 )
-def test_a_run_ends_with_a_checked_model_and_its_own_score(name: str, tmp_path: Path) -> None:
+def test_a_run_ends_with_a_checked_model_and_its_own_score(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = ["space.nodes=2"] if load_config(name).space.name == "rnn" else []
     config = load_config(name, [*SETTINGS, *more])
     table_of(profiled_space(config)).save(tmp_path / "table.json")
@@ -86,7 +89,13 @@ def test_a_run_ends_with_a_checked_model_and_its_own_score(name: str, tmp_path: 
     assert names == (task.input_name, task.output_name)
     assert read_metadata(model)["task"] == task.name
     words = metric.replace("_", " ").replace("iou", "IoU")
-    assert f"The {words} on the test samples is" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert f"The {words} on the test samples is" in page
+    monkeypatch.chdir(out)
+    program = program_of(page)
+    assert repr(task.input_name) in program
+    exec(program, {})
+    assert capsys.readouterr().out.strip()
 
 
 def save_images(folder: Path, split: Split) -> None:
