@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hwnas.kernels.backend import MixTerm, Pooled, PoolGradient, StageBackward, Value
+from hwnas.kernels.cpu.openmp import load_with_openmp
 from hwnas.kernels.plan import Convolution
 
 INSTRUCTIONS = ("avx512", "avx2", "portable")
@@ -85,8 +86,6 @@ class UnavailableError(RuntimeError):
 def load_library() -> ctypes.CDLL:
     """The compiled kernels.
 
-    PyTorch's own OpenMP runtime is loaded first, so that both share one pool of threads.
-
     Raises:
         UnavailableError: when the extension was not built or cannot be loaded.
     """
@@ -100,9 +99,7 @@ def load_library() -> ctypes.CDLL:
             "the C++ kernels were not built: reinstall hwnas with a C++17 compiler available"
         )
     try:
-        for runtime in (Path(torch.__file__).parent / "lib").glob("lib*omp*.so*"):
-            ctypes.CDLL(str(runtime), mode=ctypes.RTLD_GLOBAL)
-        library = ctypes.CDLL(str(path))
+        library = load_with_openmp(path)
         library.hwnas_instructions.restype = ctypes.c_char_p
         return library
     except (OSError, AttributeError) as error:
