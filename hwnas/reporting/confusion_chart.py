@@ -19,6 +19,8 @@ LETTERS = 12
 LETTER = 8.0
 """Width of a letter, at most."""
 LABELS, TOP, RIGHT = 104.0, 22.0, 356.0
+LARGEST = 44.0
+"""Largest side of a square."""
 STRONGEST = 0.6
 """Opacity of a square with all samples of its row; numbers are legible on it in both themes."""
 
@@ -33,12 +35,12 @@ def confusion_chart(title: str, classes: Sequence[str], counts: np.ndarray) -> H
     """
     named = len(classes) <= MAX_NAMED
     left = LABELS if named else 24.0
-    side = (RIGHT - left) / len(classes)
+    side = min(LARGEST, (RIGHT - left) / len(classes))
+    right = left + side * len(classes)
     bottom = TOP + side * len(classes)
     parts = [
-        f'<text x="2" y="14">class</text>'
-        f'<text x="{RIGHT:g}" y="14" text-anchor="end">predicted class</text>',
-        f'<rect class="frame" x="{left:g}" y="{TOP:g}" width="{RIGHT - left:.4g}" '
+        f'<text x="2" y="14">class</text><text x="{left:g}" y="14">predicted class</text>',
+        f'<rect class="frame" x="{left:g}" y="{TOP:g}" width="{right - left:.4g}" '
         f'height="{bottom - TOP:.4g}"/>',
     ]
     for row, name in enumerate(classes):

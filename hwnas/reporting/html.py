@@ -81,8 +81,8 @@ def banner(verdict: str | None, title: str, *parts: Html) -> Html:
 def bar(share: float, css_class: str = "") -> Html:
     """A horizontal bar that fills a share, 0 to 1, of the available width."""
     percentage = 100 * min(max(share, 0.0), 1.0)
-    css_class += "" if percentage else " zero"
-    return Html(f'<div class="bar {css_class}" style="width:{percentage:.2f}%"></div>')
+    classes = " ".join(filter(None, ("bar", css_class, "" if percentage else "zero")))
+    return Html(f'<div class="{classes}" style="width:{percentage:.2f}%"></div>')
 
 
 def picture(png: bytes, label: str, width: int, height: int) -> Html:

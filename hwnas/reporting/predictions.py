@@ -15,7 +15,7 @@ from hwnas.inspection.arrays import read_npz_arrays
 from hwnas.reporting.confusion_chart import MAX_CLASSES, confusion_chart
 from hwnas.reporting.figures import first_rows
 from hwnas.reporting.formatting import count, percent
-from hwnas.reporting.html import Html, figure, gallery, picture, table, text
+from hwnas.reporting.html import Html, columns, figure, gallery, picture, table, text
 
 MAX_SIDE = 256
 """Largest height and width of a stored image."""
@@ -158,17 +158,21 @@ def sample_parts(predictions: Predictions) -> list[Html]:
             [p for p, sample in enumerate(predictions.samples) if not is_right[sample]],
         ),
     )
-    draw = _texts if predictions.texts else _pictures
-    if not predictions.texts and predictions.images is None:
-        return []
-    return [
-        figure(title, caption, draw(title, predictions, places), wide=True)
+    if predictions.images is not None:
+        return [
+            figure(title, caption, _pictures(predictions, places), wide=True)
+            for title, caption, places in groups
+            if places
+        ]
+    tables = [
+        figure(title, caption, _texts(title, predictions, places))
         for title, caption, places in groups
-        if places
+        if places and predictions.texts
     ]
+    return [columns(tables)] if tables else []
 
 
-def _pictures(title: str, predictions: Predictions, places: Sequence[int]) -> Html:
+def _pictures(predictions: Predictions, places: Sequence[int]) -> Html:
     """The images with their classes as captions."""
     assert predictions.images is not None
     items = []
@@ -183,7 +187,7 @@ def _pictures(title: str, predictions: Predictions, places: Sequence[int]) -> Ht
 def _texts(title: str, predictions: Predictions, places: Sequence[int]) -> Html:
     """The texts with their classes as a table."""
     rows = [[text(predictions.texts[p]), text(_outcome(predictions, p))] for p in places]
-    return table(title, ("text", "outcome"), rows, "stacked")
+    return table(title, ("text", "outcome"), rows)
 
 
 def _outcome(predictions: Predictions, place: int) -> str:

@@ -150,6 +150,7 @@ def _metrics_by_class(metrics: dict[str, Any]) -> list[Html]:
         ]
         for record in sorted(classes, key=lambda c: number_at(c, first) or 0.0)
     ]
-    header = ("class", *map(in_words, shares), "samples")
+    counted = "pixels" if "iou" in shares else "samples"
+    header = ("class", *map(in_words, shares), counted)
     title = "Metrics by class"
     return [figure(title, "The weakest class comes first.", first_rows(title, header, rows))]

@@ -52,7 +52,7 @@ def variants_section(run: Run) -> list[Section]:
         f"compare the same rounds. The {score} is that on the test samples. SQNR is the "
         f"signal-to-quantisation-noise ratio, CI the confidence interval."
     )
-    return [section(TITLE, paragraph(sentence), table(TITLE, header, rows), *notes)]
+    return [section(TITLE, paragraph(sentence), table(TITLE, header, rows, "stacked"), *notes)]
 
 
 def _row(name: str, entry: dict[str, Any], metric: str) -> list[Html]:

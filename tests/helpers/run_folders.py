@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 import json
 import math
@@ -347,6 +348,13 @@ def assert_sound(source: str) -> Page:
     assert set(references) <= set(identifiers)
     assert len(source.encode()) < 1_000_000
     return page
+
+
+def program_of(source: str) -> str:
+    """The program in a report's chapter on how to use the model."""
+    chapter = source.partition('<section id="how-to-use-this-model"')[2].partition("</section>")[0]
+    (program,) = re.findall("<pre[^>]*>(.*?)</pre>", chapter, re.DOTALL)
+    return html.unescape(program)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,16 @@ try {
   const dot = document.querySelectorAll('svg[aria-label^="Predicted"] g.mark')[1];
   dot.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
   found.pointer = tip.textContent;
+  const matrix = document.querySelector('svg[aria-label="Confusion matrix"]');
+  matrix.focus();
+  press(matrix, "ArrowRight");
+  found.matrix = tip.textContent;
+  press(matrix, "Escape");
+  const wide = (part) => part.getBoundingClientRect().right > innerWidth;
+  found.cut = [...document.querySelectorAll("td, th, .bar, .gallery img, svg")]
+    .filter((part) => !part.closest("details:not([open])") && wide(part))
+    .map((part) => part.outerHTML.slice(0, 80));
+  found.bars = Math.max(...[...document.querySelectorAll(".bar")].map((bar) => bar.offsetWidth));
   const line = chart.querySelector('[data-series="1"]');
   const button = chart.closest("figure").querySelectorAll(".legend button")[1];
   button.click();
@@ -117,6 +127,9 @@ def test_charts_tables_and_themes_react_to_the_reader(tmp_path: Path) -> None:
     assert re.fullmatch(r"step 10: training [\d.]+", found["first"])
     assert re.fullmatch(r"step 600: training [\d.]+, validation [\d.]+", found["last"])
     assert found["closed"] == ""
+    assert re.fullmatch(r"trouser: 85 of 100 \(85\s%\) correct", found["matrix"])
+    assert not found["cut"]
+    assert found["bars"] > 300
     assert found["pointer"].startswith("candidate 2: predicted 0.44")
     assert found["hidden"] == ["false", False]
     assert found["visible"] == ["true", True]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.reporting.formatting import number
-from hwnas.reporting.html import Html, page, prose, text
+from hwnas.reporting.html import Html, bar, page, prose, table, text
 from hwnas.reporting.line_charts import MAX_POINTS, downsample
 from hwnas.reporting.svg import Axis
 from hwnas.reporting.theme import DARK, LIGHT, SERIES
@@ -59,6 +59,18 @@ class TestWords:
         size = -(-len(values) // MAX_POINTS)
         counts = np.array([len(values[i : i + size]) for i in range(0, len(values), size)])
         assert (y * counts).sum() == pytest.approx(sum(values), abs=1e-3)
+
+
+class TestTables:
+    def test_stacked_tables_repeat_the_titles_of_their_columns(self) -> None:
+        rows = [[Html("first"), Html("1"), Html("2")]]
+        markup = table("name", ("row", "a", '<"b">'), rows, "stacked")
+        assert re.findall('<td data-label="(.*?)">', markup) == ["a", "&lt;&quot;b&quot;&gt;"]
+        assert "data-label" not in table("name", ("row", "a", "b"), rows)
+
+    def test_bars_of_nothing_have_no_width(self) -> None:
+        assert bar(0.0) == '<div class="bar zero" style="width:0.00%"></div>'
+        assert "zero" not in bar(0.001)
 
 
 def luminance(colour: str) -> float:
