@@ -81,7 +81,7 @@ def read_architecture_file(path: str | Path) -> Any:
         InputError: when the file is missing or is no JSON.
     """
     try:
-        return json.loads(Path(path).read_text("utf-8"))
+        return json.loads(Path(path).read_text("utf-8-sig"))
     except FileNotFoundError:
         raise InputError("no such file", where=str(path), mend="`hwnas search` writes it") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -159,7 +159,7 @@ def _tfnas(path: Path, device: str | None) -> LatencyTable:
     column, name, device_class, batch = columns[device]
     rows: Rows = {}
     left_out = 0
-    reader = csv.DictReader(io.StringIO(read_bytes(path).decode()))
+    reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig")))
     if not {"op", "mid_channels", column} <= set(reader.fieldnames or ()):
         raise ValueError(f"columns {reader.fieldnames}")
     for line in reader:

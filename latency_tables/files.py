@@ -103,7 +103,7 @@ def parse_json(data: bytes, path: Path) -> Any:
         return content
 
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=refuse_duplicates)
+        return json.loads(data.decode("utf-8-sig"), object_pairs_hook=refuse_duplicates)
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"not a complete JSON file: {show(error)}",

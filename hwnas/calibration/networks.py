@@ -154,7 +154,7 @@ def _rows(
             raise InputError(
                 "the file is too large", where=str(path), expected=f"at most {MAX_BYTES} bytes"
             )
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
         reader = csv.DictReader(lines, strict=True)
         missing = {ARCH, *needed} - set(reader.fieldnames or ())
         if missing:

@@ -196,7 +196,7 @@ def _read(source: str | Path | None) -> str:
     if name in shipped_configs():
         return (resources.files("hwnas.configs") / f"{name}.toml").read_text("utf-8")
     try:
-        return Path(name).read_text("utf-8")
+        return Path(name).read_text("utf-8-sig")
     except FileNotFoundError:
         names = shipped_configs()
         raise InputError(

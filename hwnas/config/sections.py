@@ -57,6 +57,11 @@ class DataConfig(Section):
     test_limit: int | None = Field(
         None, ge=2, description="use only so many test samples, drawn by the seed"
     )
+    missing: Literal["refuse", "mean"] = Field(
+        "refuse",
+        description="what to do with missing cells in numeric columns of a table: refuse the "
+        "file, or fill in the mean of the column's training cells",
+    )
 
 
 class SpaceConfig(Section):

@@ -13,7 +13,7 @@ import torch
 
 from hwnas.data.augmentation import Augmentation
 from hwnas.data.dataset import Dataset, Split, channels_last
-from hwnas.data.formats import seeded_rng
+from hwnas.data.formats import IMAGE_CLASSIFICATION, seeded_rng
 from hwnas.errors import InputError
 
 
@@ -60,7 +60,7 @@ class Batches:
         if augment == Augmentation():
             augment = None
         if augment is not None:
-            _check_augmentation(augment, split)
+            _check_augmentation(augment, split, dataset.task)
         seeded_rng(seed, "order")  # reports a bad seed now instead of in the first step
         self.steps_per_epoch = len(split) // batch_size
         self._split = split
@@ -134,9 +134,11 @@ def evaluation_batches(
     return batches()
 
 
-def _check_augmentation(augment: Augmentation, split: Split) -> None:
+def _check_augmentation(augment: Augmentation, split: Split, task: str) -> None:
     """Raise InputError unless augmentation keeps targets valid and leaves part of every image."""
-    if split.inputs.dtype != np.uint8 or split.targets.ndim != 1:
+    # Images with 16 bits per channel are float32, like spectrograms and tables.
+    are_images = split.inputs.dtype == np.uint8 or task == IMAGE_CLASSIFICATION
+    if not are_images or split.targets.ndim != 1:
         raise InputError(
             "augmentation is only supported for images with one class each",
             where="crop_padding, flip, cutout",

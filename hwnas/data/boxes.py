@@ -3,41 +3,66 @@
 Each split is a folder of images with an annotation file beside it, such as `train/` and
 `train.json`, in the format of Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014
 (arXiv 1405.0312): images, categories, and annotations whose `bbox` is left, top, width and height
-in pixels. Annotations of groups (`iscrowd`) are ignored.
+in pixels of the upright image, as viewers show it. Annotations of groups (`iscrowd`) are ignored.
+The published files have objects whose box has no area; these are left out, as are boxes that only
+touch the border of their image from outside.
 """
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
-from hwnas.data.formats import RawData, subset_indices
-from hwnas.data.image_folder import central_box, held_out_folder, opened, read_images
+from hwnas.data.class_folders import held_out_folder
+from hwnas.data.damaged_files import DamagedFiles
+from hwnas.data.formats import RawData, image_reading, subset_indices
+from hwnas.data.image_folder import central_box, opened, orientation, read_images, upright_size
 from hwnas.errors import InputError
 
 MAX_BYTES = 512 * 2**20
 """Largest annotation file."""
 MIN_VISIBLE = 0.25
 """A box is dropped if cropping the image leaves less than this fraction of its area."""
+BORDER = 1.0
+"""Boxes that lie less than this many pixels outside their image are left out, not refused."""
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def _whole(value: Any) -> Any:
+    """Return integers that are written as floats, such as 7.0, as integers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _four_or_none(numbers: list[float]) -> list[float]:
+    if len(numbers) not in (0, 4):
+        raise ValueError("expected four numbers: left, top, width, height")
+    return numbers
+
+
+_Id = Annotated[int, BeforeValidator(_whole)]
+_Box = Annotated[list[FiniteFloat], AfterValidator(_four_or_none)]
 
 
 class _Image(BaseModel):
-    id: int
+    id: _Id
     file_name: str
+    width: FiniteFloat | None = None
+    height: FiniteFloat | None = None
 
 
 class _Category(BaseModel):
-    id: int
+    id: _Id
     name: str
 
 
 class _Annotation(BaseModel):
-    image_id: int
-    category_id: int
-    bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
-    iscrowd: int | bool = 0
+    image_id: _Id
+    category_id: _Id
+    bbox: _Box | None = None
+    iscrowd: bool | float | None = None
 
 
 class _Annotations(BaseModel):
@@ -49,6 +74,38 @@ class _Annotations(BaseModel):
     def names(self) -> dict[int, str]:
         """Names of the categories by their id, in ascending order of the id."""
         return {c.id: c.name for c in sorted(self.categories, key=lambda c: c.id)}
+
+
+class _Object(NamedTuple):
+    """An object of an image.
+
+    Attributes:
+        class_: index into the class names.
+        box: left, top, right, bottom in pixels of the upright image.
+        place: the entry in the annotation file, such as `annotations.7`.
+    """
+
+    class_: int
+    box: np.ndarray
+    place: str
+
+
+class _LeftOut:
+    """Counts the objects of an annotation file that are left out, and remembers the first."""
+
+    def __init__(self, where: Path, cause: str) -> None:
+        self._where, self._cause = where, cause
+        self._count, self._first = 0, ""
+
+    def add(self, place: str) -> None:
+        self._count, self._first = self._count + 1, self._first or place
+
+    @property
+    def notes(self) -> list[str]:
+        if not self._count:
+            return []
+        objects = "1 object is" if self._count == 1 else f"{self._count:,} objects are"
+        return [f"{self._where}: {objects} left out, {self._cause}; the first is {self._first}"]
 
 
 def read_boxes(
@@ -71,40 +128,96 @@ def read_boxes(
 
     Raises:
         InputError: a file is missing or malformed, a file name leads out of its folder, an
-            annotation refers to an unknown image or category, a box is empty or outside its
-            image, the splits have different categories, or an image is invalid as described at
+            annotation refers to an unknown image or category, a box lies outside its image, an
+            image has another size than the annotations say, the splits have different
+            categories, there are no objects, or an image is invalid as described at
             `read_image_folder`.
     """
-    files: list[Path] = []
-    boxes: list[list[tuple[int, np.ndarray]]] = []
-    names, counts = None, []
-    folders = ("train", held_out_folder(path))
-    for split, limit, purpose in zip(folders, limits, ("train", "test"), strict=True):
-        where = path / f"{split}.json"
-        found = _read_annotations(where)
-        if names is not None and found.names != names:
-            raise InputError(
-                "the categories differ from those of the training split",
-                where=str(where),
-                expected=names,
-                actual=found.names,
-            )
-        names = found.names
-        objects = _objects_by_image(found, str(where))
-        chosen = [found.images[i] for i in subset_indices(len(found.images), limit, seed, purpose)]
-        files += [_path_within(path / split, image.file_name, where) for image in chosen]
-        boxes += [objects[image.id] for image in chosen]
-        counts.append(len(chosen))
-    assert names is not None
-    images = read_images(files, image_size)
-    size = images.shape[3], images.shape[2]
-    placed = [_visible_boxes(*both, size) for both in zip(files, boxes, strict=True)]
+    split_names = ("train", held_out_folder(path))
+    annotations = [_read_annotations(path / f"{name}.json") for name in split_names]
+    names = annotations[0].names
+    if annotations[1].names != names:
+        raise InputError(
+            "the categories differ from those of the training split",
+            where=str(path / f"{split_names[1]}.json"),
+            expected=names,
+            actual=annotations[1].names,
+        )
+    splits = []
+    for name, found, limit, purpose in zip(
+        split_names, annotations, limits, ("train", "test"), strict=True
+    ):
+        chosen = subset_indices(len(found.images), limit, seed, purpose)
+        splits.append(_Split(path / name, found, chosen))
+    samples = [sample for split in splits for sample in split.samples]
+    files = [sample.file for sample in samples]
+    damaged = DamagedFiles(files, "images")
+    images = read_images(files, image_size, damaged)
+    placed = _placed_boxes(samples, (images.shape[3], images.shape[2]), damaged)
+    damaged.refuse_if_any()
     targets = np.full((len(files), max(1, *map(len, placed)), 5), -1, np.float32)
     for target, rows in zip(targets, placed, strict=True):
         target[: len(rows)] = np.reshape(rows, (-1, 5))
-    x_train, x_test = np.split(images, counts[:1])
-    y_train, y_test = np.split(targets, counts[:1])
-    return RawData(tuple(names.values()), x_train, y_train, x_test, y_test, "detection")
+    held_out = len(splits[0].samples)
+    return RawData(
+        tuple(names.values()),
+        images[:held_out],
+        targets[:held_out],
+        images[held_out:],
+        targets[held_out:],
+        "detection",
+        reading=image_reading(images),
+        notes=tuple(note for split in splits for note in split.notes),
+    )
+
+
+class _Sample(NamedTuple):
+    """An image with its objects.
+
+    Attributes:
+        file: path of the image.
+        image: its entry in the annotation file.
+        objects: its objects.
+        at_border: counts the objects of the split that lie at the border of their image.
+    """
+
+    file: Path
+    image: _Image
+    objects: list[_Object]
+    at_border: _LeftOut
+
+
+class _Split:
+    """The samples of one split, and counts of the objects that are left out."""
+
+    def __init__(self, folder: Path, found: _Annotations, chosen: np.ndarray) -> None:
+        """List the samples.
+
+        Args:
+            folder: the images of the split; the annotation file lies beside it.
+            found: the annotations.
+            chosen: indices of the images that are used.
+
+        Raises:
+            InputError: an annotation is malformed, or a file name leads out of the folder.
+        """
+        where = folder.with_name(f"{folder.name}.json")
+        self._empty = _LeftOut(where, "since their boxes have no area")
+        self._at_border = _LeftOut(where, "since their boxes lie at the border of the image")
+        objects = _objects_by_image(found, where, self._empty)
+        self.samples = [
+            _Sample(
+                _path_within(folder, image.file_name, where),
+                image,
+                objects[image.id],
+                self._at_border,
+            )
+            for image in (found.images[index] for index in chosen)
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        return [*self._empty.notes, *self._at_border.notes]
 
 
 def _read_annotations(path: Path) -> _Annotations:
@@ -114,7 +227,8 @@ def _read_annotations(path: Path) -> _Annotations:
             raise InputError(
                 "the file is too large", where=where, expected=f"at most {MAX_BYTES} bytes"
             )
-        found = _Annotations.model_validate_json(path.read_bytes(), strict=True)
+        content = path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+        found = _Annotations.model_validate_json(content, strict=True)
     except FileNotFoundError:
         raise InputError(
             "no such file", where=where, expected="annotations in the COCO format"
@@ -134,13 +248,13 @@ def _read_annotations(path: Path) -> _Annotations:
     return found
 
 
-def _objects_by_image(found: _Annotations, where: str) -> dict[int, list[tuple[int, np.ndarray]]]:
-    """Return the class and box (left, top, right, bottom) of every object, by image id."""
+def _objects_by_image(found: _Annotations, path: Path, empty: _LeftOut) -> dict[int, list[_Object]]:
+    """Return the objects by image id; `empty` counts those whose box has no area."""
+    where = str(path)
     index = {id_: place for place, id_ in enumerate(found.names)}
-    objects: dict[int, list[tuple[int, np.ndarray]]] = {image.id: [] for image in found.images}
+    objects: dict[int, list[_Object]] = {image.id: [] for image in found.images}
     for number, annotation in enumerate(found.annotations):
         place = f"{where}: annotations.{number}"
-        left, top, width, height = annotation.bbox
         if annotation.image_id not in objects:
             raise InputError(
                 "no such image",
@@ -155,17 +269,53 @@ def _objects_by_image(found: _Annotations, where: str) -> dict[int, list[tuple[i
                 expected=f"category_id to be one of {list(index)}",
                 actual=annotation.category_id,
             )
+        if annotation.iscrowd:
+            continue
+        left, top, width, height = annotation.bbox or (0, 0, 0, 0)
         if width <= 0 or height <= 0:
-            raise InputError(
-                "the box is empty",
-                where=place,
-                expected="bbox = left, top, width, height with width > 0 and height > 0",
-                actual=annotation.bbox,
-            )
-        if not annotation.iscrowd:
-            box = np.array([left, top, left + width, top + height])
-            objects[annotation.image_id].append((index[annotation.category_id], box))
+            empty.add(f"annotations.{number} with bbox {annotation.bbox}")
+            continue
+        box = np.array([left, top, left + width, top + height])
+        found_object = _Object(index[annotation.category_id], box, f"annotations.{number}")
+        objects[annotation.image_id].append(found_object)
+    if not any(objects.values()):
+        raise InputError(
+            "no objects",
+            where=where,
+            expected="at least one annotation whose bbox = left, top, width, height has an area",
+        )
     return objects
+
+
+def _placed_boxes(
+    samples: list[_Sample], size: tuple[int, int], damaged: DamagedFiles
+) -> list[list[tuple[float, ...]]]:
+    """Return the rows of `_visible_boxes` of each image, none for damaged ones."""
+    placed: list[list[tuple[float, ...]]] = [[] for _ in samples]
+    for rows, sample in zip(placed, samples, strict=True):
+        if sample.file not in damaged:
+            with damaged.collecting(sample.file):
+                rows += _visible_boxes(sample, _checked_size(sample), size)
+    return placed
+
+
+def _checked_size(sample: _Sample) -> tuple[int, int]:
+    """Return the width and height of an image; raise InputError if the annotations differ."""
+    with opened(sample.file) as stored:
+        width, height = upright_size(stored, sample.file)
+        turned = orientation(stored, sample.file)
+    # Some programs write 0 for a size that they do not know.
+    stated = sample.image.width or width, sample.image.height or height
+    if stated != (width, height):
+        note = f" when turned upright by its EXIF orientation {turned}" if turned > 1 else ""
+        raise InputError(
+            "the annotations give another size than the image has",
+            where=str(sample.file),
+            expected=f"{stated[0]:g}x{stated[1]:g}",
+            actual=f"{width}x{height}{note}",
+            mend="boxes have to be drawn on the images as viewers show them",
+        )
+    return width, height
 
 
 def _path_within(folder: Path, name: str, where: Path) -> Path:
@@ -182,31 +332,34 @@ def _path_within(folder: Path, name: str, where: Path) -> Path:
 
 
 def _visible_boxes(
-    file: Path, objects: list[tuple[int, np.ndarray]], size: tuple[int, int]
+    sample: _Sample, given: tuple[int, int], size: tuple[int, int]
 ) -> list[tuple[float, ...]]:
     """Return class, left, top, right, bottom of the objects after cropping and resizing an image.
 
     Args:
-        file: the image, for its original size.
-        objects: classes and boxes in the pixels of the original image.
+        sample: the image and its objects.
+        given: width and height of the image before cropping.
         size: width and height after resizing.
     """
-    with opened(file) as image:
-        given = image.size
     left, top, right, bottom = (0.0, 0.0, *given) if given == size else central_box(given, size)
     scale = np.array([size[0] / (right - left), size[1] / (bottom - top)])
     rows = []
-    for class_, box in objects:
+    for class_, box, place in sample.objects:
         if (box[:2] >= given).any() or (box[2:] <= 0).any():
-            raise InputError(
-                "a box lies outside its image",
-                where=str(file),
-                expected=f"left, top, right, bottom within {given[0]}x{given[1]}",
-                actual=box.tolist(),
-            )
+            if (box[:2] >= np.add(given, BORDER)).any() or (box[2:] <= -BORDER).any():
+                raise InputError(
+                    "a box lies outside its image",
+                    where=str(sample.file),
+                    expected=f"left, top, right, bottom within {given[0]}x{given[1]}",
+                    actual=f"{box.tolist()} in {place}",
+                )
+            sample.at_border.add(f"{place} of {sample.file.name}")
+            continue
         moved = (box.reshape(2, 2) - (left, top)) * scale
         clipped = np.clip(moved, 0, size)
         area, visible = (np.prod(np.maximum(box[1] - box[0], 0)) for box in (moved, clipped))
-        if visible > 0 and visible >= MIN_VISIBLE * area:
+        # Rounded to float32, the corners of a tiny box may coincide.
+        has_area = (np.diff(clipped.astype(np.float32), axis=0) > 0).all()
+        if has_area and visible >= MIN_VISIBLE * area:
             rows.append((float(class_), *clipped.ravel().tolist()))
     return rows

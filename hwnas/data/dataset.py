@@ -3,13 +3,15 @@
 Shapes: N samples, C channels, H rows, W columns, L tokens, B boxes. Inputs are one of
 
     images    (N, C, H, W) uint8
-    features  (N, C, H, W) float32, such as spectrograms; a table has one channel per column
+    features  (N, C, H, W) float32, such as spectrograms and images with 16 bits in 0..1; a table
+              has one channel per column
     tokens    (N, L) int64, indices into a vocabulary
 
 and targets one of
 
     classes   (N,) int64
-    maps      (N, H, W) int64, one class per pixel; (N, 1, L) for the next token at each position
+    maps      (N, H, W) int64, one class per pixel, `VOID` (-1) for pixels that are not labelled;
+              (N, 1, L) for the next token at each position
     values    (N, 1) float32
     boxes     (N, B, 5) float32: class, left, top, right, bottom in pixels; class -1 pads
 """
@@ -24,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwnas.data.formats import IMAGE_CLASSIFICATION, check_labels, seeded_rng
+from hwnas.data.formats import IMAGE_CLASSIFICATION, SEGMENTATION, VOID, check_labels, seeded_rng
 from hwnas.errors import InputError
 
 INPUTS = {(4, "uint8"), (4, "float32"), (2, "int64")}
@@ -86,6 +88,7 @@ class Dataset:
         vocabulary: the text of each token; empty if the inputs are not tokens.
         reading: how the inputs were computed from the files (sample rate, table columns, ...),
             which users of the exported model have to reproduce.
+        notes: what was left out or filled in while reading, in words.
 
     Raises:
         InputError: the input shapes of the splits differ, or a target is out of range.
@@ -98,6 +101,7 @@ class Dataset:
     task: str = IMAGE_CLASSIFICATION
     vocabulary: tuple[str, ...] = ()
     reading: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the splits against each other and against the classes."""
@@ -110,9 +114,12 @@ class Dataset:
                 actual=shapes[1],
             )
         for split, name in ((self.train, "train"), (self.test, "test")):
-            _check_targets(split.targets, len(self.classes), f"{self.name}: {name}")
+            where, targets = f"{self.name}: {name}", split.targets
+            if self.task == SEGMENTATION:
+                targets = targets[targets != VOID]
+            _check_targets(targets, len(self.classes), where)
             if self.vocabulary:
-                check_labels(split.inputs.ravel(), len(self.vocabulary), f"{self.name}: {name}")
+                check_labels(split.inputs.ravel(), len(self.vocabulary), where)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -4,7 +4,8 @@ Each reader returns the images as they are stored and checks the labels against 
 Datasets are untrusted input: nothing in them is executed (no pickles), nothing is extracted to
 disk, and a size that a file declares is checked before memory is allocated for it.
 
-Shapes: images (N, C, H, W) uint8; labels (N,) int64 in 0 .. len(classes) - 1.
+Shapes: images (N, C, H, W) uint8, or float32 in 0..1 if they have 16 bits per channel; labels (N,)
+int64 in 0 .. len(classes) - 1.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ FASHION_MNIST_CLASSES = (
 )
 
 
-IMAGE_CLASSIFICATION = "image-classification"
+IMAGE_CLASSIFICATION, SEGMENTATION = "image-classification", "segmentation"
+DEEPEST = 2**16 - 1
+"""Largest value of images with 16 bits per channel."""
+VOID = -1
+"""Class of the pixels of a map that losses and metrics of segmentation ignore."""
 
 
 class RawData(NamedTuple):
@@ -53,6 +58,16 @@ class RawData(NamedTuple):
     task: str = IMAGE_CLASSIFICATION
     vocabulary: tuple[str, ...] = ()
     reading: Mapping[str, Any] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+
+
+def image_reading(images: np.ndarray) -> dict[str, Any]:
+    """Return the `reading` of images: the value that they were divided by, unless they are uint8.
+
+    Args:
+        images: uint8, or float32 in 0..1 if they have 16 bits per channel.
+    """
+    return {} if images.dtype == np.uint8 else {"largest_value": DEEPEST}
 
 
 def seeded_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
@@ -132,7 +147,8 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
 def read_npz(path: Path) -> RawData:
     """Read an npz file with x_train, y_train, x_test, y_test and, optionally, classes.
 
-    Images are uint8: (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels. Without
+    Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, in uint8, or in uint16,
+    which is returned as float32 in 0..1. Without
     `classes`, the K classes are named "0" to "K-1", K being the number of different training
     labels.
 
@@ -155,7 +171,14 @@ def read_npz(path: Path) -> RawData:
     x_train, y_train, x_test, y_test = (arrays[key] for key in keys)
     _check_counts(x_train, y_train, f"{path}: y_train")
     _check_counts(x_test, y_test, f"{path}: y_test")
-    return RawData(classes, x_train, y_train, x_test, y_test)
+    if x_train.dtype != x_test.dtype:
+        raise InputError(
+            "training and test images differ in dtype",
+            where=f"{path}: x_test",
+            expected="uint8 for both, or uint16 for both",
+        )
+    reading = image_reading(x_train)
+    return RawData(classes, x_train, y_train, x_test, y_test, reading=reading)
 
 
 def _check_counts(images: np.ndarray, labels: np.ndarray, where: str) -> None:
@@ -195,12 +218,17 @@ def _class_names(names: np.ndarray | None, y_train: np.ndarray, where: str) -> t
 
 
 def _to_nchw(images: np.ndarray, where: str) -> np.ndarray:
-    """Convert (N, H, W), (N, H, W, C) or (N, C, H, W) to contiguous (N, C, H, W)."""
-    if images.dtype != np.uint8:
+    """Convert (N, H, W), (N, H, W, C) or (N, C, H, W) to contiguous (N, C, H, W).
+
+    Images in uint8 stay so; those in uint16 become float32 in 0..1.
+    """
+    if images.dtype == np.uint16:
+        images = images.astype(np.float32) / np.float32(DEEPEST)
+    elif images.dtype != np.uint8:
         raise InputError(
             "the images are not uint8",
             where=where,
-            expected="uint8",
+            expected="uint8 or uint16",
             actual=images.dtype,
             mend="scale the pixels to 0..255 and convert them with .astype(numpy.uint8)",
         )

@@ -1,29 +1,44 @@
-"""Reader of image folders: train/<class>/*.png and test/<class>/*.png, decoded by Pillow."""
+"""Reader of image folders, and decoding of images by Pillow for all readers of images.
+
+Images are turned upright as their EXIF orientation says, which is how viewers show them. Images
+with 8 bits per channel stay uint8. If a dataset has grey images with 16 bits, all its images become
+float32 in 0..1, so that no grey level is lost; `RawData.reading` then states the largest stored
+value, by which users of the exported model have to divide.
+
+Shapes: N images, C channels, H rows, W columns.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hwnas.data.formats import RawData, subset_indices
+from hwnas.data.class_folders import FileKind, list_class_folders
+from hwnas.data.damaged_files import DamagedFiles
+from hwnas.data.formats import DEEPEST, RawData, image_reading
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
-    from PIL.Image import Resampling
+    from PIL.Image import Resampling, Transpose
 
 # Only decoders that are self-contained: others start programs (EPS) or open further files.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGES = FileKind("images", SUFFIXES)
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_ORIENTATION = 0x0112
+"""The EXIF tag that says how a stored image has to be turned."""
 
 
 def read_image_folder(
@@ -32,7 +47,7 @@ def read_image_folder(
     """Read train/<class>/ and test/<class>/ (or val/<class>/) in the order of the file names.
 
     Images are converted to RGB, or to one grey channel if all of them are grey; transparency is
-    dropped. Hidden files and files without the suffix of an image are skipped.
+    dropped. `hwnas.data.class_folders` describes which files are read.
 
     Args:
         path: folder with the folders of both splits.
@@ -43,90 +58,44 @@ def read_image_folder(
         seed: selects the samples where a limit applies.
 
     Returns:
-        Images (N, C, H, W) uint8 and labels (N,).
+        Images (N, C, H, W), as `read_images` returns them, and labels (N,).
 
     Raises:
-        InputError: a folder is missing, a class has no images, or a file is truncated, is not an
-            image, exceeds `PIL.Image.MAX_IMAGE_PIXELS` or differs in size from the first.
+        InputError: a folder is missing, a class has no images, or files are truncated, are not
+            images, exceed `PIL.Image.MAX_IMAGE_PIXELS` or differ in size from the first.
     """
-    test_path = path / held_out_folder(path)
-    classes = class_folders(path / "train")
-    unknown = sorted(set(class_folders(test_path)) - set(classes))
-    if unknown:
-        raise InputError(
-            "a test class without training images",
-            where=str(test_path / unknown[0]),
-            expected=f"one of the training classes {', '.join(classes)}",
-        )
-    train_files, y_train = _list_images(path / "train", classes)
-    test_files, y_test = _list_images(test_path, classes)
-    train = subset_indices(len(train_files), limits[0], seed, "train")
-    test = subset_indices(len(test_files), limits[1], seed, "test")
-    files = [train_files[i] for i in train] + [test_files[i] for i in test]
-    images = read_images(files, image_size)
+    folders = list_class_folders(path, IMAGES, limits, seed)
+    images = read_images([*folders.train, *folders.test], image_size)
+    x_train, x_test = np.split(images, [len(folders.train)])
     return RawData(
-        classes, images[: len(train)], y_train[train], images[len(train) :], y_test[test]
+        folders.classes,
+        x_train,
+        folders.y_train,
+        x_test,
+        folders.y_test,
+        reading=image_reading(images),
+        notes=folders.notes,
     )
 
 
-def held_out_folder(path: Path) -> str:
-    """Return the name of the test split's folder: `val` if there is that but no `test`."""
-    has_val_only = (path / "val").is_dir() and not (path / "test").is_dir()
-    return "val" if has_val_only else "test"
+class _Form(NamedTuple):
+    """What all images of a dataset are converted to.
 
-
-def class_folders(path: Path, content: str = "images") -> tuple[str, ...]:
-    """Return the sorted names of the class folders of a split.
-
-    Args:
-        path: folder of the split.
-        content: what the class folders hold, for error messages.
-
-    Raises:
-        InputError: the folder is missing or has no class folders.
+    Attributes:
+        mode: "L" or "RGB".
+        size: width and height.
+        is_deep: whether some images have 16 bits per channel.
     """
-    expected = f"a folder {path.name}/ with one folder of {content} for each class"
-    if not path.is_dir():
-        raise InputError("no such folder", where=str(path), expected=expected)
-    names = [entry.name for entry in path.iterdir() if entry.is_dir()]
-    classes = tuple(sorted(name for name in names if not name.startswith(".")))
-    if not classes:
-        raise InputError("no class folders", where=str(path), expected=expected)
-    return classes
+
+    mode: str
+    size: tuple[int, int]
+    is_deep: bool
 
 
-def _list_images(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
-    """Return the image files of one split, sorted within their class, and the labels (N,)."""
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        folder = path / name
-        # The test split may lack a class; every class has a folder in the training split.
-        found = image_files(folder) if folder.is_dir() else []
-        files += found
-        labels += [label] * len(found)
-    return files, np.array(labels, np.int64)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder, sorted by name.
-
-    Raises:
-        InputError: there are none.
-    """
-    found = [
-        entry
-        for entry in (sorted(folder.iterdir()) if folder.is_dir() else [])
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".") and entry.is_file()
-    ]
-    if not found:
-        suffixes = ", ".join(SUFFIXES)
-        raise InputError("no images", where=str(folder), expected=f"files with suffix {suffixes}")
-    return found
-
-
-def read_images(files: list[Path], image_size: int | None) -> np.ndarray:
-    """Decode image files to (N, C, H, W) uint8.
+def read_images(
+    files: list[Path], image_size: int | None, damaged: DamagedFiles | None = None
+) -> np.ndarray:
+    """Decode image files.
 
     All headers are checked before the first image is decoded.
 
@@ -134,56 +103,154 @@ def read_images(files: list[Path], image_size: int | None) -> np.ndarray:
         files: the images.
         image_size: crop each image to its central square and resize it to this side (pixels,
             bilinear); None requires that all images have the same size.
+        damaged: collects the errors of files, which the caller raises; the pixels of these files
+            are undefined. If None, the errors are raised here.
+
+    Returns:
+        Images (N, C, H, W) uint8; float32 in 0..1 if any of them has 16 bits per channel.
 
     Raises:
         InputError: as for `read_image_folder`.
     """
-    from PIL.Image import Resampling
-
     if image_size is not None and image_size < 1:
         raise InputError(
             "invalid image size", where="image_size", expected=">= 1", actual=image_size
         )
-    mode, size = _common_mode_and_size(files, image_size)
-    width, height = size
-    images = np.empty((len(files), len(mode), height, width), np.uint8)
+    errors = DamagedFiles(files, "images") if damaged is None else damaged
+    form = _common_form(files, image_size, errors)
+    width, height = form.size
+    dtype = np.float32 if form.is_deep else np.uint8
+    images = np.empty((len(files), len(form.mode), height, width), dtype)
     for index, file in enumerate(files):
-        with opened(file) as image:
-            pixels = np.asarray(fitted(image.convert(mode), size, Resampling.BILINEAR))
-        images[index] = pixels.reshape(height, width, len(mode)).transpose(2, 0, 1)
+        if file not in errors:
+            with errors.collecting(file), opened(file) as image:
+                images[index] = _pixels(image, file, form).transpose(2, 0, 1)
+    if damaged is None:
+        errors.refuse_if_any()
     return images
 
 
-def _common_mode_and_size(files: list[Path], image_size: int | None) -> tuple[str, tuple[int, int]]:
-    """Return the mode ("L" or "RGB") and the size (width, height) that all images will have."""
-    modes = set()
-    size = (image_size or 0, image_size or 0)
-    for index, file in enumerate(files):
-        with opened(file) as image:
-            modes.add(_checked_mode(image, file))
-            if image_size is None and index == 0:
-                size = image.size
-            elif image_size is None and image.size != size:
+def _common_form(files: list[Path], image_size: int | None, damaged: DamagedFiles) -> _Form:
+    """Return the form that all images will have, from their headers."""
+    modes: set[str] = set()
+    first: tuple[Path, tuple[int, int]] | None = None
+    for file in files:
+        with damaged.collecting(file), opened(file) as image:
+            mode, size = _checked_mode(image, file), upright_size(image, file)
+            modes.add(mode)
+            first = first or (file, size)
+            if image_size is None and size != first[1]:
                 raise InputError(
                     "the image differs in size from the first one",
                     where=str(file),
-                    expected=f"{size[0]}x{size[1]} as {files[0]}",
-                    actual=f"{image.size[0]}x{image.size[1]}",
+                    expected=f"{first[1][0]}x{first[1][1]} as {first[0]}",
+                    actual=f"{size[0]}x{size[1]}",
                     mend="set image_size to resize all images",
                 )
-    return ("L" if modes <= set(_GREY_MODES) else "RGB"), size
+    if first is None:
+        damaged.refuse_if_any()
+        raise InputError("no images", where="files", expected="at least one")
+    size = first[1] if image_size is None else (image_size, image_size)
+    is_grey = modes <= {*_GREY_MODES, *_DEEP_MODES, "I"}
+    return _Form("L" if is_grey else "RGB", size, bool(modes & {*_DEEP_MODES, "I"}))
 
 
 def _checked_mode(image: Image.Image, file: Path) -> str:
-    if image.mode not in _GREY_MODES + _COLOUR_MODES:
+    # Pillow widens PGM files with 16 bits to 32; in other formats, mode I means 32 bits.
+    is_deep = image.mode in _DEEP_MODES or (image.mode, image.format) == ("I", "PPM")
+    if image.mode not in _GREY_MODES + _COLOUR_MODES and not is_deep:
         raise InputError(
-            "not an image with 8 bits per channel",
+            "not an image with 8 bits per channel, or grey with 16 bits",
             where=str(file),
             expected="grey, palette, RGB or CMYK",
             actual=f"mode {image.mode}",
             mend="convert it to 8 bits per channel",
         )
     return image.mode
+
+
+def _pixels(image: Image.Image, file: Path, form: _Form) -> np.ndarray:
+    """Return the pixels (H, W, C) of an image in the common form."""
+    from PIL.Image import Resampling
+
+    is_deep = image.mode in (*_DEEP_MODES, "I")
+    # Mode F holds all values of 16 bits, and Pillow interpolates it without rounding.
+    turned = upright(image.convert("F" if is_deep else form.mode), orientation(image, file))
+    values = np.asarray(fitted(turned, form.size, Resampling.BILINEAR))
+    if form.is_deep:
+        values = values.astype(np.float32) / np.float32(DEEPEST if is_deep else 255)
+    channels = values if values.ndim == 3 else values[..., None]
+    return np.broadcast_to(channels, (*channels.shape[:2], len(form.mode)))
+
+
+def orientation(image: Image.Image, file: Path) -> int:
+    """Return the EXIF orientation of an opened image that Pillow leaves to its user, 1 to 8.
+
+    Args:
+        image: the opened image.
+        file: its path.
+    """
+    from PIL import Image
+
+    if image.format == "TIFF":
+        return 1  # Pillow turns these itself
+    try:
+        if image.format != "PNG" or _has_late_chunks(file):
+            found: Any = image.getexif().get(_ORIENTATION, 1)
+        else:
+            # The method of PNG files decodes the whole image to find chunks behind its pixels.
+            found = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except (SyntaxError, ValueError, OSError, struct.error, zlib.error, KeyError, TypeError):
+        return 1  # viewers show images with damaged metadata as they are stored
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _has_late_chunks(file: Path) -> bool:
+    """Return whether a PNG file has chunks behind its pixels, where metadata may be, too."""
+    has_pixels = False
+    with file.open("rb") as stream:
+        stream.seek(8)
+        while len(header := stream.read(8)) == 8:
+            length, name = struct.unpack(">I4s", header)
+            if has_pixels and name not in (b"IDAT", b"IEND"):
+                return True
+            has_pixels |= name == b"IDAT"
+            stream.seek(length + 4, os.SEEK_CUR)
+    return False
+
+
+def upright_size(image: Image.Image, file: Path) -> tuple[int, int]:
+    """Return the width and height of an opened image after turning it upright."""
+    if image.format == "TIFF" and image.getexif().get(_ORIENTATION, 1) != 1:
+        image.load()  # which turns it
+    width, height = image.size
+    return (height, width) if orientation(image, file) >= 5 else (width, height)
+
+
+def upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn an image upright.
+
+    Args:
+        image: an image as it was stored.
+        orientation: its EXIF orientation, 1 to 8.
+    """
+    turn = _turns().get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turns() -> dict[int, Transpose]:
+    """Return the transposition for each EXIF orientation but 1."""
+    from PIL.Image import Transpose
+
+    return {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
 
 
 def fitted(image: Image.Image, size: tuple[int, int], filter_: Resampling) -> Image.Image:
@@ -216,7 +283,7 @@ def opened(file: Path) -> Iterator[Image.Image]:
     """Open an image file; any error of Pillow inside the block becomes an InputError.
 
     Raises:
-        InputError: the file is not an image, is too large, truncated or damaged.
+        InputError: the file is missing, is not an image, is too large, truncated or damaged.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -224,8 +291,14 @@ def opened(file: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Pillow only warns of images between one and two times MAX_IMAGE_PIXELS.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_FORMATS) as image:
+            # From a path instead of a stream, Pillow 13 maps TIFF files to memory, and scrambles
+            # those whose orientation swaps width and height.
+            with file.open("rb") as stream, Image.open(stream, formats=_FORMATS) as image:
                 yield image
+    except FileNotFoundError:
+        raise InputError("no such image", where=str(file), expected="an image file") from None
+    except (PermissionError, IsADirectoryError) as error:
+        raise InputError("the image cannot be read", where=str(file), actual=error) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
             "the image is too large",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwnas.data.image_folder import SUFFIXES, opened
+from hwnas.data.image_folder import SUFFIXES, opened, upright_size
 from hwnas.errors import InputError
 
 STEP = 8
@@ -29,11 +29,11 @@ def common_image_side(path: Path, largest: int) -> tuple[int | None, str]:
             continue
         try:
             with opened(file) as image:
-                sizes.add(image.size)
+                sizes.add(upright_size(image, file))
         except InputError:
             # The reader lists the files that are damaged.
             continue
-    if not sizes or (len(sizes) == 1 and max(*sizes) <= (largest, largest)):
+    if not sizes or (len(sizes) == 1 and max(max(size) for size in sizes) <= largest):
         return None, ""
     smallest = min(min(size) for size in sizes)
     side = max(STEP, min(largest, smallest - smallest % STEP))

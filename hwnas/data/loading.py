@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,7 +23,7 @@ from hwnas.data.language import generated_language, read_language
 from hwnas.data.masks import read_masks
 from hwnas.data.shapes import shapes_detection, shapes_segmentation
 from hwnas.data.sounds import generated_keywords, read_sound_folder
-from hwnas.data.tables import generated_ratings, read_table_folder
+from hwnas.data.tables import Missing, generated_ratings, read_table_folder
 from hwnas.data.text import generated_text, read_text_folder
 from hwnas.errors import InputError
 
@@ -42,6 +42,7 @@ class Request:
         limits: largest number of training and of test samples. A reader may use them to read
             less; `load_dataset` applies them in any case.
         seed: selects the samples where a limit applies.
+        missing: what to do with missing cells in numeric columns of a table.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Request:
     sequence_length: int
     limits: tuple[int | None, int | None]
     seed: int
+    missing: Missing = "refuse"
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ IDX_FOLDER = (
     "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 )
 IMAGE_OPTIONS, TEXT_OPTIONS = frozenset({"image_size"}), frozenset({"sequence_length"})
+TABLE_OPTIONS = frozenset({"missing"})
 
 DATASETS = {
     "fashion-mnist-slice": Source("no path: it ships with hwnas", "nowhere", _shipped_slice),
@@ -132,7 +135,7 @@ DATASETS = {
         IMAGE_OPTIONS,
     ),
     "sounds": Source(
-        "a folder with train/<class>/*.wav and test/<class>/*.wav",
+        "a folder with train/<class>/*.wav and test/<class>/*.wav (or .flac, .mp3, ...)",
         "folder",
         lambda r: read_sound_folder(r.path, r.limits, r.seed),
     ),
@@ -142,7 +145,8 @@ DATASETS = {
     "table": Source(
         "a folder with train.csv and test.csv, whose last column is the target",
         "folder",
-        lambda r: read_table_folder(r.path),
+        lambda r: read_table_folder(r.path, r.missing),
+        TABLE_OPTIONS,
     ),
     "generated-ratings": Source(
         "no path: a table of ratings is generated", "nowhere", lambda r: generated_ratings()
@@ -183,6 +187,7 @@ def load_dataset(
     train_limit: int | None = None,
     test_limit: int | None = None,
     seed: int = 0,
+    missing: Missing = "refuse",
 ) -> Dataset:
     """Read or generate a dataset into memory.
 
@@ -196,6 +201,8 @@ def load_dataset(
         train_limit: keep a random subset of this many training samples; None keeps all.
         test_limit: the same for the test samples.
         seed: selects the subsets. Generated datasets do not depend on it.
+        missing: what to do with missing cells in numeric columns of a table: "refuse" the file,
+            or fill in the "mean" of the column's training cells.
 
     Raises:
         InputError: the name is unknown, an option does not fit the dataset, the path is missing,
@@ -209,12 +216,16 @@ def load_dataset(
             actual=name,
         )
     source = DATASETS[name]
-    _check_options(name, path, {"image_size": image_size, "sequence_length": sequence_length})
+    options = {
+        "image_size": image_size,
+        "sequence_length": sequence_length,
+        "missing": None if missing == "refuse" else missing,
+    }
+    _check_options(name, path, options)
     place = Path(path or ".").expanduser()
     _require_place(place, source)
-    request = Request(
-        place, image_size, sequence_length or SEQUENCE_LENGTH, (train_limit, test_limit), seed
-    )
+    limits = train_limit, test_limit
+    request = Request(place, image_size, sequence_length or SEQUENCE_LENGTH, limits, seed, missing)
     try:
         raw = source.read(request)
     except (OSError, MemoryError) as error:
@@ -226,10 +237,10 @@ def load_dataset(
         ) from error
     train = _limited(Split(raw.x_train, raw.y_train), train_limit, seed, "train")
     test = _limited(Split(raw.x_test, raw.y_test), test_limit, seed, "test")
-    return Dataset(name, raw.classes, train, test, raw.task, raw.vocabulary, raw.reading)
+    return Dataset(name, raw.classes, train, test, raw.task, raw.vocabulary, raw.reading, raw.notes)
 
 
-def _check_options(name: str, path: str | None, options: dict[str, int | None]) -> None:
+def _check_options(name: str, path: str | None, options: Mapping[str, int | str | None]) -> None:
     """Raise InputError unless the dataset takes the path and the options that are given."""
     source = DATASETS[name]
     if (path is None) != (source.place == "nowhere"):

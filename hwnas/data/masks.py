@@ -1,8 +1,10 @@
 """Reader of segmentation datasets: images with masks that hold the class of each pixel.
 
 Each split has a folder `images` and a folder `masks`. The mask of an image is a file with the same
-stem, in a lossless format with one 8-bit channel or with a palette; its pixel values or palette
-indices are the classes. `classes.txt` beside the splits names the classes 0, 1, ..., one per line.
+stem, in a lossless format with one channel or with a palette; its pixel values or palette indices
+are the classes. `classes.txt` beside the splits names the classes 0, 1, ..., one per line. Pixels
+with the value 255 are void: they belong to no class, as in Pascal VOC and Cityscapes, and are
+ignored by the loss and the metrics.
 """
 
 from __future__ import annotations
@@ -11,14 +13,26 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.data.formats import RawData, subset_indices
-from hwnas.data.image_folder import fitted, held_out_folder, image_files, opened, read_images
+from hwnas.data.class_folders import files_of, held_out_folder
+from hwnas.data.damaged_files import DamagedFiles
+from hwnas.data.formats import SEGMENTATION, VOID, RawData, image_reading, subset_indices
+from hwnas.data.image_folder import (
+    IMAGES,
+    fitted,
+    opened,
+    orientation,
+    read_images,
+    upright,
+    upright_size,
+)
 from hwnas.data.text_files import read_text
 from hwnas.errors import InputError
 
-MASK_MODES = ("L", "P")
+MASK_MODES = ("1", "L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
 LOSSY_SUFFIXES = (".jpg", ".jpeg", ".webp")
 MAX_CLASSES = 256
+STORED_VOID = 255
+"""Value of void pixels in a mask, unless there are so many classes that it is one of them."""
 
 
 def read_masks(
@@ -36,7 +50,8 @@ def read_masks(
         seed: selects the samples where a limit applies.
 
     Returns:
-        Images (N, C, H, W) uint8 and the class of each pixel (N, H, W) int64.
+        Images (N, C, H, W), as `read_images` returns them, and the class of each pixel
+        (N, H, W) int64, `VOID` for void pixels.
 
     Raises:
         InputError: a file is missing, an image has no mask, a mask differs in size from its image
@@ -44,24 +59,65 @@ def read_masks(
             `read_image_folder`.
     """
     classes = _class_names(path / "classes.txt")
-    files, masks, counts = [], [], []
+    files: list[Path] = []
+    masks: list[Path] = []
+    counts = []
     folders = ("train", held_out_folder(path))
     for folder, limit, name in zip(folders, limits, ("train", "test"), strict=True):
         split = path / folder
-        found = image_files(split / "images")
+        found = files_of(split / "images", IMAGES)
         chosen = [found[i] for i in subset_indices(len(found), limit, seed, name)]
-        by_stem = _by_stem(image_files(split / "masks"))
         files += chosen
-        masks += [_mask_of(file, by_stem) for file in chosen]
+        masks += _masks_of(chosen, files_of(split / "masks", IMAGES))
         counts.append(len(chosen))
-    images = read_images(files, image_size)
+    damaged = DamagedFiles([*files, *masks], "images and masks")
+    images = read_images(files, image_size, damaged)
     size = images.shape[3], images.shape[2]
     targets = np.empty((len(files), *images.shape[2:]), np.int64)
     for target, file, mask in zip(targets, files, masks, strict=True):
-        target[:] = _read_mask(mask, file, size, classes)
+        if file not in damaged:
+            with damaged.collecting(mask):
+                target[:] = _read_mask(mask, file, size, classes)
+    damaged.refuse_if_any()
     x_train, x_test = np.split(images, counts[:1])
     y_train, y_test = np.split(targets, counts[:1])
-    return RawData(classes, x_train, y_train, x_test, y_test, "segmentation")
+    return RawData(
+        classes,
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        SEGMENTATION,
+        reading=image_reading(images),
+        notes=_void_notes(path, y_train, y_test, classes),
+    )
+
+
+def _void_notes(
+    path: Path, y_train: np.ndarray, y_test: np.ndarray, classes: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Describe the void pixels.
+
+    Raises:
+        InputError: only one class is left without them, so that 255 is likely a class.
+    """
+    shares = [float((targets == VOID).mean()) for targets in (y_train, y_test)]
+    if not any(shares):
+        return ()
+    labelled = np.unique(y_train[y_train != VOID])
+    if len(labelled) < 2:
+        only = ", ".join(classes[label] for label in labelled) or "no class"
+        raise InputError(
+            f"the training masks hold {only} besides the value {STORED_VOID}, which marks pixels "
+            "of no class",
+            where=str(path / "train" / "masks"),
+            expected=f"at least two of the classes 0 to {len(classes) - 1}",
+            mend=f"if {STORED_VOID} stands for a class, store that class's number instead",
+        )
+    return (
+        f"{path}: pixels with the value {STORED_VOID} have no class and are ignored, "
+        f"{shares[0]:.2%} of the training masks and {shares[1]:.2%} of the test masks",
+    )
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
@@ -77,32 +133,44 @@ def _class_names(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _by_stem(masks: list[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+def _masks_of(files: list[Path], masks: list[Path]) -> list[Path]:
+    """Return the mask of each image, the file with the same stem.
+
+    Raises:
+        InputError: masks are stored in a lossy format, or images have no mask or two masks.
+    """
+    damaged = DamagedFiles([*files, *masks], "images and masks")
+    by_stem: dict[str, Path] = {}
     for mask in masks:
-        if mask.suffix.lower() in LOSSY_SUFFIXES:
-            raise InputError(
-                "masks cannot be stored in a lossy format, which changes pixel values",
-                where=str(mask),
-                expected="a lossless format such as png",
-            )
-        if found.setdefault(mask.stem, mask) != mask:
-            raise InputError(
-                "two masks for the same image",
-                where=str(mask),
-                expected="one mask per file stem",
-                actual=f"also {found[mask.stem]}",
-            )
-    return found
+        with damaged.collecting(mask):
+            _check_suffix(mask)
+            if by_stem.setdefault(mask.stem, mask) != mask:
+                raise InputError(
+                    "two masks for the same image",
+                    where=str(mask),
+                    expected="one mask per file stem",
+                    actual=f"also {by_stem[mask.stem]}",
+                )
+    for file in files:
+        with damaged.collecting(file):
+            if file.stem not in by_stem and file.stem not in {mask.stem for mask in masks}:
+                folder = file.parent.parent / "masks"
+                raise InputError(
+                    "an image without a mask",
+                    where=str(file),
+                    expected=folder / f"{file.stem}.png",
+                )
+    damaged.refuse_if_any()
+    return [by_stem[file.stem] for file in files]
 
 
-def _mask_of(file: Path, by_stem: dict[str, Path]) -> Path:
-    if file.stem not in by_stem:
-        folder = file.parent.parent / "masks"
+def _check_suffix(mask: Path) -> None:
+    if mask.suffix.lower() in LOSSY_SUFFIXES:
         raise InputError(
-            "an image without a mask", where=str(file), expected=folder / f"{file.stem}.png"
+            "masks cannot be stored in a lossy format, which changes pixel values",
+            where=str(mask),
+            expected="a lossless format such as png",
         )
-    return by_stem[file.stem]
 
 
 def _read_mask(
@@ -114,25 +182,30 @@ def _read_mask(
     with opened(file) as image, opened(mask) as found:
         if found.mode not in MASK_MODES:
             raise InputError(
-                "a mask must have one channel with 8 bits",
+                "a mask must have one channel",
                 where=str(mask),
                 expected="grey values or palette indices that are classes",
                 actual=f"mode {found.mode}",
             )
-        if found.size != image.size:
+        expected, given = upright_size(image, file), upright_size(found, mask)
+        if given != expected:
             raise InputError(
                 "the mask differs in size from its image",
                 where=str(mask),
-                expected=f"{image.size[0]}x{image.size[1]} as {file}",
-                actual=f"{found.size[0]}x{found.size[1]}",
+                expected=f"{expected[0]}x{expected[1]} as {file}, upright",
+                actual=f"{given[0]}x{given[1]}",
             )
-        values = np.asarray(fitted(found, size, Resampling.NEAREST))
-    if values.max() >= len(classes):
+        turned = upright(found, orientation(found, mask))
+        values = np.asarray(fitted(turned, size, Resampling.NEAREST)).astype(np.int64)
+    if len(classes) <= STORED_VOID:
+        values[values == STORED_VOID] = VOID
+    if values.max() >= len(classes) or values.min() < VOID:
         raise InputError(
             "the mask has a class without a name",
             where=str(mask),
-            expected=f"0 to {len(classes) - 1}, as named in classes.txt",
+            expected=f"0 to {len(classes) - 1}, as named in classes.txt, or {STORED_VOID} for "
+            "pixels of no class",
             actual=values.max(),
-            mend="name the class in classes.txt, also if it marks unlabelled pixels",
+            mend="name the class in classes.txt",
         )
     return values

@@ -1,19 +1,23 @@
-"""Short labelled sounds as log-mel spectrograms, from folders of WAV files or synthesised.
+"""Short labelled sounds as log-mel spectrograms, from folders of sound files or synthesised.
 
 A spectrogram is (1, MELS, frames) float32: the natural logarithm of the energy in frequency bands
-that are equally wide on the mel scale. All sounds are resampled to one rate and cut or padded to
-one length.
+that are equally wide on the mel scale. Sound files are decoded by libsndfile. All sounds are
+resampled to one rate by soxr, whose low-pass filter removes the frequencies that the new rate
+cannot represent, and are cut or padded to one length.
 """
 
 from __future__ import annotations
 
-import wave
+import math
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
 
-from hwnas.data.formats import RawData, seeded_rng, subset_indices
-from hwnas.data.image_folder import class_folders
+from hwnas.data.class_folders import FileKind, list_class_folders
+from hwnas.data.damaged_files import DamagedFiles
+from hwnas.data.formats import RawData, seeded_rng
 from hwnas.errors import InputError
 
 TASK = "audio-keywords"
@@ -26,8 +30,31 @@ WINDOW, HOP, MELS = 256, 128, 32
 """Samples per window, samples between the starts of windows, and number of mel bands."""
 FLOOR = 1e-6
 """Added to every energy before the logarithm."""
-MAX_SECONDS = 60
-"""Longest accepted WAV file."""
+MAX_SECONDS, MAX_CHANNELS, MAX_RATE = 60, 16, 768_000
+"""Limits on a sound file."""
+MAX_VALUE = 1e9
+"""Largest magnitude of a sample; floating-point formats can hold more than the usual -1..1."""
+MARGIN_SECONDS = 0.25
+"""How much more of a sound than `SECONDS` is resampled, so that its end is filtered as a whole."""
+SOUNDS = FileKind(
+    "sounds",
+    (
+        ".aif",
+        ".aifc",
+        ".aiff",
+        ".au",
+        ".caf",
+        ".flac",
+        ".mp3",
+        ".oga",
+        ".ogg",
+        ".opus",
+        ".rf64",
+        ".w64",
+        ".wav",
+        ".wave",
+    ),
+)
 TRAIN, TEST = 1600, 400
 """Number of synthesised sounds in each split."""
 SYLLABLES = {"rise": (400, 1600), "fall": (1600, 400), "low": (500, 500), "high": (1500, 1500)}
@@ -103,7 +130,9 @@ def _syllable(start_hz: float, end_hz: float, pitch: float, rng: np.random.Gener
 
 
 def read_sound_folder(path: Path, limits: tuple[int | None, int | None], seed: int) -> RawData:
-    """Read train/<class>/*.wav and test/<class>/*.wav.
+    """Read train/<class>/ and test/<class>/ (or val/<class>/) in the order of the file names.
+
+    `hwnas.data.class_folders` describes which files are read.
 
     Args:
         path: folder with the folders of both splits.
@@ -115,78 +144,107 @@ def read_sound_folder(path: Path, limits: tuple[int | None, int | None], seed: i
         Log-mel spectrograms (N, 1, MELS, frames) float32 and labels (N,).
 
     Raises:
-        InputError: a folder is missing, a class has no sounds, or a file cannot be read.
+        InputError: a folder is missing, a class has no sounds, or files cannot be read.
     """
-    classes = class_folders(path / "train", "sounds")
-    arrays = []
-    for name, limit in zip(("train", "test"), limits, strict=True):
-        files, labels = [], []
-        for label, known in enumerate(classes):
-            found = sorted((path / name / known).glob("*.wav"))
-            files += found
-            labels += [label] * len(found)
-        without = [known for label, known in enumerate(classes) if label not in labels]
-        if without and name == "train":
-            raise InputError(
-                "a class without sounds",
-                where=str(path / name / without[0]),
-                expected="files *.wav",
-            )
-        if not labels:
-            raise InputError(
-                "no sounds",
-                where=str(path / name),
-                expected=f"files *.wav in the folders {', '.join(classes)}",
-            )
-        chosen = subset_indices(len(files), limit, seed, name)
-        sounds = np.stack([read_wav(files[index]) for index in chosen])
-        arrays += [log_mel(sounds), np.array(labels)[chosen]]
-    return _raw_data(classes, *arrays)
+    folders = list_class_folders(path, SOUNDS, limits, seed)
+    files = [*folders.train, *folders.test]
+    damaged = DamagedFiles(files, "sounds")
+    sounds = np.zeros((len(files), SAMPLES))
+    for sound, file in zip(sounds, files, strict=True):
+        with damaged.collecting(file):
+            sound[:] = read_sound(file)
+    damaged.refuse_if_any()
+    x_train, x_test = np.split(log_mel(sounds), [len(folders.train)])
+    raw = _raw_data(folders.classes, x_train, folders.y_train, x_test, folders.y_test)
+    return raw._replace(notes=folders.notes)
 
 
-def read_wav(path: Path) -> np.ndarray:
-    """Read a WAV file as a sound (SAMPLES,) float64 in -1..1.
+def read_sound(path: Path) -> np.ndarray:
+    """Read a sound file as a sound (SAMPLES,) float64, in -1..1 unless it is louder.
 
-    Channels are averaged, other sample rates are interpolated linearly to `RATE`, and the sound is
-    cut or padded with silence at its end.
+    Channels are averaged, other sample rates are resampled to `RATE` behind a low-pass filter,
+    and the sound is cut or padded with silence at its end.
+
+    Args:
+        path: a file in a format of libsndfile: WAV with any of its encodings (8 to 32 bits,
+            floating point, companded, extensible), FLAC, Ogg, MP3, AIFF and others.
 
     Raises:
-        InputError: the file is not a WAV file with 8, 16 or 32 bits per sample, is empty or is
-            longer than a minute.
+        InputError: the file is missing, damaged or truncated, is empty, longer than a minute or
+            has too many channels, or a sample is not a finite number.
     """
-    where = str(path)
+    import soxr
+
+    values, rate = _decoded(path)
+    if not (np.abs(values) <= MAX_VALUE).all():
+        raise InputError(
+            "a sample is not finite, or far too large",
+            where=str(path),
+            expected="numbers in -1..1",
+        )
+    mono = values.mean(axis=1)
+    if rate != RATE:
+        mono = soxr.resample(mono, rate, RATE, quality="HQ")
+    return np.pad(mono[:SAMPLES], (0, max(0, SAMPLES - len(mono))))
+
+
+read_wav = read_sound
+"""The same function by a former name, of when it read WAV files only."""
+
+
+def _decoded(path: Path) -> tuple[np.ndarray, int]:
+    """Return the beginning of a sound (samples, channels) float64 and its sample rate in Hz."""
+    import soundfile
+
+    where, cause = str(path), f"not a {path.suffix[1:].upper()} file that can be read"
     try:
-        with wave.open(str(path), "rb") as file:
-            channels, width, rate, count = file.getparams()[:4]
-            if not 0 < count <= MAX_SECONDS * rate or not 0 < channels <= 16:
+        _check_chunks(path)
+        with soundfile.SoundFile(path) as file:
+            rate, channels, count = file.samplerate, file.channels, file.frames
+            is_usable = 0 < count <= MAX_SECONDS * rate and 0 < rate <= MAX_RATE
+            if not is_usable or not 0 < channels <= MAX_CHANNELS:
                 raise InputError(
                     "the sound is empty or too long, or has too many channels",
                     where=where,
-                    expected=f"1 sample to {MAX_SECONDS} s, 1 to 16 channels",
+                    expected=f"1 sample to {MAX_SECONDS} s, 1 to {MAX_CHANNELS} channels",
                     actual=f"{count} samples of {channels} channels at {rate} Hz",
                 )
-            content = file.readframes(count)
-    except (wave.Error, EOFError, OSError) as error:
-        raise InputError("not a WAV file", where=where, actual=error) from None
-    except RuntimeError:
-        # Raised without a message for a chunk that ends outside the file.
+            needed = min(count, math.ceil((SECONDS + MARGIN_SECONDS) * rate))
+            values = file.read(needed, dtype="float64", always_2d=True)
+    except FileNotFoundError:
+        raise InputError("no such sound", where=where, expected="a sound file") from None
+    except (OSError, RuntimeError, ValueError, TypeError, struct.error) as error:
+        raise InputError(cause, where=where, actual=error) from None
+    if len(values) < needed:
         raise InputError(
-            "not a WAV file", where=where, actual="a chunk with a wrong size"
-        ) from None
-    types = {1: "u1", 2: "<i2", 4: "<i4"}
-    if width not in types or len(content) != count * channels * width:
-        raise InputError(
-            "unsupported sample width, or fewer samples than the header declares",
+            "the sound is truncated or damaged",
             where=where,
-            expected=f"{count} samples of 8, 16 or 32 bits on {channels} channels",
-            actual=f"samples of {8 * width} bits, {len(content)} bytes in all",
+            expected=f"{count} samples as its header says",
+            actual=f"{len(values)} samples that can be read",
         )
-    values = np.frombuffer(content, np.dtype(types[width])).reshape(count, channels).mean(axis=1)
-    values = values / 128 - 1 if width == 1 else values / 2 ** (8 * width - 1)
-    if rate != RATE:
-        places = np.arange(int(count * RATE / rate)) * rate / RATE
-        values = np.interp(places, np.arange(count), values)
-    return np.pad(values[:SAMPLES], (0, max(0, SAMPLES - len(values))))
+    return values, rate
+
+
+def _check_chunks(path: Path) -> None:
+    """Raise ValueError if a chunk of a WAV file, which libsndfile would cut, is incomplete."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        form = file.read(12)
+        if form[:4] != b"RIFF" or form[8:] != b"WAVE":
+            return
+        while len(header := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", header)
+            # Programs that write to a pipe do not know the length of the samples.
+            if name == b"data" and (length == 0 or length >= 0x7FFF0000):
+                return
+            if file.tell() + length > size:
+                raise ValueError(
+                    f"chunk {name.decode('latin-1')!r} of {length} bytes in a file of {size} bytes"
+                )
+            if name == b"data":
+                return
+            file.seek(length + length % 2, os.SEEK_CUR)
 
 
 def _raw_data(

@@ -51,8 +51,7 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     where = str(path)
     try:
         text = read_text(path, "a CSV file with a header")
-        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header, *rows = [line for line in lines if line] or [[]]
+        header, *rows = _records(text) or [[]]
     except csv.Error as error:
         raise InputError("not a CSV file", where=where, actual=error) from None
     if len(set(header)) < len(header):
@@ -73,3 +72,13 @@ def read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
                 actual=len(row),
             )
     return header, rows
+
+
+def _records(text: str) -> list[list[str]]:
+    """Return the fields of each line that is not blank; the size of a field is not limited."""
+    limit = csv.field_size_limit(MAX_BYTES)  # 128 KiB by default, for all readers of the process
+    try:
+        lines = csv.reader(io.StringIO(text, newline=""), strict=True)
+        return [line for line in lines if line]
+    finally:
+        csv.field_size_limit(limit)

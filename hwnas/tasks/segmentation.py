@@ -8,6 +8,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from hwnas.data.formats import SEGMENTATION, VOID
 from hwnas.tasks.base import Meter, Task
 from hwnas.tasks.counts import ClassCounter, largest_share, mean, ratio
 
@@ -16,9 +17,16 @@ class SegmentationMeter(ClassCounter):
     """Intersection over union per class, its mean, and the pixel accuracy.
 
     Everingham et al., "The Pascal Visual Object Classes Challenge", IJCV 2015, section 4.3. The
-    pixels of all images are pooled. The mean excludes classes that occur neither in the targets
-    nor in the predictions.
+    pixels of all images are pooled, but for those that are void, whatever is predicted there. The
+    mean excludes classes that occur neither in the targets nor in the predictions.
     """
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add a batch of scores (N, K, H, W) and classes (N, H, W)."""
+        is_labelled = targets != VOID
+        labelled = outputs.movedim(1, -1)[is_labelled]
+        if len(labelled):
+            super().update(labelled, targets[is_labelled])
 
     def compute(self) -> dict[str, Any]:
         """Return the metrics by name."""
@@ -36,22 +44,31 @@ class SegmentationMeter(ClassCounter):
 
 
 class Segmentation(Task):
-    """Images (N, C, H, W) to logits (N, classes, H, W)."""
+    """Images (N, C, H, W) to logits (N, classes, H, W); void pixels of the targets are ignored."""
 
-    name = "segmentation"
+    name = SEGMENTATION
     metric = "mean_iou"
     head = "upsampled"
     tells_classes = True
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
+        total = F.cross_entropy(
+            outputs,
+            targets,
+            ignore_index=VOID,
+            reduction="sum",
+            label_smoothing=label_smoothing,
+        )
+        # At least 1, because the mean over a batch without labelled pixels is not a number.
+        return total / (targets != VOID).sum().clamp(min=1)
 
     def constant_score(self, targets: np.ndarray) -> float:
         """Return the mean IoU of answering the largest class everywhere.
 
-        The IoU of that class is its share of the pixels, and that of all others is 0.
+        The IoU of that class is its share of the labelled pixels, and that of all others is 0.
         """
-        return largest_share(targets) / max(len(np.unique(targets)), 1)
+        labelled = targets[targets != VOID]
+        return largest_share(labelled) / max(len(np.unique(labelled)), 1)
 
     def meter(self) -> Meter:
         return SegmentationMeter(self.dataset.classes)

@@ -94,7 +94,6 @@ def set_key(content: dict[str, Any], key: str, value: Any) -> None:
         ("images.1.id", 10, "appears twice"),
         ("categories.0.name", "cow", "the categories differ"),
         ("annotations.0.bbox", [1, 2, 3], "annotations.0.bbox"),
-        ("annotations.0.bbox", [1, 2, 0, 3], "the box is empty"),
         ("annotations.0.bbox", [1, 2, 1e400, 3], "annotations.0.bbox"),
         ("annotations.0.bbox", [9, 2, 3, 3], "outside its image"),
         ("annotations.0.image_id", 99, "no such image"),
@@ -112,6 +111,118 @@ def test_malformed_annotations_are_refused(
     message = refusal(load_dataset, "boxes", str(tmp_path))
     assert message.startswith(str(tmp_path))
     assert words in message
+
+
+def with_keys(path: Path, split: str = "train", **values: Any) -> str:
+    """Change keys of an annotation file of `save_folder`, such as images__0__width."""
+    file = save_folder(path) / f"{split}.json"
+    content = json.loads(file.read_text())
+    for key, value in values.items():
+        set_key(content, key.replace("__", "."), value)
+    file.write_text(json.dumps(content))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "bbox", [[3.65, 1.33, 1.03, 0.0], [1, 2, 0, 3], [1, 2, 0, 0], [1, 2, -1, 3], [], None]
+)
+def test_objects_without_area_are_left_out_and_counted(bbox: Any, tmp_path: Path) -> None:
+    data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=bbox))
+    assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
+    (note,) = data.notes
+    assert note.startswith(str(tmp_path / "train.json"))
+    assert "1 object is left out, since their boxes have no area" in note
+    assert "annotations.0" in note
+
+
+def test_files_as_published_are_read_with_a_note(tmp_path: Path) -> None:
+    """COCO's train2017 has two boxes of height 0."""
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(pixels(32, 32, 3, seed=i)).save(tmp_path / split / f"{i}.jpg")
+        annotations = [
+            annotation(1, 1, 2, 2, 10, 10),
+            annotation(2, 90, 0.5, 0.5, 20, 20),
+        ]
+        if split == "train":
+            annotations.append(annotation(3, 1, 3.65, 8.33, 1.03, 0.0, iscrowd=0))
+        content = {
+            "images": [{"id": i + 1, "file_name": f"{i}.jpg"} for i in range(3)],
+            "categories": [{"id": 1, "name": "a"}, {"id": 90, "name": "b"}],
+            "annotations": annotations,
+        }
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    data = load_dataset("boxes", str(tmp_path))
+    assert data.train.targets[:, 0, 0].tolist() == [0, 1, -1]
+    assert len(data.notes) == 1
+    for seed in range(5):
+        limited = load_dataset("boxes", str(tmp_path), train_limit=2, seed=seed)
+        assert limited.notes == data.notes
+
+
+def test_boxes_too_small_for_float32_are_left_out(tmp_path: Path) -> None:
+    data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=[5, 2, 1e-9, 3]))
+    assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
+
+
+def test_ids_as_floats_and_absent_crowds_are_read(tmp_path: Path) -> None:
+    keys = {
+        "images__0__id": 10.0,
+        "categories__0__id": 7.0,
+        "annotations__0__image_id": 10.0,
+        "annotations__1__category_id": 7.0,
+        "annotations__0__iscrowd": None,
+        "annotations__1__iscrowd": 0.0,
+        "annotations__2__iscrowd": True,
+        "annotations__3__iscrowd": False,
+    }
+    expected = load_dataset("boxes", str(save_folder(tmp_path / "plain")))
+    data = load_dataset("boxes", with_keys(tmp_path / "floats", **keys))
+    np.testing.assert_array_equal(data.train.targets, expected.train.targets)
+    assert (data.classes, data.notes) == (expected.classes, ())
+    message = refusal(load_dataset, "boxes", with_keys(tmp_path / "half", images__0__id=10.5))
+    assert "images.0.id" in message
+
+
+@pytest.mark.parametrize("bbox", [[8, 1, 2, 2], [8.4, 1, 2, 2], [-2, 1, 2, 2], [1, 6, 3, 3]])
+def test_boxes_that_touch_the_border_from_outside_are_left_out(bbox: Any, tmp_path: Path) -> None:
+    data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=bbox))
+    assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
+    (note,) = data.notes
+    assert "1 object is left out, since their boxes lie at the border" in note
+    assert "annotations.0 of 10.png" in note
+
+
+def test_boxes_over_the_border_are_clipped(tmp_path: Path) -> None:
+    data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=[-0.5, -1, 9, 8]))
+    np.testing.assert_array_equal(data.train.targets[0, 0], [0, 0, 0, 8, 6])
+
+
+def test_files_without_any_object_are_refused(tmp_path: Path) -> None:
+    assert "no objects" in refusal(load_dataset, "boxes", with_keys(tmp_path, annotations=[]))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_annotations(tmp_path: Path) -> None:
+    file = save_folder(tmp_path) / "train.json"
+    file.write_text("\ufeff" + file.read_text(), "utf-8")
+    assert len(load_dataset("boxes", str(tmp_path)).train) == 3
+
+
+def test_sizes_that_differ_from_the_image_are_refused(tmp_path: Path) -> None:
+    folder = with_keys(tmp_path / "one", images__1__width=6, images__1__height=8)
+    message = refusal(load_dataset, "boxes", folder)
+    assert message.startswith(f"{folder}/train/11.png: the annotations give another size")
+    assert "expected 6x8, got 8x6" in message
+    folder = with_keys(tmp_path / "two", images__0__height=5, images__2__width=16)
+    message = refusal(load_dataset, "boxes", folder)
+    assert "2 of 4 images" in message
+    assert "train/10.png, train/12.png" in message
+
+
+@pytest.mark.parametrize("stated", [None, 0, 6.0])
+def test_sizes_that_are_absent_or_floats_are_accepted(stated: float | None, tmp_path: Path) -> None:
+    assert load_dataset("boxes", with_keys(tmp_path, images__0__height=stated)).notes == ()
 
 
 def test_missing_and_truncated_annotation_files_are_refused(tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.data_files import damaged, fuzz, loads_or_is_refused, refusal
+from helpers.data_files import damaged, fuzz, loads_or_is_refused, refusal, save_wav
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import ShortTimeFFT
@@ -25,20 +24,6 @@ from hwnas.data.sounds import (
     mel_bands,
     read_wav,
 )
-
-
-def save_wav(path: Path, sound: np.ndarray, rate: int = RATE, width: int = 2) -> Path:
-    """Save `sound`, (samples,) or (samples, channels) in -1..1, with `width` bytes per sample."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = np.atleast_2d(sound.T).T
-    if width == 1:
-        stored = np.round(values * 127 + 128).astype(np.uint8)
-    else:
-        stored = np.round(values * (2 ** (8 * width - 1) - 1)).astype(f"<i{width}")
-    with wave.open(str(path), "wb") as file:
-        file.setparams((values.shape[1], width, rate, len(values), "NONE", ""))
-        file.writeframes(stored.tobytes())
-    return path
 
 
 def test_spectrograms_match_scipy(rng) -> None:
@@ -93,7 +78,9 @@ def test_channels_are_averaged_and_sounds_resampled_and_padded(tmp_path: Path) -
     # Half a second at twice the sample rate, with a silent second channel.
     found = read_wav(save_wav(tmp_path / "x.wav", both, rate=2 * RATE))
     half = SAMPLES // 2
-    np.testing.assert_allclose(found[:half], tone[::2] / 2, atol=1e-3)
+    # The low-pass filter rings a little where the tone begins and ends.
+    np.testing.assert_allclose(found[:half], tone[::2] / 2, atol=5e-3)
+    np.testing.assert_allclose(found[40 : half - 40], tone[80:-80:2] / 2, atol=1e-4)
     assert found.shape == (SAMPLES,)
     assert not found[half:].any()
 

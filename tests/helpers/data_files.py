@@ -1,8 +1,9 @@
-"""Helpers for tests of datasets: random images, damaged files, and checks of error messages."""
+"""Helpers for tests of datasets: images, sounds, damaged files, and checks of messages."""
 
 from __future__ import annotations
 
 import contextlib
+import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from hwnas.data import Dataset, Split, load_dataset
+from hwnas.data.sounds import RATE
 from hwnas.errors import InputError
 
 fuzz = settings(
@@ -43,6 +45,20 @@ def save_csvs(folder: Path, train: str, test: str) -> str:
     for name, content in (("train", train), ("test", test)):
         (folder / f"{name}.csv").write_text(content, "utf-8", "surrogatepass")
     return str(folder)
+
+
+def save_wav(path: Path, sound: np.ndarray, rate: int = RATE, width: int = 2) -> Path:
+    """Save `sound`, (samples,) or (samples, channels) in -1..1, with `width` bytes per sample."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.atleast_2d(sound.T).T
+    if width == 1:
+        stored = np.round(values * 127 + 128).astype(np.uint8)
+    else:
+        stored = np.round(values * (2 ** (8 * width - 1) - 1)).astype(f"<i{width}")
+    with wave.open(str(path), "wb") as file:
+        file.setparams((values.shape[1], width, rate, len(values), "NONE", ""))
+        file.writeframes(stored.tobytes())
+    return path
 
 
 class Touch:
