@@ -64,6 +64,15 @@ def from_layout(x: Tensor, channels: int) -> Tensor:
     return x[..., :channels].contiguous().permute(0, 3, 1, 2)
 
 
+def readable(x: Tensor) -> Tensor:
+    """The tensor, or a copy of it whose elements can be read one by one.
+
+    A file that is mapped into memory may hold them at any address.
+    """
+    x = x.contiguous()
+    return x.clone() if x.data_ptr() % x.element_size() else x
+
+
 def without_base(x: Tensor) -> Tensor:
     """The same memory as a tensor that is no view, so that autograd lets callers change it.
 
@@ -162,7 +171,7 @@ def mixed_cell_op(
     kernels = backend_for(backend, inputs[0].dtype)
     channels = inputs[0].shape[1]
     width = kernels.width(channels)
-    cell = FusedCell(plan, kernels, [p.contiguous() for p in parameters], _running(running))
+    cell = FusedCell(plan, kernels, [readable(p) for p in parameters], _running(running))
     states = [to_layout(x, width) for x in inputs]
     nodes, groups = cell.forward(states, weights.contiguous(), kept_stages(recompute, save))
     first = [g.first for g in groups if g.first is not None]
@@ -247,7 +256,7 @@ def mixed_cell_backward_op(
     ]
     flat, views = _parameter_gradients(parameters, needs_parameter, weights)
     running: tuple[list[Tensor], list[Tensor]] | None = None if batch else ([], [])
-    cell = FusedCell(plan, kernels, [p.contiguous() for p in parameters], running)
+    cell = FusedCell(plan, kernels, [readable(p) for p in parameters], running)
     d_inputs, d_weights = cell.backward(
         states,
         _groups(plan, outputs, recompute),

@@ -90,3 +90,31 @@ def test_any_address_and_strides_give_the_same_gradients(unpack, f, dtype, chann
 def test_other_types_devices_and_shapes_are_refused(unpack, found, f) -> None:
     with pytest.raises(ValueError, match=f"saved for the backward pass.*{found}"):
         gradients(f, unpack, torch.float32, 16)
+
+
+def test_parameters_and_inputs_at_any_address() -> None:
+    """Files that are mapped into memory hold tensors at addresses that suit no element."""
+    case = make_cell("darts", ((0, 1, 2),), 2, 6, (5, 4), seed=2)
+    results = []
+    for offset in (0, 1):
+
+        def moved(t: Tensor, offset: int = offset) -> Tensor:
+            if not t.is_floating_point():
+                return t
+            raw = torch.zeros(t.nbytes + 64, dtype=torch.uint8)
+            start = -raw.data_ptr() % 16 + offset
+            part = raw[start : start + t.nbytes].numpy()
+            return torch.frombuffer(part, dtype=t.dtype).view(t.shape).copy_(t.detach())
+
+        leaves = [moved(case.inputs[0]), moved(case.weights[0])]
+        candidates = [
+            c._replace(tensors={k: moved(v) for k, v in c.tensors.items()})
+            for c in case.edges[0].candidates
+        ]
+        leaves += [v for c in candidates for k, v in c.tensors.items() if k.endswith("weight")]
+        for leaf in leaves:
+            leaf.requires_grad_()
+        out = kernels.mixed_op(leaves[0], leaves[1], candidates, stride=2, impl="cpu")
+        results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), leaves)])
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
