@@ -19,6 +19,7 @@ from hwnas.calibration.prior import from_counts
 from hwnas.config import Config
 from hwnas.deploy.export import INPUT, export_network, to_onnx
 from hwnas.deploy.fold import fold_batch_norms
+from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Audit
 from hwnas.latency_tables.measuring.bundle import Manifest, write_bundle
 from hwnas.latency_tables.measuring.child import call_in_child
@@ -177,7 +178,14 @@ def audit_here(
     table.require_device(runtime.profile(dtype=device.dtype, batch=device.batch))
     rng = np.random.default_rng(seed)
     networks = [space.sample(rng) for _ in range(count)]
-    arguments = (space.name, space.options.model_dump(), networks, device, seconds)
+    kind = type(space)
+    if kind.__module__ == "__main__":
+        raise InputError(
+            "networks are measured in fresh processes, which cannot import the started script",
+            where=f"space {space.name}",
+            mend="define the space in a module of its own and import it",
+        )
+    arguments = (kind, space.options.model_dump(), networks, device, seconds)
     measured = []
     with stage("audit") as advance:
         for done in range(2):
@@ -190,7 +198,7 @@ def audit_here(
 
 
 def measure_networks(
-    space_name: str,
+    kind: type[SearchSpace],
     space_options: dict[str, Any],
     architectures: Sequence[Architecture],
     device: DeviceProfile,
@@ -202,7 +210,7 @@ def measure_networks(
     moves a small network by 2 to 3 %.
     """
     torch.set_num_threads(device.threads)
-    space = build_space(space_name, space_options)
+    space = kind(kind.options_model(**space_options))
     runtime = create_runtime(device.runtime, device.threads)
     shape = space.options.input_shape
     torch.manual_seed(0)

@@ -8,6 +8,7 @@ when it is used; a test compares it with what the package says.
 from __future__ import annotations
 
 import json
+import sys
 from importlib import resources
 from typing import Any
 
@@ -15,10 +16,22 @@ FILE = "catalogue.json"
 
 
 def read_catalogue() -> dict[str, Any]:
-    """The document that ships: `spaces` and `strategies` by name."""
+    """The `spaces` and `strategies` by name: those that ship, and those that this process added."""
     text = (resources.files("hwnas.reporting") / FILE).read_text("utf-8")
     document: dict[str, Any] = json.loads(text)
+    if "hwnas.spaces" in sys.modules and _has_more(document):
+        return make_catalogue()
     return document
+
+
+def _has_more(document: dict[str, Any]) -> bool:
+    """Whether spaces or strategies were registered that the document does not have."""
+    from hwnas.spaces import SPACES
+
+    known = {facts["space"] for facts in document["spaces"].values()}
+    strategies = sys.modules.get("hwnas.strategies")
+    more = set() if strategies is None else set(strategies.STRATEGIES)
+    return not (set(SPACES) <= known and more <= set(document["strategies"]))
 
 
 def make_catalogue() -> dict[str, Any]:

@@ -89,7 +89,9 @@ def test_all_wrong_keys_and_values_are_named_with_the_nearest_known_ones(tmp_pat
 
 def test_a_path_is_a_configuration_and_is_blamed(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    path = written(tmp_path, '[data]\nname = "generated-ratings"\n[space]\nname = "rnn"\n')
+    path = written(
+        tmp_path, '[data]\nname = "generated-ratings"\n[space]\nname = "sequence"\nheight = 3\n'
+    )
     with pytest.raises(InputError, match=r"mine\.toml"):
         hwnas.run(str(path), tmp_path / "run", show_progress=False)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.toml"]

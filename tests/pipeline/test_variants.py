@@ -126,9 +126,25 @@ def refused_by_the_checker(model, calibration, folder):
     return model
 
 
+def assert_check_of_a_variant(run: Path, capsys) -> None:
+    """Its document stands beside it; neither the run's own document nor its report is named."""
+    (run / "report.html").write_text("of the float32 model")
+    model = run / "variants" / "model.int8.onnx"
+    with pytest.raises(SystemExit):
+        hwnas.cli.app.main(["check", str(model), "--run", str(run)])
+    out = capsys.readouterr().out
+    written = run / "variants" / "check.int8.json"
+    assert str(written) in out
+    assert "report.html" not in out
+    assert not (run / "check.json").exists()
+    document = json.loads(written.read_text())
+    assert document["model"]["name"] == "model.int8.onnx"
+    assert document["model"]["precision"] == "int8"
+
+
 @pytest.mark.slow
 def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
-    export, trained, monkeypatch
+    export, trained, monkeypatch, capsys
 ) -> None:
     monkeypatch.setitem(VARIANTS, "fp16", refused_by_the_checker)
     code, out, err = export(trained, "--variants", "fp16,int8", "--json")
@@ -152,6 +168,7 @@ def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
     limits = {gate["name"]: gate["limit"] for gate in quantised["gates"]}
     assert (limits["sqnr"], limits["agreement"], limits["budget"]) == (15.0, 0.97, 1e6)
     assert document["fastest"] in document["variants"]
+    assert_check_of_a_variant(trained, capsys)
     # Another export makes another model: the variants were of the one before.
     code, _, err = export(trained)
     assert code == 0, err
