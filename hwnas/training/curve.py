@@ -23,13 +23,16 @@ from torch import nn
 
 from hwnas.data import Batches, Split
 from hwnas.tasks import Task
+from hwnas.tasks.detection import Detection
 from hwnas.training.train import predictions
 
 MIN_SAMPLES, MAX_SAMPLES = 100, 1000
-SHARE_OF_SAMPLES = 1 / 20
+SHARE_OF_SAMPLES = 1 / 40
 """Each subset has this share of the number of training samples, within the limits above."""
-SHARE_OF_WORK = 0.04
-"""Measuring takes at most this share of the computation of the training."""
+SHARE_OF_WORK = 0.02
+"""Measuring takes at most this share of the forward passes of the training, counted in samples."""
+METRIC_PASSES = {Detection.name: 2.0}
+"""The work of a task's metric for a sample in forward passes, where it is not negligible."""
 PASSES_OF_A_STEP = 3.0
 """Computation of a training step in forward passes; the backward pass takes about two."""
 
@@ -68,7 +71,8 @@ class LearningCurve:
         training, test = (_subset(split, size, rng) for split in (dataset.train, dataset.test))
         steps = batches.steps_per_epoch
         epoch_work = PASSES_OF_A_STEP * steps * batch_size
-        epochs = math.ceil((len(training) + len(test)) / (SHARE_OF_WORK * epoch_work))
+        work = (1 + METRIC_PASSES.get(task.name, 0.0)) * (len(training) + len(test))
+        epochs = math.ceil(work / (SHARE_OF_WORK * epoch_work))
         return cls(task, training, test, epochs * steps, steps)
 
     def steps(self, total: int) -> range:
