@@ -27,6 +27,7 @@ TASK = "regression"
 MAX_CATEGORIES = 1000
 """Largest number of different texts in a column."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+MAX_NUMBER = float(np.finfo(np.float32).max)
 MISSING = frozenset(("", "-", ".", "?", "#n/a", "<na>", "n/a", "na", "nan", "none", "null"))
 """Texts that stand for a missing number, in lower case."""
 LISTED = 10
@@ -260,7 +261,7 @@ def _number(text: str) -> float:
     """Return the number that a text states; NaN unless it is one and finite in float32."""
     # float() alone would also accept 1_1, infinity and digits of other scripts.
     value = float(text) if NUMBER.fullmatch(text.strip()) else np.nan
-    return value if abs(value) <= np.finfo(np.float32).max else np.nan
+    return value if abs(value) <= MAX_NUMBER else np.nan
 
 
 def _raw_data(

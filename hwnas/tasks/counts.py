@@ -55,13 +55,23 @@ class ClassCounts:
 class ClassCounter:
     """Accumulates the confusion counts of all classes over many batches."""
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
+    def __init__(self, classes: tuple[str, ...], ignored: int | None = None) -> None:
+        """Start with counts of 0.
+
+        Args:
+            classes: names of the classes.
+            ignored: target of the samples that are not counted, if there is one.
+        """
         # Imported here because importing torchmetrics takes seconds.
         from torchmetrics.classification import MulticlassStatScores
 
         self._classes = classes
         self._scores = MulticlassStatScores(
-            len(classes), average=None, validate_args=False, **METRIC_OPTIONS
+            len(classes),
+            average=None,
+            ignore_index=ignored,
+            validate_args=False,
+            **METRIC_OPTIONS,
         )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:

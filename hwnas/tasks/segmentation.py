@@ -21,12 +21,8 @@ class SegmentationMeter(ClassCounter):
     mean excludes classes that occur neither in the targets nor in the predictions.
     """
 
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Add a batch of scores (N, K, H, W) and classes (N, H, W)."""
-        is_labelled = targets != VOID
-        labelled = outputs.movedim(1, -1)[is_labelled]
-        if len(labelled):
-            super().update(labelled, targets[is_labelled])
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        super().__init__(classes, ignored=VOID)
 
     def compute(self) -> dict[str, Any]:
         """Return the metrics by name."""

@@ -62,6 +62,14 @@ def test_malformed_files_are_refused(text: str, message: str, tmp_path) -> None:
         read_measurements(path, NASBENCH201)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path) -> None:
+    """Excel writes one into its "CSV UTF-8"."""
+    path = tmp_path / "m.csv"
+    path.write_bytes(f"\ufeffarch,latency_ms\r\n{CELL},1.0\r\n".encode())
+    (network,) = read_networks(path, NASBENCH201)
+    assert read_measurements(path, NASBENCH201)[0] == [network]
+
+
 def test_missing_and_binary_files_are_refused(tmp_path) -> None:
     for content in (None, b"\xff\xfe\x00"):
         path = tmp_path / "m.csv"

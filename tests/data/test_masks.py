@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hwnas.data import load_dataset
-from hwnas.data.formats import subset_indices
+from hwnas.data.formats import VOID, subset_indices
 
 SIZES = {"train": [(8, 6), (8, 6), (8, 6)], "test": [(8, 6)]}
 
@@ -79,6 +79,62 @@ def test_limits_decode_only_the_subset(tmp_path: Path) -> None:
     (tmp_path / "train" / "masks" / f"{unused}.png").write_bytes(b"broken, and never opened")
     data = load_dataset("masks", str(tmp_path), train_limit=2, seed=5)
     np.testing.assert_array_equal(data.train.targets, [mask_of(8, 6, i) for i in chosen])
+
+
+def save_mask(path: Path, values: np.ndarray, split: str = "train", name: str = "0") -> None:
+    Image.fromarray(values).save(path / split / "masks" / f"{name}.png")
+
+
+def test_void_pixels_have_no_class_and_are_noted(tmp_path: Path) -> None:
+    """Pascal VOC and Cityscapes mark pixels of no class by 255."""
+    values = mask_of(8, 6, 0)
+    values[:2] = 255
+    save_mask(save_folder(tmp_path), values)
+    data = load_dataset("masks", str(tmp_path))
+    expected = np.where(values == 255, VOID, values.astype(int))
+    np.testing.assert_array_equal(data.train.targets[0], expected)
+    (note,) = data.notes
+    assert "value 255 have no class and are ignored" in note
+    assert "11.11% of the training masks and 0.00% of the test masks" in note
+    # A palette, as Pascal VOC has it, is read by its indices.
+    mask = Image.fromarray(values)
+    mask.putpalette([c for i in range(256) for c in (i, 255 - i, 7)])
+    mask.save(tmp_path / "train" / "masks" / "0.png")
+    np.testing.assert_array_equal(load_dataset("masks", str(tmp_path)).train.targets[0], expected)
+
+
+def test_masks_may_be_wholly_void(tmp_path: Path) -> None:
+    save_mask(save_folder(tmp_path), np.full((6, 8), 255, np.uint8))
+    data = load_dataset("masks", str(tmp_path))
+    assert (data.train.targets[0] == VOID).all()
+    save_mask(tmp_path, np.full((6, 8), 255, np.uint8), "test")
+    assert "no samples" in refusal(load_dataset, "masks", str(tmp_path))
+
+
+def test_masks_of_0_and_255_are_not_taken_as_void(tmp_path: Path) -> None:
+    """Many programs write binary masks so; all of their second class would be ignored."""
+    save_folder(tmp_path)
+    for number in range(3):
+        save_mask(tmp_path, (mask_of(8, 6, number) > 0) * np.uint8(255), name=str(number))
+    message = refusal(load_dataset, "masks", str(tmp_path))
+    assert message.startswith(str(tmp_path / "train" / "masks"))
+    assert "hold nothing besides the value 255" in message
+    assert "store that class's number instead" in message
+
+
+def test_255_is_a_class_if_there_are_256(tmp_path: Path) -> None:
+    save_mask(save_folder(tmp_path), np.full((6, 8), 255, np.uint8))
+    (tmp_path / "classes.txt").write_text("".join(f"class {i}\n" for i in range(256)))
+    data = load_dataset("masks", str(tmp_path))
+    assert (data.train.targets[0] == 255).all()
+    assert data.notes == ()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint16])
+def test_masks_of_1_and_of_16_bits_are_read(dtype: type, tmp_path: Path) -> None:
+    values = mask_of(8, 6, 0) % 2
+    save_mask(save_folder(tmp_path), values.astype(dtype))
+    np.testing.assert_array_equal(load_dataset("masks", str(tmp_path)).train.targets[0], values)
 
 
 def without_mask(path: Path) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from helpers.data_files import damaged, fuzz, loads_or_is_refused, refusal, save_wav
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +24,7 @@ from hwnas.data.sounds import (
     WINDOW,
     log_mel,
     mel_bands,
+    read_sound,
     read_wav,
 )
 
@@ -83,6 +86,108 @@ def test_channels_are_averaged_and_sounds_resampled_and_padded(tmp_path: Path) -
     np.testing.assert_allclose(found[40 : half - 40], tone[80:-80:2] / 2, atol=1e-4)
     assert found.shape == (SAMPLES,)
     assert not found[half:].any()
+
+
+def tone(hz: float, rate: int = RATE, seconds: float = 1.0) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)
+
+
+@pytest.mark.parametrize("rate", [16000, 11025, 22050, 44100, 48000, 96000])
+def test_frequencies_above_the_limit_of_the_new_rate_are_removed(rate: int, tmp_path: Path) -> None:
+    """Without a low-pass filter, 7 kHz at 16 kHz would become a tone of 1 kHz."""
+    hz = min(7000, 0.45 * rate)
+    found = read_sound(save_wav(tmp_path / "x.wav", tone(hz, rate), rate=rate))
+    assert found[200:-200].std() < 1e-4
+    kept = read_sound(save_wav(tmp_path / "x.wav", tone(1000, rate), rate=rate))
+    np.testing.assert_allclose(kept[200:-200], tone(1000)[200:-200], atol=1e-3)
+
+
+def test_lower_rates_are_interpolated_without_mirror_frequencies(tmp_path: Path) -> None:
+    found = read_sound(save_wav(tmp_path / "x.wav", tone(1500, 4000), rate=4000))
+    np.testing.assert_allclose(found[200:-200], tone(1500)[200:-200], atol=1e-3)
+
+
+def test_the_end_of_a_long_sound_is_filtered_like_its_middle(tmp_path: Path) -> None:
+    found = read_sound(save_wav(tmp_path / "x.wav", tone(1000, 48000, 3.0), rate=48000))
+    np.testing.assert_allclose(found[200:], tone(1000)[200:], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name, subtype, digits",
+    [
+        ("x.wav", "PCM_U8", 2),
+        ("x.wav", "PCM_24", 6),
+        ("x.wav", "PCM_32", 6),
+        ("x.wav", "FLOAT", 6),
+        ("x.wav", "DOUBLE", 6),
+        ("x.wav", "ULAW", 1),
+        ("x.flac", "PCM_16", 4),
+        ("x.ogg", "VORBIS", 1),
+        ("x.mp3", "MPEG_LAYER_III", 1),
+        ("x.aiff", "PCM_24", 6),
+    ],
+)
+def test_formats_and_encodings_are_read(
+    name: str, subtype: str, digits: int, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / name, tone(440), RATE, subtype)
+    np.testing.assert_allclose(read_sound(tmp_path / name), tone(440), atol=10**-digits)
+
+
+@pytest.mark.parametrize("tag, bits", [(1, 16), (1, 24), (3, 32)])
+@pytest.mark.parametrize("is_extensible", [False, True])
+def test_wav_files_with_either_header_are_read(
+    tag: int, bits: int, is_extensible: bool, tmp_path: Path
+) -> None:
+    values = tone(440)
+    if tag == 3:
+        data = values.astype("<f4").tobytes()
+    else:
+        whole = (values * (2 ** (bits - 1) - 1)).astype("<i4")
+        data = b"".join(int(v).to_bytes(4, "little", signed=True)[: bits // 8] for v in whole)
+    align = bits // 8
+    form = struct.pack(
+        "<HHIIHH", 0xFFFE if is_extensible else tag, 1, RATE, RATE * align, align, bits
+    )
+    if is_extensible:
+        guid = struct.pack("<H", tag) + bytes.fromhex("000000001000800000aa00389b71")
+        form += struct.pack("<HHI", 22, bits, 4) + guid
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form
+    chunks += b"data" + struct.pack("<I", len(data)) + data
+    file = tmp_path / "x.wav"
+    file.write_bytes(b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WAVE" + chunks)
+    np.testing.assert_allclose(read_sound(file), values, atol=1e-4)
+
+
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    for bad in (np.nan, np.inf, 1e30):
+        soundfile.write(tmp_path / "x.wav", np.array([0, bad, 0]), RATE, "DOUBLE")
+        assert "not finite, or far too large" in refusal(read_sound, tmp_path / "x.wav")
+
+
+@pytest.mark.parametrize("name", ["x.wav", "x.flac"])
+def test_truncated_sounds_are_refused(name: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / name, np.random.default_rng(0).uniform(-1, 1, SAMPLES), RATE)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+    message = refusal(read_sound, tmp_path / name)
+    assert message.startswith(str(tmp_path / name))
+
+
+def test_wav_files_that_a_pipe_has_written_are_read(tmp_path: Path) -> None:
+    """Their header does not know the number of samples."""
+    file = save_wav(tmp_path / "x.wav", tone(440))
+    content = bytearray(file.read_bytes())
+    for start in (4, content.index(b"data") + 4):
+        content[start : start + 4] = b"\xff" * 4
+    file.write_bytes(content)
+    np.testing.assert_allclose(read_sound(file), tone(440), atol=1e-4)
+
+
+def test_missing_sounds_and_sounds_over_a_minute_are_refused(tmp_path: Path) -> None:
+    assert "no such sound" in refusal(read_sound, tmp_path / "x.wav")
+    save_wav(tmp_path / "x.wav", np.zeros(61 * RATE))
+    assert "empty or too long" in refusal(read_sound, tmp_path / "x.wav")
 
 
 def save_folder(path: Path) -> Path:

@@ -50,6 +50,114 @@ def test_malformed_tables_are_refused(tmp_path: Path, train: str, test: str, wor
     assert words in refusal(load_dataset, "table", save_csvs(tmp_path, train, test))
 
 
+ROWS = "".join(f"{i / 7:.4f},{i % 3},{i}\n" for i in range(40))
+HEAD = "x1,x2,y\n"
+
+
+@pytest.mark.parametrize("cell", ["", " ", "nan", "NaN", "NA", "n/a", "NULL", "None", "?", "-"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_number_is_named(cell: str, split: str, tmp_path: Path) -> None:
+    files = {"train": HEAD + ROWS, "test": HEAD + ROWS}
+    files[split] = f"{HEAD}0.5,1,2\n{cell},0,0\n{ROWS}"
+    message = refusal(load_dataset, "table", save_csvs(tmp_path, **files))
+    assert "a number is missing" in message
+    assert f"{split}.csv row 2 x1" in message
+    assert 'data.missing = "mean"' in message
+
+
+def test_missing_numbers_become_the_mean_of_the_training_cells(tmp_path: Path) -> None:
+    train, test = "a,b,y\n1,5,1\n,6,2\n4,7,3\n", "a,b,y\nNA,8,1\n9,nan,2\n"
+    data = load_dataset("table", save_csvs(tmp_path, train, test), missing="mean")
+    assert data.train.inputs[:, :, 0, 0].tolist() == [[1, 5], [2.5, 6], [4, 7]]
+    assert data.test.inputs[:, :, 0, 0].tolist() == [[2.5, 8], [9, 6]]
+    assert data.reading == {"columns": ["a", "b"], "missing": {"a": 2.5, "b": 6.0}}
+    (note,) = data.notes
+    assert "3 missing cells filled with the mean" in note
+    for cell in ("train.csv row 2 a", "test.csv row 1 a", "test.csv row 2 b"):
+        assert cell in note
+
+
+def test_complete_tables_are_the_same_with_either_setting(tmp_path: Path) -> None:
+    folder = save_csvs(tmp_path, HEAD + ROWS, HEAD + ROWS)
+    refused, filled = (load_dataset("table", folder, missing=m) for m in ("refuse", "mean"))
+    np.testing.assert_array_equal(refused.train.inputs, filled.train.inputs)
+    assert refused.reading == filled.reading == {"columns": ["x1", "x2"]}
+    assert refused.notes == filled.notes == ()
+
+
+def test_other_datasets_have_no_missing_cells_to_fill(tmp_path: Path) -> None:
+    message = refusal(load_dataset, "generated-ratings", missing="mean")
+    assert "this dataset has no option missing" in message
+    assert "only with the datasets table" in message
+
+
+@pytest.mark.parametrize("cell", ["1_1", "inf", "-Infinity", "1e99", "12 kg", '"0,5"', "\u0661"])
+@pytest.mark.parametrize("missing", ["refuse", "mean"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_something_else_in_a_numeric_column_is_named(
+    cell: str, missing: str, split: str, tmp_path: Path
+) -> None:
+    files = {"train": HEAD + ROWS, "test": HEAD + ROWS}
+    files[split] = f"{HEAD}{cell},0,0\n{ROWS}"
+    message = refusal(load_dataset, "table", save_csvs(tmp_path, **files), missing=missing)
+    assert "a numeric column holds something else" in message
+    assert f"{split}.csv row 1 x1 ({cell.strip(chr(34))!r})" in message
+
+
+def test_bad_cells_of_all_columns_are_counted_and_ten_are_named(tmp_path: Path) -> None:
+    train = HEAD + ROWS + ",0,0\n0,,0\n" * 11
+    message = refusal(load_dataset, "table", save_csvs(tmp_path, train, HEAD + ROWS))
+    assert "22 numbers are missing" in message
+    assert message.count("train.csv row") == 10
+    assert "and 12 more" in message
+    train = HEAD + ROWS + "a,0,0\n0,b,0\n"
+    message = refusal(load_dataset, "table", save_csvs(tmp_path, train, HEAD + ROWS))
+    assert "2 cells of numeric columns hold something else" in message
+
+
+def test_numbers_with_underscores_are_texts(tmp_path: Path) -> None:
+    ids = "id,y\n" + "".join(f"{i}_{i},{i}\n" for i in range(1, 9))
+    data = load_dataset("table", save_csvs(tmp_path, ids, ids))
+    assert data.reading["columns"] == [f"id={i}_{i}" for i in range(1, 9)]
+
+
+def test_the_test_file_does_not_decide_the_type_of_a_column(tmp_path: Path) -> None:
+    texts = "a,y\nx,1\nz,2\n"
+    data = load_dataset("table", save_csvs(tmp_path, texts, "a,y\n1,1\n2,2\n"))
+    assert data.reading["columns"] == ["a=x", "a=z"]
+    assert not data.test.inputs.any()
+
+
+@pytest.mark.parametrize("text", ["1", "+1", "-1", "1.", ".5", "1e3", "1.5E-3", " 2 ", "007"])
+def test_usual_ways_to_write_numbers_are_read(text: str, tmp_path: Path) -> None:
+    table = f"a,y\n{text},1\n0,2\n"
+    data = load_dataset("table", save_csvs(tmp_path, table, table))
+    assert data.train.inputs[0, 0, 0, 0] == np.float32(float(text))
+
+
+@pytest.mark.parametrize("target", ["", "NA", "1_1", "inf"])
+@pytest.mark.parametrize("missing", ["refuse", "mean"])
+def test_missing_targets_are_always_named(target: str, missing: str, tmp_path: Path) -> None:
+    folder = save_csvs(tmp_path, f"a,y\n1,1\n2,{target}\n", "a,y\n1,1\n")
+    message = refusal(load_dataset, "table", folder, missing=missing)
+    assert message.startswith(f"{tmp_path / 'train.csv'}: y: a target is not a number")
+    assert f"row 2 ({target!r})" in message
+
+
+@pytest.mark.parametrize("missing", ["refuse", "mean"])
+def test_columns_without_values_are_named(missing: str, tmp_path: Path) -> None:
+    folder = save_csvs(tmp_path, "a,b,y\n1,,1\n2,NA,2\n", "a,b,y\n1,2,1\n")
+    message = refusal(load_dataset, "table", folder, missing=missing)
+    assert message.startswith(f"{tmp_path / 'train.csv'}: b: a column without values")
+
+
+def test_columns_of_many_texts_and_empty_texts_are_noted(tmp_path: Path) -> None:
+    rows = "".join(f"n{i},{'x' if i % 2 else ''},{i}\n" for i in range(30))
+    notes = load_dataset("table", save_csvs(tmp_path, "a,b,y\n" + rows, "a,b,y\n" + rows)).notes
+    assert any("column a holds 30 different texts, such as 'n0'" in note for note in notes)
+    assert any("30 empty cells of column b are a text of their own" in note for note in notes)
+
+
 def test_constant_columns_are_refused_when_normalising(tmp_path: Path) -> None:
     data = load_dataset("table", save_csvs(tmp_path, "a,b,y\n1,5,1\n2,5,2\n", "a,b,y\n1,5,1\n"))
     assert "channel 1" in refusal(lambda: data.std)

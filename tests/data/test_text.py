@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import math
 from collections import Counter
@@ -139,3 +140,13 @@ def test_sequence_length_is_refused_for_datasets_without_texts() -> None:
     message = refusal(load_dataset, "fashion-mnist-slice", None, sequence_length=8)
     assert "sequence_length only with" in message
     assert "generated-text" in message
+
+
+def test_cells_may_hold_long_texts(tmp_path: Path) -> None:
+    """Python's csv module refuses more than 128 KiB unless told otherwise."""
+    limit = csv.field_size_limit()
+    text = "word " * 40_000 + "end"
+    table = f'text,label\n"{text}",a\nshort,b\n'
+    data = load_dataset("text", save_csvs(tmp_path, table, table))
+    assert data.vocabulary[2] == "word"
+    assert csv.field_size_limit() == limit

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
 from hwnas.data import Dataset, Split
+from hwnas.data.formats import VOID
 from hwnas.errors import InputError
 from hwnas.tasks import Task, task_of
 
@@ -85,6 +86,59 @@ def test_segmentation_loss_is_the_mean_over_pixels(rng) -> None:
     chances = np.take_along_axis(shares, targets[:, None], axis=1)
     found = task("segmentation", targets).loss(torch.from_numpy(logits), torch.from_numpy(targets))
     assert found.item() == pytest.approx(-np.log(chances).mean())
+
+
+@settings(deadline=None)
+@given(PAIRS, st.lists(st.booleans(), min_size=60, max_size=60))
+def test_void_pixels_are_ignored_by_the_metrics_of_segmentation(pairs, voids) -> None:
+    labels, predictions = (np.array(column) for column in zip(*pairs, strict=True))
+    is_void = np.array(voids[: len(labels)])
+    targets = np.where(is_void, VOID, labels)[None, None]
+    logits = one_hot(predictions.tolist()).T[None, :, None]
+    if is_void.all():
+        meter = task("segmentation", np.zeros((1, 1, 1), np.int64)).meter()
+        meter.update(logits, torch.tensor(targets))
+        assert meter.compute()["mean_iou"] == 0
+        return
+    judge = task("segmentation", targets)
+    found = judge.metrics([(logits, torch.tensor(targets))])
+    kept = (labels[~is_void][None, None], predictions[~is_void].tolist())
+    expected = task("segmentation", kept[0]).metrics(
+        [(one_hot(kept[1]).T[None, :, None], torch.tensor(kept[0]))]
+    )
+    assert found == expected
+    assert judge.constant_score(targets) == judge.constant_score(kept[0])
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_void_pixels_are_ignored_by_the_loss_of_segmentation(rng, label_smoothing: float) -> None:
+    targets = rng.integers(0, 4, (2, 3, 5))
+    logits = torch.from_numpy(rng.standard_normal((2, 4, 3, 5))).requires_grad_()
+    is_void = rng.random((2, 3, 5)) < 0.5
+    judge = task("segmentation", targets)
+    void = torch.from_numpy(np.where(is_void, VOID, targets))
+    loss = judge.loss(logits, void, label_smoothing)
+    loss.backward()
+    kept = logits.detach().movedim(1, -1)[torch.from_numpy(~is_void)]
+    expected = torch.nn.functional.cross_entropy(
+        kept, torch.from_numpy(targets[~is_void]), label_smoothing=label_smoothing
+    )
+    assert loss.item() == pytest.approx(expected.item())
+    assert not logits.grad.movedim(1, -1)[torch.from_numpy(is_void)].any()
+
+
+def test_a_batch_without_labelled_pixels_has_no_loss_and_no_gradient() -> None:
+    logits = torch.ones(1, 4, 2, 2, requires_grad=True)
+    judge = task("segmentation", np.zeros((1, 2, 2), np.int64))
+    loss = judge.loss(logits, torch.full((1, 2, 2), VOID))
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+def test_void_is_no_class_of_other_tasks() -> None:
+    with pytest.raises(InputError, match="label out of range"):
+        task("language-modelling", np.full((3, 1, 5), VOID))
 
 
 def test_language_metrics_match_the_definition_of_perplexity(rng) -> None:
