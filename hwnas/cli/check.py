@@ -147,6 +147,7 @@ def check(
         alone = {"--threads": threads, "--input": inputs, "--data": data, "--reference": reference}
         alone["--set"] = settings
         load = _load(serve_seconds, serve_threads)
+        result = None
         if run_folder is not None:
             _refuse(alone, "--run")
             from hwnas.pipeline import check as check_stage
@@ -155,6 +156,9 @@ def check(
                 if runtime is not None:
                     current = current.on_runtime(runtime)
                 document = check_stage.check(current, model, budget_ms, measured, load, inspected)
+                result = current.folder.check_of(model)
+                if result == current.folder.check and current.folder.report.exists():
+                    result = current.folder.report
         else:
             from hwnas.deploy.check import check_file
             from hwnas.deploy.input_sizes import parse_shapes
@@ -181,7 +185,7 @@ def check(
                     stage=progress.shown,
                 )
     _write(document, junit, markdown)
-    finish_check(document, as_json, run_folder)
+    finish_check(document, as_json, result)
 
 
 def _refuse(options: dict[str, Any], beside: str) -> None:
@@ -279,13 +283,19 @@ def _write(document: dict[str, Any], junit: Path | None, markdown: Path | None) 
         write_atomic(markdown, to_markdown(document))
 
 
-def finish_check(document: dict[str, Any], as_json: bool, folder: Path | None) -> None:
-    """Print a check's result and end with its exit code."""
+def finish_check(document: dict[str, Any], as_json: bool, result: Path | None) -> None:
+    """Print a check's result and end with its exit code.
+
+    Args:
+        document: the content of `check.json`.
+        as_json: print the document instead of tables.
+        result: the page or document that the result can be read in, if one was written.
+    """
     if as_json:
         print(json.dumps(document, allow_nan=False))
     else:
         from hwnas.cli.terminal import print_check
 
-        print_check(document, folder)
+        print_check(document, result)
     verdicts = [document["verdict"], *(member["verdict"] for member in document.get("family", []))]
     raise typer.Exit(max((EXIT_CODES[v] for v in verdicts), key=[0, 3, 1].index))

@@ -136,7 +136,7 @@ def run(
             ranks=ranks,
             source=source,
         )
-    finish_check(document, as_json, folder)
+    finish_check(document, as_json, folder / "report.html")
 
 
 def search(

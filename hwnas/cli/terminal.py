@@ -26,8 +26,13 @@ STYLES = {
 }
 
 
-def print_check(document: dict[str, Any], folder: Path | None) -> None:
-    """Print gates, latency and verdict of a `check.json` on stdout."""
+def print_check(document: dict[str, Any], result: Path | None) -> None:
+    """Print gates, latency and verdict of a `check.json` on stdout.
+
+    Args:
+        document: the content of the file.
+        result: the page or document that the result can be read in, if one was written.
+    """
     console = Console()
     table = Table("gate", "status", "value", "limit")
     for gate in document["gates"]:
@@ -56,10 +61,10 @@ def print_check(document: dict[str, Any], folder: Path | None) -> None:
         )
     verdict = document["verdict"]
     console.print(f"verdict: [{STYLES[verdict]} bold]{verdict}[/]")
-    console.print(_in_short(document, folder), highlight=False, markup=False, soft_wrap=True)
+    console.print(_in_short(document, result), highlight=False, markup=False, soft_wrap=True)
 
 
-def _in_short(document: dict[str, Any], folder: Path | None) -> str:
+def _in_short(document: dict[str, Any], result: Path | None) -> str:
     """What a check found, in one sentence."""
     measured, metric = document["measured"], document.get("metric")
     parts = []
@@ -68,8 +73,7 @@ def _in_short(document: dict[str, Any], folder: Path | None) -> str:
     parts.append(f"{_number(measured['value_ms'])} ms on {_plain(measured['runtime'])}")
     if document["budget_ms"] is not None:
         parts.append(f"budget {_number(document['budget_ms'])} ms")
-    report = None if folder is None else folder / "report.html"
-    return ", ".join(parts) + (f": {report}" if report and report.exists() else "")
+    return ", ".join(parts) + (f": {result}" if result else "")
 
 
 def print_variants(document: dict[str, Any]) -> None:

@@ -36,7 +36,10 @@ def check(
     load: ServingLoad | None = None,
     inspected: Inspection | None = None,
 ) -> dict[str, Any]:
-    """Check a model against a run; returns the content of `check.json`, written for its own model.
+    """Check a model against a run.
+
+    The document is written as `check.json` for the run's own model, as `variants/check.NAME.json`
+    for a variant of it, and nowhere for any other model, see `RunFolder.check_of`.
 
     Args:
         run: gives the network, the data, the runtime and the limits.
@@ -45,9 +48,13 @@ def check(
         measured: results of the model from another device; measured on this one if None.
         load: of the smoke test of serving; None leaves it out.
         inspected: the file, if it was inspected already.
+
+    Returns:
+        The content of `check.json`.
     """
     path = run.folder.model if model_path is None else model_path
-    is_own = path.resolve() == run.folder.model.resolve()
+    target = run.folder.check_of(path)
+    is_own = target == run.folder.check
     if not is_own and not isinstance(run.target.runtime, OnnxModelRuntime):
         raise InputError(
             "this runtime runs the run's own network, no other file",
@@ -76,10 +83,10 @@ def check(
         extra_notes=_budget_notes(run, budget_ms),
         stage=run.stage,
     )
-    if is_own:
-        run.folder.write_json(run.folder.check, document)
-        if measured is None:
-            _write_operator_shares(run)
+    if target is not None:
+        run.folder.write_json(target, document)
+    if is_own and measured is None:
+        _write_operator_shares(run)
     return document
 
 

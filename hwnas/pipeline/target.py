@@ -141,8 +141,8 @@ class Target:
         if self.config.budget.confidence is not None or budget_ms < slowest_ms:
             return None
         return (
-            f"the latency budget of {number(budget_ms)} ms rules out no network: the slowest one of "
-            f"the search space is predicted to take {number(slowest_ms)} ms"
+            f"the latency budget of {number(budget_ms)} ms rules out no network: the slowest one "
+            f"of the search space is predicted to take {number(slowest_ms)} ms"
         )
 
     def limits(self) -> list[Limit]:

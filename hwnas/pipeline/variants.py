@@ -120,7 +120,8 @@ def require_measurable(run: Run) -> OnnxModelRuntime:
 
 def _remove_others(folder: RunFolder, names: Sequence[str], force: bool) -> None:
     """Remove earlier variants that are not made again; they are named unless `force` is set."""
-    made = {folder.variants_document, *(_variant_path(folder, name) for name in names)}
+    models = [_variant_path(folder, name) for name in names]
+    made = {folder.variants_document, *models, *map(folder.check_of, models)}
     others = [path for path in folder.variant_files() if path not in made]
     if others and not force:
         raise InputError(
@@ -155,10 +156,17 @@ def calibration_feeds(run: Run) -> list[Feeds]:
 
 
 def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path:
-    """The variant's file; the exported model stays where it is."""
+    """The variant's file; the exported model stays where it is.
+
+    A check of an earlier file with another content is removed.
+    """
     path = _variant_path(folder, name)
-    if name != EXPORTED:
-        write_atomic(path, make_variant(name, folder.model, calibration))
+    if name == EXPORTED:
+        return path
+    data, check = make_variant(name, folder.model, calibration), folder.check_of(path)
+    if check is not None and path.exists() and path.read_bytes() != data:
+        check.unlink(missing_ok=True)
+    write_atomic(path, data)
     return path
 
 

@@ -66,9 +66,19 @@ class RunFolder:
         return [self.path / f"latency_table_{number}.json" for number in range(2, 2 + devices)]
 
     def variant_files(self) -> list[Path]:
-        """The exported variants in other number formats, and the document about them."""
+        """The exported variants in other number formats, and the documents about them."""
         document = [self.variants_document] if self.variants_document.exists() else []
-        return [*document, *sorted(self.variants.glob("model.*.onnx"))]
+        checks, models = (sorted(self.variants.glob(p)) for p in ("check.*.json", "model.*.onnx"))
+        return [*document, *models, *checks]
+
+    def check_of(self, model: Path) -> Path | None:
+        """Where the check of a model is written: beside it; None for a model from elsewhere."""
+        model = model.resolve()
+        if model == self.model.resolve():
+            return self.check
+        if model.parent == self.variants.resolve() and model.match("model.*.onnx"):
+            return self.variants / model.with_suffix(".json").name.replace("model", "check", 1)
+        return None
 
     def create(self) -> None:
         """Make the folder, unless it exists.

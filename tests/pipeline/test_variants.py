@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.runs import settings, table_file
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import hwnas.cli.app
 from hwnas.config import load_config
@@ -169,7 +169,13 @@ def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
     assert (limits["sqnr"], limits["agreement"], limits["budget"]) == (15.0, 0.97, 1e6)
     assert document["fastest"] in document["variants"]
     assert_check_of_a_variant(trained, capsys)
-    # Another export makes another model: the variants were of the one before.
+    # The variants of another model would be out of date.
+    weights = load_file(trained / "weights.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, trained / "weights.safetensors")
     code, _, err = export(trained)
+    assert code == 2
+    assert "model.int8.onnx, check.int8.json" in err
+    assert len(list(folder.iterdir())) == 3
+    code, _, err = export(trained, "--force")
     assert code == 0, err
     assert not list(folder.iterdir())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,7 +61,7 @@ def test_missing_files_name_the_command_that_writes_them(folder) -> None:
 
 def test_a_file_in_the_way_is_an_input_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write there"):
+    with pytest.raises(InputError, match="the folder cannot be written"):
         RunFolder(tmp_path / "file" / "run").create()
 
 
@@ -69,3 +70,21 @@ def test_damaged_json_is_an_input_error(folder, text: str) -> None:
     folder.metrics.write_text(text)
     with pytest.raises(InputError, match="metrics.json"):
         folder.read_json(folder.metrics)
+
+
+def test_the_check_of_a_model_stands_beside_it(folder, monkeypatch) -> None:
+    monkeypatch.chdir(folder.path)
+    assert folder.check_of(Path("model.onnx")) == folder.check
+    assert (
+        folder.check_of(folder.variants / "model.int8.onnx") == folder.variants / "check.int8.json"
+    )
+    for elsewhere in ("model.int8.onnx", "variants/other.onnx", "deeper/model.onnx"):
+        assert folder.check_of(folder.path / elsewhere) is None
+
+
+def test_checks_of_variants_belong_to_them(folder) -> None:
+    folder.variants.mkdir()
+    names = ("variants.json", "model.fp16.onnx", "model.int8.onnx", "check.int8.json")
+    for name in (*names, "notes.txt"):
+        (folder.variants / name).touch()
+    assert [path.name for path in folder.variant_files()] == list(names)
