@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hwnas.config import Config
     from hwnas.data.loading import load_dataset
     from hwnas.deploy.export import export_network
+    from hwnas.deploy.module_check import check
     from hwnas.errors import HwnasError
     from hwnas.latency_tables.table import LatencyTable, OpSpec
     from hwnas.pipeline.configuration import load_config
@@ -33,6 +34,7 @@ _MODULES = {
     "Mixture": "hwnas.architecture",
     "OpSpec": "hwnas.latency_tables.table",
     "build_space": "hwnas.spaces",
+    "check": "hwnas.deploy.module_check",
     "export_network": "hwnas.deploy.export",
     "load_config": "hwnas.pipeline.configuration",
     "load_dataset": "hwnas.data.loading",
@@ -52,6 +54,7 @@ __all__ = [
     "Mixture",
     "OpSpec",
     "build_space",
+    "check",
     "export_network",
     "load_config",
     "load_dataset",

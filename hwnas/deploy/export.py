@@ -67,16 +67,46 @@ def export_network(
     return model
 
 
+def export_module(
+    module: nn.Module, inputs: Mapping[str, Tensor], *, by_name: bool, dynamic_batch: bool
+) -> onnx.ModelProto:
+    """Export a module in eval mode.
+
+    Args:
+        module: the module.
+        inputs: example tensors by the names of the graph's inputs. The first dimension of each is
+            the batch.
+        by_name: whether the module takes them as keyword arguments, instead of in their order.
+        dynamic_batch: whether the batch dimension of the graph is open.
+
+    Returns:
+        The model: opset 18, IR version 8, weights inside.
+    """
+    names = list(inputs)
+    shapes = [{0: "batch"} for _ in names]
+    dynamic_shapes: Any = dict(zip(names, shapes, strict=True)) if by_name else tuple(shapes)
+    return _export(
+        module,
+        () if by_name else tuple(inputs.values()),
+        dynamic_shapes if dynamic_batch else None,
+        names,
+        None,
+        kwargs=dict(inputs) if by_name else None,
+    )
+
+
 def _export(
     module: nn.Module,
     inputs: tuple[Tensor, ...],
     dynamic_shapes: Any,
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
+    kwargs: dict[str, Tensor] | None = None,
 ) -> onnx.ModelProto:
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         with (
             contextlib.redirect_stdout(io.StringIO()),
@@ -88,6 +118,7 @@ def _export(
             program = torch.onnx.export(
                 module.eval(),
                 inputs,
+                kwargs=kwargs,
                 dynamo=True,
                 external_data=False,
                 opset_version=OPSET,
@@ -97,7 +128,8 @@ def _export(
                 verbose=False,
             )
     finally:
-        exporter_log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
     if program is None:
         raise HwnasError("the exporter returned no model")
     model = program.model_proto

@@ -101,27 +101,53 @@ def feeds_for(
     Raises:
         InputError: when the size of an input is unknown, or a shape or an array does not fit.
     """
-    where = str(model.path)
-    arrays = {} if data is None else read_npz_arrays(data)
+    if data is None:
+        return feeds_of_arrays(model, shapes, None, None, "", default_batch)
+    arrays = read_npz_arrays(data)
     labels = arrays.pop(LABELS, None) if LABELS not in {v.name for v in model.inputs} else None
+    return feeds_of_arrays(model, shapes, arrays, labels, str(data), default_batch)
+
+
+def feeds_of_arrays(
+    model: Inspection,
+    shapes: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, np.ndarray] | None,
+    labels: np.ndarray | None,
+    source: str,
+    default_batch: int,
+) -> FeedMaker:
+    """Decide every size of a model's inputs, and split arrays into samples.
+
+    Args:
+        model: the inspected model.
+        shapes: shapes of inputs, by name.
+        arrays: an array for each input, under the input's name; None for random inputs.
+        labels: the class of each sample, or None.
+        source: where the arrays come from, for errors.
+        default_batch: batch size of one inference if neither `shapes` nor the model states it.
+
+    Raises:
+        InputError: when the size of an input is unknown, or a shape or an array does not fit.
+    """
+    where = str(model.path)
     _require_input_names(shapes, model, "--input")
-    if data is not None:
-        _require_input_names(arrays, model, str(data))
+    if arrays is not None:
+        _require_input_names(arrays, model, source)
         missing = [value.name for value in model.inputs if value.name not in arrays]
         if missing:
-            raise InputError("an input has no array", where=str(data), expected=missing[0])
+            raise InputError("an input has no array", where=source, expected=missing[0])
     batch_symbols = {
         value.shape[0] for value in model.inputs if value.shape and isinstance(value.shape[0], str)
     }
     inputs = tuple(
-        resolve_sizes(v, shapes.get(v.name), arrays.get(v.name), batch_symbols, where)
+        resolve_sizes(v, shapes.get(v.name), (arrays or {}).get(v.name), batch_symbols, where)
         for v in model.inputs
     )
     maker = FeedMaker(inputs, _batch_of(inputs, shapes, default_batch))
     _require_affordable(maker, where)
-    if data is None:
+    if arrays is None:
         return maker
-    samples = samples_from_arrays(inputs, arrays, labels, str(data), is_dynamic=maker.is_dynamic)
+    samples = samples_from_arrays(inputs, arrays, labels, source, is_dynamic=maker.is_dynamic)
     return replace(maker, samples=samples)
 
 

@@ -217,6 +217,18 @@ def test_a_model_of_any_maker_is_checked(cli, tmp_path, monkeypatch) -> None:
     assert Path("check.md").read_text().startswith("## model.onnx: pass\n")
 
 
+def test_the_python_of_the_check_page_checks_a_module(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(python_of("check_any_model"), "check_any_model.md", "exec"), {})
+    verdict, latency_ms, unit = capsys.readouterr().out.split()
+    assert (verdict, unit) == ("pass", "ms")
+    assert 0 < float(latency_ms) < 5
+    assert {path.name for path in (tmp_path / "checks" / "mine").iterdir()} == {
+        "model.onnx",
+        "check.json",
+    }
+
+
 def measure_elsewhere(folder: Path) -> None:
     """What happens on the device between two commands: networks and a bundle are measured."""
     design, bundle = folder / "design.csv", folder / "board"
