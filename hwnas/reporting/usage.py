@@ -135,8 +135,11 @@ def _batch(facts: ModelFacts) -> str:
 
 
 def _pixels(facts: ModelFacts) -> list[str]:
-    comment = "your image: channels, height, width; 0 to 255"
-    return _normalised(facts, "uint8", comment, " / 255")
+    # Stated by models of images with 16 bits per channel.
+    is_deep = facts.properties.get("largest_value") == "65535"
+    dtype, largest = ("uint16", 65535) if is_deep else ("uint8", 255)
+    comment = f"your image: channels, height, width; 0 to {largest}"
+    return _normalised(facts, dtype, comment, f" / {largest}")
 
 
 def _spectrogram(facts: ModelFacts) -> list[str]:

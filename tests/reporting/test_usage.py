@@ -74,6 +74,13 @@ def test_class_names_cannot_leave_their_comment(run: WrittenRun, classes: str) -
     run.page()
 
 
+def test_images_with_16_bits_are_divided_by_their_largest_value() -> None:
+    properties = {"task": "image-classification", "largest_value": "65535"}
+    source = "\n".join(program(ModelFacts("model.onnx", "images", (1, 8, 6), properties)))
+    assert "np.uint16)  # your image: channels, height, width; 0 to 65535" in source
+    assert "(sample / 65535 - " in source
+
+
 def dataset_of(task: str) -> Dataset:
     """Twelve samples of a task, small enough for tiny networks."""
     rng = np.random.default_rng(0)
