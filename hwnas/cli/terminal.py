@@ -102,7 +102,7 @@ def print_variants(document: dict[str, Any]) -> None:
             if gates:
                 lines.append(f"{name} {verb} {', '.join(gates)}")
     console.print(table)
-    for line in lines:
+    for line in [*lines, *document.get("notes", [])]:
         console.print(line, highlight=False, markup=False)
     console.print(
         f"budget {_number(document['budget_ms'])} ms on {document['runtime']}; "

@@ -119,7 +119,7 @@ def _named(module: nn.Module, inputs: Inputs, dynamic_batch: bool) -> dict[str, 
     if isinstance(inputs, Mapping):
         named = dict(inputs)
     else:
-        values = list(inputs) if isinstance(inputs, tuple | list) else [inputs]
+        values = [inputs] if isinstance(inputs, Tensor | np.ndarray) else list(inputs)
         named = dict(zip(_argument_names(module, len(values)), values, strict=True))
     for name, value in named.items():
         if not isinstance(value, Tensor) or not value.ndim:

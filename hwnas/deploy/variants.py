@@ -46,13 +46,16 @@ def parse_variants(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys([EXPORTED, *names]))
 
 
-def make_variant(name: str, source: Path, calibration: Sequence[Feeds]) -> bytes:
+def make_variant(
+    name: str, source: Path, calibration: Sequence[Feeds], folder: Path | None = None
+) -> bytes:
     """Convert an exported model to another number format.
 
     Args:
         name: a key of `VARIANTS`.
         source: the exported float32 model.
         calibration: batches of real inputs, from which static quantisation takes its ranges.
+        folder: for temporary files; the system's if None.
 
     Returns:
         The serialised model. It has the inputs, outputs, opset, IR version and properties of the
@@ -64,19 +67,55 @@ def make_variant(name: str, source: Path, calibration: Sequence[Feeds]) -> bytes
     """
     exported = onnx.load(source)
     properties = read_metadata(exported)
-    # Conversion changes element types, so the types that the exporter inferred become invalid.
-    del exported.graph.value_info[:]
-    try:
-        with _quiet(), tempfile.TemporaryDirectory() as folder:
-            model = VARIANTS[name](exported, calibration, Path(folder))
-            onnx.checker.check_model(model)
-    except Exception as error:  # the converters' exceptions share no base class
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot be converted to {name}: {reason}", where=str(source)) from error
+    model = convert(name, exported, calibration, str(source), folder)
     require_deployable(model)
     set_metadata(model, properties | {"variant": name})
     data: bytes = model.SerializeToString()
     return data
+
+
+def convert(
+    name: str,
+    model: onnx.ModelProto,
+    calibration: Sequence[Feeds],
+    where: str,
+    folder: Path | None = None,
+) -> onnx.ModelProto:
+    """Convert a model to another number format.
+
+    Args:
+        name: a key of `VARIANTS`.
+        model: a float32 model.
+        calibration: batches of inputs, from which static quantisation takes its ranges.
+        where: the model's file, for errors.
+        folder: for temporary files; the system's if None.
+
+    Raises:
+        InputError: when the model cannot be converted.
+    """
+    source = onnx.ModelProto.FromString(model.SerializeToString())
+    # Conversion changes element types, so the types that the exporter inferred become invalid.
+    del source.graph.value_info[:]
+    try:
+        with _quiet(), _temporary_folder(folder) as temporary:
+            found = VARIANTS[name](source, calibration, temporary)
+            onnx.checker.check_model(found)
+    except Exception as error:  # the converters' exceptions share no base class
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"cannot be converted to {name}: {reason}", where=where) from error
+    return found
+
+
+@contextmanager
+def _temporary_folder(parent: Path | None) -> Iterator[Path]:
+    """A folder that is removed at the end, and that ONNX Runtime too puts temporary files into."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 def fastest(ratios: Mapping[str, Ratio], passing: Collection[str]) -> str | None:
@@ -128,7 +167,7 @@ class _Batches:
 def _static(
     model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path, *, per_channel: bool
 ) -> onnx.ModelProto:
-    """Quantise weights to int8, and activations to uint8 between their extremes in calibration."""
+    """Quantise weights to int8, and activations to int8 between their extremes in calibration."""
     from onnxruntime.quantization import QuantFormat, quantize_static
 
     source, target = folder / "source.onnx", folder / "target.onnx"

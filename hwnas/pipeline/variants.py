@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from hwnas.budget.gate import NetworkLatency, measure_together
 from hwnas.deploy.behaviour import Behaviour, observe
@@ -20,6 +22,7 @@ from hwnas.deploy.gates import (
     placement_gates,
     verdict_of,
 )
+from hwnas.deploy.operator_speed import operator_speed
 from hwnas.deploy.parity import Feeds
 from hwnas.deploy.performance import counted_energy
 from hwnas.deploy.references import Reference
@@ -37,6 +40,7 @@ from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder, environment
 
 SCHEMA = 1
+logger = logging.getLogger("hwnas")
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 256, 32
 
 
@@ -77,6 +81,7 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
     _remove_others(run.folder, names, force)
     run.folder.variants.mkdir(exist_ok=True)
     calibration = calibration_feeds(run)
+    notes = []
     reference = network_reference(run)
     variants: dict[str, _Variant] = {}
     errors: dict[str, str] = {}
@@ -85,6 +90,10 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
             advance(done, len(names) + 1, name)
             interruption.stop_if_requested()
             try:
+                if note := _speed_note(run, runtime, name):
+                    advance(done, len(names) + 1, note)
+                    logger.info(note)
+                    notes.append(note)
                 path = _written(run.folder, name, calibration)
                 variants[name] = _observed(run, runtime, path, reference)
             except HwnasError as error:
@@ -93,10 +102,23 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
                 errors[name] = str(error)
         advance(len(names), len(names) + 1, "latency")
         rounds_ms = _measured(run, runtime, variants)
-        document = _document(run, runtime, names, variants, rounds_ms, errors)
+        document = _document(run, runtime, names, variants, rounds_ms, errors) | {"notes": notes}
         advance(len(names) + 1, len(names) + 1, f"fastest: {document['fastest']}")
     run.folder.write_json(run.folder.variants_document, document)
     return document
+
+
+def _speed_note(run: Run, runtime: OnnxModelRuntime, name: str) -> str | None:
+    """How fast the largest operator is in the format of a quantised variant, in a sentence."""
+    if not name.startswith("int8"):
+        return None
+    try:
+        model = onnx.load(run.folder.model)
+        speed = operator_speed(name, model, runtime, run.config.latency.batch)
+    except InputError:
+        # The conversion of the whole model states why it is not possible.
+        return None
+    return speed and speed.sentence()
 
 
 def require_measurable(run: Run) -> OnnxModelRuntime:

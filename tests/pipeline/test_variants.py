@@ -157,6 +157,9 @@ def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
     missing = document["variants"].pop("fp16")
     assert missing["verdict"] is None
     assert "NoSuchOperator" in missing["error"]
+    (note,) = document["notes"]
+    assert note.startswith("int8: convolutions run ")
+    assert note in err
     jsonschema.validate(document, SCHEMA)
     exported, quantised = document["variants"].values()
     assert (exported["verdict"], exported["model"]) == ("pass", "model.onnx")
