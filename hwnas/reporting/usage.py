@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hwnas.deploy.export import read_metadata
 from hwnas.errors import InputError
 from hwnas.reporting.html import Section, explained, paragraph, preformatted, section
 from hwnas.runs.run_folder import RunFolder
 
+PREFIX = "hwnas."
+"""What the names of hwnas's metadata begin with."""
 NAMED = 3
 """Classes or columns that a comment of the program names."""
 
@@ -29,7 +30,7 @@ class ModelFacts:
         name: name of the file.
         input_name: name of the only input.
         shape: shape of one sample, without the batch dimension.
-        properties: hwnas's metadata.
+        properties: hwnas's metadata, without the prefix of the names.
     """
 
     name: str
@@ -59,7 +60,9 @@ class ModelFacts:
         if not sizes or min(sizes) < 1:
             return None
         name = model.graph.input[0].name
-        return cls(path.name, name, tuple(sizes), read_metadata(model))
+        properties = {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
+        stated = {key.removeprefix(PREFIX): value for key, value in properties.items()}
+        return cls(path.name, name, tuple(sizes), stated)
 
     def listed(self, key: str) -> list[str]:
         """The names in a list of the metadata; empty if there is no such list."""
