@@ -105,7 +105,7 @@ class _LeftOut:
         if not self._count:
             return []
         objects = "1 object is" if self._count == 1 else f"{self._count:,} objects are"
-        return [f"{self._where}: {objects} left out, {self._cause}; the first is {self._first}"]
+        return [f"{self._where}: {objects} left out {self._cause}; the first is {self._first}"]
 
 
 def read_boxes(
@@ -202,8 +202,8 @@ class _Split:
             InputError: an annotation is malformed, or a file name leads out of the folder.
         """
         where = folder.with_name(f"{folder.name}.json")
-        self._empty = _LeftOut(where, "since their boxes have no area")
-        self._at_border = _LeftOut(where, "since their boxes lie at the border of the image")
+        self._empty = _LeftOut(where, "for a box without area")
+        self._at_border = _LeftOut(where, "for a box outside the image that touches its border")
         objects = _objects_by_image(found, where, self._empty)
         self.samples = [
             _Sample(

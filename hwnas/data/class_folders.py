@@ -191,9 +191,8 @@ def _left_out_note(path: Path, kind: FileKind, left_out: list[Path]) -> str:
     if not left_out:
         return ""
     names = [f"{entry.relative_to(path)}{'/' * entry.is_dir()}" for entry in left_out]
-    verb = "is" if len(names) == 1 else "are"
-    found = f"{len(names):,} {'entry' if len(names) == 1 else 'entries'}"
-    return f"{path}: {found} {verb} left out as no {kind.name}: {_listed(names)}"
+    found = "1 file or folder is" if len(names) == 1 else f"{len(names):,} files or folders are"
+    return f"{path}: {found} not among the {kind.name} and left out: {_listed(names)}"
 
 
 def _listed(names: list[str]) -> str:

@@ -114,9 +114,11 @@ def _void_notes(
             expected=f"at least two of the classes 0 to {len(classes) - 1}",
             mend=f"if {STORED_VOID} stands for a class, store that class's number instead",
         )
+    absent = [name for label, name in enumerate(classes) if label not in set(labelled.tolist())]
+    never = f"; the training masks hold no pixel of {', '.join(absent[:10])}" if absent else ""
     return (
         f"{path}: pixels with the value {STORED_VOID} have no class and are ignored, "
-        f"{shares[0]:.2%} of the training masks and {shares[1]:.2%} of the test masks",
+        f"{shares[0]:.2%} of the training masks and {shares[1]:.2%} of the test masks{never}",
     )
 
 

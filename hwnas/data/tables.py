@@ -28,7 +28,7 @@ MAX_CATEGORIES = 1000
 """Largest number of different texts in a column."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 MAX_NUMBER = float(np.finfo(np.float32).max)
-MISSING = frozenset(("", "-", ".", "?", "#n/a", "<na>", "n/a", "na", "nan", "none", "null"))
+MISSING = frozenset("- . ? #n/a #na -nan <na> missing n.a. n/a na nan nil none null".split()) | {""}
 """Texts that stand for a missing number, in lower case."""
 LISTED = 10
 """Number of cells or columns that a message names."""

@@ -131,7 +131,7 @@ def test_objects_without_area_are_left_out_and_counted(bbox: Any, tmp_path: Path
     assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
     (note,) = data.notes
     assert note.startswith(str(tmp_path / "train.json"))
-    assert "1 object is left out, since their boxes have no area" in note
+    assert "1 object is left out for a box without area" in note
     assert "annotations.0" in note
 
 
@@ -190,7 +190,7 @@ def test_boxes_that_touch_the_border_from_outside_are_left_out(bbox: Any, tmp_pa
     data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=bbox))
     assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
     (note,) = data.notes
-    assert "1 object is left out, since their boxes lie at the border" in note
+    assert "1 object is left out for a box outside the image that touches its border" in note
     assert "annotations.0 of 10.png" in note
 
 

@@ -55,7 +55,7 @@ def test_what_is_not_read_is_named_in_a_note(kind: str, tmp_path: Path) -> None:
     (folder / "b" / "more").mkdir()
     (folder / "labels.csv").write_bytes(b"any")
     (note,) = load_dataset(kind, str(tmp_path)).notes
-    assert "3 entries are left out" in note
+    assert "3 files or folders are not among the" in note
     for name in ("train/a/song.m4a", "train/b/more/", "train/labels.csv"):
         assert name in note
 

@@ -96,6 +96,7 @@ def test_void_pixels_have_no_class_and_are_noted(tmp_path: Path) -> None:
     (note,) = data.notes
     assert "value 255 have no class and are ignored" in note
     assert "11.11% of the training masks and 0.00% of the test masks" in note
+    assert "hold no pixel" not in note
     # A palette, as Pascal VOC has it, is read by its indices.
     mask = Image.fromarray(values)
     mask.putpalette([c for i in range(256) for c in (i, 255 - i, 7)])
@@ -120,6 +121,15 @@ def test_masks_of_0_and_255_are_not_taken_as_void(tmp_path: Path) -> None:
     assert message.startswith(str(tmp_path / "train" / "masks"))
     assert "hold nothing besides the value 255" in message
     assert "store that class's number instead" in message
+
+
+def test_a_class_that_only_void_pixels_may_be_is_noted(tmp_path: Path) -> None:
+    save_folder(tmp_path)
+    for number in range(3):
+        values = mask_of(8, 6, number)
+        save_mask(tmp_path, np.where(values == 2, 255, values).astype(np.uint8), name=str(number))
+    (note,) = load_dataset("masks", str(tmp_path)).notes
+    assert note.endswith("the training masks hold no pixel of dog")
 
 
 def test_255_is_a_class_if_there_are_256(tmp_path: Path) -> None:
