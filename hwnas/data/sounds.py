@@ -189,7 +189,7 @@ def read_sound(path: Path) -> np.ndarray:
 
 
 read_wav = read_sound
-"""The same function by a former name, of when it read WAV files only."""
+"""Alias for callers that read WAV files."""
 
 
 def _decoded(path: Path) -> tuple[np.ndarray, int]:
@@ -214,7 +214,8 @@ def _decoded(path: Path) -> tuple[np.ndarray, int]:
     except FileNotFoundError:
         raise InputError("no such sound", where=where, expected="a sound file") from None
     except (OSError, RuntimeError, ValueError, TypeError, struct.error) as error:
-        raise InputError(cause, where=where, actual=error) from None
+        found = getattr(error, "error_string", error)  # libsndfile's, without the path
+        raise InputError(cause, where=where, actual=found) from None
     if len(values) < needed:
         raise InputError(
             "the sound is truncated or damaged",

@@ -184,6 +184,15 @@ def test_wav_files_that_a_pipe_has_written_are_read(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_sound(file), tone(440), atol=1e-4)
 
 
+def test_chunks_of_odd_length_are_skipped_with_their_padding(tmp_path: Path) -> None:
+    file = save_wav(tmp_path / "x.wav", tone(440))
+    content = file.read_bytes()
+    start = content.index(b"data")
+    chunk = b"note" + struct.pack("<I", 3) + b"abc\0"
+    file.write_bytes(content[:start] + chunk + content[start:])
+    np.testing.assert_allclose(read_sound(file), tone(440), atol=1e-4)
+
+
 def test_missing_sounds_and_sounds_over_a_minute_are_refused(tmp_path: Path) -> None:
     assert "no such sound" in refusal(read_sound, tmp_path / "x.wav")
     save_wav(tmp_path / "x.wav", np.zeros(61 * RATE))
