@@ -91,14 +91,14 @@ class SavedTensors:
 
     def __init__(self, ctx: Any, tensors: Sequence[Tensor]) -> None:
         ctx.save_for_backward(*tensors)
-        self._kinds = [(t.shape, t.dtype, t.device) for t in tensors]
+        self._kinds = _kinds(tensors)
 
     def of(self, ctx: Any) -> tuple[Tensor, ...]:
         """The saved tensors, in the backward pass.
 
         Raises:
             RuntimeError: when the backward pass runs under a transform of PyTorch.
-            ValueError: when a hook returned a tensor of another shape, type or device.
+            ValueError: when a hook returned a tensor of another size, type or device.
         """
         transform = active_transform()
         if transform is not None:
@@ -107,14 +107,32 @@ class SavedTensors:
                 "use impl='torch'"
             )
         found: tuple[Tensor, ...] = ctx.saved_tensors
-        for t, (shape, dtype, device) in zip(found, self._kinds, strict=True):
-            if t.shape != shape or t.dtype != dtype or t.device != device:
-                raise ValueError(
-                    f"a tensor {tuple(shape)} of {dtype} on {device} was saved for the backward "
-                    f"pass, but saved_tensors_hooks returned {tuple(t.shape)} of {t.dtype} on "
-                    f"{t.device}"
-                )
+        kinds = _kinds(found)
+        if kinds != self._kinds:
+            # One list for each property, in which the tensors have the same position.
+            saved, returned = (list(zip(*lists, strict=True)) for lists in (self._kinds, kinds))
+            i = next(i for i, kind in enumerate(saved) if kind != returned[i])
+            raise ValueError(
+                f"a tensor of {_described(saved[i])} was saved for the backward pass, but "
+                f"saved_tensors_hooks returned one of {_described(returned[i])}"
+            )
         return found
+
+
+def _kinds(tensors: Sequence[Tensor]) -> tuple[list[Any], ...]:
+    """Numbers of elements and dimensions, types and devices."""
+    # Lists of tuples would start the garbage collector, which takes longer than all the rest.
+    return (
+        [t.numel() for t in tensors],
+        [t.dim() for t in tensors],
+        [t.dtype for t in tensors],
+        [t.device for t in tensors],
+    )
+
+
+def _described(kind: tuple[Any, ...]) -> str:
+    elements, dimensions, dtype, device = kind
+    return f"{elements} elements in {dimensions} dimensions, {dtype}, on {device}"
 
 
 def refuse_second_derivatives(ctx: Any, *gradients: Any) -> None:

@@ -218,7 +218,7 @@ class CpuBackend(Backend):
             raise RuntimeError(f"kernel {name}: not compiled for {shape.lanes} lanes")
 
 
-def _doubles_at(tensor: Tensor | None) -> ctypes.c_void_p | None:
+def _doubles_at(tensor: Tensor | None) -> int | None:
     """The address of statistics or sums."""
     return elements(tensor, torch.float64)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib.machinery
+import itertools
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -23,9 +25,29 @@ LANES: dict[torch.dtype, dict[str, tuple[int, ...]]] = {
 """Numbers of lanes that the kernels are compiled for, by type and instruction set."""
 KINDS = {"separable": 0, "dense": 1, "factorized": 2}
 
+_P, _I = ctypes.c_void_p, ctypes.c_int
+FUNCTIONS: dict[str, tuple[type, ...]] = {
+    "convolve": (_P, _P, _P, _I, _P, _P, _P),
+    "convolve_backward": (_P, _P, _P, _I, _P, _P, _P, _I, _P, _I, _I, _P, _P),
+    "pool_statistics": (_P, _P, _I, _P),
+    "mix": (_P, _I, _P, _P),
+    "reduce": (_P, _I, _P, _P),
+    "statistics": (_P, _I, _P, _P),
+    "apply": (_P, _I, _P, _P, _P),
+}
+"""The exported functions and the types of their arguments, as `kernels.cpp` declares them.
+
+Without types, an address that is a Python integer would be passed as 32 bits.
+"""
+
 
 class Shape(ctypes.Structure):
-    """Sizes of a call; `interface.h` describes the fields of this and the other structures."""
+    """Sizes of a call; `interface.h` describes the fields of this and the other structures.
+
+    Attributes:
+        dtype: the type of activations, tables, coefficients and weights.
+        vector_bytes: bytes of a vector, of which the addresses of vectors are multiples.
+    """
 
     _fields_ = [
         *((n, ctypes.c_int64) for n in ("images", "height", "width_px", "out_height")),
@@ -33,15 +55,10 @@ class Shape(ctypes.Structure):
         *((n, ctypes.c_int32) for n in ("lanes", "is_double", "threads", "reserved")),
     ]
 
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        """The type of activations, tables, coefficients and weights."""
-        return torch.float64 if self.is_double else torch.float32
-
-    @cached_property
-    def vector_bytes(self) -> int:
-        """Bytes of a vector, of which the addresses of vectors are multiples."""
-        return int(self.lanes) * self.dtype.itemsize
+    def __init__(self, **fields: int) -> None:
+        super().__init__(**fields)
+        self.dtype = torch.float64 if self.is_double else torch.float32
+        self.vector_bytes = int(self.lanes) * self.dtype.itemsize
 
 
 class _Convolution(ctypes.Structure):
@@ -101,6 +118,9 @@ def load_library() -> ctypes.CDLL:
     try:
         library = load_with_openmp(path)
         library.hwnas_instructions.restype = ctypes.c_char_p
+        for name, instructions in itertools.product(FUNCTIONS, INSTRUCTIONS):
+            if function := getattr(library, f"hwnas_{name}_{instructions}", None):
+                function.argtypes = FUNCTIONS[name]
         return library
     except (OSError, AttributeError) as error:
         raise UnavailableError(f"the C++ kernels cannot be loaded: {error}") from None
@@ -123,7 +143,7 @@ def available_instructions(dtype: torch.dtype = torch.float32) -> tuple[str, ...
     )
 
 
-def vectors(tensor: Tensor | None, shape: Shape) -> ctypes.c_void_p | None:
+def vectors(tensor: Tensor | None, shape: Shape) -> int | None:
     """The address of data that the kernels access by vectors: activations, tables, coefficients.
 
     Args:
@@ -133,10 +153,20 @@ def vectors(tensor: Tensor | None, shape: Shape) -> ctypes.c_void_p | None:
     Raises:
         ValueError: for a tensor that the kernels cannot access.
     """
-    return _address(tensor, shape.dtype, shape.vector_bytes)
+    if tensor is None:
+        return None
+    address = tensor.data_ptr()
+    if (
+        address % shape.vector_bytes
+        or tensor.dtype is not shape.dtype
+        or not tensor.is_contiguous()
+        or not tensor.is_cpu
+    ):
+        _refuse(tensor, shape.dtype, shape.vector_bytes)
+    return address
 
 
-def elements(tensor: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p | None:
+def elements(tensor: Tensor | None, dtype: torch.dtype) -> int | None:
     """The address of data that the kernels access element by element: weights, statistics, sums.
 
     Args:
@@ -146,25 +176,31 @@ def elements(tensor: Tensor | None, dtype: torch.dtype) -> ctypes.c_void_p | Non
     Raises:
         ValueError: for a tensor that the kernels cannot access.
     """
-    return _address(tensor, dtype, dtype.itemsize)
-
-
-def _address(tensor: Tensor | None, dtype: torch.dtype, alignment: int) -> ctypes.c_void_p | None:
     if tensor is None:
         return None
+    address = tensor.data_ptr()
+    if (
+        address % dtype.itemsize
+        or tensor.dtype is not dtype
+        or not tensor.is_contiguous()
+        or not tensor.is_cpu
+    ):
+        _refuse(tensor, dtype, dtype.itemsize)
+    return address
+
+
+def _refuse(tensor: Tensor, dtype: torch.dtype, alignment: int) -> NoReturn:
+    """Raise a ValueError that says why the kernels cannot access a tensor."""
     if tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous():
         layout = "contiguous" if tensor.is_contiguous() else "not contiguous"
         raise ValueError(
             f"the C++ kernels expect contiguous tensors of {dtype} on cpu, got {tensor.dtype} on "
             f"{tensor.device}, {layout}"
         )
-    address = tensor.data_ptr()
-    if address % alignment:
-        raise ValueError(
-            f"the C++ kernels expect data at a multiple of {alignment} bytes, got an address "
-            f"{address % alignment} bytes after one: pass a copy of the tensor"
-        )
-    return ctypes.c_void_p(address)
+    raise ValueError(
+        f"the C++ kernels expect data at a multiple of {alignment} bytes, got an address "
+        f"{tensor.data_ptr() % alignment} bytes after one: pass a copy of the tensor"
+    )
 
 
 def convolution_array(
