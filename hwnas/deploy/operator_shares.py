@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def operator_shares(
     choice_modules: Mapping[str, str],
     runtime: OnnxRuntime,
     feeds: Mapping[str, np.ndarray],
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Profile a model that `export_network` wrote.
 
@@ -42,12 +44,13 @@ def operator_shares(
         choice_modules: the choice that each module path of the network belongs to.
         runtime: ONNX Runtime on a CPU.
         feeds: an array for each input.
+        folder: for temporary files; the system's if None.
 
     Returns:
         The content of `operator_shares.json`: shares of the time by choice, or by operator type if
         `choice_modules` is empty.
     """
-    nodes = node_shares(runtime, model.SerializeToString(), feeds)
+    nodes = node_shares(runtime, model.SerializeToString(), feeds, folder)
     by_choice = bool(choice_modules)
     parts = attribute(model, choice_modules, nodes) if by_choice else [n.operator for n in nodes]
     shares: dict[str, float] = {}

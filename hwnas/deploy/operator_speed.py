@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -75,7 +76,11 @@ class Speed:
 
 
 def operator_speed(
-    variant: str, model: ModelProto, runtime: OnnxModelRuntime, batch: int
+    variant: str,
+    model: ModelProto,
+    runtime: OnnxModelRuntime,
+    batch: int,
+    folder: Path | None = None,
 ) -> Speed | None:
     """Measure the largest operator of a model in another number format and in float32.
 
@@ -87,6 +92,7 @@ def operator_speed(
         model: the exported float32 model.
         runtime: the runtime to measure on.
         batch: batch size.
+        folder: for temporary files; the system's if None.
 
     Returns:
         The speed, or None for the exported model itself and for models without such operators.
@@ -104,7 +110,9 @@ def operator_speed(
         {"x": rng.standard_normal(operator.shape, dtype=np.float32)}
         for _ in range(CALIBRATION_BATCHES)
     ]
-    converted = _without_conversions(convert(variant, single, feeds, "the largest operator"))
+    converted = _without_conversions(
+        convert(variant, single, feeds, "the largest operator", folder)
+    )
     reads = converted.graph.input[0].type.tensor_type.elem_type
     given = feeds[0]["x"]
     if reads != TensorProto.FLOAT:

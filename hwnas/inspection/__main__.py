@@ -1,7 +1,8 @@
-"""The process that validates a file: `python -m hwnas.inspection KIND PATH LOCATION MB SECONDS`.
+"""The process that validates a file: `python -m hwnas.inspection KIND PATH MARK MB SECONDS`.
 
 It imports onnx and nothing heavier, lowers its own resource limits before it opens the file, and
-prints one JSON object: a description of the file, or `refused` with the line of an error.
+prints one JSON object: a description of the file, or `refused` with the line of an error. It ends
+when its standard input does, so that it does not outlive the process that started it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ import resource
 import signal
 import stat
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import onnx
@@ -41,27 +46,54 @@ MAX_MODEL_BYTES = 2**31 - 1
 """Largest size of a protobuf message."""
 
 
-def main(kind: str, path: str, location: str, memory_mb: float, seconds: float) -> None:
+def main(kind: str, path: str, mark: str, memory_mb: float, seconds: float) -> None:
     """Validate a file and print its description, or why it is refused.
 
     Args:
         kind: `model` for an ONNX file, `npz` for arrays.
         path: the file.
-        location: stands for tensor data that are left out, see `hwnas.inspection.wire`.
+        mark: marks tensors whose data are left out, see `hwnas.inspection.wire`.
         memory_mb: MB (10^6 bytes) that the process may allocate from now on.
         seconds: processor time that it may use from now on.
     """
-    lower_limits(memory_mb, seconds)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        found = (
-            describe_model(Path(path), location) if kind == "model" else describe_npz(Path(path))
-        )
+        with _placeholder() as placeholder:
+            lower_limits(memory_mb, seconds)
+            if kind == "model":
+                found = describe_model(Path(path), mark, placeholder)
+            else:
+                found = describe_npz(Path(path))
     except InputError as error:
         found = {"refused": printable(str(error))}
     except MemoryError:
         line = f"{path}: takes more than {memory_mb:g} MB to inspect; see --inspect-mb"
         found = {"refused": printable(line)}
     print(json.dumps(found))
+
+
+def _exit_with_parent() -> None:
+    """End this process once nobody holds the other end of its standard input."""
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
+
+
+@contextmanager
+def _placeholder() -> Iterator[str]:
+    """The name of a regular file in the working folder, which becomes one that has such a file.
+
+    The checker of onnx looks for the files of external data, but does not read them. Linux has
+    such a file for every process, so that none has to be made and removed.
+    """
+    if _has_proc():
+        os.chdir("/proc/self")
+        yield "status"
+        return
+    with TemporaryDirectory() as folder:
+        os.chdir(folder)
+        Path("weights").touch()
+        yield "weights"
 
 
 def lower_limits(memory_mb: float, seconds: float) -> None:
@@ -114,12 +146,13 @@ def describe_npz(path: Path) -> dict[str, Any]:
         return {"arrays": npz_types(path, file)}
 
 
-def describe_model(path: Path, location: str) -> dict[str, Any]:
+def describe_model(path: Path, mark: str, placeholder: str) -> dict[str, Any]:
     """Validate an ONNX model and describe it.
 
     Args:
         path: the file.
-        location: stands for tensor data that are left out, see `hwnas.inspection.wire`.
+        mark: marks tensors whose data are left out, see `hwnas.inspection.wire`.
+        placeholder: name of a file in the working folder, which stands for all external data.
 
     Returns:
         The fields of `hwnas.inspection.process.Inspection`, ready for JSON.
@@ -128,26 +161,26 @@ def describe_model(path: Path, location: str) -> dict[str, Any]:
         InputError: when it is not an ONNX model, or must not be loaded.
     """
     with open(open_regular(path), "rb") as file:
-        found = _describe(path, file.fileno(), location)
+        found = _describe(path, file.fileno(), mark, placeholder)
         _require_utf8(found, str(path))
         # Hashing is not limited: its time depends only on the size of the file.
         signal.setitimer(signal.ITIMER_PROF, 0)
         return found | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
+def _describe(path: Path, descriptor: int, mark: str, placeholder: str) -> dict[str, Any]:
     where = str(path)
     size = os.fstat(descriptor).st_size
     if size > MAX_MODEL_BYTES:
         raise InputError("too large", where=where, expected="at most 2 GiB", actual=size)
-    model = _parse(descriptor, size, where, location)
+    model = _parse(descriptor, size, where, mark)
     if not model.graph.node:
         raise InputError("not an ONNX model, or an empty one", where=where)
     _require_known_opset(model, where)
     require_finite_functions(model, where)
     for graph in _graphs(model):
         require_names(graph, where)
-    tensors = TensorValidator(path, location)
+    tensors = TensorValidator(path, mark, placeholder)
     for tensor in _tensors(model):
         tensors.validate(tensor)
     inputs = _inputs(model)
@@ -178,7 +211,7 @@ def _describe(path: Path, descriptor: int, location: str) -> dict[str, Any]:
     }
 
 
-def _parse(descriptor: int, size: int, where: str, location: str) -> ModelProto:
+def _parse(descriptor: int, size: int, where: str, mark: str) -> ModelProto:
     """Parse a model without the data of its large tensors."""
     expected = "an ONNX model, which is a protobuf message"
     if not size:
@@ -186,7 +219,7 @@ def _parse(descriptor: int, size: int, where: str, location: str) -> ModelProto:
     # Not closed before the process ends: an exception may still refer to the buffer.
     data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
     try:
-        model: ModelProto = ModelProto.FromString(without_weights(data, location))
+        model: ModelProto = ModelProto.FromString(without_weights(data, mark))
         return model
     except WireError as error:
         found = str(error)

@@ -12,7 +12,6 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from hwnas.errors import InputError
@@ -179,23 +178,25 @@ def _value(found: dict[str, Any]) -> Value:
 def _inspected(kind: str, path: str | Path, limits: InspectionLimits) -> dict[str, Any]:
     """The description of a file by a subprocess, see `hwnas.inspection.__main__`."""
     where = str(path)
-    with TemporaryDirectory() as folder:
-        # Stands for the weights that are left out; a file cannot know this name in advance.
-        location = secrets.token_hex(8)
-        (Path(folder) / location).touch()
-        arguments = [kind, Path(where).absolute(), location, limits.memory_mb, limits.seconds]
-        try:
-            done = subprocess.run(
-                # -P: do not import modules from the working folder.
-                [sys.executable, "-P", "-m", "hwnas.inspection", *map(str, arguments)],
-                cwd=folder,
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=PATIENCE * (1 + limits.seconds),
-            )
-        except subprocess.TimeoutExpired:
-            raise _too_slow(where, limits) from None
+    # Marks the weights that are left out; a file cannot know this text in advance.
+    mark = secrets.token_hex(8)
+    arguments = [kind, Path(where).absolute(), mark, limits.memory_mb, limits.seconds]
+    # The subprocess ends when its end of the pipe is closed, as it is when this process is killed.
+    theirs, ours = os.pipe()
+    try:
+        done = subprocess.run(
+            # -P: do not import modules from the working folder.
+            [sys.executable, "-P", "-m", "hwnas.inspection", *map(str, arguments)],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            stdin=theirs,
+            capture_output=True,
+            timeout=PATIENCE * (1 + limits.seconds),
+        )
+    except subprocess.TimeoutExpired:
+        raise _too_slow(where, limits) from None
+    finally:
+        os.close(ours)
+        os.close(theirs)
     if done.returncode in (-signal.SIGPROF, -signal.SIGXCPU):
         raise _too_slow(where, limits)
     if done.returncode < 0:

@@ -91,15 +91,16 @@ class TensorValidator:
         external_files: names of the files that hold external data, in the order found.
     """
 
-    def __init__(self, path: Path, location: str) -> None:
+    def __init__(self, path: Path, mark: str, placeholder: str) -> None:
         """Begin without tensors.
 
         Args:
             path: the model file. External data must be in its folder, or in that of its target if
                 it is a symbolic link.
-            location: the location of tensors whose data were left out, see `without_weights`.
+            mark: the location of tensors whose data were left out, see `without_weights`.
+            placeholder: the location that every external tensor has after its validation.
         """
-        self.path, self._location = path, location
+        self.path, self._mark, self._placeholder = path, mark, placeholder
         self.external_files: dict[str, None] = {}
 
     def validate(self, tensor: TensorProto) -> None:
@@ -115,18 +116,22 @@ class TensorValidator:
         elements = _elements(tensor.dims, where)
         expected = -(-elements * BITS.get(tensor.data_type, 0) // 8)
         entries = [(entry.key, entry.value) for entry in tensor.external_data]
-        if ("location", self._location) in entries:
+        if ("location", self._mark) in entries:
             if len(entries) != 2 or tensor.HasField("raw_data") or _has_values(tensor):
                 raise InputError("the values are stored twice", where=where)
             _require_size(int(dict(entries)[RAW_BYTES]), expected, "bytes", where)
+            self._replace_location(tensor)
         elif tensor.data_location == _T.EXTERNAL or entries:
             self._validate_external(dict(entries), expected, where)
-            del tensor.external_data[:]
-            tensor.external_data.add(key="location", value=self._location)
+            self._replace_location(tensor)
         elif tensor.HasField("raw_data"):
             _require_size(len(tensor.raw_data), expected, "bytes", where)
         else:
             _require_values(tensor, elements, where)
+
+    def _replace_location(self, tensor: TensorProto) -> None:
+        del tensor.external_data[:]
+        tensor.external_data.add(key="location", value=self._placeholder)
 
     def _validate_external(self, entries: dict[str, str], expected: int, where: str) -> None:
         if not all(isinstance(text, str) for pair in entries.items() for text in pair):

@@ -100,9 +100,9 @@ def _write_operator_shares(run: Run) -> None:
         return
     inputs = example_inputs(run.config.latency.batch, run.problem.input_shape)
     feeds = {run.problem.task.input_name: inputs}
-    shares = operator_shares(
-        onnx.load(run.folder.model), run.trained_network().choice_modules, runtime, feeds
-    )
+    model, modules = onnx.load(run.folder.model), run.trained_network().choice_modules
+    with run.folder.temporary_folder() as folder:
+        shares = operator_shares(model, modules, runtime, feeds, folder)
     run.folder.write_json(run.folder.operator_shares, shares)
 
 

@@ -114,7 +114,8 @@ def _speed_note(run: Run, runtime: OnnxModelRuntime, name: str) -> str | None:
         return None
     try:
         model = onnx.load(run.folder.model)
-        speed = operator_speed(name, model, runtime, run.config.latency.batch)
+        with run.folder.temporary_folder() as folder:
+            speed = operator_speed(name, model, runtime, run.config.latency.batch, folder)
     except InputError:
         # The conversion of the whole model states why it is not possible.
         return None
@@ -185,7 +186,9 @@ def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path
     path = _variant_path(folder, name)
     if name == EXPORTED:
         return path
-    data, check = make_variant(name, folder.model, calibration), folder.check_of(path)
+    with folder.temporary_folder() as temporary:
+        data = make_variant(name, folder.model, calibration, temporary)
+    check = folder.check_of(path)
     if check is not None and path.exists() and path.read_bytes() != data:
         check.unlink(missing_ok=True)
     write_atomic(path, data)

@@ -60,6 +60,7 @@ class RunFolder:
         self.report = self.path / "report.html"
         self.front = self.path / "front.html"
         self.launch = self.path / ".launch"
+        self.temporary = self.path / ".temporary"
 
     def device_tables(self, devices: int) -> list[Path]:
         """Where the tables of so many further devices are kept."""
@@ -177,6 +178,8 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes out; the lock goes with the process, whatever ends it.
 
+        Temporary files that a killed process left are removed.
+
         Raises:
             InputError: when another process works in the folder.
         """
@@ -187,7 +190,24 @@ class RunFolder:
                 raise InputError(
                     "another process works in this folder", where=str(self.path)
                 ) from None
+            self._remove_temporary()
             yield
+
+    @contextmanager
+    def temporary_folder(self) -> Iterator[Path]:
+        """A folder for temporary files inside this one, which is removed at the end.
+
+        If the process is killed before that, the next one that works in the run folder removes it.
+        """
+        self._remove_temporary()
+        self.temporary.mkdir()
+        try:
+            yield self.temporary
+        finally:
+            self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        shutil.rmtree(self.temporary, ignore_errors=True)
 
 
 def next_run_folder(parent: Path = Path("runs")) -> Path:

@@ -41,7 +41,10 @@ class NodeShare:
 
 
 def node_shares(
-    runtime: OnnxRuntime, model: bytes, feeds: Mapping[str, np.ndarray]
+    runtime: OnnxRuntime,
+    model: bytes,
+    feeds: Mapping[str, np.ndarray],
+    folder: Path | None = None,
 ) -> list[NodeShare]:
     """Profile a model and return the share of time of each node in the fastest runs.
 
@@ -49,6 +52,8 @@ def node_shares(
         runtime: a runtime on a CPU; on a GPU the profiler times only kernel launches.
         model: a serialised ONNX model.
         feeds: an array for each input.
+        folder: for the profiler's file, which is removed at the end; the system's folder for
+            temporary files if None.
 
     Raises:
         InputError: ONNX Runtime cannot load the model.
@@ -57,8 +62,8 @@ def node_shares(
 
     nodes = len(onnx.load_from_string(model).graph.node)
     runs = min(max(MAX_EVENTS // max(nodes, 1), MIN_RUNS), MAX_RUNS)
-    with TemporaryDirectory() as folder:
-        session = runtime.session(model, profile_to=str(Path(folder) / "profile"))
+    with TemporaryDirectory(dir=folder) as temporary:
+        session = runtime.session(model, profile_to=str(Path(temporary) / "profile"))
         for _ in range(WARM_UP_RUNS + runs):
             session.run(None, dict(feeds))
         events = json.loads(Path(session.end_profiling()).read_text("utf-8"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import onnx
 import pytest
@@ -102,6 +104,17 @@ def test_a_scale_for_each_channel_loses_less_than_one_for_the_tensor(tmp_path) -
         behaviour, _ = observed(source, name, images(), tmp_path)
         found[name] = behaviour.parity.sqnr_db
     assert found["int8"] > found["int8-tensor"] + 2, found
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_temporary_files_are_in_the_given_folder_alone(name, source, tmp_path, monkeypatch) -> None:
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    folder.mkdir()
+    # The system's folder is not there: writing to it fails.
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    make_variant(name, source, images(2), folder)
+    assert tempfile.tempdir == str(elsewhere)
+    assert not list(folder.iterdir())
 
 
 def test_a_failed_conversion_names_the_variant(source) -> None:

@@ -40,10 +40,10 @@ def test_a_refusal_names_file_and_cause(name, tmp_path, monkeypatch) -> None:
     path = write(tmp_path)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "location").touch()
+    (elsewhere / "placeholder").touch()
     monkeypatch.chdir(elsewhere)
     with pytest.raises(InputError) as refusal:
-        describe_model(path, "location")
+        describe_model(path, "mark", "placeholder")
     line = str(refusal.value)
     assert str(path) in line
     for word in words:

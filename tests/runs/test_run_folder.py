@@ -88,3 +88,20 @@ def test_checks_of_variants_belong_to_them(folder) -> None:
     for name in (*names, "notes.txt"):
         (folder.variants / name).touch()
     assert [path.name for path in folder.variant_files()] == list(names)
+
+
+def test_temporary_files_of_a_killed_process_are_removed_at_the_next_start(folder) -> None:
+    code = (
+        "import os, sys; from hwnas.runs.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).temporary_folder() as temporary:\n"
+        "    (temporary / 'large').write_bytes(bytes(9))\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(folder.path)], check=False)
+    assert done.returncode == -9
+    assert (folder.temporary / "large").exists()
+    with folder.locked():
+        assert not folder.temporary.exists()
+    with folder.temporary_folder() as temporary:
+        assert temporary.parent == folder.path
+    assert not temporary.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,16 @@ def test_slow_runs_and_warm_up_runs_are_ignored() -> None:
     assert found == [NodeShare("conv", "Conv", 0.75), NodeShare("relu", "Relu", 0.25)]
 
 
-def test_the_shares_of_a_session_add_up_and_name_its_nodes() -> None:
+def test_the_shares_of_a_session_add_up_and_name_its_nodes(tmp_path, monkeypatch) -> None:
     weight = numpy_helper.from_array(np.eye(8, dtype=np.float32), "weight")
     nodes = [
         helper.make_node("MatMul", ["x", "weight"], ["h"], name="first"),
         helper.make_node("Softmax", ["h"], ["y"], name="second"),
     ]
     model = model_of(nodes, {"x": (1, 8)}, {"y": (1, 8)}, [weight]).SerializeToString()
-    found = node_shares(OnnxRuntimeCpu(1), model, rows(1, 8))
+    # The profiler's file is in the given folder: the system's one is not there.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    found = node_shares(OnnxRuntimeCpu(1), model, rows(1, 8), tmp_path)
+    assert not list(tmp_path.iterdir())
     assert sum(node.share for node in found) == pytest.approx(1.0)
     assert ("second", "Softmax") in {(node.name, node.operator) for node in found}
