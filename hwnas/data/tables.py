@@ -27,6 +27,8 @@ TASK = "regression"
 MAX_CATEGORIES = 1000
 """Largest number of different texts in a column."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+LIKE_NUMBER = re.compile(r"[+-]?[0-9][0-9.,'_ ]*%?")
+"""Texts that may be meant as numbers, such as 0,5 or 12 %; they are read as texts."""
 MAX_NUMBER = float(np.finfo(np.float32).max)
 MISSING = frozenset("- . ? #n/a #na -nan <na> missing n.a. n/a na nan nil none null".split()) | {""}
 """Texts that stand for a missing number, in lower case."""
@@ -162,10 +164,12 @@ class _Columns:
                 actual=len(texts),
                 mend="remove the column",
             )
-        if len(texts) > MANY_TEXTS:
+        similar = sum(bool(LIKE_NUMBER.fullmatch(text.strip())) for text in texts)
+        if len(texts) > MANY_TEXTS or 2 * similar > len(texts):
+            resembling = " that resemble numbers" if 2 * similar > len(texts) else ""
             self._notes.append(
-                f"{self.where}: column {printable(name, 40)} holds {len(texts)} different texts, "
-                f"such as {printable(texts[0], 40)!r}, and becomes as many columns"
+                f"{self.where}: column {printable(name, 40)} holds {len(texts)} different texts"
+                f"{resembling}, such as {printable(texts[0], 40)!r}, and becomes as many columns"
             )
         empty = sum(not text.strip() for text in (*train, *test))
         if empty:

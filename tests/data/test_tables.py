@@ -121,6 +121,15 @@ def test_numbers_with_underscores_are_texts(tmp_path: Path) -> None:
     assert data.reading["columns"] == [f"id={i}_{i}" for i in range(1, 9)]
 
 
+@pytest.mark.parametrize("text", ['"0,{}"', "{}%", "1_{}", '"1,{}00.5"'])
+def test_texts_that_resemble_numbers_are_noted(text: str, tmp_path: Path) -> None:
+    table = "a,y\n" + "".join(f"{text.format(i)},{i}\n" for i in range(1, 5))
+    data = load_dataset("table", save_csvs(tmp_path, table, table))
+    assert len(data.reading["columns"]) == 4
+    (note,) = data.notes
+    assert "column a holds 4 different texts that resemble numbers, such as" in note
+
+
 def test_the_test_file_does_not_decide_the_type_of_a_column(tmp_path: Path) -> None:
     texts = "a,y\nx,1\nz,2\n"
     data = load_dataset("table", save_csvs(tmp_path, texts, "a,y\n1,1\n2,2\n"))
