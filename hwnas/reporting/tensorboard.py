@@ -14,7 +14,8 @@ from hwnas.spaces.base import SearchSpace
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-NO_SCALARS = {"event", "step"}
+NO_SCALARS = {"event", "step", "train_samples", "test_samples"}
+"""Keys of records that are no curves."""
 
 
 def write_events(runs: Sequence[tuple[RunFolder, SearchSpace]], logs: Path) -> None:
