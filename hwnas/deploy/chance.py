@@ -7,14 +7,11 @@ above that level has not been shown to use its inputs at all.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from hwnas.deploy.samples import ACCURACY
-
-Z = 1.959964
-"""Quantile of the normal distribution that 2.5 % lie above: both tails together are 5 %."""
+from hwnas.tasks.proportions import wilson_interval
 
 
 @dataclass(frozen=True)
@@ -65,20 +62,3 @@ class Chance:
         """The comparison as an object of the check's document."""
         low, high = self.interval or (None, None)
         return {"level": self.level, "ci_low": low, "ci_high": high, "is_above": self.is_above}
-
-
-def wilson_interval(share: float, samples: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a proportion.
-
-    Wilson, "Probable inference, the law of succession, and statistical inference", Journal of the
-    American Statistical Association 22, 1927. Unlike the normal approximation it is valid for few
-    samples and for proportions near 0 and 1.
-
-    Args:
-        share: the observed proportion, 0 to 1.
-        samples: number of samples, at least 1.
-    """
-    weight = Z**2 / samples
-    centre = (share + weight / 2) / (1 + weight)
-    half = Z / (1 + weight) * math.sqrt((share * (1 - share) + weight / 4) / samples)
-    return max(0.0, centre - half), min(1.0, centre + half)

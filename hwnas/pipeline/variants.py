@@ -119,7 +119,7 @@ def _speed_note(run: Run, runtime: OnnxModelRuntime, name: str) -> str | None:
     except InputError:
         # The conversion of the whole model states why it is not possible.
         return None
-    return speed and speed.sentence()
+    return None if speed is None else speed.sentence()
 
 
 def require_measurable(run: Run) -> OnnxModelRuntime:

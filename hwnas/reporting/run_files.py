@@ -17,9 +17,9 @@ import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.reporting.formatting import in_words, milliseconds, number, percent
-from hwnas.reporting.proportions import wilson_interval
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.choices import Choice
+from hwnas.tasks.proportions import wilson_interval
 
 SCHEMA = 1
 MAX_NUMBER = 10**18

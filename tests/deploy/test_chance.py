@@ -9,7 +9,8 @@ from helpers.small_models import labelled_data, model_of, residual_net, saved
 from onnx import helper, numpy_helper
 from scipy.stats import binomtest
 
-from hwnas.deploy.chance import Chance, wilson_interval
+from hwnas.deploy.chance import Chance
+from hwnas.tasks.proportions import wilson_interval
 
 GATE = "accuracy_above_chance"
 

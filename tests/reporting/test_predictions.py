@@ -15,7 +15,7 @@ from PIL import Image
 from hwnas.errors import InputError
 from hwnas.reporting.confusion_chart import MAX_CLASSES, MAX_NAMED, confusion_chart
 from hwnas.reporting.predictions import Predictions
-from hwnas.reporting.proportions import wilson_interval
+from hwnas.tasks.proportions import wilson_interval
 
 
 @pytest.fixture
