@@ -36,6 +36,8 @@ TEMPLATES = {
 }
 """The shipped configuration whose settings suit a task."""
 REQUIRED = ("space", "budget", "search", "train")
+FITTED = {"search": ("steps", "batch_size"), "train": ("epochs", "batch_size")}
+"""Keys that are chosen for the data where a table does not state them."""
 TRAINING_STEPS = 750
 """About how many training steps the shipped configurations take."""
 MOST_EPOCHS = 60
@@ -110,15 +112,15 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
 def _fill(
     document: dict[str, Any], name: str, chosen: dict[str, Any], reason: str, notes: list[str]
 ) -> None:
-    """Add a chosen table, or the one key that a stated table has to have."""
-    required = {"search": "steps", "train": "epochs"}.get(name)
+    """Add a chosen table, or those keys of a stated one that have to fit the data."""
     stated = document.get(name)
     if stated is None:
         document[name] = chosen
         notes.append(f"{name}: {reason}")
-    elif required is not None and isinstance(stated, dict) and required not in stated:
-        document[name] = {required: chosen[required], **stated}
-        notes.append(f"{name}.{required} = {chosen[required]}: {reason}")
+    elif isinstance(stated, dict):
+        missing = {key: chosen[key] for key in FITTED.get(name, ()) if key not in stated}
+        document[name] = missing | stated
+        notes += [f"{name}.{key} = {value}: {reason}" for key, value in missing.items()]
 
 
 def _space(template: dict[str, Any], dataset: Dataset, task: Task) -> tuple[dict[str, Any], str]:

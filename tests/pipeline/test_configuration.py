@@ -50,6 +50,14 @@ def test_few_samples_get_small_batches_and_more_epochs(tmp_path) -> None:
     assert few.search.ranking_images <= 30
 
 
+def test_a_table_that_is_stated_in_part_gets_what_has_to_fit_the_data(tmp_path) -> None:
+    text = '[data]\nname = "fashion-mnist-slice"\ntrain_limit = 60\n[train]\nflip = true\n'
+    config = load_config(written(tmp_path, text))
+    assert config.train.flip
+    assert 2 * config.train.batch_size <= 60
+    assert any(note.startswith("train.batch_size") for note in config.notes)
+
+
 def test_images_of_different_sizes_get_a_common_one(tmp_path) -> None:
     write_photos(tmp_path / "photos")
     for index, file in enumerate(sorted((tmp_path / "photos").rglob("*.png"))):
