@@ -12,7 +12,8 @@ from hwnas.data import Batches, Split
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace
 from hwnas.tasks import Task
-from hwnas.training.train import DivergedError, Training, predictions
+from hwnas.training.evaluate import predictions
+from hwnas.training.train import DivergedError, Training
 
 
 @dataclass

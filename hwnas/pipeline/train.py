@@ -12,8 +12,9 @@ from hwnas.pipeline.run import Run
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
 from hwnas.tasks.classification import ImageClassification
 from hwnas.training.curve import LearningCurve
+from hwnas.training.evaluate import evaluate
 from hwnas.training.predictions import PredictionRecorder
-from hwnas.training.train import Training, evaluate, final_weights
+from hwnas.training.train import Training, final_weights
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:

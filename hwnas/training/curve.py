@@ -24,7 +24,7 @@ from torch import nn
 from hwnas.data import Batches, Split
 from hwnas.tasks import Task
 from hwnas.tasks.detection import Detection
-from hwnas.training.train import predictions
+from hwnas.training.evaluate import predictions
 
 MIN_SAMPLES, MAX_SAMPLES = 100, 1000
 SHARE_OF_SAMPLES = 1 / 40

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.config import TrainConfig
-from hwnas.data import Batches, Dataset, Split, evaluation_batches
+from hwnas.data import Batches
 from hwnas.errors import HwnasError, InputError
 from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.networks import Network
-from hwnas.tasks import Task
+from hwnas.training.curve import LearningCurve
 from hwnas.training.optimizer import build_optimizer
-from hwnas.training.predictions import PredictionRecorder
 from hwnas.training.schedule import cosine
-
-if TYPE_CHECKING:
-    from hwnas.training.curve import LearningCurve
 
 STAGE = "train"
 LOG_EVERY = 25
@@ -201,36 +197,6 @@ class Training:
 
 def _step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-
-
-@torch.no_grad()
-def predictions(
-    network: nn.Module, split: Split, dataset: Dataset, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the outputs and targets of all samples of a split in order, one batch at a time."""
-    network.eval()
-    for inputs, targets in evaluation_batches(split, dataset, 250, device):
-        yield network(inputs), targets
-
-
-def evaluate(
-    network: nn.Module,
-    task: Task,
-    device: torch.device,
-    recorder: PredictionRecorder | None = None,
-) -> dict[str, Any]:
-    """Return the task's metrics on the test split, and the name of the main one as `metric`.
-
-    Args:
-        network: the network to evaluate.
-        task: has the data and the metrics.
-        device: device of the network.
-        recorder: keeps the predicted classes; only for tasks with one class for each sample.
-    """
-    dataset = task.dataset
-    batches = predictions(network, dataset.test, dataset, device)
-    found = task.metrics(batches if recorder is None else recorder.record(batches))
-    return {"metric": task.metric, **found}
 
 
 def final_weights(network: Network) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from helpers.tiny import table_of, tiny_space
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
-from hwnas.spaces.nasbench201_networks import EDGES, PRIMITIVES
+from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from hwnas.latency_tables.calibration import EDGE_RULES
 from hwnas.latency_tables.shipped import calibrated_for, load_shipped
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.spaces import build_space
-from hwnas.spaces.nasbench201_networks import EDGES, PRIMITIVES
+from hwnas.spaces.nasbench201 import EDGES, PRIMITIVES
 
 SPACE = build_space("nasbench201", {})
 

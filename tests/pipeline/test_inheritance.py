@@ -21,7 +21,7 @@ from hwnas.runs.checkpoints import load_checkpoint
 from hwnas.spaces import SPACES
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.supernet.evaluate import recalibrate
-from hwnas.training.train import predictions
+from hwnas.training.evaluate import predictions
 
 SHARED = [
     "search.strategy='spos'",

@@ -17,8 +17,7 @@ from hwnas.reporting.formatting import number
 from hwnas.reporting.report import render_report
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.choices import Choice
-from hwnas.spaces.nasbench201 import NasBench201Options, NasBench201Space
-from hwnas.spaces.nasbench201_networks import PRIMITIVES
+from hwnas.spaces.nasbench201 import PRIMITIVES, NasBench201Options, NasBench201Space
 
 
 def test_report_states_the_contents_of_the_files(each_run: WrittenRun) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hwnas.budget.decode import params_and_macs_ranges
 from hwnas.errors import InputError
 from hwnas.spaces import build_space
-from hwnas.spaces.nasbench201_networks import EDGES
+from hwnas.spaces.nasbench201 import EDGES
 
 # The first cell of the benchmark, with its published figures.
 FIRST = (

@@ -12,8 +12,9 @@ from hwnas.data import Augmentation, Batches, Dataset, Split
 from hwnas.errors import InputError
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 from hwnas.tasks import task_of
+from hwnas.training.evaluate import evaluate
 from hwnas.training.schedule import cosine
-from hwnas.training.train import Training, evaluate, final_weights
+from hwnas.training.train import Training, final_weights
 
 CONFIG = TrainConfig(
     epochs=2, batch_size=8, learning_rate=0.05, drop_path=0.3, auxiliary_weight=0.4, cutout=2
