@@ -81,9 +81,10 @@ def build_space(
         cause = causes.get(first["type"], first["msg"].removeprefix("Value error, "))
         given = first["input"]
         actual = None if isinstance(given, dict) else repr(given)
-        unknown = cause == "unknown key"
-        mend = did_you_mean(str(first["loc"][-1]), space.options_model.model_fields)
-        raise InputError(cause, where=key, actual=actual, mend=mend if unknown else "") from None
+        mend = ""
+        if first["type"] == "extra_forbidden":
+            mend = did_you_mean(str(first["loc"][-1]), space.options_model.model_fields)
+        raise InputError(cause, where=key, actual=actual, mend=mend) from None
     _require_fits(space, sizes, where)
     return space(sizes)
 

@@ -144,7 +144,8 @@ def test_impossible_budget_is_refused_before_training(cli, table, tmp_path) -> N
 
 def test_unwritable_folder(cli, tmp_path) -> None:
     (tmp_path / "file").write_text("")
-    refused(cli("run", *tiny(), "--out", str(tmp_path / "file" / "run")), "the folder cannot be written")
+    out = tmp_path / "file" / "run"
+    refused(cli("run", *tiny(), "--out", str(out)), "the folder cannot be written")
 
 
 def test_a_folder_with_a_run_is_not_overwritten(cli, tmp_path) -> None:
