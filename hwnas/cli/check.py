@@ -7,12 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hwnas.cli.options import Json, Set, interruptible, opened
 from hwnas.errors import HwnasError, InputError
+
+if TYPE_CHECKING:
+    from hwnas.deploy.request import CheckRequest, ServingLoad
+    from hwnas.inspection.process import Inspection
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 BUDGETS = ("budget.memory_mb=", "budget.energy_mj=")
@@ -123,7 +127,8 @@ def check(
     Checks what the model computes, how fast it is and what it needs. The exit code is 0 for
     `pass`, 1 for `fail`, 3 for `inconclusive`.
     """
-    _require_apart({"--junit": junit, "--markdown": markdown}, (model, data, reference, measured))
+    written = {"--junit": junit, "--markdown": markdown}
+    _require_apart(written, (model, data, reference, measured))
     with _refusal_written(model, junit, markdown), _enough_memory(model):
         if budget_ms is not None and not 0 < budget_ms < float("inf"):
             raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
@@ -131,11 +136,7 @@ def check(
             # Figures of this machine must not stand beside the latency of another one.
             of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
             _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
-        for option, path in {"--junit": junit, "--markdown": markdown}.items():
-            _require_writable(option, path)
-            if path is not None:
-                # A verdict of an earlier check must not be taken for this one's if this one fails.
-                path.unlink(missing_ok=True)
+        _remove_earlier_verdicts(written)
         # Inspected before anything heavy is imported: most broken files are refused here.
         from hwnas.inspection.process import inspect_model, inspect_npz
 
@@ -144,48 +145,83 @@ def check(
         other = None if reference is None else inspect_model(reference, limits)
         if data is not None:
             inspect_npz(data, limits)
-        alone = {"--threads": threads, "--input": inputs, "--data": data, "--reference": reference}
-        alone["--set"] = settings
         load = _load(serve_seconds, serve_threads)
-        result = None
         if run_folder is not None:
-            _refuse(alone, "--run")
-            from hwnas.pipeline import check as check_stage
-
-            with opened(run_folder) as current:
-                if runtime is not None:
-                    current = current.on_runtime(runtime)
-                document = check_stage.check(current, model, budget_ms, measured, load, inspected)
-                result = current.folder.check_of(model)
-                if result == current.folder.check and current.folder.report.exists():
-                    result = current.folder.report
+            others = {"--input": inputs, "--data": data, "--reference": reference}
+            _refuse({"--threads": threads, **others, "--set": settings}, "--run")
+            document, result = _check_of_run(
+                run_folder, inspected, runtime, budget_ms, measured, load
+            )
         else:
-            from hwnas.deploy.check import check_file
             from hwnas.deploy.input_sizes import parse_shapes
-            from hwnas.deploy.request import CheckRequest
-            from hwnas.runs import progress
 
-            config = _config(settings)
-            with interruptible():
-                document = check_file(
-                    inspected,
-                    CheckRequest(
-                        limits=config.check,
-                        budget_ms=budget_ms,
-                        memory_budget_mb=config.budget.memory_mb,
-                        energy_budget_mj=config.budget.energy_mj,
-                        load=load,
-                    ),
-                    runtime_name=runtime,
-                    threads=threads,
-                    shapes=parse_shapes(inputs or []),
-                    data=data,
-                    reference=other,
-                    measured=measured,
-                    stage=progress.shown,
-                )
+            result, request = None, _request(settings, budget_ms, load)
+            document = _check_of_file(
+                inspected,
+                request,
+                runtime_name=runtime,
+                threads=threads,
+                shapes=parse_shapes(inputs or []),
+                data=data,
+                reference=other,
+                measured=measured,
+            )
     _write(document, junit, markdown)
     finish_check(document, as_json, result)
+
+
+def _check_of_run(
+    run_folder: Path,
+    inspected: Inspection,
+    runtime: str | None,
+    budget_ms: float | None,
+    measured: Path | None,
+    load: ServingLoad | None,
+) -> tuple[dict[str, Any], Path]:
+    """Check a model of a run; returns the document, and the page or file that shows it."""
+    from hwnas.pipeline import check as check_stage
+    from hwnas.pipeline.report import report
+
+    with opened(run_folder) as current:
+        run = current if runtime is None else current.on_runtime(runtime)
+        document = check_stage.check(run, inspected.path, budget_ms, measured, load, inspected)
+        result: Path = current.folder.check_of(inspected.path)
+        if result == current.folder.check and current.folder.report.exists():
+            result = report(current.folder.path)
+    return document, result
+
+
+def _check_of_file(inspected: Inspection, request: CheckRequest, **options: Any) -> dict[str, Any]:
+    """Check a model of any maker; `options` are those of `check_file`."""
+    from hwnas.deploy.check import check_file
+    from hwnas.runs import progress
+
+    with interruptible():
+        return check_file(inspected, request, stage=progress.shown, **options)
+
+
+def _request(
+    settings: list[str] | None, budget_ms: float | None, load: ServingLoad | None
+) -> CheckRequest:
+    """What a check without a run is asked for."""
+    from hwnas.deploy.request import CheckRequest
+
+    config = _config(settings)
+    return CheckRequest(
+        limits=config.check,
+        budget_ms=budget_ms,
+        memory_budget_mb=config.budget.memory_mb,
+        energy_budget_mj=config.budget.energy_mj,
+        load=load,
+    )
+
+
+def _remove_earlier_verdicts(written: dict[str, Path | None]) -> None:
+    """Remove files that an earlier check wrote, so that they are not taken for this one's."""
+    for option, path in written.items():
+        _require_writable(option, path)
+        if path is not None:
+            path.unlink(missing_ok=True)
 
 
 def _refuse(options: dict[str, Any], beside: str) -> None:

@@ -109,6 +109,9 @@ def _begun(run: Run, table: str | Path | None) -> Iterator[None]:
     try:
         run.begin()
         prepare_table(run, table)
+        for member in (run, *run.family):
+            if (note := member.target.loose_budget()) is not None:
+                logger.warning(note)
         yield
     except HwnasError:
         has_measured = folder.latency_table.exists() and table is None
