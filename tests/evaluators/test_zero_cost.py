@@ -100,14 +100,19 @@ def test_disconnected_cell_does_not_score_above_a_connected_one(score: str) -> N
     assert evaluator(SPACE.architecture([0] * 6)) <= evaluator(SPACE.architecture([2] * 6))
 
 
-def test_scores_leave_the_batch_and_the_weights_unchanged() -> None:
-    network = chain(63, 8, 3)
-    before = [p.detach().clone() for p in network.parameters()]
+@pytest.mark.parametrize("score", SCORES)
+def test_scores_leave_the_batch_and_the_network_unchanged(score: str) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(1), chain(63, 8, 3)).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     images, labels = batch()
     kept = images.clone()
-    for score in SCORES.values():
-        score(network, images, labels, cross_entropy)
+    SCORES[score](network, images, labels, cross_entropy)
     assert torch.equal(images, kept)
-    assert images.grad is None
-    for parameter, value in zip(network.parameters(), before, strict=True):
-        assert torch.equal(parameter, value)
+    assert not images.requires_grad
+    assert not any(module.training for module in network.modules())
+    assert all(parameter.grad is None for parameter in network.parameters())
+    after = network.state_dict()
+    assert list(after) == list(before)
+    for name, value in before.items():
+        assert after[name].dtype == value.dtype
+        assert torch.equal(after[name], value), name
