@@ -283,8 +283,11 @@ def test_saving_into_no_folder_is_an_input_error(tmp_path):
 
 
 def test_latency_follows_the_statistic():
-    assert make_table(statistic="p10").latency_ms(CONV) == 0.5
-    assert make_table(statistic="median").latency_ms(CONV) == 0.75
+    quantiles = Measurement(p10_ms=0.5, median_ms=0.75, p90_ms=2.0, rounds=10, status="ok")
+    assert make_table({CONV: quantiles}, statistic="p10").latency_ms(CONV) == 0.5
+    assert make_table({CONV: quantiles}, statistic="median").latency_ms(CONV) == 0.75
+    mean = Measurement(mean_ms=1.5, rounds=10, status="ok")
+    assert make_table({CONV: mean}, statistic="mean").latency_ms(CONV) == 1.5
 
 
 def test_looking_up_a_missing_row_is_an_error():
