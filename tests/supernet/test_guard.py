@@ -33,9 +33,9 @@ def no_gradient(weights: Tensor) -> Tensor:
 def test_skip_connections_are_counted_per_cell() -> None:
     space = tiny_space("darts")
     chosen = dict.fromkeys((c.name for c in space.choices), "none")
-    for cell, options in (("normal", "skip_connect"), ("reduce", "sep_conv_3x3")):
+    for cell, skips in (("normal", 4), ("reduce", 3)):
         for node in range(2, 6):
-            chosen[f"{cell}/0>{node}"] = options
+            chosen[f"{cell}/0>{node}"] = "skip_connect" if node < 2 + skips else "sep_conv_3x3"
             chosen[f"{cell}/1>{node}"] = "max_pool_3x3"
     assert max_skips_per_cell(space.architecture(chosen)) == 4
     assert max_skips_per_cell(SPACE.architecture([SKIP, 0, SKIP, 2, SKIP, 3])) == 3
