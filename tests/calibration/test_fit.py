@@ -177,7 +177,7 @@ DEVICES = [load_shipped(f"nasbench201-{name}") for name in ("1080ti_32", "gold_6
 
 def test_missing_or_invalid_latencies_are_refused() -> None:
     prior = from_counts(SPACE)
-    for latency_ms in ([], [np.nan], [0.0]):
+    for latency_ms in ([], [np.nan], [0.0], [1.0, np.inf], [1.0, np.nan], [-2.0, 1.0]):
         with pytest.raises(InputError, match="no latencies"):
             fit(prior, rows_of(sampled(len(latency_ms))), np.array(latency_ms))
 
