@@ -25,11 +25,16 @@ def test_statistics_match_their_definitions(rng) -> None:
     assert found.spearman == pytest.approx(spearmanr(predicted_ms, latency_ms).statistic)
     assert found.kendall == pytest.approx(kendalltau(predicted_ms, latency_ms).statistic)
     assert found.median_error == pytest.approx(np.median(error))
+    assert found.p95_error == pytest.approx(np.quantile(error, 0.95))
     assert found.within_10_percent == np.mean(error <= 0.1)
     inside = np.abs(predicted_ms - latency_ms) <= 1.6448536 * std_ms
     assert found.within_90_interval == pytest.approx(np.mean(inside))
-    macs = [space.params_and_macs(n)[1] for n in networks]
-    assert found.macs.spearman == pytest.approx(spearmanr(macs, latency_ms).statistic)
+    params, macs = zip(*(space.params_and_macs(n) for n in networks), strict=True)
+    assert spearmanr(params, latency_ms).statistic != spearmanr(macs, latency_ms).statistic
+    for proxy, counts in ((found.params, params), (found.macs, macs)):
+        assert proxy.spearman == pytest.approx(spearmanr(counts, latency_ms).statistic)
+        assert proxy.kendall == pytest.approx(kendalltau(counts, latency_ms).statistic)
+    assert found.networks == found.repeatability.networks == 40
     assert found.repeatability.median_difference == pytest.approx(0.02, abs=1e-9)
     assert found.repeatability.p95_difference == pytest.approx(0.03, abs=1e-9)
 
