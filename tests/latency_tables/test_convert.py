@@ -25,6 +25,8 @@ def test_proxylessnas_rows_are_milliseconds(tmp_path) -> None:
     path.write_text(json.dumps(rows))
     table = convert("proxylessnas", path)
     assert table.latency_ms(OpSpec("mbconv_5x5_e6_relu6", 96, 192, 14, 14, 2)) == 4.5
+    assert table.latency_ms(OpSpec("conv_bn_3x3_relu6", 3, 32, 224, 224, 2)) == 4.4
+    assert table.latency_ms(OpSpec("classifier", 1280, 1000, 7, 7)) == 0.9
     assert table.measurement(OpSpec("classifier", 1280, 1000, 7, 7)).rounds == 949
     assert table.statistic == "mean"
     assert table.source is not None
