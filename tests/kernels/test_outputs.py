@@ -94,12 +94,22 @@ def test_an_output_from_the_pool_cannot_be_resized() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_an_output_with_a_gradient_cannot_be_resized(size) -> None:
+@pytest.mark.parametrize("of", ["input", "weights", "parameters"])
+def test_an_output_with_a_gradient_cannot_be_resized(of, size) -> None:
+    """Whichever tensor the gradient is of: no other one requires it."""
     case = make_cell("darts", ((0, 1, 1),), 2, 8, SIZES[size], seed=1)
-    weights = case.weights[0].requires_grad_()
-    out = kernels.mixed_op(case.inputs[0], weights, case.edges[0].candidates, impl="cpu")
+    candidates = case.edges[0].candidates
+    parameters = [t for c in candidates for t in c.tensors.values() if t.requires_grad]
+    leaves = {"input": [case.inputs[0]], "weights": [case.weights], "parameters": parameters}
+    assert parameters
+    for name, tensors in leaves.items():
+        for tensor in tensors:
+            tensor.requires_grad_(name == of)
+    out = kernels.mixed_op(case.inputs[0], case.weights[0], candidates, impl="cpu")
+    kept = out.detach().clone()
     with pytest.raises(RuntimeError, match="cannot resize variables that require grad"):
         out.resize_(1, 8, 6, 6)
+    assert torch.equal(out, kept)
 
 
 def saved_and_loaded(out: Tensor) -> Tensor:
