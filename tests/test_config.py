@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,8 @@ def test_shipped_configs_load_and_round_trip(name: str, tmp_path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(config.to_toml())
     assert load_config(file) == config
+    # A run's folder has the resolved settings: the defaults are in the file as well.
+    assert tomllib.loads(file.read_text()) == config.model_dump(mode="json", exclude_none=True)
     if config.data.path is None:
         assert profiled_space(config).choices
 
