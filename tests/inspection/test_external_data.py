@@ -56,7 +56,7 @@ def test_data_are_found_beside_the_link_or_else_beside_its_target(tmp_path) -> N
     assert added(folder / "model.onnx") == 3.0
 
 
-def test_data_that_changed_after_the_inspection_are_refused(tmp_path) -> None:
+def test_files_that_changed_after_the_inspection_are_refused(tmp_path) -> None:
     path = written(tmp_path / "model", 2.0)
     found = inspect_model(path)
     assert list(found.external_files) == ["weights"]
@@ -66,4 +66,9 @@ def test_data_that_changed_after_the_inspection_are_refused(tmp_path) -> None:
         found.require_unchanged()
     (path.parent / "weights").unlink()
     with pytest.raises(InputError, match="weights: cannot be read"):
+        found.require_unchanged()
+    (path.parent / "weights").write_bytes(weights(2.0))
+    found.require_unchanged()
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(InputError, match="model.onnx: changed since it was inspected"):
         found.require_unchanged()
