@@ -24,7 +24,7 @@ from results import append_row
 from hwnas.config import read_overrides
 from hwnas.studies.nasbench201 import Benchmark, bench_strategy
 
-BENCHMARK = "strategies"
+BENCHMARK, BUDGETED = "strategies", "budgeted_strategies"
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     started = time.monotonic()
     bench = bench_accuracy if arguments.which == "accuracy" else bench_budgets
     figures, searches = bench(arguments, settings)
-    row = {
+    row: dict[str, Any] = {
         "case": arguments.which,
         "strategy": " ".join([arguments.strategy, *arguments.set]),
         "dataset": arguments.dataset,
@@ -54,7 +54,7 @@ def main() -> None:
     if arguments.dry:
         print(row)
     else:
-        append_row(BENCHMARK, row)
+        append_row(BENCHMARK if arguments.which == "accuracy" else BUDGETED, row)
 
 
 def bench_accuracy(
@@ -94,11 +94,25 @@ def bench_budgets(
             of_device += found["seeds"]
         records += of_device
         print(f"{device}: regret {np.mean([r['regret'] for r in of_device]):.2f}", flush=True)
-    accuracies = [record["test_accuracy"] for record in records]
-    regret = float(np.mean([record["regret"] for record in records]))
-    violations = sum(record["violated"] for record in records)
-    figures = _figures(float(np.mean(accuracies)), float(np.std(accuracies)), regret, violations)
+    regrets = np.array([record["regret"] for record in records])
+    regrets = regrets.reshape(len(devices), len(QUANTILES), arguments.seeds)
+    by_device, by_seed = regrets.mean(axis=(1, 2)), regrets.mean(axis=(0, 1))
+    weights = [r["size_weight"] for r in records if r["size_weight"] is not None]
+    figures = {
+        "regret": float(regrets.mean()),
+        "error_of_devices": _standard_error(by_device),
+        "error_of_seeds": _standard_error(by_seed),
+        "worst_regret": float(regrets.max()),
+        "violations": sum(record["violated"] for record in records),
+        "size_weight": float(np.mean(weights)) if weights else "",
+        "by_device": " ".join(f"{d}:{r:.2f}" for d, r in zip(devices, by_device, strict=True)),
+    }
     return figures, len(records)
+
+
+def _standard_error(means: np.ndarray) -> float | str:
+    """Of the mean of these means; nothing for a single one."""
+    return float(means.std(ddof=1) / len(means) ** 0.5) if len(means) > 1 else ""
 
 
 def _figures(mean: float, std: float, regret: float, violations: int) -> dict[str, Any]:

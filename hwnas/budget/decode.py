@@ -12,7 +12,8 @@ through `scipy.optimize.milp`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -29,6 +30,11 @@ FIRST_TANGENTS = 32
 """Number of random architectures at which the margin is linearised from the start."""
 MAX_TANGENTS = 200
 """Number of solutions over a budget that are excluded before decoding stops."""
+TIE_NOISE = 0.01
+"""Random share of the largest size by which ties between sizes are broken."""
+QUICK = {"mip_rel_gap": TIE_NOISE, "node_limit": 1}
+"""Options of HiGHS where ties are broken at random: as near to the optimum as that noise. The limit
+on nodes, unlike one on time, makes the same solver return the same architecture every time."""
 
 
 class Decoder:
@@ -70,6 +76,39 @@ class Decoder:
                 mend="raise the budget or use a search space with smaller networks",
             )
         return found
+
+    def largest(
+        self, sizes: np.ndarray, rng: np.random.Generator | None = None
+    ) -> Iterator[Architecture]:
+        """Yield the architectures within the budgets in descending order of size.
+
+        Architectures with weights that have no influence on the output, such as those of an edge
+        that leads to no output, are left out: they compute what a smaller one computes.
+
+        Args:
+            sizes: (coefficients,), the size of each part, such as a column of
+                `space.coefficient_params_and_macs`.
+            rng: breaks ties, which are frequent. It makes the solver several times faster, and the
+                order is then exact only to within about `TIE_NOISE` of the size. Without it the
+                order is exact.
+        """
+        scale = float(np.abs(sizes[1:]).max()) or 1.0
+        scores = np.zeros(self.space.mask.shape)
+        if rng is not None:
+            scores = rng.random(scores.shape) * TIE_NOISE / len(scores)
+        program = _IntegerProgram(self.space, scores, self.limits, sized=True)
+        program.objective -= program.latency_row("all", sizes / scale)
+        program.options = program.options if rng is None else QUICK
+        of_parts = sizes[1 : self.space.first_shared].reshape(len(self.space.choices), -1)
+        for architecture in program.solutions():
+            one_hot = self.space.one_hots([architecture])
+            live, chosen = (self.space.run_probability(one_hot, rule) for rule in ("live", "all"))
+            useless = (((chosen - live)[0].numpy() * of_parts).sum(axis=1) > 0).nonzero()[0]
+            empty = (chosen[0].sum(dim=1) == 0).nonzero()[:, 0].tolist()
+            for row in useless:
+                program.exclude_useless(architecture, int(row), empty)
+            if not len(useless):
+                yield architecture
 
 
 def latency_range_ms(cost: CostModel) -> tuple[float, float]:
@@ -115,16 +154,38 @@ class _IntegerProgram:
 
     The variables are the one-hot choices of options, then the auxiliary variables of the decoding
     program of each edge rule that a limit needs.
+
+    Attributes:
+        options: of HiGHS.
     """
 
-    def __init__(self, space: SearchSpace, scores: np.ndarray, limits: Sequence[Limit]) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        scores: np.ndarray,
+        limits: Sequence[Limit],
+        *,
+        sized: bool = False,
+    ) -> None:
+        """Set up the program.
+
+        Args:
+            space: the search space.
+            scores: (choices, max_options), to be maximised.
+            limits: the budgets.
+            sized: whether the objective will count everything that is chosen, which needs the
+                variables of the edge rule `all`.
+        """
         self.space = space
         self.limits = [limit for limit in limits if np.isfinite(limit.budget_ms)]
         # The programs of all rules describe the same architectures; without limits, use any.
-        rules: list[EdgeRule] = [limit.cost.edges for limit in limits] or ["all"]
+        rules: list[EdgeRule] = [limit.cost.edges for limit in limits]
+        if sized or not rules:
+            rules.append("all")
         self.programs: dict[EdgeRule, DecodingProgram] = {
             edges: space.decoding_program(edges) for edges in rules
         }
+        self.options: dict[str, float] = {"mip_rel_gap": 0.0}
         mask = space.mask.numpy()
         self.option_count = mask.size
         # Column at which the auxiliary variables of each rule begin.
@@ -148,22 +209,24 @@ class _IntegerProgram:
 
     def solve(self, k: int) -> list[Architecture]:
         """Return the k best architectures, excluding each before the next one is searched."""
-        found: list[Architecture] = []
+        return list(islice(self.solutions(), k))
+
+    def solutions(self) -> Iterator[Architecture]:
+        """Yield the architectures from best to worst, excluding each before searching the next."""
         rejected = 0
-        while len(found) < k and rejected <= MAX_TANGENTS:
+        while rejected <= MAX_TANGENTS:
             x = self._optimum()
             if x is None:
-                break
+                return
             architecture = self.space.architecture(self._chosen(x))
             over = [limit for limit in self.limits if not limit.is_kept(architecture)]
             for limit in over:
                 self._add_tangent(limit, architecture)
+            self._exclude(x)
             if over:
                 rejected += 1
             else:
-                found.append(architecture)
-            self._exclude(x)
-        return found
+                yield architecture
 
     def _optimum(self) -> np.ndarray | None:
         """Return the optimal values of the variables, rounded; None if there is no solution."""
@@ -172,9 +235,11 @@ class _IntegerProgram:
             integrality=np.arange(self.size) < self.option_count,
             bounds=Bounds(0, self.upper_bounds),
             constraints=self.constraints,
-            options={"mip_rel_gap": 0.0},
+            options=self.options,
         )
         if result.status == 2:
+            return None
+        if result.x is None and self.options is QUICK:
             return None
         if result.x is None:
             raise HwnasError("the integer program could not be solved", actual=result.message)
@@ -228,6 +293,22 @@ class _IntegerProgram:
         """Return the index of the option that each choice takes."""
         one_hot = x[: self.option_count].reshape(self.space.mask.shape)
         return [int(option) for option in one_hot.argmax(axis=1)]
+
+    def exclude_useless(self, architecture: Architecture, row: int, empty: Sequence[int]) -> None:
+        """Exclude the option of a choice together with the empty options that make it useless.
+
+        An operator is useless if no path of operators leads through it from the input to the
+        output, which depends only on where there is none.
+
+        Args:
+            architecture: has the useless option.
+            row: the choice that takes it.
+            empty: the choices that take no operator.
+        """
+        chosen = self.space.chosen(architecture)
+        cut = np.zeros(self.size)
+        cut[[choice * self.space.max_options + chosen[choice] for choice in (row, *empty)]] = 1
+        self.constraints.append(LinearConstraint(cut[None], -np.inf, len(empty)))
 
     def _exclude(self, x: np.ndarray) -> None:
         """Exclude an architecture (no-good cut), for all options of its idle choices."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -115,6 +116,7 @@ class TableDecoder:
                 expected=f"a budget from {latency_ms.min():.4g} to {latency_ms.max():.4g} ms",
                 actual=f"{budget_ms:.4g} ms",
             )
+        self.space = space
         self.known = set(self.kept)
         self.options = np.array([space.chosen(a) for a in self.kept])
 
@@ -132,3 +134,31 @@ class TableDecoder:
         totals = scores[np.arange(scores.shape[0]), self.options].sum(axis=1)
         order = np.argsort(-totals, kind="stable")[:k]
         return [self.kept[i] for i in order]
+
+    def largest(
+        self, sizes: np.ndarray, rng: np.random.Generator | None = None
+    ) -> Iterator[Architecture]:
+        """Yield the architectures that keep the budget in descending order of size.
+
+        Architectures with weights that have no influence on the output are left out.
+
+        Args:
+            sizes: (coefficients,), the size of each part, such as a column of
+                `space.coefficient_params_and_macs`.
+            rng: breaks ties; without it they are in the order of the table.
+        """
+        live, chosen = self._parts
+        sizes_of_parts = sizes[1 : self.space.first_shared]
+        totals = chosen @ sizes_of_parts
+        order = np.arange(len(self.kept)) if rng is None else rng.permutation(len(self.kept))
+        useful = order[((chosen - live) @ sizes_of_parts)[order] <= 0]
+        for i in useful[np.argsort(-totals[useful], kind="stable")]:
+            yield self.kept[i]
+
+    @cached_property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which parts have an influence on the output, and which are chosen, (kept, parts)."""
+        one_hots = self.space.one_hots(self.kept)
+        live = self.space.run_probability(one_hots, "live").flatten(start_dim=1).numpy()
+        chosen = self.space.run_probability(one_hots, "all").flatten(start_dim=1).numpy()
+        return live, chosen

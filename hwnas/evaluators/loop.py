@@ -112,6 +112,8 @@ class EvaluatedSearch:
             "entropy": self.strategy.entropy(),
             "architecture": space.to_genotype(architecture),
         }
+        if (weight := self.strategy.size_weight()) is not None:
+            record["size_weight"] = weight
         if is_sparse_record(self.step, self.config.steps, LOG_EVERY):
             record["probabilities"] = probability_rows(self.strategy)
         return record

@@ -19,6 +19,7 @@ from hwnas.strategies.differentiable import (
 )
 from hwnas.strategies.evolution import EvolutionStrategy, SposStrategy
 from hwnas.strategies.hyperband import HyperbandStrategy, SuccessiveHalvingStrategy
+from hwnas.strategies.largest import LargestStrategy
 from hwnas.strategies.optuna_samplers import Nsga2Strategy, TpeStrategy
 from hwnas.strategies.perturbation import PerturbationStrategy
 from hwnas.strategies.policies import EnasStrategy, ReinforceStrategy
@@ -37,6 +38,7 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
         GdasStrategy,
         DrnasStrategy,
         RandomStrategy,
+        LargestStrategy,
         EvolutionStrategy,
         SposStrategy,
         Nsga2Strategy,

@@ -7,6 +7,7 @@ outcome; at the end it asks for the best architectures.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -30,6 +31,16 @@ class Decoder(Protocol):
         Args:
             scores: (choices, max_options), the score of each option.
             k: how many architectures to find.
+        """
+
+    def largest(
+        self, sizes: np.ndarray, rng: np.random.Generator | None = None
+    ) -> Iterator[Architecture]:
+        """The feasible architectures in descending order of size, without useless weights.
+
+        Args:
+            sizes: (coefficients,), the size of each part.
+            rng: breaks ties; None for the exact order.
         """
 
 
@@ -154,6 +165,10 @@ class SearchStrategy(ABC):
 
     def entropy(self) -> float | None:
         """The mean normalised entropy of the choices, from 1 (uniform) to 0; None if undefined."""
+        return None
+
+    def size_weight(self) -> float | None:
+        """The weight of a network's size that the evaluations gave; None if nothing is learned."""
         return None
 
     def probabilities(self) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Bayesian optimisation with a Gaussian process over the operators that an architecture runs.
 
-The kernel is a product of squared exponentials of the operators that run and of the network's size.
+The kernel is a product of squared exponentials of the operators that run and of the network's size,
+to which the size prior adds a linear function of the size, whose weight the evaluations determine.
 This follows NASBOT's idea of comparing networks by what they compute (Kandasamy et al., "Neural
 Architecture Search with Bayesian Optimisation and Optimal Transport", NeurIPS 2018, arXiv
 1802.07191). Candidates are mutants of the best architectures and random draws, as in BANANAS (White
@@ -19,23 +20,34 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import ndtr, ndtri
 from scipy.stats import rankdata
-from torch import Tensor
 
 from hwnas.architecture import Architecture
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Decoder, Outcome, Settings
-from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies.base import Decoder, Outcome
+from hwnas.strategies.sampled import SampledSettings, SampledStrategy
+from hwnas.strategies.size_prior import log_sizes
 
 REFERENCE_NETWORKS = 200
 """Number of random architectures by which network sizes are standardised."""
-# Medians, and standard deviations of the log, of the log-normal priors of length scales and noise.
-LENGTH, LENGTH_SPREAD, NOISE, NOISE_SPREAD = 2.0, 1.0, 0.3, 0.7
+# Medians, and standard deviations of the log, of the log-normal priors of the length scales, of the
+# linear function of the size, and of the noise.
+LENGTH, LENGTH_SPREAD = 2.0, 1.0
+SLOPE, SLOPE_SPREAD = 1.0, 1.0
+NOISE, NOISE_SPREAD = 0.3, 0.7
+NOISE_OF_LARGE, NOISE_OF_LARGE_SPREAD = 0.1, 0.2
+"""The same beside the linear function: networks of about one size differ little, and a model that
+takes all of their differences for noise chooses by size alone."""
 
 
-class BayesianSettings(Settings):
+class BayesianSettings(SampledSettings):
     """Sizes of the candidate sets and of the model."""
 
-    startup: int = Field(20, ge=2, description="number of random evaluations at the start")
+    startup: int = Field(
+        20,
+        ge=2,
+        description="number of evaluations of the largest or of random networks before the model "
+        "proposes",
+    )
     pool: int = Field(300, ge=1, description="number of random candidates for each proposal")
     parents: int = Field(
         5, ge=1, description="number of best architectures whose mutants are candidates"
@@ -43,7 +55,7 @@ class BayesianSettings(Settings):
     mutants: int = Field(30, ge=0, description="number of mutants of each parent")
     refit: int = Field(10, ge=1, description="evaluations between two fits of the length scales")
     capacity: float = Field(
-        0.25,
+        0.1,
         ge=0,
         description="by how much the log error of a short training falls further in a long "
         "one, for each standard deviation of the log of the parameters",
@@ -68,20 +80,21 @@ class BayesianStrategy(SampledStrategy):
     ) -> None:
         super().__init__(space, seed, settings, decoder)
         self.settings = settings
+        self.starts = settings.startup if self.size_prior else 0
         self.observed: deque[tuple[Architecture, float]] = deque(maxlen=settings.memory)
-        self.model = GaussianProcess(groups=2)
+        self.model = GaussianProcess(groups=2, linear=1 if self.size_prior else None)
         self.seen = self.refitted = 0
         rng = np.random.default_rng(seed)
         sampled = [space.sample(rng) for _ in range(REFERENCE_NETWORKS)]
-        sizes = self._log_sizes(space.one_hots(sampled))
+        sizes = log_sizes(space, sampled)
         self.size_mean, self.size_std = sizes.mean(axis=0), sizes.std(axis=0) + 1e-12
 
     def propose(self, rng: np.random.Generator) -> Architecture:
         if len(self.observed) < self.settings.startup:
-            return self.space.sample(rng)
+            return self.draw_large(rng)
         candidates = self._candidates(rng)
         if not candidates:
-            return self.space.sample(rng)
+            return self.draw_large(rng)
         self._fit()
         mean, std = self.model.predict(self._features(candidates))
         known, _ = self.model.predict(self._features([a for a, _ in self.observed]))
@@ -129,15 +142,18 @@ class BayesianStrategy(SampledStrategy):
         """What runs, (n, choices * max_parts), and standardised log sizes, (n, 2)."""
         one_hots = self.space.one_hots(architectures)
         runs = self.space.run_probability(one_hots).flatten(start_dim=1).numpy()
-        sizes = (self._log_sizes(one_hots) - self.size_mean) / self.size_std
+        sizes = (log_sizes(self.space, architectures) - self.size_mean) / self.size_std
         return [runs, sizes]
 
-    def _log_sizes(self, one_hots: Tensor) -> np.ndarray:
-        """(n, 2), logarithms of parameters and multiply-accumulates."""
-        counts = self.space.coefficient_params_and_macs
-        taken = self.space.run_probability(one_hots, "all").flatten(start_dim=1).numpy()
-        log_sizes: np.ndarray = np.log(counts[0] + taken @ counts[1 : self.space.first_shared])
-        return log_sizes
+    def size_weight(self) -> float | None:
+        """The learned fall of the log error when both log sizes grow by a standard deviation.
+
+        It is None without the size prior and before the model is fitted.
+        """
+        if not self.size_prior or len(self.observed) < self.settings.startup:
+            return None
+        self._fit()
+        return -float(self.model.slopes().sum())
 
     def state_dict(self) -> dict[str, Any]:
         observed = self.space.to_rows(self.observed)
@@ -170,13 +186,27 @@ def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.n
 class GaussianProcess:
     """Gaussian process regression with one length scale for each group of features.
 
+    Args:
+        groups: number of groups.
+        linear: the group of which a linear function is added to the process; None for no such
+            function.
+
     Attributes:
-        log_scales: logarithms of the length scale of each group, followed by that of the noise's
-            standard deviation relative to the signal's.
+        log_scales: logarithms of the length scale of each group, of the standard deviation of the
+            linear function's slopes if there is one, and of the noise's standard deviation, the
+            last two relative to the signal's.
     """
 
-    def __init__(self, groups: int) -> None:
-        self.log_scales = np.log(np.array([LENGTH] * groups + [NOISE]))
+    def __init__(self, groups: int, linear: int | None = None) -> None:
+        self.linear = linear
+        medians, spreads = [LENGTH] * groups, [LENGTH_SPREAD] * groups
+        if linear is None:
+            medians, spreads = [*medians, NOISE], [*spreads, NOISE_SPREAD]
+        else:
+            medians = [*medians, SLOPE, NOISE_OF_LARGE]
+            spreads = [*spreads, SLOPE_SPREAD, NOISE_OF_LARGE_SPREAD]
+        self.log_scales = np.log(medians)
+        self.prior = self.log_scales.copy(), np.array(spreads)
 
     def fit(self, features: list[np.ndarray], targets: np.ndarray, *, search_scales: bool) -> None:
         """Condition the process on observations.
@@ -190,16 +220,17 @@ class GaussianProcess:
         self.centre, self.spread = float(np.median(targets)), float(targets.std()) + 1e-12
         values = (targets - self.centre) / self.spread
         distances = [_squared_distances(f, f) for f in features]
+        products = self._products(features)
         if search_scales:
             found = minimize(
                 _negative_log_posterior,
                 self.log_scales,
-                args=(distances, values),
+                args=(distances, products, values, self.prior),
                 method="L-BFGS-B",
                 options={"maxiter": 15},
             )
             self.log_scales = found.x
-        self.root = _root(self.log_scales, distances)
+        self.root = _root(self.log_scales, distances, products)
         self.weights = cho_solve((self.root, True), values)
         self.signal = (values @ self.weights + 1) / (len(values) + 2)
 
@@ -208,11 +239,28 @@ class GaussianProcess:
         distances = [
             _squared_distances(new, old) for new, old in zip(features, self.features, strict=True)
         ]
-        kernel = _kernel(self.log_scales, distances)
+        kernel = _kernel(self.log_scales, distances, self._products(features))
         solved = solve_triangular(self.root, kernel.T, lower=True)
-        variance = np.maximum(1 - (solved**2).sum(axis=0), 1e-9) * self.signal
+        before = np.ones(len(kernel))
+        if self.linear is not None:
+            before += np.exp(2 * self.log_scales[-2]) * (features[self.linear] ** 2).sum(axis=1)
+        variance = np.maximum(before - (solved**2).sum(axis=0), 1e-9) * self.signal
         mean = self.centre + self.spread * (kernel @ self.weights)
         return mean, self.spread * np.sqrt(variance)
+
+    def slopes(self) -> np.ndarray:
+        """The posterior mean of the linear function's slopes, (features of its group,)."""
+        assert self.linear is not None
+        of_prior = np.exp(2 * self.log_scales[-2])
+        slopes: np.ndarray = self.spread * of_prior * self.features[self.linear].T @ self.weights
+        return slopes
+
+    def _products(self, features: list[np.ndarray]) -> np.ndarray | None:
+        """Inner products with the observations of the linear function's features."""
+        if self.linear is None:
+            return None
+        products: np.ndarray = features[self.linear] @ self.features[self.linear].T
+        return products
 
 
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -221,30 +269,43 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return squared.clip(min=0.0)
 
 
-def _kernel(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
-    """The product of the groups' squared exponential kernels, for a signal variance of 1."""
+def _kernel(
+    log_scales: np.ndarray, distances: list[np.ndarray], products: np.ndarray | None
+) -> np.ndarray:
+    """The product of the groups' squared exponential kernels, for a signal variance of 1.
+
+    The kernel of a linear function is added if there are inner products.
+    """
     exponent = np.zeros_like(distances[0])
-    for log_length, squared in zip(log_scales[:-1], distances, strict=True):
+    for log_length, squared in zip(log_scales[: len(distances)], distances, strict=True):
         exponent += squared * np.exp(-2 * log_length)
-    return np.exp(-0.5 * exponent)
+    kernel = np.exp(-0.5 * exponent)
+    if products is not None:
+        kernel += np.exp(2 * log_scales[-2]) * products
+    return kernel
 
 
-def _root(log_scales: np.ndarray, distances: list[np.ndarray]) -> np.ndarray:
+def _root(
+    log_scales: np.ndarray, distances: list[np.ndarray], products: np.ndarray | None
+) -> np.ndarray:
     """The lower Cholesky factor of the kernel matrix with noise, for a signal variance of 1."""
-    matrix = _kernel(log_scales, distances)
+    matrix = _kernel(log_scales, distances, products)
     matrix[np.diag_indices_from(matrix)] += np.exp(2 * log_scales[-1]) + 1e-6
     root: np.ndarray = np.tril(cho_factor(matrix, lower=True)[0])
     return root
 
 
 def _negative_log_posterior(
-    log_scales: np.ndarray, distances: list[np.ndarray], values: np.ndarray
+    log_scales: np.ndarray,
+    distances: list[np.ndarray],
+    products: np.ndarray | None,
+    values: np.ndarray,
+    prior: tuple[np.ndarray, np.ndarray],
 ) -> float:
     """The negative log posterior of the scales, at the most probable signal variance."""
-    root = _root(np.clip(log_scales, -6, 6), distances)
+    root = _root(np.clip(log_scales, -6, 6), distances, products)
     whitened = solve_triangular(root, values, lower=True)
     n = len(values)
     likelihood = 0.5 * n * np.log((whitened @ whitened + 1) / (n + 2)) + np.log(np.diag(root)).sum()
-    away = (log_scales[:-1] - np.log(LENGTH)) / LENGTH_SPREAD
-    noise = (log_scales[-1] - np.log(NOISE)) / NOISE_SPREAD
-    return float(likelihood + 0.5 * (away @ away + noise**2))
+    away = (log_scales - prior[0]) / prior[1]
+    return float(likelihood + 0.5 * away @ away)

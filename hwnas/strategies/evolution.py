@@ -15,11 +15,12 @@ from pydantic import Field
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Decoder, Outcome, Settings
-from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies.base import Decoder, Outcome
+from hwnas.strategies.sampled import SampledSettings, SampledStrategy
+from hwnas.strategies.size_prior import MUTANTS
 
 
-class EvolutionSettings(Settings):
+class EvolutionSettings(SampledSettings):
     """Sizes of population and tournament; the defaults are those used for NAS-Bench-201."""
 
     population: int = Field(
@@ -49,11 +50,11 @@ class EvolutionStrategy(SampledStrategy):
 
     def propose(self, rng: np.random.Generator) -> Architecture:
         if len(self.population) < (self.population.maxlen or 0):
-            return self.space.sample(rng)
+            return self.draw_large(rng)
         size = min(self.tournament, len(self.population))
         drawn = rng.choice(len(self.population), size=size, replace=False)
         parent, _ = min((self.population[i] for i in drawn), key=lambda member: member[1])
-        return self.space.mutate(parent, rng)
+        return self.draw_large(rng, lambda rng: self.space.mutate(parent, rng), MUTANTS)
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
         self.population.append((architecture, outcome.objective))
@@ -107,6 +108,11 @@ class SposStrategy(EvolutionStrategy):
         super().__init__(space, seed, settings, decoder)
         self.train = settings.train
         self.progress = 0.0
+
+    @property
+    def takes_suggestions(self) -> bool:
+        """Only evolution does, since the supernet is trained on uniformly drawn paths."""
+        return self.progress >= self.train
 
     def propose(self, rng: np.random.Generator) -> Architecture:
         return self.space.sample(rng) if self.progress < self.train else super().propose(rng)

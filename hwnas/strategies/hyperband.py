@@ -13,11 +13,11 @@ from pydantic import Field
 
 from hwnas.architecture import Architecture
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Decoder, Outcome, Settings
-from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies.base import Decoder, Outcome
+from hwnas.strategies.sampled import SampledSettings, SampledStrategy
 
 
-class HyperbandSettings(Settings):
+class HyperbandSettings(SampledSettings):
     """The paper's ratio; the lowest fidelity is `ratio ** -halvings` of a complete evaluation."""
 
     ratio: int = Field(
@@ -72,8 +72,13 @@ class HyperbandStrategy(SampledStrategy):
     def fidelity(self) -> float:
         return float(self.ratio) ** (self.rung - self.rungs_above())
 
+    @property
+    def takes_suggestions(self) -> bool:
+        """Only at the lowest rung of a bracket; the others evaluate what was promoted."""
+        return not self.waiting
+
     def propose(self, rng: np.random.Generator) -> Architecture:
-        return self.waiting[0] if self.waiting else self.space.sample(rng)
+        return self.waiting[0] if self.waiting else self.draw_large(rng)
 
     def skip(self, architecture: Architecture) -> None:
         super().skip(architecture)

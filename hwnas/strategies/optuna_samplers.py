@@ -12,7 +12,7 @@ from pydantic import Field
 from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Decoder, Outcome, Settings
-from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies.sampled import SampledSettings, SampledStrategy
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -28,7 +28,8 @@ class OptunaStrategy(SampledStrategy):
 
     Attributes:
         log: all calls of `ask` and `tell` so far. A resumed strategy repeats them, since the state
-            of Optuna's samplers cannot be saved.
+            of Optuna's samplers cannot be saved. A proposal is an empty entry, a suggestion its
+            options, and `tell` the options and the outcome.
         searching: False while `best` collects architectures; proposals are then not trials.
     """
 
@@ -62,18 +63,30 @@ class OptunaStrategy(SampledStrategy):
         """The values of a trial, one for each direction."""
         return [outcome.objective]
 
-    def ask(self) -> Mixture:
-        if not self.suggested:
-            self.log.append([])
-        return super().ask()
+    def suggestion(self) -> Architecture | None:
+        architecture = super().suggestion()
+        if architecture is not None:
+            self._begin_trial(architecture)
+        return architecture
+
+    def proposal(self) -> Architecture:
+        self.log.append([])
+        return super().proposal()
+
+    def _begin_trial(self, architecture: Architecture) -> None:
+        """Let the sampler know a suggestion as a trial of its own."""
+        self.log.append([float(option) for option in self.space.chosen(architecture)])
+        self.study.sampler = self.sampler(int(self._generator().integers(2**31)))
+        self.study.enqueue_trial(dict(architecture.options))
+        self.pending[architecture] = self.study.ask(self.distributions)
 
     def propose(self, rng: np.random.Generator) -> Architecture:
         if not self.searching:
-            return self.space.sample(rng)
+            return self.draw_large(rng)
         self.study.sampler = self.sampler(int(rng.integers(2**31)))
         if len(self.study.get_trials(deepcopy=False)) < self.startup:
             # Uniform over architectures; independent parameters would not be.
-            self.study.enqueue_trial(dict(self.space.sample(rng).options))
+            self.study.enqueue_trial(dict(self.draw_large(rng).options))
         trial = self.study.ask(self.distributions)
         decided: list[int] = []
         for choice in self.space.choices:
@@ -116,12 +129,15 @@ class OptunaStrategy(SampledStrategy):
             self.searching = True
 
     def state_dict(self) -> dict[str, Any]:
-        suggested = [self.space.chosen(architecture) for architecture in self.suggested]
-        return {"log": [list(entry) for entry in self.log], "suggested": suggested}
+        return {
+            "log": [list(entry) for entry in self.log],
+            "started": self.started,
+            "suggested": [self.space.chosen(architecture) for architecture in self.suggested],
+            "recent": [self.space.chosen(architecture) for architecture in self.recent],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.records.clear()
-        self.recent.clear()
         self.pending.clear()
         self.log.clear()
         self.suggested.clear()
@@ -129,12 +145,18 @@ class OptunaStrategy(SampledStrategy):
         self.study = self._new_study()
         for entry in state["log"]:
             if not entry:
-                self.ask()
+                self.proposal()
+                continue
+            if len(entry) == len(self.space.choices):
+                self._begin_trial(self.space.architecture([int(option) for option in entry]))
                 continue
             *chosen, objective, ratio, lasting = entry
             mixture = self.space.one_hot(self.space.architecture([int(i) for i in chosen]))
             self.tell(mixture, Outcome(objective, objective, ratio, lasting=bool(lasting)), 0.0)
+        self._load_started(state)
         self.suggested = [self.space.architecture(list(row)) for row in state["suggested"]]
+        self.recent.clear()
+        self.recent.extend(self.space.architecture(list(row)) for row in state["recent"])
 
     def _new_study(self) -> Study:
         import optuna
@@ -143,7 +165,7 @@ class OptunaStrategy(SampledStrategy):
         return optuna.create_study(directions=list(self.directions))
 
 
-class TpeSettings(Settings):
+class TpeSettings(SampledSettings):
     """Settings of Optuna's sampler."""
 
     startup: int = Field(10, ge=1, description="number of random trials at the start")
@@ -177,7 +199,7 @@ class TpeStrategy(OptunaStrategy):
         )
 
 
-class Nsga2Settings(Settings):
+class Nsga2Settings(SampledSettings):
     """Settings of Optuna's sampler."""
 
     population: int = Field(20, ge=2, description="number of architectures in a generation")

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Decoder, Outcome, Settings
-from hwnas.strategies.sampled import SampledStrategy
+from hwnas.strategies.base import Decoder, Outcome
+from hwnas.strategies.sampled import SampledSettings, SampledStrategy
 
 
-class PolicySettings(Settings):
+class PolicySettings(SampledSettings):
     """Settings of the policy gradient; the reward is the negative objective."""
 
     learning_rate: float = Field(0.01, gt=0, description="learning rate of Adam for the policy")
@@ -91,6 +91,16 @@ class PolicyStrategy(SampledStrategy):
         if len(self.pending) == self.settings.batch:
             self._update()
             self.pending.clear()
+
+    def learn_suggestion(self, architecture: Architecture, outcome: Outcome) -> None:
+        """Record only: the gradient holds for samples of the policy, and no others.
+
+        Large networks would also raise the baseline so far that the policy moves away from
+        everything that it samples itself. On a supernet, whose outcomes are not recorded, there
+        are no further suggestions.
+        """
+        if not outcome.lasting:
+            self.started = self.starts
 
     def _update(self) -> None:
         rewards = torch.tensor([reward for _, reward in self.pending])

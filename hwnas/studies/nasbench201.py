@@ -153,6 +153,7 @@ def _search(
         "latency_ms": latency_ms,
         "violated": latency_ms is not None and latency_ms > benchmark.budget_ms,
         "regret": benchmark.optimum - test_accuracy,
+        "size_weight": strategy.size_weight(),
         "evaluations": len(table.evaluated),
     }
 

@@ -1,7 +1,7 @@
-"""Settings of a strategy, searched where an evaluation costs nothing: on NAS-Bench-201.
+"""Hyperparameter search of a strategy on NAS-Bench-201, where an evaluation is a look-up.
 
-An Optuna study in a storage that several processes may share, so that it can be interrupted,
-resumed and spread over machines.
+The trials are an Optuna study in a storage that several processes may share, so that the search
+can be interrupted, resumed and spread over machines.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import annotated_types
+import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.evaluators.storage import open_study
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 FACTOR = 10.0
-"""Numbers are searched from their default divided by this to their default times this."""
+"""Numbers are searched between their default divided by this and their default times this."""
 
 
 def tune(
@@ -35,12 +36,12 @@ def tune(
     seeds: int,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> dict[str, Any]:
-    """Search a strategy's settings until the study has so many finished trials.
+    """Search a strategy's settings until the study has the given number of finished trials.
 
     Args:
         strategy: of `STRATEGIES`; one that needs no gradient and has settings.
-        benchmark: what it is judged on.
-        storage: a database's URL, or a file for a journal; a study in it is gone on with.
+        benchmark: the dataset, and the budget if there is one.
+        storage: a database URL, or a journal file; an existing study is continued.
         trials: finished trials, those of earlier calls and other processes included.
         evaluations: cells that may be looked up in one search.
         seeds: searches whose mean regret is a trial's value.
@@ -53,11 +54,9 @@ def tune(
         InputError: for a strategy without settings, or one that needs a supernet.
         Interrupted: after a signal; finished trials are in the storage.
     """
-    import optuna
-
     strategy_settings(strategy, {})
     if not STRATEGIES[strategy].settings_model.model_fields:
-        raise InputError("has no settings to tune", where=f"--strategy {strategy}")
+        raise InputError("this strategy has no settings to tune", where=f"--strategy {strategy}")
 
     def regret(settings: dict[str, Any]) -> float:
         found = bench_strategy(
@@ -68,7 +67,7 @@ def tune(
             settings=settings,
             progress=lambda done, total, text: interruption.stop_if_requested(),
         )
-        return sum(record["regret"] for record in found["seeds"]) / seeds
+        return float(np.mean([record["regret"] for record in found["seeds"]]))
 
     default_regret = regret({})
     name = f"{strategy} {benchmark.dataset} {evaluations} x {seeds}"
@@ -76,15 +75,7 @@ def tune(
     while (done := _finished(study)) < trials:
         best = min((t.value for t in study.trials if t.value is not None), default=default_regret)
         progress(done, trials, f"regret {best:.3f}, default {default_regret:.3f}")
-        # Seeded by the number of trials: the same again when resumed, another in another process.
-        sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
-        study.sampler = sampler
-        trial = study.ask()
-        try:
-            study.tell(trial, regret(suggest(trial, strategy)))
-        except BaseException:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise
+        _run_trial(study, lambda trial: regret(suggest(trial, strategy)))
     progress(trials, trials, f"regret {study.best_value:.3f}, default {default_regret:.3f}")
     return {
         "strategy": strategy,
@@ -96,6 +87,21 @@ def tune(
     }
 
 
+def _run_trial(study: Study, objective: Callable[[Trial], float]) -> None:
+    """Run one trial; it counts as failed when an exception leaves it, a signal's included."""
+    import optuna
+
+    # The number of trials is the seed: resuming repeats nothing, and processes that share the
+    # storage draw different settings.
+    study.sampler = optuna.samplers.TPESampler(seed=len(study.get_trials(deepcopy=False)))
+    trial = study.ask()
+    try:
+        study.tell(trial, objective(trial))
+    except BaseException:
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise
+
+
 def suggest(trial: Trial, strategy: str) -> dict[str, Any]:
     """A value for each setting of a strategy, around its default and within its bounds."""
     fields = STRATEGIES[strategy].settings_model.model_fields
@@ -105,6 +111,8 @@ def suggest(trial: Trial, strategy: str) -> dict[str, Any]:
 def _suggest(trial: Trial, name: str, field: FieldInfo) -> Any:
     if get_origin(field.annotation) is Literal:
         return trial.suggest_categorical(name, list(get_args(field.annotation)))
+    if field.annotation is bool:
+        return trial.suggest_categorical(name, [True, False])
     low, high = _bounds(field)
     if field.annotation is int:
         return trial.suggest_int(name, max(int(low), 1), int(high), log=True)
@@ -112,7 +120,7 @@ def _suggest(trial: Trial, name: str, field: FieldInfo) -> Any:
 
 
 def _bounds(field: FieldInfo) -> tuple[float, float]:
-    """The default times and divided by `FACTOR`, within what the setting allows."""
+    """The default divided and multiplied by `FACTOR`, within the setting's own bounds."""
     centre = float(field.default) or 1e-3
     low, high = centre / FACTOR, centre * FACTOR
     for bound in field.metadata:

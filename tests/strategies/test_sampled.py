@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
+from hwnas.evaluators.accuracy_table import TableDecoder
 from hwnas.spaces import SPACES
 from hwnas.strategies import STRATEGIES, Outcome, build_strategy
 from hwnas.strategies.bayesian import GaussianProcess, expected_improvement
+from hwnas.strategies.size_prior import largest_networks, log_sizes
 
 SPACE = tiny_space("nasbench201")
 COST = CostModel(SPACE, table_of(SPACE))
@@ -99,19 +101,101 @@ def test_only_architectures_that_keep_the_budget_are_proposed(name: str) -> None
 
 
 # These propose at random, at least in so few evaluations, or have a test of their own (bayesian).
-NOT_LEARNING = ("random", "spos", "bayesian", "successive-halving", "hyperband")
+NOT_LEARNING = ("random", "largest", "spos", "bayesian", "successive-halving", "hyperband")
 
 
+@pytest.mark.parametrize("size_prior", [True, False])
 @pytest.mark.parametrize("name", [n for n in SAMPLED if n not in NOT_LEARNING])
-def test_learning_strategies_beat_random_search(name: str) -> None:
+def test_learning_strategies_beat_random_search(name: str, size_prior: bool) -> None:
     chance = np.mean([convolutions(a) for a in search(make("random"), 120)])
-    learned = np.mean([convolutions(a) for a in search(make(name), 120)[60:]])
+    searched = search(make(name, size_prior=size_prior), 150)
+    learned = np.mean([convolutions(a) for a in searched[90:]])
     assert learned < chance - (0.05 if name in ("reinforce", "enas", "nsga2") else 0.15)
 
 
 def test_the_model_finds_the_optimum_of_a_simple_objective() -> None:
     # 15 proposals after 20 random draws; random search would take thousands.
-    assert min(convolutions(a) for a in search(make("bayesian"), 35)) == 0
+    assert min(convolutions(a) for a in search(make("bayesian", size_prior=False), 35)) == 0
+
+
+PRIOR = [n for n in SAMPLED if "size_prior" in STRATEGIES[n].settings_model.model_fields]
+
+
+@pytest.fixture(scope="module")
+def tight() -> Decoder:
+    """A budget that a tenth of the range leaves."""
+    fastest_ms, slowest_ms = latency_range_ms(COST)
+    return Decoder([Limit(COST, fastest_ms + 0.1 * (slowest_ms - fastest_ms))])
+
+
+def without_useless_weights(architecture) -> bool:
+    one_hot = SPACE.one_hots([architecture])
+    sizes = SPACE.coefficient_params_and_macs[1 : SPACE.first_shared, 0]
+    live, chosen = (
+        SPACE.run_probability(one_hot, rule).flatten().numpy() @ sizes for rule in ("live", "all")
+    )
+    return live == chosen
+
+
+def test_the_largest_networks_are_those_of_all_cells(tight) -> None:
+    every = [SPACE.architecture(list(chosen)) for chosen in itertools.product(range(5), repeat=6)]
+    kept = [a for a in every if tight.is_feasible(a) and without_useless_weights(a)]
+    for by, column in (("parameters", 0), ("macs", 1)):
+        sizes = sorted((SPACE.params_and_macs(a)[column] for a in kept), reverse=True)
+        found = list(itertools.islice(largest_networks(SPACE, tight, by), 15))
+        assert [SPACE.params_and_macs(a)[column] for a in found] == sizes[:15]
+        assert len(set(found)) == 15
+        table = TableDecoder(SPACE, [a for a in every if tight.is_feasible(a)])
+        listed = itertools.islice(largest_networks(SPACE, table, by, seed=1), 15)
+        assert [SPACE.params_and_macs(a)[column] for a in listed] == sizes[:15]
+        near = list(itertools.islice(largest_networks(SPACE, tight, by, seed=1), 5))
+        assert all(SPACE.params_and_macs(a)[column] >= 0.95 * sizes[4] for a in near)
+
+
+@pytest.mark.parametrize("name", PRIOR)
+def test_the_size_prior_begins_with_the_largest_and_can_be_turned_off(name: str) -> None:
+    half = Decoder([Limit(COST, float(np.mean(latency_range_ms(COST))))])
+    given = {"train": 0.0} if name == "spos" else {}
+    means = {}
+    for size_prior in (True, False):
+        strategy = make(name, half, size_prior=size_prior, **given)
+        seen = search(strategy, 5)
+        means[size_prior] = np.exp(log_sizes(SPACE, seen)[:, 0]).mean()
+    largest = SPACE.params_and_macs(next(largest_networks(SPACE, half, "parameters")))[0]
+    assert means[True] > 0.85 * largest
+    assert means[False] < 0.8 * means[True]
+
+
+def test_the_model_learns_the_weight_of_the_size() -> None:
+    """The error falls with the size in one search and grows with it in the other."""
+    weights = []
+    for sign in (-1, 1):
+        strategy = make("bayesian", startup=12, size_prior=True)
+        assert strategy.size_weight() is None
+
+        def error(a, sign=sign) -> float:
+            return float(np.exp(sign * 0.5 * log_sizes(SPACE, [a])[0, 0]))
+
+        rng = np.random.default_rng(0)
+        for _ in range(30):
+            architecture = SPACE.sample(rng)
+            value = error(architecture)
+            outcome = Outcome(value, value, 0.5, lasting=True)
+            strategy.tell(SPACE.one_hot(architecture), outcome, 0.5)
+        weights.append(strategy.size_weight())
+    assert weights[0] > 0.05
+    assert weights[1] < -0.05
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+def test_the_largest_networks_are_the_answer_unless_one_is_more_accurate(tight, lasting) -> None:
+    strategy = make("largest", tight, by="macs")
+    seen = search(strategy, 6, objective=lambda a: SPACE.chosen(a)[0], lasting=lasting)
+    found = strategy.best(tight, 3)
+    largest = next(largest_networks(SPACE, tight, "macs"))
+    expected = min(seen, key=lambda a: SPACE.chosen(a)[0]) if lasting else largest
+    assert found[0] == expected
+    assert len(set(found)) == 3
 
 
 def test_expected_improvement_is_the_mean_over_samples() -> None:

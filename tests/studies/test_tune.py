@@ -35,7 +35,7 @@ def test_a_study_goes_on_where_it_stopped(cli, tmp_path) -> None:
     found = json.loads(out)
     assert code == 0
     assert found["trials"] == 4
-    assert set(found["settings"]) == {"population", "tournament"}
+    assert set(found["settings"]) == {"size_prior", "population", "tournament"}
     assert found["regret"] >= 0
     assert found["default_regret"] >= 0
 
