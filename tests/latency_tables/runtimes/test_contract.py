@@ -53,9 +53,9 @@ def runtime(request):
     return found
 
 
-def example(batch=2):
+def example(batch=2, side=6):
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(batch, 3, 6, 6, generator=generator) for _ in range(2))
+    return tuple(torch.randn(batch, 3, side, side, generator=generator) for _ in range(2))
 
 
 def computed(runtime, module, inputs, to_onnx):
@@ -110,6 +110,11 @@ def test_a_prepared_call_runs_and_leaves_the_module_as_it_was(runtime, to_onnx):
     module = TwoInputs().train()
     call = runtime.prepare(module, example(), to_onnx)
     assert runtime.time_block(call, 3) > 0
+    if runtime.device_class == "cpu":
+        # A call that computed nothing would take as long for 1000 times as many pixels.
+        large = runtime.prepare(module, example(side=192), to_onnx)
+        times_ms = [min(runtime.time_block(c, 3) for _ in range(5)) for c in (call, large)]
+        assert times_ms[1] > 3 * times_ms[0]
     assert module.conv.weight.is_contiguous()
     assert module.conv.weight.device.type == "cpu"
     if not isinstance(runtime, OnnxModelRuntime):
