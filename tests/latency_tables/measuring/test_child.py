@@ -33,8 +33,12 @@ def test_a_call_returns_its_result_from_another_process() -> None:
 def test_an_exception_of_the_function_is_raised_here(tmp_path) -> None:
     with pytest.raises(ValueError, match="math domain error|nonnegative|positive"):
         call_in_child(math.sqrt, -1)
-    with pytest.raises(InputError, match=r"none\.json"):
+    with pytest.raises(InputError, match=r"none\.json") as here:
+        read_json(tmp_path / "none.json")
+    with pytest.raises(InputError) as raised:
         call_in_child(read_json, tmp_path / "none.json")
+    assert str(raised.value) == str(here.value)
+    assert vars(raised.value) == vars(here.value)
 
 
 def test_a_process_that_dies_is_an_error() -> None:
