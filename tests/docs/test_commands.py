@@ -79,6 +79,13 @@ def python_of(name: str) -> str:
 
 def test_every_page_with_commands_is_tested() -> None:
     pages = [ROOT / "README.md", *DOCS.glob("*.md")]
+    # Commands that are to be run stand in blocks of `sh`: others are not found, and not tested.
+    languages = {
+        language
+        for page in pages
+        for language in re.findall(r"^```(.*)\n(?:.*\n)*?```$", page.read_text(), re.MULTILINE)
+    }
+    assert languages <= {"sh", "python", "text", "toml", "{toctree}"}
     with_commands = {page.stem for page in pages if commands_of(page)}
     assert with_commands == WITH_OWN_TESTS | {name for names in JOURNEYS for name in names}
 
