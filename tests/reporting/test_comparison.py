@@ -142,6 +142,7 @@ class TestComparison:
         page = assert_sound(render_comparison([bad, good], tmp_path))
         assert "run-2/check.json: not JSON" in page.text
         assert "2 run-1 pass 0.5 ms" in page.text
+        assert "1 of 2 runs passed their check." in page.text
         assert "There are fewer than two readable runs" in page.text
 
     def test_runs_without_results_say_so(self, tmp_path: Path) -> None:
