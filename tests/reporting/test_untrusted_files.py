@@ -22,7 +22,7 @@ from helpers.run_folders import (
     write_predictions,
     written_run,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hwnas.reporting.report import render_report
@@ -111,7 +111,20 @@ def test_variants_with_values_of_any_type_give_a_sound_page(
     assert_sound(render_report(run.folder, run.space, {}))
 
 
+def step_with(probabilities: object) -> list[dict[str, Any]]:
+    """The history of a search of one step."""
+    return [{"event": "search", "step": 10, "loss": 1.0, "probabilities": probabilities}]
+
+
 @settings(max_examples=20, deadline=None)
+@example(records=step_with([[0.2] * 5] * 5))
+@example(records=step_with([[0.2] * 5] * 7))
+@example(records=step_with([[0.2] * 4] * 6))
+@example(records=step_with([*[[0.2] * 5] * 5, None]))
+@example(records=step_with([[0.2, None, "0.2", [0.2], {}]] * 6))
+@example(records=step_with([[0.2, -0.2, 10**400, float("nan"), True]] * 6))
+@example(records=step_with([[0.0] * 5] * 6))
+@example(records=step_with({"0": [0.2] * 5}))
 @given(
     records=st.lists(
         st.fixed_dictionaries(
