@@ -65,11 +65,15 @@ def advance(strategy, supernet, cost, steps: int, first: int = 0) -> None:
 
 
 class TestSpace:
-    def test_samples_are_valid_and_differ(self, space, rng) -> None:
+    def test_samples_are_valid_and_differ_and_take_every_option(self, space, rng) -> None:
         samples = [space.sample(rng) for _ in range(20)]
         for architecture in samples:
             space.validate(architecture)
         assert len(set(samples)) > 10
+        drawn = [space.chosen(space.sample(rng)) for _ in range(300)]
+        for row, choice in enumerate(space.choices):
+            possible = {option for chosen in drawn for option in space.open_options(chosen[:row])}
+            assert {chosen[row] for chosen in drawn} == possible, choice.name
 
     def test_architecture_round_trips_through_json(self, space, rng) -> None:
         architecture = space.sample(rng)
