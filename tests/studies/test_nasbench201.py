@@ -43,9 +43,13 @@ def test_one_object_with_a_record_for_each_seed(cli) -> None:
         index = Benchmark("cifar100").index[cell]
         assert record["test_accuracy"] == pytest.approx(table.accuracy["c100_test_200"][index])
         assert record["fitness"] == pytest.approx(table.accuracy["c100_val_12"][index])
+        validation = table.accuracy["c100_val_200"][index]
+        assert record["validation_accuracy"] == pytest.approx(validation)
         assert record["regret"] == pytest.approx(73.513 - record["test_accuracy"], abs=0.001)
         assert record["evaluations"] == 12
+        assert record["latency_ms"] is None
         assert record["violated"] is False
+    assert [record["seed"] for record in document["seeds"]] == [0, 1, 2]
     accuracies = [record["test_accuracy"] for record in document["seeds"]]
     assert document["mean"] == pytest.approx(np.mean(accuracies))
     assert document["std"] == pytest.approx(np.std(accuracies))
