@@ -74,15 +74,19 @@ def test_a_mutant_is_a_neighbour(name: str, seed: int) -> None:
     child = space.mutate(parent, rng)
     # A layer that becomes idle, or that is no longer idle, changes with the depth of its stage.
     idle = {*space.idle(space.chosen(parent)), *space.idle(space.chosen(child))}
-    different = [
-        name
-        for row, ((name, old), (_, new)) in enumerate(zip(parent, child, strict=True))
+    different = {
+        choice: (old, new)
+        for row, ((choice, old), (_, new)) in enumerate(zip(parent, child, strict=True))
         if old != new and row not in idle
-    ]
+    }
     assert child != parent
     assert len(different) <= (2 if name == "darts" else 1)
     if len(different) == 2:
+        # An operator has moved to another edge into the same node.
         assert len({choice.split(">")[1] for choice in different}) == 1
+        before, after = zip(*different.values(), strict=True)
+        assert sorted(before) == sorted(after)
+        assert "none" in before
 
 
 def test_every_single_change_of_a_cell_is_reached() -> None:
