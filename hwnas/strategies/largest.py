@@ -31,7 +31,7 @@ class LargestStrategy(SampledStrategy):
     """
 
     name = "largest"
-    paper = "none: a control, the largest networks that keep the budget, by exact decoding"
+    paper = "No paper: a control, the largest networks that keep the budget, by exact decoding"
     settings_model = LargestSettings
 
     def __init__(
