@@ -57,6 +57,19 @@ def test_decoding_is_exact_under_every_rule_and_confidence(edges, confidence) ->
             assert limit.probability(architecture) >= confidence - 1e-6
 
 
+@pytest.mark.parametrize("edges", EDGE_RULES)
+def test_margin_is_a_tangent_that_lies_below_everywhere(edges) -> None:
+    """Decoding prunes by it: above the margin anywhere, it would lose architectures."""
+    limit = Limit(calibrated(edges), 1.0, 0.9)
+    rows = architecture_features(SPACE, CELLS, edges)
+    margins_ms = norm.ppf(0.9) * limit.cost.predict(CELLS)[1]
+    for index in np.random.default_rng(1).choice(len(CELLS), 20, replace=False):
+        gradient, constant_ms = limit.margin(CELLS[index])
+        tangent_ms = rows @ gradient + constant_ms
+        assert tangent_ms[index] == pytest.approx(margins_ms[index])
+        assert (tangent_ms <= margins_ms + 1e-9).all()
+
+
 def test_higher_confidence_lowers_the_best_score() -> None:
     model = calibrated("all")
     budget_ms = float(np.quantile(model.predict(CELLS)[0], 0.1))
