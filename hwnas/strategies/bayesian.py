@@ -116,9 +116,13 @@ class BayesianStrategy(SampledStrategy):
         self.seen += 1
 
     def ranked(self) -> list[Architecture]:
-        """The evaluated architectures by the model's mean, which smooths evaluation noise."""
+        """The evaluated architectures by the model's mean, which smooths evaluation noise.
+
+        With the size prior the lasting outcomes themselves rank them: the networks that compete
+        are of about one size and differ by little more than the model's error.
+        """
         distinct = list(dict.fromkeys(architecture for architecture, _ in self.observed))
-        if len(self.observed) < self.settings.startup:
+        if len(self.observed) < self.settings.startup or (self.size_prior and self.records):
             return super().ranked()
         self._fit()
         mean, _ = self.model.predict(self._features(distinct))
