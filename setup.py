@@ -7,6 +7,7 @@ instruction set. They are optional: without a compiler the package works, only s
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import chdir
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -77,7 +78,9 @@ class BuildKernels(build_ext):
         probe.write_text(OPENMP_PROBE)
         for flags in OPENMP[:-1]:
             try:
-                self.compiler.compile([str(probe)], extra_postargs=[*FLAGS, *flags])
+                # An object file lies below the output folder at its source's path: a relative one.
+                with chdir(probe.parent):
+                    self.compiler.compile([probe.name], extra_postargs=[*FLAGS, *flags])
             except CompileError:
                 continue
             return flags

@@ -11,6 +11,7 @@ import torch
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
+from hwnas.data import Dataset
 from hwnas.deploy.check import check_model
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
@@ -26,6 +27,9 @@ from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.profile import example_inputs, inference
 from hwnas.pipeline.run import Run
+
+MOST_LISTED = 10
+"""Classes that a warning names."""
 
 
 def check(
@@ -83,11 +87,24 @@ def check(
         extra_notes=_budget_notes(run, budget_ms),
         stage=run.stage,
     )
+    document["warnings"] = [*document["warnings"], *_untested_classes(run.problem.dataset)]
     if target is not None:
         run.folder.write_json(target, document)
     if is_own and measured is None:
         _write_operator_shares(run)
     return document
+
+
+def _untested_classes(dataset: Dataset) -> list[str]:
+    """A warning if there are classes without a test sample, about which no score says anything."""
+    if dataset.test.targets.ndim != 1 or dataset.test.targets.dtype.kind != "i":
+        return []
+    counts = np.bincount(dataset.test.targets, minlength=len(dataset.classes))
+    names = [name for name, n in zip(dataset.classes, counts, strict=True) if not n]
+    if not names:
+        return []
+    listed = ", ".join(names[:MOST_LISTED]) + (" and others" if len(names) > MOST_LISTED else "")
+    return [f"no test sample is of the class {listed}: the scores say nothing about it"]
 
 
 def _write_operator_shares(run: Run) -> None:

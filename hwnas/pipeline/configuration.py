@@ -18,6 +18,7 @@ from hwnas.config import (
     config_name,
     parse_config,
     read_document,
+    read_overrides,
     require_valid_keys,
 )
 from hwnas.data import Dataset
@@ -66,7 +67,7 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     of_file = read_document(source)
     if "data" in document and _is_incomplete(of_file):
         require_valid_keys(document, where)
-        document = _completed(of_file | {"data": document["data"]})
+        document = _completed(of_file | {"data": document["data"]}, read_overrides(overrides))
         apply_overrides(document, overrides)
     return parse_config(document, where)
 
@@ -82,8 +83,8 @@ def _is_incomplete(document: dict[str, Any]) -> bool:
     )
 
 
-def _completed(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with all required tables and keys."""
+def _completed(document: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The document with all required tables and keys; notes tell what overrides do not change."""
     data = DataConfig.model_validate(document["data"])
     notes: list[str] = []
     if data.name in FOLDERS_OF_IMAGES and data.image_size is None and data.path is not None:
@@ -98,10 +99,12 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
     complete = {"threads": template.get("threads", 2), **document}
     complete["data"] = data.model_dump(exclude_none=True)
     for name, choose in (("space", _space), ("search", _search), ("train", _train)):
-        chosen, reason = choose(template[name], dataset, task)
+        stated = overrides.get(name, {})
+        chosen, reason = choose(template[name], dataset, task, stated)
         _fill(complete, name, chosen, reason, notes)
     if "budget" not in complete:
         complete["budget"] = {"fraction": 0.5}
+    if not {"ms", "fraction"} & {*document.get("budget", {}), *overrides.get("budget", {})}:
         notes.append(
             "budget.fraction = 0.5: half-way between the fastest and the slowest network, since "
             "no budget is given; state yours with --budget-ms or budget.fraction"
@@ -123,36 +126,47 @@ def _fill(
         notes += [f"{name}.{key} = {value}: {reason}" for key, value in missing.items()]
 
 
-def _space(template: dict[str, Any], dataset: Dataset, task: Task) -> tuple[dict[str, Any], str]:
+def _space(
+    template: dict[str, Any], dataset: Dataset, task: Task, stated: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
     space = dict(template)
     shape = " x ".join(str(size) for size in dataset.input_shape)
     side = min(dataset.input_shape[-2:]) if len(dataset.input_shape) == 3 else 0
     if space["name"] == "mbconv" and side > SMALL_SIDE:
         space |= {"layout": "proxylessnas", "width_multiplier": 0.5}
-    stated = ", ".join(f"{key} {value}" for key, value in space.items())
-    return space, f"{stated}, for {task.name.replace('-', ' ')} with samples of {shape}"
+    space = dict(stated) if stated.get("name", space["name"]) != space["name"] else space | stated
+    in_words = ", ".join(f"{key} {value}" for key, value in space.items())
+    return space, f"{in_words}, for {task.name.replace('-', ' ')} with samples of {shape}"
 
 
-def _search(template: dict[str, Any], dataset: Dataset, task: Task) -> tuple[dict[str, Any], str]:
+def _search(
+    template: dict[str, Any], dataset: Dataset, task: Task, stated: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
     samples = len(dataset.train)
     search = template | {
         "batch_size": _batch_size(template["batch_size"], samples // 2),
         "ranking_images": max(1, min(template["ranking_images"], samples // 2)),
+        **stated,
     }
-    stated = f"{search['steps']} steps of {search['batch_size']}"
-    return search, f"{stated}, for {samples} training samples"
+    in_words = f"{search['steps']} steps of {search['batch_size']}"
+    return search, f"{in_words}, for {samples} training samples"
 
 
-def _train(template: dict[str, Any], dataset: Dataset, task: Task) -> tuple[dict[str, Any], str]:
+def _train(
+    template: dict[str, Any], dataset: Dataset, task: Task, stated: dict[str, Any]
+) -> tuple[dict[str, Any], str]:
     samples = len(dataset.train)
     batch_size = _batch_size(template["batch_size"], samples)
     epochs = -(-TRAINING_STEPS * batch_size // samples)
     train = template | {
         "batch_size": batch_size,
         "epochs": min(max(epochs, template["epochs"]), MOST_EPOCHS),
+        # Arrows, letters, or what only left and right tell apart would be harmed.
+        "flip": False,
+        **stated,
     }
-    stated = f"{train['epochs']} epochs in batches of {batch_size}"
-    return train, f"{stated}, for {samples} training samples"
+    in_words = f"{train['epochs']} epochs in batches of {train['batch_size']}"
+    return train, f"{in_words}, for {samples} training samples"
 
 
 def _batch_size(usual: int, samples: int) -> int:

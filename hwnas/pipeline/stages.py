@@ -28,6 +28,8 @@ from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import next_run_folder
 
 logger = logging.getLogger("hwnas")
+STAGES = ("profile", "search", "measure", "train", "check")
+"""The stages that show progress; a run with a given table leaves out the first."""
 
 
 def run(
@@ -60,7 +62,7 @@ def run(
     Raises:
         HwnasError: with the exit code that the command line gives.
     """
-    current = _prepared(config, out, table, resume, show_progress, ranks, source)
+    current = _prepared(config, out, resume, show_progress, ranks, source)
     with current.folder.locked():
         members = [current, *current.family]
         if all(is_finished(member) for member in members):
@@ -83,7 +85,6 @@ def run(
 def _prepared(
     config: Config | str | Path,
     out: str | Path | None,
-    table: str | Path | None,
     resume: bool,
     show_progress: bool,
     ranks: Ranks,
@@ -94,8 +95,7 @@ def _prepared(
         source = config_name(config)
         config = load_config(config)
     path = Path(out or next_run_folder())
-    stages = [*([] if table else ["profile"]), "search", "measure", "train", "check"]
-    stage = progress.numbered(progress.shown if show_progress else progress.silent, stages)
+    stage = progress.numbered(progress.shown if show_progress else progress.silent, STAGES)
     return Run.start(config, path, resume=resume, stage=stage, ranks=ranks, source=source)
 
 
@@ -175,7 +175,7 @@ def search(
     source: str = "",
 ) -> Architecture:
     """Profile (unless a table is given) and search; arguments and errors as for `run`."""
-    current = _prepared(config, out, table, resume, show_progress, ranks, source)
+    current = _prepared(config, out, resume, show_progress, ranks, source)
     with current.folder.locked():
         if _is_searched(current):
             logger.info("%s has an architecture already, nothing to do", current.folder.path)

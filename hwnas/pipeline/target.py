@@ -142,7 +142,8 @@ class Target:
             return None
         return (
             f"the latency budget of {number(budget_ms)} ms rules out no network: the slowest one "
-            f"of the search space is predicted to take {number(slowest_ms)} ms"
+            f"of the search space is predicted to take {number(slowest_ms)} ms; state a smaller "
+            "budget, or make the space larger"
         )
 
     def limits(self) -> list[Limit]:

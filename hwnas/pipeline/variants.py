@@ -103,7 +103,9 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
         advance(len(names), len(names) + 1, "latency")
         rounds_ms = _measured(run, runtime, variants)
         document = _document(run, runtime, names, variants, rounds_ms, errors) | {"notes": notes}
-        advance(len(names) + 1, len(names) + 1, f"fastest: {document['fastest']}")
+        advance(
+            len(names) + 1, len(names) + 1, f"fastest that passes: {document['fastest'] or 'none'}"
+        )
     run.folder.write_json(run.folder.variants_document, document)
     return document
 

@@ -90,4 +90,4 @@ def _lines(title: str) -> Iterator[Advance]:
 
     yield advance
     seconds = time.monotonic() - started
-    print(f"{title}: {last}, {seconds:.0f} s", file=sys.stderr, flush=True)
+    print(f"{title}: {last or 'done before'}, {seconds:.0f} s", file=sys.stderr, flush=True)

@@ -77,6 +77,14 @@ def test_what_the_file_states_is_kept(tmp_path) -> None:
     assert not any("budget" in note for note in config.notes)
 
 
+def test_notes_tell_what_overrides_leave_as_it_was_chosen(tmp_path) -> None:
+    path = written(tmp_path, '[data]\nname = "generated-ratings"\n')
+    config = load_config(path, ["budget.ms=0.5", "search.steps=7", "train.epochs=3"])
+    assert not any(note.startswith("budget") for note in config.notes)
+    assert any(note.startswith("search: 7 steps") for note in config.notes)
+    assert any(note.startswith("train: 3 epochs") for note in config.notes)
+
+
 def test_all_wrong_keys_and_values_are_named_with_the_nearest_known_ones(tmp_path) -> None:
     text = (
         'sede = 1\nepochs = 3\n[data]\nname = "generated-ratings"\n'

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.command_line import refused
@@ -14,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import hwnas
 from hwnas.config import load_config
+from hwnas.pipeline.check import check
 from hwnas.pipeline.export import export
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.stages import is_finished
@@ -115,3 +118,12 @@ def test_the_exported_bytes_depend_on_the_weights_alone(run_folder) -> None:
     run.folder.model.unlink()
     shutil.rmtree(run_folder / "variants")
     assert export(run).read_bytes() == model
+
+
+def test_classes_without_a_test_sample_are_warned_of(run_folder) -> None:
+    run = Run.open(run_folder)
+    dataset = run.problem.dataset
+    kept = np.flatnonzero(dataset.test.targets != 3)
+    run.problem.dataset = dataclasses.replace(dataset, test=dataset.test.take(kept))
+    (warning,) = [w for w in check(run)["warnings"] if "no test sample" in w]
+    assert f"class {dataset.classes[3]}:" in warning
