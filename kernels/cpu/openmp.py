@@ -57,14 +57,15 @@ def bundled() -> list[str]:
 
 
 def mapped() -> list[str]:
-    """Runtimes that this process has loaded, those beside PyTorch first.
+    """Runtimes that this process has loaded: PyTorch's own first, then those installed beside it.
 
-    PyTorch has loaded one, from wherever its package keeps it: a folder of the environment, or the
-    system's libraries.
+    PyTorch has loaded one, from wherever its package keeps it: its own folder, another folder of
+    the environment, or the system's libraries. Other packages may have loaded further ones.
     """
     paths = [p for p in _loaded_files() if FILE_NAME.fullmatch(Path(p).name)]
-    beside = str(Path(torch.__file__).parent.parent)
-    return sorted(dict.fromkeys(paths), key=lambda path: not path.startswith(beside))
+    own = Path(torch.__file__).parent
+    folders = (str(own), str(own.parent))
+    return sorted(dict.fromkeys(paths), key=lambda path: [not path.startswith(f) for f in folders])
 
 
 def _loaded_files() -> Iterator[str]:

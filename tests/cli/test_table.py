@@ -121,7 +121,7 @@ def test_shipped_names_stand_for_files(cli) -> None:
     assert facts["calibration"]["edges"] == "read"
     assert facts["source"]["licence"] == "MIT"
     refused(cli("table", "info", "nasbench201-pixel33"), "no such file")
-    refused(cli("table", "design", "--budget-ms", "3", "--out", "x.csv"), "without a table")
+    refused(cli("table", "design", "--budget-ms", "3", "--out", "x.csv"), "needs a table")
 
 
 def test_help_file_is_converted_as_shipped(cli, tmp_path, real_data) -> None:

@@ -122,7 +122,7 @@ def test_an_unreachable_member_is_refused_before_training(tmp_path) -> None:
     config = load_config(None, settings("darts", "budget.family_ms=[1e-6]"))
     with pytest.raises(InputError, match="no architecture keeps the budget"):
         run(config, tmp_path / "run", table=table)
-    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_device_keeps_its_budget(slow_device, tmp_path) -> None:

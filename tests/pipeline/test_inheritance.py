@@ -76,8 +76,8 @@ def test_without_epochs_the_network_is_the_recalibrated_supernet(searched) -> No
 def test_training_goes_on_from_there(searched) -> None:
     run, _ = searched
     slow = {"epochs": 1, "learning_rate": 1e-6}
-    train = run.config.train.model_copy(update=slow)
-    other = Run(run.config.model_copy(update={"train": train}), run.folder)
+    settings = {"train": run.config.train.model_copy(update=slow)}
+    other = Run(run.config.model_copy(update=settings), run.folder)
     train(other, restart=True)
     inherited, weights = load_file(run.folder.inherited), load_file(run.folder.weights)
     changed = 0

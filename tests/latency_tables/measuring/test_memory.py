@@ -12,7 +12,7 @@ from helpers.small_models import model_of
 from onnx import TensorProto, helper, numpy_helper
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.measuring.memory import Batches, try_session
+from hwnas.latency_tables.measuring.memory import TrialBatches, try_session
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 
 RUNTIME = OnnxRuntimeCpu(1)
@@ -70,7 +70,7 @@ def loop() -> bytes:
 
 
 def test_a_batch_that_never_ends_is_stopped() -> None:
-    batches = Batches([1, 7], partial(rows, width=4), first=1, max_seconds=2.0, always=3)
+    batches = TrialBatches([1, 7], partial(rows, width=4), first=1, max_seconds=2.0, always=3)
     feeds = rows(1, width=4)
     assert try_session(RUNTIME, loop(), feeds, replace(batches, sizes=[1])).batches == (1,)
     with pytest.raises(InputError, match="was terminated, expected at most 1 s"):
@@ -78,7 +78,7 @@ def test_a_batch_that_never_ends_is_stopped() -> None:
 
 
 def test_batch_sizes_that_a_model_refuses_are_reported() -> None:
-    batches = Batches([1, 2, 3], partial(rows, width=64), first=1, max_seconds=2.0, always=3)
+    batches = TrialBatches([1, 2, 3], partial(rows, width=64), first=1, max_seconds=2.0, always=3)
     found = try_session(RUNTIME, matmul(64), rows(1, width=64), batches, limit_s=60)
     assert found.batches == (1,)
     assert set(found.failures) == {2, 3}
