@@ -7,7 +7,7 @@ PIP = $(PYTHON) -m pip install --quiet
 TORCH ?= 2.13.0
 TORCH_CPU = test ! -e /dev/nvidiactl && $(PIP) torch==$(TORCH)+cpu 2>/dev/null
 
-.PHONY: run test quick install docs screenshot catalogue settings types lint fuzz clean
+.PHONY: run test quick torch install docs screenshot catalogue settings types lint clean
 
 $(PYTHON):
 	python3 -m venv $(VIRTUAL_ENV)

@@ -18,8 +18,36 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 
+TESTS = Path(__file__).parent
+NOT_QUICK = (
+    "budget/test_decode.py",
+    "budget/test_gate.py",
+    "budget/test_limit.py",
+    "calibration/test_fit.py",
+    "cli/test_app.py",
+    "cli/test_check.py",
+    "cli/test_table.py",
+    "deploy",
+    "docs",
+    "evaluators/test_shared.py",
+    "kernels/triton",
+    "latency_tables/runtimes",
+    "pipeline",
+    "runs/test_ranks.py",
+    "strategies/test_sampled.py",
+    "studies",
+    "supernet",
+    "test_contract.py",
+)
+"""Folders and files whose tests run whole searches or processes; `make quick` leaves them out."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest, so that several processes end at about the same time."""
+    """Mark the quick tests, and begin with the longest, so that processes end at one time."""
+    for item in items:
+        place = item.path.relative_to(TESTS).as_posix()
+        if not any(place == part or place.startswith(f"{part}/") for part in NOT_QUICK):
+            item.add_marker("quick")
     items.sort(key=lambda item: "long" not in item.keywords)
 
 
