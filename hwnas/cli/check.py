@@ -177,18 +177,20 @@ def _check_of_run(
     budget_ms: float | None,
     measured: Path | None,
     load: ServingLoad | None,
-) -> tuple[dict[str, Any], Path]:
-    """Check a model of a run; returns the document, and the page or file that shows it."""
+) -> tuple[dict[str, Any], Path | None]:
+    """Check a model of a run; returns the document, and the page that shows it if there is one."""
     from hwnas.pipeline import check as check_stage
-    from hwnas.pipeline.report import report
+    from hwnas.pipeline.report import report, report_variant
 
     with opened(run_folder) as current:
         run = current if runtime is None else current.on_runtime(runtime)
         document = check_stage.check(run, inspected.path, budget_ms, measured, load, inspected)
-        result: Path = current.folder.check_of(inspected.path)
-        if result == current.folder.check and current.folder.report.exists():
-            result = report(current.folder.path)
-    return document, result
+        written: Path | None = current.folder.check_of(inspected.path)
+        if written is None:
+            return document, None
+        if written != current.folder.check:
+            return document, report_variant(current.folder, written)
+        return document, report(current.folder.path)
 
 
 def _check_of_file(inspected: Inspection, request: CheckRequest, **options: Any) -> dict[str, Any]:

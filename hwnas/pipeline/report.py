@@ -11,7 +11,7 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.run import Run
 from hwnas.reporting.comparison import render_comparison
-from hwnas.reporting.report import render_report
+from hwnas.reporting.report import render_report, render_variant
 from hwnas.reporting.tensorboard import write_events
 from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder
@@ -61,6 +61,13 @@ def write_tensorboard(paths: Sequence[Path], logs: Path) -> None:
         run = Run.open(path)
         runs.append((run.folder, _stated_space(run)))
     write_events(runs, logs)
+
+
+def report_variant(folder: RunFolder, check: Path) -> Path:
+    """Write the page of a variant's check beside its document, and return its path."""
+    target = check.with_suffix(".html")
+    write_atomic(target, render_variant(folder, check))
+    return target
 
 
 def _report_run(run: Run) -> Path:

@@ -146,7 +146,9 @@ def require_measurable(run: Run) -> OnnxModelRuntime:
 def _remove_others(folder: RunFolder, names: Sequence[str], force: bool) -> None:
     """Remove earlier variants that are not made again; they are named unless `force` is set."""
     models = [_variant_path(folder, name) for name in names]
-    made = {folder.variants_document, *models, *map(folder.check_of, models)}
+    checks = [path for path in map(folder.check_of, models) if path is not None]
+    pages = [path.with_suffix(".html") for path in checks]
+    made = {folder.variants_document, *models, *checks, *pages}
     others = [path for path in folder.variant_files() if path not in made]
     if others and not force:
         raise InputError(
@@ -192,7 +194,8 @@ def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path
         data = make_variant(name, folder.model, calibration, temporary)
     check = folder.check_of(path)
     if check is not None and path.exists() and path.read_bytes() != data:
-        check.unlink(missing_ok=True)
+        for outdated in (check, check.with_suffix(".html")):
+            outdated.unlink(missing_ok=True)
     write_atomic(path, data)
     return path
 

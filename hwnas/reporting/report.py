@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hwnas.architecture import Architecture
@@ -39,7 +41,7 @@ from hwnas.reporting.html import (
 )
 from hwnas.reporting.latencies import latency_section
 from hwnas.reporting.predictions import Predictions
-from hwnas.reporting.run_files import Run, number_at, text_at
+from hwnas.reporting.run_files import Run, number_at, read_document, text_at
 from hwnas.reporting.search import candidates_figures, search_figures
 from hwnas.reporting.summary import summary
 from hwnas.reporting.training import results_section, training_section
@@ -94,6 +96,22 @@ def render_report(
             _reproduction_section(run, folder),
         ],
     )
+
+
+def render_variant(folder: RunFolder, check: Path) -> str:
+    """Render the page of one exported variant: its own check, in place of the float model's.
+
+    Args:
+        folder: folder of the run.
+        check: the document of the variant's check.
+
+    Raises:
+        InputError: when a file is damaged or has another schema.
+    """
+    variant = replace(Run.read(folder), check=read_document(folder, check), variants={})
+    name = check.with_suffix("").name.removeprefix("check.")
+    title = f"Variant {name} of {variant.name}"
+    return page(title, summary(variant), check_section(variant))
 
 
 def _family_section(run: Run, members: Sequence[Run]) -> list[Section]:

@@ -93,13 +93,13 @@ class Run:
         return cls(
             name=folder.path.resolve().name,
             config=config,
-            environment=_read_document(folder, folder.environment),
-            architecture=_read_document(folder, folder.architecture),
-            metrics=_read_document(folder, folder.metrics),
-            check=_read_document(folder, folder.check),
-            latency_table=_read_document(folder, folder.latency_table),
-            operator_shares=_read_document(folder, folder.operator_shares),
-            variants=_read_document(folder, folder.variants_document),
+            environment=read_document(folder, folder.environment),
+            architecture=read_document(folder, folder.architecture),
+            metrics=read_document(folder, folder.metrics),
+            check=read_document(folder, folder.check),
+            latency_table=read_document(folder, folder.latency_table),
+            operator_shares=read_document(folder, folder.operator_shares),
+            variants=read_document(folder, folder.variants_document),
             history=folder.read_history(),
         )
 
@@ -251,7 +251,7 @@ class Run:
         return in_words(self.metric)
 
 
-def _read_document(folder: RunFolder, path: Path) -> dict[str, Any]:
+def read_document(folder: RunFolder, path: Path) -> dict[str, Any]:
     """The contents of a JSON file; empty when it does not exist yet."""
     if not path.is_file():
         return {}

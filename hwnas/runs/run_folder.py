@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,9 @@ class RunFolder:
     def variant_files(self) -> list[Path]:
         """The exported variants in other number formats, and the documents about them."""
         document = [self.variants_document] if self.variants_document.exists() else []
-        checks, models = (sorted(self.variants.glob(p)) for p in ("check.*.json", "model.*.onnx"))
-        return [*document, *models, *checks]
+        patterns = ("model.*.onnx", "check.*.json", "check.*.html")
+        found = [sorted(self.variants.glob(pattern)) for pattern in patterns]
+        return [*document, *chain.from_iterable(found)]
 
     def check_of(self, model: Path) -> Path | None:
         """Where the check of a model is written: beside it; None for a model from elsewhere."""

@@ -127,15 +127,18 @@ def refused_by_the_checker(model, calibration, folder):
 
 
 def assert_check_of_a_variant(run: Path, capsys) -> None:
-    """Its document stands beside it; neither the run's own document nor its report is named."""
+    """Its document and page stand beside it; those of the run are neither named nor written."""
     (run / "report.html").write_text("of the float32 model")
     model = run / "variants" / "model.int8.onnx"
     with pytest.raises(SystemExit):
         hwnas.cli.app.main(["check", str(model), "--run", str(run)])
     out = capsys.readouterr().out
     written = run / "variants" / "check.int8.json"
-    assert str(written) in out
+    page = written.with_suffix(".html")
+    assert str(page) in out
     assert "report.html" not in out
+    assert (run / "report.html").read_text() == "of the float32 model"
+    assert "Variant int8 of " in page.read_text()
     assert not (run / "check.json").exists()
     document = json.loads(written.read_text())
     assert document["model"]["name"] == "model.int8.onnx"
@@ -177,8 +180,8 @@ def test_variants_are_judged_and_one_that_cannot_be_made_stops_no_other(
     save_file({name: 2 * value for name, value in weights.items()}, trained / "weights.safetensors")
     code, _, err = export(trained)
     assert code == 2
-    assert "model.int8.onnx, check.int8.json" in err
-    assert len(list(folder.iterdir())) == 3
+    assert "model.int8.onnx, check.int8.json, check.int8.html" in err
+    assert len(list(folder.iterdir())) == 4
     code, _, err = export(trained, "--force")
     assert code == 0, err
     assert not list(folder.iterdir())

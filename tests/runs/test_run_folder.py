@@ -84,7 +84,13 @@ def test_the_check_of_a_model_stands_beside_it(folder, monkeypatch) -> None:
 
 def test_checks_of_variants_belong_to_them(folder) -> None:
     folder.variants.mkdir()
-    names = ("variants.json", "model.fp16.onnx", "model.int8.onnx", "check.int8.json")
+    names = (
+        "variants.json",
+        "model.fp16.onnx",
+        "model.int8.onnx",
+        "check.int8.json",
+        "check.int8.html",
+    )
     for name in (*names, "notes.txt"):
         (folder.variants / name).touch()
     assert [path.name for path in folder.variant_files()] == list(names)
