@@ -61,7 +61,7 @@ def test_the_example_is_a_command_line_that_runs(example, tmp_path) -> None:
         "from hwnas.config import load_config\n"
         "from hwnas.pipeline.profile import profiled_space\n"
         f"sys.path.insert(0, {str(ROOT / 'tests')!r})\n"
-        "from tiny import table_of\n"
+        "from helpers.tiny import table_of\n"
         f"space = profiled_space(load_config('mbconv_slice', {[*SETTINGS, SETTING]!r}))\n"
         f"table_of(space).save({str(tmp_path / 'table.json')!r})",
     )
