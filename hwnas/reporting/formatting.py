@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 UNKNOWN = "not known"
 NO_BREAK = "\u00a0"
 """The space between a number and its unit."""
@@ -30,6 +28,8 @@ def number(value: float | None, digits: int = 4) -> str:
         return count(value)
     if 0 < abs(value) < 1e-4:
         return f"{value:.{digits}g}"
+    import numpy as np  # verdicts of refused files are written without it
+
     return np.format_float_positional(
         value, precision=digits, unique=False, fractional=False, trim="-"
     )
