@@ -248,9 +248,10 @@ def _require_writable(option: str, path: Path | None) -> None:
 
 def _require_apart(written: dict[str, Path | None], read: tuple[Path | None, ...]) -> None:
     """Refuse to write a verdict over one of the files that are read."""
-    inputs = {path.resolve() for path in read if path is not None}
+    # realpath, unlike Path.resolve, does not end on links that point to themselves.
+    inputs = {os.path.realpath(path) for path in read if path is not None}
     for option, path in written.items():
-        if path is not None and path.resolve() in inputs:
+        if path is not None and os.path.realpath(path) in inputs:
             raise InputError(
                 "would overwrite a file that the check reads", where=f"{option} {path}"
             )
