@@ -119,6 +119,7 @@ def run(
     exit code is 0 when the verdict is `pass`. A run that is finished is left as it is.
     """
     from hwnas.pipeline import stages
+    from hwnas.runs.run_folder import next_run_folder
 
     options = _options(
         budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
@@ -127,7 +128,7 @@ def run(
     with _ranks(out) as ranks:
         if ranks is None:
             return
-        folder = out or _next_folder()
+        folder = out or next_run_folder()
         document = stages.run(
             loaded,
             folder,
@@ -159,7 +160,7 @@ def search(
     The result is DIR/architecture.json. `hwnas train`, `export` and `check` continue from there.
     """
     from hwnas.pipeline import stages
-    from hwnas.runs.run_folder import RunFolder
+    from hwnas.runs.run_folder import RunFolder, next_run_folder
 
     options = _options(
         budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
@@ -168,7 +169,7 @@ def search(
     with _ranks(out) as ranks:
         if ranks is None:
             return
-        path = out or _next_folder()
+        path = out or next_run_folder()
         stages.search(
             loaded,
             path,
@@ -273,13 +274,6 @@ def _ranks(out: Path | None) -> Iterator[Ranks | None]:
         else:
             stages.assist(out, ranks)
             yield None
-
-
-def _next_folder() -> Path:
-    """The next free runs/run-NNN."""
-    from hwnas.runs.run_folder import next_run_folder
-
-    return next_run_folder()
 
 
 def _first(tables: list[Path] | None) -> Path | None:

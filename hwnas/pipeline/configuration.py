@@ -38,7 +38,7 @@ TEMPLATES = {
 """The shipped configuration whose settings suit a task."""
 REQUIRED = ("space", "budget", "search", "train")
 FITTED = {"search": ("steps", "batch_size"), "train": ("epochs", "batch_size")}
-"""Keys that are chosen for the data where a table does not state them."""
+"""Keys that are chosen for the data where a table does not state them; the first is required."""
 TRAINING_STEPS = 750
 """About how many training steps the shipped configurations take."""
 MOST_EPOCHS = 60
@@ -76,10 +76,9 @@ def _is_incomplete(document: dict[str, Any]) -> bool:
     """Whether a required table or key is missing."""
     if any(name not in document for name in REQUIRED):
         return True
-    tables = {"search": "steps", "train": "epochs"}
     return any(
         isinstance(document[name], dict) and key not in document[name]
-        for name, key in tables.items()
+        for name, (key, _) in FITTED.items()
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from hwnas.architecture import Architecture
 from hwnas.config import Config, config_name
 from hwnas.deploy.export import read_metadata
 from hwnas.errors import HwnasError
+from hwnas.inspection.process import sha256_of
 from hwnas.pipeline.check import check
 from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.export import export
@@ -133,12 +133,8 @@ def is_finished(run: Run) -> bool:
     if not folder.check.exists():
         return False
     checked = folder.read_json(folder.check).get("model", {}).get("sha256")
-    model = onnx.load(folder.model)
-    weights = hashlib.sha256(folder.weights.read_bytes()).hexdigest()
-    return (
-        checked == hashlib.sha256(folder.model.read_bytes()).hexdigest()
-        and read_metadata(model).get("weights_sha256") == weights
-    )
+    exported = read_metadata(onnx.load(folder.model)).get("weights_sha256")
+    return checked == sha256_of(folder.model) and exported == sha256_of(folder.weights)
 
 
 def _finish(run: Run) -> dict[str, Any]:
