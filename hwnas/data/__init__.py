@@ -1,9 +1,30 @@
-"""Datasets: readers of file formats, generated data, training batches and augmentation."""
+"""Datasets: readers of file formats, generated data, training batches and augmentation.
 
-from hwnas.data.augmentation import Augmentation
-from hwnas.data.batches import Batches, evaluation_batches
-from hwnas.data.dataset import Dataset, Split, split_train
-from hwnas.data.loading import DATASETS, load_dataset
+The names are imported when they are first used, so that the readers of single files can be used
+without PyTorch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hwnas.data.augmentation import Augmentation
+    from hwnas.data.batches import Batches, evaluation_batches
+    from hwnas.data.dataset import Dataset, Split, split_train
+    from hwnas.data.loading import DATASETS, load_dataset
+
+_MODULES = {
+    "DATASETS": "hwnas.data.loading",
+    "Augmentation": "hwnas.data.augmentation",
+    "Batches": "hwnas.data.batches",
+    "Dataset": "hwnas.data.dataset",
+    "Split": "hwnas.data.dataset",
+    "evaluation_batches": "hwnas.data.batches",
+    "load_dataset": "hwnas.data.loading",
+    "split_train": "hwnas.data.dataset",
+}
 
 __all__ = [
     "DATASETS",
@@ -15,3 +36,9 @@ __all__ = [
     "load_dataset",
     "split_train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'hwnas.data' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -27,7 +27,7 @@ class Resize(nn.Module):
         self.size = height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        return resize(x, self.size)
+        return _interpolate(x, self.size)
 
     def extra_repr(self) -> str:
         return f"size={self.size}"
@@ -37,6 +37,10 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Images (N, C, H, W) at a (height, width), unchanged if they already have this size."""
     if x.shape[-2:] == size:
         return x
+    return _interpolate(x, size)
+
+
+def _interpolate(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 

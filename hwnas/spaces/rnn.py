@@ -199,6 +199,7 @@ class RnnNetwork(Network):
     def __init__(self, space: RnnSpace, architecture: Architecture) -> None:
         super().__init__()
         space.validate(architecture)
+        self.steps = space.steps
         self.stem = nn.Sequential(*map(build, space.stem))
         self.first = build(space.first)
         self.nodes = nn.ModuleList(
@@ -212,8 +213,8 @@ class RnnNetwork(Network):
     def forward(self, x: Tensor) -> Tensor:
         columns = steps_of(self.stem(x))
         output, outputs = torch.zeros_like(columns[0]), []
-        for column in columns:
-            states = [self.first(column, output)]
+        for step in range(self.steps):  # a known number, so that torch.fx can trace the loop
+            states = [self.first(columns[step], output)]
             for node, source in zip(self.nodes, self.sources, strict=True):
                 states.append(node(states[source]))
             output = self.last(*states[1:])
