@@ -35,13 +35,13 @@ from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
+from hwnas.controls.decoded import random_architectures
 from hwnas.data import Augmentation, Batches, Split
 from hwnas.data.dataset import split_train
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.problem import Problem, derived_seed
 from hwnas.strategies.size_prior import By, largest_networks
-from hwnas.controls.decoded import random_architectures
 from hwnas.training.evaluate import predictions
 from hwnas.training.train import Training
 

@@ -20,7 +20,7 @@ FLOORS = [
     {"hwnas.nn", "hwnas.tasks"},
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},
-    {"hwnas.budget"},
+    {"hwnas.budget", "hwnas.controls"},
     {"hwnas.supernet", "hwnas.evaluators", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
     {"hwnas.pipeline", "hwnas.studies"},
     {"hwnas.cli"},

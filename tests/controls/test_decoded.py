@@ -8,9 +8,9 @@ from helpers.tiny import table_of, tiny_space
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms, params_and_macs_ranges
 from hwnas.budget.limit import Limit
+from hwnas.controls.decoded import most_macs, most_parameters, random_architectures
 from hwnas.errors import InputError
 from hwnas.spaces import SPACES
-from hwnas.studies.controls import most_macs, most_parameters, random_architectures
 
 
 @pytest.mark.parametrize("name", sorted(SPACES))
