@@ -78,6 +78,27 @@ def read_image_folder(
     )
 
 
+def read_image(file: Path, shape: tuple[int, int, int], is_deep: bool) -> np.ndarray:
+    """Decode one image as those of a dataset were decoded.
+
+    Args:
+        file: the image.
+        shape: channels (1 or 3), height and width; the image is cropped and resized to them.
+        is_deep: whether the dataset has 16 bits per channel.
+
+    Returns:
+        The image (C, H, W), in the type of the dataset.
+
+    Raises:
+        InputError: the file is missing, damaged, or not an image that datasets may hold.
+    """
+    channels, height, width = shape
+    form = _Form("L" if channels == 1 else "RGB", (width, height), is_deep)
+    with opened(file) as image:
+        _checked_mode(image, file)
+        return _pixels(image, file, form).transpose(2, 0, 1)
+
+
 class _Form(NamedTuple):
     """What all images of a dataset are converted to.
 

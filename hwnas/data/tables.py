@@ -137,13 +137,13 @@ class _Columns:
 
     def add_numbers(self, name: str, train: Sequence[str], test: Sequence[str]) -> None:
         """Add a numeric column; cells that are missing hold the mean of the training cells."""
-        numbers = [np.array([_number(text) for text in texts]) for texts in (train, test)]
+        numbers = [np.array([number_of(text) for text in texts]) for texts in (train, test)]
         mean = float(np.mean(numbers[0], where=np.isfinite(numbers[0])))
         for file, texts, values in zip(("train", "test"), (train, test), numbers, strict=True):
             for row in np.flatnonzero(~np.isfinite(values)).tolist():
                 text = texts[row]
                 cell = f"{file}.csv row {row + 1} {printable(name, 40)}"
-                if _is_missing(text):
+                if is_missing(text):
                     self._missing.append(cell)
                     self.means[name] = mean
                 else:
@@ -224,7 +224,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _targets(texts: Sequence[str], where: str) -> np.ndarray:
     """Return the numbers in the last column."""
-    numbers = np.array([_number(text) for text in texts])
+    numbers = np.array([number_of(text) for text in texts])
     wrong = np.flatnonzero(~np.isfinite(numbers)).tolist()
     if wrong:
         cells = [f"row {row + 1} ({printable(texts[row], 40)!r})" for row in wrong]
@@ -246,7 +246,7 @@ def _is_numeric(texts: Sequence[str], where: str) -> bool:
     Raises:
         InputError: all cells are missing.
     """
-    present = [text for text in texts if not _is_missing(text)]
+    present = [text for text in texts if not is_missing(text)]
     if not present:
         raise InputError(
             "a column without values",
@@ -257,11 +257,12 @@ def _is_numeric(texts: Sequence[str], where: str) -> bool:
     return 2 * sum(bool(NUMBER.fullmatch(text.strip())) for text in present) > len(present)
 
 
-def _is_missing(text: str) -> bool:
+def is_missing(text: str) -> bool:
+    """Return whether a cell stands for a missing number."""
     return text.strip().lower() in MISSING
 
 
-def _number(text: str) -> float:
+def number_of(text: str) -> float:
     """Return the number that a text states; NaN unless it is one and finite in float32."""
     # float() alone would also accept 1_1, infinity and digits of other scripts.
     value = float(text) if NUMBER.fullmatch(text.strip()) else np.nan
