@@ -116,12 +116,15 @@ class TensorValidator:
         elements = _elements(tensor.dims, where)
         expected = -(-elements * BITS.get(tensor.data_type, 0) // 8)
         entries = [(entry.key, entry.value) for entry in tensor.external_data]
+        is_external = tensor.data_location == _T.EXTERNAL
         if ("location", self._mark) in entries:
-            if len(entries) != 2 or tensor.HasField("raw_data") or _has_values(tensor):
+            is_twice = is_external or tensor.HasField("raw_data") or _has_values(tensor)
+            if is_twice or len(entries) != 2:
                 raise InputError("the values are stored twice", where=where)
             _require_size(int(dict(entries)[RAW_BYTES]), expected, "bytes", where)
+            tensor.data_location = _T.EXTERNAL
             self._replace_location(tensor)
-        elif tensor.data_location == _T.EXTERNAL or entries:
+        elif is_external or entries:
             self._validate_external(dict(entries), expected, where)
             self._replace_location(tensor)
         elif tensor.HasField("raw_data"):

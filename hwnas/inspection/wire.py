@@ -2,8 +2,10 @@
 
 A model is one protobuf message (https://protobuf.dev/programming-guides/encoding). The message is
 walked without being parsed as a whole, and large `raw_data` of tensors is not copied. In the copy,
-such a tensor has external data at a location that the caller chooses, and a further entry with the
-number of bytes that were left out. Field numbers are those of onnx.proto.
+such a tensor has two entries of `external_data` instead: a location that the caller chooses, and
+the number of bytes that were left out. Its `data_location` stays as the file states it, because in
+a message the last value of a field counts and the field may stand anywhere. Field numbers are those
+of onnx.proto.
 """
 
 from __future__ import annotations
@@ -36,8 +38,7 @@ MESSAGES = {
     "SparseTensor": {1: "Tensor", 2: "Tensor"},
     "Tensor": {},
 }
-# Field 14, `data_location`, with the value EXTERNAL; and the tag of field 13, `external_data`.
-_IS_EXTERNAL = b"\x70\x01"
+# The tag of field 13, `external_data`.
 _EXTERNAL_DATA = b"\x6a"
 
 
@@ -118,8 +119,8 @@ class _Copy:
         raise WireError(f"a number of more than 10 bytes before byte {at}")
 
     def _left_out(self, length: int) -> bytes:
-        """The fields of a tensor whose raw data were left out."""
-        fields = [_IS_EXTERNAL]
+        """The entries of a tensor whose raw data were left out."""
+        fields: list[bytes] = []
         for key, value in (("location", self._location), (RAW_BYTES, str(length))):
             entry = StringStringEntryProto(key=key, value=value).SerializeToString()
             fields += [_EXTERNAL_DATA, _varint_bytes(len(entry)), entry]

@@ -6,11 +6,12 @@ import contextlib
 
 import numpy as np
 import pytest
-from helpers.unchecked_models import BIG, model_of, node, value, with_weights
+from helpers.unchecked_models import BIG, field, model_of, node, value, with_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from hwnas.inspection.__main__ import describe_model
 from hwnas.inspection.wire import KEPT_BYTES, RAW_BYTES, WireError, without_weights
 
 
@@ -56,3 +57,34 @@ def test_damaged_data_raise_no_other_error(at, byte, cut) -> None:
 def test_zero_bytes_after_a_model_are_refused() -> None:
     with pytest.raises(WireError):
         without_weights(memoryview(model_of().SerializeToString() + bytes(2000)), "there")
+
+
+def tensor_fields() -> list[TensorProto]:
+    """The fields of a large tensor, each in a message of its own."""
+    values = np.arange(BIG, dtype=np.float32)
+    return [
+        TensorProto(dims=[BIG]),
+        TensorProto(data_type=TensorProto.FLOAT),
+        TensorProto(name="w"),
+        TensorProto(raw_data=values.tobytes()),
+        TensorProto(data_location=TensorProto.DEFAULT),
+        TensorProto(doc_string="from a merged file"),
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(range(6)))
+def test_the_fields_of_a_tensor_may_stand_in_any_order(tmp_path_factory, order) -> None:
+    """In a message the last value counts: a merged file states `data_location` after the data."""
+    weight = b"".join(tensor_fields()[index].SerializeToString() for index in order)
+    graph = model_of(node("Add", "x w", "y"), inputs=(value("x", "n", BIG),)).graph
+    model = model_of()
+    model.ClearField("graph")
+    # 7 is the number of a model's graph, 5 that of a graph's initializer.
+    body = graph.SerializeToString() + field(5, weight)
+    folder = tmp_path_factory.mktemp("order")
+    (folder / "placeholder").touch()
+    (folder / "model.onnx").write_bytes(model.SerializeToString() + field(7, body))
+    with contextlib.chdir(folder):
+        found = describe_model(folder / "model.onnx", "mark", "placeholder")
+    assert found["params"] == BIG
