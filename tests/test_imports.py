@@ -17,6 +17,7 @@ FLOORS = [
     {"hwnas.errors"},
     {"hwnas.inspection", "hwnas.latency_tables", "hwnas.kernels"},
     {"hwnas.architecture", "hwnas.runs", "hwnas.config", "hwnas.ops", "hwnas.data"},
+    {"hwnas.inference"},
     {"hwnas.nn", "hwnas.tasks"},
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},

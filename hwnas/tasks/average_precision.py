@@ -11,19 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.inference.boxes import Detections
+
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 """Minimum intersection over union with an object for a detection to be correct."""
 RECALLS = np.linspace(0, 1, 101)
 """Recalls at which the precision is averaged."""
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Detections in an image: boxes (D, 4), scores (D,), classes (D,)."""
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.data import Dataset
-from hwnas.tasks.average_precision import Detections, Objects, average_precisions
+from hwnas.inference.boxes import Detections, decode_boxes
+from hwnas.tasks.average_precision import Objects, average_precisions
 from hwnas.tasks.base import Meter, Task
 from hwnas.tasks.counts import mean
 
@@ -25,10 +26,6 @@ FOCAL_GAMMA, FOCAL_ALPHA = 2.0, 0.25
 """gamma and alpha of the focal loss."""
 BOX_WEIGHT = 0.5
 """Weight of the L1 loss of the boxes, relative to the focal loss of the classes."""
-MAX_DETECTIONS = 100
-"""Largest number of detections per image, as in the COCO evaluation."""
-MAX_LOG_SIZE = 6.0
-"""Upper bound of a predicted log width or height; without it, untrained boxes can be infinite."""
 
 
 class DetectionMeter:
@@ -125,26 +122,9 @@ class Detection(Task):
         return torch.tensor(sizes, device=outputs.device, dtype=outputs.dtype)
 
     def detections(self, outputs: Tensor) -> list[Detections]:
-        """Decode output maps (N, K + 4, h, w) into the detections of each image.
-
-        A cell is a detection of a class if no neighbouring cell has a higher probability of it.
-        """
-        logits, geometry = torch.split(outputs, [self.classes, 4], dim=1)
-        probability = logits.sigmoid()
-        is_peak = F.max_pool2d(probability, 3, stride=1, padding=1) == probability
-        peaks = (probability * is_peak).flatten(1)
-        scores, places = peaks.topk(min(MAX_DETECTIONS, peaks.shape[1]), dim=1)
-        height, width = probability.shape[2:]
-        class_, place = places // (height * width), places % (height * width)
-        column, row = place % width, place // width
-        own = geometry.flatten(2).gather(2, place[:, None].expand(-1, 4, -1)).transpose(1, 2)
-        middle = torch.stack((column, row), dim=2) + 0.5
-        cell = self._cell(outputs)
-        centre = (middle + own[..., :2]) * cell
-        half = own[..., 2:].clamp_max(MAX_LOG_SIZE).exp() * cell / 2
-        boxes = torch.cat((centre - half, centre + half), dim=2)
-        arrays = (boxes.numpy().astype(np.float64), scores.numpy(), class_.numpy())
-        return [Detections(*found) for found in zip(*arrays, strict=True)]
+        """Decode output maps (N, K + 4, h, w) into the detections of each image."""
+        size = self.dataset.input_shape[1], self.dataset.input_shape[2]
+        return decode_boxes(outputs.numpy(), size)
 
     def constant_score(self, targets: np.ndarray) -> float:
         """Return 0, the average precision of detecting nothing."""

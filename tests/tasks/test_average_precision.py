@@ -8,7 +8,8 @@ import io
 import numpy as np
 import pytest
 
-from hwnas.tasks.average_precision import Detections, Objects, average_precisions, box_iou
+from hwnas.inference.boxes import Detections
+from hwnas.tasks.average_precision import Objects, average_precisions, box_iou
 
 
 def boxes(rng: np.random.Generator, count: int) -> np.ndarray:
