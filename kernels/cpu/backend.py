@@ -40,7 +40,8 @@ class CpuBackend(Backend):
     """The kernels in C++, for float32 and float64 on CPUs.
 
     Results are bitwise repeatable for a fixed number of threads. The number of threads only changes
-    the order in which the gradients of weights are added up.
+    the order in which the gradients of weights, and statistics of fewer images than threads, are
+    added up.
 
     Args:
         dtype: type of all activations and tables.

@@ -211,7 +211,7 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
     const T* norm =
         table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width : nullptr;
     if (i == 0 || c.reads != convolutions[i - 1].reads) {
-      fill_plane(l, l.image(values, image, in), norm, work.values.get());
+      fill_plane(l, l.image(values, image, in), norm, 0, shape.height, work.values.get());
       if (d_values)
         std::memset(static_cast<void*>(work.d_values.get()), 0, l.plane * l.blocks * sizeof(v));
     }
@@ -255,39 +255,40 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
   std::vector<std::unique_ptr<Weights<T, V>>> weights;
   for (int i = 0; i < count; i++)
     weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l));
-  std::vector<Sums> of_image(shape.threads), of_thread(shape.threads);
-  for (int thread = 0; thread < shape.threads; thread++)
+  struct Work {
+    BackwardWork<T, V> buffers;
+    Sums of_image, of_thread;
+  };
+  const auto make = [&] {
+    std::unique_ptr<Work> work(
+        new Work{BackwardWork<T, V>(l, chunk, d_values != nullptr, edges > 0), {}, {}});
     for (int i = 0; i < count; i++) {
-      of_image[thread].push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
-      of_thread[thread].push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
+      work->of_image.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
+      work->of_thread.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
     }
-  auto works = for_each_thread<BackwardWork<T, V>>(shape.threads, l, chunk, d_values != nullptr,
-                                                   edges > 0);
+    return work;
+  };
   const Index image_stride = 2 * reads * shape.width;
   std::vector<double> image_sums(sums ? shape.images * image_stride : 0, 0.0);
-#pragma omp parallel num_threads(shape.threads)
-  {
-    BackwardWork<T, V>& work = *works[thread_number()];
-    Sums& current = of_image[thread_number()];
-    Sums& total = of_thread[thread_number()];
-#pragma omp for schedule(static)
-    for (Index n = 0; n < shape.images; n++) {
-      convolve_backward_image(l, n, values, table, count, convolutions, weights, outputs, d_values,
-                              current, work, sums ? image_sums.data() + n * image_stride : nullptr);
-      for (int i = 0; i < count; i++) {
-        total[i]->add(*current[i]);
-        current[i]->clear();
-      }
-      if (!d_values || table) continue;
-      if (edges)
-        edges_backward(l, l.image(values, n, in), n, stride, edges, list, work.by_edges.get());
-      finish_state(l, work, count > 0, edges > 0, before ? l.image(before, n, in) : nullptr,
-                   const_cast<v*>(l.image(d_values, n, in)));
+  const auto works = for_each(shape.threads, shape.images, make, [&](Work& work, Index n) {
+    convolve_backward_image(l, n, values, table, count, convolutions, weights, outputs, d_values,
+                            work.of_image, work.buffers,
+                            sums ? image_sums.data() + n * image_stride : nullptr);
+    for (int i = 0; i < count; i++) {
+      work.of_thread[i]->add(*work.of_image[i]);
+      work.of_image[i]->clear();
     }
-  }
+    if (!d_values || table) return;
+    v* by_edges = work.buffers.by_edges.get();
+    if (edges) edges_backward(l, l.image(values, n, in), n, stride, edges, list, by_edges);
+    finish_state(l, work.buffers, count > 0, edges > 0,
+                 before ? l.image(before, n, in) : nullptr,
+                 const_cast<v*>(l.image(d_values, n, in)));
+  });
   for (int i = 0; i < count; i++) {
-    WeightSums<T, V> all(convolutions[i], l);
-    for (Sums& part : of_thread) all.add(*part[i]);
+    WeightSums<T, V>& all = *works[0]->of_thread[i];
+    for (std::size_t thread = 1; thread < works.size(); thread++)
+      all.add(*works[thread]->of_thread[i]);
     all.store(convolutions[i], l);
   }
   for (Index j = 0; sums && j < image_stride; j++) {

@@ -78,12 +78,12 @@ struct Moments {
       sums[(blocks + b) * V + lane] += q0[lane] - s * s / n + n * mean * mean;
     }
   }
-  // Mean and biased variance, (2, width), from the sums of all images, which are `stride` apart.
-  static void finish(const double* sums, Index images, Index stride, Index width, double count,
+  // Mean and biased variance, (2, width), from the sums of all parts, which are `stride` apart.
+  static void finish(const double* sums, Index parts, Index stride, Index width, double count,
                      double* out) {
     for (Index c = 0; c < width; c++) {
       double s = 0, q = 0;
-      for (Index n = 0; n < images; n++) s += sums[n * stride + c], q += sums[n * stride + width + c];
+      for (Index n = 0; n < parts; n++) s += sums[n * stride + c], q += sums[n * stride + width + c];
       const double mean = s / count, variance = q / count - mean * mean;
       out[c] = mean;
       out[width + c] = variance < 0 ? 0 : variance;
@@ -91,16 +91,16 @@ struct Moments {
   }
 };
 
-// One convolution of one image, and its sums; `work` holds one chunk, [block][pixel].
+// One convolution of rows first ... last - 1 of one image, and its sums; `work` holds one chunk, [block][pixel].
 template <class T, int V>
 void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights,
                     const typename VectorOf<T, V>::type* plane,
-                    typename VectorOf<T, V>::type* work, Index chunk,
+                    typename VectorOf<T, V>::type* work, Index chunk, Index first, Index last,
                     typename VectorOf<T, V>::type* z, double* sums) {
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, rows_max = chunk / wide;
-  for (Index h = 0; h < l.shape.out_height; h += rows_max) {
-    const Index rows = h + rows_max <= l.shape.out_height ? rows_max : l.shape.out_height - h;
+  for (Index h = first; h < last; h += rows_max) {
+    const Index rows = h + rows_max <= last ? rows_max : last - h;
     const Index pixels = rows * wide;
     v* out = z + h * wide * l.blocks;
     if (c.kind == SEPARABLE) {
@@ -145,34 +145,36 @@ void convolve(const Shape& shape, const void* values, const void* table, int cou
     weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l));
   const Index chunk = l.chunk_rows() * shape.out_width;
   const Index stride = 2 * count * shape.width, in = shape.height * shape.width_px;
-  std::vector<double> sums(shape.images * stride, 0.0);
-  auto planes = for_each_thread<Buffer<v>>(shape.threads, l.plane * l.blocks);
-  auto works = for_each_thread<Buffer<v>>(shape.threads, chunk * l.blocks);
-#pragma omp parallel num_threads(shape.threads)
-  {
-    Buffer<v>& plane = *planes[thread_number()];
-    Buffer<v>& work = *works[thread_number()];
-#pragma omp for schedule(static)
-    for (Index n = 0; n < shape.images; n++) {
-      int filled = -1;
-      for (int i = 0; i < count; i++) {
-        const Convolution& c = convolutions[i];
-        if (c.reads != filled) {
-          const T* norm = table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width
-                                : nullptr;
-          fill_plane(l, l.image(values, c.reads * shape.images + n, in), norm, plane.get());
-          filled = c.reads;
-        }
-        v* z = const_cast<v*>(l.image(outputs, i * shape.images + n, l.pixels_out));
-        convolve_image(l, c, *weights[i], plane.get(), work.get(), chunk, z,
-                       sums.data() + n * stride + 2 * i * shape.width);
+  const Index parts = parts_of(shape, l), part_rows = rows_of_part(shape, l);
+  std::vector<double> sums(shape.images * parts * stride, 0.0);
+  struct Work {
+    Buffer<v> plane, chunk;
+  };
+  const auto make = [&] {
+    return std::unique_ptr<Work>(
+        new Work{Buffer<v>(l.plane * l.blocks), Buffer<v>(chunk * l.blocks)});
+  };
+  for_each_part(shape, l, make, [&](Work& work, Index n, Index first, Index last) {
+    double* of_part = sums.data() + (n * parts + first / part_rows) * stride;
+    int filled = -1;
+    for (int i = 0; i < count; i++) {
+      const Convolution& c = convolutions[i];
+      if (c.reads != filled) {
+        const T* norm =
+            table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width : nullptr;
+        fill_plane(l, l.image(values, c.reads * shape.images + n, in), norm,
+                   first * c.stride - l.border, last * c.stride + l.border, work.plane.get());
+        filled = c.reads;
       }
+      v* z = const_cast<v*>(l.image(outputs, i * shape.images + n, l.pixels_out));
+      convolve_image(l, c, *weights[i], work.plane.get(), work.chunk.get(), chunk, first, last, z,
+                     of_part + 2 * i * shape.width);
     }
-  }
+  });
   const double pixels = static_cast<double>(shape.images * l.pixels_out);
   for (int i = 0; i < count; i++)
-    Moments<T, V>::finish(sums.data() + 2 * i * shape.width, shape.images, stride, shape.width,
-                          pixels, statistics + 2 * i * shape.width);
+    Moments<T, V>::finish(sums.data() + 2 * i * shape.width, shape.images * parts, stride,
+                          shape.width, pixels, statistics + 2 * i * shape.width);
 }
 
 }  // namespace hwnas

@@ -55,6 +55,23 @@ class ValueReader {
   std::vector<std::unique_ptr<PooledRows<T, V>>> rows_;
 };
 
+// Calls `f(reader, n, h, pixels)` for all chunks of all images: `pixels` from row h of image n on.
+template <class T, int V, class F>
+void for_each_chunk(const Shape& shape, const Layout<T, V>& l, const std::vector<Value>& values,
+                    F f) {
+  const Index rows_max = l.chunk_rows(), wide = shape.out_width;
+  const auto make = [&] {
+    return std::make_unique<ValueReader<T, V>>(shape, l.blocks, rows_max * wide, values);
+  };
+  for_each_part(shape, l, make, [&](ValueReader<T, V>& reader, Index n, Index first, Index last) {
+    for (Index h = first; h < last; h += rows_max) {
+      const Index rows = h + rows_max <= last ? rows_max : last - h;
+      reader.move_to(n, h, rows);
+      f(reader, n, h, rows * wide);
+    }
+  });
+}
+
 // `shift + sum_k scale_k (z_k - mean_k)` for P pixels of one block.
 template <int P, class T, int V, class v>
 INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Index p, const v* scale,
@@ -75,7 +92,7 @@ template <class T, int V>
 void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
   using v = typename VectorOf<T, V>::type;
   const Layout<T, V> l(shape, 0);
-  const Index blocks = l.blocks, rows_max = l.chunk_rows(), wide = shape.out_width;
+  const Index blocks = l.blocks, wide = shape.out_width;
   Buffer<v> scale(count * blocks), mean(count * blocks), shift(blocks);
   std::vector<Value> values;
   for (int k = 0; k < count; k++) {
@@ -88,28 +105,18 @@ void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
       shift[b] += weight * row[SHIFT * blocks + b];
     }
   }
-  auto readers = for_each_thread<ValueReader<T, V>>(shape.threads, shape, blocks, rows_max * wide,
-                                                    values);
-#pragma omp parallel num_threads(shape.threads)
-  {
-    ValueReader<T, V>& reader = *readers[thread_number()];
-#pragma omp for schedule(static)
-    for (Index n = 0; n < shape.images; n++)
-      for (Index h = 0; h < shape.out_height; h += rows_max) {
-        const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
-        reader.move_to(n, h, rows);
-        for (Index b = 0; b < blocks; b++) {
-          const v* a = scale.get() + b * count;
-          const v* m = mean.get() + b * count;
-          v* out = static_cast<v*>(outputs) + (n * l.pixels_out + h * wide) * blocks + b;
-          Index p = 0;
-          for (; p + 8 <= rows * wide; p += 8)
-            mix_pixels<8>(reader, count, b, p, a, m, shift[b], out + p * blocks, blocks);
-          for (; p < rows * wide; p++)
-            mix_pixels<1>(reader, count, b, p, a, m, shift[b], out + p * blocks, blocks);
-        }
-      }
-  }
+  for_each_chunk<T, V>(shape, l, values, [&](const auto& reader, Index n, Index h, Index pixels) {
+    for (Index b = 0; b < blocks; b++) {
+      const v* a = scale.get() + b * count;
+      const v* m = mean.get() + b * count;
+      v* out = static_cast<v*>(outputs) + (n * l.pixels_out + h * wide) * blocks + b;
+      Index p = 0;
+      for (; p + 8 <= pixels; p += 8)
+        mix_pixels<8>(reader, count, b, p, a, m, shift[b], out + p * blocks, blocks);
+      for (; p < pixels; p++)
+        mix_pixels<1>(reader, count, b, p, a, m, shift[b], out + p * blocks, blocks);
+    }
+  });
 }
 
 // Adds S and T of one block of a chunk to `sums` (2, width); S only if `with_s`.
@@ -143,7 +150,7 @@ template <class T, int V>
 void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums) {
   using v = typename VectorOf<T, V>::type;
   const Layout<T, V> l(shape, 0);
-  const Index blocks = l.blocks, rows_max = l.chunk_rows(), wide = shape.out_width;
+  const Index blocks = l.blocks, wide = shape.out_width;
   const Index stride = 2 * count * shape.width;
   // Terms with the same gradient have the same S, which only the first of them computes.
   std::vector<int> same(count);
@@ -152,32 +159,23 @@ void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums
     values.push_back(terms[k].value);
     for (same[k] = 0; terms[same[k]].gradient != terms[k].gradient;) same[k]++;
   }
-  std::vector<double> of_image(shape.images * stride, 0.0);
-  auto readers = for_each_thread<ValueReader<T, V>>(shape.threads, shape, blocks, rows_max * wide,
-                                                    values);
-#pragma omp parallel num_threads(shape.threads)
-  {
-    ValueReader<T, V>& reader = *readers[thread_number()];
-#pragma omp for schedule(static)
-    for (Index n = 0; n < shape.images; n++)
-      for (Index h = 0; h < shape.out_height; h += rows_max) {
-        const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
-        reader.move_to(n, h, rows);
-        for (int k = 0; k < count; k++)
-          for (Index b = 0; b < blocks; b++)
-            reduce_chunk<T, V>(
-                l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b,
-                reader.pixels(k, b), reader.step(k), rows * wide, blocks, b,
-                static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,
-                of_image.data() + n * stride + 2 * k * shape.width);
-      }
-  }
+  const Index parts = parts_of(shape, l);
+  std::vector<double> of_part(shape.images * parts * stride, 0.0);
+  for_each_chunk<T, V>(shape, l, values, [&](const auto& reader, Index n, Index h, Index pixels) {
+    const Index part = n * parts + h / rows_of_part(shape, l);
+    for (int k = 0; k < count; k++)
+      for (Index b = 0; b < blocks; b++)
+        reduce_chunk<T, V>(l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b,
+                           reader.pixels(k, b), reader.step(k), pixels, blocks, b,
+                           static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,
+                           of_part.data() + part * stride + 2 * k * shape.width);
+  });
   for (int k = 0; k < count; k++)
     for (Index c = 0; c < shape.width; c++) {
       double s = 0, t = 0;
-      for (Index n = 0; n < shape.images; n++) {
-        s += of_image[n * stride + 2 * same[k] * shape.width + c];
-        t += of_image[n * stride + (2 * k + 1) * shape.width + c];
+      for (Index n = 0; n < shape.images * parts; n++) {
+        s += of_part[n * stride + 2 * same[k] * shape.width + c];
+        t += of_part[n * stride + (2 * k + 1) * shape.width + c];
       }
       sums[2 * k * shape.width + c] = s;
       sums[(2 * k + 1) * shape.width + c] = t;

@@ -43,6 +43,33 @@ struct Layout {
   const Index row, plane, pixels_out;
 };
 
+// Parts that an image is divided into, so that there is work for all threads where images are few.
+// A part has whole chunks of rows; chunks and their order do not depend on the number of threads.
+template <class T, int V>
+Index parts_of(const Shape& shape, const Layout<T, V>& l) {
+  const Index chunks = (shape.out_height + l.chunk_rows() - 1) / l.chunk_rows();
+  const Index wanted = shape.images < shape.threads ? (shape.threads - 1) / shape.images + 1 : 1;
+  return wanted < chunks ? wanted : chunks;
+}
+
+template <class T, int V>
+Index rows_of_part(const Shape& shape, const Layout<T, V>& l) {
+  const Index rows = l.chunk_rows(), chunks = (shape.out_height + rows - 1) / rows;
+  const Index parts = parts_of(shape, l);
+  return (chunks + parts - 1) / parts * rows;
+}
+
+// Calls `f(work, n, first, last)` for rows first ... last - 1 of each part of each image n, with a
+// `work` for each thread, as `for_each`.
+template <class T, int V, class Make, class F>
+void for_each_part(const Shape& shape, const Layout<T, V>& l, Make make, F f) {
+  const Index parts = parts_of(shape, l), rows = rows_of_part(shape, l);
+  for_each(shape.threads, shape.images * parts, make, [&](auto& work, Index i) {
+    const Index first = i % parts * rows, last = first + rows;
+    f(work, i / parts, first, last < shape.out_height ? last : shape.out_height);
+  });
+}
+
 // Width of the border of zeros that a convolution reads.
 inline int reach(const Convolution& c) {
   return c.kind == FACTORIZED ? 1 : c.kernel / 2 * c.dilation;
@@ -152,17 +179,20 @@ struct WeightSums {
   Buffer<v> matrix, depthwise;
 };
 
-// Writes the rectified values of one image to a plane; `norm` is a table row or NULL.
+// Writes the rectified values of rows first ... last - 1 of an image to a plane; `norm` is a table
+// row or NULL. Rows outside the image are left out.
 template <class T, int V>
 void fill_plane(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, const T* norm,
-                typename VectorOf<T, V>::type* plane) {
+                Index first, Index last, typename VectorOf<T, V>::type* plane) {
   using v = typename VectorOf<T, V>::type;
+  if (first < 0) first = 0;
+  if (last > l.shape.height) last = l.shape.height;
   for (Index b = 0; b < l.blocks; b++) {
     const v* rows = reinterpret_cast<const v*>(norm);
     const v mean = norm ? v(rows[MEAN * l.blocks + b]) : v{};
     const v scale = norm ? v(rows[SCALE * l.blocks + b]) : v{};
     const v shift = norm ? v(rows[SHIFT * l.blocks + b]) : v{};
-    for (Index h = 0; h < l.shape.height; h++) {
+    for (Index h = first; h < last; h++) {
       const v* from = x + h * l.shape.width_px * l.blocks + b;
       v* to = plane + b * l.plane + l.origin() + h * l.row;
       if (norm)

@@ -73,30 +73,30 @@ class PooledRows {
 template <class T, int V>
 void pool_statistics(const Shape& shape, const void* x, int stride, double* statistics) {
   const Layout<T, V> l(shape, 0);
-  const Index in = shape.height * shape.width_px, image_sums = 4 * shape.width;
+  const Index in = shape.height * shape.width_px, stride_of_part = 4 * shape.width;
   const Index rows_max = l.chunk_rows(), chunk = rows_max * shape.out_width;
-  std::vector<double> sums(shape.images * image_sums, 0.0);
-  auto rows_of = for_each_thread<PooledRows<T, V>>(shape.threads, shape.height, shape.width_px,
-                                                   stride, l.blocks, chunk);
-#pragma omp parallel num_threads(shape.threads)
-  {
-    PooledRows<T, V>& pooled = *rows_of[thread_number()];
-#pragma omp for schedule(static)
-    for (Index n = 0; n < shape.images; n++)
-      for (Index h = 0; h < shape.out_height; h += rows_max) {
-        const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
-        pooled.fill(l.image(x, n, in), h, rows);
-        for (int kind = 0; kind < 2; kind++)
-          for (Index b = 0; b < l.blocks; b++)
-            Moments<T, V>::add(pooled.of(kind == 0 ? MAXIMUM : MEAN_OF_WINDOW) + b * chunk,
-                               rows * shape.out_width, 1, l.blocks, b,
-                               sums.data() + n * image_sums + 2 * kind * shape.width);
-      }
-  }
+  const Index parts = parts_of(shape, l), part_rows = rows_of_part(shape, l);
+  std::vector<double> sums(shape.images * parts * stride_of_part, 0.0);
+  const auto make = [&] {
+    return std::make_unique<PooledRows<T, V>>(shape.height, shape.width_px, stride, l.blocks,
+                                              chunk);
+  };
+  for_each_part(shape, l, make, [&](PooledRows<T, V>& pooled, Index n, Index first, Index last) {
+    double* of_part = sums.data() + (n * parts + first / part_rows) * stride_of_part;
+    for (Index h = first; h < last; h += rows_max) {
+      const Index rows = h + rows_max <= last ? rows_max : last - h;
+      pooled.fill(l.image(x, n, in), h, rows);
+      for (int kind = 0; kind < 2; kind++)
+        for (Index b = 0; b < l.blocks; b++)
+          Moments<T, V>::add(pooled.of(kind == 0 ? MAXIMUM : MEAN_OF_WINDOW) + b * chunk,
+                             rows * shape.out_width, 1, l.blocks, b,
+                             of_part + 2 * kind * shape.width);
+    }
+  });
   const double pixels = static_cast<double>(shape.images * l.pixels_out);
   for (int kind = 0; kind < 2; kind++)
-    Moments<T, V>::finish(sums.data() + 2 * kind * shape.width, shape.images, image_sums,
-                          shape.width, pixels, statistics + 2 * kind * shape.width);
+    Moments<T, V>::finish(sums.data() + 2 * kind * shape.width, shape.images * parts,
+                          stride_of_part, shape.width, pixels, statistics + 2 * kind * shape.width);
 }
 
 // a g + b (value - mean) + d in block b of channels.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <new>
 #include <vector>
@@ -70,13 +71,35 @@ constexpr int REGISTERS = 32;
 constexpr int REGISTERS = REGISTER_BYTES == 64 ? 32 : 16;
 #endif
 
-// One object for each thread. They are allocated before the threads start, since an exception must
-// not leave a parallel region.
-template <class Work, class... Arguments>
-std::vector<std::unique_ptr<Work>> for_each_thread(int threads, Arguments&&... arguments) {
-  std::vector<std::unique_ptr<Work>> all;
-  for (int i = 0; i < threads; i++) all.push_back(std::make_unique<Work>(arguments...));
-  return all;
+// Calls `body(work, i)` for i from 0 to count - 1 in at most `threads` threads, each of which has a
+// `work` of its own that `make` returns as a std::unique_ptr. Each thread makes its own, so that
+// memory is cleared in parallel and lies near the processor that uses it. Returns the works in the
+// order of the threads. An exception must not leave a parallel region: what `make` throws is thrown
+// again behind it.
+template <class Make, class Body>
+auto for_each(int threads, Index count, Make make, Body body) {
+  const int used = static_cast<int>(count < threads ? count : threads);
+  std::vector<decltype(make())> works(used);
+  std::exception_ptr error;
+#pragma omp parallel num_threads(used) if (used > 1)
+  {
+    auto& work = works[thread_number()];
+    try {
+      work = make();
+    } catch (...) {
+#pragma omp critical
+      error = std::current_exception();
+    }
+#pragma omp for schedule(static)
+    for (Index i = 0; i < count; i++)
+      if (work) body(*work, i);
+  }
+  if (error) std::rethrow_exception(error);
+  return works;
 }
+
+// For threads that need no memory of their own.
+struct Nothing {};
+inline std::unique_ptr<Nothing> no_work() { return std::make_unique<Nothing>(); }
 
 }  // namespace hwnas

@@ -133,6 +133,22 @@ def test_bitwise_repeatable(threads, instructions) -> None:
         assert torch.equal(value, second[name]), name
 
 
+@pytest.mark.parametrize("cell", ["reduction cell", "nasbench201 cell"])
+def test_more_threads_than_images(cell, instructions) -> None:
+    """Rows are divided among threads where there are fewer images than threads."""
+    case = make_cell(*CELLS[cell], 1, 12, (23, 21), seed=5)
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 7):
+            torch.set_num_threads(threads)
+            found.append(case.evaluate("cpu", torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize("recompute", ["first", "all"])
 def test_recomputing_changes_no_bit(recompute, instructions) -> None:
     case = make_cell(*CELLS["normal cell"], 2, 12, (8, 7), seed=5)
