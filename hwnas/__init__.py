@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from hwnas.budget.decode import Decoder
     from hwnas.config import Config
     from hwnas.data.loading import load_dataset
+    from hwnas.data.own_data import dataset_of
     from hwnas.deploy.export import export_network
     from hwnas.deploy.module_check import check
     from hwnas.errors import HwnasError
     from hwnas.latency_tables.table import LatencyTable, OpSpec
     from hwnas.pipeline.configuration import load_config
     from hwnas.pipeline.profile import profile
+    from hwnas.pipeline.result import load
     from hwnas.pipeline.stages import run, search
     from hwnas.spaces import build_space, register_space
 
@@ -35,7 +37,9 @@ _MODULES = {
     "OpSpec": "hwnas.latency_tables.table",
     "build_space": "hwnas.spaces",
     "check": "hwnas.deploy.module_check",
+    "dataset_of": "hwnas.data.own_data",
     "export_network": "hwnas.deploy.export",
+    "load": "hwnas.pipeline.result",
     "load_config": "hwnas.pipeline.configuration",
     "load_dataset": "hwnas.data.loading",
     "profile": "hwnas.pipeline.profile",
@@ -55,7 +59,9 @@ __all__ = [
     "OpSpec",
     "build_space",
     "check",
+    "dataset_of",
     "export_network",
+    "load",
     "load_config",
     "load_dataset",
     "profile",

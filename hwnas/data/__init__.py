@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from hwnas.data.batches import Batches, evaluation_batches
     from hwnas.data.dataset import Dataset, Split, split_train
     from hwnas.data.loading import DATASETS, load_dataset
+    from hwnas.data.normalisation import Normalisation
+    from hwnas.data.own_data import dataset_of
 
 _MODULES = {
     "DATASETS": "hwnas.data.loading",
     "Augmentation": "hwnas.data.augmentation",
     "Batches": "hwnas.data.batches",
     "Dataset": "hwnas.data.dataset",
+    "Normalisation": "hwnas.data.normalisation",
     "Split": "hwnas.data.dataset",
+    "dataset_of": "hwnas.data.own_data",
     "evaluation_batches": "hwnas.data.batches",
     "load_dataset": "hwnas.data.loading",
     "split_train": "hwnas.data.dataset",
@@ -31,7 +35,9 @@ __all__ = [
     "Augmentation",
     "Batches",
     "Dataset",
+    "Normalisation",
     "Split",
+    "dataset_of",
     "evaluation_batches",
     "load_dataset",
     "split_train",

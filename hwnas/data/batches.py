@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from hwnas.data.augmentation import Augmentation
-from hwnas.data.dataset import Dataset, Split, channels_last
+from hwnas.data.dataset import Dataset, Split
 from hwnas.data.formats import IMAGE_CLASSIFICATION, seeded_rng
+from hwnas.data.normalisation import channels_last
 from hwnas.errors import InputError
 
 
@@ -136,8 +137,8 @@ def evaluation_batches(
 
 def _check_augmentation(augment: Augmentation, split: Split, task: str) -> None:
     """Raise InputError unless augmentation keeps targets valid and leaves part of every image."""
-    # Images with 16 bits per channel are float32, like spectrograms and tables.
-    are_images = split.inputs.dtype == np.uint8 or task == IMAGE_CLASSIFICATION
+    # Images may be float32, like spectrograms, signals and tables.
+    are_images = split.inputs.dtype != np.float32 or task == IMAGE_CLASSIFICATION
     if not are_images or split.targets.ndim != 1:
         raise InputError(
             "augmentation is only supported for images with one class each",

@@ -17,9 +17,10 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
 from hwnas.data.class_folders import held_out_folder
+from hwnas.data.cropping import central_box
 from hwnas.data.damaged_files import DamagedFiles
 from hwnas.data.formats import RawData, image_reading, subset_indices
-from hwnas.data.image_folder import central_box, opened, orientation, read_images, upright_size
+from hwnas.data.image_folder import opened, orientation, read_images, upright_size
 from hwnas.errors import InputError
 
 MAX_BYTES = 512 * 2**20

@@ -2,9 +2,9 @@
 
 Shapes: N samples, C channels, H rows, W columns, L tokens, B boxes. Inputs are one of
 
-    images    (N, C, H, W) uint8
-    features  (N, C, H, W) float32, such as spectrograms and images with 16 bits in 0..1; a table
-              has one channel per column
+    images    (N, C, H, W) uint8 or uint16
+    features  (N, C, H, W) float32, such as spectrograms; a signal has one row, and a table one
+              channel per column and one place
     tokens    (N, L) int64, indices into a vocabulary
 
 and targets one of
@@ -19,17 +19,25 @@ and targets one of
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
-from hwnas.data.formats import IMAGE_CLASSIFICATION, SEGMENTATION, VOID, check_labels, seeded_rng
+from hwnas.data.formats import (
+    IMAGE_CLASSIFICATION,
+    SEGMENTATION,
+    VOID,
+    check_labels,
+    require_finite,
+    seeded_rng,
+)
+from hwnas.data.normalisation import Normalisation, moments_of
 from hwnas.errors import InputError
 
-INPUTS = {(4, "uint8"), (4, "float32"), (2, "int64")}
+INPUTS = {(4, "uint8"), (4, "uint16"), (4, "float32"), (2, "int64")}
 TARGETS = {(1, "int64"), (3, "int64"), (2, "float32"), (3, "float32")}
 """Number of dimensions and dtype of each kind, in the order of the module docstring."""
 
@@ -53,7 +61,7 @@ class Split:
         """Check the shapes and dtypes."""
         inputs, targets = self.inputs, self.targets
         if (inputs.ndim, inputs.dtype.name) not in INPUTS or not inputs.size:
-            expected = "(N, C, H, W) uint8 or float32, or (N, L) int64"
+            expected = "(N, C, H, W) uint8, uint16 or float32, or (N, L) int64"
             actual = f"{inputs.shape} {inputs.dtype}"
             raise InputError(
                 "unsupported shape or dtype of the inputs", expected=expected, actual=actual
@@ -118,6 +126,8 @@ class Dataset:
             if self.task == SEGMENTATION:
                 targets = targets[targets != VOID]
             _check_targets(targets, len(self.classes), where)
+            if split.inputs.dtype == np.float32:
+                require_finite(split.inputs, where)
             if self.vocabulary:
                 check_labels(split.inputs.ravel(), len(self.vocabulary), where)
 
@@ -126,38 +136,43 @@ class Dataset:
         """Shape of one input: (C, H, W), or (L,) for tokens."""
         return self.train.inputs.shape[1:]
 
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """How raw inputs become a network's inputs; its moments are those of the training inputs.
+
+        A channel that is constant has the standard deviation 1, so that it becomes 0.
+
+        Raises:
+            InputError: every channel is constant, so that nothing can be learned.
+        """
+        mean, std = moments_of(self.train.inputs)
+        if not std.any():
+            raise InputError(
+                "the training inputs are constant",
+                where=self.name,
+                expected="at least two different values in a channel",
+            )
+        std = np.where(std == 0, 1.0, std)
+        return Normalisation(
+            self.train.inputs.dtype.name, tuple(mean.tolist()), tuple(std.tolist())
+        )
+
     @property
     def mean(self) -> tuple[float, ...]:
         """Mean of each channel over the training inputs; images are scaled to 0..1 first."""
-        return self._moments[0]
+        return self.normalisation.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """Standard deviation of each channel over the training inputs, scaled as for `mean`.
+        """Standard deviation of each channel over the training inputs, scaled as for `mean`."""
+        return self.normalisation.std
 
-        Raises:
-            InputError: a channel is constant, so it cannot be normalised.
-        """
-        std = self._moments[1]
-        if not all(std):
-            raise InputError(
-                f"channel {std.index(0.0)} of the training inputs is constant",
-                where=self.name,
-                expected="at least two different values",
-                mend="remove the channel",
-            )
-        return std
-
-    @cached_property
-    def _moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Means and standard deviations of the channels, computed once."""
-        inputs = self.train.inputs
-        if inputs.dtype == np.uint8:
-            mean, std = _moments_of_bytes(inputs)
-        else:
-            channels = inputs.swapaxes(0, 1).reshape(inputs.shape[1], -1).astype(np.float64)
-            mean, std = channels.mean(axis=1), channels.std(axis=1)
-        return tuple(mean.tolist()), tuple(std.tolist())
+    def with_training(self, train: Split) -> Dataset:
+        """The same data with other training samples, normalised by the moments of these."""
+        other = replace(self, train=train)
+        if not self.vocabulary:
+            other.__dict__["normalisation"] = self.normalisation
+        return other
 
     def normalise(self, inputs: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
         """Return (inputs - mean) / std; images are scaled to 0..1 first, tokens are unchanged.
@@ -181,30 +196,9 @@ class Dataset:
                 expected=f"(N, {sizes}) {own.dtype}",
                 actual=f"{inputs.shape} {inputs.dtype}",
             )
-        # Without a copy, torch.from_numpy rejects negative strides and warns of read-only arrays.
-        values = torch.from_numpy(inputs.copy()).to(device)
         if self.vocabulary:
-            return values
-        scale = 255 if inputs.dtype == np.uint8 else 1
-        mean = torch.tensor(self.mean, device=device)[:, None, None]
-        std = torch.tensor(self.std, device=device)[:, None, None]
-        return channels_last(values.float().sub_(mean * scale).div_(std * scale))
-
-
-def _moments_of_bytes(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation (C,) from each channel's histogram, to four decimals."""
-    channels = images.shape[1]
-    counts = np.zeros((channels, 256), np.int64)
-    chunk = max(1, 2**22 // images[0, 0].size)  # bincount widens uint8 to int64
-    for start in range(0, len(images), chunk):
-        for channel in range(channels):
-            pixels = images[start : start + chunk, channel].ravel()
-            counts[channel] += np.bincount(pixels, minlength=256)
-    values = np.arange(256) / 255
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
-    return np.round(mean, 4), np.round(std, 4)
+            return torch.from_numpy(inputs.copy()).to(device)
+        return self.normalisation.apply(inputs, device)
 
 
 def _check_targets(targets: np.ndarray, classes: int, where: str) -> None:
@@ -219,14 +213,6 @@ def _check_targets(targets: np.ndarray, classes: int, where: str) -> None:
             raise InputError(
                 "a box is empty", where=where, expected="left < right and top < bottom"
             )
-
-
-def channels_last(images: torch.Tensor) -> torch.Tensor:
-    """Copy to the channels_last memory format.
-
-    Unlike `Tensor.contiguous`, this sets the strides of the format for a single channel as well.
-    """
-    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
 
 
 def split_train(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:

@@ -1,11 +1,11 @@
-"""Functions shared by all dataset readers, and the readers of npz and idx files.
+"""Functions shared by all dataset readers, and the reader of idx files.
 
 Each reader returns the images as they are stored and checks the labels against the classes.
 Datasets are untrusted input: nothing in them is executed (no pickles), nothing is extracted to
 disk, and a size that a file declares is checked before memory is allocated for it.
 
-Shapes: images (N, C, H, W) uint8, or float32 in 0..1 if they have 16 bits per channel; labels (N,)
-int64 in 0 .. len(classes) - 1.
+Shapes: images (N, C, H, W) uint8, or uint16 if they have 16 bits per channel; labels (N,) int64 in
+0 .. len(classes) - 1.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwnas.errors import InputError
-from hwnas.inspection.arrays import BROKEN_FILE, check_inflation, open_npz, read_array
+from hwnas.inspection.arrays import BROKEN_FILE, check_inflation
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -38,6 +38,7 @@ FASHION_MNIST_CLASSES = (
 
 
 IMAGE_CLASSIFICATION, SEGMENTATION = "image-classification", "segmentation"
+DETECTION, REGRESSION = "detection", "regression"
 DEEPEST = 2**16 - 1
 """Largest value of images with 16 bits per channel."""
 VOID = -1
@@ -65,9 +66,9 @@ def image_reading(images: np.ndarray) -> dict[str, Any]:
     """Return the `reading` of images: the value that they were divided by, unless they are uint8.
 
     Args:
-        images: uint8, or float32 in 0..1 if they have 16 bits per channel.
+        images: uint8 or uint16; float32 images are not divided.
     """
-    return {} if images.dtype == np.uint8 else {"largest_value": DEEPEST}
+    return {"largest_value": DEEPEST} if images.dtype == np.uint16 else {}
 
 
 def seeded_rng(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
@@ -141,111 +142,35 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-# ---- npz ----
-
-
-def read_npz(path: Path) -> RawData:
-    """Read an npz file with x_train, y_train, x_test, y_test and, optionally, classes.
-
-    Images are (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels, in uint8, or in uint16,
-    which is returned as float32 in 0..1. Without
-    `classes`, the K classes are named "0" to "K-1", K being the number of different training
-    labels.
+def require_finite(inputs: np.ndarray, where: str) -> None:
+    """Refuse NaN and infinity in inputs (N, C, H, W) float32, naming the first sample and channel.
 
     Raises:
-        InputError: the file is not an npz file or holds pickled objects, an array is missing, or
-            a shape or label is invalid.
+        InputError: there are any.
     """
-    keys = ("x_train", "y_train", "x_test", "y_test")
-    with open_npz(path) as archive:
-        arrays = {key: read_array(archive, key, path) for key in keys}
-        named = "classes.npy" in archive.namelist()
-        names = read_array(archive, "classes", path) if named else None
-    classes = _class_names(names, arrays["y_train"], str(path))
-    for key in keys:
-        where = f"{path}: {key}"
-        if key.startswith("x"):
-            arrays[key] = _to_nchw(arrays[key], where)
-        else:
-            arrays[key] = check_labels(arrays[key], len(classes), where)
-    x_train, y_train, x_test, y_test = (arrays[key] for key in keys)
-    _check_counts(x_train, y_train, f"{path}: y_train")
-    _check_counts(x_test, y_test, f"{path}: y_test")
-    if x_train.dtype != x_test.dtype:
-        raise InputError(
-            "training and test images differ in dtype",
-            where=f"{path}: x_test",
-            expected="uint8 for both, or uint16 for both",
-        )
-    reading = image_reading(x_train)
-    return RawData(classes, x_train, y_train, x_test, y_test, reading=reading)
-
-
-def _check_counts(images: np.ndarray, labels: np.ndarray, where: str) -> None:
-    """Raise InputError unless there is one label for each image."""
-    if len(images) != len(labels):
-        raise InputError(
-            "the numbers of images and labels differ",
-            where=where,
-            expected=f"{len(images)} labels, one per image",
-            actual=len(labels),
-        )
-
-
-def _class_names(names: np.ndarray | None, y_train: np.ndarray, where: str) -> tuple[str, ...]:
-    """Return the stored class names or, if there are none, the training labels as text."""
-    if names is not None:
-        if names.ndim != 1 or names.dtype.kind != "U" or not len(names):
-            actual = f"shape {names.shape} {names.dtype}"
-            raise InputError(
-                "invalid class names",
-                where=f"{where}: classes",
-                expected="strings, shape (K,)",
-                actual=actual,
-            )
-        return tuple(str(name) for name in names)
-    check_labels(y_train, 2**31, f"{where}: y_train")
-    labels = np.unique(y_train)
-    if int(labels[-1]) != len(labels) - 1:
-        raise InputError(
-            "some labels do not occur in the training split",
-            where=f"{where}: y_train",
-            expected=f"every label of 0..{labels[-1]}",
-            actual=f"{len(labels)} different labels",
-            mend="renumber the labels, or add an array `classes` with the class names",
-        )
-    return tuple(str(label) for label in labels)
-
-
-def _to_nchw(images: np.ndarray, where: str) -> np.ndarray:
-    """Convert (N, H, W), (N, H, W, C) or (N, C, H, W) to contiguous (N, C, H, W).
-
-    Images in uint8 stay so; those in uint16 become float32 in 0..1.
-    """
-    if images.dtype == np.uint16:
-        images = images.astype(np.float32) / np.float32(DEEPEST)
-    elif images.dtype != np.uint8:
-        raise InputError(
-            "the images are not uint8",
-            where=where,
-            expected="uint8 or uint16",
-            actual=images.dtype,
-            mend="scale the pixels to 0..255 and convert them with .astype(numpy.uint8)",
-        )
-    if images.ndim == 3 and images.size:
-        return np.ascontiguousarray(images[:, None])
-    if images.ndim == 4 and images.size:
-        first, last = images.shape[1] <= 4, images.shape[3] <= 4
-        if first and not last:
-            return np.ascontiguousarray(images)
-        if last and not first:
-            return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    is_finite = np.isfinite(inputs)
+    if is_finite.all():
+        return
+    wrong = ~is_finite.reshape(*inputs.shape[:2], -1).all(axis=2)
+    sample, channel = (int(axis[0]) for axis in np.nonzero(wrong))
+    count = int(wrong.any(axis=1).sum())
     raise InputError(
-        "the layout of the images is not supported or ambiguous",
-        where=where,
-        expected="(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to 4 channels",
-        actual=f"shape {images.shape}",
+        f"NaN or infinity in {count} of {len(inputs)} samples",
+        where=f"{where}: sample {sample}, channel {channel}",
+        expected="finite numbers of float32",
+        mend="fill missing values in, or leave these samples out",
     )
+
+
+def check_counts(inputs: np.ndarray, targets: np.ndarray, where: str) -> None:
+    """Raise InputError unless there is one target for each sample."""
+    if len(inputs) != len(targets):
+        raise InputError(
+            "the numbers of inputs and targets differ",
+            where=where,
+            expected=f"{len(inputs)} targets, one for each sample",
+            actual=len(targets),
+        )
 
 
 # ---- idx files (Fashion-MNIST, MNIST) ----
@@ -267,7 +192,7 @@ def read_idx_folder(path: Path, classes: tuple[str, ...]) -> RawData:
         labels_file = path / f"{split}-labels-idx1-ubyte.gz"
         images = _read_idx(images_file, dimensions=3)
         labels = check_labels(_read_idx(labels_file, dimensions=1), len(classes), str(labels_file))
-        _check_counts(images, labels, str(labels_file))
+        check_counts(images, labels, str(labels_file))
         arrays += [images[:, None], labels]
     x_train, y_train, x_test, y_test = arrays
     return RawData(classes, x_train, y_train, x_test, y_test)

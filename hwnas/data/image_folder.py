@@ -1,9 +1,9 @@
 """Reader of image folders, and decoding of images by Pillow for all readers of images.
 
 Images are turned upright as their EXIF orientation says, which is how viewers show them. Images
-with 8 bits per channel stay uint8. If a dataset has grey images with 16 bits, all its images become
-float32 in 0..1, so that no grey level is lost; `RawData.reading` then states the largest stored
-value, by which users of the exported model have to divide.
+with 8 bits per channel stay uint8. If some images of a dataset have 16 bits, all its images become
+uint16, so that no level is lost; `RawData.reading` then states the largest value, by which users of
+the exported model have to divide.
 
 Shapes: N images, C channels, H rows, W columns.
 """
@@ -21,19 +21,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hwnas.data.array_files import ARRAY_SUFFIX, holds_arrays, read_arrays
+from hwnas.data.arrays import ChannelAxis
 from hwnas.data.class_folders import FileKind, list_class_folders
+from hwnas.data.cropping import fitted
 from hwnas.data.damaged_files import DamagedFiles
+from hwnas.data.deep_colours import deep_colours, deep_planes
 from hwnas.data.formats import DEEPEST, RawData, image_reading
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image
-    from PIL.Image import Resampling, Transpose
+    from PIL.Image import Transpose
+    from PIL.ImageFile import ImageFile
 
 # Only decoders that are self-contained: others start programs (EPS) or open further files.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 IMAGES = FileKind("images", SUFFIXES)
+IMAGES_AND_ARRAYS = FileKind("images", (*SUFFIXES, ARRAY_SUFFIX))
 _GREY_MODES = ("1", "L", "LA")
 _COLOUR_MODES = ("CMYK", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -42,12 +48,17 @@ _ORIENTATION = 0x0112
 
 
 def read_image_folder(
-    path: Path, image_size: int | None, limits: tuple[int | None, int | None], seed: int
+    path: Path,
+    image_size: int | None,
+    limits: tuple[int | None, int | None],
+    seed: int,
+    channels: ChannelAxis | None = None,
 ) -> RawData:
     """Read train/<class>/ and test/<class>/ (or val/<class>/) in the order of the file names.
 
     Images are converted to RGB, or to one grey channel if all of them are grey; transparency is
-    dropped. `hwnas.data.class_folders` describes which files are read.
+    dropped. Instead of images, all files may be `.npy` arrays with any number of channels; see
+    `hwnas.data.array_files`. `hwnas.data.class_folders` describes which files are read.
 
     Args:
         path: folder with the folders of both splits.
@@ -56,16 +67,21 @@ def read_image_folder(
         limits: largest number of training and of test samples, applied before any image is
             decoded; None for all.
         seed: selects the samples where a limit applies.
+        channels: where `.npy` arrays have the axis of their channels; found from the sizes if None.
 
     Returns:
-        Images (N, C, H, W), as `read_images` returns them, and labels (N,).
+        Images (N, C, H, W), as `read_images` or `read_arrays` returns them, and labels (N,).
 
     Raises:
         InputError: a folder is missing, a class has no images, or files are truncated, are not
             images, exceed `PIL.Image.MAX_IMAGE_PIXELS` or differ in size from the first.
     """
-    folders = list_class_folders(path, IMAGES, limits, seed)
-    images = read_images([*folders.train, *folders.test], image_size)
+    folders = list_class_folders(path, IMAGES_AND_ARRAYS, limits, seed)
+    files = [*folders.train, *folders.test]
+    if holds_arrays(files):
+        images = read_arrays(files, image_size, channels)
+    else:
+        images = read_images(files, image_size)
     x_train, x_test = np.split(images, [len(folders.train)])
     return RawData(
         folders.classes,
@@ -128,7 +144,7 @@ def read_images(
             are undefined. If None, the errors are raised here.
 
     Returns:
-        Images (N, C, H, W) uint8; float32 in 0..1 if any of them has 16 bits per channel.
+        Images (N, C, H, W) uint8; uint16 if any of them has 16 bits per channel.
 
     Raises:
         InputError: as for `read_image_folder`.
@@ -140,7 +156,7 @@ def read_images(
     errors = DamagedFiles(files, "images") if damaged is None else damaged
     form = _common_form(files, image_size, errors)
     width, height = form.size
-    dtype = np.float32 if form.is_deep else np.uint8
+    dtype = np.uint16 if form.is_deep else np.uint8
     images = np.empty((len(files), len(form.mode), height, width), dtype)
     for index, file in enumerate(files):
         if file not in errors:
@@ -154,11 +170,13 @@ def read_images(
 def _common_form(files: list[Path], image_size: int | None, damaged: DamagedFiles) -> _Form:
     """Return the form that all images will have, from their headers."""
     modes: set[str] = set()
+    is_deep = False
     first: tuple[Path, tuple[int, int]] | None = None
     for file in files:
         with damaged.collecting(file), opened(file) as image:
-            mode, size = _checked_mode(image, file), upright_size(image, file)
-            modes.add(mode)
+            modes.add(_checked_mode(image, file))
+            is_deep |= _is_deep(image)
+            size = upright_size(image, file)  # which may decode the image
             first = first or (file, size)
             if image_size is None and size != first[1]:
                 raise InputError(
@@ -173,35 +191,49 @@ def _common_form(files: list[Path], image_size: int | None, damaged: DamagedFile
         raise InputError("no images", where="files", expected="at least one")
     size = first[1] if image_size is None else (image_size, image_size)
     is_grey = modes <= {*_GREY_MODES, *_DEEP_MODES, "I"}
-    return _Form("L" if is_grey else "RGB", size, bool(modes & {*_DEEP_MODES, "I"}))
+    return _Form("L" if is_grey else "RGB", size, is_deep)
 
 
-def _checked_mode(image: Image.Image, file: Path) -> str:
+def _is_deep(image: ImageFile) -> bool:
+    """Return whether an opened image has 16 bits per channel."""
     # Pillow widens PGM files with 16 bits to 32; in other formats, mode I means 32 bits.
-    is_deep = image.mode in _DEEP_MODES or (image.mode, image.format) == ("I", "PPM")
-    if image.mode not in _GREY_MODES + _COLOUR_MODES and not is_deep:
+    is_grey = image.mode in _DEEP_MODES or (image.mode, image.format) == ("I", "PPM")
+    return is_grey or deep_colours(image) is not None
+
+
+def _checked_mode(image: ImageFile, file: Path) -> str:
+    if image.mode not in _GREY_MODES + _COLOUR_MODES and not _is_deep(image):
         raise InputError(
-            "not an image with 8 bits per channel, or grey with 16 bits",
+            "not an image with 8 or 16 bits per channel",
             where=str(file),
             expected="grey, palette, RGB or CMYK",
             actual=f"mode {image.mode}",
-            mend="convert it to 8 bits per channel",
+            mend="convert it to 8 or 16 bits per channel, or save it as a .npy array",
         )
-    return image.mode
+    return deep_colours(image) or image.mode
 
 
-def _pixels(image: Image.Image, file: Path, form: _Form) -> np.ndarray:
+def _pixels(image: ImageFile, file: Path, form: _Form) -> np.ndarray:
     """Return the pixels (H, W, C) of an image in the common form."""
-    from PIL.Image import Resampling
-
-    is_deep = image.mode in (*_DEEP_MODES, "I")
-    # Mode F holds all values of 16 bits, and Pillow interpolates it without rounding.
-    turned = upright(image.convert("F" if is_deep else form.mode), orientation(image, file))
-    values = np.asarray(fitted(turned, form.size, Resampling.BILINEAR))
-    if form.is_deep:
-        values = values.astype(np.float32) / np.float32(DEEPEST if is_deep else 255)
+    turned = orientation(image, file)
+    if not _is_deep(image):
+        values = _fitted(image.convert(form.mode), turned, form)
+        values = values * np.uint16(DEEPEST // 255) if form.is_deep else values
+    elif deep_colours(image) is None:
+        # Mode F holds all values of 16 bits, and Pillow interpolates it without rounding.
+        values = np.rint(_fitted(image.convert("F"), turned, form)).astype(np.uint16)
+    else:
+        with opened(file) as again:
+            planes = deep_planes(image, again)
+        values = np.stack([np.rint(_fitted(p, turned, form)) for p in planes], 2).astype(np.uint16)
     channels = values if values.ndim == 3 else values[..., None]
     return np.broadcast_to(channels, (*channels.shape[:2], len(form.mode)))
+
+
+def _fitted(image: Image.Image, turned: int, form: _Form) -> np.ndarray:
+    from PIL.Image import Resampling
+
+    return np.asarray(fitted(upright(image, turned), form.size, Resampling.BILINEAR))
 
 
 def orientation(image: Image.Image, file: Path) -> int:
@@ -274,33 +306,8 @@ def _turns() -> dict[int, Transpose]:
     }
 
 
-def fitted(image: Image.Image, size: tuple[int, int], filter_: Resampling) -> Image.Image:
-    """Crop the centre of an image to the aspect ratio of `size` (width, height) and resize it."""
-    if image.size == size:
-        return image
-    return image.resize(size, filter_, box=central_box(image.size, size))
-
-
-def central_box(given: tuple[int, int], size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Return the largest centred crop that has the aspect ratio of `size`.
-
-    Args:
-        given: width and height of the image.
-        size: width and height after resizing.
-
-    Returns:
-        Left, top, right and bottom of the crop in pixels of the image.
-    """
-    scale = min(given[0] / size[0], given[1] / size[1])
-    # Rounding may give the side that is not cropped an offset just below 0, which Pillow refuses.
-    left, top = (
-        max(0.0, (side - scale * wanted) / 2) for side, wanted in zip(given, size, strict=True)
-    )
-    return left, top, given[0] - left, given[1] - top
-
-
 @contextlib.contextmanager
-def opened(file: Path) -> Iterator[Image.Image]:
+def opened(file: Path) -> Iterator[ImageFile]:
     """Open an image file; any error of Pillow inside the block becomes an InputError.
 
     Raises:

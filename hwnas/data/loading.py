@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hwnas.data.arrays import ChannelAxis, Kind
 from hwnas.data.boxes import read_boxes
 from hwnas.data.cifar import CIFAR10, CIFAR100, read_cifar
 from hwnas.data.dataset import Dataset, Split
@@ -15,12 +16,12 @@ from hwnas.data.formats import (
     FASHION_MNIST_CLASSES,
     RawData,
     read_idx_folder,
-    read_npz,
     subset_indices,
 )
 from hwnas.data.image_folder import read_image_folder
 from hwnas.data.language import generated_language, read_language
 from hwnas.data.masks import read_masks
+from hwnas.data.npz import read_npz
 from hwnas.data.shapes import shapes_detection, shapes_segmentation
 from hwnas.data.sounds import generated_keywords, read_sound_folder
 from hwnas.data.tables import Missing, generated_ratings, read_table_folder
@@ -43,6 +44,8 @@ class Request:
             less; `load_dataset` applies them in any case.
         seed: selects the samples where a limit applies.
         missing: what to do with missing cells in numeric columns of a table.
+        kind: what one sample of arrays is.
+        channels: where arrays have the axis of their channels.
     """
 
     path: Path
@@ -51,6 +54,8 @@ class Request:
     limits: tuple[int | None, int | None]
     seed: int
     missing: Missing = "refuse"
+    kind: Kind | None = None
+    channels: ChannelAxis | None = None
 
 
 @dataclass(frozen=True)
@@ -81,20 +86,21 @@ IDX_FOLDER = (
     "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 )
 IMAGE_OPTIONS, TEXT_OPTIONS = frozenset({"image_size"}), frozenset({"sequence_length"})
-TABLE_OPTIONS = frozenset({"missing"})
+TABLE_OPTIONS, ARRAY_OPTIONS = frozenset({"missing"}), frozenset({"kind", "channels"})
 
 DATASETS = {
     "fashion-mnist-slice": Source("no path: it ships with hwnas", "nowhere", _shipped_slice),
     "npz": Source(
         "an .npz file with x_train, y_train, x_test, y_test and, optionally, classes",
         "file",
-        lambda r: read_npz(r.path),
+        lambda r: read_npz(r.path, r.kind, r.channels),
+        ARRAY_OPTIONS,
     ),
     "folder": Source(
-        "a folder with train/<class>/*.png and test/<class>/*.png (or .jpg, ...)",
+        "a folder with train/<class>/*.png and test/<class>/*.png (or .jpg, .npy, ...)",
         "folder",
-        lambda r: read_image_folder(r.path, r.image_size, r.limits, r.seed),
-        IMAGE_OPTIONS,
+        lambda r: read_image_folder(r.path, r.image_size, r.limits, r.seed, r.channels),
+        IMAGE_OPTIONS | {"channels"},
     ),
     "cifar10": Source(
         f"{CIFAR10.archive}, or the folder with the .bin files that it extracts to",
@@ -188,6 +194,8 @@ def load_dataset(
     test_limit: int | None = None,
     seed: int = 0,
     missing: Missing = "refuse",
+    kind: Kind | None = None,
+    channels: ChannelAxis | None = None,
 ) -> Dataset:
     """Read or generate a dataset into memory.
 
@@ -203,6 +211,8 @@ def load_dataset(
         seed: selects the subsets. Generated datasets do not depend on it.
         missing: what to do with missing cells in numeric columns of a table: "refuse" the file,
             or fill in the "mean" of the column's training cells.
+        kind: what one sample of an npz file is; see `hwnas.dataset_of`.
+        channels: where arrays have the axis of their channels; see `hwnas.dataset_of`.
 
     Raises:
         InputError: the name is unknown, an option does not fit the dataset, the path is missing,
@@ -220,12 +230,15 @@ def load_dataset(
         "image_size": image_size,
         "sequence_length": sequence_length,
         "missing": None if missing == "refuse" else missing,
+        "kind": kind,
+        "channels": channels,
     }
     _check_options(name, path, options)
     place = Path(path or ".").expanduser()
     _require_place(place, source)
     limits = train_limit, test_limit
-    request = Request(place, image_size, sequence_length or SEQUENCE_LENGTH, limits, seed, missing)
+    length = sequence_length or SEQUENCE_LENGTH
+    request = Request(place, image_size, length, limits, seed, missing, kind, channels)
     try:
         raw = source.read(request)
     except (OSError, MemoryError) as error:

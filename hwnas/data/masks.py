@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.data.class_folders import files_of, held_out_folder
+from hwnas.data.cropping import fitted
 from hwnas.data.damaged_files import DamagedFiles
 from hwnas.data.formats import SEGMENTATION, VOID, RawData, image_reading, subset_indices
 from hwnas.data.image_folder import (
     IMAGES,
-    fitted,
     opened,
     orientation,
     read_images,

@@ -16,14 +16,13 @@ from typing import Literal
 
 import numpy as np
 
-from hwnas.data.formats import RawData, seeded_rng
+from hwnas.data.formats import REGRESSION, RawData, seeded_rng
 from hwnas.data.text_files import read_csv
 from hwnas.errors import InputError, printable
 
 Missing = Literal["refuse", "mean"]
 """What to do with missing cells in numeric columns."""
 
-TASK = "regression"
 MAX_CATEGORIES = 1000
 """Largest number of different texts in a column."""
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -112,7 +111,7 @@ def read_table_folder(path: Path, missing: Missing = "refuse") -> RawData:
     x_train, x_test = (np.stack(values, axis=1) for values in (columns.train, columns.test))
     raw = _raw_data(header[-1], columns.names, x_train, y_train, x_test, y_test)
     reading = {**raw.reading, **({"missing": columns.means} if columns.means else {})}
-    return raw._replace(reading=reading, notes=columns.notes)
+    return raw._replace(reading=reading, notes=columns.notes())
 
 
 @dataclass
@@ -206,14 +205,25 @@ class _Columns:
                 mend='fill the cells in, or set data.missing = "mean"',
             )
 
-    @property
     def notes(self) -> tuple[str, ...]:
         """What happened to the cells, in words."""
+        notes = list(self._notes)
+        constant = [
+            printable(name, 40)
+            for name, values in zip(self.names, self.train, strict=True)
+            if values.min() == values.max()
+        ]
+        if constant:
+            column = "column holds" if len(constant) == 1 else "columns hold"
+            notes.append(
+                f"{self.where}: {len(constant):,} {column} the same value in all training rows: "
+                f"{_listed(constant)}"
+            )
         if not self._missing:
-            return tuple(self._notes)
+            return tuple(notes)
         cells = f"{len(self._missing):,} missing {'cell' if len(self._missing) == 1 else 'cells'}"
         filled = f"{self.where}: {cells} filled with the mean of the column's training cells"
-        return (f"{filled}: {_listed(self._missing)}", *self._notes)
+        return (f"{filled}: {_listed(self._missing)}", *notes)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -281,4 +291,4 @@ def _raw_data(
     targets = (y.astype(np.float32)[:, None] for y in (y_train, y_test))
     (x_train, x_test), (y_train, y_test) = inputs, targets
     reading = {"columns": list(names)}
-    return RawData((target,), x_train, y_train, x_test, y_test, TASK, reading=reading)
+    return RawData((target,), x_train, y_train, x_test, y_test, REGRESSION, reading=reading)

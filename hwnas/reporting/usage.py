@@ -155,6 +155,11 @@ def _columns(facts: ModelFacts) -> list[str]:
     return _normalised(facts, "float32", comment)
 
 
+def _signal(facts: ModelFacts) -> list[str]:
+    comment = "your signal: channels, 1, times"
+    return _normalised(facts, "float32", comment)
+
+
 def _words(facts: ModelFacts) -> list[str]:
     (length,) = facts.shape
     lower = ".lower()" if facts.properties.get("lower_case") == "true" else ""
@@ -218,6 +223,8 @@ PROGRAMS: dict[str, tuple[Lines, Lines]] = {
     "segmentation": (_pixels, _class_of_each_pixel),
     "detection": (_pixels, _maps),
     "audio-keywords": (_spectrogram, _class),
+    "signal-classification": (_signal, _class),
+    "table-classification": (_columns, _class),
     "regression": (_columns, _value),
     "text-classification": (_words, _class),
     "language-modelling": (_tokens, _next_token),

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from hwnas.data import Dataset
 from hwnas.tasks.base import Loss, Meter, Task
-from hwnas.tasks.classification import AudioKeywords, ImageClassification, TextClassification
+from hwnas.tasks.classification import (
+    AudioKeywords,
+    ImageClassification,
+    SignalClassification,
+    TableClassification,
+    TextClassification,
+)
 from hwnas.tasks.detection import Detection
 from hwnas.tasks.language import LanguageModelling
 from hwnas.tasks.regression import Regression
@@ -16,6 +22,8 @@ TASKS: dict[str, type[Task]] = {
         ImageClassification,
         AudioKeywords,
         TextClassification,
+        SignalClassification,
+        TableClassification,
         LanguageModelling,
         Regression,
         Segmentation,

@@ -42,7 +42,7 @@ class Task(ABC):
     metric: ClassVar[str]
     head: ClassVar[Head]
     tells_classes: ClassVar[bool] = False
-    input_name: ClassVar[str] = "images"
+    input_name: str = "images"
     output_name: ClassVar[str] = "logits"
 
     def __init__(self, dataset: Dataset) -> None:
@@ -58,7 +58,8 @@ class Task(ABC):
         dataset = self.dataset
         if dataset.vocabulary:
             return {"vocabulary": dataset.vocabulary, "classes": dataset.classes, **dataset.reading}
-        moments = {"input_mean": dataset.mean, "input_std": dataset.std}
+        given = dataset.normalisation
+        moments = {"input_dtype": given.dtype, "input_mean": given.mean, "input_std": given.std}
         return {**moments, "classes": dataset.classes, **dataset.reading}
 
     @abstractmethod

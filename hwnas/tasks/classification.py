@@ -81,3 +81,17 @@ class TextClassification(ImageClassification):
 
     name = "text-classification"
     input_name = "tokens"
+
+
+class SignalClassification(ImageClassification):
+    """Signals (N, C, 1, L) to logits (N, classes)."""
+
+    name = "signal-classification"
+    input_name = "signals"
+
+
+class TableClassification(ImageClassification):
+    """Columns (N, C, 1, 1) to logits (N, classes)."""
+
+    name = "table-classification"
+    input_name = "columns"

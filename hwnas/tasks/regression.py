@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.data import Dataset
+from hwnas.data.arrays import KIND
 from hwnas.errors import InputError
 from hwnas.tasks.base import Meter, Task
 from hwnas.tasks.counts import METRIC_OPTIONS
@@ -50,8 +51,12 @@ class RegressionMeter:
         }
 
 
+INPUT_NAMES = {"image": "images", "signal": "signals", "table": "columns"}
+"""Names of the exported model's input by the kind of the samples."""
+
+
 class Regression(Task):
-    """Columns (N, C, 1, 1) to standardised values (N, 1).
+    """Columns (N, C, 1, 1), signals or images to standardised values (N, 1).
 
     The values are standardised by the mean and standard deviation of the training targets.
     """
@@ -59,11 +64,11 @@ class Regression(Task):
     name = "regression"
     metric = "explained"
     head = "classifier"
-    input_name = "columns"
     output_name = "values"
 
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset)
+        self.input_name = INPUT_NAMES[dataset.reading.get(KIND, "table")]
         values = dataset.train.targets.astype(np.float64)
         self.mean, self.std = float(values.mean()), float(values.std())
         if not self.std > 0:

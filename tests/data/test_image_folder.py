@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hwnas.data import load_dataset
+from hwnas.data.cropping import central_box
 from hwnas.data.formats import subset_indices
-from hwnas.data.image_folder import central_box
 
 
 def save_folder(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 6)) -> Path:
@@ -114,7 +114,7 @@ def break_depth(path: Path) -> None:
         (break_end, ["truncated"]),
         (break_type, ["not an image", "PNG"]),
         (break_postscript, ["not an image"]),
-        (break_depth, ["8 bits", "mode I"]),
+        (break_depth, ["8 or 16 bits", "mode I"]),
     ],
 )
 def test_error_names_the_image_that_cannot_be_used(
