@@ -31,8 +31,10 @@ class DataConfig(Section):
         "generated-detection",
         "sounds",
         "generated-keywords",
+        "generated-signals",
         "table",
         "generated-ratings",
+        "generated-likes",
         "text",
         "generated-text",
         "language",
@@ -61,6 +63,16 @@ class DataConfig(Section):
         "refuse",
         description="what to do with missing cells in numeric columns of a table: refuse the "
         "file, or fill in the mean of the column's training cells",
+    )
+    kind: Literal["image", "signal", "table"] | None = Field(
+        None,
+        description="what one sample of an npz file is; by default two dimensions are a table, "
+        "four are images, and three are signals, or grey images of uint8 or uint16",
+    )
+    channels: Literal["first", "last"] | None = Field(
+        None,
+        description="whether the channels of arrays (.npz, .npy) come before or behind the other "
+        "axes of a sample; by default the sizes have to tell",
     )
 
 
@@ -399,6 +411,16 @@ class CheckConfig(Section):
     )
 
 
+class ExportConfig(Section):
+    """How the trained network becomes `model.onnx`."""
+
+    preprocess: bool = Field(
+        False,
+        description="make the normalisation a part of the model, so that it reads raw inputs of "
+        "the type of the data (uint8, uint16 or float32); the budget then includes it",
+    )
+
+
 class Config(Section):
     """A complete run."""
 
@@ -415,6 +437,13 @@ class Config(Section):
     search: SearchConfig
     train: TrainConfig
     check: CheckConfig = CheckConfig()
+    controls: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="random networks that are trained for comparison after the run's own model, "
+        "and with them the largest ones within the budget and hand-made ones; 0 for none",
+    )
     notes: list[str] = Field(
         default_factory=list,
         description="what hwnas chose where the file stated nothing, and why; has no effect",

@@ -117,6 +117,23 @@ def check_measurements(config: Config, runtime: Runtime, where: str) -> None:
     compared_runtimes(config.check.compare, runtime.threads)
 
 
+def check_controls(config: Config, where: str) -> None:
+    """InputError where controls cannot be measured, or not be compared with the run's model."""
+    needs = (
+        ("latency.device_measurements", config.latency.device_measurements is None),
+        ("train.inherit", not config.train.inherit),
+    )
+    for key, fits in needs:
+        if config.controls and not fits:
+            raise InputError(
+                "controls are trained from scratch and measured on this machine",
+                where=f"{where}: controls",
+                expected="0",
+                actual=config.controls,
+                mend=f"leave out {key} or the controls",
+            )
+
+
 def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:
     """InputError for channels, trainings and inheritance that the supernet has not the weights for.
 

@@ -17,6 +17,7 @@ from hwnas.data import Augmentation, Batches, Split
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.evaluators.storage import open_study
 from hwnas.pipeline.compatibility import (
+    check_controls,
     check_measurements,
     check_ranks,
     check_strategy,
@@ -112,6 +113,7 @@ class Run:
             supernet = self.problem.supernet()
         check_supernet(config, supernet, self.problem.task, where)
         check_measurements(config, self.target.runtime, where)
+        check_controls(config, where)
         if config.search.accuracy_table is not None:
             self.problem.accuracy_table  # noqa: B018  # reading it finds what is malformed
         if config.search.storage is not None:
@@ -187,12 +189,15 @@ class Run:
 
     @cached_property
     def family(self) -> list[Run]:
-        """The runs of the further budgets, each in a subfolder of this run's folder."""
+        """The runs of the further budgets, each in a subfolder of this run's folder.
+
+        Controls are compared with the model of the first budget only.
+        """
         members = []
         for budget_ms in self.config.budget.family_ms:
             budget = BudgetConfig(ms=budget_ms, confidence=self.config.budget.confidence)
             folder = RunFolder(self.folder.path / "family" / f"{budget_ms:g}ms")
-            config = self.config.model_copy(update={"budget": budget})
+            config = self.config.model_copy(update={"budget": budget, "controls": 0})
             members.append(Run(config, folder, self.stage))
         return members
 
@@ -222,6 +227,7 @@ class Run:
         places = {"storage": None, "accuracy_table": None}
         stated = config.model_copy(
             update={
+                "controls": 0,
                 "data": config.data.model_copy(update={"path": None}),
                 "search": config.search.model_copy(update=places),
             }

@@ -33,6 +33,7 @@ from hwnas.pipeline.profile import example_inputs, inference
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import load_checkpoint, write_atomic
+from hwnas.spaces.networks import Network
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import SearchStrategy, build_strategy
 from hwnas.strategies.sampled import SampledStrategy
@@ -289,7 +290,11 @@ def measure_architecture(
     if run.target.device_measurements is not None:
         return NetworkCosts(run.target.stated_latency(architecture))
     torch.manual_seed(run.seed("measurement"))
-    network = run.problem.space.network(architecture).eval()
+    return measure_costs(run, run.problem.space.network(architecture).eval(), budget_ms)
+
+
+def measure_costs(run: Run, network: Network, budget_ms: float | None) -> NetworkCosts:
+    """What a network takes on this device once it is exported."""
     runtime, latency, budget = run.target.runtime, run.config.latency, run.config.budget
     call = inference(network, run.problem.input_shape, runtime, latency.batch)
     found = measure_network(call, runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from hwnas.errors import HwnasError
 from hwnas.inspection.process import sha256_of
 from hwnas.pipeline.check import check
 from hwnas.pipeline.configuration import load_config
+from hwnas.pipeline.controls import compare_with_controls, has_compared
 from hwnas.pipeline.export import export
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
@@ -29,7 +31,10 @@ from hwnas.runs.run_folder import next_run_folder
 
 logger = logging.getLogger("hwnas")
 STAGES = ("profile", "search", "measure", "train", "check")
-"""The stages that show progress; a run with a given table leaves out the first."""
+"""The stages that show progress; a run with a given table leaves out the first.
+
+A run with controls has one more.
+"""
 
 
 def run(
@@ -72,7 +77,7 @@ def run(
         else:
             with _begun(current, table):
                 if ranks.any(not _is_searched(current)):
-                    search_architecture(current)
+                    _search(current)
                 document, *others = [_finish(member) for member in members]
                 if others:
                     # The report of the first was written before the others were checked.
@@ -95,7 +100,8 @@ def _prepared(
         source = config_name(config)
         config = load_config(config)
     path = Path(out or next_run_folder())
-    stage = progress.numbered(progress.shown if show_progress else progress.silent, STAGES)
+    stages = (*STAGES, *(["controls"] if config.controls else []))
+    stage = progress.numbered(progress.shown if show_progress else progress.silent, stages)
     return Run.start(config, path, resume=resume, stage=stage, ranks=ranks, source=source)
 
 
@@ -125,8 +131,18 @@ def _is_searched(run: Run) -> bool:
     return all(member.folder.architecture.exists() for member in (run, *run.family))
 
 
+def _search(run: Run) -> Architecture:
+    """Search, and record in the history how long that took, also if it was interrupted."""
+    started = time.monotonic()
+    try:
+        return search_architecture(run)
+    finally:
+        seconds = time.monotonic() - started
+        run.folder.append_history({"event": "time", "stage": "search", "seconds": seconds})
+
+
 def is_finished(run: Run) -> bool:
-    """Whether a run's model is exported from its weights, checked, and reported."""
+    """Whether a run's model is exported from its weights, checked, compared and reported."""
     folder = run.folder
     if not all(path.exists() for path in (folder.report, folder.model, folder.weights)):
         return False
@@ -134,17 +150,21 @@ def is_finished(run: Run) -> bool:
         return False
     checked = folder.read_json(folder.check).get("model", {}).get("sha256")
     exported = read_metadata(onnx.load(folder.model)).get("weights_sha256")
-    return checked == sha256_of(folder.model) and exported == sha256_of(folder.weights)
+    is_own = checked == sha256_of(folder.model) and exported == sha256_of(folder.weights)
+    return is_own and has_compared(run)
 
 
 def _finish(run: Run) -> dict[str, Any]:
-    """Train, export, check and report one architecture."""
+    """Train, export and check one architecture, compare it with its controls, and report."""
     if not run.folder.metrics.exists():
         train(run)
     interruption.stop_if_requested()
     export(run)
     interruption.stop_if_requested()
     document = check(run)
+    if not has_compared(run):
+        interruption.stop_if_requested()
+        compare_with_controls(run)
     report(run.folder.path)
     return document
 
@@ -179,7 +199,7 @@ def search(
             return current.architecture()
         with _begun(current, table):
             ranks.any(True)
-            return search_architecture(current)
+            return _search(current)
 
 
 def assist(path: Path, ranks: Ranks) -> None:

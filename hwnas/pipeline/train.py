@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from hwnas.config import TrainConfig
 from hwnas.data import Augmentation
 from hwnas.pipeline.run import Run
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
+from hwnas.spaces.networks import Network
 from hwnas.tasks.classification import ImageClassification
 from hwnas.training.curve import LearningCurve
 from hwnas.training.evaluate import evaluate
@@ -33,22 +35,13 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     Raises:
         Interrupted: after a signal, with a checkpoint written.
     """
-    config = run.config.train
-    architecture, device, task = run.architecture(), run.device, run.problem.task
+    config, task = run.config.train, run.problem.task
     torch.manual_seed(run.seed("network"))
-    network = run.problem.space.network(architecture)
+    network = run.problem.space.network(run.architecture())
     if config.inherit:
+        network.auxiliary = None
         run.load_weights(network, run.folder.inherited)
-    augment = Augmentation(config.crop_padding, config.flip, config.cutout)
-    batches = run.batches(run.problem.dataset.train, config.batch_size, "training", augment)
-    training = Training(
-        network.to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
-        config,
-        batches,
-        run.seed("drop path"),
-        task.loss,
-        LearningCurve.of(task, batches, config.batch_size, run.seed("learning curve")),
-    )
+    training = training_of(run, network, config)
     if restart:
         _discard_training(run)
     with run.stage("train") as advance:
@@ -56,7 +49,7 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     recorder = PredictionRecorder() if isinstance(task, ImageClassification) else None
     metrics = {
         "schema": 1,
-        **evaluate(training.average, task, device, recorder),
+        **evaluate(training.average, task, run.device, recorder),
         "epochs": config.epochs,
         "seconds": training.seconds,
     }
@@ -66,6 +59,20 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     run.folder.write_json(run.folder.metrics, metrics)
     remove_checkpoints(run.folder.checkpoints, "train")
     return metrics
+
+
+def training_of(run: Run, network: Network, config: TrainConfig) -> Training:
+    """The training of a network by the run's seed on its training samples."""
+    augment = Augmentation(config.crop_padding, config.flip, config.cutout)
+    batches = run.batches(run.problem.dataset.train, config.batch_size, "training", augment)
+    return Training(
+        network.to(run.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        config,
+        batches,
+        run.seed("drop path"),
+        run.problem.task.loss,
+        LearningCurve.of(run.problem.task, batches, config.batch_size, run.seed("learning curve")),
+    )
 
 
 def _discard_training(run: Run) -> None:

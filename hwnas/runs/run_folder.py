@@ -57,6 +57,8 @@ class RunFolder:
         self.check = self.path / "check.json"
         self.variants = self.path / "variants"
         self.variants_document = self.variants / "variants.json"
+        self.controls = self.path / "controls"
+        self.controls_document = self.path / "controls.json"
         self.operator_shares = self.path / "operator_shares.json"
         self.report = self.path / "report.html"
         self.front = self.path / "front.html"

@@ -1,0 +1,182 @@
+"""Which network each control is: of an architecture within the budget, or hand-made of a width."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from hwnas.architecture import Architecture
+from hwnas.budget.decode import Decoder
+from hwnas.budget.selection import FurtherBudgets, read_measurements
+from hwnas.controls.decoded import random_architectures
+from hwnas.controls.handmade import FAMILIES
+from hwnas.controls.scaling import widest_within
+from hwnas.errors import InputError
+from hwnas.pipeline.run import Run
+from hwnas.pipeline.search import measure_costs
+from hwnas.runs import interruption
+from hwnas.spaces.networks import Network
+from hwnas.strategies.size_prior import By, largest_networks
+
+SEARCHED = "searched"
+"""Name of the run's model among the controls."""
+RANDOM = "random-"
+"""How the names of random networks begin."""
+LARGEST: dict[str, By] = {"most-parameters": "parameters", "most-macs": "macs"}
+"""Controls that are the largest networks within the budget, by what is counted."""
+
+Say = Callable[[str], None]
+"""Shows a short text."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control of a run.
+
+    Attributes:
+        name: its name.
+        choices: options of its architecture by choice; None for a hand-made network.
+        width: width of a hand-made network; None for an architecture.
+        params: number of parameters.
+        same_as: name of an earlier control, or `SEARCHED`, which is the same network.
+        error: why there is no such control, in a sentence; None if there is.
+        choice_s: seconds that it took to find and measure it.
+        training_s: seconds of its training; None before it ended.
+    """
+
+    name: str
+    choices: dict[str, str] | None = None
+    width: int | None = None
+    params: int | None = None
+    same_as: str | None = None
+    error: str | None = None
+    choice_s: float = 0.0
+    training_s: float | None = None
+
+    @property
+    def is_trained_itself(self) -> bool:
+        """Whether it exists and is no other network's twin."""
+        return self.error is None and self.same_as is None
+
+    def network(self, run: Run) -> Network:
+        """Its network with the initial weights of the run's seed, in training mode."""
+        torch.manual_seed(run.seed("network"))
+        space = run.problem.space
+        if self.width is not None:
+            return FAMILIES[self.name].build(space.options, self.width)
+        assert self.choices is not None
+        return space.network(Architecture.of(space.name, self.choices))
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of its file."""
+        return {"schema": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Control:
+        """Read `to_json`."""
+        return cls(**{key: value for key, value in document.items() if key != "schema"})
+
+
+def control_names(count: int) -> list[str]:
+    """The names of the controls with so many random networks."""
+    return [*(f"{RANDOM}{number}" for number in range(1, count + 1)), *LARGEST, *FAMILIES]
+
+
+def choose(run: Run, name: str, earlier: Sequence[Control], say: Say) -> Control:
+    """Find the network of a control, which is measured to keep the run's budgets.
+
+    Args:
+        run: has an architecture.
+        name: one of `control_names`.
+        earlier: the controls that were chosen before, of which this one may be a twin.
+        say: shows what was measured.
+
+    Returns:
+        The control, with an `error` where no such network keeps the budgets or reads the data.
+    """
+    started = time.monotonic()
+    try:
+        control = _hand_made(run, name, say) if name in FAMILIES else _decoded(run, name, say)
+    except InputError as error:
+        control = Control(name, error=str(error))
+    else:
+        control = replace(control, same_as=_twin(run, control, earlier))
+    return replace(control, choice_s=time.monotonic() - started)
+
+
+def _hand_made(run: Run, name: str, say: Say) -> Control:
+    """The widest network of a family; raises InputError when the narrowest exceeds a budget."""
+    family, options = FAMILIES[name], run.problem.space.options
+    width = widest_within(family, options, lambda network: _measured(run, network, say)[0])
+    if width is None:
+        raise InputError(
+            "the narrowest network exceeds the budget",
+            where=f"controls: {name}",
+            expected=f"at most {run.target.budget_ms():.4g} ms",
+        )
+    return Control(name, width=width, params=_parameters(family.build(options, width)))
+
+
+def _decoded(run: Run, name: str, say: Say) -> Control:
+    """The first architecture that is measured to keep the budgets; InputError where none is.
+
+    As in the search, every measurement corrects the predictions.
+    """
+    space = run.problem.space
+    here, *others = run.target.limits()
+    known = read_measurements(run.folder, space.name)
+    measured = {m.architecture: m.latency.ci_high_ms for m in known}
+    tried: set[Architecture] = set()
+    for attempt in range(run.config.search.max_measured):
+        cost = here.cost.corrected(list(measured), list(measured.values()))
+        decoder = Decoder([here.with_cost(cost), *others])
+        if name in LARGEST:
+            proposals = largest_networks(space, decoder, LARGEST[name])
+        else:
+            seed = run.seed(f"control {name} {attempt}")
+            proposals = iter(random_architectures(space, decoder, 1, seed))
+        architecture = next((a for a in proposals if a not in tried), None)
+        if architecture is None:
+            continue
+        tried.add(architecture)
+        network = space.network(architecture)
+        keeps, measured[architecture] = _measured(run, network, say)
+        if keeps:
+            choices = dict(architecture.options)
+            return Control(name, choices=choices, params=_parameters(network))
+    raise InputError(
+        "no network was measured to keep the budget",
+        where=f"controls: {name}",
+        expected=f"at most {run.target.budget_ms():.4g} ms",
+        actual=f"more for each of {len(tried)}",
+    )
+
+
+def _measured(run: Run, network: Network, say: Say) -> tuple[bool, float]:
+    """Whether a network is measured to keep the budgets, and the upper end of its latency in ms."""
+    interruption.stop_if_requested()
+    budget_ms, budget = run.target.budget_ms(), run.config.budget
+    network.auxiliary = None
+    costs = measure_costs(run, network.eval(), budget_ms)
+    say(f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms")
+    further = FurtherBudgets(budget.memory_mb, budget.energy_mj)
+    keeps = costs.latency.gate(budget_ms) == "pass" and further.kept_by(costs)
+    return keeps, costs.latency.ci_high_ms
+
+
+def _parameters(network: Network) -> int:
+    network.auxiliary = None
+    return sum(tensor.numel() for tensor in network.parameters())
+
+
+def _twin(run: Run, control: Control, earlier: Sequence[Control]) -> str | None:
+    """The name of the same network among the run's model and the earlier controls."""
+    if control.choices is None:
+        return None
+    if control.choices == dict(run.architecture().options):
+        return SEARCHED
+    return next((one.name for one in earlier if one.choices == control.choices), None)
