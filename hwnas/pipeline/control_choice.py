@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder
-from hwnas.budget.selection import FurtherBudgets, read_measurements
+from hwnas.budget.selection import FurtherBudgets, NetworkCosts, read_measurements
 from hwnas.controls.decoded import random_architectures
 from hwnas.controls.handmade import FAMILIES
 from hwnas.controls.scaling import widest_within
@@ -43,6 +44,7 @@ class Control:
         width: width of a hand-made network; None for an architecture.
         params: number of parameters.
         same_as: name of an earlier control, or `SEARCHED`, which is the same network.
+        alone_ms: latency that was measured when it was chosen, which keeps the budget.
         error: why there is no such control, in a sentence; None if there is.
         choice_s: seconds that it took to find and measure it.
         training_s: seconds of its training; None before it ended.
@@ -52,6 +54,7 @@ class Control:
     choices: dict[str, str] | None = None
     width: int | None = None
     params: int | None = None
+    alone_ms: float | None = None
     same_as: str | None = None
     error: str | None = None
     choice_s: float = 0.0
@@ -111,14 +114,22 @@ def choose(run: Run, name: str, earlier: Sequence[Control], say: Say) -> Control
 def _hand_made(run: Run, name: str, say: Say) -> Control:
     """The widest network of a family; raises InputError when the narrowest exceeds a budget."""
     family, options = FAMILIES[name], run.problem.space.options
-    width = widest_within(family, options, lambda network: _measured(run, network, say)[0])
+    alone_ms: dict[int, float] = {}
+
+    def keeps(network: Network) -> bool:
+        costs = _costs(run, network, say)
+        alone_ms[_parameters(network)] = costs.latency.value_ms
+        return _are_kept(run, costs)
+
+    width = widest_within(family, options, keeps)
     if width is None:
         raise InputError(
             "the narrowest network exceeds the budget",
             where=f"controls: {name}",
             expected=f"at most {run.target.budget_ms():.4g} ms",
         )
-    return Control(name, width=width, params=_parameters(family.build(options, width)))
+    params = _parameters(family.build(options, width))
+    return Control(name, width=width, params=params, alone_ms=alone_ms[params])
 
 
 def _decoded(run: Run, name: str, say: Say) -> Control:
@@ -129,25 +140,23 @@ def _decoded(run: Run, name: str, say: Say) -> Control:
     space = run.problem.space
     here, *others = run.target.limits()
     known = read_measurements(run.folder, space.name)
-    measured = {m.architecture: m.latency.ci_high_ms for m in known}
+    high_ms = {m.architecture: m.latency.ci_high_ms for m in known}
     tried: set[Architecture] = set()
     for attempt in range(run.config.search.max_measured):
-        cost = here.cost.corrected(list(measured), list(measured.values()))
+        cost = here.cost.corrected(list(high_ms), list(high_ms.values()))
         decoder = Decoder([here.with_cost(cost), *others])
-        if name in LARGEST:
-            proposals = largest_networks(space, decoder, LARGEST[name])
-        else:
-            seed = run.seed(f"control {name} {attempt}")
-            proposals = iter(random_architectures(space, decoder, 1, seed))
-        architecture = next((a for a in proposals if a not in tried), None)
-        if architecture is None:
-            continue
-        tried.add(architecture)
+        architecture = _proposed(run, name, attempt, decoder, tried)
         network = space.network(architecture)
-        keeps, measured[architecture] = _measured(run, network, say)
-        if keeps:
-            choices = dict(architecture.options)
-            return Control(name, choices=choices, params=_parameters(network))
+        costs = _costs(run, network, say)
+        tried.add(architecture)
+        high_ms[architecture] = costs.latency.ci_high_ms
+        if _are_kept(run, costs):
+            return Control(
+                name,
+                choices=dict(architecture.options),
+                params=_parameters(network),
+                alone_ms=costs.latency.value_ms,
+            )
     raise InputError(
         "no network was measured to keep the budget",
         where=f"controls: {name}",
@@ -156,19 +165,37 @@ def _decoded(run: Run, name: str, say: Say) -> Control:
     )
 
 
-def _measured(run: Run, network: Network, say: Say) -> tuple[bool, float]:
-    """Whether a network is measured to keep the budgets, and the upper end of its latency in ms."""
+def _proposed(
+    run: Run, name: str, attempt: int, decoder: Decoder, tried: Collection[Architecture]
+) -> Architecture:
+    """The next architecture to measure; InputError when none keeps the predicted budget."""
+    space = run.problem.space
+    if name in LARGEST:
+        ranking = largest_networks(space, decoder, LARGEST[name])
+        found = next((a for a in ranking if a not in tried), None)
+        # An exact decoder says in its error which budgets are possible.
+        return decoder.best(np.zeros(space.mask.shape))[0] if found is None else found
+    return random_architectures(space, decoder, 1, run.seed(f"control {name} {attempt}"))[0]
+
+
+def _costs(run: Run, network: Network, say: Say) -> NetworkCosts:
+    """What a network takes as it would be deployed."""
     interruption.stop_if_requested()
-    budget_ms, budget = run.target.budget_ms(), run.config.budget
+    budget_ms = run.target.budget_ms()
     network.auxiliary = None
     costs = measure_costs(run, network.eval(), budget_ms)
     say(f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms")
-    further = FurtherBudgets(budget.memory_mb, budget.energy_mj)
-    keeps = costs.latency.gate(budget_ms) == "pass" and further.kept_by(costs)
-    return keeps, costs.latency.ci_high_ms
+    return costs
+
+
+def _are_kept(run: Run, costs: NetworkCosts) -> bool:
+    """Whether the run's budgets are kept for certain."""
+    further = FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj)
+    return costs.latency.gate(run.target.budget_ms()) == "pass" and further.kept_by(costs)
 
 
 def _parameters(network: Network) -> int:
+    """Parameters of the deployed network, which has no auxiliary head."""
     network.auxiliary = None
     return sum(tensor.numel() for tensor in network.parameters())
 
