@@ -252,6 +252,21 @@ class SearchConfig(Section):
     max_measured: int = Field(
         8, ge=1, description="candidates that are measured at most before the search gives up"
     )
+    finalists: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="candidates within the budget that are trained before one is chosen, by "
+        "successive halving; 0 chooses by `evaluator`",
+    )
+    finalist_epochs: int = Field(
+        1, ge=1, description="training epochs of a finalist before each halving"
+    )
+    size_prior: bool = Field(
+        True,
+        description="whether half of the finalists are the largest networks within the budget, "
+        "and what size adds to their scores is learned",
+    )
     recalibration_batches: int = Field(
         8, ge=1, description="batches that recalibrate batch norm statistics of a candidate"
     )
@@ -309,6 +324,8 @@ class SearchConfig(Section):
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")
         if self.distillation and not self.sandwich:
             raise ValueError("distillation needs the largest architecture in each step: sandwich")
+        if self.finalists == 1 or self.finalists > self.max_measured:
+            raise ValueError("finalists are 0, or 2 up to max_measured, since each is measured")
         if self.shrinking > self.warmup:
             raise ValueError("warmup has to last as long as shrinking: what it judges is trained")
         return self

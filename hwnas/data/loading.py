@@ -23,8 +23,9 @@ from hwnas.data.language import generated_language, read_language
 from hwnas.data.masks import read_masks
 from hwnas.data.npz import read_npz
 from hwnas.data.shapes import shapes_detection, shapes_segmentation
+from hwnas.data.signals import generated_signals
 from hwnas.data.sounds import generated_keywords, read_sound_folder
-from hwnas.data.tables import Missing, generated_ratings, read_table_folder
+from hwnas.data.tables import Missing, generated_likes, generated_ratings, read_table_folder
 from hwnas.data.text import generated_text, read_text_folder
 from hwnas.errors import InputError
 
@@ -148,6 +149,11 @@ DATASETS = {
     "generated-keywords": Source(
         "no path: sounds are synthesised", "nowhere", lambda r: generated_keywords()
     ),
+    "generated-signals": Source(
+        "no path: signals of three sensors are generated",
+        "nowhere",
+        lambda r: generated_signals(),
+    ),
     "table": Source(
         "a folder with train.csv and test.csv, whose last column is the target",
         "folder",
@@ -156,6 +162,9 @@ DATASETS = {
     ),
     "generated-ratings": Source(
         "no path: a table of ratings is generated", "nowhere", lambda r: generated_ratings()
+    ),
+    "generated-likes": Source(
+        "no path: a table of likes is generated", "nowhere", lambda r: generated_likes()
     ),
     "text": Source(
         "a folder with train.csv and test.csv, each with the columns text and label",

@@ -1,4 +1,4 @@
-"""Tables for regression, from CSV files or generated.
+"""Tables for regression, from CSV files or generated, and one for classification.
 
 A column is numeric if most of its training cells are numbers; whatever else such a column holds is
 an error, except for missing cells, which may be filled in. Every other column is one-hot encoded:
@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from hwnas.data.arrays import CLASSIFICATION, KIND
 from hwnas.data.formats import REGRESSION, RawData, seeded_rng
 from hwnas.data.text_files import read_csv
 from hwnas.errors import InputError, printable
@@ -38,6 +39,7 @@ MANY_TEXTS = 20
 MAX_VALUES = 2**28
 """Largest number of values in the table after one-hot encoding (1 GiB in float32)."""
 USERS, ITEMS, TRAITS = 60, 40, 4
+TRAITS_OF_BOTH = [f"{who}_{i}" for who in ("user", "item") for i in range(TRAITS)]
 TRAIN, TEST = 4000, 1000
 NOISE = 0.3
 """Standard deviation of the noise in generated ratings."""
@@ -50,16 +52,38 @@ def generated_ratings() -> RawData:
     rating is 3 + tanh(u . v) + 0.5 sin(2 v_1) + noise. The variance of the noise is therefore the
     smallest squared error that a model can have on average.
     """
+    columns, _, ratings = _ratings()
+    parts = [columns[:TRAIN], ratings[:TRAIN], columns[TRAIN:], ratings[TRAIN:]]
+    return _raw_data("rating", TRAITS_OF_BOTH, *parts)
+
+
+def generated_likes() -> RawData:
+    """Generate the same table with two classes: whether a rating is above 3.
+
+    The best answer is the class of the rating without its noise.
+    """
+    columns, _, ratings = _ratings()
+    inputs, liked = columns.astype(np.float32)[:, :, None, None], (ratings > 3).astype(np.int64)
+    return RawData(
+        ("disliked", "liked"),
+        inputs[:TRAIN],
+        liked[:TRAIN],
+        inputs[TRAIN:],
+        liked[TRAIN:],
+        CLASSIFICATION["table"],
+        reading={"columns": TRAITS_OF_BOTH, KIND: "table"},
+    )
+
+
+def _ratings() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the traits of users and items, the ratings without their noise, and the ratings."""
     rng = seeded_rng(0, "ratings")
     users, items = rng.standard_normal((USERS, TRAITS)), rng.standard_normal((ITEMS, TRAITS))
     count = TRAIN + TEST
     user, item = users[rng.integers(0, USERS, count)], items[rng.integers(0, ITEMS, count)]
     truth = 3 + np.tanh((user * item).sum(axis=1)) + 0.5 * np.sin(2 * item[:, 0])
     ratings = truth + NOISE * rng.standard_normal(count)
-    names = [f"{who}_{i}" for who in ("user", "item") for i in range(TRAITS)]
-    columns = np.concatenate([user, item], axis=1)
-    parts = [columns[:TRAIN], ratings[:TRAIN], columns[TRAIN:], ratings[TRAIN:]]
-    return _raw_data("rating", names, *parts)
+    return np.concatenate([user, item], axis=1), truth, ratings
 
 
 def read_table_folder(path: Path, missing: Missing = "refuse") -> RawData:

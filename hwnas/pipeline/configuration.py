@@ -22,6 +22,8 @@ from hwnas.config import (
     require_valid_keys,
 )
 from hwnas.data import Dataset
+from hwnas.data.arrays import KIND
+from hwnas.data.formats import REGRESSION
 from hwnas.data.image_sizes import common_image_side
 from hwnas.pipeline.problem import read_dataset
 from hwnas.tasks import Task, task_of
@@ -33,9 +35,13 @@ TEMPLATES = {
     "audio-keywords": "mbconv_keywords",
     "text-classification": "sequence_text",
     "language-modelling": "rnn_text",
+    "signal-classification": "sequence_signals",
+    "table-classification": "sequence_likes",
     "regression": "sequence_ratings",
 }
 """The shipped configuration whose settings suit a task."""
+REGRESSION_TEMPLATES = {"image": "mbconv_slice", "signal": "sequence_signals"}
+"""The same for regression from samples of other kinds than tables."""
 REQUIRED = ("space", "budget", "search", "train")
 FITTED = {"search": ("steps", "batch_size"), "train": ("epochs", "batch_size")}
 """Keys that are chosen for the data where a table does not state them; the first is required."""
@@ -94,7 +100,7 @@ def _completed(document: dict[str, Any], overrides: dict[str, Any]) -> dict[str,
     seed = document.get("seed", 0)
     dataset = read_dataset(data, seed if isinstance(seed, int) else 0)
     task = task_of(dataset)
-    template = read_document(TEMPLATES.get(task.name, "mbconv_slice"))
+    template = read_document(_template(task))
     complete = {"threads": template.get("threads", 2), **document}
     complete["data"] = data.model_dump(exclude_none=True)
     for name, choose in (("space", _space), ("search", _search), ("train", _train)):
@@ -109,6 +115,13 @@ def _completed(document: dict[str, Any], overrides: dict[str, Any]) -> dict[str,
             "no budget is given; state yours with --budget-ms or budget.fraction"
         )
     return {**complete, "notes": [*notes, *document.get("notes", [])]}
+
+
+def _template(task: Task) -> str:
+    """The shipped configuration that suits a task and the kind of its samples."""
+    usual = TEMPLATES.get(task.name, "mbconv_slice")
+    kind = task.dataset.reading.get(KIND, "")
+    return REGRESSION_TEMPLATES.get(kind, usual) if task.name == REGRESSION else usual
 
 
 def _fill(

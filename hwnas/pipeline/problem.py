@@ -128,6 +128,8 @@ def read_dataset(data: DataConfig, seed: int) -> Dataset:
         train_limit=data.train_limit,
         test_limit=data.test_limit,
         missing=data.missing,
+        kind=data.kind,
+        channels=data.channels,
         seed=derived_seed(seed, "data"),
     )
 

@@ -204,3 +204,10 @@ def test_tables_that_are_too_large_once_encoded_are_refused(tmp_path: Path, monk
     monkeypatch.setattr(tables, "MAX_VALUES", 11)
     with pytest.raises(InputError, match="table is too large.*11 values"):
         load_dataset("table", save_csvs(tmp_path, TRAIN, TEST))
+
+
+def test_generated_likes_are_the_ratings_above_three() -> None:
+    likes, ratings = load_dataset("generated-likes"), load_dataset("generated-ratings")
+    assert (likes.task, likes.classes) == ("table-classification", ("disliked", "liked"))
+    np.testing.assert_array_equal(likes.train.inputs, ratings.train.inputs)
+    np.testing.assert_array_equal(likes.test.targets == 1, ratings.test.targets[:, 0] > 3)
