@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from hwnas.cli.check import check
+from hwnas.cli.infer import infer
 from hwnas.cli.info import info, space_app, spaces
 from hwnas.cli.options import example
 from hwnas.cli.run import run, search
@@ -35,6 +36,7 @@ VERBS: dict[Callable[..., None], str] = {
     export: "hwnas export runs/first",
     report: "hwnas report runs/first",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
+    infer: "hwnas infer runs/first/model.onnx photo.png --top 3",
     strategies: "hwnas strategies --json",
     tune: "hwnas tune --strategy evolution --storage tune.log",
     info: "hwnas info architecture.json --svg cells.svg",

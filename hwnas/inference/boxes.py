@@ -64,4 +64,5 @@ def decode_boxes(maps: np.ndarray, size: tuple[int, int]) -> list[Detections]:
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits, without overflow."""
     small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1, small) / (1 + small)
+    probabilities: np.ndarray = np.where(logits >= 0, 1, small) / (1 + small)
+    return probabilities

@@ -143,7 +143,8 @@ class Description:
         """What one sample is."""
         if self.task in KINDS:
             return KINDS[self.task]
-        return self.reading.get(KIND, "table" if self.task == "regression" else "image")
+        stated: Kind | None = self.reading.get(KIND)
+        return stated or ("table" if self.task == "regression" else "image")
 
     @property
     def normalises(self) -> bool:
@@ -211,6 +212,8 @@ class _Properties:
             reading[KIND] = self.value(KIND)
             if reading[KIND] not in get_args(Kind):
                 raise self.error(KIND, ", ".join(get_args(Kind)))
+        if PREPROCESS in self.stated:
+            reading[PREPROCESS] = self.value(PREPROCESS) is True
         if "columns" in self.stated:
             reading["columns"] = self.names("columns")
         if "missing" in self.stated:

@@ -36,6 +36,16 @@ def prepare(samples: Any, model: Description) -> np.ndarray:
     Raises:
         InputError: samples of another type or shape, or values that are not finite.
     """
+    raw = raw_inputs(samples, model)
+    return raw if model.vocabulary else normalise(raw, model)
+
+
+def raw_inputs(samples: Any, model: Description) -> np.ndarray:
+    """Raw samples with the axes and the type of the training data; arguments as for `prepare`.
+
+    Returns:
+        (N, C, H, W) of the model's raw type, or tokens (N, L).
+    """
     if model.vocabulary:
         return _tokens(samples, model)
     array = _array(samples)
@@ -53,7 +63,7 @@ def prepare(samples: Any, model: Description) -> np.ndarray:
             expected=f"(N, {', '.join(map(str, _raw_shape(model)))})",
             actual=array.shape,
         )
-    return normalise(_of_raw_type(array, model), model)
+    return _of_raw_type(array, model)
 
 
 def normalise(raw: np.ndarray, model: Description) -> np.ndarray:

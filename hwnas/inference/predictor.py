@@ -110,9 +110,10 @@ class Predictor:
             values: np.ndarray = outputs[:, 0] * np.float32(std) + np.float32(mean)
             return values
         if model.task == "segmentation":
-            return outputs.argmax(axis=1)
+            classes: np.ndarray = outputs.argmax(axis=1)
+            return classes
         logits = self._next_tokens(outputs, samples)
-        names: np.ndarray = np.array(self._answers)[logits.argmax(axis=1)]
+        names: np.ndarray = np.array(self.answers)[logits.argmax(axis=1)]
         return names
 
     def predict_proba(self, samples: Any) -> np.ndarray:
@@ -138,7 +139,8 @@ class Predictor:
         return softmax(self._next_tokens(self.outputs(samples), samples))
 
     @property
-    def _answers(self) -> tuple[str, ...]:
+    def answers(self) -> tuple[str, ...]:
+        """What the probabilities are of: the classes, or of language models the tokens."""
         return self.description.vocabulary if self._is_language else self.classes
 
     @property

@@ -1,0 +1,146 @@
+"""A model's answers to files, as JSON data and as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import InputError, printable
+from hwnas.inference.boxes import Detections
+from hwnas.inference.files import Crop, FileSamples, read_samples
+from hwnas.inference.predictor import Predictor
+
+Answer = dict[str, Any]
+"""`file`, `row` (None if the file is a single sample), and what the task says."""
+
+
+def answers_to(
+    file: Path, predictor: Predictor, *, top: int, threshold: float, masks: Path | None
+) -> list[Answer]:
+    """Ask a model about the samples of a file.
+
+    Args:
+        file: see `hwnas.inference.files.read_samples`.
+        predictor: the model.
+        top: how many classes or tokens of each sample are told.
+        threshold: least probability of a box.
+        masks: folder that the class of each pixel is written to as a PNG, for segmentation.
+
+    Raises:
+        InputError: a file that the model cannot read, or a mask that cannot be written.
+    """
+    read = read_samples(file, predictor.description)
+    rows: list[int | None] = list(read.rows) or [None] * len(read.samples)
+    return [
+        {"file": str(file), "row": row, **told}
+        for row, told in zip(rows, _told(read, predictor, top, threshold, file, masks), strict=True)
+    ]
+
+
+def _told(
+    read: FileSamples,
+    predictor: Predictor,
+    top: int,
+    threshold: float,
+    file: Path,
+    masks: Path | None,
+) -> Iterator[Answer]:
+    """What the task says of each sample."""
+    model = predictor.description
+    if model.task == "detection":
+        for found in predictor.predict(read.samples):
+            yield {"boxes": _boxes(found, model.shape, model.classes, threshold, read.crop)}
+    elif model.task == "segmentation":
+        for index, classes in enumerate(predictor.predict(read.samples)):
+            path = None if masks is None else _mask_path(masks, file, index, len(read.samples))
+            if path is not None:
+                _write_mask(classes, path)
+            yield {"shares": _shares(classes, model.classes), "mask": path and str(path)}
+    elif model.task == "regression":
+        for value in predictor.predict(read.samples):
+            yield {"value": float(value), "name": model.classes[0]}
+    else:
+        key = "next" if model.task == "language-modelling" else "classes"
+        names = predictor.answers
+        for row in predictor.predict_proba(read.samples):
+            best = np.argsort(-row, kind="stable")[:top]
+            yield {key: [{"class": names[i], "probability": float(row[i])} for i in best]}
+
+
+def _boxes(
+    found: Detections,
+    shape: tuple[int, ...],
+    classes: tuple[str, ...],
+    threshold: float,
+    crop: Crop | None,
+) -> list[Answer]:
+    """The boxes above the threshold, in pixels of the upright image."""
+    _, height, width = shape
+    left, top, right, bottom = crop or (0, 0, width, height)
+    scale = np.array([(right - left) / width, (bottom - top) / height] * 2)
+    boxes = found.boxes * scale + np.array([left, top] * 2)
+    return [
+        {"class": classes[class_], "probability": float(score), "box": np.round(box, 1).tolist()}
+        for box, score, class_ in zip(boxes, found.scores, found.classes, strict=True)
+        if score >= threshold
+    ]
+
+
+def _shares(pixels: np.ndarray, classes: tuple[str, ...]) -> list[Answer]:
+    """The share of the pixels of each class that occurs, the largest first."""
+    counts = np.bincount(pixels.ravel(), minlength=len(classes))
+    order = np.argsort(-counts, kind="stable")
+    return [
+        {"class": classes[i], "share": float(counts[i] / pixels.size)} for i in order if counts[i]
+    ]
+
+
+def _mask_path(folder: Path, file: Path, index: int, count: int) -> Path:
+    number = f"_{index + 1}" if count > 1 else ""
+    return folder / f"{file.stem}{number}.png"
+
+
+def _write_mask(classes: np.ndarray, path: Path) -> None:
+    """Write the class of each pixel as a grey image, as the reader of masks takes them."""
+    from PIL import Image
+
+    if path.exists():
+        raise InputError(
+            "the file of the mask exists already",
+            where=str(path),
+            mend="choose an empty folder with --masks, and files of different names",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        deep = classes.max() > 255
+        Image.fromarray(classes.astype(np.uint16 if deep else np.uint8)).save(path)
+    except OSError as error:
+        raise InputError("the mask cannot be written", where=str(path), actual=error) from None
+
+
+def in_words(answer: Answer) -> str:
+    """One line, or a line for each box."""
+    row = "" if answer["row"] is None else f":{answer['row']}"
+    place = printable(answer["file"]) + row
+    if "value" in answer:
+        return f"{place}: {printable(answer['name'], 40)} {answer['value']:.6g}"
+    if "boxes" in answer:
+        lines = [
+            f"{place}: {_share(box, 'probability')} at "
+            + " ".join(f"{side:.0f}" for side in box["box"])
+            for box in answer["boxes"]
+        ]
+        return "\n".join(lines) or f"{place}: nothing found"
+    shares = answer.get("shares")
+    if shares is not None:
+        return f"{place}: {', '.join(_share(item, 'share') for item in shares)}"
+    found = answer.get("classes") or answer["next"]
+    return f"{place}: {', '.join(_share(item, 'probability') for item in found)}"
+
+
+def _share(item: Answer, key: str) -> str:
+    name = item["class"]
+    return f"{printable(name, 40) if name.strip() else repr(name)} {item[key]:.1%}"

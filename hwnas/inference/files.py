@@ -1,0 +1,92 @@
+"""Files as raw samples: an image or a sound, the lines of a text, the rows of a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from hwnas.data.cropping import central_box
+from hwnas.data.image_folder import opened, read_image, upright_size
+from hwnas.data.sounds import read_sound
+from hwnas.data.text_files import read_csv, read_text
+from hwnas.errors import InputError
+from hwnas.inference.description import IMAGE_TASKS, Description
+from hwnas.inference.inputs import rows_of
+
+Crop = tuple[float, float, float, float]
+
+
+class FileSamples(NamedTuple):
+    """The samples of one file.
+
+    Attributes:
+        samples: raw samples, as `Predictor.predict` takes them.
+        rows: for each sample the line of the text, or the row of the table or array, counted from
+            1; empty if the file is a single sample.
+        crop: left, top, right and bottom of what the model sees of an image, in pixels of the
+            upright image; None for all else.
+    """
+
+    samples: np.ndarray | list[str]
+    rows: list[int]
+    crop: Crop | None = None
+
+
+def read_samples(file: Path, model: Description) -> FileSamples:
+    """Read a file as the samples of a model.
+
+    Args:
+        file: an image; a sound; a text, of which every line that is not blank is a sample; a CSV
+            file with the columns of the table; or `.npy`, an array of one or several samples.
+        model: what it is read for.
+
+    Raises:
+        InputError: the file is missing, damaged, or not what the model reads.
+    """
+    if file.suffix.lower() == ".npy":
+        return _array(file, model)
+    if model.vocabulary:
+        lines = read_text(file).splitlines()
+        rows = [number for number, line in enumerate(lines, start=1) if line.strip()]
+        if not rows:
+            raise InputError("no text in this file", where=str(file))
+        return FileSamples([lines[number - 1] for number in rows], rows)
+    if model.task == "audio-keywords":
+        return FileSamples(read_sound(file)[None], [])
+    if model.kind == "table":
+        header, cells = read_csv(file)
+        records = [dict(zip(header, row, strict=True)) for row in cells]
+        return FileSamples(rows_of(records, model, str(file)), list(range(1, len(records) + 1)))
+    if model.kind == "image" and model.raw_dtype != "float32" and model.shape[0] in (1, 3):
+        return _image(file, model)
+    raise InputError(
+        "not a file that this model reads",
+        where=str(file),
+        expected=f".npy, an array (N, {', '.join(map(str, model.shape))})",
+    )
+
+
+def _image(file: Path, model: Description) -> FileSamples:
+    channels, height, width = model.shape
+    pixels = read_image(file, (channels, height, width), model.raw_dtype == "uint16")
+    if model.task not in IMAGE_TASKS[1:]:
+        return FileSamples(pixels[None], [])
+    with opened(file) as image:
+        crop = central_box(upright_size(image, file), (width, height))
+    return FileSamples(pixels[None], [], crop)
+
+
+def _array(file: Path, model: Description) -> FileSamples:
+    """The samples in an array that `numpy.save` wrote."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError("no such file", where=str(file)) from None
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError("not an array of numbers", where=str(file), actual=error) from None
+    dimensions = 1 if model.vocabulary or model.kind == "table" else 2 + (model.kind == "image")
+    if array.ndim == dimensions:
+        return FileSamples(np.array(array)[None], [])
+    return FileSamples(np.array(array), list(range(1, len(array) + 1)) if array.ndim else [])
