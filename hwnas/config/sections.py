@@ -406,6 +406,11 @@ class CheckConfig(Section):
         0.01, ge=0, le=1, description="largest loss of the task's score against the reference"
     )
     min_accuracy: float = Field(0.0, ge=0, le=1, description="least value of the task's score")
+    finite: bool = Field(
+        True,
+        description="whether outputs that are NaN or infinite on finite inputs fail the check; "
+        "false only reports them",
+    )
     measure_seconds: float = Field(
         60.0, gt=0, description="time limit in seconds of the latency measurement"
     )
@@ -453,6 +458,7 @@ class Config(Section):
     )
     search: SearchConfig
     train: TrainConfig
+    export: ExportConfig = ExportConfig()
     check: CheckConfig = CheckConfig()
     controls: int = Field(
         0,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from hwnas.deploy.input_sizes import InputSizes
-from hwnas.deploy.parity import Feeds
+from hwnas.deploy.outputs import Feeds
 from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
 
@@ -24,10 +25,12 @@ def samples_from_arrays(
     *,
     is_dynamic: bool,
 ) -> Samples:
-    """Split arrays into samples along the batch dimension.
+    """Split arrays into samples.
 
-    If the batch size of the model is fixed, a sample is a whole batch, taken from the first
-    dimension.
+    If the batch size of the model is open, a sample is a part of each array along its batch
+    dimension. If it is fixed, a sample is a whole inference, taken from the first dimension. An
+    array with one dimension more than its input has an inference in each row. An array without
+    samples, of exactly the input's shape, belongs to all of them.
 
     Args:
         inputs: types and shapes of the model's inputs.
@@ -40,42 +43,90 @@ def samples_from_arrays(
         InputError: when an array or the labels do not fit the inputs.
     """
     converted: dict[str, np.ndarray] = {}
-    counts: set[int] = set()
-    axes: dict[str, tuple[int, int]] = {}
+    parts: dict[str, _Parts] = {}
     for given in inputs:
         array = _converted(arrays[given.name], given, where)
-        axis = given.batch_axis if is_dynamic else 0 if given.sizes else None
-        if axis is not None:
-            rows = 1 if is_dynamic else given.shape(1)[axis]
-            counts.add(array.shape[axis] // rows)
-            axes[given.name] = (axis, rows)
-        _require_shape(array, given, axis, where)
-        converted[given.name] = array
-    count = counts.pop() if len(counts) == 1 else 0
-    if count < 1:
+        part = _parts_of(array, given, where, is_dynamic=is_dynamic)
+        converted[given.name] = array[0] if part is _SAME_ROWS else array
+        if isinstance(part, _Parts):
+            parts[given.name] = part
+    counts = {part.count for part in parts.values()} or {1}
+    if len(counts) > 1 or 0 in counts:
         raise InputError(
             "arrays of unequal length, or shorter than the batch",
             where=where,
             actual=sorted(counts),
         )
-    batch = 1 if is_dynamic else max(rows for _, rows in axes.values())
+    count = counts.pop()
+    rows = max((part.rows for part in parts.values()), default=1)
+    # A label for each inference, or one for each row of its batch.
+    batch = 1 if is_dynamic or (labels is not None and len(labels) == count) else rows
     targets = None if labels is None else _targets(labels, count, batch, where)
-    return Samples(count, partial(_take, converted, axes), targets)
+    return Samples(count, partial(_take, converted, parts), targets)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """How an array is divided into samples.
+
+    Attributes:
+        count: number of samples.
+        axis: the dimension that is divided.
+        rows: size of a sample along it.
+        is_row: whether a sample lacks the dimension.
+    """
+
+    count: int
+    axis: int = 0
+    rows: int = 1
+    is_row: bool = False
+
+
+_SHARED, _SAME_ROWS = object(), object()
+"""Said of an array that all samples share: as it is, or its first row since all are equal."""
+
+
+def _parts_of(
+    array: np.ndarray, given: InputSizes, where: str, *, is_dynamic: bool
+) -> _Parts | object:
+    """How the array of an input is divided into samples, if it is."""
+    if array.ndim == len(given.sizes) + 1 and given.batch_axis is None:
+        _require_shape(array[0] if len(array) else array, given, None, where)
+        if not is_dynamic:
+            return _Parts(len(array), is_row=True)
+        if (array == array[0]).all():
+            return _SAME_ROWS
+        raise InputError(
+            "differs from inference to inference, and samples share an inference",
+            where=f"{where}: {given.name}",
+            mend="--no-batch runs one row of each array at a time",
+        )
+    if given.batch_axis is not None:
+        _require_shape(array, given, given.batch_axis, where)
+        return _Parts(array.shape[given.batch_axis], given.batch_axis)
+    shape = given.shape(1)
+    if is_dynamic or array.shape == shape or not shape or not shape[0]:
+        _require_shape(array, given, None, where)
+        return _SHARED
+    _require_shape(array, given, 0, where)
+    return _Parts(len(array) // shape[0], rows=shape[0])
 
 
 def _take(
-    arrays: Mapping[str, np.ndarray], axes: Mapping[str, tuple[int, int]], chosen: np.ndarray
+    arrays: Mapping[str, np.ndarray], parts: Mapping[str, _Parts], chosen: np.ndarray
 ) -> Feeds:
-    """The chosen samples of each array, along its (axis, rows of a sample)."""
+    """The chosen samples of each array."""
     feeds = {}
     for name, array in arrays.items():
-        if name in axes:
-            axis, rows = axes[name]
-            indices = (chosen[:, None] * rows + np.arange(rows)).ravel()
-            feeds[name] = np.take(array, indices, axis=axis)
-        else:
+        part = parts.get(name)
+        if part is None:
             feeds[name] = array
-    return feeds
+        elif part.is_row:
+            feeds[name] = array[chosen[0]]
+        else:
+            indices = (chosen[:, None] * part.rows + np.arange(part.rows)).ravel()
+            feeds[name] = np.take(array, indices, axis=part.axis)
+    return {name: np.asarray(array) for name, array in feeds.items()}
 
 
 def _targets(labels: np.ndarray, count: int, batch: int, where: str) -> np.ndarray:

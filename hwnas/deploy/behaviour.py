@@ -8,18 +8,15 @@ from typing import Any
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.feeds import FeedMaker
-from hwnas.deploy.parity import (
-    Outputs,
-    Parity,
-    Predict,
-    as_predict,
-    compare,
-    differs_from_run_to_run,
-)
-from hwnas.deploy.references import Reference, self_references
+from hwnas.deploy.finite import FiniteCount, count_not_finite
+from hwnas.deploy.gates import parity_limits
+from hwnas.deploy.outputs import Outputs, Predict, as_predict, single_arrays
+from hwnas.deploy.parity import Parity, compare, differs_from_run_to_run
+from hwnas.deploy.references import Reference, self_references, widened_reference
 from hwnas.deploy.samples import ACCURACY
-from hwnas.deploy.scores import Score, score_of
+from hwnas.deploy.scores import Score, score_beside
 from hwnas.deploy.trial import BATCHES, FEWEST_BATCHES
+from hwnas.deploy.widen import WIDENED
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.limits import allocating_at_most, session_limit_mb
@@ -41,6 +38,7 @@ class Behaviour:
         contradiction: a declared shape that differs from the computed one, or None.
         parity: comparison with the reference, or None without one.
         parity_with: comparison with the unoptimised graph and with other runtimes, by name.
+        not_finite: values that are NaN or infinite, of each floating-point output.
         score: score on the samples, or None if they have no targets.
         runtimes: for each runtime that it was tried on, the placement of its operators, or why
             the runtime is missing.
@@ -52,6 +50,7 @@ class Behaviour:
     contradiction: str | None
     parity: Parity | None
     parity_with: dict[str, Parity | None]
+    not_finite: list[FiniteCount]
     score: Score | None
     runtimes: dict[str, Any]
     notes: list[str]
@@ -62,6 +61,7 @@ class Behaviour:
             "batches": {"run": self.batches, "failures": self.failures},
             "parity": None if self.parity is None else self.parity.to_json(),
             "parity_with": {n: p and p.to_json() for n, p in self.parity_with.items()},
+            "not_finite": [vars(count) for count in self.not_finite],
             **_score_to_json(self.score),
             "runtimes": self.runtimes,
             "contradiction": self.contradiction,
@@ -82,6 +82,7 @@ def _score_to_json(score: Score | None) -> dict[str, Any]:
     return {
         "metric": metric,
         metric: score and score.to_json(),
+        "score_output": score and score.output,
         "chance": chance and chance.to_json(),
     }
 
@@ -115,6 +116,12 @@ def observe(
     where = str(model.path)
     predict = as_predict(runtime.infer(model.path, limit_s=limits.max_session_seconds), where)
     placements, others = self_references(model, runtime, feeds, limits)
+    notes = []
+    if reference is None and model.precision == "float16":
+        try:
+            others[WIDENED] = widened_reference(model, runtime, feeds, limits)
+        except InputError as error:
+            notes.append(f"not compared with itself in float32: {error}")
     sessions = 1 + len(others) + (reference is not None)
     limit_mb = _memory_limit_mb({runtime.name, *others}, sessions, limits)
     shared = [b for b in trial.batches if reference is None or reference.runs_at(b)]
@@ -131,19 +138,25 @@ def observe(
             compared = [b for b in batches if b in shared]
         else:
             compared = batches * 2  # two pairs of feeds at the only batch size
-        parity_with = {n: _parity(o, predict, feeds, compared, model) for n, o in others.items()}
-        parity = None if reference is None else _parity(reference, predict, feeds, compared, model)
-        score = _score(predict, reference, feeds, shared, where)
-    notes = _random_notes(model.operators) if is_random else []
+        least_db = parity_limits(model.precision, limits).min_sqnr_db
+        parity, *rest = (
+            other and _parity(other, predict, feeds, compared, model, least_db)
+            for other in (reference, *others.values())
+        )
+        expected = None if reference is None else reference.predict
+        not_finite = count_not_finite(predict, expected, feeds, shared)
+        score = score_beside(predict, reference, feeds, shared, where)
+    notes += _random_notes(model.operators) if is_random else []
     return Behaviour(
         batches=batches,
         failures=failures,
         contradiction=model.shapes["contradiction"] or contradiction,
         parity=parity,
-        parity_with=parity_with,
+        parity_with=dict(zip(others, rest, strict=True)),
+        not_finite=not_finite,
         score=score,
         runtimes=placements,
-        notes=notes + _constant_notes([parity, *parity_with.values()]),
+        notes=notes + _constant_notes([parity, *rest]),
     )
 
 
@@ -162,6 +175,7 @@ def _parity(
     feeds: FeedMaker,
     batches: Sequence[int],
     model: Inspection,
+    least_sqnr_db: float,
 ) -> Parity | None:
     """Compare a model with a reference at the batch sizes that the reference runs at too."""
     if feeds.is_dynamic:
@@ -173,7 +187,7 @@ def _parity(
     has_several = feeds.samples is not None and feeds.samples.count > 1
     only_real = model.precision == "int8" and has_several
     pairs = feeds.pairs(batches, only_real=only_real)
-    return compare(reference.predict, predict, pairs, str(model.path))
+    return compare(reference.predict, predict, pairs, str(model.path), least_sqnr_db=least_sqnr_db)
 
 
 def _run_batches(
@@ -205,8 +219,9 @@ def _run_batches(
 
 def _contradiction(outputs: Outputs, model: Inspection) -> str | None:
     """The first output whose declared shape differs from the computed one, or None."""
+    shapes = {name: array.shape for name, array in single_arrays(outputs)}
     for value in model.outputs:
-        found = outputs[value.name].shape if value.name in outputs else None
+        found = shapes.get(value.name)
         if value.shape is None or found is None:
             continue
         sizes = zip(value.shape, found, strict=False)
@@ -219,33 +234,13 @@ def _contradiction(outputs: Outputs, model: Inspection) -> str | None:
 def _batch_mismatch(outputs: Outputs, model: Inspection, batch: int) -> str | None:
     """The first output whose batch size differs from that of the inputs, or None."""
     symbols = {value.shape[0] for value in model.inputs if value.shape} - {None}
+    shapes = {name: array.shape for name, array in single_arrays(outputs)}
     for value in model.outputs:
         is_batch = value.shape and isinstance(value.shape[0], str) and value.shape[0] in symbols
-        if is_batch and value.name in outputs and outputs[value.name].shape[:1] != (batch,):
-            found = outputs[value.name].shape
+        found = shapes.get(value.name, (batch,))
+        if is_batch and found[:1] != (batch,):
             return f"output {value.name!r}: expected a batch of {batch}, got shape {found}"
     return None
-
-
-def _score(
-    predict: Predict,
-    reference: Reference | None,
-    feeds: FeedMaker,
-    batches: Sequence[int],
-    where: str,
-) -> Score | None:
-    """Score a model and its reference on the samples, if they have targets."""
-    samples = feeds.samples
-    if samples is None or samples.targets is None:
-        return None
-    # If the batch size is fixed, each sample is a whole batch.
-    batch = max(batches, default=feeds.batch) if feeds.is_dynamic else 1
-    found = score_of(predict, samples, batch, where)
-    constant = samples.constant_score()
-    if reference is None:
-        return Score(samples.metric, found, None, "reference", samples.scored, constant)
-    expected = score_of(reference.predict, samples, batch, where)
-    return Score(samples.metric, found, expected, reference.name, samples.scored, constant)
 
 
 def _random_notes(operators: Iterable[str]) -> list[str]:
@@ -256,7 +251,10 @@ def _random_notes(operators: Iterable[str]) -> list[str]:
 
 
 def _constant_notes(parities: Iterable[Parity | None]) -> list[str]:
-    """A note for outputs that do not depend on the inputs."""
-    if any(parity is not None and parity.constant for parity in parities):
+    """A note for outputs that are empty, or that do not depend on the inputs."""
+    compared = [parity for parity in parities if parity is not None]
+    if any(not parity.values for parity in compared):
+        return ["all outputs were empty: no parity can be read; --data gives other inputs"]
+    if any(parity.constant for parity in compared):
         return ["outputs that do not depend on the inputs: where both agree, no parity can be read"]
     return []

@@ -21,6 +21,7 @@ from hwnas.deploy.gates import (
     batch_gate,
     budget_gate,
     energy_gates,
+    finite_gate,
     memory_gates,
     parity_gates,
     parity_limits,
@@ -30,12 +31,14 @@ from hwnas.deploy.gates import (
     shapes_gate,
     verdict_of,
 )
+from hwnas.deploy.open_sizes import Shapes, StatedSizes
 from hwnas.deploy.performance import Performance, measure_performance, measured_elsewhere
 from hwnas.deploy.properties import (
     METADATA_PREFIX,
     own_properties,
     positive_integer,
     positive_number,
+    reads_raw,
 )
 from hwnas.deploy.references import Reference, onnx_reference
 from hwnas.deploy.request import CheckRequest
@@ -119,11 +122,22 @@ def check_model(
         "predicted_ms": predicted_ms,
         "batch": feeds.batch,
         **found.to_json(),
-        "notes": [*behaviour.notes, *extra_notes],
+        "notes": [*_preprocessing_notes(model), *behaviour.notes, *extra_notes],
         "model": model_facts(model),
         "gates": [gate.to_json() for gate in gates],
         "environment": _environment(runtime),
     }
+
+
+def _preprocessing_notes(model: Inspection) -> list[str]:
+    """A note for a model that normalises raw inputs itself."""
+    if not reads_raw(own_properties(model.properties)):
+        return []
+    dtype = model.inputs[0].dtype
+    return [
+        f"the model reads raw inputs ({dtype}) and normalises them itself: latency, outputs and "
+        "score are those of the whole"
+    ]
 
 
 @dataclass(frozen=True)
@@ -182,6 +196,7 @@ def behaviour_gates(
     return [
         shapes_gate(behaviour.contradiction),
         batch_gate(feeds.is_dynamic, behaviour.failures, behaviour.batches),
+        finite_gate(behaviour.not_finite, limits, is_random=feeds.samples is None),
         *parity_gates(behaviour.parity, held_to, is_required=has_reference),
         *(g for name, p in behaviour.parity_with.items() for g in parity_gates(p, held_to, name)),
         *score_gates(behaviour.score, limits),
@@ -194,8 +209,12 @@ def check_file(
     *,
     runtime_name: str | None = None,
     threads: int | None = None,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Shapes | None = None,
+    sizes: Mapping[str, int] | None = None,
+    has_batch: bool = True,
     data: Path | None = None,
+    score_output: str | None = None,
+    score_threshold: float | None = None,
     reference: Inspection | None = None,
     measured: Path | None = None,
     stage: Stage = silent,
@@ -211,8 +230,12 @@ def check_file(
         runtime_name: the runtime that the latency is measured on; by default `onnxruntime-cpu`.
         threads: threads of the runtime; by default 1.
         shapes: shapes of inputs whose sizes the model leaves open, by name.
+        sizes: sizes of dimensions, by the names that the model gives them.
+        has_batch: whether an open first dimension may be the batch.
         data: an inspected npz file with an array for each input, under the input's name, and
             optionally `labels`.
+        score_output: name of the output that gives the classes, where several could.
+        score_threshold: least score of class 1, for an output with one score for each sample.
         reference: an inspected model that the outputs are compared with.
         measured: file with latencies of the model that were measured on another device; the
             latency is measured here if None.
@@ -231,7 +254,11 @@ def check_file(
     stated_threads = positive_integer(properties, "threads", where, MAX_THREADS)
     runtime = create_runtime(name, threads or stated_threads or 1)
     runtime.require()
-    feeds = _file_feeds(model, properties, shapes or {}, data)
+    stated = StatedSizes(shapes or {}, sizes or {}, has_batch)
+    feeds = _file_feeds(model, properties, stated, data)
+    if feeds.samples is not None:
+        labelled = replace(feeds.samples, score_output=score_output, threshold=score_threshold)
+        feeds = replace(feeds, samples=labelled)
     other = None
     if reference is not None:
         other = onnx_reference(reference, _onnx_runtime(runtime), feeds, request.limits)
@@ -253,13 +280,13 @@ def check_file(
 def _file_feeds(
     model: Inspection,
     properties: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
+    stated: StatedSizes,
     data: Path | None,
 ) -> FeedMaker:
     """Feeds for a model; its properties may state the batch size."""
     where = str(model.path)
     batch = positive_integer(properties, "batch", where, MAX_BATCH)
-    feeds = feeds_for(model, shapes, data, batch or 1)
+    feeds = feeds_for(model, stated, data, batch or 1)
     if batch is not None and not feeds.is_dynamic and feeds.batch != batch:
         raise InputError(
             "the batch size differs from that of the inputs",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from hwnas.deploy.array_samples import LABELS, samples_from_arrays
-from hwnas.deploy.input_sizes import InputSizes, resolve_sizes
-from hwnas.deploy.parity import Feeds
+from hwnas.deploy.input_sizes import InputSizes
+from hwnas.deploy.open_sizes import Shapes, StatedSizes, resolve_inputs
+from hwnas.deploy.outputs import Feeds
 from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
 from hwnas.inspection.arrays import read_npz_arrays
@@ -30,11 +31,14 @@ class FeedMaker:
         batch: batch size of a single inference. For a model whose sizes are all fixed, the first
             dimension if all inputs share it, else 1.
         samples: real inputs, if there are any.
+        kept: inputs that random feeds take from the first sample, by name: integers and texts,
+            which may be sizes, indices or words that no random value stands for.
     """
 
     inputs: tuple[InputSizes, ...]
     batch: int
     samples: Samples | None = None
+    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def is_dynamic(self) -> bool:
@@ -46,9 +50,14 @@ class FeedMaker:
         return sum(given.size_bytes(batch) for given in self.inputs) <= MAX_FEED_BYTES
 
     def random(self, batch: int, seed: int) -> Feeds:
-        """Random values for every input; the same seed gives the same values."""
+        """Random values for every input that is not kept; the same seed gives the same values."""
         rng = np.random.default_rng(seed)
-        return {given.name: given.random(batch, rng) for given in self.inputs}
+        return {
+            given.name: _repeated(self.kept[given.name], given, batch)
+            if given.name in self.kept
+            else given.random(batch, rng)
+            for given in self.inputs
+        }
 
     def real(self, batch: int, seed: int) -> Feeds:
         """Samples that the seed chooses, or random values if there are no samples."""
@@ -70,9 +79,11 @@ class FeedMaker:
                 values.
 
         Yields:
-            Samples, or random values if there are none, and a second feed.
+            Samples, or random values if there are none, and a second feed. Both are equal if all
+            inputs are kept.
         """
-        second = self.real if only_real else self.random
+        has_random = len(self.kept) < len(self.inputs)
+        second = self.random if has_random and not only_real else self.real
         seen: Counter[int] = Counter()
         for batch in batches:
             seed = 2 * (batch + seen[batch])
@@ -82,35 +93,36 @@ class FeedMaker:
 
 def feeds_for(
     model: Inspection,
-    shapes: Mapping[str, tuple[int, ...]],
+    stated: StatedSizes,
     data: Path | None,
     default_batch: int,
 ) -> FeedMaker:
     """Decide every size of a model's inputs, and load samples.
 
     The first dimension of an input is the batch if it is open, and so is every dimension with the
-    same symbol. Other open sizes come from `shapes`, or else from the arrays in `data`.
+    same symbol. Other open sizes are those that are stated, or else those of the arrays in `data`,
+    see `resolve_inputs`.
 
     Args:
         model: the inspected model.
-        shapes: shapes of inputs, by name.
+        stated: sizes that the model leaves open.
         data: an inspected npz file with an array for each input, under the input's name, and
             optionally `labels`; or None.
-        default_batch: batch size of one inference if neither `shapes` nor the model states it.
+        default_batch: batch size of one inference if no stated shape has it.
 
     Raises:
         InputError: when the size of an input is unknown, or a shape or an array does not fit.
     """
     if data is None:
-        return feeds_of_arrays(model, shapes, None, None, "", default_batch)
+        return feeds_of_arrays(model, stated, None, None, "", default_batch)
     arrays = read_npz_arrays(data)
     labels = arrays.pop(LABELS, None) if LABELS not in {v.name for v in model.inputs} else None
-    return feeds_of_arrays(model, shapes, arrays, labels, str(data), default_batch)
+    return feeds_of_arrays(model, stated, arrays, labels, str(data), default_batch)
 
 
 def feeds_of_arrays(
     model: Inspection,
-    shapes: Mapping[str, tuple[int, ...]],
+    stated: StatedSizes,
     arrays: Mapping[str, np.ndarray] | None,
     labels: np.ndarray | None,
     source: str,
@@ -120,40 +132,40 @@ def feeds_of_arrays(
 
     Args:
         model: the inspected model.
-        shapes: shapes of inputs, by name.
+        stated: sizes that the model leaves open.
         arrays: an array for each input, under the input's name; None for random inputs.
         labels: the class of each sample, or None.
         source: where the arrays come from, for errors.
-        default_batch: batch size of one inference if neither `shapes` nor the model states it.
+        default_batch: batch size of one inference if no stated shape has it.
 
     Raises:
         InputError: when the size of an input is unknown, or a shape or an array does not fit.
     """
     where = str(model.path)
-    _require_input_names(shapes, model, "--input")
+    _require_input_names(stated.shapes, model, "--input")
     if arrays is not None:
         _require_input_names(arrays, model, source)
         missing = [value.name for value in model.inputs if value.name not in arrays]
         if missing:
             raise InputError("an input has no array", where=source, expected=missing[0])
-    batch_symbols = {
-        value.shape[0] for value in model.inputs if value.shape and isinstance(value.shape[0], str)
-    }
-    inputs = tuple(
-        resolve_sizes(v, shapes.get(v.name), (arrays or {}).get(v.name), batch_symbols, where)
-        for v in model.inputs
-    )
-    maker = FeedMaker(inputs, _batch_of(inputs, shapes, default_batch))
+    inputs = resolve_inputs(model, stated, arrays or {})
+    maker = FeedMaker(inputs, _batch_of(inputs, stated.shapes, default_batch))
     _require_affordable(maker, where)
     if arrays is None:
         return maker
     samples = samples_from_arrays(inputs, arrays, labels, source, is_dynamic=maker.is_dynamic)
-    return replace(maker, samples=samples)
+    first = samples.take(np.arange(1))
+    kept = {g.name: first[g.name] for g in inputs if not np.issubdtype(g.dtype, np.floating)}
+    return replace(maker, samples=samples, kept=kept)
 
 
-def _batch_of(
-    inputs: Sequence[InputSizes], shapes: Mapping[str, tuple[int, ...]], default_batch: int
-) -> int:
+def _repeated(array: np.ndarray, given: InputSizes, batch: int) -> np.ndarray:
+    """The array of one sample, repeated along the batch dimension."""
+    axis = given.batch_axis
+    return array if axis is None else np.repeat(array, batch, axis)
+
+
+def _batch_of(inputs: Sequence[InputSizes], shapes: Shapes, default_batch: int) -> int:
     """Batch size of one inference, see `FeedMaker.batch`."""
     if all(given.batch_axis is None for given in inputs):
         firsts = {given.sizes[0] if given.sizes else None for given in inputs}
@@ -163,10 +175,9 @@ def _batch_of(
         for given in inputs
         if given.batch_axis is not None and given.name in shapes
     }
-    if len(stated) > 1:
-        raise InputError(
-            "the inputs have different batch sizes", where="--input", actual=sorted(stated)
-        )
+    if len(stated) > 1 or 0 in stated:
+        cause = "the batch is empty" if stated == {0} else "the inputs have different batch sizes"
+        raise InputError(cause, where="--input", actual=sorted(stated))
     return stated.pop() if stated else default_batch
 
 

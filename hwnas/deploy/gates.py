@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from hwnas.budget.gate import TOLERANCE, GateStatus, NetworkLatency
 from hwnas.config import CheckConfig
+from hwnas.deploy.agreement import Agreement
 from hwnas.deploy.chance import Chance
+from hwnas.deploy.finite import FiniteCount
 from hwnas.deploy.parity import Parity
 from hwnas.deploy.samples import ACCURACY
 from hwnas.deploy.scores import Score
@@ -18,6 +20,9 @@ from hwnas.latency_tables.measuring.serving import Serving
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntime
 
 Bound = Literal["min", "max"]
+
+MIN_MAP_AGREEMENT = 0.999
+"""Least share of equal classes in maps of classes, where ties cannot be told from errors."""
 
 GROWTH_MB, GROWTH_SHARE = 16.0, 0.05
 """Limit on the growth of a session's memory under load after the warm-up.
@@ -83,7 +88,8 @@ def parity_gates(
     """Gates that compare a model's outputs with those of a reference.
 
     If the outputs of the reference do not depend on its inputs, different outputs fail the gates,
-    but equal ones prove nothing: the gates are then skipped.
+    but equal ones prove nothing: the gates are then skipped. They are also skipped if all outputs
+    were empty.
 
     Args:
         parity: result of the comparison, or None if nothing could be compared.
@@ -96,7 +102,7 @@ def parity_gates(
     if parity is None:
         status: GateStatus = "inconclusive" if is_required else "skipped"
         return [Gate(name, status, None, None) for name in names]
-    error, sqnr_db, agreement = parity.max_abs_error, parity.sqnr_db, parity.top1_agreement
+    error, sqnr_db = parity.max_abs_error, parity.sqnr_db
     sqnr_ok = error is not None and (sqnr_db is None or sqnr_db >= limits.min_sqnr_db)
     elementwise: GateStatus = "skipped" if error is None else "reported"
     if limits.elementwise:
@@ -104,11 +110,21 @@ def parity_gates(
     gates = [
         Gate(names[0], elementwise, error, None),
         Gate(names[1], _passed(sqnr_ok), sqnr_db, limits.min_sqnr_db, bound="min"),
-        _at_least(names[2], agreement, limits.min_agreement),
+        _agreement_gate(names[2], parity.agreements, limits.min_agreement),
     ]
-    if parity.constant and verdict_of(gates) == "pass":
+    if (parity.constant or not parity.values) and verdict_of(gates) == "pass":
         return [Gate(name, "skipped", None, None) for name in names]
     return gates
+
+
+def _agreement_gate(name: str, agreements: Sequence[Agreement], least: float) -> Gate:
+    """Gate of the output that is nearest to its limit, or furthest below it."""
+    limits = [min(least, MIN_MAP_AGREEMENT) if a.is_map else least for a in agreements]
+    if not limits:
+        return _without_limit(name, None)
+    pairs = zip(agreements, limits, strict=True)
+    worst, limit = min(pairs, key=lambda pair: pair[0].share - pair[1])
+    return _at_least(name, worst.share, limit)
 
 
 def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
@@ -141,6 +157,24 @@ def _chance_gate(chance: Chance, *, decides: bool) -> Gate:
 def shapes_gate(contradiction: str | None) -> Gate:
     """Whether a model computes outputs of the shapes that it declares."""
     return Gate("shapes", _passed(contradiction is None), None, None, contradiction)
+
+
+def finite_gate(counts: Sequence[FiniteCount], limits: CheckConfig, *, is_random: bool) -> Gate:
+    """Whether all outputs are finite on finite inputs; its value is how many values are not.
+
+    Args:
+        counts: a count for each floating-point output.
+        limits: `limits.finite` tells whether such values fail the gate or are only reported.
+        is_random: whether the inputs were random.
+    """
+    bad = [count for count in counts if count.values]
+    detail = "; ".join(count.sentence(is_random=is_random) for count in bad) or None
+    if not any(count.total for count in counts):
+        return Gate("finite", "skipped", None, None)
+    found = sum(count.values for count in bad)
+    if bad and not limits.finite:
+        return Gate("finite", "reported", found, None, detail)
+    return Gate("finite", _passed(not bad), found, 0, detail, bound="max")
 
 
 def batch_gate(is_dynamic: bool, failures: Sequence[str], batches: Sequence[int]) -> Gate:
@@ -195,7 +229,8 @@ def budget_gate(latency: NetworkLatency, budget_ms: float | None) -> Gate:
     """Gate of the latency budget, on the statistic of the latency that the runtime reports."""
     if budget_ms is None:
         return Gate("budget", "reported", latency.value_ms, None)
-    return Gate("budget", latency.gate(budget_ms), latency.value_ms, budget_ms, bound="max")
+    status, detail = latency.gate(budget_ms), latency.explanation(budget_ms)
+    return Gate("budget", status, latency.value_ms, budget_ms, detail, bound="max")
 
 
 def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]:

@@ -18,7 +18,8 @@ from hwnas.config import CheckConfig
 from hwnas.deploy.check import check_model
 from hwnas.deploy.export import export_module
 from hwnas.deploy.feeds import feeds_of_arrays
-from hwnas.deploy.parity import Feeds, Outputs, Predict
+from hwnas.deploy.open_sizes import StatedSizes
+from hwnas.deploy.outputs import Feeds, Outputs, Predict
 from hwnas.deploy.references import Reference
 from hwnas.deploy.request import CheckRequest
 from hwnas.errors import HwnasError, InputError
@@ -92,7 +93,7 @@ def check(
         write_atomic(path, _exported(module, examples, example_inputs, dynamic_batch))
         model = inspect_model(path, LIMITS)
         feeds = feeds_of_arrays(
-            model, {}, samples, None if labels is None else _array(labels), "data", batch
+            model, StatedSizes(), samples, None if labels is None else _array(labels), "data", batch
         )
         reference = Reference("torch", _predict_of(module, model, example_inputs))
         document = check_model(

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hwnas.errors import InputError, first_line
+from hwnas.deploy.agreement import (
+    RELATIVE_TOLERANCE,
+    SCALED_TOLERANCE,
+    Agreement,
+    agreement_of,
+)
+from hwnas.deploy.outputs import Feeds, Output, Predict, arrays_of
+from hwnas.errors import InputError
 from hwnas.inspection.process import Precision
-from hwnas.latency_tables.runtimes.base import Infer
 
 NO_SIGNAL_DB = -999.0
 """SQNR of outputs without any signal, and of outputs with errors that are not finite."""
-RELATIVE_TOLERANCE, SCALED_TOLERANCE = 1e-3, 1e-4
-"""Tolerances of a single value, see `Parity.within_tolerance`."""
 CONSTANT_TOLERANCE = 1e-6
 """Largest variation, relative to the largest value, of a channel that counts as constant."""
 REPEATED_TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, "int8": 1e-2}
@@ -25,12 +29,8 @@ REPEATED_TOLERANCE: dict[Precision, float] = {"float32": 1e-4, "float16": 1e-2, 
 Sums that are taken in another order each time cause differences below it.
 """
 
-Feeds = dict[str, np.ndarray]
-"""An array for each input of a model, by name."""
-Outputs = dict[str, np.ndarray]
-"""An array for each output of a model, by name."""
-Predict = Callable[[Feeds], Outputs]
-"""Runs one inference."""
+Matched = Sequence[tuple[np.ndarray, np.ndarray]]
+"""Arrays of one output of the reference and of the model, with equal shapes."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Parity:
             every value. The maximum is taken over the channels that are not constant.
         sqnr_db: signal-to-quantisation-noise ratio in dB of the worst output; None if there is no
             error at all. The signal is that of the channels that are not constant.
-        top1_agreement: share of samples that are given the same class, or of equal values for
-            outputs of integers or strings; None if there are no such outputs.
+        agreements: the agreement of each output that gives classes.
         batches: number of batches compared.
+        values: number of output values compared; 0 if all outputs were empty.
         constant: whether the outputs of the reference do not depend on its inputs. Equal outputs
             then prove nothing.
     """
@@ -54,9 +54,15 @@ class Parity:
     max_abs_error: float | None
     within_tolerance: bool
     sqnr_db: float | None
-    top1_agreement: float | None
+    agreements: tuple[Agreement, ...]
     batches: int
+    values: int
     constant: bool = False
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """The smallest share of equal classes of an output; None if none gives classes."""
+        return min((found.share for found in self.agreements), default=None)
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as an object of the check's document."""
@@ -65,103 +71,154 @@ class Parity:
             "sqnr_db": self.sqnr_db,
             "top1_agreement": self.top1_agreement,
             "batches": self.batches,
+            "values": self.values,
             "constant": self.constant,
         }
 
 
-def as_predict(infer: Infer, where: str) -> Predict:
-    """Wrap a model on a runtime, so that its outputs are arrays and its errors are InputError.
-
-    Args:
-        infer: runs the model.
-        where: the model file, for errors.
-
-    Returns:
-        A function that raises InputError when the model cannot run with the given feeds.
-    """
-
-    def predict(feeds: Feeds) -> Outputs:
-        try:
-            found = infer(feeds)
-        except Exception as error:  # the runtime's exceptions share no base class
-            shapes = {name: list(array.shape) for name, array in feeds.items()}
-            raise InputError(
-                f"the model cannot run with inputs {shapes}",
-                where=where,
-                actual=first_line(error),
-            ) from None
-        return _arrays(found)
-
-    return predict
-
-
-def _arrays(outputs: Mapping[str, Any]) -> Outputs:
-    """Outputs as arrays.
-
-    A sequence of maps becomes a table with a column for each key, in sorted order. Any other
-    sequence becomes one array for each item.
-    """
-    found: Outputs = {}
-    for name, value in outputs.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            found[name] = np.array([[row[key] for key in sorted(row)] for row in value])
-        elif isinstance(value, list):
-            found |= {f"{name}[{index}]": np.asarray(item) for index, item in enumerate(value)}
-        else:
-            found[name] = np.asarray(value)
-    return found
-
-
 def compare(
-    reference: Predict, model: Predict, pairs: Iterable[tuple[Feeds, Feeds]], where: str
+    reference: Predict,
+    model: Predict,
+    pairs: Iterable[tuple[Feeds, Feeds]],
+    where: str,
+    *,
+    least_sqnr_db: float = 80.0,
 ) -> Parity:
     """Run two models on the same feeds and compare their outputs.
 
     Args:
         reference: the model whose outputs are taken as correct.
         model: the model that is compared with it.
-        pairs: pairs of feeds with equal shapes and different values, at least one pair.
+        pairs: pairs of feeds with equal shapes, at least one pair. Whether the outputs are
+            constant is judged by pairs whose values differ.
         where: the model file, for errors.
+        least_sqnr_db: signal-to-noise ratio in dB that the model's number format allows, which
+            decides which scores are tied.
 
     Raises:
-        InputError: when the outputs differ in number, shape or kind of element.
+        InputError: when the outputs differ in number, kind of element or shape. Sizes that depend
+            on the values of the inputs may differ; such outputs count as wrong.
     """
-    expected: list[list[np.ndarray]] = []
-    found: list[list[np.ndarray]] = []
-    constant = True
+    expected: list[list[Output]] = []
+    found: list[list[Output]] = []
+    constant, variable = True, set[int]()
     for pair in pairs:
-        first, second = (list(reference(feeds).values()) for feeds in pair)
-        constant = constant and all(map(_is_same, first, second))
-        expected += [first, second]
-        found += [list(model(feeds).values()) for feeds in pair]
-    _require_equal_shapes(expected, found, where)
-    worst_db, worst_error, agreement = math.inf, 0.0, []
+        theirs, ours = ([[*run(feeds).values()] for feeds in pair] for run in (reference, model))
+        constant = constant and all(map(_is_same_output, *theirs)) and not _is_same_feed(*pair)
+        for first, second in (theirs, ours):
+            sizes = enumerate(zip(map(_shapes, first), map(_shapes, second), strict=True))
+            variable |= {index for index, (one, other) in sizes if one != other}
+        expected += theirs
+        found += ours
+    return compare_outputs(
+        expected,
+        found,
+        where,
+        least_sqnr_db=least_sqnr_db,
+        constant=constant,
+        variable=variable,
+    )
+
+
+def compare_outputs(
+    expected: Sequence[Sequence[Output]],
+    found: Sequence[Sequence[Output]],
+    where: str,
+    *,
+    least_sqnr_db: float = 80.0,
+    constant: bool = False,
+    variable: Collection[int] = (),
+) -> Parity:
+    """Compare outputs that a model should have with those that it has.
+
+    Args:
+        expected: for each batch, the outputs that are correct.
+        found: for each batch, the outputs of the model, in the same order.
+        where: the model file, for errors.
+        least_sqnr_db: as in `compare`.
+        constant: whether the correct outputs do not depend on the inputs.
+        variable: indices of outputs whose sizes depend on the values of the inputs.
+
+    Raises:
+        InputError: when the outputs differ in number, kind of element or shape.
+    """
+    if any(len(a) != len(b) for a, b in zip(expected, found, strict=True)):
+        raise _unlike(expected[0], found[0], where)
+    worst_db, worst_error, values = math.inf, 0.0, 0
+    agreements: list[Agreement] = []
     within = comparable = True
     for index in range(len(expected[0])):
-        outputs = [(a[index], b[index]) for a, b in zip(expected, found, strict=True)]
-        if outputs[0][0].dtype.kind == "f":
-            error, is_within, sqnr_db = _distance(outputs)
+        pairs = [(a[index], b[index]) for a, b in zip(expected, found, strict=True)]
+        matched, unmatched = _matched(pairs, where, may_differ=index in variable)
+        values += sum(a.size for a, _ in matched) + unmatched
+        within, comparable = within and not unmatched, comparable and not unmatched
+        if matched and matched[0][0].dtype.kind == "f":
+            error, is_within, sqnr_db = _distance(matched)
             within, comparable = within and is_within, comparable and error is not None
             worst_error, worst_db = max(worst_error, error or 0.0), min(worst_db, sqnr_db)
-        agreement += _agreements(outputs)
+        agreement = agreement_of(matched, least_sqnr_db, unmatched)
+        agreements += [] if agreement is None else [agreement]
     return Parity(
         max_abs_error=worst_error if comparable else None,
         within_tolerance=within,
         sqnr_db=worst_db if math.isfinite(worst_db) else None,
-        top1_agreement=min(agreement) if agreement else None,
+        agreements=tuple(agreements),
         batches=len(expected),
+        values=values,
         constant=constant,
     )
 
 
-def _distance(
-    outputs: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> tuple[float | None, bool, float]:
-    """Largest error, whether all errors are within tolerance, and the SQNR in dB.
+def _matched(
+    pairs: Iterable[tuple[Output, Output]], where: str, *, may_differ: bool
+) -> tuple[Matched, int]:
+    """Arrays of equal shape, and how many values stand in arrays without a counterpart."""
+    matched, unmatched = [], 0
+    for pair in pairs:
+        theirs, ours = map(arrays_of, pair)
+        is_alike = len(theirs) == len(ours) and all(
+            _kind(a) == _kind(b) and a.ndim == b.ndim for a, b in zip(theirs, ours, strict=True)
+        )
+        if is_alike and _shapes(pair[0]) == _shapes(pair[1]):
+            matched += zip(theirs, ours, strict=True)
+        elif may_differ and (is_alike or len(theirs) != len(ours)):
+            unmatched += max(sum(array.size for array in arrays) for arrays in (theirs, ours))
+        else:
+            raise _unlike([pair[0]], [pair[1]], where)
+    return matched, unmatched
 
-    Args:
-        outputs: for each batch, an output of the reference and of the model.
-    """
+
+def _is_same_feed(first: Feeds, second: Feeds) -> bool:
+    """Whether two feeds have the same values, so that equal outputs say nothing about the model."""
+    return all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def _unlike(expected: Sequence[Output], found: Sequence[Output], where: str) -> InputError:
+    return InputError(
+        "the outputs differ in shape or type from those of the reference",
+        where=where,
+        expected=[_described(output) for output in expected],
+        actual=[_described(output) for output in found],
+    )
+
+
+def _described(output: Output) -> str:
+    if isinstance(output, tuple):
+        return f"a sequence of {len(output)}"
+    return f"{output.dtype} {list(output.shape)}"
+
+
+def _shapes(output: Output) -> list[tuple[int, ...]]:
+    return [array.shape for array in arrays_of(output)]
+
+
+def _kind(array: np.ndarray) -> str:
+    """The kind of an array's elements; texts are objects or fixed-length strings."""
+    return "O" if array.dtype.kind in "OU" else array.dtype.kind
+
+
+def _distance(outputs: Matched) -> tuple[float | None, bool, float]:
+    """Largest error, whether all errors are within tolerance, and the SQNR in dB."""
     a, b = (_by_channel([pair[i] for pair in outputs]) for i in (0, 1))
     finite = np.isfinite(a)
     if (
@@ -206,24 +263,6 @@ def _by_channel(outputs: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, axis=1).astype(np.float64) if parts else np.zeros((1, 0))
 
 
-def _agreements(outputs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
-    """Share of equal classes or values as a list of one; empty for an output without classes."""
-    pairs = [(classes_of(a), classes_of(b)) for a, b in outputs]
-    same = [np.asarray(a == b).ravel() for a, b in pairs if a is not None and b is not None]
-    return [float(np.concatenate(same).mean())] if same else []
-
-
-def classes_of(output: np.ndarray) -> np.ndarray | None:
-    """The class of each sample: the largest of K >= 2 scores (N, K), or an integer or string.
-
-    Returns:
-        Classes, or None for floating-point outputs of another shape.
-    """
-    if output.dtype.kind != "f":
-        return output
-    return output.argmax(axis=1) if output.ndim == 2 and output.shape[1] > 1 else None
-
-
 def differs_from_run_to_run(predict: Predict, feeds: Feeds, precision: Precision) -> bool:
     """Whether a model gives different outputs for the same feeds, as random operators cause.
 
@@ -232,10 +271,18 @@ def differs_from_run_to_run(predict: Predict, feeds: Feeds, precision: Precision
     """
     first, second = (list(predict(feeds).values()) for _ in range(2))
     tolerance = REPEATED_TOLERANCE[precision]
-    return not all(_is_same(a, b, tolerance) for a, b in zip(first, second, strict=True))
+    return not all(_is_same_output(a, b, tolerance) for a, b in zip(first, second, strict=True))
 
 
-def _is_same(a: np.ndarray, b: np.ndarray, tolerance: float = CONSTANT_TOLERANCE) -> bool:
+def _is_same_output(a: Output, b: Output, tolerance: float = CONSTANT_TOLERANCE) -> bool:
+    """Whether the arrays of two outputs are the same, see `_is_same`."""
+    if _shapes(a) != _shapes(b):
+        return False
+    pairs = zip(arrays_of(a), arrays_of(b), strict=True)
+    return all(_is_same(one, other, tolerance) for one, other in pairs)
+
+
+def _is_same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     """Whether arrays are equal up to a tolerance relative to the largest value of each channel."""
     if a.shape != b.shape or a.dtype.kind != "f":
         return a.shape == b.shape and bool(np.all(a == b))
@@ -247,18 +294,3 @@ def _is_same(a: np.ndarray, b: np.ndarray, tolerance: float = CONSTANT_TOLERANCE
         near = np.abs(first - second) <= tolerance * scale
     near |= (first == second) | (np.isnan(first) & np.isnan(second))
     return bool(near.all())
-
-
-def _require_equal_shapes(
-    expected: list[list[np.ndarray]], found: list[list[np.ndarray]], where: str
-) -> None:
-    for a, b in zip(expected, found, strict=True):
-        shapes = [[list(output.shape) for output in outputs] for outputs in (a, b)]
-        kinds = [[output.dtype.kind for output in outputs] for outputs in (a, b)]
-        if shapes[0] != shapes[1] or kinds[0] != kinds[1]:
-            raise InputError(
-                "the outputs differ in shape or type from those of the reference",
-                where=where,
-                expected=shapes[0],
-                actual=shapes[1],
-            )

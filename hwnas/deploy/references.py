@@ -6,17 +6,22 @@ other runtimes of this machine. A trained network or another ONNX model can be a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+import numpy as np
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.input_sizes import DTYPES, InputSizes
-from hwnas.deploy.parity import Feeds, Predict, as_predict
+from hwnas.deploy.outputs import Feeds, Predict, as_predict
 from hwnas.deploy.trial import probe
+from hwnas.deploy.widen import WIDENED, write_widened
 from hwnas.errors import InputError, RuntimeMissingError
-from hwnas.inspection.process import Inspection
+from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.measuring.memory import Trial
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, create_runtime
 
@@ -33,8 +38,8 @@ class Reference:
     Attributes:
         name: its name in the check's document, such as `torch` or `reference`.
         predict: its outputs for feeds of the checked model.
-        inference: returns a function that runs it once, to measure a runtime that cannot run ONNX
-            files; None where that is not possible.
+        inference: prepares it and returns a function that runs it once, to measure a runtime that
+            cannot run ONNX files; None where that is not possible.
         trial: result of `probe`, or None for a reference that is no file.
     """
 
@@ -68,18 +73,34 @@ def onnx_reference(
     where = str(model.path)
     inputs = _matched_inputs(model, feeds)
 
-    def converted(given: Feeds) -> Feeds:
-        pairs = zip(feeds.inputs, inputs, strict=True)
+    def converted(given: Mapping[str, np.ndarray]) -> Feeds:
+        pairs = [(o, t) for o, t in zip(feeds.inputs, inputs, strict=True) if o.name in given]
         return {theirs.name: given[ours.name].astype(theirs.dtype) for ours, theirs in pairs}
 
     samples = feeds.samples
     if samples is not None:
         take = samples.take
         samples = replace(samples, take=lambda chosen: converted(take(chosen)))
-    trial = probe(model, runtime, replace(feeds, inputs=inputs, samples=samples), limits)
+    own = replace(feeds, inputs=inputs, samples=samples, kept=converted(feeds.kept))
+    trial = probe(model, runtime, own, limits)
     infer = runtime.infer_unoptimised(model.path, limit_s=limits.max_session_seconds)
     predict = as_predict(infer, where)
     return Reference("reference", lambda given: predict(converted(given)), trial=trial)
+
+
+def widened_reference(
+    model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, limits: CheckConfig
+) -> Reference:
+    """A model in 16-bit floats as it would be in float32.
+
+    Raises:
+        InputError: when it cannot be widened, or the runtime refuses the result.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "widened.onnx"
+        write_widened(model.path, path)
+        found = onnx_reference(inspect_model(path), runtime, feeds, limits)
+    return replace(found, name=WIDENED)
 
 
 def _matched_inputs(model: Inspection, feeds: FeedMaker) -> tuple[InputSizes, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hwnas.deploy.parity import Feeds
+from hwnas.deploy.outputs import Feeds
 
 if TYPE_CHECKING:
     from hwnas.tasks import Task
@@ -31,12 +31,16 @@ class Samples:
         targets: the target of each sample, (count, ...), or None. Without a task the targets are
             classes, of shape (count, batch), or (count,) for an open batch dimension.
         task: computes the score from the model's first output; None if only classes are known.
+        score_output: name of the output that gives the classes, where the user states it.
+        threshold: least score of class 1, for an output with one score for each sample.
     """
 
     count: int
     take: Callable[[np.ndarray], Feeds]
     targets: np.ndarray | None = None
     task: Task | None = None
+    score_output: str | None = None
+    threshold: float | None = None
 
     @property
     def metric(self) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from hwnas.deploy.accuracy import accuracy_of, score_output
 from hwnas.deploy.chance import Chance
-from hwnas.deploy.parity import Outputs, Predict, classes_of
+from hwnas.deploy.feeds import FeedMaker
+from hwnas.deploy.outputs import Outputs, Predict, single_arrays
+from hwnas.deploy.references import Reference
 from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
 from hwnas.tasks import Task
@@ -26,6 +30,7 @@ class Score:
         reference_name: name of the reference in the document.
         samples: number of samples with a target.
         constant: score of the best answer that ignores the inputs, or None if there is none.
+        output: name of the output that gave the classes; None for the score of a task.
     """
 
     metric: str
@@ -34,6 +39,7 @@ class Score:
     reference_name: str
     samples: int
     constant: float | None = None
+    output: str | None = None
 
     @property
     def chance(self) -> Chance | None:
@@ -50,6 +56,61 @@ class Score:
     def to_json(self) -> dict[str, Any]:
         """The score of the reference under its name, and that of the model under `onnx`."""
         return {self.reference_name: self.reference, "onnx": self.model, "n": self.samples}
+
+
+def score_beside(
+    predict: Predict,
+    reference: Reference | None,
+    feeds: FeedMaker,
+    batches: Sequence[int],
+    where: str,
+) -> Score | None:
+    """Score a model and its reference on the samples of its feeds.
+
+    The same output of both is scored, by its place among the outputs.
+
+    Args:
+        predict: runs the model.
+        reference: the model to compare with, or None.
+        feeds: has the samples.
+        batches: batch sizes at which both run.
+        where: the model file, for errors.
+
+    Returns:
+        None if there are no samples with targets.
+
+    Raises:
+        InputError: see `score_of`.
+    """
+    samples = feeds.samples
+    if samples is None or samples.targets is None:
+        return None
+    # If the batch size is fixed, each sample is a whole batch.
+    batch = max(batches, default=feeds.batch) if feeds.is_dynamic else 1
+    first, labels = next(samples.batches(batch))
+    outputs = predict(first)
+    if samples.task is None and samples.score_output is None:
+        chosen = score_output(outputs, len(labels), samples.targets, where)
+        samples = replace(samples, score_output=chosen)
+    found = score_of(predict, samples, batch, where)
+    expected = None
+    if reference is not None:
+        theirs = _renamed(reference.predict, list(outputs))
+        expected = score_of(theirs, samples, batch, where)
+    return Score(
+        samples.metric,
+        found,
+        expected,
+        "reference" if reference is None else reference.name,
+        samples.scored,
+        samples.constant_score(),
+        samples.score_output,
+    )
+
+
+def _renamed(predict: Predict, names: Sequence[str]) -> Predict:
+    """A function whose outputs have other names, in the same order."""
+    return lambda feeds: dict(zip(names, predict(feeds).values(), strict=False))
 
 
 def score_of(predict: Predict, samples: Samples, batch: int, where: str) -> float:
@@ -70,7 +131,7 @@ def score_of(predict: Predict, samples: Samples, batch: int, where: str) -> floa
     """
     task = samples.task
     if task is None:
-        return _accuracy_of(predict, samples, batch, where)
+        return accuracy_of(predict, samples, batch, where)
     return task.score(
         (_task_output(predict(feeds), task, len(targets), where), torch.from_numpy(targets))
         for feeds, targets in samples.batches(batch)
@@ -80,7 +141,7 @@ def score_of(predict: Predict, samples: Samples, batch: int, where: str) -> floa
 def _task_output(outputs: Outputs, task: Task, count: int, where: str) -> torch.Tensor:
     """The first output with the shape of the task's predictions."""
     dimensions = 2 if task.head == "classifier" else 4
-    for output in outputs.values():
+    for _, output in single_arrays(outputs):
         if output.ndim == dimensions and output.shape[:2] == (count, task.outputs):
             return torch.from_numpy(output.astype(np.float32))
     places = "" if dimensions == 2 else ", height, width"
@@ -88,33 +149,5 @@ def _task_output(outputs: Outputs, task: Task, count: int, where: str) -> torch.
         f"no output has the shape of predictions for {task.name}",
         where=where,
         expected=f"shape ({count}, {task.outputs}{places})",
-        actual=[output.shape for output in outputs.values()],
+        actual=[output.shape for _, output in single_arrays(outputs)],
     )
-
-
-def _accuracy_of(predict: Predict, samples: Samples, batch: int, where: str) -> float:
-    """Share of the labelled samples that are classified correctly."""
-    correct = total = 0
-    for feeds, labels in samples.batches(batch):
-        classes = _predicted_classes(predict(feeds), len(labels))
-        if classes is None:
-            raise InputError(
-                "no output gives a class for every sample",
-                where=where,
-                expected=f"scores ({len(labels)}, classes) or classes ({len(labels)},)",
-                mend="leave the labels out of the data",
-            )
-        if "U" in (classes.dtype.kind, labels.dtype.kind) or classes.dtype.kind == "O":
-            classes, labels = classes.astype(str), labels.astype(str)
-        correct += int(np.sum(classes == labels))
-        total += len(labels)
-    return correct / total
-
-
-def _predicted_classes(outputs: Outputs, count: int) -> np.ndarray | None:
-    """Classes of the samples from the first output that gives them, or None."""
-    for output in outputs.values():
-        classes = classes_of(output)
-        if classes is not None and classes.size == count:
-            return classes.ravel()
-    return None

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import onnx
 
-from hwnas.deploy.export import read_metadata, require_deployable, set_metadata
-from hwnas.deploy.parity import Feeds
+from hwnas.deploy.export import PREPROCESSING, read_metadata, require_deployable, set_metadata
+from hwnas.deploy.outputs import Feeds
 from hwnas.errors import InputError
 from hwnas.latency_tables.statistics import Ratio
 
@@ -144,11 +144,17 @@ def _exported(
 
 
 def _float16(model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path) -> onnx.ModelProto:
-    """Convert weights and operators to float16; inputs and outputs stay float32."""
+    """Convert weights and operators to float16; inputs and outputs keep their types.
+
+    What normalises raw inputs stays float32, since their values may exceed the range of float16.
+    """
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    kept = [node.name for node in model.graph.node if node.name.startswith(PREPROCESSING)]
+    converted: onnx.ModelProto = convert_float_to_float16(
+        model, keep_io_types=True, node_block_list=kept
+    )
     # The converter appends the casts of the inputs after the nodes that read them.
     OnnxModel.graph_topological_sort(converted.graph)
     return converted

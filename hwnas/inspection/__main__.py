@@ -191,6 +191,7 @@ def _describe(path: Path, descriptor: int, mark: str, placeholder: str) -> dict[
         require_bounded(value.type, f"{where}: {value.name!r}")
     _run_checker(model, where)
     operators = operator_counts(model)
+    shapes, inferred = _infer_shapes(model, where)
     return {
         "path": str(tensors.path),
         "size_bytes": size,
@@ -201,13 +202,13 @@ def _describe(path: Path, descriptor: int, mark: str, placeholder: str) -> dict[
         "outputs": [_value(value) for value in model.graph.output],
         "nodes": sum(operators.values()),
         "operators": operators,
-        "precision": precision_of(model),
+        "precision": precision_of(inferred),
         "params": sum(
             math.prod(t.dims) for t in model.graph.initializer if t.data_type in FLOATS + HALVES
         ),
         "external_files": list(tensors.external_files),
         "properties": {entry.key: entry.value for entry in model.metadata_props},
-        "shapes": _infer_shapes(model, where),
+        "shapes": shapes,
     }
 
 
@@ -273,8 +274,11 @@ def _run_checker(model: ModelProto, where: str) -> None:
         raise InputError("not a valid ONNX model", where=where, actual=first_line(error)) from None
 
 
-def _infer_shapes(model: ModelProto, where: str) -> dict[str, Any]:
-    """How many computed values have a known shape, and what contradicts the declared shapes."""
+def _infer_shapes(model: ModelProto, where: str) -> tuple[dict[str, Any], ModelProto]:
+    """How many computed values have a known shape, what contradicts them, and the inferred model.
+
+    The model has the types and shapes that could be inferred.
+    """
     data, contradiction = model.SerializeToString(), None
     try:
         inferred = onnx.shape_inference.infer_shapes(data, True, True, True)
@@ -290,7 +294,7 @@ def _infer_shapes(model: ModelProto, where: str) -> dict[str, Any]:
         require_bounded(kind, f"{where}: {name!r}")
     computed = {name for node in graph.node for name in node.output if name}
     known = sum(name in values and _has_shape(values[name]) for name in computed)
-    return {"values": len(computed), "known": known, "contradiction": contradiction}
+    return {"values": len(computed), "known": known, "contradiction": contradiction}, inferred
 
 
 def _has_shape(kind: TypeProto) -> bool:

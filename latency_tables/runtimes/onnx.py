@@ -18,6 +18,7 @@ from hwnas.latency_tables.devices import (
     require_library,
 )
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime
+from hwnas.latency_tables.runtimes.onnx_values import NARROW, to_ort_value, to_python
 from hwnas.latency_tables.statistics import Statistic
 
 if TYPE_CHECKING:
@@ -168,9 +169,11 @@ class OnnxRuntime(OnnxModelRuntime):
     def _unbound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """Return a function that passes the inputs with every call."""
 
+        run = self._as_function(session, None)
+
         def call() -> None:
             try:
-                session.run(None, feeds)
+                run(feeds)
             except Exception as error:  # its exceptions share no base class
                 raise self._cannot_run(error) from error
 
@@ -179,7 +182,6 @@ class OnnxRuntime(OnnxModelRuntime):
 
     def _bound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """Return a function that reads and writes tensors which are bound in advance."""
-        ort = import_library("onnxruntime", self.name)
         binding = session.io_binding()
 
         def call() -> None:
@@ -188,13 +190,15 @@ class OnnxRuntime(OnnxModelRuntime):
             except Exception as error:  # its exceptions share no base class
                 raise self._cannot_run(error) from error
 
-        outputs = [value.name for value in session.get_outputs()]
+        # Some exporters name an output twice; it is bound once.
+        outputs = list(dict.fromkeys(value.name for value in session.get_outputs()))
+        kinds = {value.name: value.type for value in session.get_inputs()}
         for name in outputs:
             binding.bind_output(name, self.memory)
 
         try:
             for name, array in feeds.items():
-                value = ort.OrtValue.ortvalue_from_numpy(array, self.memory, 0)
+                value = to_ort_value(array, kinds[name], self.memory)
                 binding.bind_ortvalue_input(name, value)
         except Exception as error:
             raise self._cannot_run(error) from error
@@ -206,10 +210,16 @@ class OnnxRuntime(OnnxModelRuntime):
 
     def _as_function(self, session: Any, limit_s: float | None) -> Infer:
         names = [value.name for value in session.get_outputs()]
+        kinds = {value.name: value.type for value in session.get_inputs()}
+        is_narrow = any(v.type in NARROW for v in (*session.get_inputs(), *session.get_outputs()))
 
         def run(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
             with self._ends_within(limit_s) as options:
-                return dict(zip(names, session.run(None, dict(feeds), options), strict=True))
+                if not is_narrow:
+                    return dict(zip(names, session.run(None, dict(feeds), options), strict=True))
+                given = {n: to_ort_value(array, kinds[n], "cpu") for n, array in feeds.items()}
+                found = session.run_with_ort_values(names, given, options)
+                return dict(zip(names, map(to_python, found), strict=True))
 
         return run
 

@@ -30,6 +30,7 @@ from hwnas.config import CheckConfig
 from hwnas.deploy.check import check_model
 from hwnas.deploy.feeds import feeds_for
 from hwnas.deploy.gates import serving_gates
+from hwnas.deploy.open_sizes import StatedSizes
 from hwnas.deploy.request import CheckRequest
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
@@ -270,7 +271,7 @@ def test_a_document_names_what_was_skipped_and_why(tmp_path) -> None:
     document = check_model(
         model,
         RUNTIME,
-        feeds_for(model, {}, None, 1),
+        feeds_for(model, StatedSizes(), None, 1),
         CheckRequest(budget_ms=1.0),
         measured_latency=NetworkLatency.stated(2.0, "elsewhere"),
     )

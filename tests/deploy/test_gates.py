@@ -6,6 +6,7 @@ import pytest
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
+from hwnas.deploy.agreement import Agreement
 from hwnas.deploy.gates import (
     Gate,
     budget_gate,
@@ -57,7 +58,7 @@ def test_a_figure_without_a_limit_is_reported_and_decides_nothing() -> None:
 
 def test_a_limit_is_the_least_or_the_largest_value_that_passes() -> None:
     limits = CheckConfig(min_accuracy=0.9)
-    parity = Parity(0.0, True, 90.0, 1.0, 2)
+    parity = Parity(0.0, True, 90.0, (Agreement(1.0, False),), 2, 100)
     gates = [
         *score_gates(SCORED, limits),
         *parity_gates(parity, parity_limits("float32", limits)),

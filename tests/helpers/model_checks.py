@@ -10,6 +10,7 @@ from hwnas.config import CheckConfig
 from hwnas.deploy.behaviour import Behaviour, observe
 from hwnas.deploy.check import behaviour_gates, check_file
 from hwnas.deploy.feeds import feeds_for
+from hwnas.deploy.open_sizes import StatedSizes
 from hwnas.deploy.references import onnx_reference
 from hwnas.deploy.request import CheckRequest
 from hwnas.deploy.trial import probe
@@ -24,7 +25,7 @@ def observed(
 ) -> tuple[Behaviour, dict[str, str]]:
     """What a model computes, and the status of each gate of its behaviour, by name."""
     inspected = inspect_model(model)
-    feeds = feeds_for(inspected, {}, data, 1)
+    feeds = feeds_for(inspected, StatedSizes(), data, 1)
     other = None
     if reference is not None:
         other = onnx_reference(inspect_model(reference), RUNTIME, feeds, limits)

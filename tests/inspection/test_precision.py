@@ -96,6 +96,84 @@ def test_what_an_output_depends_on_decides_the_format(model, expected) -> None:
     assert precision_of(model) == expected
 
 
+def cast(given: str, computed: str, kind: int) -> NodeProto:
+    return node("Cast", given, computed, to=kind)
+
+
+def contrib(op: str, inputs: str, stored: np.ndarray, **attributes) -> ModelProto:
+    """An operator of ONNX Runtime's own domain that reads a stored tensor `w`."""
+    called = node(op, inputs, "y", domain="com.microsoft", **attributes)
+    model = model_of(called, stored=(numpy_helper.from_array(stored, "w"),))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return model
+
+
+def in_halves(*, is_dead: bool = False) -> ModelProto:
+    """Float32 weights and inputs that are cast to float16, and an operator between the casts."""
+    weight = numpy_helper.from_array(np.ones(4, np.float32), "w")
+    nodes = (
+        cast("x", "h", TensorProto.FLOAT16),
+        cast("w", "v", TensorProto.FLOAT16),
+        node("Mul", "h v", "m"),
+        cast("m", "z", TensorProto.FLOAT),
+        node("Relu", "x" if is_dead else "z", "y"),
+    )
+    return model_of(*nodes, stored=(weight,))
+
+
+def with_half_inputs() -> ModelProto:
+    """Inputs in float16 that are moved, widened, and computed with in float32."""
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT16, ["n", 4])
+    nodes = (
+        node("Transpose", "x", "t"),
+        node("Transpose", "t", "u"),
+        cast("u", "f", TensorProto.FLOAT),
+        node("Relu", "f", "y"),
+    )
+    return model_of(*nodes, inputs=(given,))
+
+
+BYTES = np.ones((4, 4), np.uint8)
+CASES = {
+    "float16 by casts": (in_halves(), "float16"),
+    "float16 by casts that nothing reads": (in_halves(is_dead=True), "float32"),
+    "float16 inputs that are widened": (with_half_inputs(), "float32"),
+    "float16 in a function": (
+        calling(cast("a", "h", TensorProto.FLOAT16), cast("h", "b", TensorProto.FLOAT)),
+        "float16",
+    ),
+    "bfloat16 by a cast": (
+        model_of(cast("x", "h", TensorProto.BFLOAT16), cast("h", "y", TensorProto.FLOAT)),
+        "float16",
+    ),
+    "float8 by a cast": (
+        model_of(cast("x", "h", TensorProto.FLOAT8E5M2), cast("h", "y", TensorProto.FLOAT)),
+        "int8",
+    ),
+    "weights of 4 bits": (contrib("MatMulNBits", "x w", BYTES, K=4, N=4, bits=4), "int8"),
+    "an operator of unknown name with weights of 8 bits": (
+        contrib("Whatever", "x w", BYTES),
+        "int8",
+    ),
+    "an operator of unknown name": (contrib("Whatever", "x w", np.ones(4, np.float32)), "float32"),
+    "weights of 8 bits that are cast": (
+        model_of(
+            cast("w", "f", TensorProto.FLOAT),
+            node("Mul", "x f", "y"),
+            stored=(numpy_helper.from_array(np.ones(4, np.int8), "w"),),
+        ),
+        "int8",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_arithmetic_decides_not_names_or_storage(name, tmp_path) -> None:
+    model, expected = CASES[name]
+    assert precision_of(model) == expected
+    assert inspect_model(saved(model, tmp_path / "model.onnx")).precision == expected
+
+
 @pytest.mark.parametrize(
     "name, expected", [("fp16", "float16"), ("int8", "int8"), ("int8-dynamic", "int8")]
 )
