@@ -1,4 +1,4 @@
-"""Selection of one architecture from a finished search, by measuring candidates on the device.
+"""Selection of architectures from a finished search, by measuring candidates on the device.
 
 The candidates are the best architectures that are predicted to keep the budget or to exceed it
 slightly; the supernet estimates their accuracy. The candidate with the largest expected gain is
@@ -6,6 +6,9 @@ exported and measured end to end. Its expected gain is the probability that it k
 times the amount by which its accuracy exceeds that of the best measured network. The measurement
 corrects the cost model, the search is decoded again under the corrected model, and so on. Memory
 and energy are not predicted, so their budgets are checked by measurement only.
+
+Where several architectures are wanted, as finalists that will be trained, the best candidates and
+the largest networks within the budget are measured in turn until so many keep it.
 
 The criterion is the constrained expected improvement of Gardner et al., "Bayesian Optimization
 with Inequality Constraints", ICML 2014, with the accuracy treated as known and the latency as
@@ -17,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
 from typing import Any
 
 from hwnas.architecture import Architecture
@@ -27,6 +31,7 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.runs import interruption
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies.base import SearchStrategy
+from hwnas.strategies.size_prior import largest_networks
 
 EVENT = "measurement"
 OPTIMISM = 1.0
@@ -137,7 +142,7 @@ def read_measurements(folder: RunFolder, space: str) -> list[Measured]:
             record["predicted_ms"],
             record["supernet_accuracy"],
             NetworkCosts(
-                NetworkLatency(**record["measured"]),
+                NetworkLatency.from_json(record["measured"]),
                 record.get("memory_mb"),
                 record.get("energy_mj"),
             ),
@@ -215,6 +220,53 @@ class Selection:
             raise self._failure()
         return max(kept, key=lambda m: m.accuracy)
 
+    def finalists(self, count: int, *, largest: bool) -> list[Measured]:
+        """Return measured candidates that keep the budgets, fewer than `count` if no more do.
+
+        Two are measured before the others are decoded, since measurements correct the cost model.
+
+        Args:
+            count: number of finalists.
+            largest: whether every second candidate is one of the largest networks.
+
+        Raises:
+            InputError: no architecture is predicted to keep the budget.
+            BudgetError: none of the measured candidates keeps it.
+            UndecidedError: the measurements are too noisy to tell.
+            Interrupted: a signal was received; the measurements so far are in the history.
+        """
+        while len(self._kept()) < count and len(self.measured) < self.max_measured:
+            wanted = min(count, 2 if not self.measured else count) - len(self._kept())
+            new = self._pool(count, largest)[: min(wanted, self.max_measured - len(self.measured))]
+            if not new:
+                break
+            for architecture in new:
+                self._measure(architecture)
+        kept = self._kept()
+        if not kept:
+            raise self._failure()
+        return kept
+
+    def _pool(self, count: int, largest: bool) -> list[Architecture]:
+        """Return unmeasured candidates under the corrected model, the most promising first."""
+        limit = self.limits[0].with_cost(self.corrected)
+        try:
+            best = self._decoded(limit)
+        except InputError:
+            if not self.measured:
+                raise
+            return []
+        sizes: list[Architecture] = []
+        if largest:
+            decoder = Decoder([limit, *self.limits[1:]])
+            ranking = largest_networks(self.cost.space, decoder, seed=self.strategy.seed)
+            sizes = list(islice(ranking, count))
+        self._rank([*best, *sizes])
+        best.sort(key=lambda a: -self.accuracies[a])
+        pairs = zip_longest(best, sizes)
+        pool = dict.fromkeys(a for pair in pairs for a in pair if a is not None)
+        return [a for a in pool if a not in self.measured and math.isfinite(self.accuracies[a])]
+
     def _failure(self) -> HwnasError:
         """Return the error that explains why no measured candidate keeps the budgets."""
         gates = {a: m.latency.gate(self.budget_ms) for a, m in self.measured.items()}
@@ -251,8 +303,7 @@ class Selection:
         if limit.confidence is None:
             spread_ms = OPTIMISM * float(self.corrected.predict(decoded[:1])[1][0])
             decoded += self._decoded(replace(limit, budget_ms=limit.budget_ms + spread_ms))
-        new = list(dict.fromkeys(a for a in decoded if a not in self.accuracies))
-        self.accuracies.update(zip(new, self.rank(new), strict=True) if new else [])
+        self._rank(decoded)
         best = max((m.accuracy for m in self._kept()), default=None)
         gains = {
             a: limit.probability(a) * (self.accuracies[a] - (best or 0.0))
@@ -269,6 +320,11 @@ class Selection:
         if not gains or (best is not None and max(gains.values()) < MIN_GAIN):
             return None
         return max(gains, key=lambda a: gains[a])
+
+    def _rank(self, architectures: Sequence[Architecture]) -> None:
+        """Estimate the accuracies that are not known yet."""
+        new = list(dict.fromkeys(a for a in architectures if a not in self.accuracies))
+        self.accuracies.update(zip(new, self.rank(new), strict=True) if new else [])
 
     def _decoded(self, limit: Limit) -> list[Architecture]:
         """Return the best candidates under this limit and those of the other devices."""

@@ -16,12 +16,14 @@ from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import measure_network
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
-from hwnas.config import SearchConfig
-from hwnas.data import Augmentation, Split, evaluation_batches, split_train
+from hwnas.config import SearchConfig, TrainConfig
+from hwnas.data import Augmentation, Batches, Split, evaluation_batches, split_train
 from hwnas.deploy.export import INPUT, export_network
 from hwnas.deploy.performance import counted_energy
 from hwnas.errors import InputError
 from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
+from hwnas.evaluators.finalists import STAGE as FINALISTS
+from hwnas.evaluators.finalists import SuccessiveHalving, rung_sizes
 from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
 from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
@@ -29,10 +31,10 @@ from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.latency_tables.measuring.memory import try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.nn.mixed_op import release_memory, use_kernels
-from hwnas.pipeline.profile import example_inputs, inference
+from hwnas.pipeline.profile import example_inputs, preparation
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption
-from hwnas.runs.checkpoints import load_checkpoint, write_atomic
+from hwnas.runs.checkpoints import load_checkpoint, remove_checkpoints, write_atomic
 from hwnas.spaces.networks import Network
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import SearchStrategy, build_strategy
@@ -40,6 +42,8 @@ from hwnas.strategies.sampled import SampledStrategy
 from hwnas.supernet.evaluate import rank_architectures, recalibrate
 from hwnas.supernet.guard import Guard
 from hwnas.supernet.search import SupernetSearch
+from hwnas.training.evaluate import predictions
+from hwnas.training.train import Training
 
 Rank = Callable[[list[Architecture]], list[float]]
 """Scores of architectures by which candidates are compared."""
@@ -63,7 +67,7 @@ class Searched:
 
 
 def search_architecture(run: Run) -> Architecture:
-    """Search, then measure the best candidates until one keeps its budget.
+    """Search, then measure the best candidates until one keeps its budget, or train the finalists.
 
     Writes `architecture.json`, in the folders of a family's members too, and before it
     `inherited.safetensors` where training begins with the supernet's weights.
@@ -82,11 +86,12 @@ def search_architecture(run: Run) -> Architecture:
     searched = search(run, training, validation)
     for member in members:
         if not member.folder.architecture.exists():
-            chosen = _select(member, searched)
+            chosen = _select(member, searched, training, validation)
             if run.config.train.inherit and searched.weights_of is not None:
                 state = searched.weights_of(chosen.architecture)
                 write_atomic(member.folder.inherited, save(state))
             _write_architecture(member, chosen)
+            remove_checkpoints(member.folder.checkpoints, FINALISTS)
     release_memory()
     return run.architecture()
 
@@ -186,15 +191,24 @@ def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
     return Searched(loop.strategy, loop.rank)
 
 
-def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
-    train = run.config.train
-    epochs = run.config.search.evaluation_epochs
+def _short_recipe(run: Run, epochs: int) -> TrainConfig:
+    """The run's training for fewer epochs, without what helps in long ones only."""
     plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
+    return run.config.train.model_copy(update=plain)
+
+
+def _augmented(run: Run, training: Split) -> Batches:
+    """Training batches as in the run's training."""
+    train = run.config.train
     augment = Augmentation(train.crop_padding, train.flip, train.cutout)
+    return run.batches(training, train.batch_size, "evaluation", augment)
+
+
+def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
     return ShortTraining(
         run.problem.proxy_space,
-        train.model_copy(update=plain),
-        run.batches(training, train.batch_size, "evaluation", augment),
+        _short_recipe(run, run.config.search.evaluation_epochs),
+        _augmented(run, training),
         validation,
         run.problem.task,
         run.seed("evaluation"),
@@ -257,8 +271,8 @@ def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
     strategy.suggested = ordered[: search.warm_start_kept]
 
 
-def _select(run: Run, searched: Searched) -> Measured:
-    """Rank and measure what the search found, until a candidate keeps the budget."""
+def _select(run: Run, searched: Searched, training: Split, validation: Split) -> Measured:
+    """Measure what the search found, and choose by its scores or by training the finalists."""
     config = run.config.search
     limits = run.target.limits()
     with run.stage("measure") as advance:
@@ -280,7 +294,47 @@ def _select(run: Run, searched: Searched) -> Measured:
             candidates=config.candidates,
             max_measured=config.max_measured,
         )
-        return selection.run()
+        if not config.finalists:
+            return selection.run()
+        kept = selection.finalists(config.finalists, largest=config.size_prior)
+    best = _best_finalist(run, searched, [m.architecture for m in kept], training, validation)
+    return next(m for m in kept if m.architecture == best)
+
+
+def _best_finalist(
+    run: Run,
+    searched: Searched,
+    finalists: list[Architecture],
+    training: Split,
+    validation: Split,
+) -> Architecture:
+    """The finalist that wins successive halving, trained on one half and judged on the other."""
+    config, task = run.config.search, run.problem.task
+    batches = _augmented(run, training)
+    recipe = _short_recipe(run, config.finalist_epochs * len(rung_sizes(len(finalists))))
+
+    def training_of(architecture: Architecture) -> Training:
+        torch.manual_seed(run.seed("evaluation"))
+        network = run.problem.space.network(architecture)
+        if run.config.train.inherit and searched.weights_of is not None:
+            network.load_state_dict(searched.weights_of(architecture))
+        network.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Training(network, recipe, batches, run.seed("evaluation"), task.loss)
+
+    def score_of(work: Training) -> float:
+        return task.score(predictions(work.average, validation, task.dataset, run.device))
+
+    halving = SuccessiveHalving(
+        run.problem.space,
+        finalists,
+        training_of,
+        score_of,
+        rung_steps=config.finalist_epochs * batches.steps_per_epoch,
+        checkpoint_every=run.config.train.checkpoint_every,
+        size_prior=config.size_prior,
+    )
+    with run.stage("finalists") as advance:
+        return halving.run(run.folder, advance)
 
 
 def measure_architecture(
@@ -300,11 +354,11 @@ def measure_costs(run: Run, network: Network, budget_ms: float | None) -> Networ
     found = measure_network(call, runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
     memory_mb = energy_mj = None
     if budget.memory_mb is not None and isinstance(runtime, OnnxModelRuntime):
-        model = export_network(network, run.problem.input_shape).SerializeToString()
-        inputs = {INPUT: example_inputs(latency.batch, run.problem.input_shape)}
+        model = export_network(network, shape, preprocessing=preprocessing).SerializeToString()
+        inputs = {INPUT: example_inputs(latency.batch, shape, preprocessing)}
         memory_mb = try_session(runtime, model, inputs).memory_mb
     if budget.energy_mj is not None:
-        energy = counted_energy(call, runtime, found)
+        energy = counted_energy(prepare(), runtime, found)
         energy_mj = None if energy is None else energy.mj
     return NetworkCosts(found, memory_mb, energy_mj)
 

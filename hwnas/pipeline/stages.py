@@ -30,10 +30,10 @@ from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import next_run_folder
 
 logger = logging.getLogger("hwnas")
-STAGES = ("profile", "search", "measure", "train", "check")
+STAGES = ("profile", "search", "measure", "finalists", "train", "check", "controls")
 """The stages that show progress; a run with a given table leaves out the first.
 
-A run with controls has one more.
+Runs without finalists or controls have none of their stages.
 """
 
 
@@ -47,7 +47,7 @@ def run(
     ranks: Ranks = ALONE,
     source: str = "",
 ) -> dict[str, Any]:
-    """All stages in a row: profile, search, train, export, check, report.
+    """All stages in a row: profile, search, train, export, check, compare with controls, report.
 
     A run that is finished is left as it is.
 
@@ -62,7 +62,8 @@ def run(
 
     Returns:
         The content of `check.json`; its verdict is `pass` when the model keeps the budget and
-        every other gate. With several budgets, `family` has a summary of the others' checks.
+        every other gate. With several budgets, `family` has a summary of the others' checks, and
+        with controls `controls` the content of `controls.json`.
 
     Raises:
         HwnasError: with the exit code that the command line gives.
@@ -84,6 +85,8 @@ def run(
                     report(current.folder.path)
     if others:
         document["family"] = [_front_point(other) for other in others]
+    if current.config.controls:
+        document["controls"] = current.folder.read_json(current.folder.controls_document)
     return document
 
 
@@ -100,7 +103,8 @@ def _prepared(
         source = config_name(config)
         config = load_config(config)
     path = Path(out or next_run_folder())
-    stages = (*STAGES, *(["controls"] if config.controls else []))
+    absent = {"finalists": not config.search.finalists, "controls": not config.controls}
+    stages = [stage for stage in STAGES if not absent.get(stage)]
     stage = progress.numbered(progress.shown if show_progress else progress.silent, stages)
     return Run.start(config, path, resume=resume, stage=stage, ranks=ranks, source=source)
 

@@ -20,6 +20,7 @@ from hwnas.budget.selection import (
 from hwnas.errors import InputError
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import build_strategy
+from hwnas.strategies.size_prior import largest_networks
 
 
 def latency(value_ms: float, half_width: float = 0.01) -> NetworkLatency:
@@ -159,4 +160,42 @@ def test_unreachable_budget_is_refused_before_measuring(folder) -> None:
     loop, device, _ = selection(folder, 1.0, share=-0.01)
     with pytest.raises(InputError, match="no architecture keeps the budget"):
         loop.run()
+    assert not device.measured
+
+
+def test_finalists_keep_the_budget_on_the_device_and_use_it(folder) -> None:
+    """The table says that networks are slower than they are: the budget allows larger ones."""
+    loop, device, budget_ms = selection(folder, 0.7, share=0.15, limit=12)
+    kept = loop.finalists(5, largest=True)
+    assert len(kept) == 5
+    assert all(device.true_ms(m.architecture) * 1.01 <= budget_ms for m in kept)
+    space = device.cost.space
+    sizes = [space.params_and_macs(m.architecture)[0] for m in kept]
+    uncorrected = next(largest_networks(space, Decoder(loop.limits), "parameters"))
+    assert max(sizes) > space.params_and_macs(uncorrected)[0]
+
+
+def test_every_second_finalist_is_one_of_the_largest(folder) -> None:
+    loop, device, _ = selection(folder, 1.0)
+    without = loop._pool(4, largest=False)
+    pool = loop._pool(4, largest=True)
+    space = device.cost.space
+    ranking = largest_networks(space, Decoder(loop.limits), seed=0)
+    largest = [next(ranking) for _ in range(4)]
+    assert pool[1::2][:4] == largest
+    assert pool[::2][:4] == without[:4]
+
+
+def test_no_finalist_keeps_the_budget_of_a_device_that_is_far_too_slow(folder) -> None:
+    loop, device, _ = selection(folder, 30.0, limit=3)
+    with pytest.raises(BudgetError):
+        loop.finalists(2, largest=True)
+    assert len(device.measured) <= 3
+
+
+def test_finalists_that_were_measured_are_not_measured_again(folder) -> None:
+    first, _, _ = selection(folder, 0.9)
+    kept = first.finalists(4, largest=True)
+    again, device, _ = selection(folder, 0.9)
+    assert again.finalists(4, largest=True) == kept
     assert not device.measured

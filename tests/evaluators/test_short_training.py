@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
+from helpers.bars import bars
 from helpers.tiny import table_of, tiny_space
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder
 from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig, TrainConfig
-from hwnas.data import Batches, Dataset, Split
+from hwnas.data import Batches
 from hwnas.evaluators.loop import EvaluatedSearch
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
@@ -22,19 +22,8 @@ SPACE = tiny_space("nasbench201", cells=1)
 LIMIT = Limit(CostModel(SPACE, table_of(SPACE)))
 
 
-def dataset() -> Dataset:
-    """Return images of three classes, which differ in the third of the image that is bright."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(60) % 3
-    images = rng.integers(0, 60, (60, 1, 9, 7), dtype=np.uint8)
-    for image, label in zip(images, labels, strict=True):
-        image[:, 3 * label : 3 * label + 3] += 180
-    split = Split(images, labels.astype(np.int64))
-    return Dataset("bars", ("top", "middle", "bottom"), split, split)
-
-
 def evaluator(epochs: int) -> ShortTraining:
-    data = dataset()
+    data = bars()
     config = TrainConfig(epochs=epochs, batch_size=12, learning_rate=0.1, ema_decay=0.5)
     batches = Batches(data.train, data, 12, 1, augment=None)
     return ShortTraining(SPACE, config, batches, data.test, task_of(data), 0, torch.device("cpu"))
