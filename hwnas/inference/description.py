@@ -149,7 +149,7 @@ class Description:
     @property
     def normalises(self) -> bool:
         """Whether the model itself normalises raw samples."""
-        return bool(self.reading.get("preprocess")) or self.dtype.startswith("uint")
+        return bool(self.reading["preprocess"])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -207,13 +207,13 @@ class _Properties:
 
     def reading(self) -> dict[str, Any]:
         """The properties that say how inputs were made from files."""
-        reading: dict[str, Any] = {}
+        reading: dict[str, Any] = {"preprocess": self.stated.get("preprocess") == "true"}
         if KIND in self.stated:
             reading[KIND] = self.value(KIND)
             if reading[KIND] not in get_args(Kind):
                 raise self.error(KIND, ", ".join(get_args(Kind)))
-        if PREPROCESS in self.stated:
-            reading[PREPROCESS] = self.value(PREPROCESS) is True
+        if "preprocess" in self.stated:
+            reading["preprocess"] = self.value("preprocess") is True
         if "columns" in self.stated:
             reading["columns"] = self.names("columns")
         if "missing" in self.stated:

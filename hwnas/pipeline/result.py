@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hwnas.data import Dataset
+from hwnas.data.normalisation import Preprocessed
 from hwnas.data.own_data import Samples
 from hwnas.deploy.plain import plain_module
 from hwnas.deploy.variants import EXPORTED, make_variant, parse_variants
@@ -102,9 +103,13 @@ class Result:
         """The trained network, made of PyTorch's own modules and functions alone.
 
         It is in eval mode on the CPU, and can be trained, compiled, and pickled; who loads it
-        needs PyTorch and not hwnas. Its inputs are normalised ones, as those of the ONNX model.
+        needs PyTorch and not hwnas. Its inputs are those of the ONNX model: normalised ones, unless
+        the run was asked to make the normalisation a part of the model (`export.preprocess`).
         """
-        return plain_module(self._run.trained_network())
+        network, preprocessing = self._run.trained_network(), self._run.problem.preprocessing
+        return plain_module(
+            network if preprocessing is None else Preprocessed(network, preprocessing)
+        )
 
     # ---- asking the model ----
 
