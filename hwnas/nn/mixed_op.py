@@ -6,7 +6,7 @@ batch norm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 
@@ -51,7 +51,46 @@ class MixedOp(nn.Module):
         ]
 
 
-class MixedCell(nn.Module):
+class FusedMixture(nn.Module):
+    """A mixture that the operators of `hwnas.kernels` compute.
+
+    Attributes:
+        impl: passed to the operator, as for `hwnas.kernels.mixed_op`.
+        recompute: which activations are recomputed in the backward pass to save memory; what the
+            values mean is up to the class.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.impl = "auto"
+        self.recompute = "nothing"
+
+    def before_norm(
+        self, block: nn.Module, compute: Callable[[Tensor], Tensor], x: Tensor
+    ) -> Tensor:
+        """A block's activations before its last batch norm.
+
+        Unless `recompute` is "nothing", what is computed inside is computed again in the backward
+        pass.
+
+        Args:
+            block: the block, whose running statistics are updated once.
+            compute: what of it to compute.
+            x: its input.
+        """
+        if self.recompute == "nothing" or not torch.is_grad_enabled():
+            return compute(x)
+        y: Tensor = checkpoint(
+            compute,
+            x,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: _checkpoint_contexts(block),
+        )
+        return y
+
+
+class MixedCell(FusedMixture):
     """A cell in which every edge is a mixture, computed by `hwnas.kernels.mixed_cell`.
 
     Args:
@@ -60,8 +99,7 @@ class MixedCell(nn.Module):
 
     Attributes:
         momentum: of the batch norms' running statistics.
-        impl: passed to `hwnas.kernels.mixed_cell`.
-        recompute: passed to `hwnas.kernels.mixed_cell`.
+        impl: passed to `hwnas.kernels.mixed_cell`, and so is `recompute`.
     """
 
     def __init__(self, edges: Sequence[tuple[int, int]], mixed_ops: Sequence[MixedOp]) -> None:
@@ -70,8 +108,6 @@ class MixedCell(nn.Module):
         self.mixed_ops = nn.ModuleList(mixed_ops)
         self.partial = mixed_ops[0].partial
         self.momentum = 0.1
-        self.impl = "auto"
-        self.recompute = "nothing"
 
     def forward(
         self, inputs: Sequence[Tensor], mixture: Mixture, first_choice: int = 0
@@ -144,7 +180,7 @@ class MixedCell(nn.Module):
         return [sums[target] for target in sorted(sums)]
 
 
-class MixedBlocks(nn.Module):
+class MixedBlocks(FusedMixture):
     """A choice between inverted bottlenecks, and possibly the identity.
 
     PyTorch computes the blocks up to their last batch norms; `hwnas.kernels.weighted_norms`
@@ -166,8 +202,6 @@ class MixedBlocks(nn.Module):
         super().__init__()
         self.candidates = nn.ModuleList(build(spec, affine=False) for spec in specs)
         self.momentum = 0.1
-        self.impl = "auto"
-        self.recompute = "nothing"
 
     def forward(self, x: Tensor, mixture: Mixture, choice: int) -> Tensor:
         """The weighted sum of the options, (N, c_in, H, W) to (N, c_out, OH, OW).
@@ -192,7 +226,7 @@ class MixedBlocks(nn.Module):
     def _normed_sum(self, x: Tensor, weights: Tensor, blocks: dict[int, MBConv]) -> Tensor:
         norms = [dict(_tensors(block.bn3)) for block in blocks.values()]
         return kernels.weighted_norms(
-            [self._before_norm(block, x) for block in blocks.values()],
+            [self.before_norm(block, block.before_norm, x) for block in blocks.values()],
             weights[list(blocks)],
             [norm["running_mean"] for norm in norms],
             [norm["running_var"] for norm in norms],
@@ -200,18 +234,6 @@ class MixedBlocks(nn.Module):
             momentum=self.momentum,
             impl=self.impl,
         )
-
-    def _before_norm(self, block: MBConv, x: Tensor) -> Tensor:
-        if self.recompute == "nothing" or not torch.is_grad_enabled():
-            return block.before_norm(x)
-        y: Tensor = checkpoint(
-            block.before_norm,
-            x,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=lambda: _checkpoint_contexts(block),
-        )
-        return y
 
 
 def _checkpoint_contexts(
@@ -241,14 +263,14 @@ def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
     """Set the implementation of the mixed operators of a supernet.
 
     Args:
-        supernet: a module that may contain `MixedCell`, `MixedBlocks` and `MixedTokens`.
+        supernet: a module that may contain `FusedMixture` and `MixedTokens`.
         impl: of `hwnas.kernels.mixed_cell`; `MixedTokens` always run in PyTorch.
         recompute: of `hwnas.kernels.mixed_cell`.
     """
     for module in supernet.modules():
-        if isinstance(module, MixedCell | MixedBlocks):
+        if isinstance(module, FusedMixture):
             module.impl = impl
-        if isinstance(module, MixedCell | MixedBlocks | MixedTokens):
+        if isinstance(module, FusedMixture | MixedTokens):
             module.recompute = recompute
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import cache
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ from hwnas.ops.recurrent import RECURRENT_OPERATORS, state_inputs
 from hwnas.ops.resized import read_operator, resized_builder
 from hwnas.ops.sequences import COLUMNS, SEQUENCE_OPERATORS, TOKENS, SequenceAttention
 from hwnas.ops.tokens import PATCH_EMBEDDING, TOKEN_OPERATORS, ScaledDotProductAttention
+
+OperatorKind = Literal["operator", "source", "tokens"]
+"""An operator inside a network, one that reads its input, and one that reads whole numbers."""
+OperatorModule = tuple[nn.Module, list[tuple[int, ...]], OperatorKind]
+"""A module to measure, the shape of each of its inputs without the batch, and its kind."""
 
 OPERATORS: dict[str, Builder] = {
     **CELL_OPERATORS,
@@ -71,6 +77,14 @@ def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
 def reads_input(spec: OpSpec) -> bool:
     """Whether an operator reads the network's input."""
     return read_operator(spec.name) in SOURCES
+
+
+def operator_module(spec: OpSpec) -> OperatorModule:
+    """What is measured for an operator: a new module, the shapes of its inputs, and its kind."""
+    kind: OperatorKind = "source" if reads_input(spec) else "operator"
+    if spec.name == TOKENS:
+        kind = "tokens"
+    return build(spec), input_shapes(spec), kind
 
 
 def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hwnas import ops
 from hwnas.architecture import Architecture
 from hwnas.calibration.audit import audit
 from hwnas.calibration.design import design
@@ -38,8 +40,6 @@ from hwnas.latency_tables.measuring.profiler import (
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol, measure
-from hwnas.ops import build, definitions, input_shapes, reads_input
-from hwnas.ops.sequences import TOKENS
 from hwnas.pipeline.problem import data_sizes, read_dataset
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
@@ -58,6 +58,7 @@ def profile(
     seconds: float = OPERATOR_S,
     partial: Path | None = None,
     stage: progress.Stage = progress.silent,
+    space: SearchSpace | None = None,
 ) -> LatencyTable:
     """Measure all operators of a configuration's space on its runtime and write the table.
 
@@ -67,6 +68,7 @@ def profile(
         seconds: for each operator on average; the longer, the fewer rows are noisy.
         partial: where an unfinished table is kept and resumed from; beside `out` by default.
         stage: shows progress.
+        space: the space itself, where it is not the one that the configuration names.
 
     Raises:
         RuntimeMissingError: when the runtime or device is not here.
@@ -76,7 +78,7 @@ def profile(
     latency = config.latency
     runtime = create_runtime(latency.runtime, latency.threads)
     runtime.require()
-    space = profiled_space(config)
+    space = space or profiled_space(config)
     partial = partial or out.with_name(f".{out.name}.partial")
     with stage("profile") as advance:
 
@@ -87,11 +89,11 @@ def profile(
         table = profile_operators(
             space.all_operators(),
             runtime=runtime,
-            build=operator_module,
+            build=functools.partial(operator_module, space=space),
             to_onnx=to_onnx,
             batch=latency.batch,
             dtype=latency.dtype,
-            definitions=definitions(space.all_operators()),
+            definitions=space.definitions(),
             protocol=replace(PROFILE_PROTOCOL, time_limit_s=GROUP_SIZE * seconds),
             partial_path=partial,
             progress=on_progress,
@@ -124,7 +126,7 @@ def bundle(config: Config, folder: Path, networks: int) -> Manifest:
     }
     groups = operator_graphs(
         space.all_operators(),
-        build=operator_module,
+        build=functools.partial(operator_module, space=space),
         to_onnx=to_onnx,
         batch=latency.batch,
         dtype=latency.dtype,
@@ -133,7 +135,7 @@ def bundle(config: Config, folder: Path, networks: int) -> Manifest:
         folder,
         groups,
         whole,
-        definitions=definitions(space.all_operators()),
+        definitions=space.definitions(),
         dtype=latency.dtype,
         batch=latency.batch,
         space=space.name,
@@ -239,12 +241,18 @@ def measure_networks(
     return by_network
 
 
-def operator_module(spec: OpSpec) -> tuple[nn.Module, list[Shape], Kind]:
-    """What the profiler measures for a spec: the folded module, its input shapes, its kind."""
-    kind: Kind = "source" if reads_input(spec) else "operator"
-    if spec.name == TOKENS:
-        kind = "tokens"
-    return fold_batch_norms(build(spec)), input_shapes(spec), kind
+def operator_module(
+    spec: OpSpec, space: SearchSpace | None = None
+) -> tuple[nn.Module, list[Shape], Kind]:
+    """What the profiler measures for a spec: the folded module, its input shapes, its kind.
+
+    Args:
+        spec: the operator.
+        space: the space that it belongs to; only that of a user's own model makes a difference.
+    """
+    built = ops.operator_module(spec) if space is None else space.operator_module(spec)
+    module, shapes, kind = built
+    return fold_batch_norms(module), shapes, kind
 
 
 def inference(

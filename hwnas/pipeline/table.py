@@ -8,7 +8,6 @@ from hwnas.budget.cost import CostModel
 from hwnas.errors import InputError
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.ops import definitions
 from hwnas.pipeline.profile import profile
 from hwnas.pipeline.run import Run
 
@@ -28,7 +27,13 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
                 where="latency.device_measurements",
                 mend="give its table with --table; `hwnas table fit` makes one",
             )
-        profile(run.config, kept, partial=run.folder.partial_table, stage=run.stage)
+        profile(
+            run.config,
+            kept,
+            partial=run.folder.partial_table,
+            stage=run.stage,
+            space=run.problem.space,
+        )
     else:
         _take_table(run, Path(table) if table is not None else kept)
     for copy, device in zip(run.target.further_tables, run.config.devices, strict=True):
@@ -46,9 +51,9 @@ def _take_table(run: Run, source: Path) -> None:
     given = load_table(source)
     if run.target.device_measurements is None:
         given.require_device(run.target.profile())
-    used = set(run.problem.space.all_operators()).intersection(given.specs())
-    for name, definition in definitions(used).items():
-        if given.definitions.get(name) != definition:
+    measured = {spec.name for spec in given.specs()}
+    for name, definition in run.problem.space.definitions().items():
+        if name in measured and given.definitions.get(name) != definition:
             raise InputError(
                 f"{name} was measured on another definition of the operator",
                 where=f"{source}: definitions",

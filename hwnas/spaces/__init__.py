@@ -18,6 +18,7 @@ from hwnas.spaces.nasbench201 import NasBench201Space
 from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.rnn import RnnSpace
 from hwnas.spaces.sequence import SequenceSpace
+from hwnas.spaces.traced.described import TRACED, DescribedSpace
 from hwnas.spaces.vit import VitSpace
 
 SPACES: dict[str, type[SearchSpace]] = {
@@ -44,7 +45,7 @@ def register_space(space: type[SearchSpace]) -> type[SearchSpace]:
     Raises:
         InputError: when another space is registered under this name.
     """
-    if space.name in SPACES:
+    if space.name in SPACES or space.name == TRACED:
         raise InputError("a space of this name is registered", where="space", actual=space.name)
     SPACES[space.name] = space
     return space
@@ -63,7 +64,7 @@ def build_space(
     Raises:
         InputError: for an unknown space or option, or a value out of range.
     """
-    if name not in SPACES:
+    if name not in SPACES and name != TRACED:
         raise InputError(
             "unknown search space",
             where=where,
@@ -71,7 +72,7 @@ def build_space(
             actual=repr(name),
             mend=did_you_mean(name, SPACES),
         )
-    space = SPACES[name]
+    space = DescribedSpace if name == TRACED else SPACES[name]
     try:
         sizes = space.options_model(**(options or {}))
     except ValidationError as error:

@@ -15,7 +15,7 @@ from hwnas.architecture import Architecture
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops import params_and_macs
+from hwnas.ops import OperatorModule, definitions, operator_module, params_and_macs
 from hwnas.ops.heads import Head
 from hwnas.spaces.choices import ChoiceSpace
 from hwnas.spaces.decoding import DecodingProgram, Repeated, SharedWork, paid_share, saved_runs
@@ -73,6 +73,22 @@ class SearchSpace(ChoiceSpace):
     @abstractmethod
     def _decoding_program(self, edges: EdgeRule) -> DecodingProgram:
         """`decoding_program` under any rule but `once`."""
+
+    def operator_module(self, spec: OpSpec) -> OperatorModule:
+        """What is measured for an operator of this space.
+
+        Returns:
+            A new module, the shape of each of its inputs without the batch dimension, and its kind.
+        """
+        return operator_module(spec)
+
+    def operator_params_and_macs(self, spec: OpSpec) -> tuple[int, int]:
+        """Parameters of an operator, and its multiply-accumulates for one sample."""
+        return params_and_macs(spec)
+
+    def definitions(self) -> dict[str, str]:
+        """A hash of the structure of every operator, by name."""
+        return definitions(self.all_operators())
 
     def runs_of_weights(self, spec: OpSpec) -> int:
         """How many runs of an operator in one network share the same weights."""
@@ -241,6 +257,6 @@ class SearchSpace(ChoiceSpace):
         """Parameters and multiply-accumulates of several operators, (2,)."""
         total = np.zeros(2, dtype=np.int64)
         for spec, count in operators.items():
-            params, macs = params_and_macs(spec)
+            params, macs = self.operator_params_and_macs(spec)
             total += (params * count // self.runs_of_weights(spec), macs * count)
         return total

@@ -1,0 +1,97 @@
+"""The choices in a model, with their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from hwnas.errors import InputError
+from hwnas.nn.decisions import Decision, Value
+from hwnas.nn.narrowing import require_sliceable, widths_of
+from hwnas.nn.searchable import Build, Searchable
+
+
+@dataclass(frozen=True)
+class Named:
+    """A decision and its name."""
+
+    decision: Decision
+    name: str
+
+
+def named_decisions(model: nn.Module) -> list[Named]:
+    """All decisions of a model, in the order of its modules.
+
+    Raises:
+        InputError: for a decision with fewer than two options, equal options or the name of
+            another one, and for layers that cannot have a `Width`.
+    """
+    holders = dict(_attributes(model))
+    found: dict[int, Named] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, Searchable):
+            for decision in module.decisions:
+                default = holders.get(id(decision)) or _default(path, module, decision)
+                found.setdefault(id(decision), Named(decision, decision.name or default))
+        for attribute, width in widths_of(module):
+            require_sliceable(module, path)
+            default = holders.get(id(width.decision)) or f"{path}.{attribute}"
+            name = width.decision.name or default
+            found.setdefault(id(width.decision), Named(width.decision, name))
+    named = list(found.values())
+    for one in named:
+        _require_options(one)
+    _require_unique([one.name for one in named])
+    unused = [path for key, path in holders.items() if key not in found]
+    if unused:
+        raise InputError(
+            "no part of the model was made with this value",
+            where=unused[0],
+            mend="give it to a Build or a layer, or remove it",
+        )
+    return named
+
+
+def _attributes(model: nn.Module) -> Iterator[tuple[int, str]]:
+    """Values and widths that modules of the user hold, by id, with the attribute's path.
+
+    Later entries are those of outer modules, which come first in the model.
+    """
+    for path, module in reversed(list(model.named_modules())):
+        own = not type(module).__module__.startswith("torch.")
+        if own and not isinstance(module, Searchable):
+            prefix = f"{path}." if path else ""
+            for name, width in widths_of(module):
+                yield id(width.decision), f"{prefix}{name}"
+            for name, value in vars(module).items():
+                if isinstance(value, Value):
+                    yield id(value), f"{prefix}{name}"
+
+
+def _default(path: str, module: Searchable, decision: Decision) -> str:
+    if isinstance(module, Build):
+        assert isinstance(decision, Value)
+        return f"{path}.{module.arguments[decision]}"
+    return path or "model"
+
+
+def _require_options(named: Named) -> None:
+    options = named.decision.options
+    if len(set(options)) < 2 or len(set(options)) != len(options):
+        raise InputError(
+            "a choice needs at least two different options",
+            where=named.name,
+            actual=", ".join(options) or "none",
+        )
+
+
+def _require_unique(names: list[str]) -> None:
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(
+            "two choices have this name",
+            where=twice[0],
+            mend="give each choice a name of its own, or none",
+        )
