@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -111,6 +112,14 @@ class CostModel:
         rows = architecture_features(self.space, architectures, self.edges)
         corrected.coefficients = self.coefficients.conditioned(rows, np.asarray(latencies_ms))
         return corrected
+
+    def with_fixed(self, extra_ms: float) -> CostModel:
+        """Return the model of networks that each take `extra_ms` more, such as to normalise."""
+        slower = copy.copy(self)
+        mean = self.coefficients.mean.copy()
+        mean[0] += extra_ms
+        slower.coefficients = replace(self.coefficients, mean=mean)
+        return slower
 
     def latency_ms(self, architecture: Architecture) -> float:
         """Return the predicted latency of an architecture's network in milliseconds."""

@@ -72,22 +72,34 @@ class Normalisation:
         return mean, std
 
 
-class Preprocessed(nn.Module):
-    """A network that normalises raw inputs itself."""
+class Preprocessing(nn.Module):
+    """A normalisation as a part of a network."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+    def __init__(self, normalisation: Normalisation) -> None:
         super().__init__()
-        self.network = network
         mean, std = normalisation.moments()
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Raw inputs (N, C, H, W) of the type of the training data to the network's outputs."""
-        outputs: Tensor = self.network((x.to(torch.float32) - self.mean) / self.std)
+        """Raw inputs (N, C, H, W) to normalised ones."""
+        return (x.to(torch.float32) - self.mean) / self.std
+
+
+class Preprocessed(nn.Module):
+    """A network that reads raw inputs, of the type of the training data."""
+
+    def __init__(self, network: nn.Module, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.preprocessing = Preprocessing(normalisation)
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Raw inputs (N, C, H, W) to the network's outputs."""
+        outputs: Tensor = self.network(self.preprocessing(x))
         return outputs
 
 

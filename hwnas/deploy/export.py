@@ -15,6 +15,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from hwnas.data.normalisation import Normalisation, Preprocessed
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import HwnasError
@@ -25,6 +26,8 @@ INPUT, OUTPUT = "images", "logits"
 FORBIDDEN = ("RandomNormal", "RandomUniform", "Bernoulli", "Dropout", "Multinomial")
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Key of the node metadata in which the exporter stores the path of the node's module."""
+PREPROCESSING = "preprocessing/"
+"""What the names of the nodes begin with that normalise raw inputs."""
 
 
 def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
@@ -42,7 +45,10 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
 
 
 def export_network(
-    network: nn.Module, input_shape: tuple[int, ...], names: tuple[str, str] = (INPUT, OUTPUT)
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    names: tuple[str, str] = (INPUT, OUTPUT),
+    preprocessing: Normalisation | None = None,
 ) -> onnx.ModelProto:
     """Export a network with its batch norms folded and an open batch dimension.
 
@@ -50,6 +56,8 @@ def export_network(
         network: has one input and one output; it is not changed.
         input_shape: shape of one sample: (C, H, W) for images and the like, (L,) for tokens.
         names: names of the input and of the output in the graph.
+        preprocessing: makes the model read raw inputs of this type and normalise them; None for
+            normalised inputs.
 
     Returns:
         The model: opset 18, IR version 8, weights inside.
@@ -58,13 +66,23 @@ def export_network(
         HwnasError: when the graph contains an operator that must not be deployed, see
             `require_deployable`.
     """
-    folded = fold_batch_norms(network)
+    folded = deployed(network, preprocessing)
     is_text = len(input_shape) == 1
-    example = torch.zeros(2, *input_shape, dtype=torch.int64 if is_text else torch.float32)
-    model = _export(folded, (example,), ({0: "batch"},), names[:1], names[1:])
+    dtype = torch.int64 if is_text else torch.float32
+    if preprocessing is not None:
+        dtype = getattr(torch, preprocessing.dtype)
+    example = torch.zeros(2, *input_shape, dtype=dtype)
+    root = "" if preprocessing is None else "network."
+    model = _export(folded, (example,), ({0: "batch"},), names[:1], names[1:], root=root)
     require_deployable(model)
     onnx.checker.check_model(model)
     return model
+
+
+def deployed(network: nn.Module, preprocessing: Normalisation | None) -> nn.Module:
+    """The network as it is deployed: batch norms folded, and raw inputs normalised if asked."""
+    folded = fold_batch_norms(network)
+    return folded if preprocessing is None else Preprocessed(folded, preprocessing)
 
 
 def export_module(
@@ -102,6 +120,7 @@ def _export(
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
     kwargs: dict[str, Tensor] | None = None,
+    root: str = "",
 ) -> onnx.ModelProto:
     logs = [logging.getLogger(name) for name in ("torch.onnx", "torch.export")]
     levels = [log.level for log in logs]
@@ -133,17 +152,17 @@ def _export(
     if program is None:
         raise HwnasError("the exporter returned no model")
     model = program.model_proto
-    _name_by_module(model)
+    _name_by_module(model, root)
     _strip(model)
     model.ir_version = IR_VERSION
     return model
 
 
-def _name_by_module(model: onnx.ModelProto) -> None:
+def _name_by_module(model: onnx.ModelProto, root: str) -> None:
     """Name each node and its first output `module/Operator`, as `cells.0.operators.1.relu1/Relu`.
 
     Graph optimisers name a fused node after its output, so that a profile of the optimised graph
-    can be related to the modules.
+    can be related to the modules. Paths of modules lose the beginning `root`.
     """
     kept = {value.name for value in [*model.graph.input, *model.graph.output]}
     counts: Counter[str] = Counter()
@@ -153,7 +172,7 @@ def _name_by_module(model: onnx.ModelProto) -> None:
         if scopes is None:
             continue
         # The first scope is the network, whose path is empty, and the last the operator itself.
-        module = ast.literal_eval(scopes)[:-1][-1]
+        module = ast.literal_eval(scopes)[:-1][-1].removeprefix(root)
         name = f"{module or 'network'}/{node.op_type}"
         counts[name] += 1
         node.name = name if counts[name] == 1 else f"{name}_{counts[name]}"

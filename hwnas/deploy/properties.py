@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from hwnas.errors import InputError
 
 METADATA_PREFIX = "hwnas."
+PREPROCESS = "preprocess"
+"""Property that is `true` for a model that normalises raw inputs itself."""
 
 
 def own_properties(properties: Mapping[str, str]) -> dict[str, str]:
@@ -17,6 +19,15 @@ def own_properties(properties: Mapping[str, str]) -> dict[str, str]:
         for key, value in properties.items()
         if key.startswith(METADATA_PREFIX)
     }
+
+
+def reads_raw(properties: Mapping[str, str]) -> bool:
+    """Whether a model that hwnas exported normalises raw inputs itself.
+
+    Args:
+        properties: result of `own_properties`.
+    """
+    return properties.get(PREPROCESS) == "true"
 
 
 def positive_number(properties: Mapping[str, str], name: str, where: str) -> float | None:

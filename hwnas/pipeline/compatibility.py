@@ -134,6 +134,23 @@ def check_controls(config: Config, where: str) -> None:
             )
 
 
+def check_preprocessing(config: Config, where: str) -> None:
+    """InputError where the time of preprocessing would have to be known of devices elsewhere."""
+    if not config.export.preprocess:
+        return
+    for key, is_elsewhere in (
+        ("latency.device_measurements", config.latency.device_measurements is not None),
+        ("devices", bool(config.devices)),
+    ):
+        if is_elsewhere:
+            raise InputError(
+                "what normalising adds is measured on this device, and not known of another",
+                where=f"{where}: export.preprocess",
+                expected=f"false with {key}",
+                actual=True,
+            )
+
+
 def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:
     """InputError for channels, trainings and inheritance that the supernet has not the weights for.
 
@@ -155,6 +172,7 @@ def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -
         ("search.shrinking", search.shrinking, of_supernet, "search.evaluator = supernet"),
         ("search.shrinking", search.shrinking, has_phases, "space.name = elastic, with choices"),
         ("search.shrinking", search.shrinking, samples, "a strategy of single architectures"),
+        ("search.finalists", search.finalists, train.epochs > 0, "train.epochs above 0"),
         ("train.inherit", train.inherit, of_supernet, "search.evaluator = supernet"),
         ("train.inherit", train.inherit, shares, "space.name = elastic or vit"),
         ("train.inherit", train.inherit, not search.proxy, "no search.proxy"),

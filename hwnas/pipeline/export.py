@@ -9,6 +9,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from hwnas.deploy.export import export_network, set_metadata
+from hwnas.deploy.properties import PREPROCESS
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.run import Run
@@ -50,7 +51,8 @@ def export(run: Run, *, force: bool = False) -> Path:
 def _model(run: Run) -> ModelProto:
     """The exported network with the facts of the run."""
     names = run.problem.task.input_name, run.problem.task.output_name
-    model = export_network(run.trained_network(), run.problem.input_shape, names)
+    preprocessing = run.problem.preprocessing
+    model = export_network(run.trained_network(), run.problem.input_shape, names, preprocessing)
     document = run.folder.read_json(run.folder.architecture)
     latency = run.config.latency
     set_metadata(
@@ -61,6 +63,7 @@ def _model(run: Run) -> ModelProto:
             "space_options": json.dumps(document["space_options"]),
             "task": run.problem.task.name,
             **{name: json.dumps(value) for name, value in run.problem.task.properties().items()},
+            PREPROCESS: json.dumps(preprocessing is not None),
             "params": str(document["params"]),
             "macs": str(document["macs"]),
             "predicted_ms": repr(document["predicted_ms"]),

@@ -12,7 +12,7 @@ import numpy as np
 from hwnas.architecture import Architecture
 from hwnas.calibration.networks import read_accuracies
 from hwnas.config import Config, DataConfig
-from hwnas.data import Dataset, load_dataset
+from hwnas.data import Dataset, Normalisation, load_dataset
 from hwnas.errors import InputError, printable
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.networks import Supernet
@@ -40,6 +40,23 @@ class Problem:
     def dataset(self) -> Dataset:
         """The training and test samples."""
         return read_dataset(self.config.data, self.config.seed)
+
+    @cached_property
+    def preprocessing(self) -> Normalisation | None:
+        """What the exported model does to raw inputs; None if it reads normalised ones.
+
+        Raises:
+            InputError: when it is asked for, and the inputs are tokens.
+        """
+        if not self.config.export.preprocess:
+            return None
+        if self.dataset.vocabulary:
+            raise InputError(
+                "tokens are not normalised, so there is nothing to make a part of the model",
+                where=f"{self.where}: export.preprocess",
+                expected=False,
+            )
+        return self.dataset.normalisation
 
     @cached_property
     def task(self) -> Task:

@@ -19,6 +19,7 @@ from hwnas.evaluators.storage import open_study
 from hwnas.pipeline.compatibility import (
     check_controls,
     check_measurements,
+    check_preprocessing,
     check_ranks,
     check_strategy,
     check_supernet,
@@ -113,6 +114,8 @@ class Run:
             supernet = self.problem.supernet()
         check_supernet(config, supernet, self.problem.task, where)
         check_measurements(config, self.target.runtime, where)
+        check_preprocessing(config, where)
+        self.problem.preprocessing  # noqa: B018  # refuses what cannot be normalised
         check_controls(config, where)
         if config.search.accuracy_table is not None:
             self.problem.accuracy_table  # noqa: B018  # reading it finds what is malformed
@@ -205,11 +208,15 @@ class Run:
         """Write what a member of a family takes from the main run: settings and tables."""
         self.folder.create()
         write_atomic(self.folder.config, self.config.to_toml())
-        for source, copy in (
-            (main.folder.environment, self.folder.environment),
-            (main.folder.latency_table, self.folder.latency_table),
+        own, other = self.folder, main.folder
+        files = [
+            (other.environment, own.environment),
+            (other.latency_table, own.latency_table),
             *zip(main.target.further_tables, self.target.further_tables, strict=True),
-        ):
+        ]
+        if self.config.export.preprocess:
+            files.append((other.preprocessing, own.preprocessing))
+        for source, copy in files:
             write_atomic(copy, source.read_bytes())
 
     def open_study(self) -> Study:

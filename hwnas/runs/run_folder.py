@@ -45,6 +45,7 @@ class RunFolder:
         self.config = self.path / "config.toml"
         self.environment = self.path / "environment.json"
         self.latency_table = self.path / "latency_table.json"
+        self.preprocessing = self.path / "preprocessing.json"
         self.partial_table = self.path / "latency_table.partial.json"
         self.history = self.path / "history.jsonl"
         self.checkpoints = self.path / "checkpoints"
