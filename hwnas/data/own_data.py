@@ -68,7 +68,7 @@ def dataset_of(
     notes = [note for given in (train, test) for note in _random_transforms(given, name)]
     x_train, y_train, train_axis = arrays_of(train, f"{name}: train")
     if test is None:
-        chosen = _held_out(y_train, test_fraction, seed, f"{name}: test_fraction")
+        chosen = held_out(y_train, test_fraction, seed, f"{name}: test_fraction")
         x_test, y_test = x_train[chosen], y_train[chosen]
         x_train, y_train = x_train[~chosen], y_train[~chosen]
     else:
@@ -172,7 +172,7 @@ def _array(values: Any, where: str) -> np.ndarray:
     return np.moveaxis(found, 2, 0) if is_picture else found
 
 
-def _held_out(targets: np.ndarray, fraction: float, seed: int, where: str) -> np.ndarray:
+def held_out(targets: np.ndarray, fraction: float, seed: int, where: str) -> np.ndarray:
     """Return which samples (N,) bool are held out: a fraction of each class, or of all samples."""
     rng, count = seeded_rng(seed, "held out"), len(targets)
     if not 0 < fraction < 1:
