@@ -167,7 +167,7 @@ class CellPlan:
         nodes: number of nodes.
         groups: the edges, in the order of their source.
         origins: for each node the source and the stride of one edge into it, which give its size.
-        parameters: number of parameters that positions index.
+        parameters: (candidate, name) of each parameter that positions index.
         norms: number of batch norms that positions index.
     """
 
@@ -175,13 +175,21 @@ class CellPlan:
     nodes: int
     groups: tuple[Group, ...]
     origins: tuple[tuple[int, int], ...]
-    parameters: int
+    parameters: tuple[tuple[str, str], ...]
     norms: int
 
     @cached_property
     def sources(self) -> frozenset[int]:
         """Numbers of the states that edges read."""
         return frozenset(group.source for group in self.groups)
+
+    def sizes(self, inputs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """(height, width) of every state, given those of the inputs."""
+        sizes = list(inputs)
+        for source, stride in self.origins:
+            height, width = sizes[source]
+            sizes.append((-(-height // stride), -(-width // stride)))
+        return sizes
 
     @staticmethod
     def describe(inputs: int, edges: Sequence[Edge]) -> str:
@@ -205,7 +213,9 @@ class CellPlan:
         groups = tuple(builder.group(source, stride) for source, stride in sources)
         origin = {row.target: (row.source, row.stride) for row in reversed(rows)}
         origins = tuple(origin[target] for target in sorted(origin))
-        return CellPlan(inputs, len(origins), groups, origins, len(builder.tensors), builder.norms)
+        names = {(i, k): name for i, row in enumerate(rows) for k, name, _, _ in row.chosen}
+        parameters = tuple((names[i, k], tensor) for i, k, tensor in builder.tensors)
+        return CellPlan(inputs, len(origins), groups, origins, parameters, builder.norms)
 
 
 def tensors_of(

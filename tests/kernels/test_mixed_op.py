@@ -12,7 +12,8 @@ from torch.library import opcheck
 
 from hwnas import kernels
 from hwnas.kernels import operator
-from hwnas.kernels.cpu.backend import CpuBackend
+from hwnas.kernels.cpu.program import Program
+from hwnas.kernels.cpu.structures import STEPS, ConvolutionEntry, StepEntry
 from hwnas.kernels.plan import CellPlan, tensors_of
 
 EDGE = ((0, 1, 1),)
@@ -126,15 +127,11 @@ def test_active_candidates_only(active, needs_kernels) -> None:
 
 def test_gradients_that_are_not_needed_are_not_computed(needs_kernels, monkeypatch) -> None:
     case = make_cell("darts", EDGE, 2, 8, (6, 6), seed=7)
-    seen = []
-    for method in ("convolve_backward", "source_backward"):
-        inner = getattr(CpuBackend, method)
-
-        def spy(self, x, table_or_stride, stage, *rest, needs_input, inner=inner):
-            seen.append((stage.weight_gradients, needs_input))
-            return inner(self, x, table_or_stride, stage, *rest, needs_input=needs_input)
-
-        monkeypatch.setattr(CpuBackend, method, spy)
+    seen: list[Program] = []
+    inner = Program.run
+    monkeypatch.setattr(
+        Program, "run", lambda self, *rest: (seen.append(self), inner(self, *rest))[1]
+    )
     weights = case.weights[0].requires_grad_()
     candidates = [
         c._replace(tensors={k: v.detach() for k, v in c.tensors.items()})
@@ -142,9 +139,14 @@ def test_gradients_that_are_not_needed_are_not_computed(needs_kernels, monkeypat
     ]
     kernels.mixed_op(case.inputs[0], weights, candidates, impl="cpu").sum().backward()
     assert weights.grad is not None
-    assert len(seen) == 2, "one call for the second stages and one for the state"
-    assert all(gradient is None for gradients, _ in seen for gradient in gradients)
-    assert seen[-1][1] is False, "the gradient of the input was computed"
+    assert len(seen) == 2, "one call for each pass"
+    steps = [s for s in seen[1].entries(StepEntry) if STEPS[s.kind] == "convolve_backward"]
+    assert len(steps) == 2, "one for the second stages and one for the state"
+    convolutions = seen[1].entries(ConvolutionEntry)
+    assert len(convolutions) == 6
+    assert not any(c.first_gradient or c.second_gradient for c in convolutions)
+    assert steps[0].d_values is not None
+    assert steps[1].d_values is None, "the gradient of the input was computed"
 
 
 def test_gradients_agree_with_finite_differences(needs_kernels) -> None:

@@ -15,7 +15,8 @@ import torch
 from hwnas.kernels.backend import MixTerm
 from hwnas.kernels.cpu import binding, openmp
 from hwnas.kernels.cpu.backend import CpuBackend
-from hwnas.kernels.cpu.binding import Shape, elements, vectors
+from hwnas.kernels.cpu.binding import elements, vectors
+from hwnas.kernels.cpu.structures import Shape
 
 SHAPE = Shape(lanes=8, is_double=0)
 
