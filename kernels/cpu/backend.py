@@ -20,7 +20,6 @@ from hwnas.kernels.backend import (
 )
 from hwnas.kernels.cpu.binding import (
     LANES,
-    Shape,
     UnavailableError,
     available_instructions,
     backward_array,
@@ -33,6 +32,7 @@ from hwnas.kernels.cpu.binding import (
     vectors,
 )
 from hwnas.kernels.cpu.memory import MEMORY
+from hwnas.kernels.cpu.structures import Shape
 from hwnas.kernels.plan import Convolution
 
 

@@ -1,4 +1,4 @@
-"""The compiled C++ kernels, and the structures of `src/interface.h` that they are called with."""
+"""The compiled C++ kernels, and what they are called with: addresses, once they are checked."""
 
 from __future__ import annotations
 
@@ -15,6 +15,15 @@ from torch import Tensor
 
 from hwnas.kernels.backend import MixTerm, Pooled, PoolGradient, StageBackward, Value
 from hwnas.kernels.cpu.openmp import load_with_openmp
+from hwnas.kernels.cpu.structures import (
+    KINDS,
+    ConvolutionEntry,
+    MixEntry,
+    PoolGradientEntry,
+    ReduceEntry,
+    Shape,
+    ValueEntry,
+)
 from hwnas.kernels.plan import Convolution
 
 INSTRUCTIONS = ("avx512", "avx2", "portable")
@@ -23,7 +32,6 @@ LANES: dict[torch.dtype, dict[str, tuple[int, ...]]] = {
     torch.float64: {"avx2": (4,), "portable": (4,)},
 }
 """Numbers of lanes that the kernels are compiled for, by type and instruction set."""
-KINDS = {"separable": 0, "dense": 1, "factorized": 2}
 
 _P, _I = ctypes.c_void_p, ctypes.c_int
 FUNCTIONS: dict[str, tuple[type, ...]] = {
@@ -34,65 +42,12 @@ FUNCTIONS: dict[str, tuple[type, ...]] = {
     "reduce": (_P, _I, _P, _P),
     "statistics": (_P, _I, _P, _P),
     "apply": (_P, _I, _P, _P, _P),
+    "run": (_P, _P, _P),
 }
 """The exported functions and the types of their arguments, as `kernels.cpp` declares them.
 
 Without types, an address that is a Python integer would be passed as 32 bits.
 """
-
-
-class Shape(ctypes.Structure):
-    """Sizes of a call; `interface.h` describes the fields of this and the other structures.
-
-    Attributes:
-        dtype: the type of activations, tables, coefficients and weights.
-        vector_bytes: bytes of a vector, of which the addresses of vectors are multiples.
-    """
-
-    _fields_ = [
-        *((n, ctypes.c_int64) for n in ("images", "height", "width_px", "out_height")),
-        *((n, ctypes.c_int64) for n in ("out_width", "channels", "width")),
-        *((n, ctypes.c_int32) for n in ("lanes", "is_double", "threads", "reserved")),
-    ]
-
-    def __init__(self, **fields: int) -> None:
-        super().__init__(**fields)
-        self.dtype = torch.float64 if self.is_double else torch.float32
-        self.vector_bytes = int(self.lanes) * self.dtype.itemsize
-
-
-class _Convolution(ctypes.Structure):
-    _fields_ = [
-        *(
-            (n, ctypes.c_int32)
-            for n in ("kind", "kernel", "dilation", "stride", "reads", "reserved")
-        ),
-        *((n, ctypes.c_void_p) for n in ("first", "second", "first_gradient", "second_gradient")),
-        *((n, ctypes.c_void_p) for n in ("gradient", "coefficients", "row")),
-    ]
-
-
-class _Value(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        *((n, ctypes.c_int64) for n in ("height", "width_px")),
-        *((n, ctypes.c_int32) for n in ("kind", "stride")),
-    ]
-
-
-class _MixTerm(ctypes.Structure):
-    _fields_ = [("value", _Value), ("row", ctypes.c_void_p), ("weight", ctypes.c_double)]
-
-
-class _ReduceTerm(ctypes.Structure):
-    _fields_ = [("value", _Value), ("gradient", ctypes.c_void_p), ("row", ctypes.c_void_p)]
-
-
-class _PoolGradient(ctypes.Structure):
-    _fields_ = [
-        (n, ctypes.c_void_p)
-        for n in ("gradient", "maximum", "maximum_row", "mean", "mean_row", "identity")
-    ]
 
 
 class UnavailableError(RuntimeError):
@@ -205,9 +160,9 @@ def _refuse(tensor: Tensor, dtype: torch.dtype, alignment: int) -> NoReturn:
 
 def convolution_array(
     convolutions: Sequence[Convolution], parameters: Sequence[Tensor], dtype: torch.dtype
-) -> ctypes.Array[_Convolution]:
+) -> ctypes.Array[ConvolutionEntry]:
     """What the forward pass of some convolutions reads."""
-    array = (_Convolution * len(convolutions))()
+    array = (ConvolutionEntry * len(convolutions))()
     for entry, convolution in zip(array, convolutions, strict=True):
         entry.kind = KINDS[convolution.kind]
         entry.kernel = convolution.kernel
@@ -219,10 +174,10 @@ def convolution_array(
     return array
 
 
-def backward_array(stage: StageBackward | None, shape: Shape) -> ctypes.Array[_Convolution]:
+def backward_array(stage: StageBackward | None, shape: Shape) -> ctypes.Array[ConvolutionEntry]:
     """What the backward pass of a stage reads and writes; empty without a stage."""
     if stage is None:
-        return (_Convolution * 0)()
+        return (ConvolutionEntry * 0)()
     array = convolution_array(stage.convolutions, stage.parameters, shape.dtype)
     for i, (entry, convolution) in enumerate(zip(array, stage.convolutions, strict=True)):
         for field, position in zip(("first", "second"), convolution.weights, strict=False):
@@ -234,9 +189,11 @@ def backward_array(stage: StageBackward | None, shape: Shape) -> ctypes.Array[_C
     return array
 
 
-def pool_gradient_array(edges: Sequence[PoolGradient], shape: Shape) -> ctypes.Array[_PoolGradient]:
+def pool_gradient_array(
+    edges: Sequence[PoolGradient], shape: Shape
+) -> ctypes.Array[PoolGradientEntry]:
     """The gradients that pools and skip connections pass on to the state that they read."""
-    array = (_PoolGradient * len(edges))()
+    array = (PoolGradientEntry * len(edges))()
     for entry, edge in zip(array, edges, strict=True):
         entry.gradient = vectors(edge.gradient, shape)
         entry.identity = vectors(edge.identity, shape)
@@ -249,9 +206,9 @@ def pool_gradient_array(edges: Sequence[PoolGradient], shape: Shape) -> ctypes.A
 
 def mix_array(
     terms: Sequence[MixTerm], weights: Sequence[float], shape: Shape
-) -> ctypes.Array[_MixTerm]:
+) -> ctypes.Array[MixEntry]:
     """The terms of a weighted sum; `MixTerm.weight_index` indexes the weights."""
-    array = (_MixTerm * len(terms))()
+    array = (MixEntry * len(terms))()
     for entry, term in zip(array, terms, strict=True):
         _set_value(entry.value, term.value, shape)
         entry.row = vectors(term.row, shape)
@@ -261,9 +218,9 @@ def mix_array(
 
 def reduce_array(
     terms: Sequence[tuple[Tensor, Value, Tensor]], shape: Shape
-) -> ctypes.Array[_ReduceTerm]:
+) -> ctypes.Array[ReduceEntry]:
     """Terms given as triples of gradient, value and table row."""
-    array = (_ReduceTerm * len(terms))()
+    array = (ReduceEntry * len(terms))()
     for entry, (gradient, value, row) in zip(array, terms, strict=True):
         entry.gradient = vectors(gradient, shape)
         _set_value(entry.value, value, shape)
@@ -271,7 +228,7 @@ def reduce_array(
     return array
 
 
-def _set_value(entry: _Value, value: Value, shape: Shape) -> None:
+def _set_value(entry: ValueEntry, value: Value, shape: Shape) -> None:
     """Fill in where a term's value is stored, or which tensor it is a pool of."""
     if isinstance(value, Pooled):
         entry.data = vectors(value.x, shape)

@@ -29,9 +29,7 @@ inline int thread_number() { return 0; }
 #endif
 }  // namespace
 
-#include "backward.hpp"
-#include "mixing.hpp"
-#include "norms.hpp"
+#include "program.hpp"
 
 namespace {
 
@@ -109,6 +107,12 @@ int EXPORT(hwnas_apply)(const Shape* shape, int count, const ReduceTerm* terms,
                         const void* coefficients, void* out) {
   return dispatch(shape, [&](auto scalar, auto lanes) {
     hwnas::apply<decltype(scalar), lanes.value>(*shape, count, terms, coefficients, out);
+  });
+}
+
+int EXPORT(hwnas_run)(const Shape* shape, const Program* program, const Call* call) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::run<decltype(scalar), lanes.value>(*program, *call);
   });
 }
 

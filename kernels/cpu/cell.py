@@ -1,0 +1,282 @@
+"""A cell on a CPU, outside of `torch.compile`: one call of the compiled kernels for each pass.
+
+The operator `hwnas::mixed_cell` computes the same, step by step. It is what compilers and fake
+tensors need, but each call of it costs more than the arithmetic of a small cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hwnas.kernels import operator
+from hwnas.kernels.cpu.backend import CpuBackend
+from hwnas.kernels.cpu.binding import load_library
+from hwnas.kernels.cpu.compile_backward import compile_backward
+from hwnas.kernels.cpu.compile_forward import compile_forward
+from hwnas.kernels.cpu.compiler import Strides
+from hwnas.kernels.cpu.memory import MEMORY
+from hwnas.kernels.cpu.program import Program, Sizes
+from hwnas.kernels.operator import (
+    ALIGNMENT,
+    SavedTensors,
+    kept_stages,
+    readable,
+    refuse_second_derivatives,
+)
+from hwnas.kernels.plan import CellPlan
+
+
+class CellCall(NamedTuple):
+    """What a call of a cell is besides its tensors.
+
+    Attributes:
+        description: of the cell, as `CellPlan.describe` returns it.
+        training: whether to use the batch's statistics and to update the running ones.
+        momentum: of the running statistics.
+        recompute: one of `RECOMPUTE`.
+        running: running means, then variances, in the plan's order.
+    """
+
+    description: str
+    training: bool
+    momentum: float
+    recompute: str
+    running: Sequence[Tensor]
+
+
+def run_cell(
+    call: CellCall, inputs: Sequence[Tensor], weights: Tensor, parameters: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """The nodes of a cell, (N, C, OH, OW) each, in channels_last.
+
+    Args:
+        call: everything else.
+        inputs: (N, C, H, W) each, in the type of the computation, as all tensors.
+        weights: mixing weights, (edges, options).
+        parameters: in the plan's order.
+    """
+    tensors = (*inputs, weights, *parameters)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        apply: Callable[..., Sequence[Tensor]] = _CellFunction.apply
+        return apply(call, len(inputs), *tensors)
+    nodes, _ = _forward(call, inputs, weights, parameters, save=False)
+    return nodes
+
+
+def _forward(
+    call: CellCall,
+    inputs: Sequence[Tensor],
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    *,
+    save: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """Nodes, and the workspace that the backward pass reads."""
+    plan = CellPlan.of(call.description)
+    backend, sizes = _sizes(inputs, weights)
+    given = [_as_read(x, sizes) for x in inputs]
+    keeps = kept_stages(call.recompute, save)
+    program, kept_bytes = compile_forward(
+        call.description, sizes, tuple(s for _, s in given), call.training, keeps
+    )
+    kept = MEMORY.empty((kept_bytes // sizes.dtype.itemsize,), sizes.dtype)
+    nodes = [_activation(sizes, size) for size in plan.sizes(sizes.inputs)[plan.inputs :]]
+    weights, parameters = readable(weights), _all_readable(parameters)
+    running = _all_readable([t.to(sizes.dtype) for t in call.running])
+    _run(
+        program, backend, kept, weights, None, call.momentum if call.training else 0.0,
+        [0, *_addresses([x for x, _ in given]), *_addresses(nodes), *[0] * plan.nodes,
+         *[0] * plan.inputs, *_addresses(parameters), *_addresses(running)],
+    )  # fmt: skip
+    if call.training:
+        for old, new in zip(call.running, running, strict=True):
+            if old is not new:
+                old.copy_(new)
+        torch.autograd.graph.increment_version(call.running)
+    return nodes, kept
+
+
+class _CellFunction(torch.autograd.Function):
+    """A cell with its first derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, call: CellCall, inputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        states, weights, parameters = _split(tensors, inputs)
+        nodes, kept = _forward(call, states, weights, parameters, save=True)
+        plan = CellPlan.of(call.description)
+        read = [nodes[i - plan.inputs] for i in sorted(plan.sources) if i >= plan.inputs]
+        ctx.call = call._replace(running=())
+        ctx.counts = inputs, len(parameters)
+        ctx.saved = SavedTensors(ctx, [*tensors, *read, kept])
+        return tuple(nodes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients):
+            raise RuntimeError(
+                "the gradients of a fused cell cannot be batched (is_grads_batched): "
+                "use impl='torch'"
+            )
+        saved = ctx.saved.of(ctx)
+        needed = ctx.needs_input_grad[2:]
+        results: Sequence[Tensor | None]
+        if torch.is_grad_enabled():
+            apply: Callable[..., Sequence[Tensor | None]] = _GradientFunction.apply
+            results = apply(ctx.call, ctx.counts, needed, *saved, *gradients)
+        else:
+            results = _backward(ctx.call, ctx.counts, needed, saved, gradients)
+        return None, None, *results
+
+
+class _GradientFunction(torch.autograd.Function):
+    """The first derivatives of a cell, as results that depend on its tensors (`create_graph`)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        call: CellCall,
+        counts: tuple[int, int],
+        needed: Sequence[bool],
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        nodes = CellPlan.of(call.description).nodes
+        saved: Any = tensors[:-nodes]
+        return tuple(_backward(call, counts, needed, saved, tensors[-nodes:]))
+
+    backward = staticmethod(refuse_second_derivatives)
+
+
+def _backward(
+    call: CellCall,
+    counts: tuple[int, int],
+    needed: Sequence[bool],
+    saved: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Gradients of the inputs, the mixing weights and the parameters, None where not needed."""
+    plan, (inputs, count) = CellPlan.of(call.description), counts
+    states, weights, rest = _split(saved, inputs)
+    parameters, nodes, kept = rest[:count], rest[count:-1], rest[-1]
+    backend, sizes = _sizes(states, weights)
+    by_number = dict(zip((i for i in sorted(plan.sources) if i >= inputs), nodes, strict=True))
+    state_sizes = plan.sizes(sizes.inputs)
+    read: list[tuple[Tensor | None, Strides]] = [_as_read(x, sizes) for x in states]
+    read += [
+        _as_read(by_number[i], sizes) if i in by_number else (None, None)
+        for i in range(inputs, len(state_sizes))
+    ]
+    given = [
+        _as_read(_activation(sizes, size).zero_() if g is None else g, sizes)
+        for g, size in zip(gradients, state_sizes[inputs:], strict=True)
+    ]
+    needs_input, needs_parameter = needed[:inputs], needed[inputs + 1 :]
+    program = compile_backward(
+        call.description, sizes, tuple(s for _, s in read), tuple(s for _, s in given),
+        call.training, kept_stages(call.recompute, True), tuple(needs_input),
+        bytes(needs_parameter),
+    )  # fmt: skip
+    templates = [p for p, needs in zip(parameters, needs_parameter, strict=True) if needs]
+    vector = MEMORY.empty((sum(p.numel() for p in templates),), sizes.dtype)
+    d_inputs = [
+        _activation(sizes, size) if needs else None
+        for size, needs in zip(sizes.inputs, needs_input, strict=True)
+    ]
+    weights, parameters = readable(weights), _all_readable(parameters)
+    kept = operator.aligned(kept)
+    d_weights = torch.zeros_like(weights, memory_format=torch.contiguous_format)
+    _run(
+        program, backend, kept, weights, d_weights, 0.0,
+        [vector.data_ptr(), *_addresses([x for x, _ in read]), *_addresses([g for g, _ in given]),
+         *_addresses(d_inputs), *_addresses(parameters), *[0] * (2 * plan.norms)],
+    )  # fmt: skip
+    parts = iter(torch._C._nn.unflatten_dense_tensors(vector, templates) if templates else ())
+    return [*d_inputs, d_weights, *(next(parts) if needs else None for needs in needs_parameter)]
+
+
+def _split(
+    tensors: Sequence[Tensor], inputs: int
+) -> tuple[Sequence[Tensor], Tensor, Sequence[Tensor]]:
+    """Inputs, mixing weights, and the rest."""
+    return tensors[:inputs], tensors[inputs], tensors[inputs + 1 :]
+
+
+def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[CpuBackend, Sizes]:
+    """The backend, and the sizes that a program is compiled for."""
+    images, channels, *_ = inputs[0].shape
+    backend = operator.backend_for("cpu", inputs[0].dtype)
+    assert isinstance(backend, CpuBackend)
+    width = backend.width(channels)
+    spatial = tuple((x.shape[2], x.shape[3]) for x in inputs)
+    lanes = backend.lanes(width)
+    return backend, Sizes(
+        images, channels, width, lanes, inputs[0].dtype, spatial, weights.shape[1]
+    )
+
+
+def _as_read(x: Tensor, sizes: Sizes) -> tuple[Tensor, Strides]:
+    """A tensor (N, C, H, W) whose channels lie side by side, and its strides unless it is packed.
+
+    The kernels read it where it is if it needs neither padding nor another order.
+    """
+    packed = x.is_contiguous(memory_format=torch.channels_last)
+    address = x.data_ptr()
+    if packed and sizes.width == sizes.channels and address % ALIGNMENT == 0:
+        return x, None
+    if address % x.element_size() or (x.stride(1) != 1 and sizes.channels > 1):
+        x = x.clone(memory_format=torch.channels_last)
+        return _as_read(x, sizes)
+    return x, (x.stride(0), x.stride(2), x.stride(3))
+
+
+def _activation(sizes: Sizes, size: tuple[int, int]) -> Tensor:
+    """An uninitialised tensor (N, C, H, W) in channels_last.
+
+    It is no view, since autograd forbids changes of views in place where an operator has several
+    outputs.
+    """
+    (height, width_px), channels = size, sizes.channels
+    memory = MEMORY.empty((sizes.images * height * width_px * channels,), sizes.dtype)
+    shape = sizes.images, channels, height, width_px
+    strides = height * width_px * channels, 1, width_px * channels, channels
+    return memory.new_empty(0).set_(memory.untyped_storage(), 0, shape, strides)
+
+
+def _addresses(tensors: Sequence[Tensor | None]) -> list[int]:
+    """Addresses; 0 for None."""
+    return [0 if t is None else t.data_ptr() for t in tensors]
+
+
+def _all_readable(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The tensors, or copies of those that kernels cannot read element by element."""
+    if all(t.is_contiguous() for t in tensors) and not any(
+        t.data_ptr() % t.element_size() for t in tensors
+    ):
+        return tensors
+    return [readable(t) for t in tensors]
+
+
+def _run(
+    program: Program,
+    backend: CpuBackend,
+    kept: Tensor,
+    weights: Tensor,
+    d_weights: Tensor | None,
+    momentum: float,
+    bases: Sequence[int],
+) -> None:
+    """Run a program with scratch memory of its own; `bases` are those behind both workspaces."""
+    dtype = kept.dtype
+    scratch = MEMORY.empty((program.scratch.size // dtype.itemsize,), dtype)
+    program.run(
+        backend.instructions,
+        load_library(),
+        [0, kept.data_ptr(), scratch.data_ptr(), *bases],
+        weights.data_ptr(),
+        None if d_weights is None else d_weights.data_ptr(),
+        momentum,
+    )
