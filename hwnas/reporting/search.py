@@ -9,6 +9,7 @@ import numpy as np
 
 from hwnas.budget.gate import judge
 from hwnas.reporting.figures import MAX_ROWS, first_rows, line_figure
+from hwnas.reporting.finalists import finalists_figures
 from hwnas.reporting.formatting import (
     CI,
     CONFIDENCE_INTERVAL,
@@ -165,7 +166,10 @@ def _pareto_front(run: Run) -> list[Html]:
 
 
 def candidates_figures(run: Run) -> list[Html]:
-    """The candidates that the search exported and measured; nothing before the first one."""
+    """The candidates that were exported and measured, and those that were trained then.
+
+    Nothing before the first one.
+    """
     records = [(record, interval_at(record)) for record in run.events("measurement")]
     complete = [(record, measured) for record, measured in records if measured is not None]
     if not complete:
@@ -189,6 +193,7 @@ def candidates_figures(run: Run) -> list[Html]:
         columns(charts),
         first_rows("Candidates", header, rows, "stacked"),
         explained(meaning),
+        *finalists_figures(run),
     ]
 
 

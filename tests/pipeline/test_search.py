@@ -157,3 +157,32 @@ def test_two_processes_search_as_one_and_one_may_die(tmp_path) -> None:
 
 def _evaluated(folder: Path) -> bool:
     return (folder / "history.jsonl").exists() and bool(history(folder, "search"))
+
+
+def test_finalists_are_measured_trained_and_the_winner_is_chosen(tmp_path) -> None:
+    more = ["search.finalists=3", "search.max_measured=4", "search.candidates=3"]
+    table, folder = table_file("nasbench201", tmp_path), tmp_path / "run"
+    config = configured(*more, "search.evaluator='zero-cost'", "search.strategy='random'", steps=3)
+    chosen = search(config, folder, table=table)
+    measured = [record["choices"] for record in history(folder, "measurement")]
+    first, last = (
+        [r for r in history(folder, "finalists") if r["rung"] == rung] for rung in (0, 1)
+    )
+    assert [r["choices"] for r in first] == measured[:3]
+    best = sorted(first, key=lambda r: -r["score"])[:2]
+    assert len(last) == 2
+    assert {str(r["choices"]) for r in last} == {str(r["choices"]) for r in best}
+    assert dict(chosen.options) == max(last, key=lambda r: r["score"])["choices"]
+    assert not list((folder / "checkpoints").glob("finalists*"))
+
+
+def test_finalists_of_a_run_that_deploys_inherited_weights_are_refused(tmp_path) -> None:
+    more = ["search.finalists=2", "search.max_measured=2", "train.epochs=0", "train.inherit=true"]
+    config = load_config(None, settings("elastic", *more))
+    with pytest.raises(InputError, match=r"search.finalists.* expected train.epochs above 0"):
+        search(config, tmp_path / "run", table=table_file("elastic", tmp_path))
+
+
+def test_more_finalists_than_measurements_are_refused() -> None:
+    with pytest.raises(InputError, match="finalists"):
+        configured("search.finalists=9", "search.max_measured=8", steps=1)
