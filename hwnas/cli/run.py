@@ -89,6 +89,15 @@ Seed = Annotated[
     int | None,
     typer.Option("--seed", help="Seed of everything random. Default: the configuration's."),
 ]
+Controls = Annotated[
+    int | None,
+    typer.Option(
+        "--controls",
+        metavar="N",
+        help="Train N random networks too, with the largest within the budget and hand-made ones, "
+        "to see what the search bought. Default: the configuration's, which is usually none.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -108,6 +117,7 @@ def run(
     strategy: Strategy = None,
     confidence: Confidence = None,
     device_measurements: DeviceFile = None,
+    controls: Controls = None,
     resume: Resume = False,
     settings: Set = None,
     as_json: Json = False,
@@ -123,7 +133,7 @@ def run(
 
     options = _options(
         budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
-    )
+    ) | {"controls": controls}
     loaded, source = _config(config, settings, out, resume, options)
     with _ranks(out) as ranks:
         if ranks is None:

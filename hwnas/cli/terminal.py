@@ -59,6 +59,11 @@ def print_check(document: dict[str, Any], result: Path | None) -> None:
             f"{in_words(metric)} {member[metric]['onnx']:.2%}, "
             f"[{STYLES[verdict]}]{verdict}[/]"
         )
+    if document.get("controls"):
+        from hwnas.reporting.controls import comparison_in_words
+
+        sentence = comparison_in_words(document["controls"])
+        console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
     verdict = document["verdict"]
     console.print(f"verdict: [{STYLES[verdict]} bold]{verdict}[/]")
     console.print(_in_short(document, result), highlight=False, markup=False, soft_wrap=True)

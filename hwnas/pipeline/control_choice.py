@@ -112,14 +112,18 @@ def choose(run: Run, name: str, earlier: Sequence[Control], say: Say) -> Control
 
 
 def _hand_made(run: Run, name: str, say: Say) -> Control:
-    """The widest network of a family; raises InputError when the narrowest exceeds a budget."""
+    """The widest network of a family; raises InputError when the narrowest exceeds a budget.
+
+    It is not wider than the slowest network of the space, whatever the budget is.
+    """
     family, options = FAMILIES[name], run.problem.space.options
+    _, slowest_ms = run.target.latency_range_ms
     alone_ms: dict[int, float] = {}
 
     def keeps(network: Network) -> bool:
         costs = _costs(run, network, say)
         alone_ms[_parameters(network)] = costs.latency.value_ms
-        return _are_kept(run, costs)
+        return _are_kept(run, costs) and costs.latency.value_ms <= slowest_ms
 
     width = widest_within(family, options, keeps)
     if width is None:

@@ -22,13 +22,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hwnas.budget.gate import measure_together
-from hwnas.data import evaluation_batches
 from hwnas.deploy.export import export_network, set_metadata
-from hwnas.inspection.process import sha256_of
+from hwnas.inspection.process import inspect_model, sha256_of
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
+from hwnas.pipeline.check import dataset_feeds
 from hwnas.pipeline.control_choice import SEARCHED, Control, choose, control_names
 from hwnas.pipeline.control_results import Tested, results
-from hwnas.pipeline.profile import SESSIONS, example_inputs, inferences
+from hwnas.pipeline.profile import SESSIONS, inferences
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.train import training_of
 from hwnas.runs import interruption
@@ -146,7 +146,6 @@ def _tested(run: Run, controls: Sequence[Control]) -> dict[str, Tested]:
     rounds_ms = measure_together(
         calls,
         run.target.runtime,
-        budget_ms=run.target.budget_ms(),
         seconds=run.config.check.measure_seconds,
     )
     tested = {}
@@ -159,11 +158,12 @@ def _tested(run: Run, controls: Sequence[Control]) -> dict[str, Tested]:
 
 def _calls(run: Run, model: Path, network: Callable[[], Network]) -> list[Callable[[], None]]:
     """Calls that run an exported model once, or the network on a runtime that runs no files."""
-    runtime, batch, shape = run.target.runtime, run.config.latency.batch, run.problem.input_shape
+    runtime, batch = run.target.runtime, run.config.latency.batch
     if not isinstance(runtime, OnnxModelRuntime):
-        return inferences(network(), shape, runtime, batch, SESSIONS)
-    feeds = {run.problem.task.input_name: example_inputs(batch, shape)}
-    return [runtime.prepare_onnx(model, feeds) for _ in range(SESSIONS)]
+        return inferences(network(), run.problem.input_shape, runtime, batch, SESSIONS)
+    feeds = dataset_feeds(run, inspect_model(model))
+    single = feeds.real(feeds.batch, 0)
+    return [runtime.prepare_onnx(model, single) for _ in range(SESSIONS)]
 
 
 def _outputs(
@@ -174,15 +174,16 @@ def _outputs(
     Yields:
         The outputs and targets of one batch.
     """
-    dataset, task, runtime = run.problem.dataset, run.problem.task, run.target.runtime
-    device = torch.device("cpu")
+    dataset, runtime = run.problem.dataset, run.target.runtime
     if not isinstance(runtime, OnnxModelRuntime):
-        yield from predictions(network(), dataset.test, dataset, device)
+        yield from predictions(network(), dataset.test, dataset, torch.device("cpu"))
         return
     infer = runtime.infer(model)
-    for inputs, targets in evaluation_batches(dataset.test, dataset, BATCH, device):
-        outputs = infer({task.input_name: inputs.numpy()})[task.output_name]
-        yield torch.from_numpy(outputs), targets
+    samples = dataset_feeds(run, inspect_model(model)).samples
+    assert samples is not None
+    for feeds, targets in samples.batches(BATCH):
+        outputs = infer(feeds)[run.problem.task.output_name]
+        yield torch.from_numpy(outputs), torch.from_numpy(targets)
 
 
 def _scored(run: Run, outputs: Iterator[tuple[Tensor, Tensor]]) -> tuple[float, np.ndarray | None]:

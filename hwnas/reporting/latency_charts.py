@@ -35,6 +35,7 @@ class RunPoint:
         score: score on the test samples, 0 to 1.
         budget_ms: the run's latency budget, if known.
         series: number of the colour.
+        score_interval: ends of the score's confidence interval, which are drawn; None for none.
     """
 
     label: str
@@ -42,6 +43,7 @@ class RunPoint:
     score: float
     budget_ms: float | None
     series: int
+    score_interval: tuple[float, float] | None = None
 
 
 def budget_chart(
@@ -140,7 +142,8 @@ def runs_chart(
     limits = [p.budget_ms or 0.0 for p, shown in zip(points, near, strict=True) if shown]
     limits += [] if budget_ms is None else [budget_ms]
     x = Axis.over([*ends, *limits], LEFT, RIGHT, margin=0.08)
-    y = Axis.over([100 * p.score for p in points], BOTTOM, TOP, margin=0.18)
+    scores = [end for p in points for end in (p.score, *(p.score_interval or ()))]
+    y = Axis.over([100 * score for score in scores], BOTTOM, TOP, margin=0.18)
     centres = [(x(p.measured.value_ms), y(100 * p.score)) for p in points]
     parts = [axes(x, y, "measured latency (ms)", f"{metric} (%)")]
     if budget_ms is not None:
@@ -152,6 +155,9 @@ def runs_chart(
     taken: list[tuple[float, float]] = []
     for point, centre, shown in zip(points, centres, near, strict=True):
         label = _label_beside(point.label, *centre, centres, taken)
+        if point.score_interval is not None:
+            low, high = (y(100 * end) for end in point.score_interval)
+            label = f'<path class="ring" d="M{centre[0]:g} {low:g}V{high:g}"/>{label}'
         parts.append(_run_mark(point, x, centre, label, point.budget_ms if shown else None))
     return svg_element(title, WIDTH, HEIGHT, parts)
 
@@ -159,7 +165,10 @@ def runs_chart(
 def _run_mark(
     point: RunPoint, x: Axis, centre: tuple[float, float], label: str, budget_ms: float | None
 ) -> str:
-    """A run's dot, confidence interval and label, and the line of its budget if there is one."""
+    """A run's dot, confidence interval and label, and the line of its budget if there is one.
+
+    The label may have further shapes in front of it.
+    """
     measured = point.measured
     words = f"{point.label}: {percent(point.score)} at {measured.in_words()}"
     shape = (

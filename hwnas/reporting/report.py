@@ -2,10 +2,10 @@
 
 The page is made from the run's files. Its chapters follow a reader's questions after a search: did
 it succeed, how is the model used, what does it get right and wrong, did the exported model pass its
-check, which architecture was found, where does its time go, how did the search and the training
-progress, and how can they be reproduced. A chapter without content, such as that of a stage that
-has not run yet, is left out; the summary names these stages. Values of an unexpected type are shown
-as not known.
+check, what did the search buy, which architecture was found, where does its time go, how did the
+search and the training progress, and how can they be reproduced. A chapter without content, such as
+that of a stage that has not run yet, is left out; the summary names these stages. Values of an
+unexpected type are shown as not known.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from hwnas.reporting.cell_drawings import draw_cell
 from hwnas.reporting.cells import Cell, choice_names, read_cells
 from hwnas.reporting.checks import check_section
 from hwnas.reporting.comparison import score_against_latency
+from hwnas.reporting.controls import controls_section
 from hwnas.reporting.formatting import number
 from hwnas.reporting.html import (
     Html,
@@ -88,6 +89,7 @@ def render_report(
             *usage_section(folder),
             *results_section(run, predictions),
             *check_section(run),
+            *controls_section(run),
             *_architecture_section(architecture, cells, names),
             *latency_section(run, architecture, names, operator_latencies_ms),
             *_search_section(run, space, architecture),
@@ -108,7 +110,9 @@ def render_variant(folder: RunFolder, check: Path) -> str:
     Raises:
         InputError: when a file is damaged or has another schema.
     """
-    variant = replace(Run.read(folder), check=read_document(folder, check), variants={})
+    variant = replace(
+        Run.read(folder), check=read_document(folder, check), variants={}, controls={}
+    )
     name = check.with_suffix("").name.removeprefix("check.")
     title = f"Variant {name} of {variant.name}"
     return page(title, summary(variant), check_section(variant))

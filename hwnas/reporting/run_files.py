@@ -60,8 +60,8 @@ class Run:
     Attributes:
         name: name of the folder.
         config: text of the configuration file.
-        environment, architecture, metrics, check, latency_table, operator_shares, variants:
-            contents of the JSON files with these names.
+        environment, architecture, metrics, check, latency_table, operator_shares, variants,
+        controls: contents of the JSON files with these names.
         history: records of the history file.
     """
 
@@ -74,6 +74,7 @@ class Run:
     latency_table: dict[str, Any]
     operator_shares: dict[str, Any]
     variants: dict[str, Any]
+    controls: dict[str, Any]
     history: list[dict[str, Any]]
 
     @classmethod
@@ -100,6 +101,7 @@ class Run:
             latency_table=read_document(folder, folder.latency_table),
             operator_shares=read_document(folder, folder.operator_shares),
             variants=read_document(folder, folder.variants_document),
+            controls=read_document(folder, folder.controls_document),
             history=folder.read_history(),
         )
 
