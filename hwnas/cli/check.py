@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hwnas.cli.check_files import (
+    ending_written,
+    enough_memory,
+    remove_earlier_verdicts,
+    require_apart,
+    write_verdict,
+)
 from hwnas.cli.options import Json, Set, interruptible, opened
-from hwnas.errors import HwnasError, InputError
+from hwnas.errors import InputError
 
 if TYPE_CHECKING:
     from hwnas.deploy.request import CheckRequest, ServingLoad
@@ -27,6 +32,34 @@ Inputs = Annotated[
         "--input",
         metavar="NAME:SHAPE",
         help="Sizes of an input that the model leaves open, as in x:1x3x224x224; may be repeated.",
+    ),
+]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--size",
+        metavar="NAME=N",
+        help="A size that the model leaves open, by its name, as in sequence=128; the same in all "
+        "inputs, and no batch; may be repeated.",
+    ),
+]
+NoBatch = Annotated[
+    bool,
+    typer.Option("--no-batch", help="Open first dimensions of inputs are not the batch."),
+]
+ScoreOutput = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The output that gives the classes for `labels`, where several could.",
+    ),
+]
+ScoreThreshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Least score of class 1, for an output with one score for each sample. Default: 0.5 "
+        "for probabilities.",
     ),
 ]
 Data = Annotated[
@@ -103,7 +136,11 @@ def check(
         typer.Option(min=1, max=1024, help="Threads of the runtime. Default: the run's, or 1."),
     ] = None,
     inputs: Inputs = None,
+    sizes: Sizes = None,
+    no_batch: NoBatch = False,
     data: Data = None,
+    score_output: ScoreOutput = None,
+    score_threshold: ScoreThreshold = None,
     reference: Other = None,
     serve_seconds: ServeSeconds = None,
     serve_threads: ServeThreads = None,
@@ -125,18 +162,18 @@ def check(
     """Check an ONNX model and give a verdict.
 
     Checks what the model computes, how fast it is and what it needs. The exit code is 0 for
-    `pass`, 1 for `fail`, 3 for `inconclusive`.
+    `pass`, 1 for `fail`, 2 for a refused model, 3 for `inconclusive`, 4 for an unforeseen error.
     """
     written = {"--junit": junit, "--markdown": markdown}
-    _require_apart(written, (model, data, reference, measured))
-    with _refusal_written(model, junit, markdown), _enough_memory(model):
+    require_apart(written, (model, data, reference, measured))
+    with ending_written(model, junit, markdown, as_json=as_json), enough_memory(model):
         if budget_ms is not None and not 0 < budget_ms < float("inf"):
             raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
         if measured is not None:
             # Figures of this machine must not stand beside the latency of another one.
             of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
             _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
-        _remove_earlier_verdicts(written)
+        remove_earlier_verdicts(written)
         # Inspected before anything heavy is imported: most broken files are refused here.
         from hwnas.inspection.process import inspect_model, inspect_npz
 
@@ -145,15 +182,28 @@ def check(
         other = None if reference is None else inspect_model(reference, limits)
         if data is not None:
             inspect_npz(data, limits)
+        if data is None:
+            scored = {"--score-output": score_output, "--score-threshold": score_threshold}
+            _refuse(scored, "no --data")
         load = _load(serve_seconds, serve_threads)
         if run_folder is not None:
-            others = {"--input": inputs, "--data": data, "--reference": reference}
-            _refuse({"--threads": threads, **others, "--set": settings}, "--run")
+            of_files = {
+                "--threads": threads,
+                "--input": inputs,
+                "--size": sizes,
+                "--no-batch": no_batch or None,
+                "--data": data,
+                "--score-output": score_output,
+                "--score-threshold": score_threshold,
+                "--reference": reference,
+                "--set": settings,
+            }
+            _refuse(of_files, "--run")
             document, result = _check_of_run(
                 run_folder, inspected, runtime, budget_ms, measured, load
             )
         else:
-            from hwnas.deploy.input_sizes import parse_shapes
+            from hwnas.deploy.open_sizes import parse_shapes, parse_sizes
 
             result, request = None, _request(settings, budget_ms, load)
             document = _check_of_file(
@@ -161,12 +211,16 @@ def check(
                 request,
                 runtime_name=runtime,
                 threads=threads,
-                shapes=parse_shapes(inputs or []),
+                shapes=parse_shapes(inputs or [])[0],
+                sizes=parse_sizes(sizes or []),
+                has_batch=not no_batch,
                 data=data,
+                score_output=score_output,
+                score_threshold=score_threshold,
                 reference=other,
                 measured=measured,
             )
-    _write(document, junit, markdown)
+    write_verdict(document, junit, markdown)
     finish_check(document, as_json, result)
 
 
@@ -218,14 +272,6 @@ def _request(
     )
 
 
-def _remove_earlier_verdicts(written: dict[str, Path | None]) -> None:
-    """Remove files that an earlier check wrote, so that they are not taken for this one's."""
-    for option, path in written.items():
-        _require_writable(option, path)
-        if path is not None:
-            path.unlink(missing_ok=True)
-
-
 def _refuse(options: dict[str, Any], beside: str) -> None:
     """Refuse options that would have no effect."""
     for name, value in options.items():
@@ -238,55 +284,6 @@ def _inspection_limits(memory_mb: float | None, seconds: float | None) -> Any:
 
     default = InspectionLimits()
     return InspectionLimits(memory_mb or default.memory_mb, seconds or default.seconds)
-
-
-def _require_writable(option: str, path: Path | None) -> None:
-    """Refuse a path that cannot be written before anything is measured."""
-    if path is not None and not _is_writable(path):
-        raise InputError("cannot be written", where=f"{option} {path}")
-
-
-def _require_apart(written: dict[str, Path | None], read: tuple[Path | None, ...]) -> None:
-    """Refuse to write a verdict over one of the files that are read."""
-    # realpath, unlike Path.resolve, does not end on links that point to themselves.
-    inputs = {os.path.realpath(path) for path in read if path is not None}
-    for option, path in written.items():
-        if path is not None and os.path.realpath(path) in inputs:
-            raise InputError(
-                "would overwrite a file that the check reads", where=f"{option} {path}"
-            )
-
-
-def _is_writable(path: Path) -> bool:
-    return not path.is_dir() and os.access(path.absolute().parent, os.W_OK)
-
-
-@contextmanager
-def _refusal_written(model: Path, junit: Path | None, markdown: Path | None) -> Iterator[None]:
-    """Write the reason to the JUnit and Markdown files when a check ends without a verdict."""
-    try:
-        yield
-    except (HwnasError, OSError) as error:
-        from hwnas.reporting.verdict import refusal_to_junit, refusal_to_markdown
-        from hwnas.runs.checkpoints import write_atomic
-
-        refusal = model.name, str(error), error.exit_code if isinstance(error, HwnasError) else 2
-        for path, to_text in ((junit, refusal_to_junit), (markdown, refusal_to_markdown)):
-            if path is not None and _is_writable(path):
-                write_atomic(path, to_text(*refusal))
-        raise
-
-
-@contextmanager
-def _enough_memory(model: Path) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise InputError(
-            "the check needs more memory than this machine has",
-            where=str(model),
-            mend="state smaller sizes with --input",
-        ) from None
 
 
 def _load(seconds: float | None, threads: int | None) -> Any:
@@ -310,16 +307,6 @@ def _config(settings: list[str] | None) -> Any:
                 expected="check.NAME=VALUE, budget.memory_mb=VALUE or budget.energy_mj=VALUE",
             )
     return load_config(None, settings or [])
-
-
-def _write(document: dict[str, Any], junit: Path | None, markdown: Path | None) -> None:
-    from hwnas.reporting.verdict import to_junit, to_markdown
-    from hwnas.runs.checkpoints import write_atomic
-
-    if junit is not None:
-        write_atomic(junit, to_junit(document))
-    if markdown is not None:
-        write_atomic(markdown, to_markdown(document))
 
 
 def finish_check(document: dict[str, Any], as_json: bool, result: Path | None) -> None:

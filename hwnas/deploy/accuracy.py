@@ -109,7 +109,7 @@ def _classes(outputs: Outputs, name: str, count: int, samples: Samples, where: s
         return array.ravel()
     columns = _columns(array, count)
     if columns > 1:
-        return array.argmax(axis=1)
+        return np.asarray(array.argmax(axis=1))
     if columns == 1:
         return _above_threshold(array.ravel(), samples, where)
     raise InputError(

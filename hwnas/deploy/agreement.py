@@ -91,4 +91,4 @@ def _is_same_class(a: np.ndarray, b: np.ndarray, noise: float) -> np.ndarray | N
             allowed = np.maximum(allowed, noise * scale * np.std(finite / scale))
         is_tied = best - other <= allowed
     # A model whose scores are not finite has chosen no class.
-    return same | (is_tied & np.isfinite(b).all(axis=1))
+    return np.asarray(same | (is_tied & np.isfinite(b).all(axis=1)))

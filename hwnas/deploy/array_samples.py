@@ -58,7 +58,7 @@ def samples_from_arrays(
             actual=sorted(counts),
         )
     count = counts.pop()
-    rows = max((part.rows for part in parts.values()), default=1)
+    rows = max((given.sizes[0] or 0 for given in inputs if given.sizes), default=1)
     # A label for each inference, or one for each row of its batch.
     batch = 1 if is_dynamic or (labels is not None and len(labels) == count) else rows
     targets = None if labels is None else _targets(labels, count, batch, where)

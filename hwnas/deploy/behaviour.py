@@ -140,7 +140,7 @@ def observe(
             compared = batches * 2  # two pairs of feeds at the only batch size
         least_db = parity_limits(model.precision, limits).min_sqnr_db
         parity, *rest = (
-            other and _parity(other, predict, feeds, compared, model, least_db)
+            None if other is None else _parity(other, predict, feeds, compared, model, least_db)
             for other in (reference, *others.values())
         )
         expected = None if reference is None else reference.predict

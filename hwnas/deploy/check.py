@@ -117,6 +117,7 @@ def check_model(
     return {
         "schema": SCHEMA,
         "verdict": verdict_of(gates),
+        "not_asked": _not_asked(request, behaviour),
         "warnings": behaviour.warnings,
         "budget_ms": request.budget_ms,
         "predicted_ms": predicted_ms,
@@ -163,6 +164,16 @@ def _resource_gates(found: _Findings, request: CheckRequest) -> list[Gate]:
         *memory_gates(found.memory_mb, request.memory_budget_mb),
         *energy_gates(found.performance.energy, request.energy_budget_mj),
     ]
+
+
+def _not_asked(request: CheckRequest, behaviour: Behaviour) -> list[str]:
+    """What a check without a budget, a reference or labels says nothing about, in words."""
+    parity = behaviour.parity
+    is_compared = parity is not None and parity.values > 0 and not parity.constant
+    found = [] if request.budget_ms is not None else ["latency not limited"]
+    if not is_compared and behaviour.score is None:
+        found.append("accuracy not known")
+    return found
 
 
 def _environment(runtime: Runtime) -> dict[str, Any]:

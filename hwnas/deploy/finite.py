@@ -125,7 +125,7 @@ def _counted(name: str, masks: list[np.ndarray], good: np.ndarray) -> FiniteCoun
         masks = [mask[good] for mask in masks]
         bad = np.zeros(int(good.sum()), bool)
         for mask in masks:
-            bad |= mask.reshape(len(bad), -1).any(axis=1)
+            bad |= mask.any(axis=tuple(range(1, mask.ndim)))
     elif good.all():
         bad = np.array([any(mask.any() for mask in masks)])
     else:

@@ -275,7 +275,7 @@ def _sizes(
             sizes.append(size)
         elif size in batch if size is not None else axis == 0 and None in batch:
             sizes.append(None)
-        elif size in known:
+        elif size is not None and size in known:
             sizes.append(known[size])
         elif shape is not None:
             sizes.append(shape[axis])

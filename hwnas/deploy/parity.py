@@ -173,7 +173,8 @@ def _matched(
     pairs: Iterable[tuple[Output, Output]], where: str, *, may_differ: bool
 ) -> tuple[Matched, int]:
     """Arrays of equal shape, and how many values stand in arrays without a counterpart."""
-    matched, unmatched = [], 0
+    matched: list[tuple[np.ndarray, np.ndarray]] = []
+    unmatched = 0
     for pair in pairs:
         theirs, ours = map(arrays_of, pair)
         is_alike = len(theirs) == len(ours) and all(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 UNKNOWN = "not known"
 NO_BREAK = "\u00a0"
 """The space between a number and its unit."""
@@ -33,6 +36,31 @@ def number(value: float | None, digits: int = 4) -> str:
     return np.format_float_positional(
         value, precision=digits, unique=False, fractional=False, trim="-"
     )
+
+
+def gate_value(gate: Mapping[str, Any]) -> str:
+    """The value of a gate of `check.json`; `-` where there is none.
+
+    A value that missed its limit has as many digits as it takes to look different from it.
+    """
+    value, limit = gate["value"], gate["limit"]
+    if value is None:
+        return "-"
+    digits = 4
+    while limit not in (None, value) and number(value, digits) == number(limit, digits):
+        digits += 1
+    return number(value, digits)
+
+
+def verdict_text(document: Mapping[str, Any]) -> str:
+    """The verdict of a `check.json`, and what the check was not asked to judge.
+
+    Only a model that passes has the latter: whatever was not judged might fail as well.
+    """
+    unknown = document.get("not_asked") or []
+    if document["verdict"] != "pass" or not unknown:
+        return str(document["verdict"])
+    return f"pass ({', '.join(unknown)})"
 
 
 def count(value: float | None) -> str:

@@ -21,11 +21,15 @@ RUNTIME = OnnxRuntimeCpu(1)
 
 
 def observed(
-    model: Path, reference: Path | None, data: Path | None, limits: CheckConfig
+    model: Path,
+    reference: Path | None = None,
+    data: Path | None = None,
+    limits: CheckConfig | None = None,
+    stated: StatedSizes | None = None,
 ) -> tuple[Behaviour, dict[str, str]]:
     """What a model computes, and the status of each gate of its behaviour, by name."""
-    inspected = inspect_model(model)
-    feeds = feeds_for(inspected, StatedSizes(), data, 1)
+    inspected, limits = inspect_model(model), limits or CheckConfig()
+    feeds = feeds_for(inspected, stated or StatedSizes(), data, 1)
     other = None
     if reference is not None:
         other = onnx_reference(inspect_model(reference), RUNTIME, feeds, limits)
