@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from hwnas.deploy.export import export_network
     from hwnas.deploy.module_check import check
     from hwnas.errors import HwnasError
+    from hwnas.estimators import (
+        ImageClassifier,
+        SignalClassifier,
+        TabularClassifier,
+        TabularRegressor,
+        TextClassifier,
+    )
     from hwnas.latency_tables.table import LatencyTable, OpSpec
     from hwnas.pipeline.configuration import load_config
     from hwnas.pipeline.profile import profile
@@ -32,9 +39,14 @@ _MODULES = {
     "CostModel": "hwnas.budget.cost",
     "Decoder": "hwnas.budget.decode",
     "HwnasError": "hwnas.errors",
+    "ImageClassifier": "hwnas.estimators",
     "LatencyTable": "hwnas.latency_tables.table",
     "Mixture": "hwnas.architecture",
     "OpSpec": "hwnas.latency_tables.table",
+    "SignalClassifier": "hwnas.estimators",
+    "TabularClassifier": "hwnas.estimators",
+    "TabularRegressor": "hwnas.estimators",
+    "TextClassifier": "hwnas.estimators",
     "build_space": "hwnas.spaces",
     "check": "hwnas.deploy.module_check",
     "dataset_of": "hwnas.data.own_data",
@@ -54,9 +66,14 @@ __all__ = [
     "CostModel",
     "Decoder",
     "HwnasError",
+    "ImageClassifier",
     "LatencyTable",
     "Mixture",
     "OpSpec",
+    "SignalClassifier",
+    "TabularClassifier",
+    "TabularRegressor",
+    "TextClassifier",
     "build_space",
     "check",
     "dataset_of",

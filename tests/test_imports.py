@@ -24,7 +24,7 @@ FLOORS = [
     {"hwnas.budget", "hwnas.controls"},
     {"hwnas.supernet", "hwnas.evaluators", "hwnas.calibration", "hwnas.deploy", "hwnas.reporting"},
     {"hwnas.pipeline", "hwnas.studies"},
-    {"hwnas.cli"},
+    {"hwnas.cli", "hwnas.estimators"},
     {"hwnas.__main__", "hwnas"},
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
