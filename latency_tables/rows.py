@@ -15,6 +15,7 @@ Text = Annotated[str, Field(min_length=1, max_length=500)]
 Size = Annotated[int, Field(ge=1, le=2**24)]
 # A longer time is a mistake in the unit, or the file is forged.
 TimeMs = Annotated[float, Field(ge=0, le=HOUR_MS, allow_inf_nan=False)]
+PositiveMs = Annotated[float, Field(gt=0, le=HOUR_MS, allow_inf_nan=False)]
 TableStatistic = Statistic | Literal["mean"]
 
 
@@ -78,6 +79,19 @@ class Measurement(BaseModel):
         if value is None:
             raise KeyError(statistic)
         return value
+
+
+class ReferenceSessions(BaseModel):
+    """The time of the speed reference in each session of the measurement, in ms.
+
+    A session is a group of operators that were timed together. Their spread says how much a latency
+    of this device differs from one session to the next.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Text
+    sessions_ms: Annotated[tuple[PositiveMs, ...], Field(min_length=1)]
 
 
 class _OperatorKey(BaseModel):

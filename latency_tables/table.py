@@ -30,7 +30,13 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Audit, Calibration, Source
 from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.files import input_error, read_json, show, write_atomic
-from hwnas.latency_tables.rows import Measurement, OperatorRow, OpSpec, TableStatistic
+from hwnas.latency_tables.rows import (
+    Measurement,
+    OperatorRow,
+    OpSpec,
+    ReferenceSessions,
+    TableStatistic,
+)
 from hwnas.latency_tables.timing import Protocol
 
 __all__ = ["DeviceProfile", "LatencyTable", "Measurement", "OpSpec", "json_schema"]
@@ -55,6 +61,7 @@ class LatencyTable(BaseModel):
     source: Source | None = None
     calibration: Calibration | None = None
     audit: Audit | None = None
+    reference: ReferenceSessions | None = None
     operators: tuple[OperatorRow, ...] = ()
 
     _by_spec: dict[OpSpec, Measurement] = PrivateAttr(default_factory=dict)
@@ -109,6 +116,7 @@ class LatencyTable(BaseModel):
         source: Source | None = None,
         calibration: Calibration | None = None,
         audit: Audit | None = None,
+        reference: ReferenceSessions | None = None,
     ) -> LatencyTable:
         """Build a table from the measurement of each operator; its rows are sorted by key.
 
@@ -122,6 +130,7 @@ class LatencyTable(BaseModel):
             source: where published figures come from; None if they were measured here.
             calibration: coefficients fitted to measured networks.
             audit: predicted against measured latency of held-out networks.
+            reference: times of the speed reference beside the operators.
         """
         rows = tuple(
             OperatorRow.model_validate(
@@ -138,6 +147,7 @@ class LatencyTable(BaseModel):
             source=source,
             calibration=calibration,
             audit=audit,
+            reference=reference,
             operators=rows,
         )
 
@@ -302,6 +312,7 @@ class LatencyTable(BaseModel):
             statistic=other.statistic,
             definitions=self.definitions | other.definitions,
             created=other.created,
+            reference=other.reference or self.reference,
         )
 
     def diff(self, other: LatencyTable) -> list[tuple[OpSpec, float, float]]:

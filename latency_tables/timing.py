@@ -48,7 +48,8 @@ class Protocol:
             is at most this share of the value. 0.02 suits CPUs, 0.01 GPUs.
         sentinel_drift: a round is repeated if the sentinel's time at its end differs by more than
             this share from that at its start.
-        max_repeats: how often one round is repeated at most; the last repetition is kept.
+        max_repeats: how often one round is repeated at most; the last repetition is kept. With 0
+            the sentinel is not timed a second time.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -231,6 +232,8 @@ def _steady_round(
     repeated = 0
     while True:
         figures = {name: per_call_ms(name) for name in candidates}
+        if protocol.max_repeats == 0:
+            return figures, 0
         drift_ms = abs(per_call_ms(sentinel) - figures[sentinel])
         is_steady = drift_ms <= protocol.sentinel_drift * figures[sentinel]
         if is_steady or repeated == protocol.max_repeats or clock() >= deadline:

@@ -33,6 +33,8 @@ def print_check(document: dict[str, Any], result: Path | None) -> None:
         document: the content of the file.
         result: the page or document that the result can be read in, if one was written.
     """
+    from hwnas.budget.speed import MachineSpeed
+
     console = Console()
     table = Table("gate", "status", "value", "limit")
     for gate in document["gates"]:
@@ -47,6 +49,9 @@ def print_check(document: dict[str, Any], result: Path | None) -> None:
         f"predicted {_number(document['predicted_ms'])} ms, "
         f"budget {_number(document['budget_ms'])} ms on {_plain(measured['runtime'])}"
     )
+    if measured.get("speed") is not None:
+        speed = MachineSpeed.from_json(measured["speed"])
+        console.print(speed.in_words(), highlight=False, markup=False, soft_wrap=True)
     for line in _more_figures(document):
         console.print(printable(line), highlight=False, markup=False)
     for warning in document.get("warnings", []):

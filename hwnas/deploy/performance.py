@@ -40,7 +40,7 @@ class Performance:
     Attributes:
         latency: latency of one inference, which the latency budget applies to.
         percentiles: percentiles of single calls in ms, see `percentiles_ms`.
-        throughput: for each batch size the latency, and samples a second by the median round.
+        throughput: for each batch size the latency and the samples a second at that latency.
         serving: result of the serving test.
         energy: energy of one inference.
     """
@@ -95,12 +95,23 @@ def measure_performance(
                 where=runtime.name,
                 mend="add --run DIR",
             )
-        call = reference.inference()
-        latency = measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds)
-        return Performance(latency, energy=counted_energy(call, runtime, latency))
+        latency = measure_network(
+            reference.inference,
+            runtime,
+            budget_ms=budget_ms,
+            seconds=seconds,
+            recorded=request.recorded,
+        )
+        return Performance(latency, energy=counted_energy(reference.inference(), runtime, latency))
     single = feeds.real(feeds.batch, 0)
-    call = runtime.prepare_onnx(model.path, single)
-    latency = measure_network(call, runtime, budget_ms=budget_ms, seconds=seconds)
+
+    def prepare() -> Callable[[], None]:
+        return runtime.prepare_onnx(model.path, single)
+
+    latency = measure_network(
+        prepare, runtime, budget_ms=budget_ms, seconds=seconds, recorded=request.recorded
+    )
+    call = prepare()
     serving = None
     if request.load is not None:
         limit_s = request.limits.max_session_seconds
@@ -204,7 +215,7 @@ def _throughput(
         {
             "batch": int(size),
             "latency_ms": rounds.summary.value_ms,
-            "per_second": int(size) / rounds.summary.median_ms * 1e3,
+            "per_second": int(size) / rounds.summary.value_ms * 1e3,
         }
         for size, rounds in found.items()
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hwnas.budget.speed import RecordedSpeed
 from hwnas.config import CheckConfig
 
 
@@ -30,6 +31,7 @@ class CheckRequest:
         memory_budget_mb: budget of a session's peak memory in MB (10^6 bytes).
         energy_budget_mj: budget of the energy of one inference in millijoules.
         load: load of the serving test.
+        recorded: what the speed reference took on earlier occasions on this device.
     """
 
     limits: CheckConfig = field(default_factory=CheckConfig)
@@ -37,3 +39,4 @@ class CheckRequest:
     memory_budget_mb: float | None = None
     energy_budget_mj: float | None = None
     load: ServingLoad | None = None
+    recorded: RecordedSpeed = field(default_factory=RecordedSpeed)

@@ -25,8 +25,9 @@ from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.pipeline.profile import example_inputs, inference
+from hwnas.pipeline.profile import example_inputs, preparation
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.target import SPEED_EVENT
 
 MOST_LISTED = 10
 """Classes that a warning names."""
@@ -79,6 +80,7 @@ def check(
             memory_budget_mb=run.config.budget.memory_mb,
             energy_budget_mj=run.config.budget.energy_mj,
             load=load,
+            recorded=run.target.recorded_speed(),
         ),
         reference=network_reference(run),
         predicted_ms=_predicted_ms(run),
@@ -87,6 +89,11 @@ def check(
         extra_notes=_budget_notes(run, budget_ms),
         stage=run.stage,
     )
+    if document["measured"]["speed"] is not None:
+        keys = ("runtime", "value_ms", "speed")
+        measured_here = {key: document["measured"][key] for key in keys}
+        record = {"event": SPEED_EVENT, "model": path.name, "measured": measured_here}
+        run.folder.append_history(record)
     document["warnings"] = [*document["warnings"], *_untested_classes(run.problem.dataset)]
     if target is not None:
         run.folder.write_json(target, document)
@@ -161,9 +168,9 @@ def network_reference(run: Run) -> Reference:
     return Reference(
         "torch",
         _network_predict(run),
-        lambda: inference(
+        lambda: preparation(
             run.trained_network(), run.problem.input_shape, run.target.runtime, batch
-        ),
+        )(),
     )
 
 

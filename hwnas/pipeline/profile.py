@@ -255,23 +255,24 @@ def operator_module(
     return fold_batch_norms(module), shapes, kind
 
 
-def inference(
+def preparation(
     network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int
-) -> Callable[[], None]:
-    """One inference of a network as it is deployed on a runtime, as a call."""
-    return inferences(network, input_shape, runtime, batch, 1)[0]
+) -> Callable[[], Callable[[], None]]:
+    """What prepares a network as it is deployed on a runtime, and returns one inference."""
+    inputs = example_inputs(batch, input_shape)
+    if isinstance(runtime, OnnxModelRuntime):
+        data = export_network(network, input_shape).SerializeToString()
+        return lambda: runtime.prepare_onnx(data, {INPUT: inputs})
+    folded, given = fold_batch_norms(network), (torch.from_numpy(inputs),)
+    return lambda: runtime.prepare(folded, given, to_onnx)
 
 
 def inferences(
     network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int, count: int
 ) -> list[Callable[[], None]]:
-    """`inference`, prepared several times over."""
-    inputs = example_inputs(batch, input_shape)
-    if isinstance(runtime, OnnxModelRuntime):
-        model = export_network(network, input_shape).SerializeToString()
-        return [runtime.prepare_onnx(model, {INPUT: inputs}) for _ in range(count)]
-    folded, given = fold_batch_norms(network), (torch.from_numpy(inputs),)
-    return [runtime.prepare(folded, given, to_onnx) for _ in range(count)]
+    """Inferences of one network, each prepared anew."""
+    prepare = preparation(network, input_shape, runtime, batch)
+    return [prepare() for _ in range(count)]
 
 
 def example_inputs(batch: int, input_shape: tuple[int, ...]) -> np.ndarray:

@@ -350,8 +350,14 @@ def measure_architecture(
 def measure_costs(run: Run, network: Network, budget_ms: float | None) -> NetworkCosts:
     """What a network takes on this device once it is exported."""
     runtime, latency, budget = run.target.runtime, run.config.latency, run.config.budget
-    call = inference(network, run.problem.input_shape, runtime, latency.batch)
-    found = measure_network(call, runtime, budget_ms=budget_ms, seconds=latency.measure_seconds)
+    prepare = preparation(network, run.problem.input_shape, runtime, latency.batch)
+    found = measure_network(
+        prepare,
+        runtime,
+        budget_ms=budget_ms,
+        seconds=latency.measure_seconds,
+        recorded=run.target.recorded_speed(),
+    )
     memory_mb = energy_mj = None
     if budget.memory_mb is not None and isinstance(runtime, OnnxModelRuntime):
         model = export_network(network, shape, preprocessing=preprocessing).SerializeToString()

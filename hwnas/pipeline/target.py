@@ -11,6 +11,8 @@ from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
+from hwnas.budget.selection import EVENT as MEASUREMENT
+from hwnas.budget.speed import MachineSpeed, RecordedSpeed
 from hwnas.calibration.networks import read_measurements, to_text
 from hwnas.config import Config
 from hwnas.errors import InputError
@@ -19,6 +21,9 @@ from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.pipeline.problem import Problem
 from hwnas.reporting.formatting import number
 from hwnas.runs.run_folder import RunFolder
+
+SPEED_EVENT = "machine speed"
+"""Event of records in a run's history that say how fast the machine was during a check."""
 
 
 @dataclass
@@ -97,6 +102,29 @@ class Target:
         self.folder.require(self.folder.latency_table)
         table = LatencyTable.load(self.folder.latency_table)
         return CostModel(self.problem.space, table, command=self.profile_command)
+
+    def recorded_speed(self) -> RecordedSpeed:
+        """What the speed reference took on this runtime in the profile, the search and checks.
+
+        Nothing if the run's latency table is of another device than this one.
+        """
+        if not self.folder.latency_table.exists():
+            return RecordedSpeed()
+        table, here = LatencyTable.load(self.folder.latency_table), self.profile()
+        if table.device.differences(here, ("device", "threads")):
+            return RecordedSpeed()
+        measured = [
+            record["measured"]
+            for record in self.folder.read_history()
+            if record["event"] in (MEASUREMENT, SPEED_EVENT)
+        ]
+        known = [
+            MachineSpeed.from_json(found["speed"])
+            for found in measured
+            if found["runtime"] == here.runtime and found.get("speed") is not None
+        ]
+        profiled = table.reference if table.device.runtime == here.runtime else None
+        return RecordedSpeed.of(profiled, known)
 
     @cached_property
     def latency_range_ms(self) -> tuple[float, float]:

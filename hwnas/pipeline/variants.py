@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hwnas.budget.gate import NetworkLatency, measure_together
+from hwnas.budget.gate import NetworkLatency, Session, measure_together
 from hwnas.deploy.behaviour import Behaviour, observe
 from hwnas.deploy.check import behaviour_gates
 from hwnas.deploy.feeds import FeedMaker
@@ -30,6 +30,8 @@ from hwnas.deploy.trial import probe
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, inspect_model
+from hwnas.latency_tables.measuring.speed_reference import NAME as REFERENCE
+from hwnas.latency_tables.measuring.speed_reference import prepare_reference
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.latency_tables.statistics import Ratio, paired_ratio
 from hwnas.pipeline.check import dataset_feeds, network_reference
@@ -101,8 +103,8 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
                     raise
                 errors[name] = str(error)
         advance(len(names), len(names) + 1, "latency")
-        rounds_ms = _measured(run, runtime, variants)
-        document = _document(run, runtime, names, variants, rounds_ms, errors) | {"notes": notes}
+        sessions = _measured(run, runtime, variants)
+        document = _document(run, runtime, names, variants, sessions, errors) | {"notes": notes}
         advance(
             len(names) + 1, len(names) + 1, f"fastest that passes: {document['fastest'] or 'none'}"
         )
@@ -214,16 +216,17 @@ def _observed(run: Run, runtime: OnnxModelRuntime, path: Path, reference: Refere
 
 def _measured(
     run: Run, runtime: OnnxModelRuntime, variants: Mapping[str, _Variant]
-) -> dict[str, list[float]]:
-    """Round medians in ms of each variant, the mean over its sessions."""
+) -> dict[str, list[Session]]:
+    """The sessions of each variant, all in the same rounds as those of the speed reference."""
+    references = {f"{REFERENCE}/{i}": prepare_reference(runtime) for i in range(SESSIONS)}
     found = measure_together(
-        {f"{n}/{i}": call for n, v in variants.items() for i, call in enumerate(v.calls)},
+        {name: call for name, call in references.items() if call is not None}
+        | {f"{n}/{i}": call for n, v in variants.items() for i, call in enumerate(v.calls)},
         runtime,
-        budget_ms=run.target.budget_ms(),
         seconds=run.config.check.measure_seconds,
     )
     return {
-        name: np.mean([found[f"{name}/{i}"] for i in range(SESSIONS)], axis=0).tolist()
+        name: [Session(found[f"{name}/{i}"], found[f"{REFERENCE}/{i}"]) for i in range(SESSIONS)]
         for name in variants
     }
 
@@ -233,13 +236,25 @@ def _document(
     runtime: OnnxModelRuntime,
     names: Sequence[str],
     variants: Mapping[str, _Variant],
-    rounds_ms: Mapping[str, list[float]],
+    sessions: Mapping[str, list[Session]],
     errors: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of `variants.json`."""
-    ratios = {name: paired_ratio(rounds, rounds_ms[EXPORTED]) for name, rounds in rounds_ms.items()}
+    rounds_ms = {
+        name: np.mean([session.rounds_ms for session in found], axis=0).tolist()
+        for name, found in sessions.items()
+    }
+    recorded = run.target.recorded_speed()
+    latencies = {
+        name: NetworkLatency.of_sessions(found, runtime.statistic, runtime.name, recorded)
+        for name, found in sessions.items()
+    }
+    ratios = {
+        name: paired_ratio(rounds, rounds_ms[EXPORTED]).widened(latencies[name].spread, SESSIONS)
+        for name, rounds in rounds_ms.items()
+    }
     judged = {
-        name: _judged(run, runtime, variant, rounds_ms[name], ratios[name])
+        name: _judged(run, runtime, variant, latencies[name], ratios[name])
         for name, variant in variants.items()
     }
     passing = [name for name, entry in judged.items() if entry["verdict"] == "pass"]
@@ -258,10 +273,9 @@ def _document(
 
 
 def _judged(
-    run: Run, runtime: OnnxModelRuntime, variant: _Variant, rounds_ms: Sequence[float], ratio: Ratio
+    run: Run, runtime: OnnxModelRuntime, variant: _Variant, latency: NetworkLatency, ratio: Ratio
 ) -> dict[str, Any]:
     """One entry of the document."""
-    latency = NetworkLatency.of_rounds(rounds_ms, runtime.statistic, runtime.name)
     energy = counted_energy(variant.calls[0], runtime, latency)
     behaviour, budget = variant.behaviour, run.config.budget
     gates = [

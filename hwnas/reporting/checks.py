@@ -29,7 +29,7 @@ from hwnas.reporting.html import (
     text,
 )
 from hwnas.reporting.latencies import audit_sentence
-from hwnas.reporting.run_files import Run, number_at, text_at
+from hwnas.reporting.run_files import Run, number_at, text_at, value_at
 
 TITLE = "Check of the exported model"
 GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
@@ -86,8 +86,13 @@ def check_section(run: Run) -> list[Section]:
             facts(_key_figures(run)),
             paragraph(_prediction_sentence(run) + audit_sentence(run)),
             explained(_measurement_sentence(run)),
+            *([] if run.speed is None else [paragraph(_sentence(run.speed.in_words()))]),
         )
     ]
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}."
 
 
 def _key_figures(run: Run) -> list[tuple[str, str]]:
@@ -144,13 +149,24 @@ def _prediction_sentence(run: Run) -> str:
     return f"The measured latency is {difference} {side} than the latency table predicts. "
 
 
+def _sessions_in_words(measured: Any) -> str:
+    """How many sessions there were, and how much they differ; nothing for one session."""
+    sessions, spread = value_at(measured, "sessions_ms"), number_at(measured, "spread")
+    if not isinstance(sessions, list) or len(sessions) < 2 or spread is None:
+        return ""
+    return (
+        f", and the median of {len(sessions)} sessions, which differ by a standard deviation of "
+        f"{percent(spread)}; the interval contains that "
+    )
+
+
 def _measurement_sentence(run: Run) -> str:
     measured = run.check.get("measured")
     names = {"p10": "the 10th percentile", "median": "the median"}
     statistic = names.get(text_at(measured, "statistic") or "", "a statistic")
     return (
         f"The measured latency is {statistic} of the medians of "
-        f"{count(number_at(measured, 'rounds'))} rounds "
+        f"{count(number_at(measured, 'rounds'))} rounds{_sessions_in_words(measured)} "
         f"({text_at(measured, 'runtime') or 'runtime not known'}; the measurement's status is "
         f"{text_at(measured, 'status') or 'not known'})."
     )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.budget.speed import MachineSpeed
 from hwnas.errors import InputError
 from hwnas.reporting.formatting import in_words, milliseconds, number, percent
 from hwnas.runs.run_folder import RunFolder
@@ -203,6 +204,17 @@ class Run:
             if choices is not None and record.get("choices") == choices:
                 return interval_at(record)
         return None
+
+    @property
+    def speed(self) -> MachineSpeed | None:
+        """How fast the machine was in the check; None if that is not known."""
+        reference_ms = number_at(self.check, "measured", "speed", "reference_ms")
+        name = text_at(self.check, "measured", "speed", "reference")
+        if name is None or reference_ms is None or reference_ms <= 0:
+            return None
+        recorded_ms = number_at(self.check, "measured", "speed", "recorded_ms")
+        is_known = recorded_ms is not None and recorded_ms > 0
+        return MachineSpeed(name, reference_ms, recorded_ms if is_known else None)
 
     @property
     def metric(self) -> str:

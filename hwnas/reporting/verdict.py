@@ -39,6 +39,7 @@ def to_junit(document: dict[str, Any]) -> str:
     name = f"hwnas check {printable(document['model']['name'])}"
     root = ElementTree.Element("testsuites", totals)
     suite = ElementTree.SubElement(root, "testsuite", {"name": name, **totals})
+    _add_speed(suite, document["measured"].get("speed"))
     for gate in gates:
         case = ElementTree.SubElement(
             suite, "testcase", {"name": printable(gate["name"]), "classname": name, "time": "0"}
@@ -56,6 +57,27 @@ def to_junit(document: dict[str, Any]) -> str:
             ElementTree.SubElement(case, "system-out").text = message
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _speed_notes(speed: dict[str, Any] | None) -> list[str]:
+    """The time of the speed reference and its drift in words."""
+    if speed is None:
+        return []
+    # Not imported with the module: a file that is refused ends before NumPy is imported.
+    from hwnas.budget.speed import MachineSpeed
+
+    return [MachineSpeed.from_json(speed).in_words()]
+
+
+def _add_speed(suite: ElementTree.Element, speed: dict[str, Any] | None) -> None:
+    """State the time of the speed reference and its drift as properties of a test suite."""
+    if speed is None:
+        return
+    properties = ElementTree.SubElement(suite, "properties")
+    for key in ("reference", "reference_ms", "recorded_ms", "drift"):
+        if speed[key] is not None:
+            text = {"name": f"machine_speed.{key}", "value": printable(str(speed[key]))}
+            ElementTree.SubElement(properties, "property", text)
 
 
 def to_markdown(document: dict[str, Any]) -> str:
@@ -92,8 +114,9 @@ def to_markdown(document: dict[str, Any]) -> str:
         )
     if document["memory_mb"] is not None:
         lines.append(f"| peak memory of a session | {_number(document['memory_mb'])} MB |")
-    lines += [""] if document.get("notes") else []
-    lines += [f"- {_cell(note)}" for note in document.get("notes", [])]
+    notes = [*_speed_notes(document["measured"].get("speed")), *document.get("notes", [])]
+    lines += [""] if notes else []
+    lines += [f"- {_cell(note)}" for note in notes]
     return "\n".join(lines) + "\n"
 
 

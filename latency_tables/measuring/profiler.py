@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from hwnas.latency_tables.measuring.operator_calls import (
     runtime_calls,
     sorted_by_shape,
 )
-from hwnas.latency_tables.rows import Measurement, OpSpec
+from hwnas.latency_tables.measuring.speed_reference import NAME, prepare_reference
+from hwnas.latency_tables.rows import Measurement, OpSpec, ReferenceSessions
 from hwnas.latency_tables.runtimes import Runtime, ToOnnx
+from hwnas.latency_tables.statistics import summarise
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.latency_tables.timing import Protocol, measure
 
@@ -106,8 +109,10 @@ def profile_operators(
     for start in range(0, len(missing), group_size):
         group = missing[start : start + group_size]
         limit_s = protocol.time_limit_s * len(group) / group_size
-        measured = _measure_group(group, runtime, export, replace(protocol, time_limit_s=limit_s))
-        table = _with_rows(table, measured)
+        measured, reference_ms = _measure_group(
+            group, runtime, export, replace(protocol, time_limit_s=limit_s)
+        )
+        table = _with_rows(table, measured, reference_ms)
         if partial_path is not None:
             table.save(partial_path)
         report(len(wanted) - len(missing) + start + len(group), len(wanted))
@@ -116,11 +121,32 @@ def profile_operators(
 
 def _measure_group(
     group: list[OpSpec], runtime: Runtime, export: OperatorExport, protocol: Protocol
-) -> dict[OpSpec, Measurement]:
-    """Prepare all operators of a group and time them in the same rounds."""
+) -> tuple[dict[OpSpec, Measurement], float | None]:
+    """Prepare all operators of a group and time them in the same rounds as the speed reference.
+
+    Returns:
+        The measurements, and the time of the reference in ms if the runtime has one. It is the
+        sentinel of the rounds.
+    """
+    reference = prepare_reference(runtime)
     calls, plans = runtime_calls(group, export, runtime)
-    timed = measure(calls, protocol, statistic=runtime.statistic, time_block=runtime.time_block)
-    return {spec: difference(plan, timed, runtime.statistic) for spec, plan in plans.items()}
+    timed = measure(
+        calls if reference is None else {NAME: reference} | calls,
+        protocol,
+        statistic=runtime.statistic,
+        time_block=runtime.time_block,
+    )
+    measured = {spec: difference(plan, timed, runtime.statistic) for spec, plan in plans.items()}
+    if reference is None:
+        return measured, None
+    rounds_ms = _in_threes(timed[NAME].rounds_ms)
+    return measured, summarise(rounds_ms, runtime.statistic).value_ms
+
+
+def _in_threes(rounds_ms: Sequence[float]) -> list[float]:
+    """Medians of three rounds each: networks are timed with three blocks in a round."""
+    starts = range(0, max(1, len(rounds_ms) - 2), 3)
+    return [statistics.median(rounds_ms[start : start + 3]) for start in starts]
 
 
 def _resume(partial_path: Path, empty: LatencyTable) -> LatencyTable:
@@ -141,10 +167,18 @@ def _resume(partial_path: Path, empty: LatencyTable) -> LatencyTable:
             where=str(partial_path),
             mend="delete the file or choose another one",
         )
-    return _with_rows(empty, {spec: found.measurement(spec) for spec in found.specs()})
+    rows = {spec: found.measurement(spec) for spec in found.specs()}
+    return _with_rows(empty.model_copy(update={"reference": found.reference}), rows, None)
 
 
-def _with_rows(table: LatencyTable, rows: Mapping[OpSpec, Measurement]) -> LatencyTable:
+def _with_rows(
+    table: LatencyTable, rows: Mapping[OpSpec, Measurement], reference_ms: float | None
+) -> LatencyTable:
+    """The table with more rows, and with a further session of the reference if there is one."""
+    reference = table.reference
+    if reference_ms is not None:
+        earlier = () if reference is None else reference.sessions_ms
+        reference = ReferenceSessions(name=NAME, sessions_ms=(*earlier, reference_ms))
     return LatencyTable.from_measurements(
         {spec: table.measurement(spec) for spec in table.specs()} | dict(rows),
         device=table.device,
@@ -152,4 +186,5 @@ def _with_rows(table: LatencyTable, rows: Mapping[OpSpec, Measurement]) -> Laten
         statistic=table.statistic,
         definitions=table.definitions,
         created=table.created,
+        reference=reference,
     )

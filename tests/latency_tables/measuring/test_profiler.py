@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.measuring import profiler
+from hwnas.latency_tables.measuring import profiler, speed_reference
 from hwnas.latency_tables.measuring.onnx_context import operator_graph
 from hwnas.latency_tables.measuring.operator_calls import COPIES, Plan, difference
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
@@ -111,7 +111,15 @@ def test_an_operator_has_the_time_of_its_nodes_and_a_source_also_that_of_the_ses
 
 def test_specs_of_one_shape_share_a_baseline(counting):
     profiled([SKIP, CONV, REDUCE, POOL], counting, structure_to_onnx)
-    assert len(counting.models) == 5
+    assert len(counting.models) == 5 + 1  # the speed reference
+
+
+def test_each_group_is_timed_beside_the_speed_reference(counting):
+    table = profiled([SKIP, CONV, ADD], counting, structure_to_onnx, group_size=2)
+    assert table.reference is not None
+    assert table.reference.name == speed_reference.NAME
+    assert len(table.reference.sessions_ms) == 2
+    assert min(table.reference.sessions_ms) > 0
 
 
 def test_each_spec_is_measured_once_and_a_group_is_exported_once(counting):
