@@ -155,9 +155,41 @@ def _float16(model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path)
     converted: onnx.ModelProto = convert_float_to_float16(
         model, keep_io_types=True, node_block_list=kept
     )
+    if kept:
+        _drop_round_trips(converted.graph, kept)
     # The converter appends the casts of the inputs after the nodes that read them.
     OnnxModel.graph_topological_sort(converted.graph)
     return converted
+
+
+def _drop_round_trips(graph: onnx.GraphProto, kept: Collection[str]) -> None:
+    """Remove what casts the inputs of float32 nodes to float16 and back.
+
+    Args:
+        graph: made by the converter, which puts such casts between any two of these nodes.
+        kept: names of the nodes that stayed float32.
+    """
+
+    def is_cast(node: onnx.NodeProto | None, to: int) -> bool:
+        return node is not None and node.op_type == "Cast" and node.attribute[0].i == to
+
+    made = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        for place, name in enumerate(node.input) if node.name in kept else ():
+            widening = made.get(name)
+            if widening is None or not is_cast(widening, onnx.TensorProto.FLOAT):
+                continue
+            narrowing = made.get(widening.input[0])
+            if narrowing is not None and is_cast(narrowing, onnx.TensorProto.FLOAT16):
+                node.input[place] = narrowing.input[0]
+    while True:
+        read = {name for node in graph.node for name in node.input}
+        read |= {value.name for value in graph.output}
+        unread = [node for node in graph.node if not read.intersection(node.output)]
+        if not unread:
+            return
+        for node in unread:
+            graph.node.remove(node)
 
 
 class _Batches:

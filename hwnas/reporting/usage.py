@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hwnas.data.normalisation import LARGEST
 from hwnas.errors import InputError
 from hwnas.reporting.html import Section, explained, paragraph, preformatted, section
 from hwnas.runs.run_folder import RunFolder
@@ -63,6 +64,21 @@ class ModelFacts:
         properties = {p.key: p.value for p in model.metadata_props if p.key.startswith(PREFIX)}
         stated = {key.removeprefix(PREFIX): value for key, value in properties.items()}
         return cls(path.name, name, tuple(sizes), stated)
+
+    @property
+    def reads_raw(self) -> bool:
+        """Whether the model normalises raw inputs itself."""
+        return self.properties.get("preprocess") == "true"
+
+    @property
+    def raw_dtype(self) -> str:
+        """Type of raw inputs."""
+        for dtype in LARGEST:
+            if self.properties.get("input_dtype") == f'"{dtype}"':
+                return dtype
+        # Models of earlier versions do not state it.
+        is_deep = self.properties.get("largest_value") == "65535"
+        return "uint16" if is_deep else "uint8"
 
     def listed(self, key: str) -> list[str]:
         """The names in a list of the metadata; empty if there is no such list."""
@@ -124,6 +140,11 @@ def _read(*keys: str) -> str:
 
 def _normalised(facts: ModelFacts, dtype: str, comment: str, scale: str = "") -> list[str]:
     """The lines that make the input from a sample of channels and further dimensions."""
+    if facts.reads_raw:
+        return [
+            'classes = json.loads(about["hwnas.classes"])',
+            f"inputs = np.zeros({facts.shape}, np.{dtype})  # {comment}",
+        ]
     shape = (-1, *(1 for _ in facts.shape[1:]))
     return [
         _read("input_mean", "input_std", "classes"),
@@ -134,15 +155,15 @@ def _normalised(facts: ModelFacts, dtype: str, comment: str, scale: str = "") ->
 
 def _batch(facts: ModelFacts) -> str:
     """The expression for a batch of one sample, of the model's type."""
-    return "inputs[None].astype(np.float32)" if len(facts.shape) > 1 else "inputs[None]"
+    is_cast = len(facts.shape) > 1 and not facts.reads_raw
+    return "inputs[None].astype(np.float32)" if is_cast else "inputs[None]"
 
 
 def _pixels(facts: ModelFacts) -> list[str]:
-    # Stated by models of images with 16 bits per channel.
-    is_deep = facts.properties.get("largest_value") == "65535"
-    dtype, largest = ("uint16", 65535) if is_deep else ("uint8", 255)
-    comment = f"your image: channels, height, width; 0 to {largest}"
-    return _normalised(facts, dtype, comment, f" / {largest}")
+    dtype, comment = facts.raw_dtype, "your image: channels, height, width"
+    if dtype == "float32":
+        return _normalised(facts, dtype, comment)
+    return _normalised(facts, dtype, f"{comment}; 0 to {LARGEST[dtype]}", f" / {LARGEST[dtype]}")
 
 
 def _spectrogram(facts: ModelFacts) -> list[str]:
@@ -158,6 +179,12 @@ def _columns(facts: ModelFacts) -> list[str]:
 def _signal(facts: ModelFacts) -> list[str]:
     comment = "your signal: channels, 1, times"
     return _normalised(facts, "float32", comment)
+
+
+def _of_its_kind(facts: ModelFacts) -> list[str]:
+    """The sample of a regression, which may be of any kind."""
+    kind = facts.properties.get("input_kind")
+    return {'"image"': _pixels, '"signal"': _signal}.get(kind or "", _columns)(facts)
 
 
 def _words(facts: ModelFacts) -> list[str]:
@@ -225,7 +252,7 @@ PROGRAMS: dict[str, tuple[Lines, Lines]] = {
     "audio-keywords": (_spectrogram, _class),
     "signal-classification": (_signal, _class),
     "table-classification": (_columns, _class),
-    "regression": (_columns, _value),
+    "regression": (_of_its_kind, _value),
     "text-classification": (_words, _class),
     "language-modelling": (_tokens, _next_token),
 }

@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from hwnas.data import Dataset
+from hwnas.data import Dataset, Normalisation
+from hwnas.data.formats import IMAGE_CLASSIFICATION
 
 SAMPLES = 12
 """Stored samples that are predicted correctly, and as many that are not."""
@@ -72,8 +73,9 @@ class PredictionRecorder:
             arrays["sample_texts"] = np.array(
                 [" ".join(text)[:MAX_LETTERS] for text in words], dtype=np.str_
             )
-        elif inputs.dtype == np.uint8:
-            arrays["sample_images"] = np.stack([_small(image) for image in inputs])
+        elif inputs.dtype != np.float32 or dataset.task == IMAGE_CLASSIFICATION:
+            shown = _as_bytes(inputs, dataset.normalisation)
+            arrays["sample_images"] = np.stack([_small(image) for image in shown])
         file = io.BytesIO()
         np.savez_compressed(file, allow_pickle=False, **arrays)
         return file.getvalue()
@@ -91,6 +93,20 @@ def _selected(targets: np.ndarray, predicted: np.ndarray, confidence: np.ndarray
     right = right[np.lexsort((targets[right], turn))]
     wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
     return np.concatenate([right[:SAMPLES], wrong[:SAMPLES]])
+
+
+def _as_bytes(images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
+    """Images (M, C, H, W) with values 0 to 255, to be looked at.
+
+    Those that are not uint8 show the range within three standard deviations of the training images,
+    since few sensors use the whole range of their numbers.
+    """
+    if images.dtype == np.uint8:
+        return images
+    mean, std = (moment.numpy() for moment in normalisation.moments())
+    deviations = (images.astype(np.float32) - mean) / std
+    scaled: np.ndarray = np.rint(np.clip((deviations + 3) / 6, 0, 1) * 255).astype(np.uint8)
+    return scaled
 
 
 def _small(image: np.ndarray) -> np.ndarray:

@@ -76,8 +76,20 @@ def test_features_are_not_stored() -> None:
     features = np.random.default_rng(0).normal(size=(4, 1, 3, 3)).astype(np.float32)
     split = Split(features, np.arange(4) % 2)
     found = recorded(
-        Dataset("sounds", ("no", "yes"), split, split),
+        Dataset("sounds", ("no", "yes"), split, split, "audio-keywords"),
         np.zeros(4, np.int64),
         np.ones(4, np.float32),
     )
     assert set(found) == {"classes", "targets", "predicted", "confidence", "samples"}
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_images_of_other_types_are_stored_with_their_contrast(dtype: type) -> None:
+    values = np.random.default_rng(0).normal(1000, 20, (4, 5, 8, 8)).astype(dtype)
+    split = Split(values, np.arange(4) % 2)
+    dataset = Dataset("deep", ("no", "yes"), split, split)
+    found = recorded(dataset, np.zeros(4, np.int64), np.ones(4, np.float32))
+    shown = found["sample_images"]
+    assert (shown.shape, shown.dtype) == ((4, 3, 8, 8), np.uint8)
+    expected = (values[found["samples"], :3] - 1000.0) / 20 * 255 / 6 + 127.5
+    assert np.abs(shown - np.clip(expected, 0, 255)).mean() < 5
