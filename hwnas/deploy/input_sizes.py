@@ -41,11 +41,13 @@ class InputSizes:
         name: name of the input in the graph.
         dtype: numpy type of its elements.
         sizes: its shape, with None at the batch dimension if that is open.
+        below: for an index, the size of what it indexes; 0 stands for the batch size.
     """
 
     name: str
     dtype: type[np.generic]
     sizes: tuple[int | None, ...]
+    below: int | None = None
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """The shape for a batch size."""
@@ -65,11 +67,14 @@ class InputSizes:
     def random(self, batch: int, rng: np.random.Generator) -> np.ndarray:
         """Draw random values for a batch size.
 
-        Floating-point inputs are standard normal, uint8 and uint16 are uniform over all values, and
-        every other type is uniform over 0 and 1 (strings: "0" and "1"), which are valid indices of
-        any table with two rows or more.
+        Floating-point inputs are standard normal and indices uniform over what they index. Of
+        other inputs, uint8 and uint16 are uniform over all values, and every other type over 0 and
+        1 (strings: "0" and "1").
         """
         shape = self.shape(batch)
+        if self.below is not None and np.issubdtype(self.dtype, np.integer):
+            below = min(self.below or batch, int(np.iinfo(self.dtype).max) + 1)
+            return rng.integers(0, below, shape).astype(self.dtype)
         if np.issubdtype(self.dtype, np.floating):
             if self.dtype is np.float32:
                 return rng.standard_normal(shape, dtype=np.float32)

@@ -160,7 +160,10 @@ def resolve_inputs(
     for value in model.inputs:
         sizes, missing = _sizes(value, shapes[value.name], batch, known)
         unknown += missing
-        found.append(InputSizes(value.name, DTYPES[value.dtype], sizes))
+        below = value.below
+        if isinstance(below, str):
+            below = 0 if below in batch else known.get(below)
+        found.append(InputSizes(value.name, DTYPES[value.dtype], sizes, below))
     if unknown:
         raise UnknownSizesError(unknown, where)
     return tuple(found)

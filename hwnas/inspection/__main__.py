@@ -33,6 +33,7 @@ from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
 from hwnas.errors import InputError, first_line, printable
 from hwnas.inspection.arrays import npz_types
 from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
+from hwnas.inspection.indices import index_limits
 from hwnas.inspection.precision import FLOATS, HALVES, precision_of
 from hwnas.inspection.tensors import (
     TensorValidator,
@@ -192,13 +193,14 @@ def _describe(path: Path, descriptor: int, mark: str, placeholder: str) -> dict[
     _run_checker(model, where)
     operators = operator_counts(model)
     shapes, inferred = _infer_shapes(model, where)
+    limits = index_limits(inferred, [value.name for value in inputs])
     return {
         "path": str(tensors.path),
         "size_bytes": size,
         "ir_version": model.ir_version,
         "opsets": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import},
         "producer": printable(f"{model.producer_name} {model.producer_version}".strip()),
-        "inputs": [_value(value) for value in inputs],
+        "inputs": [_value(value) | {"below": limits.get(value.name)} for value in inputs],
         "outputs": [_value(value) for value in model.graph.output],
         "nodes": sum(operators.values()),
         "operators": operators,

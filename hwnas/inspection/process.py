@@ -46,11 +46,13 @@ class Value:
         dtype: element type, by its name in numpy or ONNX; the kind of value if it is not a tensor.
         shape: for each dimension its size, its symbol, or None if neither is stated; None if no
             shape is stated.
+        below: for an input that is an index, the size of what it indexes, or its symbol; else None.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str | None, ...] | None
+    below: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,8 @@ def sha256_of(path: Path) -> str:
 
 def _value(found: dict[str, Any]) -> Value:
     shape = found["shape"]
-    return Value(found["name"], found["dtype"], None if shape is None else tuple(shape))
+    stated = None if shape is None else tuple(shape)
+    return Value(found["name"], found["dtype"], stated, found.get("below"))
 
 
 def _inspected(kind: str, path: str | Path, limits: InspectionLimits) -> dict[str, Any]:
