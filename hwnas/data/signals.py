@@ -28,7 +28,7 @@ def generated_signals() -> RawData:
     at least three widths of the pulse and its height at least 5 times the noise, so that the
     highest places of the smoothed signals tell nearly every class.
     """
-    arrays = []
+    arrays: list[np.ndarray] = []
     for split, count in (("train", TRAIN), ("test", TEST)):
         rng = seeded_rng(0, f"signals {split}")
         labels = rng.integers(0, len(ORDERS), count)
@@ -41,4 +41,13 @@ def generated_signals() -> RawData:
         noisy = pulses + NOISE * rng.standard_normal(pulses.shape)
         signals = OFFSETS[:, None] + UNITS[:, None] * noisy
         arrays += [signals.astype(np.float32)[:, :, None], labels]
-    return RawData(CLASSES, *arrays, CLASSIFICATION["signal"], reading={KIND: "signal"})
+    x_train, y_train, x_test, y_test = arrays
+    return RawData(
+        CLASSES,
+        x_train,
+        y_train,
+        x_test,
+        y_test,
+        CLASSIFICATION["signal"],
+        reading={KIND: "signal"},
+    )

@@ -46,6 +46,17 @@ def example(page: str) -> str:
     return code
 
 
+def test_the_example_of_data_of_one_s_own_can_be_read_from_its_file(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(example("tasks_and_data.md"), scope)
+    made, read = scope["data"], load_dataset("npz", "signals.npz")
+    assert (made.task, made.input_shape) == ("signal-classification", (6, 1, 100))
+    assert np.array_equal(made.train.inputs, read.train.inputs)
+    assert np.array_equal(made.test.targets, read.test.targets)
+    assert made.classes == read.classes == ("falling", "rising")
+
+
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
     """Run a page's example in an empty folder; what it registers or replaces is undone."""
