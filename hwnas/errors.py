@@ -44,6 +44,7 @@ class HwnasError(Exception):
         expected: object = None,
         actual: object = None,
         mend: str = "",
+        details: str = "",
     ) -> None:
         """Compose the line.
 
@@ -53,8 +54,10 @@ class HwnasError(Exception):
             expected: what would have been right.
             actual: what was found.
             mend: what the user can do about it, often a command.
+            details: the whole text of a library's error, which the line only has the cause of.
         """
         self.cause = cause
+        self.details = details
         self.where = where
         self.mend = mend
         parts = [f"{where}: {cause}" if where else cause]

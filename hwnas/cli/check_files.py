@@ -43,7 +43,7 @@ def ending_written(
         model: the model file.
         junit: the JUnit file, if one is asked for.
         markdown: the Markdown file, if one is asked for.
-        as_json: whether to print a JSON object on stdout when the error was not foreseen.
+        as_json: whether to print a JSON object with the error on stdout.
 
     Raises:
         UnforeseenError: in place of any other exception than HwnasError and OSError.
@@ -53,6 +53,9 @@ def ending_written(
     except (HwnasError, OSError) as error:
         code = error.exit_code if isinstance(error, HwnasError) else 2
         _write_ending(model, str(error), code, junit, markdown)
+        if as_json:
+            details = error.details if isinstance(error, HwnasError) else ""
+            _print_ending(str(error), code, details=details or None)
         raise
     except Exception as error:  # whatever it is, callers read the files and the exit code
         details = _write_traceback()
@@ -64,9 +67,15 @@ def ending_written(
         )
         _write_ending(model, str(unforeseen), unforeseen.exit_code, junit, markdown)
         if as_json:
-            document = {"verdict": "error", "error": str(unforeseen), "traceback": details}
-            print(json.dumps(document))
+            _print_ending(str(unforeseen), unforeseen.exit_code, traceback=details)
         raise unforeseen from error
+
+
+def _print_ending(line: str, exit_code: int, **more: str | None) -> None:
+    """Print why there is no verdict as a JSON object."""
+    from hwnas.reporting.verdict import ending_of
+
+    print(json.dumps({"verdict": ending_of(exit_code), "error": line, **more}))
 
 
 def _write_ending(

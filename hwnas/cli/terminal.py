@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hwnas.errors import printable
-from hwnas.reporting.formatting import in_words, number
+from hwnas.reporting.formatting import gate_value, in_words, number, verdict_text
 
 OPTIONS_WIDTH, MOST_GROUPS = 160, 4
 """Characters of a list of options, and lists of them for one search space."""
@@ -39,7 +39,7 @@ def print_check(document: dict[str, Any], result: Path | None) -> None:
     table = Table("gate", "status", "value", "limit")
     for gate in document["gates"]:
         status = f"[{STYLES[gate['status']]}]{gate['status']}[/]"
-        table.add_row(_plain(gate["name"]), status, _number(gate["value"]), _limit(gate))
+        table.add_row(_plain(gate["name"]), status, gate_value(gate), _limit(gate))
     console.print(table)
     measured = document["measured"]
     console.print(
@@ -70,7 +70,7 @@ def print_check(document: dict[str, Any], result: Path | None) -> None:
         sentence = comparison_in_words(document["controls"])
         console.print(printable(sentence), highlight=False, markup=False, soft_wrap=True)
     verdict = document["verdict"]
-    console.print(f"verdict: [{STYLES[verdict]} bold]{verdict}[/]")
+    console.print(f"verdict: [{STYLES[verdict]} bold]{_plain(verdict_text(document))}[/]")
     console.print(_in_short(document, result), highlight=False, markup=False, soft_wrap=True)
 
 

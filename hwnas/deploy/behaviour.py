@@ -22,6 +22,7 @@ from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.limits import allocating_at_most, session_limit_mb
 from hwnas.latency_tables.measuring.memory import Trial
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime
+from hwnas.latency_tables.runtimes.onnx_errors import cause_of
 
 RANDOM_OPERATORS = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
 """How the names of operators with random results begin."""
@@ -35,6 +36,7 @@ class Behaviour:
         batches: batch sizes at which it runs.
         failures: a line for each batch size at which it does not run, or at which its outputs
             have another batch size.
+        details: for each batch size that the runtime refuses, the whole text of its error.
         contradiction: a declared shape that differs from the computed one, or None.
         parity: comparison with the reference, or None without one.
         parity_with: comparison with the unoptimised graph and with other runtimes, by name.
@@ -47,6 +49,7 @@ class Behaviour:
 
     batches: list[int]
     failures: list[str]
+    details: dict[int, str]
     contradiction: str | None
     parity: Parity | None
     parity_with: dict[str, Parity | None]
@@ -58,7 +61,11 @@ class Behaviour:
     def to_json(self) -> dict[str, Any]:
         """The fields of the check's document that describe the behaviour."""
         return {
-            "batches": {"run": self.batches, "failures": self.failures},
+            "batches": {
+                "run": self.batches,
+                "failures": self.failures,
+                "details": {str(batch): text for batch, text in self.details.items()},
+            },
             "parity": None if self.parity is None else self.parity.to_json(),
             "parity_with": {n: p and p.to_json() for n, p in self.parity_with.items()},
             "not_finite": [vars(count) for count in self.not_finite],
@@ -150,13 +157,14 @@ def observe(
     return Behaviour(
         batches=batches,
         failures=failures,
+        details=trial.failures,
         contradiction=model.shapes["contradiction"] or contradiction,
         parity=parity,
         parity_with=dict(zip(others, rest, strict=True)),
         not_finite=not_finite,
         score=score,
         runtimes=placements,
-        notes=notes + _constant_notes([parity, *rest]),
+        notes=[*model.notes, *notes, *_constant_notes([parity, *rest])],
     )
 
 
@@ -202,7 +210,7 @@ def _run_batches(
     good, failures = [], []
     for batch in batches if len(batches) > 1 else sorted(tried & {*FEWEST_BATCHES}):
         if batch in trial.failures:
-            failures.append(f"batch {batch}: {trial.failures[batch]}")
+            failures.append(f"batch {batch}: {cause_of(trial.failures[batch])}")
             continue
         try:
             outputs = predict(feeds.random(batch, 0))

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.errors import InputError, first_line
+from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes.base import Infer
+from hwnas.latency_tables.runtimes.onnx_errors import cause_of
 
 Feeds = dict[str, np.ndarray]
 """An array for each input of a model, by name."""
@@ -39,7 +40,8 @@ def as_predict(infer: Infer, where: str) -> Predict:
             raise InputError(
                 f"the model cannot run with inputs {shapes}",
                 where=where,
-                actual=first_line(error),
+                actual=cause_of(error),
+                details=str(error),
             ) from None
         return {name: _as_output(value) for name, value in found.items()}
 

@@ -34,6 +34,7 @@ from hwnas.errors import InputError, first_line, printable
 from hwnas.inspection.arrays import npz_types
 from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
 from hwnas.inspection.indices import index_limits
+from hwnas.inspection.leniency import mend, with_shapes
 from hwnas.inspection.precision import FLOATS, HALVES, precision_of
 from hwnas.inspection.tensors import (
     TensorValidator,
@@ -178,6 +179,7 @@ def _describe(path: Path, descriptor: int, mark: str, placeholder: str) -> dict[
     if not model.graph.node:
         raise InputError("not an ONNX model, or an empty one", where=where)
     _require_known_opset(model, where)
+    notes = mend(model)
     require_finite_functions(model, where)
     for graph in _graphs(model):
         require_names(graph, where)
@@ -211,6 +213,7 @@ def _describe(path: Path, descriptor: int, mark: str, placeholder: str) -> dict[
         "external_files": list(tensors.external_files),
         "properties": {entry.key: entry.value for entry in model.metadata_props},
         "shapes": shapes,
+        "notes": notes,
     }
 
 
@@ -271,7 +274,7 @@ def _inputs(model: ModelProto) -> list[ValueInfoProto]:
 
 def _run_checker(model: ModelProto, where: str) -> None:
     try:
-        onnx.checker.check_model(model.SerializeToString())
+        onnx.checker.check_model(with_shapes(model).SerializeToString())
     except (onnx.checker.ValidationError, ValueError) as error:
         raise InputError("not a valid ONNX model", where=where, actual=first_line(error)) from None
 

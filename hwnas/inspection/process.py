@@ -76,6 +76,7 @@ class Inspection:
         properties: metadata.
         shapes: the number of computed `values`, how many have a `known` shape, and the
             `contradiction` between declared and inferred shapes or None.
+        notes: what the ONNX standard does not allow and runtimes take all the same.
     """
 
     path: Path
@@ -93,6 +94,7 @@ class Inspection:
     external_files: dict[str, str]
     properties: dict[str, str]
     shapes: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
     def require_unchanged(self) -> None:
         """Refuse files that were changed after the inspection.
@@ -138,6 +140,7 @@ def inspect_model(path: str | Path, limits: InspectionLimits | None = None) -> I
         inputs=tuple(inputs),
         outputs=tuple(outputs),
         external_files=external,
+        notes=tuple(found.pop("notes")),
         **found,
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from hwnas.errors import MAX_ERROR, MAX_LINE, printable
-from hwnas.reporting.formatting import number
+from hwnas.reporting.formatting import gate_value, number, verdict_text
 
 KEY_FIGURES = (
     ("latency", "measured", "value_ms", "ms"),
@@ -45,7 +45,7 @@ def to_junit(document: dict[str, Any]) -> str:
             suite, "testcase", {"name": printable(gate["name"]), "classname": name, "time": "0"}
         )
         limit = f"{gate.get('bound') or 'limit'} {_number(gate['limit'])}"
-        numbers = f"value {_number(gate['value'])}, {limit}"
+        numbers = f"value {gate_value(gate)}, {limit}"
         message = printable(gate.get("detail") or numbers)
         if gate["status"] == "fail":
             ElementTree.SubElement(case, "failure", {"message": message, "type": "gate"})
@@ -86,7 +86,7 @@ def to_markdown(document: dict[str, Any]) -> str:
     It has the verdict, warnings, gates, key figures and notes.
     """
     warnings = document.get("warnings", [])
-    lines = [f"## {_model(document)}: {document['verdict']}", ""]
+    lines = [f"## {_model(document)}: {verdict_text(document)}", ""]
     for warning in warnings:
         lines += [f"> **Warning:** {_cell(warning)}", ""]
     lines += ["| gate | status | value | limit |", "|---|---|---|---|"]
@@ -94,7 +94,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         status = gate["status"]
         status = f"**{status}**" if status in ("fail", "inconclusive") else status
         limit = f"{gate.get('bound') or ''} {_number(gate['limit'])}".strip()
-        values = f"{_number(gate['value'])} | {limit}"
+        values = f"{gate_value(gate)} | {limit}"
         lines.append(f"| {_cell(gate['name'])} | {status} | {values} |")
     details = [
         (gate["name"], gate["detail"])
@@ -126,7 +126,7 @@ def refusal_to_junit(model: str, line: str, exit_code: int) -> str:
     Args:
         model: name of the model.
         line: the error message.
-        exit_code: 2 for a refused model, 3 for an inconclusive check.
+        exit_code: 2 for a refused model, 3 for an inconclusive check, 4 for an unforeseen error.
     """
     name = f"hwnas check {printable(model)}"
     totals = {"tests": "1", "failures": "0", "errors": "1", "skipped": "0"}
@@ -135,7 +135,7 @@ def refusal_to_junit(model: str, line: str, exit_code: int) -> str:
     case = ElementTree.SubElement(
         suite, "testcase", {"name": "check", "classname": name, "time": "0"}
     )
-    error = {"message": printable(line, MAX_ERROR), "type": _outcome(exit_code)}
+    error = {"message": printable(line, MAX_ERROR), "type": ending_of(exit_code)}
     ElementTree.SubElement(case, "error", error)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
@@ -147,13 +147,14 @@ def refusal_to_markdown(model: str, line: str, exit_code: int) -> str:
     Args:
         model: name of the model.
         line: the error message.
-        exit_code: 2 for a refused model, 3 for an inconclusive check.
+        exit_code: 2 for a refused model, 3 for an inconclusive check, 4 for an unforeseen error.
     """
-    return f"## {_cell(model)}: {_outcome(exit_code)}\n\n{_cell(line, MAX_ERROR)}\n"
+    return f"## {_cell(model)}: {ending_of(exit_code)}\n\n{_cell(line, MAX_ERROR)}\n"
 
 
-def _outcome(exit_code: int) -> str:
-    return "refused" if exit_code == 2 else "inconclusive"
+def ending_of(exit_code: int) -> str:
+    """How a check ended that gave no verdict: `refused`, `inconclusive` or `error`."""
+    return {2: "refused", 4: "error"}.get(exit_code, "inconclusive")
 
 
 def _model(document: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import InputError, first_line
+from hwnas.errors import InputError
 from hwnas.latency_tables.measuring.limits import STATUS, allow_seconds, run_in_process, status_mb
 from hwnas.latency_tables.runtimes import Model, OnnxModelRuntime, create_runtime
 
@@ -27,7 +27,7 @@ class Trial:
         memory_mb: peak host memory of loading and running the model, in MB (10^6 bytes), without
             the runtime's libraries; None on systems other than Linux.
         batches: the batch sizes that ran, both with the optimised and the unoptimised graph.
-        failures: for each batch size that did not run, one line of the error message.
+        failures: for each batch size that did not run, the error message.
     """
 
     memory_mb: float | None
@@ -154,7 +154,7 @@ def _try_batches(
             try:
                 infer(batches.make(size))
             except Exception as error:  # the runtime's exceptions share no base class
-                failures.setdefault(size, first_line(error))
+                failures.setdefault(size, str(error) or type(error).__name__)
         del infer
     ran = tuple(size for size in sizes if size not in failures)
     return Trial(memory_mb, ran, failures)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from hwnas.errors import InputError, RuntimeMissingError, first_line
+from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables.devices import (
     cpu_name,
     cuda_device_name,
@@ -18,6 +18,7 @@ from hwnas.latency_tables.devices import (
     require_library,
 )
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime
+from hwnas.latency_tables.runtimes.onnx_errors import cause_of
 from hwnas.latency_tables.runtimes.onnx_values import NARROW, to_ort_value, to_python
 from hwnas.latency_tables.statistics import Statistic
 
@@ -96,8 +97,9 @@ class OnnxRuntime(OnnxModelRuntime):
             session = ort.InferenceSession(source, options, providers=providers)
         except Exception as error:  # its exceptions share no base class
             raise InputError(
-                f"ONNX Runtime cannot load the model: {first_line(error)}",
+                f"ONNX Runtime cannot load the model: {cause_of(error)}",
                 where=self.name,
+                details=str(error),
             ) from error
         if session.get_providers()[0] != first:
             raise RuntimeMissingError(
@@ -168,7 +170,6 @@ class OnnxRuntime(OnnxModelRuntime):
 
     def _unbound(self, session: Any, feeds: Mapping[str, np.ndarray]) -> Callable[[], None]:
         """Return a function that passes the inputs with every call."""
-
         run = self._as_function(session, None)
 
         def call() -> None:
@@ -251,7 +252,9 @@ class OnnxRuntime(OnnxModelRuntime):
 
     def _cannot_run(self, error: Exception) -> InputError:
         return InputError(
-            f"ONNX Runtime cannot run the model: {first_line(error)}", where=self.name
+            f"ONNX Runtime cannot run the model: {cause_of(error)}",
+            where=self.name,
+            details=str(error),
         )
 
 
