@@ -31,8 +31,13 @@ from hwnas.deploy.gates import (
     shapes_gate,
     verdict_of,
 )
-from hwnas.deploy.open_sizes import Shapes, StatedSizes
-from hwnas.deploy.performance import Performance, measure_performance, measured_elsewhere
+from hwnas.deploy.open_sizes import Shapes, StatedSizes, UnknownSizesError
+from hwnas.deploy.performance import (
+    Performance,
+    measure_performance,
+    measured_elsewhere,
+    recorded_in,
+)
 from hwnas.deploy.properties import (
     METADATA_PREFIX,
     own_properties,
@@ -42,7 +47,8 @@ from hwnas.deploy.properties import (
 )
 from hwnas.deploy.references import Reference, onnx_reference
 from hwnas.deploy.request import CheckRequest
-from hwnas.deploy.trial import probe
+from hwnas.deploy.size_proposals import with_proposal
+from hwnas.deploy.trial import FirstRunError, probe
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
@@ -228,6 +234,7 @@ def check_file(
     score_threshold: float | None = None,
     reference: Inspection | None = None,
     measured: Path | None = None,
+    table: str | Path | None = None,
     stage: Stage = silent,
 ) -> dict[str, Any]:
     """Check a model that belongs to no run.
@@ -250,6 +257,8 @@ def check_file(
         reference: an inspected model that the outputs are compared with.
         measured: file with latencies of the model that were measured on another device; the
             latency is measured here if None.
+        table: a latency table of this device, whose time of the speed reference tells whether the
+            machine is slower now; None if there is none.
         stage: shows progress.
 
     Returns:
@@ -265,27 +274,38 @@ def check_file(
     stated_threads = positive_integer(properties, "threads", where, MAX_THREADS)
     runtime = create_runtime(name, threads or stated_threads or 1)
     runtime.require()
+    if table is not None:
+        request = replace(request, recorded=recorded_in(table, runtime))
     stated = StatedSizes(shapes or {}, sizes or {}, has_batch)
-    feeds = _file_feeds(model, properties, stated, data)
+    onnx_runtime = _onnx_runtime(runtime)
+    try:
+        feeds = _file_feeds(model, properties, stated, data)
+    except UnknownSizesError as error:
+        raise with_proposal(error, model, onnx_runtime, stated, request.limits) from None
     if feeds.samples is not None:
         labelled = replace(feeds.samples, score_output=score_output, threshold=score_threshold)
         feeds = replace(feeds, samples=labelled)
     other = None
     if reference is not None:
-        other = onnx_reference(reference, _onnx_runtime(runtime), feeds, request.limits)
+        other = onnx_reference(reference, onnx_runtime, feeds, request.limits)
     stated_ms = positive_number(properties, "budget_ms", where)
     if request.budget_ms is None:
         request = replace(request, budget_ms=stated_ms)
-    return check_model(
-        model,
-        runtime,
-        feeds,
-        request,
-        reference=other,
-        predicted_ms=positive_number(properties, "predicted_ms", where),
-        measured_latency=elsewhere,
-        stage=stage,
-    )
+    try:
+        return check_model(
+            model,
+            runtime,
+            feeds,
+            request,
+            reference=other,
+            predicted_ms=positive_number(properties, "predicted_ms", where),
+            measured_latency=elsewhere,
+            stage=stage,
+        )
+    except FirstRunError as error:
+        if data is not None:
+            raise
+        raise with_proposal(error, model, onnx_runtime, stated, request.limits) from None
 
 
 def _file_feeds(

@@ -7,6 +7,7 @@ from functools import partial
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.feeds import FeedMaker
+from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.limits import session_limit_mb
 from hwnas.latency_tables.measuring.memory import Trial, TrialBatches, try_session
@@ -24,6 +25,10 @@ BATCH_SECONDS = 2.0
 """A batch size that is expected to take longer than this is not tried."""
 
 
+class FirstRunError(InputError):
+    """The runtime refuses a model, or its first inference fails or exceeds a limit."""
+
+
 def probe(
     model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, limits: CheckConfig
 ) -> Trial:
@@ -32,8 +37,8 @@ def probe(
     The model is untrusted, so this comes before it is loaded in the current process.
 
     Raises:
-        InputError: when the file has changed since the inspection, the runtime refuses it, or it
-            exceeds the limits of a session.
+        InputError: when the file has changed since the inspection.
+        FirstRunError: when the runtime refuses the model, or it exceeds the limits of a session.
     """
     model.require_unchanged()
     sizes = {*BATCHES, *FEWEST_BATCHES, *THROUGHPUT_BATCHES}
@@ -46,11 +51,14 @@ def probe(
         BATCH_SECONDS,
         max(FEWEST_BATCHES),
     )
-    return try_session(
-        runtime,
-        model.path,
-        feeds.real(feeds.batch, 0),
-        batches,
-        limit_mb=session_limit_mb(limits.max_session_mb),
-        limit_s=limits.max_session_seconds,
-    )
+    try:
+        return try_session(
+            runtime,
+            model.path,
+            feeds.real(feeds.batch, 0),
+            batches,
+            limit_mb=session_limit_mb(limits.max_session_mb),
+            limit_s=limits.max_session_seconds,
+        )
+    except InputError as error:
+        raise FirstRunError(str(error), details=error.details) from None

@@ -7,12 +7,16 @@ import math
 import numpy as np
 import pytest
 from helpers import odd_models
-from helpers.model_checks import observed
+from helpers.model_checks import observed, statuses_of
 from helpers.small_models import saved
 from onnx import TensorProto
 
+from hwnas.config import CheckConfig
+from hwnas.deploy.check import check_file
 from hwnas.deploy.open_sizes import StatedSizes, UnknownSizesError
+from hwnas.deploy.request import CheckRequest
 from hwnas.errors import InputError
+from hwnas.inspection.process import inspect_model
 
 GOOD = {"pass", "skipped", "reported"}
 
@@ -126,6 +130,22 @@ def test_data_of_unusual_shapes_are_run(name, tmp_path) -> None:
     assert gates["dynamic_batch"] == "skipped"
     assert gates["parity: unoptimised"] == "pass"
     assert set(gates.values()) <= GOOD
+
+
+@pytest.mark.parametrize(
+    "model, options",
+    [
+        (odd_models.nearest_points(), {"sizes": {"count": 16}}),
+        (odd_models.with_cache(), {"sizes": {"s": 16, "p": 16}}),
+    ],
+)
+def test_sizes_are_proposed_with_which_the_model_runs(model, options, tmp_path) -> None:
+    inspected = inspect_model(saved(model, tmp_path / "model.onnx"))
+    request = CheckRequest(CheckConfig(measure_seconds=0.2))
+    proposed = " ".join(f"--size {name}={size}" for name, size in options["sizes"].items())
+    with pytest.raises(InputError, match=f"runs with {proposed}"):
+        check_file(inspected, request)
+    assert statuses_of(check_file(inspected, request, **options))["shapes"] == "pass"
 
 
 class TestFinite:
