@@ -32,9 +32,10 @@ MAX_TANGENTS = 200
 """Number of solutions over a budget that are excluded before decoding stops."""
 TIE_NOISE = 0.01
 """Random share of the largest size by which ties between sizes are broken."""
-QUICK = {"mip_rel_gap": TIE_NOISE, "node_limit": 1}
+QUICK = {"mip_rel_gap": TIE_NOISE, "node_limit": 1, "presolve": False}
 """Options of HiGHS where ties are broken at random: as near to the optimum as that noise. The limit
-on nodes, unlike one on time, makes the same solver return the same architecture every time."""
+on nodes, unlike one on time, makes the same solver return the same architecture every time. With
+its presolve, HiGHS prints a line to standard output whenever it repairs a solution."""
 
 
 class Decoder:
