@@ -19,8 +19,9 @@ from hwnas.latency_tables.rows import ReferenceSessions
 from hwnas.latency_tables.statistics import session_spread, summarise
 
 DRIFT_POWER = 2.0
-"""A network may be slowed down by this power of the reference's drift: other programs that take
-the caches slowed a network of 0.2 ms by 14 % where they slowed the reference by 7 %."""
+"""A network is allowed to be slowed down by this power of the reference's drift. It is a cautious
+assumption and not a measured value: networks need not respond to other work as the reference does,
+and the larger the power, the more is left inconclusive in place of a failure."""
 NOTABLE_DRIFT = 0.05
 """A drift of this share is stated in words."""
 

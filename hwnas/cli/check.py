@@ -152,6 +152,14 @@ def check(
             "Default: measure here.",
         ),
     ] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="A latency table of this device. Its time of the speed reference tells a slow "
+            "machine from a slow model. Default: the run's, or none.",
+        ),
+    ] = None,
     settings: Set = None,
     junit: Junit = None,
     markdown: Markdown = None,
@@ -165,14 +173,15 @@ def check(
     `pass`, 1 for `fail`, 2 for a refused model, 3 for `inconclusive`, 4 for an unforeseen error.
     """
     written = {"--junit": junit, "--markdown": markdown}
-    require_apart(written, (model, data, reference, measured))
+    require_apart(written, (model, data, reference, measured, table))
     with ending_written(model, junit, markdown, as_json=as_json), enough_memory(model):
         if budget_ms is not None and not 0 < budget_ms < float("inf"):
             raise InputError("not a latency", where="--budget-ms", expected="> 0", actual=budget_ms)
         if measured is not None:
             # Figures of this machine must not stand beside the latency of another one.
             of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
-            _refuse({"--serve-seconds": serve_seconds, **of_here}, "--measured")
+            here = {"--serve-seconds": serve_seconds, "--table": table, **of_here}
+            _refuse(here, "--measured")
         remove_earlier_verdicts(written)
         # Inspected before anything heavy is imported: most broken files are refused here.
         from hwnas.inspection.process import inspect_model, inspect_npz
@@ -196,6 +205,7 @@ def check(
                 "--score-output": score_output,
                 "--score-threshold": score_threshold,
                 "--reference": reference,
+                "--table": table,
                 "--set": settings,
             }
             _refuse(of_files, "--run")
@@ -219,6 +229,7 @@ def check(
                 score_threshold=score_threshold,
                 reference=other,
                 measured=measured,
+                table=table,
             )
     write_verdict(document, junit, markdown)
     finish_check(document, as_json, result)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hwnas.budget.gate import NetworkLatency, measure_network
+from hwnas.budget.speed import RecordedSpeed
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.references import Reference
 from hwnas.deploy.request import CheckRequest
@@ -20,6 +21,7 @@ from hwnas.latency_tables.measuring.bundle import read_results
 from hwnas.latency_tables.measuring.energy import Energy, energy_counter, measure_energy
 from hwnas.latency_tables.measuring.serving import Serving, serve
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
+from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.statistics import percentiles_ms
 from hwnas.latency_tables.timing import Protocol, measure
 from hwnas.runs import interruption
@@ -123,6 +125,35 @@ def measure_performance(
         serving,
         counted_energy(call, runtime, latency),
     )
+
+
+def recorded_in(table: str | Path, runtime: Runtime) -> RecordedSpeed:
+    """Read what the speed reference took beside the operators of a latency table.
+
+    Args:
+        table: a table's file, or the name of one that ships.
+        runtime: the runtime that a model is measured on.
+
+    Raises:
+        InputError: when the table is of another device, runtime or number of threads, or holds no
+            time of the reference.
+    """
+    found = load_table(table)
+    here = runtime.profile(dtype=found.device.dtype, batch=found.device.batch)
+    differences = here.differences(found.device, ("device", "runtime", "threads"))
+    if differences:
+        raise InputError(
+            f"measured with other settings ({'; '.join(differences)})",
+            where=str(table),
+            mend="measure a table here with `hwnas profile`",
+        )
+    if found.reference is None:
+        raise InputError(
+            "holds no time of the speed reference",
+            where=str(table),
+            mend="measure it again with `hwnas profile`, or leave out --table",
+        )
+    return RecordedSpeed.of(found.reference, [])
 
 
 def measured_elsewhere(results: Path, model: str | Path) -> NetworkLatency:

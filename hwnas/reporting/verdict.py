@@ -39,7 +39,7 @@ def to_junit(document: dict[str, Any]) -> str:
     name = f"hwnas check {printable(document['model']['name'])}"
     root = ElementTree.Element("testsuites", totals)
     suite = ElementTree.SubElement(root, "testsuite", {"name": name, **totals})
-    _add_speed(suite, document["measured"].get("speed"))
+    _add_speed(suite, _speed_of(document))
     for gate in gates:
         case = ElementTree.SubElement(
             suite, "testcase", {"name": printable(gate["name"]), "classname": name, "time": "0"}
@@ -57,6 +57,12 @@ def to_junit(document: dict[str, Any]) -> str:
             ElementTree.SubElement(case, "system-out").text = message
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _speed_of(document: dict[str, Any]) -> dict[str, Any] | None:
+    """How fast the machine was in the check; None in documents of earlier versions."""
+    speed: dict[str, Any] | None = (document.get("measured") or {}).get("speed")
+    return speed
 
 
 def _speed_notes(speed: dict[str, Any] | None) -> list[str]:
@@ -114,7 +120,7 @@ def to_markdown(document: dict[str, Any]) -> str:
         )
     if document["memory_mb"] is not None:
         lines.append(f"| peak memory of a session | {_number(document['memory_mb'])} MB |")
-    notes = [*_speed_notes(document["measured"].get("speed")), *document.get("notes", [])]
+    notes = [*_speed_notes(_speed_of(document)), *document.get("notes", [])]
     lines += [""] if notes else []
     lines += [f"- {_cell(note)}" for note in notes]
     return "\n".join(lines) + "\n"

@@ -3,8 +3,7 @@
 It is timed in the same rounds as every operator and network. Where it takes longer than when the
 latency table was measured, other work slows the machine down, and a network that is over its budget
 by no more than that is not judged. It has the operators of small image networks and a working set
-of about a megabyte, since a network that stays in the nearest cache does not notice what other
-programs do to the others.
+of about a megabyte, as they have, so that it shares the caches with other programs in their way.
 """
 
 from __future__ import annotations

@@ -175,6 +175,17 @@ def test_a_gate_without_numbers_says_what_is_wrong() -> None:
     assert "a\\[1\\]?_.onnx" in to_markdown(document)
 
 
+def test_speed_of_the_machine_is_in_both_summaries() -> None:
+    speed = {"reference": "r", "reference_ms": 0.12, "recorded_ms": 0.1, "drift": 1.2}
+    document = {"verdict": "pass", "gates": [], "memory_mb": None, "measured": {"speed": speed}}
+    document["model"] = {"name": "model.onnx"}
+    found = ElementTree.fromstring(to_junit(document).encode()).iter("property")
+    properties = {one.get("name"): one.get("value") for one in found}
+    assert properties["machine_speed.drift"] == "1.2"
+    assert properties["machine_speed.recorded_ms"] == "0.1"
+    assert "20% slower than recorded" in to_markdown(document)
+
+
 def test_texts_of_files_are_neither_markup_nor_control_characters(capsys) -> None:
     measured = {"value_ms": 1.0, "ci_low_ms": 1.0, "ci_high_ms": 1.0, "p90_ms": 1.0}
     measured |= {"statistic": "p10", "runtime": "cpu, phone [/x]"}

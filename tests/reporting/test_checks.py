@@ -39,3 +39,19 @@ def test_exact_outputs_have_no_error(tmp_path: Path) -> None:
         check["parity"].update(max_abs_error=0.0, sqnr_db=None)
 
     assert "SQNR of the outputs no error" in page_of_edited_check(tmp_path, edit).text
+
+
+def test_drift_of_the_machine_and_the_sessions_are_stated(tmp_path: Path) -> None:
+    def edit(check: dict[str, Any]) -> None:
+        speed = {"reference": "r", "reference_ms": 0.12, "recorded_ms": 0.1, "drift": 1.2}
+        check["measured"] |= {"sessions_ms": [0.4, 0.42, 0.5], "spread": 0.03, "speed": speed}
+
+    text = page_of_edited_check(tmp_path, edit).text
+    assert "The machine was 20% slower than recorded: the speed reference took 0.12 ms" in text
+    assert "the median of 3 sessions, which differ by a standard deviation of 3 %" in text
+
+
+def test_check_of_an_earlier_version_states_no_drift(tmp_path: Path) -> None:
+    text = page_of_edited_check(tmp_path, lambda check: None).text
+    assert "speed reference" not in text
+    assert "sessions, which differ" not in text
