@@ -29,7 +29,7 @@ from hwnas.reporting.html import (
     text,
 )
 from hwnas.reporting.latencies import audit_sentence
-from hwnas.reporting.run_files import Run, number_at, text_at, value_at
+from hwnas.reporting.run_files import Run, number_at, objects_at, text_at, value_at
 
 TITLE = "Check of the exported model"
 GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
@@ -108,10 +108,19 @@ def _key_figures(run: Run) -> list[tuple[str, str]]:
         ("SQNR of the outputs", sqnr),
         ("Peak memory of a session in MB", number(number_at(check, "memory_mb"))),
         ("Energy per inference in mJ", number(number_at(check, "energy", "mj"))),
+        ("Input", _raw_input(run)),
         ("File size", kibibytes(number_at(check, "model", "size_bytes"))),
         ("ONNX operator set", number(number_at(check, "model", "opset"))),
     ]
     return [(name, value) for name, value in known if value != UNKNOWN]
+
+
+def _raw_input(run: Run) -> str:
+    """What a model reads that normalises raw inputs itself."""
+    inputs = objects_at(run.check, "model", "inputs")
+    if value_at(run.settings, "export", "preprocess") is not True or not inputs:
+        return UNKNOWN
+    return f"raw {text_at(inputs[0], 'dtype') or 'inputs'}, normalised by the model"
 
 
 def _gate_row(gate: dict[str, Any], metric: str) -> list[Html]:
