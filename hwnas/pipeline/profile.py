@@ -19,7 +19,9 @@ from hwnas.calibration.design import design
 from hwnas.calibration.networks import to_text
 from hwnas.calibration.prior import from_counts
 from hwnas.config import Config
-from hwnas.deploy.export import INPUT, export_network, to_onnx
+from hwnas.data import Normalisation
+from hwnas.data.normalisation import LARGEST
+from hwnas.deploy.export import INPUT, deployed, export_network, to_onnx
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Audit
@@ -256,27 +258,51 @@ def operator_module(
 
 
 def preparation(
-    network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int
+    network: Network,
+    input_shape: tuple[int, ...],
+    runtime: Runtime,
+    batch: int,
+    preprocessing: Normalisation | None = None,
 ) -> Callable[[], Callable[[], None]]:
     """What prepares a network as it is deployed on a runtime, and returns one inference."""
-    inputs = example_inputs(batch, input_shape)
+    inputs = example_inputs(batch, input_shape, preprocessing)
     if isinstance(runtime, OnnxModelRuntime):
-        data = export_network(network, input_shape).SerializeToString()
+        model = export_network(network, input_shape, preprocessing=preprocessing)
+        data = model.SerializeToString()
         return lambda: runtime.prepare_onnx(data, {INPUT: inputs})
-    folded, given = fold_batch_norms(network), (torch.from_numpy(inputs),)
+    folded, given = deployed(network, preprocessing), (torch.from_numpy(inputs),)
     return lambda: runtime.prepare(folded, given, to_onnx)
 
 
 def inferences(
-    network: Network, input_shape: tuple[int, ...], runtime: Runtime, batch: int, count: int
+    network: Network,
+    input_shape: tuple[int, ...],
+    runtime: Runtime,
+    batch: int,
+    count: int,
+    preprocessing: Normalisation | None = None,
 ) -> list[Callable[[], None]]:
     """Inferences of one network, each prepared anew."""
-    prepare = preparation(network, input_shape, runtime, batch)
+    prepare = preparation(network, input_shape, runtime, batch, preprocessing)
     return [prepare() for _ in range(count)]
 
 
-def example_inputs(batch: int, input_shape: tuple[int, ...]) -> np.ndarray:
-    """Seeded random inputs to measure with: (batch, C, H, W), or tokens (batch, L), 0 or 1."""
+def example_inputs(
+    batch: int, input_shape: tuple[int, ...], preprocessing: Normalisation | None = None
+) -> np.ndarray:
+    """Seeded random inputs to measure with.
+
+    Args:
+        batch: number of samples.
+        input_shape: shape of a sample: (C, H, W), or (L,) for tokens.
+        preprocessing: of a model that reads raw inputs; they are of its type.
+
+    Returns:
+        (batch, C, H, W), or tokens (batch, L), 0 or 1.
+    """
+    rng, shape = np.random.default_rng(0), (batch, *input_shape)
     if len(input_shape) == 1:
-        return np.random.default_rng(0).integers(0, 2, (batch, *input_shape))
-    return np.random.default_rng(0).standard_normal((batch, *input_shape), dtype=np.float32)
+        return rng.integers(0, 2, shape)
+    if preprocessing is not None and preprocessing.dtype != "float32":
+        return rng.integers(0, LARGEST[preprocessing.dtype] + 1, shape).astype(preprocessing.dtype)
+    return rng.standard_normal(shape, dtype=np.float32)

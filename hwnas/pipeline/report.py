@@ -77,6 +77,7 @@ def _report_run(run: Run) -> Path:
     latencies: Mapping[str, float] = {}
     if folder.architecture.exists() and folder.latency_table.exists():
         cost = CostModel(space, LatencyTable.load(folder.latency_table))
+        cost = cost.with_fixed(run.target.preprocessing_ms)
         latencies = cost.operator_latencies_ms(Architecture.load(folder.architecture))
     family = [m.folder for m in run.family if m.folder.config.exists()]
     write_atomic(folder.report, render_report(folder, space, latencies, family))

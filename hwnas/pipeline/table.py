@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from hwnas.budget.cost import CostModel
+from hwnas.budget.gate import measure_together
 from hwnas.errors import InputError
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.pipeline.profile import profile
+from hwnas.pipeline.profile import SESSIONS, inferences, profile
 from hwnas.pipeline.run import Run
+
+SCHEMA = 1
 
 
 def prepare_table(run: Run, table: str | Path | None) -> None:
@@ -41,8 +47,41 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
             other = load_table(device.table)
             CostModel(run.problem.space, other)
             other.save(copy)
+    measure_preprocessing(run)
     for member in run.family:
         member.start_member(run)
+
+
+def measure_preprocessing(run: Run) -> None:
+    """Measure what normalising raw inputs adds to a network, unless that is done or not asked for.
+
+    Networks with and without it are timed in the same rounds, on this device and runtime.
+    """
+    preprocessing, kept = run.problem.preprocessing, run.folder.preprocessing
+    if preprocessing is None or kept.exists():
+        return
+    runtime, latency, space = run.target.runtime, run.config.latency, run.problem.space
+    torch.manual_seed(run.seed("preprocessing"))
+    network = space.network(space.sample(np.random.default_rng(0))).eval()
+    shape = run.problem.input_shape
+    calls = {
+        f"{name}/{session}": call
+        for name, given in (("without", None), ("with", preprocessing))
+        for session, call in enumerate(
+            inferences(network, shape, runtime, latency.batch, SESSIONS, given)
+        )
+    }
+    with run.stage("preprocessing") as advance:
+        advance(0, 1, "measuring")
+        rounds_ms = measure_together(calls, runtime, seconds=latency.measure_seconds)
+        without, including = (
+            np.mean([rounds_ms[f"{name}/{i}"] for i in range(SESSIONS)], axis=0)
+            for name in ("without", "with")
+        )
+        added_ms = max(0.0, float(np.median(including - without)))
+        advance(1, 1, f"{added_ms:.4f} ms")
+    document = {"schema": SCHEMA, "added_ms": added_ms, "rounds": len(without)}
+    run.folder.write_json(kept, document | {"dtype": preprocessing.dtype})
 
 
 def _take_table(run: Run, source: Path) -> None:

@@ -101,7 +101,16 @@ class Target:
         """The cost model of the run's latency table."""
         self.folder.require(self.folder.latency_table)
         table = LatencyTable.load(self.folder.latency_table)
-        return CostModel(self.problem.space, table, command=self.profile_command)
+        cost = CostModel(self.problem.space, table, command=self.profile_command)
+        return cost.with_fixed(self.preprocessing_ms)
+
+    @property
+    def preprocessing_ms(self) -> float:
+        """What normalising raw inputs adds to each network, in ms; 0 unless the model does so."""
+        if not self.config.export.preprocess:
+            return 0.0
+        self.folder.require(self.folder.preprocessing)
+        return float(self.folder.read_json(self.folder.preprocessing)["added_ms"])
 
     def recorded_speed(self) -> RecordedSpeed:
         """What the speed reference took on this runtime in the profile, the search and checks.

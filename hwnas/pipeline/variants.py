@@ -23,7 +23,7 @@ from hwnas.deploy.gates import (
     verdict_of,
 )
 from hwnas.deploy.operator_speed import operator_speed
-from hwnas.deploy.parity import Feeds
+from hwnas.deploy.outputs import Feeds
 from hwnas.deploy.performance import counted_energy
 from hwnas.deploy.references import Reference
 from hwnas.deploy.trial import probe
@@ -174,12 +174,10 @@ def calibration_feeds(run: Run) -> list[Feeds]:
     count = min(CALIBRATION_IMAGES, len(dataset.train))
     rng = np.random.default_rng(run.seed("calibration"))
     chosen = dataset.train.inputs[rng.choice(len(dataset.train), count, replace=False)]
+    is_raw = run.problem.preprocessing is not None
+    inputs = chosen if is_raw else dataset.normalise(chosen).numpy()
     return [
-        {
-            run.problem.task.input_name: dataset.normalise(
-                chosen[start : start + CALIBRATION_BATCH]
-            ).numpy()
-        }
+        {run.problem.task.input_name: inputs[start : start + CALIBRATION_BATCH]}
         for start in range(0, count, CALIBRATION_BATCH)
     ]
 
