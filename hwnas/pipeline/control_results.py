@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.budget.gate import NetworkLatency
+from hwnas.budget.gate import NetworkLatency, Session
 from hwnas.controls.comparison import Difference, best_of, paired_difference
 from hwnas.inspection.process import sha256_of
 from hwnas.latency_tables.statistics import paired_ratio
@@ -23,14 +23,20 @@ class Tested:
     """What was measured of an exported network.
 
     Attributes:
-        rounds_ms: median latency of each round; those of all networks are of the same rounds.
+        sessions: its sessions, in the same rounds as those of all other networks.
         score: the task's score on the test samples, 0 to 1.
         right: (samples,) whether the network's class is right; None for tasks of other answers.
     """
 
-    rounds_ms: Sequence[float]
+    sessions: Sequence[Session]
     score: float
     right: np.ndarray | None
+
+    @property
+    def rounds_ms(self) -> list[float]:
+        """The median latency of each round, the mean over the sessions."""
+        found: list[float] = np.mean([s.rounds_ms for s in self.sessions], axis=0).tolist()
+        return found
 
 
 def results(run: Run, controls: Sequence[Control], tested: Mapping[str, Tested]) -> dict[str, Any]:
@@ -74,12 +80,14 @@ def results(run: Run, controls: Sequence[Control], tested: Mapping[str, Tested])
 def _figures(run: Run, found: Tested, searched: Tested) -> dict[str, Any]:
     """Score and latency of one network, and how they differ from those of the run's model."""
     runtime = run.target.runtime
-    latency = NetworkLatency.of_rounds(found.rounds_ms, runtime.statistic, runtime.name)
+    recorded = run.target.recorded_speed()
+    latency = NetworkLatency.of_sessions(found.sessions, runtime.statistic, runtime.name, recorded)
+    ratio = paired_ratio(found.rounds_ms, searched.rounds_ms)
     return {
         "score": found.score,
         "difference": asdict(_difference(searched, found)),
         "measured": latency.to_json(),
-        "ratio": asdict(paired_ratio(found.rounds_ms, searched.rounds_ms)),
+        "ratio": asdict(ratio.widened(latency.spread, len(found.sessions))),
     }
 
 

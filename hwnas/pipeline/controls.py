@@ -21,8 +21,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from hwnas.budget.gate import measure_together
+from hwnas.budget.gate import Session, measure_together
 from hwnas.deploy.export import export_network, set_metadata
+from hwnas.deploy.properties import PREPROCESS
 from hwnas.inspection.process import inspect_model, sha256_of
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.pipeline.check import dataset_feeds
@@ -116,8 +117,10 @@ def _train(run: Run, control: Control, say: Say) -> float:
     training.run(folder, lambda done, total, text: say(done / total, text))
     write_atomic(folder.weights, save(final_weights(training.average)))
     names = task.input_name, task.output_name
-    model = export_network(_trained(run, control), run.problem.input_shape, names)
+    preprocessing = run.problem.preprocessing
+    model = export_network(_trained(run, control), run.problem.input_shape, names, preprocessing)
     properties = {name: json.dumps(value) for name, value in task.properties().items()}
+    properties[PREPROCESS] = json.dumps(preprocessing is not None)
     set_metadata(model, {"control": control.name, "task": task.name, **properties})
     write_atomic(_model(run, control.name), model.SerializeToString())
     remove_checkpoints(folder.checkpoints, "train")
@@ -150,9 +153,9 @@ def _tested(run: Run, controls: Sequence[Control]) -> dict[str, Tested]:
     )
     tested = {}
     for name, network in networks.items():
-        sessions = [rounds_ms[f"{name}/{session}"] for session in range(SESSIONS)]
+        sessions = [Session(rounds_ms[f"{name}/{session}"]) for session in range(SESSIONS)]
         score, right = _scored(run, _outputs(run, _model(run, name), network))
-        tested[name] = Tested(np.mean(sessions, axis=0).tolist(), score, right)
+        tested[name] = Tested(sessions, score, right)
     return tested
 
 
@@ -160,7 +163,8 @@ def _calls(run: Run, model: Path, network: Callable[[], Network]) -> list[Callab
     """Calls that run an exported model once, or the network on a runtime that runs no files."""
     runtime, batch = run.target.runtime, run.config.latency.batch
     if not isinstance(runtime, OnnxModelRuntime):
-        return inferences(network(), run.problem.input_shape, runtime, batch, SESSIONS)
+        shape, preprocessing = run.problem.input_shape, run.problem.preprocessing
+        return inferences(network(), shape, runtime, batch, SESSIONS, preprocessing)
     feeds = dataset_feeds(run, inspect_model(model))
     single = feeds.real(feeds.batch, 0)
     return [runtime.prepare_onnx(model, single) for _ in range(SESSIONS)]
