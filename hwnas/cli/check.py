@@ -24,14 +24,15 @@ if TYPE_CHECKING:
     from hwnas.inspection.process import Inspection
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
-BUDGETS = ("budget.memory_mb=", "budget.energy_mj=")
+BUDGETS = tuple(f"budget.{name}=" for name in ("memory_mb", "energy_mj", "load_ms", "first_ms"))
 
 Inputs = Annotated[
     list[str] | None,
     typer.Option(
         "--input",
         metavar="NAME:SHAPE",
-        help="Sizes of an input that the model leaves open, as in x:1x3x224x224; may be repeated.",
+        help="Sizes of an input that the model leaves open, as in x:1x3x224x224; may be repeated, "
+        "for other inputs and for further shapes to measure the latency at.",
     ),
 ]
 Sizes = Annotated[
@@ -216,12 +217,14 @@ def check(
             from hwnas.deploy.open_sizes import parse_shapes, parse_sizes
 
             result, request = None, _request(settings, budget_ms, load)
+            first, *further = parse_shapes(inputs or [])
             document = _check_of_file(
                 inspected,
                 request,
                 runtime_name=runtime,
                 threads=threads,
-                shapes=parse_shapes(inputs or [])[0],
+                shapes=first,
+                more_shapes=further,
                 sizes=parse_sizes(sizes or []),
                 has_batch=not no_batch,
                 data=data,
@@ -279,6 +282,8 @@ def _request(
         budget_ms=budget_ms,
         memory_budget_mb=config.budget.memory_mb,
         energy_budget_mj=config.budget.energy_mj,
+        load_budget_ms=config.budget.load_ms,
+        first_budget_ms=config.budget.first_ms,
         load=load,
     )
 
@@ -315,7 +320,7 @@ def _config(settings: list[str] | None) -> Any:
             raise InputError(
                 "this setting does not apply to a check",
                 where=f"--set {setting}",
-                expected="check.NAME=VALUE, budget.memory_mb=VALUE or budget.energy_mj=VALUE",
+                expected=f"check.NAME=VALUE, {', '.join(f'{budget}VALUE' for budget in BUDGETS)}",
             )
     return load_config(None, settings or [])
 

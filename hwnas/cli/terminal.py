@@ -138,6 +138,16 @@ def _more_figures(document: dict[str, Any]) -> list[str]:
             f"second, p99 {_number(serving['latency'].get('p99_ms'))} ms, memory "
             f"{_number(serving['growth_mb'])} MB more"
         )
+    for row in document.get("shape_latencies", []):
+        shapes = ", ".join(f"{n} {'x'.join(map(str, s))}" for n, s in row["inputs"].items())
+        lines.append(
+            f"at {shapes}: {_number(row['latency_ms'])} ms, {_number(row['ratio'])} of the first"
+        )
+    if cold := document.get("cold_start"):
+        lines.append(
+            f"cold start: {_number(cold['load_ms'])} ms to load, {_number(cold['first_ms'])} ms "
+            f"for the first inference, {_number(cold['size_bytes'] / 1e6)} MB on disk"
+        )
     failures = document["batches"]["failures"]
     contradiction = [document["contradiction"]] if document["contradiction"] else []
     return [*lines, *contradiction, *failures, *document["notes"]]

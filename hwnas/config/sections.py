@@ -39,7 +39,11 @@ class DataConfig(Section):
         "generated-text",
         "language",
         "generated-language",
-    ] = Field(description="the dataset or its format, which decides the task")
+        "own",
+    ] = Field(
+        description="the dataset or its format, which decides the task; `own` is what "
+        "`hwnas.search(model, ...)` was given in Python"
+    )
     path: str | None = Field(
         None, description="the file or folder of the data; none for datasets that ship"
     )
@@ -142,6 +146,16 @@ class BudgetConfig(Section):
         description="energy in millijoules that one inference may take, where the device "
         "measures it",
     )
+    load_ms: float | None = Field(
+        None,
+        gt=0,
+        description="time in milliseconds that a new process may take to create a session",
+    )
+    first_ms: float | None = Field(
+        None,
+        gt=0,
+        description="time in milliseconds that the first inference of a new process may take",
+    )
     confidence: float | None = Field(
         None,
         ge=0.5,
@@ -175,10 +189,10 @@ class SearchConfig(Section):
         description="settings of single strategies, by the strategy's name, where they differ "
         "from its defaults",
     )
-    evaluator: Literal["supernet", "training", "zero-cost", "table"] = Field(
+    evaluator: Literal["supernet", "training", "zero-cost", "table", "function"] = Field(
         "supernet",
         description="how architectures are scored: with shared weights, by training each one, by "
-        "a zero-cost proxy, or from a file",
+        "a zero-cost proxy, from a file, or by the function `evaluate` that was given in Python",
     )
     accuracy_table: str | None = Field(
         None,
@@ -218,6 +232,11 @@ class SearchConfig(Section):
     batch_size: int = Field(64, ge=1, description="samples in one step of the supernet")
     warmup: float = Field(
         0.3, ge=0, lt=1, description="share of the steps that train only weights, at the start"
+    )
+    warmup_paths: bool = Field(
+        False,
+        description="whether the steps at the start train uniformly drawn single architectures, so "
+        "that each operator learns to work alone, instead of the strategy's mixtures",
     )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer of the weights")
     learning_rate: float = Field(
@@ -324,6 +343,8 @@ class SearchConfig(Section):
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")
         if self.distillation and not self.sandwich:
             raise ValueError("distillation needs the largest architecture in each step: sandwich")
+        if self.finalists and self.evaluator in ("table", "function"):
+            raise ValueError("finalists are trained, and these evaluators need no training")
         if self.finalists == 1 or self.finalists > self.max_measured:
             raise ValueError("finalists are 0, or 2 up to max_measured, since each is measured")
         if self.shrinking > self.warmup:

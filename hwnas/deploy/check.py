@@ -15,6 +15,7 @@ from typing import Any
 from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
 from hwnas.deploy.behaviour import Behaviour, observe
+from hwnas.deploy.cold_start import ColdStart, cold_start_gates, measure_cold_start
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import (
     Gate,
@@ -47,6 +48,7 @@ from hwnas.deploy.properties import (
 )
 from hwnas.deploy.references import Reference, onnx_reference
 from hwnas.deploy.request import CheckRequest
+from hwnas.deploy.shape_latencies import shape_latencies
 from hwnas.deploy.size_proposals import with_proposal
 from hwnas.deploy.trial import FirstRunError, probe
 from hwnas.errors import InputError
@@ -109,8 +111,10 @@ def check_model(
                 model, runtime, feeds, trial.batches, request, reference
             )
         advance(2, 2, f"{performance.latency.value_ms:.3f} ms")
-    is_measured_here = measured_latency is None and onnx_runtime is runtime
-    found = _Findings(behaviour, performance, trial.memory_mb if is_measured_here else None)
+    found = _Findings(behaviour, performance)
+    if measured_latency is None and onnx_runtime is runtime:
+        cold_start = measure_cold_start(model, onnx_runtime, feeds, trial, request)
+        found = replace(found, memory_mb=trial.memory_mb, cold_start=cold_start)
     gates = [
         *_resource_gates(found, request),
         *placement_gates(onnx_runtime, behaviour.runtimes[onnx_runtime.name]),
@@ -149,26 +153,36 @@ def _preprocessing_notes(model: Inspection) -> list[str]:
 
 @dataclass(frozen=True)
 class _Findings:
-    """What a check observed; `memory_mb` is the peak memory of a session, if it was measured."""
+    """What a check observed.
+
+    Attributes:
+        behaviour: what the model computes.
+        performance: how fast it is.
+        memory_mb: peak memory of a session, if it was measured.
+        cold_start: times of a new process, if they were measured.
+    """
 
     behaviour: Behaviour
     performance: Performance
-    memory_mb: float | None
+    memory_mb: float | None = None
+    cold_start: ColdStart | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
             **self.performance.to_json(),
             "memory_mb": self.memory_mb,
+            "cold_start": self.cold_start and self.cold_start.to_json(),
             **self.behaviour.to_json(),
         }
 
 
 def _resource_gates(found: _Findings, request: CheckRequest) -> list[Gate]:
-    """Gates of the latency, memory and energy budgets."""
+    """Gates of the budgets of latency, memory, energy and cold start."""
     return [
         budget_gate(found.performance.latency, request.budget_ms),
         *memory_gates(found.memory_mb, request.memory_budget_mb),
         *energy_gates(found.performance.energy, request.energy_budget_mj),
+        *cold_start_gates(found.cold_start, request),
     ]
 
 
@@ -227,6 +241,7 @@ def check_file(
     runtime_name: str | None = None,
     threads: int | None = None,
     shapes: Shapes | None = None,
+    more_shapes: Sequence[Shapes] = (),
     sizes: Mapping[str, int] | None = None,
     has_batch: bool = True,
     data: Path | None = None,
@@ -248,6 +263,7 @@ def check_file(
         runtime_name: the runtime that the latency is measured on; by default `onnxruntime-cpu`.
         threads: threads of the runtime; by default 1.
         shapes: shapes of inputs whose sizes the model leaves open, by name.
+        more_shapes: further shapes of the inputs, at which only the latency is measured.
         sizes: sizes of dimensions, by the names that the model gives them.
         has_batch: whether an open first dimension may be the batch.
         data: an inspected npz file with an array for each input, under the input's name, and
@@ -292,7 +308,7 @@ def check_file(
     if request.budget_ms is None:
         request = replace(request, budget_ms=stated_ms)
     try:
-        return check_model(
+        document = check_model(
             model,
             runtime,
             feeds,
@@ -306,6 +322,14 @@ def check_file(
         if data is not None:
             raise
         raise with_proposal(error, model, onnx_runtime, stated, request.limits) from None
+    if not more_shapes or measured is not None or not isinstance(runtime, OnnxModelRuntime):
+        return document
+    others = [
+        feeds_for(model, replace(stated, shapes=further), None, feeds.batch)
+        for further in more_shapes
+    ]
+    rows = shape_latencies(model, runtime, [feeds, *others], request.limits)
+    return document | {"shape_latencies": rows}
 
 
 def _file_feeds(

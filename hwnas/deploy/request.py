@@ -30,6 +30,8 @@ class CheckRequest:
         budget_ms: latency budget in milliseconds.
         memory_budget_mb: budget of a session's peak memory in MB (10^6 bytes).
         energy_budget_mj: budget of the energy of one inference in millijoules.
+        load_budget_ms: budget of the time to create a session, in a new process.
+        first_budget_ms: budget of the time of the first inference of a new process.
         load: load of the serving test.
         recorded: what the speed reference took on earlier occasions on this device.
     """
@@ -38,5 +40,7 @@ class CheckRequest:
     budget_ms: float | None = None
     memory_budget_mb: float | None = None
     energy_budget_mj: float | None = None
+    load_budget_ms: float | None = None
+    first_budget_ms: float | None = None
     load: ServingLoad | None = None
     recorded: RecordedSpeed = field(default_factory=RecordedSpeed)

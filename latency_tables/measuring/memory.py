@@ -5,14 +5,15 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from hwnas.errors import InputError
+from hwnas.errors import HwnasError, InputError
 from hwnas.latency_tables.measuring.limits import STATUS, allow_seconds, run_in_process, status_mb
 from hwnas.latency_tables.runtimes import Model, OnnxModelRuntime, create_runtime
+from hwnas.latency_tables.runtimes.onnx_errors import cause_of
 
 RESET = Path("/proc/self/clear_refs")
 """Writing 5 to this file resets the process's peak memory to its current memory."""
@@ -28,11 +29,17 @@ class Trial:
             the runtime's libraries; None on systems other than Linux.
         batches: the batch sizes that ran, both with the optimised and the unoptimised graph.
         failures: for each batch size that did not run, the error message.
+        load_ms: time to create the session, with the runtime's libraries loaded.
+        first_run_ms: time of the first inference of the process.
+        first_ms: time of the first inference at each batch size.
     """
 
     memory_mb: float | None
     batches: tuple[int, ...] = ()
     failures: dict[int, str] = field(default_factory=dict)
+    load_ms: float = 0.0
+    first_run_ms: float = 0.0
+    first_ms: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -113,20 +120,44 @@ def _try(
     if has_counters:
         before_mb = status_mb("VmRSS")
         RESET.write_text("5")
-    seconds = _run(runtime, model, feeds)
+    batch = 1 if batches is None else batches.first
+    trial, seconds = _run(runtime, model, feeds, batch)
     memory_mb = max(0.0, status_mb("VmHWM") - before_mb) if has_counters else None
-    if batches is None:
-        return Trial(memory_mb)
-    return _try_batches(runtime, model, feeds, batches, seconds / batches.first, memory_mb, limit_s)
-
-
-def _run(runtime: OnnxModelRuntime, model: Model, feeds: Mapping[str, np.ndarray]) -> float:
-    """Run the model `RUNS` times as it is deployed and return the seconds of the last run."""
+    trial = replace(trial, memory_mb=memory_mb)
+    # As it is timed: with inputs and outputs that are bound in advance where the runtime can.
     call = runtime.prepare_onnx(model, feeds)
-    for _ in range(RUNS):
-        start = time.perf_counter()
+    for _ in range(RUNS - 1):
         call()
-    return time.perf_counter() - start
+    del call
+    if batches is None:
+        return trial
+    return _try_batches(runtime, model, feeds, batches, seconds / batch, trial, limit_s)
+
+
+def _run(
+    runtime: OnnxModelRuntime, model: Model, feeds: Mapping[str, np.ndarray], batch: int
+) -> tuple[Trial, float]:
+    """Load the model, run it `RUNS` times, and return the times and the seconds of the last run."""
+    start = time.perf_counter()
+    infer = runtime.infer(model)
+    load_ms = (time.perf_counter() - start) * 1e3
+    seconds = []
+    try:
+        for _ in range(RUNS):
+            start = time.perf_counter()
+            infer(feeds)
+            seconds.append(time.perf_counter() - start)
+    except HwnasError:
+        raise
+    except Exception as error:  # the runtime's exceptions share no base class
+        raise InputError(
+            f"the runtime cannot run the model: {cause_of(error)}",
+            where=runtime.name,
+            details=str(error),
+        ) from None
+    first_ms = seconds[0] * 1e3
+    trial = Trial(None, load_ms=load_ms, first_run_ms=first_ms, first_ms={batch: first_ms})
+    return trial, seconds[-1]
 
 
 def _try_batches(
@@ -135,7 +166,7 @@ def _try_batches(
     feeds: Mapping[str, np.ndarray],
     batches: TrialBatches,
     sample_seconds: float,
-    memory_mb: float | None,
+    trial: Trial,
     limit_s: int | None,
 ) -> Trial:
     """Run each batch size with the optimised and the unoptimised graph, one session at a time."""
@@ -145,6 +176,7 @@ def _try_batches(
         if size <= batches.always or size * sample_seconds <= batches.max_seconds
     ]
     failures: dict[int, str] = {}
+    first_ms: dict[int, float] = {}
     for start in (runtime.infer, runtime.infer_unoptimised):
         allow_seconds(limit_s)
         infer = start(model)
@@ -152,9 +184,12 @@ def _try_batches(
         for size in sizes:
             allow_seconds(limit_s)
             try:
-                infer(batches.make(size))
+                given = batches.make(size)
+                begin = time.perf_counter()
+                infer(given)
+                first_ms.setdefault(size, (time.perf_counter() - begin) * 1e3)
             except Exception as error:  # the runtime's exceptions share no base class
                 failures.setdefault(size, str(error) or type(error).__name__)
         del infer
     ran = tuple(size for size in sizes if size not in failures)
-    return Trial(memory_mb, ran, failures)
+    return replace(trial, batches=ran, failures=failures, first_ms={**first_ms, **trial.first_ms})
