@@ -82,7 +82,7 @@ def search_architecture(run: Run) -> Architecture:
         _record_budget(member)
     training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
     supernet = run.config.search.evaluator == "supernet"
-    search = _search_supernet if supernet else _search_evaluated
+    search = search_supernet if supernet else _search_evaluated
     searched = search(run, training, validation)
     for member in members:
         if not member.folder.architecture.exists():
@@ -99,7 +99,7 @@ def search_architecture(run: Run) -> Architecture:
 def assist_search(run: Run) -> None:
     """Do this process's part of a supernet search that another one leads, and write nothing."""
     training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
-    _search_supernet(run, training, validation)
+    search_supernet(run, training, validation)
 
 
 def _record_budget(run: Run) -> None:
@@ -129,8 +129,17 @@ def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:
     return Guard(Decoder([Limit(limits[0].cost)]), most, config.max_growth)
 
 
-def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
-    """Train the supernet to the end."""
+def search_supernet(run: Run, training: Split, validation: Split) -> Searched:
+    """Train the supernet to the end, from where an earlier search stopped.
+
+    Args:
+        run: has begun, and has a latency table.
+        training: the samples for the weights.
+        validation: the samples for the architecture.
+
+    Raises:
+        Interrupted: after a signal, with a checkpoint written.
+    """
     config = run.config.search
     torch.manual_seed(run.seed("supernet"))
     supernet = run.problem.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -153,7 +162,7 @@ def _search_supernet(run: Run, training: Split, validation: Split) -> Searched:
         loop.run(run.folder, advance)
     batches = run.batches(training, config.batch_size, "recalibration")
     recalibration = [batches.batch(i) for i in range(config.recalibration_batches)]
-    ranked = validation.take(np.arange(min(config.ranking_images, len(validation))))
+    ranked = _ranking_samples(run, validation)
     validation_batches = list(evaluation_batches(ranked, run.problem.dataset, 250, run.device))
 
     def rank(architectures: list[Architecture]) -> list[float]:
@@ -195,6 +204,11 @@ def _short_recipe(run: Run, epochs: int) -> TrainConfig:
     """The run's training for fewer epochs, without what helps in long ones only."""
     plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
     return run.config.train.model_copy(update=plain)
+
+def _ranking_samples(run: Run, validation: Split) -> Split:
+    """The validation samples on which candidates are compared."""
+    return validation.take(np.arange(min(run.config.search.ranking_images, len(validation))))
+
 
 
 def _augmented(run: Run, training: Split) -> Batches:
@@ -310,7 +324,7 @@ def _best_finalist(
 ) -> Architecture:
     """The finalist that wins successive halving, trained on one half and judged on the other."""
     config, task = run.config.search, run.problem.task
-    batches = _augmented(run, training)
+    batches, judged_on = _augmented(run, training), _ranking_samples(run, validation)
     recipe = _short_recipe(run, config.finalist_epochs * len(rung_sizes(len(finalists))))
 
     def training_of(architecture: Architecture) -> Training:
@@ -322,7 +336,7 @@ def _best_finalist(
         return Training(network, recipe, batches, run.seed("evaluation"), task.loss)
 
     def score_of(work: Training) -> float:
-        return task.score(predictions(work.average, validation, task.dataset, run.device))
+        return task.score(predictions(work.average, judged_on, task.dataset, run.device))
 
     halving = SuccessiveHalving(
         run.problem.space,

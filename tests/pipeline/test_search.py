@@ -186,3 +186,9 @@ def test_finalists_of_a_run_that_deploys_inherited_weights_are_refused(tmp_path)
 def test_more_finalists_than_measurements_are_refused() -> None:
     with pytest.raises(InputError, match="finalists"):
         configured("search.finalists=9", "search.max_measured=8", steps=1)
+
+
+def test_finalists_are_refused_where_scores_are_given(tmp_path) -> None:
+    table = ["search.evaluator='table'", "search.accuracy_table='scores.csv'"]
+    with pytest.raises(InputError, match="finalists are trained"):
+        configured(*table, "search.finalists=2", "search.max_measured=2", steps=1)
