@@ -88,13 +88,7 @@ METHODS = {
     "gdas": Method("gdas", 1200, {"learning_rate": 0.1}),
     "darts-pt": Method("darts-pt", 600, {"learning_rate": 0.1, "tune": 10}),
     "spos": Method("spos", 1800, {"population": 50, "tournament": 10, "train": 0.7}),
-    "darts, warm-up by paths": Method(
-        "darts",
-        1200,
-        {"learning_rate": 0.1, "beta_decay": 0.1},
-        {"warmup": 0.7, "warmup_paths": True},
-    ),
-    "darts, long warm-up": Method(
+    "darts with a long warm-up": Method(
         "darts", 800, {"learning_rate": 0.1, "beta_decay": 0.1}, {"warmup": 0.7}
     ),
 }

@@ -233,11 +233,6 @@ class SearchConfig(Section):
     warmup: float = Field(
         0.3, ge=0, lt=1, description="share of the steps that train only weights, at the start"
     )
-    warmup_paths: bool = Field(
-        False,
-        description="whether the steps at the start train uniformly drawn single architectures, so "
-        "that each operator learns to work alone, instead of the strategy's mixtures",
-    )
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer of the weights")
     learning_rate: float = Field(
         0.025, gt=0, description="learning rate of the weights at the start of a cosine schedule"
