@@ -21,6 +21,7 @@ from hwnas.data.own_data import held_out
 from hwnas.errors import InputError
 from hwnas.estimators.fitting import fit_within
 from hwnas.inference.predictor import Predictor
+from hwnas.pipeline.report import report
 from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder
 
@@ -113,6 +114,8 @@ class Estimator(BaseEstimator):
                     seed=seed,
                     verbose=self.verbose,
                 )
+                if self.out is not None:
+                    report(folder)
                 files = RunFolder(folder)
                 metrics = files.read_json(files.metrics)
                 self.onnx_ = files.model.read_bytes()
@@ -227,7 +230,8 @@ class Classifier(ClassifierMixin, Estimator):
             ValueError: samples that do not fit the model.
             NotFittedError: before `fit`.
         """
-        classes: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        classes: np.ndarray = self.classes_[best]
         return classes
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803

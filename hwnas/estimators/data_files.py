@@ -34,15 +34,16 @@ def write_arrays(
         The table `[data]` of a configuration.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = {
+    arrays: dict[str, Any] = {
         "x_train": inputs[~is_test],
         "y_train": targets[~is_test],
         "x_test": inputs[is_test],
         "y_test": targets[is_test],
     }
-    named = {"classes": np.array(classes)} if classes else {}
+    if classes:
+        arrays["classes"] = np.array(classes)
     path = folder / "data.npz"
-    np.savez(path, **arrays, **named)
+    np.savez(path, **arrays)
     axes = {} if kind == "table" else {"channels": "first"}
     return {"name": "npz", "path": str(path.absolute()), "kind": kind, **axes}
 
@@ -68,5 +69,5 @@ def write_texts(
         with (data / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
-            writer.writerows((texts[i], labels[i]) for i in np.flatnonzero(chosen))
+            writer.writerows((texts[i], labels[i]) for i in np.flatnonzero(chosen).tolist())
     return {"name": "text", "path": str(data.absolute()), "sequence_length": length}

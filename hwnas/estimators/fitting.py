@@ -21,7 +21,6 @@ from hwnas.pipeline.check import check
 from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.export import export
 from hwnas.pipeline.profile import profile, profiled_space
-from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.stages import search
 from hwnas.pipeline.train import train, training_of
@@ -29,11 +28,11 @@ from hwnas.runs import progress
 from hwnas.runs.checkpoints import load_checkpoint, write_atomic
 from hwnas.training.train import STAGE as TRAINING
 
-PROFILE_SHARE, CANDIDATE_SHARE, CHECK_SHARE = 0.15, 0.02, 0.05
+PROFILE_SHARE, CANDIDATE_SHARE, CHECK_SHARE = 0.1, 0.04, 0.05
 """Shares of the time: to measure all operators, one candidate, and the finished model."""
-LEAST_SHARE, MOST_SHARE = 0.1, 0.4
+LEAST_SHARE, MOST_SHARE = 0.1, 0.25
 """Bounds of the share that is kept for export and check."""
-PLANNED = 0.7
+PLANNED = 0.8
 """How much of the time for training its epochs are planned to take."""
 MOST_STEPS, MOST_EPOCHS = 8000, 300
 PACE_STEPS, PACE_S = 20, 1.5
@@ -77,21 +76,19 @@ def fit_within(
     stage = progress.shown if verbose else progress.silent
     config = _configuration(folder, data, budget_ms, seed, limit_s, settings)
     operators = len(profiled_space(config).all_operators())
-    seconds = min(max(PROFILE_SHARE * limit_s / operators, 0.05), 0.5)
+    seconds = _bounded(PROFILE_SHARE * limit_s / operators, 0.05, 0.5)
     table = folder / "latency_table.json"
     profile(config, table, seconds=seconds, stage=stage)
     profiled = time.monotonic()
     search(config, folder, table=table, show_progress=verbose)
     # Export and check take about as long as exporting and measuring candidates did.
-    kept_s = 2 * (time.monotonic() - profiled)
-    kept_s = min(max(kept_s, LEAST_SHARE * limit_s), MOST_SHARE * limit_s)
+    searched_s = time.monotonic() - profiled
+    kept_s = _bounded(searched_s, LEAST_SHARE * limit_s, MOST_SHARE * limit_s)
     run = Run.open(folder, stage=stage)
     with run.folder.locked():
         _train(run, end - kept_s, any(s.startswith("train.epochs") for s in settings))
         export(run)
-        document = check(run)
-        report(folder)
-    return document
+        return check(run)
 
 
 def _configuration(
@@ -114,8 +111,8 @@ def _configuration(
         "search.evaluator=zero-cost",
         "search.zero_cost=parameters",
         "search.steps=1",
-        f"latency.measure_seconds={_bounded(CANDIDATE_SHARE * limit_s, 1.0, 6.0)}",
-        f"check.measure_seconds={_bounded(CHECK_SHARE * limit_s, 2.0, 60.0)}",
+        f"latency.measure_seconds={_bounded(CANDIDATE_SHARE * limit_s, 3.0, 6.0)}",
+        f"check.measure_seconds={_bounded(CHECK_SHARE * limit_s, 3.0, 60.0)}",
     ]
     config = load_config(source, [*chosen, *settings])
     source.unlink()

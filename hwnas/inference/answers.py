@@ -60,7 +60,7 @@ def _told(
                 _write_mask(classes, path)
             yield {"shares": _shares(classes, model.classes), "mask": path and str(path)}
     elif model.task == "regression":
-        for value in predictor.predict(read.samples):
+        for value in np.asarray(predictor.predict(read.samples)):
             yield {"value": float(value), "name": model.classes[0]}
     else:
         key = "next" if model.task == "language-modelling" else "classes"
