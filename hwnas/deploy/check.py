@@ -8,22 +8,20 @@ with itself before the runtime optimises its graph, and on the other runtimes of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
 from hwnas.deploy.behaviour import Behaviour, observe
-from hwnas.deploy.cold_start import ColdStart, cold_start_gates, measure_cold_start
+from hwnas.deploy.cold_start import measure_cold_start
 from hwnas.deploy.feeds import FeedMaker, feeds_for
+from hwnas.deploy.findings import Findings, resource_gates
 from hwnas.deploy.gates import (
     Gate,
     batch_gate,
-    budget_gate,
-    energy_gates,
     finite_gate,
-    memory_gates,
     parity_gates,
     parity_limits,
     placement_gates,
@@ -48,6 +46,7 @@ from hwnas.deploy.properties import (
 )
 from hwnas.deploy.references import Reference, onnx_reference
 from hwnas.deploy.request import CheckRequest
+from hwnas.deploy.saturation import cpu_instructions, saturation_of
 from hwnas.deploy.shape_latencies import shape_latencies
 from hwnas.deploy.size_proposals import with_proposal
 from hwnas.deploy.trial import FirstRunError, probe
@@ -111,12 +110,15 @@ def check_model(
                 model, runtime, feeds, trial.batches, request, reference
             )
         advance(2, 2, f"{performance.latency.value_ms:.3f} ms")
-    found = _Findings(behaviour, performance)
+    saturation = None
+    if model.precision == "int8" and onnx_runtime.name == "onnxruntime-cpu":
+        saturation = saturation_of(model, feeds, request.limits)
+    found = Findings(behaviour, performance, saturation=saturation)
     if measured_latency is None and onnx_runtime is runtime:
         cold_start = measure_cold_start(model, onnx_runtime, feeds, trial, request)
         found = replace(found, memory_mb=trial.memory_mb, cold_start=cold_start)
     gates = [
-        *_resource_gates(found, request),
+        *resource_gates(found, request),
         *placement_gates(onnx_runtime, behaviour.runtimes[onnx_runtime.name]),
         *extra_gates,
         *behaviour_gates(
@@ -128,12 +130,12 @@ def check_model(
         "schema": SCHEMA,
         "verdict": verdict_of(gates),
         "not_asked": _not_asked(request, behaviour),
-        "warnings": behaviour.warnings,
+        "warnings": found.warnings,
         "budget_ms": request.budget_ms,
         "predicted_ms": predicted_ms,
         "batch": feeds.batch,
         **found.to_json(),
-        "notes": [*_preprocessing_notes(model), *behaviour.notes, *extra_notes],
+        "notes": [*_preprocessing_notes(model), *behaviour.notes, *found.notes, *extra_notes],
         "model": model_facts(model),
         "gates": [gate.to_json() for gate in gates],
         "environment": _environment(runtime),
@@ -148,41 +150,6 @@ def _preprocessing_notes(model: Inspection) -> list[str]:
     return [
         f"the model reads raw inputs ({dtype}) and normalises them itself: latency, outputs and "
         "score are those of the whole"
-    ]
-
-
-@dataclass(frozen=True)
-class _Findings:
-    """What a check observed.
-
-    Attributes:
-        behaviour: what the model computes.
-        performance: how fast it is.
-        memory_mb: peak memory of a session, if it was measured.
-        cold_start: times of a new process, if they were measured.
-    """
-
-    behaviour: Behaviour
-    performance: Performance
-    memory_mb: float | None = None
-    cold_start: ColdStart | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.performance.to_json(),
-            "memory_mb": self.memory_mb,
-            "cold_start": self.cold_start and self.cold_start.to_json(),
-            **self.behaviour.to_json(),
-        }
-
-
-def _resource_gates(found: _Findings, request: CheckRequest) -> list[Gate]:
-    """Gates of the budgets of latency, memory, energy and cold start."""
-    return [
-        budget_gate(found.performance.latency, request.budget_ms),
-        *memory_gates(found.memory_mb, request.memory_budget_mb),
-        *energy_gates(found.performance.energy, request.energy_budget_mj),
-        *cold_start_gates(found.cold_start, request),
     ]
 
 
@@ -202,6 +169,7 @@ def _environment(runtime: Runtime) -> dict[str, Any]:
         "device": runtime.device_name(),
         "threads": runtime.threads,
         "options": runtime.options(),
+        "instructions": cpu_instructions(),
     }
 
 

@@ -14,6 +14,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +48,11 @@ def parse_variants(text: str) -> tuple[str, ...]:
 
 
 def make_variant(
-    name: str, source: Path, calibration: Sequence[Feeds], folder: Path | None = None
+    name: str,
+    source: Path,
+    calibration: Sequence[Feeds],
+    folder: Path | None = None,
+    exclude: Collection[str] = (),
 ) -> bytes:
     """Convert an exported model to another number format.
 
@@ -56,6 +61,7 @@ def make_variant(
         source: the exported float32 model.
         calibration: batches of real inputs, from which static quantisation takes its ranges.
         folder: for temporary files; the system's if None.
+        exclude: names of nodes that stay float32.
 
     Returns:
         The serialised model. It has the inputs, outputs, opset, IR version and properties of the
@@ -67,7 +73,7 @@ def make_variant(
     """
     exported = onnx.load(source)
     properties = read_metadata(exported)
-    model = convert(name, exported, calibration, str(source), folder)
+    model = convert(name, exported, calibration, str(source), folder, exclude)
     require_deployable(model)
     set_metadata(model, properties | {"variant": name})
     data: bytes = model.SerializeToString()
@@ -80,6 +86,7 @@ def convert(
     calibration: Sequence[Feeds],
     where: str,
     folder: Path | None = None,
+    exclude: Collection[str] = (),
 ) -> onnx.ModelProto:
     """Convert a model to another number format.
 
@@ -89,6 +96,7 @@ def convert(
         calibration: batches of inputs, from which static quantisation takes its ranges.
         where: the model's file, for errors.
         folder: for temporary files; the system's if None.
+        exclude: names of nodes that stay float32.
 
     Raises:
         InputError: when the model cannot be converted.
@@ -98,7 +106,7 @@ def convert(
     del source.graph.value_info[:]
     try:
         with _quiet(), _temporary_folder(folder) as temporary:
-            found = VARIANTS[name](source, calibration, temporary)
+            found = VARIANTS[name](_Source(source, calibration, temporary, tuple(exclude)))
             onnx.checker.check_model(found)
     except Exception as error:  # the converters' exceptions share no base class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -137,13 +145,28 @@ def fastest(ratios: Mapping[str, Ratio], passing: Collection[str]) -> str | None
     return EXPORTED if EXPORTED in passing and ratios[found].ci_high >= 1 else found
 
 
-def _exported(
-    model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path
-) -> onnx.ModelProto:
-    return model
+@dataclass(frozen=True)
+class _Source:
+    """What a variant is made from.
+
+    Attributes:
+        model: the float32 model, which may be changed.
+        calibration: batches of real inputs.
+        folder: for temporary files.
+        exclude: names of nodes that stay float32.
+    """
+
+    model: onnx.ModelProto
+    calibration: Sequence[Feeds]
+    folder: Path
+    exclude: tuple[str, ...]
 
 
-def _float16(model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path) -> onnx.ModelProto:
+def _exported(source: _Source) -> onnx.ModelProto:
+    return source.model
+
+
+def _float16(source: _Source) -> onnx.ModelProto:
     """Convert weights and operators to float16; inputs and outputs keep their types.
 
     What normalises raw inputs stays float32, since their values may exceed the range of float16.
@@ -151,9 +174,10 @@ def _float16(model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path)
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    kept = [node.name for node in model.graph.node if node.name.startswith(PREPROCESSING)]
+    names = [node.name for node in source.model.graph.node]
+    kept = [name for name in names if name.startswith(PREPROCESSING)]
     converted: onnx.ModelProto = convert_float_to_float16(
-        model, keep_io_types=True, node_block_list=kept
+        source.model, keep_io_types=True, node_block_list=[*kept, *source.exclude]
     )
     if kept:
         _drop_round_trips(converted.graph, kept)
@@ -203,37 +227,49 @@ class _Batches:
 
 
 def _static(
-    model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path, *, per_channel: bool
+    source: _Source, *, per_channel: bool = True, reduce_range: bool = False
 ) -> onnx.ModelProto:
-    """Quantise weights to int8, and activations to int8 between their extremes in calibration."""
+    """Quantise weights to int8, and activations to int8 between their extremes in calibration.
+
+    With a reduced range, weights have 7 bits, see `hwnas.deploy.saturation`.
+    """
     from onnxruntime.quantization import QuantFormat, quantize_static
 
-    source, target = folder / "source.onnx", folder / "target.onnx"
-    onnx.save(model, source)
+    given, target = source.folder / "source.onnx", source.folder / "target.onnx"
+    onnx.save(source.model, given)
     quantize_static(
-        source, target, _Batches(calibration), quant_format=QuantFormat.QDQ, per_channel=per_channel
+        given,
+        target,
+        _Batches(source.calibration),
+        quant_format=QuantFormat.QDQ,
+        per_channel=per_channel,
+        reduce_range=reduce_range,
+        nodes_to_exclude=list(source.exclude),
     )
     return onnx.load(target)
 
 
-def _dynamic(model: onnx.ModelProto, calibration: Sequence[Feeds], folder: Path) -> onnx.ModelProto:
+def _dynamic(source: _Source, *, reduce_range: bool = False) -> onnx.ModelProto:
     """Quantise weights to int8, and activations to uint8 with a range computed for each batch."""
     from onnxruntime.quantization import quantize_dynamic
 
-    source, target = folder / "source.onnx", folder / "target.onnx"
-    onnx.save(model, source)
-    quantize_dynamic(source, target)
+    given, target = source.folder / "source.onnx", source.folder / "target.onnx"
+    onnx.save(source.model, given)
+    exclude = list(source.exclude)
+    quantize_dynamic(given, target, reduce_range=reduce_range, nodes_to_exclude=exclude)
     return onnx.load(target)
 
 
-VARIANTS: dict[str, Callable[[onnx.ModelProto, Sequence[Feeds], Path], onnx.ModelProto]] = {
+VARIANTS: dict[str, Callable[[_Source], onnx.ModelProto]] = {
     EXPORTED: _exported,
     "fp16": _float16,
-    "int8": partial(_static, per_channel=True),
+    "int8": _static,
     "int8-tensor": partial(_static, per_channel=False),
+    "int8-reduced": partial(_static, reduce_range=True),
     "int8-dynamic": _dynamic,
+    "int8-dynamic-reduced": partial(_dynamic, reduce_range=True),
 }
-"""The function that makes each variant; the folder is for temporary files."""
+"""The function that makes each variant."""
 
 
 @contextmanager
