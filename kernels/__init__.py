@@ -1,13 +1,16 @@
 """Mixed operators: the weighted sum of a choice's candidate operators, and cells of them.
 
 `mixed_op` computes one edge, `mixed_cell` a whole cell, and `weighted_norms` the weighted sum of
-batch-normalised branches. A `Candidate` describes one operator, an `Edge` one edge of a cell. The
+batch-normalised branches. A `Candidate` describes one operator, an `Edge` one edge of a cell, and a
+`Cell` is a cell that is prepared once for all its calls. The
 folder imports nothing else of hwnas, so that it can be read, tested and reused on its own.
 """
 
+from hwnas.kernels.cell import Cell
+from hwnas.kernels.choice import IMPLEMENTATIONS
 from hwnas.kernels.cpu.memory import release_memory
 from hwnas.kernels.depthwise import dilated_depthwise_conv2d
-from hwnas.kernels.mixed_op import IMPLEMENTATIONS, mixed_cell, mixed_op
+from hwnas.kernels.mixed_op import mixed_cell, mixed_op
 from hwnas.kernels.plan import Edge
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate
 from hwnas.kernels.weighted_norms import weighted_norms
@@ -16,6 +19,7 @@ __all__ = [
     "CANDIDATE_FUNCTIONS",
     "IMPLEMENTATIONS",
     "Candidate",
+    "Cell",
     "Edge",
     "dilated_depthwise_conv2d",
     "mixed_cell",

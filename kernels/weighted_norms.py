@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hwnas.kernels.backend import MixTerm
-from hwnas.kernels.mixed_op import choose_implementation, compute_dtype
+from hwnas.kernels.choice import choose_implementation, compute_dtype
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.operator import (
     SavedTensors,
@@ -64,7 +64,7 @@ def weighted_norms(
         RuntimeError: when the requested `impl` cannot be used here.
     """
     _validate(branches, mixing_weights, running_means, running_variances, scales, shifts, training)
-    chosen = choose_implementation(impl, branches, ())
+    chosen = choose_implementation(impl, branches)
     if chosen == "torch":
         return _reference(
             branches, mixing_weights, running_means, running_variances, scales, shifts, training,

@@ -6,9 +6,11 @@ batch norm.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -91,7 +93,7 @@ class FusedMixture(nn.Module):
 
 
 class MixedCell(FusedMixture):
-    """A cell in which every edge is a mixture, computed by `hwnas.kernels.mixed_cell`.
+    """A cell in which every edge is a mixture, computed by `hwnas.kernels.Cell`.
 
     Args:
         edges: (source, target) of each edge; states are numbered from 0, the cell's inputs first.
@@ -99,7 +101,7 @@ class MixedCell(FusedMixture):
 
     Attributes:
         momentum: of the batch norms' running statistics.
-        impl: passed to `hwnas.kernels.mixed_cell`, and so is `recompute`.
+        impl: passed to `hwnas.kernels.Cell`, and so is `recompute`.
     """
 
     def __init__(self, edges: Sequence[tuple[int, int]], mixed_ops: Sequence[MixedOp]) -> None:
@@ -108,6 +110,38 @@ class MixedCell(FusedMixture):
         self.mixed_ops = nn.ModuleList(mixed_ops)
         self.partial = mixed_ops[0].partial
         self.momentum = 0.1
+        self._prepared: _Prepared | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy prepares its own cell, of its own tensors.
+        return self.__dict__ | {"_prepared": None}
+
+    def prepared(self) -> list[tuple[list[int], kernels.Cell]]:
+        """The kernels' cells, with the rows of the edges that each of them has.
+
+        One cell has all edges, unless only a part of the channels is mixed: then the bypass is
+        added between the edges, so there is a cell for each source, with a node for each edge.
+        """
+        if self._prepared is None or self._prepared.is_outdated():
+            edges = [
+                kernels.Edge(source, target, mixed_op.kernel_candidates(), mixed_op.stride)
+                for (source, target), mixed_op in zip(self.edges, self._mixed_ops(), strict=True)
+            ]
+            first = min(target for _, target in self.edges)
+            cells = [(list(range(len(edges))), kernels.Cell(first, edges))]
+            if self.partial > 1:
+                cells = []
+                for source in range(max(target for _, target in self.edges)):
+                    rows = [row for row, edge in enumerate(edges) if edge.source == source]
+                    star = [
+                        edges[row]._replace(source=0, target=1 + i) for i, row in enumerate(rows)
+                    ]
+                    cells.append((rows, kernels.Cell(1, star)))
+            self._prepared = _Prepared(self.mixed_ops, cells)
+        return self._prepared.cells
+
+    def _mixed_ops(self) -> list[MixedOp]:
+        return [m for m in self.mixed_ops if isinstance(m, MixedOp)]
 
     def forward(
         self, inputs: Sequence[Tensor], mixture: Mixture, first_choice: int = 0
@@ -122,26 +156,25 @@ class MixedCell(FusedMixture):
         Returns:
             The state of each node, (N, C, OH, OW) each.
         """
-        edges = []
-        for row, ((source, target), mixed_op) in enumerate(
-            zip(self.edges, self.mixed_ops, strict=True), start=first_choice
-        ):
-            assert isinstance(mixed_op, MixedOp)
-            active = mixture.active_options(row)
-            candidates = mixed_op.kernel_candidates()
-            edges.append(kernels.Edge(source, target, candidates, mixed_op.stride, active))
-        weights = mixture.weights[first_choice:, : len(edges[0].candidates)][: len(edges)]
-        if self.partial == 1:
-            return self._mixed(inputs, weights, edges)
-        return self._partly_mixed(inputs, weights, edges)
+        count, options = len(self.edges), len(self._mixed_ops()[0].candidates)
+        weights = mixture.weights[first_choice:, :options][:count]
+        active = [mixture.active_options(first_choice + row) for row in range(count)]
+        if self.partial > 1:
+            return self._partly_mixed(inputs, weights, active)
+        ((_, cell),) = self.prepared()
+        return self._run(cell, inputs, weights, active)
 
-    def _mixed(
-        self, inputs: Sequence[Tensor], weights: Tensor, edges: list[kernels.Edge]
+    def _run(
+        self,
+        cell: kernels.Cell,
+        inputs: Sequence[Tensor],
+        weights: Tensor,
+        active: Sequence[Sequence[int] | None],
     ) -> list[Tensor]:
-        return kernels.mixed_cell(
+        return cell(
             inputs,
             weights,
-            edges,
+            active=active,
             training=self.training,
             momentum=self.momentum,
             impl=self.impl,
@@ -149,7 +182,7 @@ class MixedCell(FusedMixture):
         )
 
     def _partly_mixed(
-        self, inputs: Sequence[Tensor], weights: Tensor, edges: list[kernels.Edge]
+        self, inputs: Sequence[Tensor], weights: Tensor, active: Sequence[Sequence[int] | None]
     ) -> list[Tensor]:
         """Mix 1 of `partial` channels of each state, let the others bypass, and shuffle them all.
 
@@ -158,26 +191,51 @@ class MixedCell(FusedMixture):
         an edge that takes `none` passes nothing.
         """
         states, sums = list(inputs), dict[int, Tensor]()
-        last = max(edge.target for edge in edges)
-        present = torch.tensor([c.name != "none" for c in edges[0].candidates])
-        strength = (weights * present.to(weights)).sum(dim=1)
-        for source in range(last):
+        names = list(self._mixed_ops()[0].candidates)
+        strength = sum(weights[:, k] for k, name in enumerate(names) if name != "none")
+        assert isinstance(strength, Tensor)
+        for source, (rows, cell) in enumerate(self.prepared()):
             if source >= len(states):
                 states.append(sums[source])
-            rows = [row for row, edge in enumerate(edges) if edge.source == source]
             share = states[source].shape[1] // self.partial
             mixed_part, bypass = states[source][:, :share], states[source][:, share:]
-            if edges[rows[0]].stride == 2:
+            if cell.edges[0].stride == 2:
                 bypass = F.max_pool2d(bypass, 2, ceil_mode=True)
-            # A cell with one input and a node for each edge, so that the edges are not summed yet.
-            star = [edges[row]._replace(source=0, target=1 + i) for i, row in enumerate(rows)]
-            outputs = self._mixed([mixed_part], weights[rows], star)
+            of_rows = torch.stack([weights[row] for row in rows])
+            outputs = self._run(cell, [mixed_part], of_rows, [active[row] for row in rows])
             for row, mixed in zip(rows, outputs, strict=True):
                 joined = torch.cat((mixed, strength[row] * bypass), dim=1)
                 y = F.channel_shuffle(joined, self.partial)
-                target = edges[row].target
+                target = self.edges[row][1]
                 sums[target] = sums[target] + y if target in sums else y
         return [sums[target] for target in sorted(sums)]
+
+
+class _Prepared:
+    """Cells of the kernels, and the modules and tensors that they were made of.
+
+    Args:
+        module: everything that the cells are made of.
+        cells: the cells, each with the rows of its edges.
+    """
+
+    def __init__(self, module: nn.Module, cells: list[tuple[list[int], kernels.Cell]]) -> None:
+        self.cells = cells
+        self._slots: list[tuple[dict[str, Any], str]] = [
+            (table, name)
+            for part in module.modules()
+            for table in (part._parameters, part._buffers, part._modules)
+            for name in table
+        ]
+        self._known = [table[name] for table, name in self._slots]
+
+    def is_outdated(self) -> bool:
+        """Whether a module or tensor has been replaced by another since."""
+        try:
+            now = [table[name] for table, name in self._slots]
+        except KeyError:  # one has been removed
+            return True
+        return not all(map(operator.is_, now, self._known))
 
 
 class MixedBlocks(FusedMixture):

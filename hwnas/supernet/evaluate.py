@@ -63,7 +63,11 @@ def evaluate_mixture(
 @contextmanager
 def frozen(module: torch.nn.Module) -> Iterator[None]:
     """Disable the parameters' gradients inside the block, so that kernels do not compute them."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    # `module.parameters()` makes the name of each, which takes longer than a small cell.
+    modules, parameters = [module], list[torch.nn.Parameter]()
+    for part in modules:
+        modules += [child for child in part._modules.values() if child is not None]
+        parameters += [p for p in part._parameters.values() if p is not None and p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

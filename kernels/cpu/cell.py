@@ -6,7 +6,10 @@ tensors need, but each call of it costs more than the arithmetic of a small cell
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 import torch
@@ -85,14 +88,15 @@ def _forward(
     )
     kept = MEMORY.empty((kept_bytes // sizes.dtype.itemsize,), sizes.dtype)
     nodes = [_activation(sizes, size) for size in plan.sizes(sizes.inputs)[plan.inputs :]]
-    weights, parameters = readable(weights), _all_readable(parameters)
-    running = _all_readable([t.to(sizes.dtype) for t in call.running])
+    weights = readable(weights)
+    read, addresses = _readable([*parameters, *call.running], sizes.dtype)
     _run(
         program, backend, kept, weights, None, call.momentum if call.training else 0.0,
         [0, *_addresses([x for x, _ in given]), *_addresses(nodes), *[0] * plan.nodes,
-         *[0] * plan.inputs, *_addresses(parameters), *_addresses(running)],
+         *[0] * plan.inputs, *addresses],
     )  # fmt: skip
     if call.training:
+        running = read[len(parameters) :]
         for old, new in zip(call.running, running, strict=True):
             if old is not new:
                 old.copy_(new)
@@ -180,22 +184,28 @@ def _backward(
         call.training, kept_stages(call.recompute, True), tuple(needs_input),
         bytes(needs_parameter),
     )  # fmt: skip
-    templates = [p for p, needs in zip(parameters, needs_parameter, strict=True) if needs]
-    vector = MEMORY.empty((sum(p.numel() for p in templates),), sizes.dtype)
+    vector = MEMORY.empty((program.elements,), sizes.dtype)
     d_inputs = [
         _activation(sizes, size) if needs else None
         for size, needs in zip(sizes.inputs, needs_input, strict=True)
     ]
-    weights, parameters = readable(weights), _all_readable(parameters)
-    kept = operator.aligned(kept)
+    weights, kept = readable(weights), operator.aligned(kept)
+    parameters, addresses = _readable(parameters, sizes.dtype)
     d_weights = torch.zeros_like(weights, memory_format=torch.contiguous_format)
     _run(
         program, backend, kept, weights, d_weights, 0.0,
         [vector.data_ptr(), *_addresses([x for x, _ in read]), *_addresses([g for g, _ in given]),
-         *_addresses(d_inputs), *_addresses(parameters), *[0] * (2 * plan.norms)],
+         *_addresses(d_inputs), *addresses, *[0] * (2 * plan.norms)],
     )  # fmt: skip
-    parts = iter(torch._C._nn.unflatten_dense_tensors(vector, templates) if templates else ())
-    return [*d_inputs, d_weights, *(next(parts) if needs else None for needs in needs_parameter)]
+    d_parameters: list[Tensor | None] = [None] * count
+    start = 0
+    for shape, positions in program.gradients:
+        length = len(positions) * math.prod(shape)
+        parts = vector[start : start + length].view(len(positions), *shape).unbind()
+        for position, part in zip(positions, parts, strict=True):
+            d_parameters[position] = part
+        start += length
+    return [*d_inputs, d_weights, *d_parameters]
 
 
 def _split(
@@ -251,13 +261,20 @@ def _addresses(tensors: Sequence[Tensor | None]) -> list[int]:
     return [0 if t is None else t.data_ptr() for t in tensors]
 
 
-def _all_readable(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    """The tensors, or copies of those that kernels cannot read element by element."""
-    if all(t.is_contiguous() for t in tensors) and not any(
-        t.data_ptr() % t.element_size() for t in tensors
+def _readable(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Sequence[Tensor], list[int]]:
+    """The tensors and their addresses, with copies of those that kernels cannot read.
+
+    Kernels read element by element.
+    """
+    addresses = [t.data_ptr() for t in tensors]
+    if (
+        all([t.is_contiguous() for t in tensors])  # noqa: C419 - a list is made faster
+        and all([t.dtype == dtype for t in tensors])  # noqa: C419
+        and reduce(or_, addresses, 0) % dtype.itemsize == 0
     ):
-        return tensors
-    return [readable(t) for t in tensors]
+        return tensors, addresses
+    copies = [readable(t.to(dtype)) for t in tensors]
+    return copies, [t.data_ptr() for t in copies]
 
 
 def _run(

@@ -5,6 +5,7 @@ The order of the steps is that of `hwnas.kernels.fused`, which describes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -14,7 +15,6 @@ from hwnas.kernels.cpu.compiler import (
     Compiler,
     Strides,
     bytes_of,
-    parameter_elements,
 )
 from hwnas.kernels.cpu.program import VECTOR, Program, Sizes, reference
 from hwnas.kernels.cpu.structures import (
@@ -23,7 +23,7 @@ from hwnas.kernels.cpu.structures import (
     PoolGradientEntry,
     ReduceEntry,
 )
-from hwnas.kernels.plan import Convolution, Group, Norm
+from hwnas.kernels.plan import Convolution, Group, Norm, parameter_shape
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -64,12 +64,18 @@ class _Backward(Compiler):
         needs_parameter: bytes,
     ) -> None:
         super().__init__(description, sizes, keeps, batch)
-        self.gradient_places: list[int] = []
-        offset = 0
-        elements = parameter_elements(self.plan, sizes.channels)
-        for count, needed in zip(elements, needs_parameter, strict=True):
-            self.gradient_places.append(reference(VECTOR, offset) if needed else 0)
-            offset += count * sizes.dtype.itemsize if needed else 0
+        shapes = [parameter_shape(c, name, sizes.channels) for c, name in self.plan.parameters]
+        gradients: dict[tuple[int, ...], list[int]] = {}
+        for position, (shape, needed) in enumerate(zip(shapes, needs_parameter, strict=True)):
+            if needed:
+                gradients.setdefault(shape, []).append(position)
+        self.program.gradients = list(gradients.items())
+        self.gradient_places = [0] * len(shapes)
+        for shape, positions in self.program.gradients:
+            for position in positions:
+                offset = self.program.elements * sizes.dtype.itemsize
+                self.gradient_places[position] = reference(VECTOR, offset)
+                self.program.elements += math.prod(shape)
 
     def compile(
         self,

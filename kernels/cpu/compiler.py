@@ -13,7 +13,7 @@ from hwnas.kernels.cpu.structures import (
     ValueEntry,
 )
 from hwnas.kernels.norms import TABLE_ROWS
-from hwnas.kernels.plan import CellPlan, Convolution, Group, Term, parameter_shape
+from hwnas.kernels.plan import CellPlan, Convolution, Group, Term
 
 Strides = tuple[int, int, int] | None
 """Elements between images, rows and pixels; None for a tensor that kernels read where it is."""
@@ -57,11 +57,6 @@ def bytes_of(sizes: Sizes, size: tuple[int, int], stride: int = 1) -> int:
     """Bytes of a tensor (N, H, W, width) that is computed from one of a size with a stride."""
     pixels = math.prod(-(-side // stride) for side in size)
     return sizes.images * pixels * sizes.width * sizes.dtype.itemsize
-
-
-def parameter_elements(plan: CellPlan, channels: int) -> list[int]:
-    """Number of elements of each parameter."""
-    return [math.prod(parameter_shape(c, name, channels)) for c, name in plan.parameters]
 
 
 class Compiler:

@@ -116,6 +116,9 @@ class Program:
 
     Attributes:
         scratch: the scratch memory that the steps use.
+        gradients: (shape, positions) of the parameters whose gradients are computed. The vector of
+            all gradients holds those of the same shape one after the other.
+        elements: number of elements of that vector.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -123,6 +126,8 @@ class Program:
         self._lists: dict[Any, Any] = {kind: [] for kind in LISTS}
         self._entry: ProgramEntry | None = None
         self.scratch = Memory(SCRATCH)
+        self.gradients: list[tuple[tuple[int, ...], list[int]]] = []
+        self.elements = 0
 
     def shape(self, size: tuple[int, int], stride: int = 1) -> Shape:
         """The sizes of a step that reads tensors (N, *size, width)."""

@@ -1,0 +1,314 @@
+"""A cell of mixed operators, prepared once for all its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hwnas.kernels.choice import IMPLEMENTATIONS, choose_implementation, compute_dtype
+from hwnas.kernels.fused import RECOMPUTE
+from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
+from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Context
+from hwnas.kernels.reference import mixed_op as reference_mixed_op
+
+Active = Sequence[Sequence[int] | None]
+"""For each edge the candidates to evaluate, None for all."""
+
+SELECTIONS = 64
+"""Sets of active candidates of a cell whose preparation is kept."""
+
+
+class Cell:
+    """The cell of `hwnas.kernels.mixed_cell` whose edges and candidates stay the same.
+
+    What does not depend on the tensors of a call is prepared once for each set of active
+    candidates, which saves more than half of the time that Python needs for a call.
+
+    Args:
+        inputs: number of input states.
+        edges: as for `hwnas.kernels.mixed_cell`. Their tensors must not be replaced by other
+            tensor objects; their values, shapes, types and devices may change.
+
+    Raises:
+        ValueError: for edges that do not form a cell, an unknown operator, a stride that is not 1
+            or 2, or invalid `active`.
+    """
+
+    def __init__(self, inputs: int, edges: Sequence[Edge]) -> None:
+        _validate_edges(inputs, edges)
+        self.inputs = inputs
+        self.edges = list(edges)
+        self.nodes = len({edge.target for edge in edges})
+        self._active = tuple(_hashable(edge.active) for edge in edges)
+        self._selections: dict[Active, Selection] = {}
+        self._checked_sizes: set[tuple[tuple[int, int], ...]] = set()
+
+    def __call__(
+        self,
+        inputs: Sequence[Tensor],
+        mixing_weights: Tensor,
+        *,
+        active: Active | None = None,
+        training: bool = True,
+        momentum: float = 0.1,
+        impl: str = "auto",
+        recompute: str = "nothing",
+    ) -> list[Tensor]:
+        """The nodes, as `hwnas.kernels.mixed_cell` returns them.
+
+        Args:
+            inputs: as for `hwnas.kernels.mixed_cell`, and so are the other arguments.
+            mixing_weights: (E, K).
+            active: takes the place of `Edge.active`; None to leave it as it is.
+            training: whether to use the batch's statistics.
+            momentum: of the running statistics.
+            impl: one of `IMPLEMENTATIONS`.
+            recompute: one of `RECOMPUTE`.
+
+        Raises:
+            ValueError: as `hwnas.kernels.mixed_cell`.
+            RuntimeError: when the requested `impl` cannot be used here.
+        """
+        self._validate(inputs, mixing_weights, impl, recompute)
+        selection = self.selection(active)
+        chosen = choose_implementation(impl, inputs, selection.misfit)
+        if chosen == "torch":
+            return _reference(inputs, mixing_weights, selection.edges, training, momentum)
+        return _fused(
+            inputs, mixing_weights, selection, self.nodes, training, momentum, chosen, recompute
+        )
+
+    def selection(self, active: Active | None) -> Selection:
+        """The cell with some active candidates, prepared at the first call."""
+        key = self._active if active is None else tuple(map(_hashable, active))
+        if key not in self._selections:
+            if len(self._selections) >= SELECTIONS:
+                self._selections.clear()
+            edges = self.edges
+            if active is not None:
+                edges = [e._replace(active=a) for e, a in zip(edges, key, strict=True)]
+                _validate_active(edges)
+            self._selections[key] = Selection(self.inputs, edges)
+        return self._selections[key]
+
+    def _validate(
+        self, inputs: Sequence[Tensor], weights: Tensor, impl: str, recompute: str
+    ) -> None:
+        """Raise a ValueError for arguments that are invalid for any implementation."""
+        if impl not in IMPLEMENTATIONS:
+            raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+        if recompute not in RECOMPUTE:
+            raise ValueError(f"recompute must be one of {', '.join(RECOMPUTE)}, got {recompute!r}")
+        if len(inputs) != self.inputs:
+            raise ValueError(f"the cell has {self.inputs} inputs, got {len(inputs)}")
+        for edge in self.edges:
+            expected = len(self.edges), len(edge.candidates)
+            if weights.shape != expected:
+                raise ValueError(
+                    f"mixing weights of {expected[0]} edges with {expected[1]} candidates must "
+                    f"have shape {expected}, got {tuple(weights.shape)}"
+                )
+        sizes = tuple((x.shape[2], x.shape[3]) for x in inputs)
+        if torch.compiler.is_compiling():
+            sizes_of(sizes, self.edges)
+        elif sizes not in self._checked_sizes:
+            sizes_of(sizes, self.edges)
+            self._checked_sizes.add(sizes)
+
+
+class Selection:
+    """A cell with its active candidates.
+
+    Args:
+        inputs: number of input states.
+        edges: with the active candidates.
+
+    Attributes:
+        edges: as given.
+        description: of the structure, as `CellPlan.describe` returns it.
+        parameters: in the plan's order.
+        running: running means, then variances, in the plan's order.
+        groups: (source, stride) of the plan's groups.
+    """
+
+    def __init__(self, inputs: int, edges: Sequence[Edge]) -> None:
+        self.edges = edges
+        self.description = CellPlan.describe(inputs, edges)
+        names = [candidate.name for edge in edges for _, candidate in edge.chosen()]
+        self._unknown = next((name for name in names if name not in FUSED), None)
+        found, norms = tensors_of(edges) if self._unknown is None else ([], [])
+        self._origins = [(candidate.name, name) for candidate, name in found]
+        self.parameters = [candidate.tensors[name] for candidate, name in found]
+        self.running = [
+            c.tensors[f"{p}.running_{what}"] for what in ("mean", "var") for c, p in norms
+        ]
+        self.groups = sorted({(edge.source, edge.stride) for edge in edges})
+        self._shapes: dict[int, list[tuple[int, ...]]] = {}
+
+    def misfit(self, x: Tensor) -> str | None:
+        """Why the fused kernels cannot run the candidates on states like x; None if they can."""
+        if self._unknown is not None:
+            return f"no kernels for {self._unknown}"
+        channels, device = x.shape[1], x.device
+        shapes = self._expected_shapes(channels)
+        for i, tensor in enumerate(self.parameters):
+            if tensor.shape == shapes[i] and tensor.device == device:
+                continue
+            candidate, name = self._origins[i]
+            if tensor.shape != shapes[i]:
+                return (
+                    f"{candidate}: {name} is {tuple(tensor.shape)}, expected {shapes[i]} for "
+                    f"states of {channels} channels"
+                )
+            return f"{candidate}: {name} is on {tensor.device}, the states on {device}"
+        for tensor in self.running:
+            if tensor.shape != (channels,) or tensor.device != device:
+                return (
+                    f"running statistics are {tuple(tensor.shape)} on {tensor.device}, the states "
+                    f"have {channels} channels on {device}"
+                )
+        return None
+
+    def _expected_shapes(self, channels: int) -> list[tuple[int, ...]]:
+        if channels not in self._shapes:
+            self._shapes[channels] = [parameter_shape(c, n, channels) for c, n in self._origins]
+        return self._shapes[channels]
+
+    def counts(self, inputs: Sequence[Tensor]) -> list[int]:
+        """N OH OW, the number of values of a channel, of each group of the plan."""
+        sizes = sizes_of([(x.shape[2], x.shape[3]) for x in inputs], self.edges)
+        images = inputs[0].shape[0]
+        return [
+            images * -(-sizes[source][0] // stride) * -(-sizes[source][1] // stride)
+            for source, stride in self.groups
+        ]
+
+
+def _hashable(active: Sequence[int] | None) -> tuple[int, ...] | None:
+    return None if active is None else tuple(active)
+
+
+def _validate_edges(inputs: int, edges: Sequence[Edge]) -> None:
+    """Raise a ValueError for edges that do not form a cell."""
+    for edge in edges:
+        if edge.stride not in (1, 2):
+            raise ValueError(f"the stride of an edge must be 1 or 2, got {edge.stride}")
+        for candidate in edge.candidates:
+            if candidate.name != "none" and candidate.name not in CANDIDATE_FUNCTIONS:
+                raise ValueError(
+                    f"unknown operator {candidate.name!r}: add its definition to "
+                    "hwnas.kernels.CANDIDATE_FUNCTIONS"
+                )
+    _validate_active(edges)
+    targets = sorted({edge.target for edge in edges})
+    if targets != list(range(inputs, inputs + len(targets))) or not edges:
+        raise ValueError(
+            f"the targets of the edges must be numbered from {inputs}, the number of inputs, "
+            f"without gaps, got {targets}"
+        )
+    for edge in edges:
+        if not 0 <= edge.source < edge.target:
+            raise ValueError(
+                f"an edge must lead to a node from a state before it, got one from {edge.source} "
+                f"to {edge.target}"
+            )
+
+
+def _validate_active(edges: Sequence[Edge]) -> None:
+    """Raise a ValueError for active candidates that are listed twice or do not exist."""
+    for edge in edges:
+        active = list(edge.active or ())
+        if len(set(active)) < len(active) or not set(active) <= set(range(len(edge.candidates))):
+            raise ValueError(
+                f"active must list different indices below {len(edge.candidates)}, got {active}"
+            )
+
+
+def _reference(
+    inputs: Sequence[Tensor],
+    mixing_weights: Tensor,
+    edges: Sequence[Edge],
+    training: bool,
+    momentum: float,
+) -> list[Tensor]:
+    """The nodes in plain PyTorch."""
+    states: list[Tensor] = list(inputs)
+    for target in sorted({edge.target for edge in edges}):
+        total: Tensor | None = None
+        for row, edge in enumerate(edges):
+            if edge.target != target:
+                continue
+            active = range(len(edge.candidates)) if edge.active is None else edge.active
+            context = Context(edge.stride, training, momentum)
+            mixed = reference_mixed_op(
+                states[edge.source], mixing_weights[row], edge.candidates, active, context
+            )
+            total = mixed if total is None else total + mixed
+        assert total is not None
+        states.append(total)
+    return states[len(inputs) :]
+
+
+def _fused(
+    inputs: Sequence[Tensor],
+    mixing_weights: Tensor,
+    selection: Selection,
+    nodes: int,
+    training: bool,
+    momentum: float,
+    backend: str,
+    recompute: str,
+) -> list[Tensor]:
+    """The nodes by the kernels of a backend."""
+    dtype, returned = compute_dtype(inputs[0]), inputs[0].dtype
+    counts = selection.counts(inputs)
+    if training and selection.running and min(counts) < 2:
+        raise ValueError("batch statistics need more than one value for each channel, got one")
+    tensors = [t if t.dtype == dtype else t.to(dtype) for t in selection.parameters]
+    weights = mixing_weights.to(torch.promote_types(dtype, torch.float32))
+    states = [x if x.dtype == dtype else x.to(dtype) for x in inputs]
+    found: Sequence[Tensor]
+    if backend == "cpu" and not (
+        torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
+    ):
+        from hwnas.kernels.cpu.cell import CellCall, run_cell
+
+        call = CellCall(selection.description, training, momentum, recompute, selection.running)
+        found = run_cell(call, states, weights, tensors)
+    else:
+        found = _by_operator(
+            states, weights, tensors, selection, nodes, counts, training, momentum, backend,
+            recompute,
+        )  # fmt: skip
+    return [node if node.dtype == returned else node.to(returned) for node in found]
+
+
+def _by_operator(
+    inputs: Sequence[Tensor],
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    selection: Selection,
+    nodes: int,
+    counts: Sequence[int],
+    training: bool,
+    momentum: float,
+    backend: str,
+    recompute: str,
+) -> Sequence[Tensor]:
+    """The nodes by the operator `hwnas::mixed_cell`."""
+    from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
+
+    running, dtype = selection.running, inputs[0].dtype
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, weights, *parameters))
+    outputs = mixed_cell_op(
+        list(inputs), weights, list(parameters),
+        [] if training else [t.to(dtype) for t in running], selection.description, backend,
+        recompute, save,
+    )  # fmt: skip
+    if training:
+        tables = outputs[nodes : nodes + len(counts)]
+        update_running_statistics(running, tables, selection.description, counts, momentum)
+    found: Sequence[Tensor] = outputs[:nodes]
+    return found
