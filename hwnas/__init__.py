@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from hwnas.pipeline.configuration import load_config
     from hwnas.pipeline.profile import profile
     from hwnas.pipeline.result import load
-    from hwnas.pipeline.stages import run, search
+    from hwnas.pipeline.own_model import search
+    from hwnas.pipeline.stages import run
     from hwnas.spaces import build_space, register_space
+    from hwnas.spaces.traced.space import space_of
 
 _MODULES = {
     "Architecture": "hwnas.architecture",
@@ -57,7 +59,8 @@ _MODULES = {
     "profile": "hwnas.pipeline.profile",
     "register_space": "hwnas.spaces",
     "run": "hwnas.pipeline.stages",
-    "search": "hwnas.pipeline.stages",
+    "search": "hwnas.pipeline.own_model",
+    "space_of": "hwnas.spaces.traced.space",
 }
 
 __all__ = [
@@ -85,6 +88,7 @@ __all__ = [
     "register_space",
     "run",
     "search",
+    "space_of",
 ]
 
 

@@ -140,11 +140,11 @@ def score_of(predict: Predict, samples: Samples, batch: int, where: str) -> floa
 
 def _task_output(outputs: Outputs, task: Task, count: int, where: str) -> torch.Tensor:
     """The first output with the shape of the task's predictions."""
-    dimensions = 2 if task.head == "classifier" else 4
+    dimensions = task.output_dimensions
     for _, output in single_arrays(outputs):
         if output.ndim == dimensions and output.shape[:2] == (count, task.outputs):
             return torch.from_numpy(output.astype(np.float32))
-    places = "" if dimensions == 2 else ", height, width"
+    places = {2: "", 4: ", height, width"}.get(dimensions, ", ...")
     raise InputError(
         f"no output has the shape of predictions for {task.name}",
         where=where,

@@ -25,6 +25,7 @@ from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.pipeline.kept_samples import NOTE, keep_samples, kept_feeds
 from hwnas.pipeline.profile import example_inputs, preparation
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.target import SPEED_EVENT
@@ -68,7 +69,8 @@ def check(
             actual=str(path),
         )
     model = inspected or inspect_model(path)
-    feeds = dataset_feeds(run, model)
+    is_detached = run.problem.is_detached
+    feeds = kept_feeds(run, model) if is_detached else dataset_feeds(run, model)
     budget_ms = run.target.budget_ms() if budget_ms is None else budget_ms
     document = check_model(
         model,
@@ -82,11 +84,11 @@ def check(
             load=load,
             recorded=run.target.recorded_speed(),
         ),
-        reference=network_reference(run),
+        reference=None if is_detached else network_reference(run),
         predicted_ms=_predicted_ms(run),
         measured_latency=_latency_elsewhere(run, path, measured),
         extra_gates=_prediction_gates(run),
-        extra_notes=_budget_notes(run, budget_ms),
+        extra_notes=[*_budget_notes(run, budget_ms), *([NOTE] if is_detached else [])],
         stage=run.stage,
     )
     if document["measured"]["speed"] is not None:
@@ -94,11 +96,15 @@ def check(
         measured_here = {key: document["measured"][key] for key in keys}
         record = {"event": SPEED_EVENT, "model": path.name, "measured": measured_here}
         run.folder.append_history(record)
-    document["warnings"] = [*document["warnings"], *_untested_classes(run.problem.dataset)]
+    if not is_detached:
+        document["warnings"] = [*document["warnings"], *_untested_classes(run.problem.dataset)]
     if target is not None:
         run.folder.write_json(target, document)
-    if is_own and measured is None:
-        _write_operator_shares(run)
+    if is_own and not is_detached:
+        if run.config.data.name == "own":
+            keep_samples(run, feeds)
+        if measured is None:
+            _write_operator_shares(run)
     return document
 
 
@@ -158,6 +164,8 @@ def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
     def take(chosen: np.ndarray) -> Feeds:
         return {name: dataset.normalise(dataset.test.inputs[chosen]).numpy()}
 
+    if not run.problem.has_data:
+        return feeds
     targets = dataset.test.targets
     return replace(feeds, samples=Samples(len(targets), take, targets, run.problem.task))
 

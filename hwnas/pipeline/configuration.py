@@ -78,6 +78,14 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     return parse_config(document, where)
 
 
+def fitted_settings(dataset: Dataset, task: Task) -> dict[str, Any]:
+    """The tables of settings of search and training that suit a dataset."""
+    template = read_document(_template(task))
+    search, _ = _search(template["search"], dataset, task, {})
+    train, _ = _train(template["train"], dataset, task, {})
+    return {"threads": template.get("threads", 2), "search": search, "train": train}
+
+
 def _is_incomplete(document: dict[str, Any]) -> bool:
     """Whether a required table or key is missing."""
     if any(name not in document for name in REQUIRED):

@@ -14,9 +14,11 @@ from hwnas.calibration.networks import read_accuracies
 from hwnas.config import Config, DataConfig
 from hwnas.data import Dataset, Normalisation, load_dataset
 from hwnas.errors import InputError, printable
+from hwnas.evaluators.function import Evaluate
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.spaces.networks import Supernet
 from hwnas.spaces.options import SpaceOptions
+from hwnas.spaces.traced.described import TRACED
 from hwnas.strategies import STRATEGIES
 from hwnas.tasks import Task, task_of
 
@@ -36,9 +38,37 @@ class Problem:
     config: Config
     where: str
 
+    @property
+    def has_data(self) -> bool:
+        """Whether there are data to train on and to take scores on."""
+        return True
+
+    @property
+    def evaluate(self) -> Evaluate | None:
+        """A function of the user's that judges modules, if one was given."""
+        return None
+
+    @property
+    def is_detached(self) -> bool:
+        """Whether this is the run of a user's own model, and the model is not at hand."""
+        return self.config.data.name == "own"
+
+    def try_functions(self) -> None:
+        """Try what was given in Python before anything long begins; here nothing was."""
+
     @cached_property
     def dataset(self) -> Dataset:
-        """The training and test samples."""
+        """The training and test samples.
+
+        Raises:
+            InputError: for the run of a user's own model, which was given its data in Python.
+        """
+        if self.is_detached:
+            raise InputError(
+                "the model and the data of this run were given in Python",
+                where=self.where,
+                mend="call hwnas.search(model, ...) with the same arguments to continue it",
+            )
         return read_dataset(self.config.data, self.config.seed)
 
     @cached_property
@@ -70,6 +100,8 @@ class Problem:
         Raises:
             InputError: when the configuration states other sizes than the data have.
         """
+        if self.is_detached:
+            return build_space(TRACED, self.config.space.options, f"{self.where}: space")
         options, sizes = self.config.space.options, data_sizes(self.task)
         for key, size in sizes.items():
             if options.get(key, size) != size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hwnas.inference.boxes import Detections
 from hwnas.inference.predictor import Predictor
 from hwnas.pipeline import check as check_stage
 from hwnas.pipeline.fine_tuning import fine_tune
+from hwnas.pipeline.problem import Problem
 from hwnas.pipeline.profile import example_inputs
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
@@ -29,6 +31,7 @@ from hwnas.reporting.formatting import count, in_words, milliseconds, percent
 from hwnas.runs import progress
 from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder
+from hwnas.spaces.traced.space import TracedNetwork
 
 
 def load(folder: str | Path) -> Result:
@@ -50,8 +53,14 @@ class Result:
         folder: the run folder.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Open a run folder; see `load`."""
+    def __init__(self, folder: str | Path, given: Problem | None = None) -> None:
+        """Open a run folder; see `load`.
+
+        Args:
+            folder: the run folder.
+            given: what was given in Python in place of what the configuration names.
+        """
+        self._given = given
         self.folder = Path(folder)
         self._files = files = RunFolder(self.folder)
         files.require(files.config, files.architecture, files.weights, files.model, files.check)
@@ -106,7 +115,10 @@ class Result:
         needs PyTorch and not hwnas. Its inputs are those of the ONNX model: normalised ones, unless
         the run was asked to make the normalisation a part of the model (`export.preprocess`).
         """
-        network, preprocessing = self._run.trained_network(), self._run.problem.preprocessing
+        network: nn.Module = self._run.trained_network()
+        preprocessing = self._run.problem.preprocessing
+        if isinstance(network, TracedNetwork) and preprocessing is None:
+            return network.plain()
         return plain_module(
             network if preprocessing is None else Preprocessed(network, preprocessing)
         )
@@ -263,7 +275,7 @@ class Result:
 
     @cached_property
     def _run(self) -> Run:
-        return Run.open(self.folder)
+        return replace(Run.open(self.folder), given=self._given)
 
     @cached_property
     def _predictor(self) -> Predictor:

@@ -48,6 +48,7 @@ class Run:
         stage: shows progress.
         ranks: the processes that search together.
         source: how errors name the configuration; the folder's `config.toml` by default.
+        given: what was given in Python in place of what the configuration names.
     """
 
     config: Config
@@ -55,6 +56,7 @@ class Run:
     stage: progress.Stage = progress.silent
     ranks: Ranks = ALONE
     source: str = ""
+    given: Problem | None = None
 
     @property
     def where(self) -> str:
@@ -71,6 +73,7 @@ class Run:
         stage: progress.Stage = progress.silent,
         ranks: Ranks = ALONE,
         source: str = "",
+        given: Problem | None = None,
     ) -> Run:
         """Make a new folder for a run, or continue in one. Only the folder is written yet.
 
@@ -97,7 +100,7 @@ class Run:
                 mend="continue it with --resume, or choose another folder with --out",
             )
         folder.create()
-        return cls(config, folder, stage, ranks, source)
+        return cls(config, folder, stage, ranks, source, given)
 
     def begin(self) -> None:
         """Find what is wrong with the settings before anything is measured, then write them.
@@ -121,9 +124,11 @@ class Run:
             self.problem.accuracy_table  # noqa: B018  # reading it finds what is malformed
         if config.search.storage is not None:
             self.open_study()
+        if not self.folder.history.exists():
+            self.problem.try_functions()
         samples = len(self.problem.dataset.train)
         batch_size = max(config.search.batch_size, config.train.batch_size)
-        if samples < 2 * batch_size:
+        if self.problem.has_data and samples < 2 * batch_size:
             raise InputError(
                 "too few training samples",
                 where=config.data.name,
@@ -161,7 +166,7 @@ class Run:
     @cached_property
     def problem(self) -> Problem:
         """Data, task and search space."""
-        return Problem(self.config, self.where)
+        return self.given or Problem(self.config, self.where)
 
     @cached_property
     def target(self) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from hwnas.errors import InputError
 from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
 from hwnas.evaluators.finalists import STAGE as FINALISTS
 from hwnas.evaluators.finalists import SuccessiveHalving, rung_sizes
+from hwnas.evaluators.function import OwnFunction
 from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
 from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
@@ -31,6 +33,7 @@ from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.latency_tables.measuring.memory import try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.nn.mixed_op import release_memory, use_kernels
+from hwnas.pipeline.own_problem import OwnProblem
 from hwnas.pipeline.profile import example_inputs, preparation
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption
@@ -44,6 +47,8 @@ from hwnas.supernet.guard import Guard
 from hwnas.supernet.search import SupernetSearch
 from hwnas.training.evaluate import predictions
 from hwnas.training.train import Training
+
+logger = logging.getLogger("hwnas")
 
 Rank = Callable[[list[Architecture]], list[float]]
 """Scores of architectures by which candidates are compared."""
@@ -242,10 +247,25 @@ def _tabled(run: Run, training: Split, validation: Split) -> Evaluator:
     return TabledAccuracy(run.problem.space, run.problem.accuracy_table, where)
 
 
+def _own_function(run: Run, training: Split, validation: Split) -> Evaluator:
+    problem = run.problem
+    assert problem.evaluate is not None and isinstance(problem, OwnProblem)
+
+    def on_failure(architecture: Architecture, reason: str) -> None:
+        genotype = problem.space.to_genotype(architecture)
+        run.folder.append_history({"event": "failed", "architecture": genotype, "reason": reason})
+        logger.warning("%s; this candidate is scored as the worst one so far", reason)
+
+    known = dict(problem.first_score)
+    space = problem.space
+    return OwnFunction(space, space.module, problem.evaluate, on_failure, known)
+
+
 EVALUATORS: dict[str, Callable[[Run, Split, Split], Evaluator]] = {
     "training": _trained,
     "zero-cost": _zero_cost,
     "table": _tabled,
+    "function": _own_function,
 }
 
 

@@ -20,6 +20,7 @@ from hwnas.pipeline.check import check
 from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.controls import compare_with_controls, has_compared
 from hwnas.pipeline.export import export
+from hwnas.pipeline.problem import Problem
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.search import assist_search, search_architecture
@@ -46,6 +47,7 @@ def run(
     show_progress: bool = True,
     ranks: Ranks = ALONE,
     source: str = "",
+    problem: Problem | None = None,
 ) -> dict[str, Any]:
     """All stages in a row: profile, search, train, export, check, compare with controls, report.
 
@@ -59,6 +61,7 @@ def run(
         show_progress: show bars or lines about the stages on stderr.
         ranks: the processes that search together; the others call `assist`.
         source: how errors name the configuration.
+        problem: what was given in Python in place of what the configuration names.
 
     Returns:
         The content of `check.json`; its verdict is `pass` when the model keeps the budget and
@@ -68,7 +71,7 @@ def run(
     Raises:
         HwnasError: with the exit code that the command line gives.
     """
-    current = _prepared(config, out, resume, show_progress, ranks, source)
+    current = _prepared(config, out, resume, show_progress, ranks, source, problem)
     with current.folder.locked():
         members = [current, *current.family]
         if all(is_finished(member) for member in members):
@@ -97,6 +100,7 @@ def _prepared(
     show_progress: bool,
     ranks: Ranks,
     source: str,
+    problem: Problem | None = None,
 ) -> Run:
     """The run in its folder, before anything is written."""
     if not isinstance(config, Config):
@@ -106,7 +110,9 @@ def _prepared(
     absent = {"finalists": not config.search.finalists, "controls": not config.controls}
     stages = [stage for stage in STAGES if not absent.get(stage)]
     stage = progress.numbered(progress.shown if show_progress else progress.silent, stages)
-    return Run.start(config, path, resume=resume, stage=stage, ranks=ranks, source=source)
+    return Run.start(
+        config, path, resume=resume, stage=stage, ranks=ranks, source=source, given=problem
+    )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch
@@ -9,10 +10,13 @@ from safetensors.torch import save
 
 from hwnas.config import TrainConfig
 from hwnas.data import Augmentation
+from hwnas.evaluators.function import evaluated
 from hwnas.pipeline.run import Run
 from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
 from hwnas.spaces.networks import Network
+from hwnas.spaces.traced.space import TracedNetwork
 from hwnas.tasks.classification import ImageClassification
+from hwnas.tasks.own import JudgedTask
 from hwnas.training.curve import LearningCurve
 from hwnas.training.evaluate import evaluate
 from hwnas.training.predictions import PredictionRecorder
@@ -35,6 +39,8 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     Raises:
         Interrupted: after a signal, with a checkpoint written.
     """
+    if not run.problem.has_data:
+        return _train_by_function(run)
     config, task = run.config.train, run.problem.task
     torch.manual_seed(run.seed("network"))
     network = run.problem.space.network(run.architecture())
@@ -58,6 +64,28 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
         write_atomic(run.folder.predictions, recorder.to_npz(run.problem.dataset))
     run.folder.write_json(run.folder.metrics, metrics)
     remove_checkpoints(run.folder.checkpoints, "train")
+    return metrics
+
+
+def _train_by_function(run: Run) -> dict[str, Any]:
+    """Let the user's function train the architecture, and keep the weights that it leaves."""
+    started = time.monotonic()
+    assert run.problem.evaluate is not None
+    network = run.problem.space.network(run.architecture())
+    assert isinstance(network, TracedNetwork)
+    with run.stage("train") as advance:
+        advance(0, 1, "evaluate(module)")
+        score = evaluated(run.problem.evaluate, network.model)
+        advance(1, 1, f"score {score:.4g}")
+    assert isinstance(run.problem.task, JudgedTask)
+    metrics = {
+        "schema": 1,
+        **run.problem.task.metrics_of(score),
+        "epochs": 0,
+        "seconds": time.monotonic() - started,
+    }
+    write_atomic(run.folder.weights, save(final_weights(network)))
+    run.folder.write_json(run.folder.metrics, metrics)
     return metrics
 
 

@@ -54,6 +54,7 @@ class RunFolder:
         self.weights = self.path / "weights.safetensors"
         self.metrics = self.path / "metrics.json"
         self.predictions = self.path / "predictions.npz"
+        self.samples = self.path / "samples.npz"
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
         self.variants = self.path / "variants"

@@ -39,9 +39,9 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    metric: ClassVar[str]
-    head: ClassVar[Head]
-    tells_classes: ClassVar[bool] = False
+    metric: str
+    head: Head
+    tells_classes: bool = False
     input_name: str = "images"
     output_name: ClassVar[str] = "logits"
 
@@ -52,6 +52,11 @@ class Task(ABC):
     def outputs(self) -> int:
         """Number of output channels K of the head."""
         return len(self.dataset.classes)
+
+    @property
+    def output_dimensions(self) -> int:
+        """Number of dimensions of the network's output, with the batch."""
+        return 2 if self.head == "classifier" else 4
 
     def properties(self) -> dict[str, Any]:
         """Return the metadata of an exported model about its inputs and outputs, as JSON data."""

@@ -203,7 +203,7 @@ def final_weights(network: Network) -> dict[str, Tensor]:
     """Return the tensors of the deployed network, which has no auxiliary head."""
     state = network.state_dict()
     return {
-        name: value.contiguous()
+        name: value.clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
         if not name.startswith("auxiliary.")
     }

@@ -6,6 +6,7 @@ depends on that width. It is then described for every combination of the widths 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ class Finding:
         model: a copy of the user's model, whose searchable modules know their rows.
         inputs: example inputs, (2, ...) each.
         named: the choices, by row.
+        channels_last: whether the model runs in that memory format.
         row_of: the row of each decision.
         widths: the rows of widths.
         walks: the walk at each assignment of widths that was needed.
@@ -53,6 +55,7 @@ class Finding:
     model: nn.Module
     inputs: tuple[Tensor, ...]
     named: list[Named]
+    channels_last: bool
     row_of: dict[Decision, int] = field(default_factory=dict)
     widths: list[int] = field(default_factory=list)
     walks: dict[Assignment, Walk] = field(default_factory=dict)
@@ -73,7 +76,22 @@ class Finding:
                 where="model",
                 expected="modules of hwnas.nn: Choice, Repeat, Build, or layers with a Width",
             )
-        finding = cls(model, tuple(_examples(x) for x in inputs), named)
+        examples = [_examples(x) for x in inputs]
+        if any(x.dim() == 4 for x in examples):
+            # It is faster, but code such as `x.view(len(x), -1)` does not run in it.
+            with contextlib.suppress(InputError):
+                return cls._looked(model, examples, named, channels_last=True)
+        return cls._looked(model, examples, named, channels_last=False)
+
+    @classmethod
+    def _looked(
+        cls, model: nn.Module, inputs: Sequence[Tensor], named: list[Named], *, channels_last: bool
+    ) -> Self:
+        """Look at a model in one of the memory formats."""
+        memory = torch.channels_last if channels_last else torch.contiguous_format
+        model.to(memory_format=memory)  # type: ignore[call-overload]
+        examples = (x.contiguous(memory_format=memory) if x.dim() == 4 else x for x in inputs)
+        finding = cls(model, tuple(examples), list(named), channels_last)
         finding._number(range(len(named)))
         finding._look()
         return finding
@@ -193,6 +211,11 @@ class Finding:
             assignment = tuple(taken.get(row, k) for row, k in enumerate(self.largest))
             self._walk(assignment)
             wanted -= {pairs for pairs in wanted if all(assignment[r] == k for r, k in pairs)}
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the model's output for one sample."""
+        return self.walks[self.largest].output_shape
 
     @property
     def operators(self) -> dict[OpSpec, Operator]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -28,17 +29,32 @@ class TracedSpace(DescribedSpace):
 
     Attributes:
         model: a copy of the user's model.
+        output_shape: shape of its output for one sample.
+        channels_last: whether the model runs in that memory format.
     """
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(finding.describe())
         self.model = finding.model
+        self.output_shape = finding.output_shape
+        self.channels_last = finding.channels_last
+        self._sample_shape = self.options.input_shape
         self._row_of: Mapping[Decision, int] = finding.row_of
         self._operators: Mapping[OpSpec, Operator] = finding.operators
 
     def operator_module(self, spec: OpSpec) -> OperatorModule:
         operator = self._operators[spec]
         return copy.deepcopy(operator.module), list(operator.shapes), operator.kind
+
+    def reading(self, shape: tuple[int, ...]) -> TracedSpace:
+        """The same space for samples of another shape, which its networks reshape.
+
+        Args:
+            shape: of a sample, with as many values as one that the model reads.
+        """
+        space = copy.copy(self)
+        space.options = self.options.model_copy(update={"shape": shape})
+        return space
 
     def module(self, architecture: Architecture) -> nn.Module:
         """The network of an architecture as a plain module, without anything of hwnas in it."""
@@ -47,7 +63,13 @@ class TracedSpace(DescribedSpace):
     def network(self, architecture: Architecture) -> TracedNetwork:
         module, rows = self._extracted(architecture)
         names = {path: self.choices[of[-1]].name for path, of in rows.items()}
-        return TracedNetwork(module, names)
+        return TracedNetwork(module, self, names)
+
+    def reshaping(self) -> nn.Module:
+        """Gives samples the shape that the model reads."""
+        if self.options.input_shape == self._sample_shape:
+            return nn.Identity()
+        return nn.Sequential(nn.Flatten(), nn.Unflatten(1, self._sample_shape))
 
     def _extracted(self, architecture: Architecture) -> Extracted:
         return extract(self.model, self.chosen(architecture), self._row_of)
@@ -56,24 +78,52 @@ class TracedSpace(DescribedSpace):
         return TracedSupernet(self, self._row_of)
 
 
-class TracedNetwork(Network):
+class _Traced(nn.Module):
+    """What networks and supernets of a user's model share: the memory format of their tensors."""
+
+    channels_last: bool
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """As in PyTorch, but in the memory format that the model runs in."""
+        if not self.channels_last:
+            kwargs.pop("memory_format", None)
+        moved: Self = super().to(*args, **kwargs)
+        return moved
+
+    def formatted(self, x: Tensor) -> Tensor:
+        """An input in the memory format that the model runs in."""
+        return x if self.channels_last else x.contiguous()
+
+
+class TracedNetwork(_Traced, Network):
     """The network of one architecture, for training and deployment.
 
     Attributes:
         model: the plain module that computes it.
+        reshaping: gives samples the shape that the module reads.
     """
 
-    def __init__(self, model: nn.Module, choice_modules: Mapping[str, str]) -> None:
+    def __init__(
+        self, model: nn.Module, space: TracedSpace, choice_modules: Mapping[str, str]
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.reshaping = model, space.reshaping()
+        self.channels_last = space.channels_last
         self.choice_modules = {f"model.{path}": name for path, name in choice_modules.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.model(x)
+        outputs: Tensor = self.model(self.reshaping(self.formatted(x)))
         return outputs
 
+    def plain(self) -> nn.Module:
+        """A copy in eval mode that consists of the user's and PyTorch's own modules."""
+        model = copy.deepcopy(self.model).eval()
+        if isinstance(self.reshaping, nn.Identity):
+            return model
+        return nn.Sequential(*copy.deepcopy(self.reshaping).children(), model).eval()
 
-class TracedSupernet(SharedSupernet):
+
+class TracedSupernet(_Traced, SharedSupernet):
     """A copy of the user's model in which every choice is the weighted sum of its options.
 
     Args:
@@ -84,13 +134,15 @@ class TracedSupernet(SharedSupernet):
     def __init__(self, space: TracedSpace, row_of: Mapping[Decision, int]) -> None:
         super().__init__()
         self.space = space
+        self.channels_last = space.channels_last
         self.mixing = Mixing()
+        self.reshaping = space.reshaping()
         self.model = mixed(copy.deepcopy(space.model), row_of, self.mixing)
         self._row_of = row_of
 
     def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
         self.mixing.mixture = mixture
-        outputs: Tensor = self.model(x)
+        outputs: Tensor = self.model(self.reshaping(self.formatted(x)))
         return outputs
 
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:

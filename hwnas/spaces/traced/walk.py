@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from hwnas.errors import InputError
+from hwnas.errors import InputError, first_line
 from hwnas.nn.searchable import Alternatives, Repeat, Searchable
 from hwnas.spaces.traced.described import Literals
 from hwnas.spaces.traced.grouping import groups_of
@@ -40,6 +40,7 @@ class Walk:
             paths: the path of each searchable module, by id.
         pieces: the runs of operators, in an order that depends on the model's code alone.
         matters: for each row that was met, the lists of options under which it decides something.
+        output_shape: of the model, for one sample.
         met: the paths of the searchable modules that were called.
     """
 
@@ -48,10 +49,11 @@ class Walk:
     paths: dict[int, str]
     pieces: list[Piece] = field(default_factory=list)
     matters: dict[int, list[Literals]] = field(default_factory=dict)
+    output_shape: tuple[int, ...] = ()
     met: set[str] = field(default_factory=set)
 
-    def run(self) -> Tensor:
-        """Walk through the whole model and return its output.
+    def run(self) -> None:
+        """Walk through the whole model.
 
         Raises:
             InputError: when the model cannot be run or traced, or its choices do not fit.
@@ -65,7 +67,7 @@ class Walk:
                 expected="one tensor (N, ...)",
                 actual=type(output).__name__,
             )
-        return output
+        self.output_shape = tuple(output.shape[1:])
 
     def _module(
         self,
@@ -264,7 +266,7 @@ def _called(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], where:
         raise InputError(
             f"this part of the model does not run on inputs {shapes}",
             where=where,
-            actual=_first_line(error),
+            actual=first_line(error),
         ) from error
 
 
@@ -276,13 +278,9 @@ def _traced(module: nn.Module, where: str) -> fx.Graph:
             "this module contains choices and cannot be traced by torch.fx",
             where=f"{where}: {type(module).__name__}",
             expected="a forward whose control flow does not depend on the values of tensors",
-            actual=_first_line(error),
+            actual=first_line(error),
             mend="move what depends on values into a module without choices, which is not traced",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def has_choices(module: nn.Module) -> bool:
