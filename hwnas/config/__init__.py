@@ -1,5 +1,6 @@
 """The configuration of a run: TOML in, frozen and typed settings out."""
 
+from hwnas.config.data import DataConfig
 from hwnas.config.reading import (
     DEFAULT_CONFIG,
     apply_overrides,
@@ -17,7 +18,6 @@ from hwnas.config.sections import (
     BudgetConfig,
     CheckConfig,
     Config,
-    DataConfig,
     DeviceConfig,
     ExportConfig,
     LatencyConfig,
