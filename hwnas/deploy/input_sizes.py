@@ -80,7 +80,8 @@ class InputSizes:
                 return rng.standard_normal(shape, dtype=np.float32)
             return rng.standard_normal(shape).astype(self.dtype)
         if self.dtype in (np.uint8, np.uint16):
-            return rng.integers(0, np.iinfo(self.dtype).max, shape, self.dtype, endpoint=True)
+            largest = 255 if self.dtype is np.uint8 else 65535
+            return rng.integers(0, largest, shape, dtype=self.dtype, endpoint=True)
         bits = rng.integers(0, 2, shape, dtype=np.int8)
         if self.dtype is np.object_:
             return bits.astype(str).astype(object)
