@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
-from hwnas.data import Dataset
+from hwnas.data import Dataset, Normalisation
+from hwnas.data.normalisation import Preprocessed
 from hwnas.deploy.check import check_model
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
+from hwnas.deploy.open_sizes import StatedSizes
 from hwnas.deploy.operator_shares import operator_shares
-from hwnas.deploy.parity import Feeds, Outputs, Predict
+from hwnas.deploy.outputs import Feeds, Outputs, Predict
 from hwnas.deploy.performance import measured_elsewhere
+from hwnas.deploy.properties import own_properties, reads_raw
 from hwnas.deploy.references import Reference
 from hwnas.deploy.request import CheckRequest, ServingLoad
 from hwnas.deploy.samples import Samples
@@ -81,6 +85,8 @@ def check(
             budget_ms=budget_ms,
             memory_budget_mb=run.config.budget.memory_mb,
             energy_budget_mj=run.config.budget.energy_mj,
+            load_budget_ms=run.config.budget.load_ms,
+            first_budget_ms=run.config.budget.first_ms,
             load=load,
             recorded=run.target.recorded_speed(),
         ),
@@ -128,12 +134,26 @@ def _write_operator_shares(run: Run) -> None:
     runtime = run.target.runtime
     if run.target.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
         return
-    inputs = example_inputs(run.config.latency.batch, run.problem.input_shape)
+    batch, shape = run.config.latency.batch, run.problem.input_shape
+    inputs = example_inputs(batch, shape, run.problem.preprocessing)
     feeds = {run.problem.task.input_name: inputs}
     model, modules = onnx.load(run.folder.model), run.trained_network().choice_modules
     with run.folder.temporary_folder() as folder:
         shares = operator_shares(model, modules, runtime, feeds, folder)
     run.folder.write_json(run.folder.operator_shares, shares)
+
+
+@dataclass(frozen=True)
+class _RawFeeds(FeedMaker):
+    """Feeds whose random values have the moments of the raw training inputs."""
+
+    normalisation: Normalisation | None = None
+
+    def random(self, batch: int, seed: int) -> Feeds:
+        """Random values for every input; the same seed gives the same values."""
+        assert self.normalisation is not None
+        mean, std = (moment.numpy() for moment in self.normalisation.moments())
+        return {name: v * std + mean for name, v in super().random(batch, seed).items()}
 
 
 def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
@@ -149,7 +169,7 @@ def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
             expected="one input",
             actual=f"{len(model.inputs)} inputs",
         )
-    feeds = feeds_for(model, {}, None, run.config.latency.batch)
+    feeds = feeds_for(model, StatedSizes(), None, run.config.latency.batch)
     name, dataset = model.inputs[0].name, run.problem.dataset
     expected = ("batch", *run.problem.input_shape)
     found = tuple("batch" if size is None else size for size in feeds.inputs[0].sizes)
@@ -161,9 +181,14 @@ def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
             actual=found,
         )
 
-    def take(chosen: np.ndarray) -> Feeds:
-        return {name: dataset.normalise(dataset.test.inputs[chosen]).numpy()}
+    is_raw = reads_raw(own_properties(model.properties))
 
+    def take(chosen: np.ndarray) -> Feeds:
+        raw = dataset.test.inputs[chosen]
+        return {name: raw if is_raw else dataset.normalise(raw).numpy()}
+
+    if is_raw and dataset.normalisation.dtype == "float32":
+        feeds = _RawFeeds(feeds.inputs, feeds.batch, normalisation=dataset.normalisation)
     if not run.problem.has_data:
         return feeds
     targets = dataset.test.targets
@@ -177,13 +202,19 @@ def network_reference(run: Run) -> Reference:
         "torch",
         _network_predict(run),
         lambda: preparation(
-            run.trained_network(), run.problem.input_shape, run.target.runtime, batch
+            run.trained_network(),
+            run.problem.input_shape,
+            run.target.runtime,
+            batch,
+            run.problem.preprocessing,
         )(),
     )
 
 
 def _network_predict(run: Run) -> Predict:
-    network = run.trained_network()
+    network: nn.Module = run.trained_network()
+    if run.problem.preprocessing is not None:
+        network = Preprocessed(network, run.problem.preprocessing)
 
     def predict(feeds: Feeds) -> Outputs:
         (inputs,) = feeds.values()

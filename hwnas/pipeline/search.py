@@ -205,15 +205,15 @@ def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
     return Searched(loop.strategy, loop.rank)
 
 
-def _short_recipe(run: Run, epochs: int) -> TrainConfig:
-    """The run's training for fewer epochs, without what helps in long ones only."""
-    plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
-    return run.config.train.model_copy(update=plain)
-
 def _ranking_samples(run: Run, validation: Split) -> Split:
     """The validation samples on which candidates are compared."""
     return validation.take(np.arange(min(run.config.search.ranking_images, len(validation))))
 
+
+def _short_recipe(run: Run, epochs: int) -> TrainConfig:
+    """The run's training for fewer epochs, without what helps in long ones only."""
+    plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
+    return run.config.train.model_copy(update=plain)
 
 
 def _augmented(run: Run, training: Split) -> Batches:
@@ -384,7 +384,8 @@ def measure_architecture(
 def measure_costs(run: Run, network: Network, budget_ms: float | None) -> NetworkCosts:
     """What a network takes on this device once it is exported."""
     runtime, latency, budget = run.target.runtime, run.config.latency, run.config.budget
-    prepare = preparation(network, run.problem.input_shape, runtime, latency.batch)
+    shape, preprocessing = run.problem.input_shape, run.problem.preprocessing
+    prepare = preparation(network, shape, runtime, latency.batch, preprocessing)
     found = measure_network(
         prepare,
         runtime,
