@@ -63,6 +63,7 @@ def results(run: Run, controls: Sequence[Control], tested: Mapping[str, Tested])
         found = tested.get(control.same_as or control.name)
         figures = {} if found is None else _figures(run, found, searched)
         entries[control.name] = asdict(control) | figures
+    params, _ = run.problem.space.params_and_macs(run.architecture())
     seconds = {"search": _search_s(run), "training": _training_s(run)}
     return {
         "schema": SCHEMA,
@@ -71,7 +72,7 @@ def results(run: Run, controls: Sequence[Control], tested: Mapping[str, Tested])
         "samples": len(run.problem.dataset.test),
         "budget_ms": run.target.budget_ms(),
         "runtime": run.target.runtime.name,
-        "searched": {"seconds": seconds} | _figures(run, searched, searched),
+        "searched": {"seconds": seconds, "params": params} | _figures(run, searched, searched),
         "controls": entries,
         "random": _random(run, controls, tested, seconds),
     }

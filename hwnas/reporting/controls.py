@@ -141,13 +141,14 @@ def _time_in_words(document: dict[str, Any]) -> list[str]:
     networks, drawn_from = number_at(best, "networks"), number_at(best, "drawn_from")
     if networks is None or drawn_from is None:
         return sentences
-    time = f"In the time of the search there are {count(networks)} of them"
-    fewer = f", of which {count(drawn_from)} were trained" if drawn_from < networks else ""
     score = percent(number_at(best, "score"))
+    if networks == 1:
+        return [*sentences, f"In the same time there is one of them; the mean is {score}."]
+    fewer = f", of which {count(drawn_from)} were trained" if drawn_from < networks else ""
     return [
         *sentences,
-        f"{time}{fewer}; the best is expected to reach {score}, if one half of the test samples "
-        "picks it and the other scores it.",
+        f"In the same time there are {count(networks)} of them{fewer}; the best is expected to "
+        f"reach {score}, if one half of the test samples picks it and the other scores it.",
     ]
 
 

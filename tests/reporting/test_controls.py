@@ -59,7 +59,7 @@ def test_the_chapter_has_a_sentence_a_chart_and_a_table(run: WrittenRun) -> None
     text = run.page().text
     assert "What did the search buy?" in text
     assert "3.00 points worse than the best control, resnet" in text
-    assert "In the time of the search there are 3 of them, of which 2 were trained" in text
+    assert "In the same time there are 3 of them, of which 2 were trained" in text
     assert "the same network as searched model" in text
     assert "the narrowest network exceeds the budget" in text
     assert "width 18" in text
