@@ -112,7 +112,7 @@ def choose(run: Run, name: str, earlier: Sequence[Control], say: Say) -> Control
 
 
 def _hand_made(run: Run, name: str, say: Say) -> Control:
-    """The widest network of a family; raises InputError when the narrowest exceeds a budget.
+    """The widest network of a family; raises InputError when none is measured to keep the budget.
 
     It is not wider than the slowest network of the space, whatever the budget is.
     """
@@ -128,7 +128,7 @@ def _hand_made(run: Run, name: str, say: Say) -> Control:
     width = widest_within(family, options, keeps)
     if width is None:
         raise InputError(
-            "the narrowest network exceeds the budget",
+            "no width was measured to keep the budget for certain",
             where=f"controls: {name}",
             expected=f"at most {run.target.budget_ms():.4g} ms",
         )

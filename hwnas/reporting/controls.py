@@ -116,6 +116,8 @@ def _against(figures: Any, name: str) -> str:
     value, low, high = (number_at(figures, "difference", key) for key in ("value", "low", "high"))
     if value is None:
         return f"was not compared with {name}"
+    if value == 0:
+        return f"is as good as {name}"
     points = f"{_points(abs(value))} points"
     word = "better" if value > 0 else "worse"
     if low is None or high is None:
