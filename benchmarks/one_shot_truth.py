@@ -11,9 +11,10 @@ architecture. Cells are looked up in the table that ships: test accuracy after 2
 - What each search ends with, without a budget and within the latencies that 20, 50 and 80 % of the
   cells keep on three of the shipped devices. There is one search without a budget for each seed;
   the same finished search is decoded for every budget. The cell is chosen by the strategy alone
-  (`decoded`), from its ten best by the supernet (`ranked`), or from its five best and the five
-  largest by their 12-epoch accuracy on CIFAR-10, as if each had been trained (`trained`). The
-  control is the cell with the most parameters within the budget (`largest`).
+  (`decoded`), with size beside its scores (`sized`), from its ten best by the supernet (`ranked`),
+  or from its five best with size and the five largest by their 12-epoch accuracy on CIFAR-10, as
+  if each had been trained (`trained`). The control is the cell with the most parameters within the
+  budget (`largest`).
 
 Everything is chosen on CIFAR-10; the figures of CIFAR-100 are for judging. A search that is
 finished is not repeated, so the script can be stopped and started again.
@@ -65,6 +66,7 @@ QUANTILES = (0.2, 0.5, 0.8)
 CELLS = 500
 CANDIDATES = 10
 IMAGES = 500
+SIZE_WEIGHT = 2.0
 SIZE = 16
 PROXY = {"cells": 1, "channels": 16, "input_channels": 3, "height": SIZE, "width": SIZE}
 
@@ -84,13 +86,13 @@ class Method:
 
 METHODS = {
     "darts": Method("darts", 600, {"learning_rate": 0.1, "beta_decay": 0.1}),
-    "drnas": Method("drnas", 600, {"learning_rate": 0.1}),
-    "gdas": Method("gdas", 1200, {"learning_rate": 0.1}),
-    "darts-pt": Method("darts-pt", 600, {"learning_rate": 0.1, "tune": 10}),
-    "spos": Method("spos", 1800, {"population": 50, "tournament": 10, "train": 0.7}),
     "darts with a long warm-up": Method(
         "darts", 800, {"learning_rate": 0.1, "beta_decay": 0.1}, {"warmup": 0.7}
     ),
+    "spos": Method("spos", 1800, {"population": 50, "tournament": 10, "train": 0.7}),
+    "drnas": Method("drnas", 600, {"learning_rate": 0.1}),
+    "gdas": Method("gdas", 1200, {"learning_rate": 0.1}),
+    "darts-pt": Method("darts-pt", 600, {"learning_rate": 0.1, "tune": 10}),
 }
 
 
@@ -102,6 +104,7 @@ class Budget:
     quantile: float
     ms: float
     decoder: TableDecoder
+    with_size: TableDecoder
 
 
 def main() -> None:
@@ -152,12 +155,16 @@ def budgets() -> list[Budget]:
     with np.load(path, allow_pickle=False) as file:
         columns = [str(device) for device in file["devices"]]
         latency_ms = file["latency_ms"].astype(np.float64)
-    found = [Budget("", 1.0, np.inf, TableDecoder(space, cells))]
+    free = TableDecoder(space, cells), TableDecoder(space, cells, size_weight=SIZE_WEIGHT)
+    found = [Budget("", 1.0, np.inf, *free)]
     for device in DEVICES:
         of_device = latency_ms[:, columns.index(device)]
         for quantile in QUANTILES:
             ms = float(np.quantile(of_device, quantile))
-            found.append(Budget(device, quantile, ms, TableDecoder(space, cells, of_device, ms)))
+            decoders = (
+                TableDecoder(space, cells, of_device, ms, weight) for weight in (0.0, SIZE_WEIGHT)
+            )
+            found.append(Budget(device, quantile, ms, *decoders))
     return found
 
 
@@ -220,8 +227,9 @@ def judged(name: str, seed: int, path: Path) -> list[dict[str, Any]]:
     truth = {name: table.accuracy[f"{name}_test_200"].astype(float) for name in ("c10", "c100")}
     early = table.accuracy["c10_val_12"].astype(float)
     drawn = np.random.default_rng(0).choice(len(cells), CELLS, replace=False)
-    scores = np.array([score(cells[i]) for i in drawn])
-    np.savez(path / "scores.npz", cells=drawn, scores=scores)
+    if not (path / "scores.npy").exists():
+        np.save(path / "scores.npy", np.array([score(cells[i]) for i in drawn]))
+    scores = np.load(path / "scores.npy", allow_pickle=False)
     params = np.array([space.params_and_macs(cells[i])[0] for i in drawn])
     shared = {
         "method": name,
@@ -237,9 +245,11 @@ def judged(name: str, seed: int, path: Path) -> list[dict[str, Any]]:
         decoder = budget.decoder
         best = loop.strategy.best(decoder, CANDIDATES)
         largest = list(islice(largest_networks(space, decoder), CANDIDATES // 2))
-        pool = dict.fromkeys([*best[: CANDIDATES // 2], *largest])
+        sized = loop.strategy.best(budget.with_size, CANDIDATES // 2)
+        pool = dict.fromkeys([*sized, *largest])
         chosen = {
             "decoded": best[0],
+            "sized": sized[0],
             "ranked": max(best, key=score),
             "trained": max(pool, key=lambda cell: early[index[cell]]),
             "largest": most_parameters(space, decoder),

@@ -32,6 +32,10 @@ MAX_TANGENTS = 200
 """Number of solutions over a budget that are excluded before decoding stops."""
 TIE_NOISE = 0.01
 """Random share of the largest size by which ties between sizes are broken."""
+RANDOM_SIZES = 200
+"""Number of random architectures from which the standard deviation of sizes is estimated."""
+FAR_BELOW = 10.0
+"""Difference of scores beyond which an option is taken for impossible."""
 QUICK = {"mip_rel_gap": TIE_NOISE, "node_limit": 1, "presolve": False}
 """Options of HiGHS where ties are broken at random: as near to the optimum as that noise. The limit
 on nodes, unlike one on time, makes the same solver return the same architecture every time. With
@@ -43,11 +47,16 @@ class Decoder:
 
     Args:
         limits: at least one, all of the same search space.
+        size_weight: what size adds to the score of an architecture: as many standard deviations of
+            the scores as its size is above the mean, times this weight. The deviations are those
+            of random architectures. With a weight, architectures with weights that have no
+            influence on the output are left out, and the order is exact to within `TIE_NOISE`.
     """
 
-    def __init__(self, limits: Sequence[Limit]) -> None:
+    def __init__(self, limits: Sequence[Limit], size_weight: float = 0.0) -> None:
         self.limits = tuple(limits)
         self.space = limits[0].cost.space
+        self.size_weight = size_weight
 
     def is_feasible(self, architecture: Architecture) -> bool:
         """Return whether the predicted latencies are within all budgets."""
@@ -63,7 +72,10 @@ class Decoder:
         Raises:
             InputError: no architecture keeps the budgets; the message states the possible range.
         """
-        found = _IntegerProgram(self.space, scores, self.limits).solve(k)
+        if self.size_weight:
+            found = list(islice(self._best_by_score_and_size(scores), k))
+        else:
+            found = _IntegerProgram(self.space, scores, self.limits).solve(k)
         if not found:
             ranges = []
             for limit in self.limits:
@@ -100,6 +112,22 @@ class Decoder:
         program = _IntegerProgram(self.space, scores, self.limits, sized=True)
         program.objective -= program.latency_row("all", sizes / scale)
         program.options = program.options if rng is None else QUICK
+        yield from self._without_useless(program, sizes)
+
+    def _best_by_score_and_size(self, scores: np.ndarray) -> Iterator[Architecture]:
+        """Yield architectures by the sum of their scores and of what their size adds to it."""
+        program = _IntegerProgram(self.space, scores, self.limits, sized=True)
+        sizes = standardised_sizes(self.space)
+        program.objective -= (
+            self.size_weight * spread(self.space, scores) * (program.latency_row("all", sizes))
+        )
+        program.options = {"mip_rel_gap": TIE_NOISE, "presolve": False}
+        return self._without_useless(program, sizes)
+
+    def _without_useless(
+        self, program: _IntegerProgram, sizes: np.ndarray
+    ) -> Iterator[Architecture]:
+        """Yield a program's solutions without weights that have no influence on the output."""
         of_parts = sizes[1 : self.space.first_shared].reshape(len(self.space.choices), -1)
         for architecture in program.solutions():
             one_hot = self.space.one_hots([architecture])
@@ -110,6 +138,31 @@ class Decoder:
                 program.exclude_useless(architecture, int(row), empty)
             if not len(useless):
                 yield architecture
+
+
+def standardised_sizes(space: SearchSpace) -> np.ndarray:
+    """Return the size of each part, (coefficients,): the mean of parameters and MACs.
+
+    Each is divided by its standard deviation over random architectures.
+    """
+    counts = space.coefficient_params_and_macs
+    rng = np.random.default_rng(0)
+    one_hots = space.one_hots([space.sample(rng) for _ in range(RANDOM_SIZES)])
+    parts = space.run_probability(one_hots, "all").flatten(start_dim=1).numpy()
+    deviations = (parts @ counts[1 : space.first_shared]).std(axis=0)
+    sizes: np.ndarray = (counts / np.maximum(deviations, 1e-12)).mean(axis=1)
+    return sizes
+
+
+def spread(space: SearchSpace, scores: np.ndarray) -> float:
+    """Return the standard deviation of the scores of random architectures.
+
+    Options far below the best one of their choice, such as pruned ones, count as `FAR_BELOW` it.
+    """
+    mask = space.mask.numpy()
+    rows = [row[present] for row, present in zip(scores, mask, strict=True)]
+    variances = [np.maximum(row, row.max() - FAR_BELOW).var() for row in rows]
+    return float(np.sqrt(np.sum(variances)))
 
 
 def latency_range_ms(cost: CostModel) -> tuple[float, float]:

@@ -167,6 +167,8 @@ class Selection:
         further: budgets in addition to the latency budgets.
         candidates: number of architectures per decoding.
         max_measured: largest number of measurements.
+        size_weight: what size adds to the strategy's scores, as in `Decoder`. With 0, no finalist
+            is chosen for its size.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class Selection:
         *,
         candidates: int,
         max_measured: int,
+        size_weight: float = 0.0,
     ) -> None:
         self.strategy = strategy
         self.limits = tuple(limits)
@@ -192,6 +195,7 @@ class Selection:
         self.further = further or FurtherBudgets()
         self.candidates = candidates
         self.max_measured = max_measured
+        self.size_weight = size_weight
         self.accuracies: dict[Architecture, float] = {}
         self.measured: dict[Architecture, Measured] = {}
         self.recorded = {
@@ -220,14 +224,11 @@ class Selection:
             raise self._failure()
         return max(kept, key=lambda m: m.accuracy)
 
-    def finalists(self, count: int, *, largest: bool) -> list[Measured]:
+    def finalists(self, count: int) -> list[Measured]:
         """Return measured candidates that keep the budgets, fewer than `count` if no more do.
 
         Two are measured before the others are decoded, since measurements correct the cost model.
-
-        Args:
-            count: number of finalists.
-            largest: whether every second candidate is one of the largest networks.
+        With a size weight, every second one is one of the largest networks.
 
         Raises:
             InputError: no architecture is predicted to keep the budget.
@@ -237,7 +238,7 @@ class Selection:
         """
         while len(self._kept()) < count and len(self.measured) < self.max_measured:
             wanted = min(count, 2 if not self.measured else count) - len(self._kept())
-            new = self._pool(count, largest)[: min(wanted, self.max_measured - len(self.measured))]
+            new = self._pool(count)[: min(wanted, self.max_measured - len(self.measured))]
             if not new:
                 break
             for architecture in new:
@@ -247,7 +248,7 @@ class Selection:
             raise self._failure()
         return kept
 
-    def _pool(self, count: int, largest: bool) -> list[Architecture]:
+    def _pool(self, count: int) -> list[Architecture]:
         """Return unmeasured candidates under the corrected model, the most promising first."""
         limit = self.limits[0].with_cost(self.corrected)
         try:
@@ -257,7 +258,7 @@ class Selection:
                 raise
             return []
         sizes: list[Architecture] = []
-        if largest:
+        if self.size_weight:
             decoder = Decoder([limit, *self.limits[1:]])
             ranking = largest_networks(self.cost.space, decoder, seed=self.strategy.seed)
             sizes = list(islice(ranking, count))
@@ -328,7 +329,8 @@ class Selection:
 
     def _decoded(self, limit: Limit) -> list[Architecture]:
         """Return the best candidates under this limit and those of the other devices."""
-        return self.strategy.best(Decoder([limit, *self.limits[1:]]), self.candidates)
+        decoder = Decoder([limit, *self.limits[1:]], self.size_weight)
+        return self.strategy.best(decoder, self.candidates)
 
     def _measure(self, architecture: Architecture) -> None:
         """Measure a candidate, unless its measurement is recorded, and correct the cost model."""

@@ -207,10 +207,12 @@ class SearchConfig(Section):
     finalist_epochs: int = Field(
         1, ge=1, description="training epochs of a finalist before each halving"
     )
-    size_prior: bool = Field(
-        True,
-        description="whether half of the finalists are the largest networks within the budget, "
-        "and what size adds to their scores is learned",
+    size_weight: float = Field(
+        2.0,
+        ge=0,
+        description="what size adds to the strategy's scores of decoded candidates, in standard "
+        "deviations; with 0, half of the finalists are not the largest networks either, and "
+        "nothing is learned about the effect of their size",
     )
     recalibration_batches: int = Field(
         8, ge=1, description="batches that recalibrate batch norm statistics of a candidate"

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from hwnas.architecture import Architecture
+from hwnas.budget.decode import spread, standardised_sizes
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Outcome
@@ -91,6 +92,8 @@ class TableDecoder:
         architectures: all architectures of the table.
         latency_ms: (architectures,) latencies; None without a budget.
         budget_ms: largest allowed latency.
+        size_weight: what size adds to the score of an architecture, as in
+            `hwnas.budget.decode.Decoder`.
 
     Raises:
         InputError: no architecture keeps the budget; the message states the possible range.
@@ -102,6 +105,7 @@ class TableDecoder:
         architectures: Sequence[Architecture],
         latency_ms: np.ndarray | None = None,
         budget_ms: float = np.inf,
+        size_weight: float = 0.0,
     ) -> None:
         if latency_ms is None:
             self.kept = list(architectures)
@@ -119,6 +123,7 @@ class TableDecoder:
         self.space = space
         self.known = set(self.kept)
         self.options = np.array([space.chosen(a) for a in self.kept])
+        self.size_weight = size_weight
 
     def is_feasible(self, architecture: Architecture) -> bool:
         """Return whether the architecture is in the table and keeps the budget."""
@@ -132,6 +137,12 @@ class TableDecoder:
             k: number of architectures.
         """
         totals = scores[np.arange(scores.shape[0]), self.options].sum(axis=1)
+        if self.size_weight:
+            live, chosen = self._parts
+            of_parts = standardised_sizes(self.space)[1 : self.space.first_shared]
+            useless = (chosen - live) @ of_parts > 0
+            totals += self.size_weight * spread(self.space, scores) * (chosen @ of_parts)
+            totals[useless] = -np.inf
         order = np.argsort(-totals, kind="stable")[:k]
         return [self.kept[i] for i in order]
 

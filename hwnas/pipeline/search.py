@@ -327,10 +327,11 @@ def _select(run: Run, searched: Searched, training: Split, validation: Split) ->
             FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj),
             candidates=config.candidates,
             max_measured=config.max_measured,
+            size_weight=config.size_weight,
         )
         if not config.finalists:
             return selection.run()
-        kept = selection.finalists(config.finalists, largest=config.size_prior)
+        kept = selection.finalists(config.finalists)
     best = _best_finalist(run, searched, [m.architecture for m in kept], training, validation)
     return next(m for m in kept if m.architecture == best)
 
@@ -365,7 +366,7 @@ def _best_finalist(
         score_of,
         rung_steps=config.finalist_epochs * batches.steps_per_epoch,
         checkpoint_every=run.config.train.checkpoint_every,
-        size_prior=config.size_prior,
+        size_prior=config.size_weight > 0,
     )
     with run.stage("finalists") as advance:
         return halving.run(run.folder, advance)

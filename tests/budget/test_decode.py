@@ -134,3 +134,39 @@ def test_decoding_uses_the_whole_budget_if_slower_is_better(rng) -> None:
         budget_ms = fastest_ms + share * (slowest_ms - fastest_ms)
         (found,) = Decoder([Limit(cost, budget_ms)]).best(cost.cost_ms)
         assert 0.98 * budget_ms <= cost.latency_ms(found) <= budget_ms * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_size_is_added_to_the_scores(nasbench201, share: float, weight: float) -> None:
+    """Against brute force over cells whose operators are all live, so that all they have counts."""
+    space, cost, cells, latencies = nasbench201
+    budget_ms = latencies.min() + share * (latencies.max() - latencies.min())
+    scores = np.random.default_rng(3).normal(size=space.mask.shape)
+    mask = space.mask.numpy()
+    spread = np.sqrt(sum(row[present].var() for row, present in zip(scores, mask, strict=True)))
+    one_hots = space.one_hots([space.architecture([int(i) for i in cell]) for cell in cells])
+    live, chosen = (space.run_probability(one_hots, rule).numpy() for rule in ("live", "all"))
+    counts = space.coefficient_params_and_macs[1 : space.first_shared]
+    sizes = chosen.reshape(len(cells), -1) @ counts
+    useful = (sizes == live.reshape(len(cells), -1) @ counts).all(axis=1)
+    standardised = (sizes / sizes.std(axis=0)).mean(axis=1)
+    values = scores[np.arange(len(EDGES)), cells].sum(axis=1) + weight * spread * standardised
+    best = values[useful & (latencies <= budget_ms * (1 + 1e-9))].max()
+    decoder = Decoder([Limit(cost, budget_ms)], weight)
+    rows = {tuple(cell): index for index, cell in enumerate(cells.tolist())}
+    found = [rows[tuple(space.chosen(a))] for a in decoder.best(scores, k=3)]
+    assert useful[found].all()
+    assert (latencies[found] <= budget_ms * (1 + 1e-9)).all()
+    # The standard deviation of sizes is estimated from 200 architectures, and the gap is 1 %.
+    assert values[found[0]] >= best - 0.1 * abs(best)
+    assert values[found[0]] >= values[useful & (latencies <= budget_ms)].mean()
+
+
+def test_pruned_options_do_not_outweigh_size(nasbench201) -> None:
+    space, cost, _, _ = nasbench201
+    scores = np.zeros(space.mask.shape)
+    scores[:, 4] = -1e3
+    (found,) = Decoder([Limit(cost)], size_weight=2.0).best(scores)
+    assert all(option != PRIMITIVES[4] for _, option in found)
+    assert all(option == "nor_conv_3x3" for _, option in found)

@@ -62,6 +62,7 @@ def selection(
     share: float = 0.5,
     limit: int = 8,
     further: FurtherBudgets | None = None,
+    size_weight: float = 0.0,
 ):
     space = tiny_space("darts")
     cost = CostModel(space, table_of(space, "torch-cpu"))
@@ -83,6 +84,7 @@ def selection(
         further,
         candidates=4,
         max_measured=limit,
+        size_weight=size_weight,
     )
     return loop, device, budget_ms
 
@@ -165,8 +167,8 @@ def test_unreachable_budget_is_refused_before_measuring(folder) -> None:
 
 def test_finalists_keep_the_budget_on_the_device_and_use_it(folder) -> None:
     """The table says that networks are slower than they are: the budget allows larger ones."""
-    loop, device, budget_ms = selection(folder, 0.7, share=0.15, limit=12)
-    kept = loop.finalists(5, largest=True)
+    loop, device, budget_ms = selection(folder, 0.7, share=0.15, limit=12, size_weight=2.0)
+    kept = loop.finalists(5)
     assert len(kept) == 5
     assert all(device.true_ms(m.architecture) * 1.01 <= budget_ms for m in kept)
     space = device.cost.space
@@ -175,27 +177,34 @@ def test_finalists_keep_the_budget_on_the_device_and_use_it(folder) -> None:
     assert max(sizes) > space.params_and_macs(uncorrected)[0]
 
 
-def test_every_second_finalist_is_one_of_the_largest(folder) -> None:
-    loop, device, _ = selection(folder, 1.0)
-    without = loop._pool(4, largest=False)
-    pool = loop._pool(4, largest=True)
-    space = device.cost.space
-    ranking = largest_networks(space, Decoder(loop.limits), seed=0)
-    largest = [next(ranking) for _ in range(4)]
-    assert pool[1::2][:4] == largest
-    assert pool[::2][:4] == without[:4]
+def test_every_second_finalist_is_one_of_the_largest_unless_size_has_no_weight(folder) -> None:
+    loop, device, _ = selection(folder, 1.0, size_weight=2.0)
+    ranking = largest_networks(device.cost.space, Decoder(loop.limits), seed=0)
+    pool = loop._pool(4)
+    assert pool[1::2][:4] == [next(ranking) for _ in range(4)]
+    plain, _, _ = selection(folder, 1.0)
+    assert set(plain._pool(4)) == set(plain._decoded(plain.limits[0]))
+
+
+def test_candidates_are_larger_with_a_size_weight(folder) -> None:
+    sizes = {}
+    for weight in (0.0, 2.0):
+        loop, device, _ = selection(folder, 1.0, size_weight=weight)
+        decoded = loop._decoded(loop.limits[0])
+        sizes[weight] = [device.cost.space.params_and_macs(a)[0] for a in decoded]
+    assert min(sizes[2.0]) > max(sizes[0.0])
 
 
 def test_no_finalist_keeps_the_budget_of_a_device_that_is_far_too_slow(folder) -> None:
     loop, device, _ = selection(folder, 30.0, limit=3)
     with pytest.raises(BudgetError):
-        loop.finalists(2, largest=True)
+        loop.finalists(2)
     assert len(device.measured) <= 3
 
 
 def test_finalists_that_were_measured_are_not_measured_again(folder) -> None:
     first, _, _ = selection(folder, 0.9)
-    kept = first.finalists(4, largest=True)
+    kept = first.finalists(4)
     again, device, _ = selection(folder, 0.9)
-    assert again.finalists(4, largest=True) == kept
+    assert again.finalists(4) == kept
     assert not device.measured
