@@ -74,7 +74,9 @@ Data = Annotated[
 Other = Annotated[
     Path | None,
     typer.Option(
-        metavar="OTHER.onnx", help="A model whose outputs are taken as right, to compare with."
+        metavar="OTHER.onnx",
+        help="A model whose outputs are taken as right, or an npz file with the right outputs for "
+        "the samples in --data, under the outputs' names.",
     ),
 ]
 ServeSeconds = Annotated[
@@ -189,7 +191,12 @@ def check(
 
         limits = _inspection_limits(inspect_mb, inspect_seconds)
         inspected = inspect_model(model, limits)
-        other = None if reference is None else inspect_model(reference, limits)
+        other: Inspection | Path | None = None
+        if reference is not None and reference.suffix.lower() == ".npz":
+            inspect_npz(reference, limits)
+            other = reference
+        elif reference is not None:
+            other = inspect_model(reference, limits)
         if data is not None:
             inspect_npz(data, limits)
         if data is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwnas.config import CheckConfig
+from hwnas.deploy.expected import compare_with_stored
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.finite import FiniteCount, count_not_finite
 from hwnas.deploy.gates import parity_limits
@@ -134,7 +135,8 @@ def observe(
     shared = [b for b in trial.batches if reference is None or reference.runs_at(b)]
     with allocating_at_most(limit_mb, where):
         batches, failures, contradiction = _run_batches(predict, feeds, model, trial)
-        predicts = [predict] if reference is None else [predict, reference.predict]
+        can_predict = reference is not None and reference.expected is None
+        predicts = [predict, reference.predict] if reference and can_predict else [predict]
         is_random = any(
             differs_from_run_to_run(one, feeds.real(feeds.batch, 0), model.precision)
             for one in predicts
@@ -150,9 +152,8 @@ def observe(
             None if other is None else _parity(other, predict, feeds, compared, model, least_db)
             for other in (reference, *others.values())
         )
-        expected = None if reference is None else reference.predict
-        not_finite = count_not_finite(predict, expected, feeds, shared)
-        score = score_beside(predict, reference, feeds, shared, where)
+        not_finite = count_not_finite(predict, reference, feeds, shared)
+        score = score_beside(predict, reference if can_predict else None, feeds, shared, where)
     notes += _random_notes(model.operators) if is_random else []
     return Behaviour(
         batches=batches,
@@ -185,7 +186,14 @@ def _parity(
     model: Inspection,
     least_sqnr_db: float,
 ) -> Parity | None:
-    """Compare a model with a reference at the batch sizes that the reference runs at too."""
+    """Compare a model with a reference at the batch sizes that the reference runs at too.
+
+    Stored outputs are compared on all samples.
+    """
+    if reference.expected is not None and batches:
+        assert feeds.samples is not None
+        where = str(model.path)
+        return compare_with_stored(reference, predict, feeds.samples, where, least_sqnr_db)
     if feeds.is_dynamic:
         batches = [batch for batch in batches if reference.runs_at(batch)]
     if not batches:
@@ -195,7 +203,15 @@ def _parity(
     has_several = feeds.samples is not None and feeds.samples.count > 1
     only_real = model.precision == "int8" and has_several
     pairs = feeds.pairs(batches, only_real=only_real)
-    return compare(reference.predict, predict, pairs, str(model.path), least_sqnr_db=least_sqnr_db)
+    where = str(model.path)
+    try:
+        return compare(reference.predict, predict, pairs, where, least_sqnr_db=least_sqnr_db)
+    except InputError:
+        if feeds.samples is None or only_real:
+            raise
+    # Random values do not stand for every input, such as a threshold or a scale.
+    pairs = feeds.pairs(batches, only_real=True)
+    return compare(reference.predict, predict, pairs, where, least_sqnr_db=least_sqnr_db)
 
 
 def _run_batches(
@@ -213,7 +229,7 @@ def _run_batches(
             failures.append(f"batch {batch}: {cause_of(trial.failures[batch])}")
             continue
         try:
-            outputs = predict(feeds.random(batch, 0))
+            outputs = predict(feeds.repeated(batch))
         except InputError as error:
             failures.append(str(error))
             continue

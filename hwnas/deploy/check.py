@@ -16,6 +16,7 @@ from hwnas.budget.gate import NetworkLatency
 from hwnas.config import CheckConfig
 from hwnas.deploy.behaviour import Behaviour, observe
 from hwnas.deploy.cold_start import measure_cold_start
+from hwnas.deploy.expected import stored_reference
 from hwnas.deploy.feeds import FeedMaker, feeds_for
 from hwnas.deploy.findings import Findings, resource_gates
 from hwnas.deploy.gates import (
@@ -215,7 +216,7 @@ def check_file(
     data: Path | None = None,
     score_output: str | None = None,
     score_threshold: float | None = None,
-    reference: Inspection | None = None,
+    reference: Inspection | Path | None = None,
     measured: Path | None = None,
     table: str | Path | None = None,
     stage: Stage = silent,
@@ -238,7 +239,8 @@ def check_file(
             optionally `labels`.
         score_output: name of the output that gives the classes, where several could.
         score_threshold: least score of class 1, for an output with one score for each sample.
-        reference: an inspected model that the outputs are compared with.
+        reference: an inspected model that the outputs are compared with, or an inspected npz file
+            with the outputs for the samples in `data`.
         measured: file with latencies of the model that were measured on another device; the
             latency is measured here if None.
         table: a latency table of this device, whose time of the speed reference tells whether the
@@ -270,7 +272,9 @@ def check_file(
         labelled = replace(feeds.samples, score_output=score_output, threshold=score_threshold)
         feeds = replace(feeds, samples=labelled)
     other = None
-    if reference is not None:
+    if isinstance(reference, Path):
+        other = stored_reference(reference, model, feeds.samples)
+    elif reference is not None:
         other = onnx_reference(reference, onnx_runtime, feeds, request.limits)
     stated_ms = positive_number(properties, "budget_ms", where)
     if request.budget_ms is None:

@@ -31,14 +31,15 @@ class FeedMaker:
         batch: batch size of a single inference. For a model whose sizes are all fixed, the first
             dimension if all inputs share it, else 1.
         samples: real inputs, if there are any.
-        kept: inputs that random feeds take from the first sample, by name: integers and texts,
-            which may be sizes, indices or words that no random value stands for.
+        first: the arrays of the first sample, by input, if there are any. Random feeds have its
+            integers and texts, which may be sizes, indices or words that no random value stands
+            for.
     """
 
     inputs: tuple[InputSizes, ...]
     batch: int
     samples: Samples | None = None
-    kept: Mapping[str, np.ndarray] = field(default_factory=dict)
+    first: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def is_dynamic(self) -> bool:
@@ -50,14 +51,20 @@ class FeedMaker:
         return sum(given.size_bytes(batch) for given in self.inputs) <= MAX_FEED_BYTES
 
     def random(self, batch: int, seed: int) -> Feeds:
-        """Random values for every input that is not kept; the same seed gives the same values."""
+        """Random values, but integers and texts of the first sample; the same for the same seed."""
         rng = np.random.default_rng(seed)
         return {
-            given.name: _repeated(self.kept[given.name], given, batch)
-            if given.name in self.kept
+            given.name: _repeated(self.first[given.name], given, batch)
+            if given.name in self.first and not given.is_floating
             else given.random(batch, rng)
             for given in self.inputs
         }
+
+    def repeated(self, batch: int) -> Feeds:
+        """The first sample for each sample of the batch, or random values if there is none."""
+        if not self.first:
+            return self.random(batch, 0)
+        return {g.name: _repeated(self.first[g.name], g, batch) for g in self.inputs}
 
     def real(self, batch: int, seed: int) -> Feeds:
         """Samples that the seed chooses, or random values if there are no samples."""
@@ -79,10 +86,10 @@ class FeedMaker:
                 values.
 
         Yields:
-            Samples, or random values if there are none, and a second feed. Both are equal if all
-            inputs are kept.
+            Samples, or random values if there are none, and a second feed. Both may be the same
+            sample.
         """
-        has_random = len(self.kept) < len(self.inputs)
+        has_random = not self.first or any(given.is_floating for given in self.inputs)
         second = self.random if has_random and not only_real else self.real
         seen: Counter[int] = Counter()
         for batch in batches:
@@ -154,9 +161,7 @@ def feeds_of_arrays(
     if arrays is None:
         return maker
     samples = samples_from_arrays(inputs, arrays, labels, source, is_dynamic=maker.is_dynamic)
-    first = samples.take(np.arange(1))
-    kept = {g.name: first[g.name] for g in inputs if not np.issubdtype(g.dtype, np.floating)}
-    return replace(maker, samples=samples, kept=kept)
+    return replace(maker, samples=samples, first=samples.take(np.arange(1)))
 
 
 def _repeated(array: np.ndarray, given: InputSizes, batch: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.outputs import Feeds, Output, Predict, arrays_of
+from hwnas.deploy.references import Reference
 
 MOST_SAMPLES = 256
 """Number of samples, or of random inputs, that outputs are looked at for."""
@@ -42,7 +43,7 @@ class FiniteCount:
 
 
 def count_not_finite(
-    predict: Predict, reference: Predict | None, feeds: FeedMaker, batches: Sequence[int]
+    predict: Predict, reference: Reference | None, feeds: FeedMaker, batches: Sequence[int]
 ) -> list[FiniteCount]:
     """Count values that are not finite in each floating-point output.
 
@@ -50,7 +51,7 @@ def count_not_finite(
 
     Args:
         predict: runs the model.
-        reference: runs the reference, or None.
+        reference: the model or the outputs to compare with, or None.
         feeds: its samples are run, or random inputs if it has none.
         batches: batch sizes that run.
 
@@ -58,12 +59,16 @@ def count_not_finite(
         A count for each output with floating-point values.
     """
     counts: dict[str, list[FiniteCount]] = {}
-    for given, batch in _ordinary(feeds, batches):
-        good = _finite_samples(given, feeds, batch)
+    for given, chosen in _ordinary(feeds, batches):
+        good = _finite_samples(given, feeds, len(chosen))
         outputs = predict(given)
         masks = {name: _not_finite(output) for name, output in outputs.items()}
         if reference is not None and any(mask.any() for found in masks.values() for mask in found):
-            expected = dict(zip(outputs, reference(given).values(), strict=False))
+            if reference.expected is None:
+                theirs = reference.predict(given)
+            else:
+                theirs = reference.expected(chosen)
+            expected = dict(zip(outputs, theirs.values(), strict=False))
             masks = {n: _unless_same(m, outputs[n], expected.get(n)) for n, m in masks.items()}
         for name, found in masks.items():
             if found:
@@ -71,20 +76,21 @@ def count_not_finite(
     return [_sum(name, found) for name, found in counts.items()]
 
 
-def _ordinary(feeds: FeedMaker, batches: Sequence[int]) -> Iterator[tuple[Feeds, int]]:
-    """Feeds without special values, and the batch size of each."""
+def _ordinary(feeds: FeedMaker, batches: Sequence[int]) -> Iterator[tuple[Feeds, np.ndarray]]:
+    """Feeds without special values, and the indices of the samples in each, (batch,)."""
     batch = max(batches, default=feeds.batch) if feeds.is_dynamic else 1
     samples = feeds.samples
     if samples is None:
         for seed in range(2):
-            yield feeds.random(batch, seed), batch
+            yield feeds.random(batch, seed), np.arange(batch)
         return
     count = min(samples.count, MOST_SAMPLES)
     if count < batch:
         # Batch sizes that were not tried might not run.
         batch = 1 if 1 in batches else batch
     for start in range(0, max(1, count - count % batch), batch):
-        yield samples.take(np.arange(start, start + batch) % samples.count), batch
+        chosen = np.arange(start, start + batch) % samples.count
+        yield samples.take(chosen), chosen
 
 
 def _finite_samples(given: Feeds, feeds: FeedMaker, batch: int) -> np.ndarray:

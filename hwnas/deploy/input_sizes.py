@@ -58,6 +58,11 @@ class InputSizes:
         """Index of the open batch dimension, or None if every size is fixed."""
         return self.sizes.index(None) if None in self.sizes else None
 
+    @property
+    def is_floating(self) -> bool:
+        """Whether the elements are floating-point numbers."""
+        return bool(np.issubdtype(self.dtype, np.floating))
+
     def size_bytes(self, batch: int) -> int:
         """Memory that an array of this input takes for a batch size."""
         is_text = self.dtype is np.object_
@@ -75,7 +80,7 @@ class InputSizes:
         if self.below is not None and np.issubdtype(self.dtype, np.integer):
             below = min(self.below or batch, int(np.iinfo(self.dtype).max) + 1)
             return rng.integers(0, below, shape).astype(self.dtype)
-        if np.issubdtype(self.dtype, np.floating):
+        if self.is_floating:
             if self.dtype is np.float32:
                 return rng.standard_normal(shape, dtype=np.float32)
             return rng.standard_normal(shape).astype(self.dtype)

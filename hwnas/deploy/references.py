@@ -17,7 +17,7 @@ import numpy as np
 from hwnas.config import CheckConfig
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.input_sizes import DTYPES, InputSizes
-from hwnas.deploy.outputs import Feeds, Predict, as_predict
+from hwnas.deploy.outputs import Feeds, Outputs, Predict, as_predict
 from hwnas.deploy.trial import probe
 from hwnas.deploy.widen import WIDENED, write_widened
 from hwnas.errors import InputError, RuntimeMissingError
@@ -41,12 +41,15 @@ class Reference:
         inference: prepares it and returns a function that runs it once, to measure a runtime that
             cannot run ONNX files; None where that is not possible.
         trial: result of `probe`, or None for a reference that is no file.
+        expected: returns the stored outputs of samples by their indices, for a reference that has
+            nothing else; it cannot predict then.
     """
 
     name: str
     predict: Predict
     inference: Callable[[], Callable[[], None]] | None = None
     trial: Trial | None = None
+    expected: Callable[[np.ndarray], Outputs] | None = None
 
     def runs_at(self, batch: int) -> bool:
         """Whether it is known to run at a batch size, or was never tried."""
@@ -81,7 +84,7 @@ def onnx_reference(
     if samples is not None:
         take = samples.take
         samples = replace(samples, take=lambda chosen: converted(take(chosen)))
-    own = replace(feeds, inputs=inputs, samples=samples, kept=converted(feeds.kept))
+    own = replace(feeds, inputs=inputs, samples=samples, first=converted(feeds.first))
     trial = probe(model, runtime, own, limits)
     infer = runtime.infer_unoptimised(model.path, limit_s=limits.max_session_seconds)
     predict = as_predict(infer, where)

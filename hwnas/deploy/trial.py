@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from hwnas.config import CheckConfig
 from hwnas.deploy.feeds import FeedMaker
@@ -46,7 +45,7 @@ def probe(
         sizes.add(SCORED_BATCH)
     batches = TrialBatches(
         sorted(filter(feeds.is_affordable, sizes)) if feeds.is_dynamic else (),
-        partial(replace(feeds, samples=None).random, seed=0),
+        replace(feeds, samples=None).repeated,
         feeds.batch,
         BATCH_SECONDS,
         max(FEWEST_BATCHES),
