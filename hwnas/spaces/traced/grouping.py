@@ -89,7 +89,7 @@ def groups_of(
                 actual=type(values[result]).__name__,
                 mend="put the call and what takes it apart into a module of their own",
             )
-        yield _group(module, graph, result, root_of, is_inline)
+        yield _group(module, graph, result, root_of, is_inline, values)
 
 
 def _depending_on_inputs(graph: fx.Graph) -> set[fx.Node]:
@@ -122,15 +122,19 @@ def _group(
     root: fx.Node,
     root_of: Mapping[fx.Node, fx.Node],
     is_inline: Callable[[fx.Node], bool],
+    values: Mapping[fx.Node, Any],
 ) -> Group:
-    """Copy the nodes of a group, and the constants they need, into a module of their own."""
+    """Copy the nodes of a group, and the constants they need, into a module of their own.
+
+    Sizes of tensors become constants, but for the size of the batch, which is that of any input.
+    """
     needed: dict[fx.Node, bool] = {}
 
     def visit(node: fx.Node) -> None:
         """Find what the group computes (True) and what it reads (False)."""
         if node not in needed:
             needed[node] = root_of.get(node) is root or is_inline(node)
-            if needed[node]:
+            if needed[node] and _dimension(node) is None:
                 for other in node.all_input_nodes:
                     visit(other)
 
@@ -141,13 +145,39 @@ def _group(
     if chain is not None:
         return Group(chain, inputs, root)
     copied = fx.Graph()
-    new = {node: copied.placeholder(f"x{k}") for k, node in enumerate(inputs)}
+    new: dict[fx.Node, Any] = {n: copied.placeholder(f"x{k}") for k, n in enumerate(inputs)}
     for node in own:
-        new[node] = copied.node_copy(node, new.__getitem__)
-        # Names must not depend on where in the model the group is.
-        new[node].name = f"v{len(new)}"
+        dimension = _dimension(node)
+        if dimension == 0 and inputs:
+            new[node] = copied.call_method("size", (new[inputs[0]], 0))
+        elif dimension is not None:
+            new[node] = values[node]
+        else:
+            new[node] = copied.node_copy(node, new.__getitem__)
+        if isinstance(new[node], fx.Node):
+            # Names must not depend on where in the model the group is.
+            new[node].name = f"v{len(new)}"
     copied.output(new[root])
     return Group(_renamed(fx.GraphModule(module, copied)), inputs, root)
+
+
+def _dimension(node: fx.Node) -> int | None:
+    """The dimension whose size a node is, as `x.size(0)` or `x.shape[0]`; else None."""
+    if node.op == "call_method" and node.target == "size" and len(node.args) == 2:
+        dimension = node.args[1]
+    elif node.op == "call_function" and node.target is operator.getitem:
+        shape, dimension = node.args
+        if not isinstance(shape, fx.Node) or not _is_shape(shape):
+            return None
+    else:
+        return None
+    return dimension if isinstance(dimension, int) else None
+
+
+def _is_shape(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target == "size" and len(node.args) == 1
+    return node.op == "call_function" and node.target is getattr and node.args[1] == "shape"
 
 
 def _chain(module: nn.Module, own: list[fx.Node], inputs: tuple[fx.Node, ...]) -> nn.Module | None:

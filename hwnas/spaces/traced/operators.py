@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import re
@@ -12,12 +13,22 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops import OperatorKind
+from hwnas.ops import OperatorKind, OperatorModule
 from hwnas.spaces.traced.counting import count
 from hwnas.spaces.traced.described import DescribedOperator
 
 FREE = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 """Modules that do nothing in a deployed network."""
+SIGNAL_LAYERS = (
+    nn.Conv1d,
+    nn.ConvTranspose1d,
+    nn.MaxPool1d,
+    nn.AvgPool1d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool1d,
+)
+MOST_EMBEDDED = 4096
+"""More values than this on the last axis are times of a signal, not channels of a token."""
 HASH_LENGTH = 12
 MOST_NAMES = 3
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -44,9 +55,41 @@ class Operator:
     params: int
     macs: int
 
+    def measured(self) -> OperatorModule:
+        """What is measured: a new module, the shapes of its inputs, and its kind."""
+        module = copy.deepcopy(self.module)
+        if self.kind != "operator" or not _on_signals(self.module, self.shapes):
+            return module, list(self.shapes), self.kind
+        maps = [(s[0], 1, s[1]) if len(s) == 2 else s for s in self.shapes]
+        return _OnMaps(module, [len(s) for s in self.shapes]), maps, self.kind
+
     def describe(self) -> DescribedOperator:
         """The part of it that can be kept without the module."""
         return DescribedOperator(**vars(self.spec), params=self.params, macs=self.macs)
+
+
+class _OnMaps(nn.Module):
+    """A module that reads signals (N, C, L), which are given to it as maps (N, C, 1, L).
+
+    The context of a measurement mixes the channels of maps, and the last axis of anything else.
+    """
+
+    def __init__(self, module: nn.Module, ranks: Sequence[int]) -> None:
+        super().__init__()
+        self.module, self.ranks = module, tuple(ranks)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Run the module on the signals."""
+        given = zip(maps, self.ranks, strict=True)
+        outputs: Tensor = self.module(*(x.flatten(2) if rank == 2 else x for x, rank in given))
+        return outputs
+
+
+def _on_signals(module: nn.Module, shapes: Sequence[tuple[int, ...]]) -> bool:
+    """Whether a module reads signals (C, L), as opposed to embedded tokens (T, C)."""
+    if any(isinstance(layer, SIGNAL_LAYERS) for layer in module.modules()):
+        return True
+    return any(len(shape) == 2 and shape[1] > MOST_EMBEDDED for shape in shapes)
 
 
 def operator_of(

@@ -43,8 +43,7 @@ class TracedSpace(DescribedSpace):
         self._operators: Mapping[OpSpec, Operator] = finding.operators
 
     def operator_module(self, spec: OpSpec) -> OperatorModule:
-        operator = self._operators[spec]
-        return copy.deepcopy(operator.module), list(operator.shapes), operator.kind
+        return self._operators[spec].measured()
 
     def reading(self, shape: tuple[int, ...]) -> TracedSpace:
         """The same space for samples of another shape, which its networks reshape.

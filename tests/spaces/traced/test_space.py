@@ -200,3 +200,59 @@ def test_layer_norm_follows_a_width_exactly() -> None:
         architecture = found.architecture({found.choices[0].name: option})
         network = found.network(architecture).eval()
         torch.testing.assert_close(supernet(x, found.one_hot(architecture)), network(x))
+
+
+def test_signals_are_measured_behind_channel_mixers_of_their_channels() -> None:
+    """A linear layer over the last axis would need a weight for each pair of times."""
+    branches = {"a": nn.Conv1d(2, 2, 3, padding=1), "b": nn.Conv1d(2, 2, 1)}
+    model = nn.Sequential(nn.Conv1d(1, 2, 1), Choice(branches), nn.Flatten(), nn.Linear(1000, 3))
+    found = space_of(model, torch.zeros(1, 1, 500))
+    for spec in found.all_operators():
+        module, shapes, kind = found.operator_module(spec)
+        if kind == "operator" and spec.name.startswith("Conv1d-"):
+            assert shapes == [(2, 1, 500)]
+            assert module(torch.zeros(3, 2, 1, 500)).shape == (3, 2, 500)
+
+
+def test_a_model_with_two_inputs_has_a_space() -> None:
+    class TwoInputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.image, self.row = nn.Conv2d(1, 4, 3), nn.Linear(5, 4)
+            self.joined = Choice({"small": nn.Linear(8, 2), "large": Deep()})
+
+        def forward(self, image: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+            features = self.image(image).mean((2, 3))
+            return self.joined(torch.cat([features, self.row(row)], dim=1))
+
+    class Deep(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+    inputs = [torch.zeros(1, 1, 6, 6), torch.zeros(1, 5)]
+    found = space_of(TwoInputs(), inputs)
+    assert found.size() == 2
+    for option in ("small", "large"):
+        architecture = found.architecture({"joined": option})
+        with torch.no_grad():
+            expected = count(found.module(architecture).eval(), inputs)
+        assert found.params_and_macs(architecture) == expected
+
+
+def test_sizes_of_other_tensors_are_no_inputs_of_an_operator() -> None:
+    class Views(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.choice = Choice({"a": nn.Conv2d(2, 4, 1), "b": nn.Conv2d(2, 4, 3, padding=1)})
+            self.head = nn.Linear(4 * 6, 3)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            n, _, height, width = image.shape
+            y = self.choice(image).view(n, 4, height * width // 6, 6).sum(2)
+            return self.head(y.reshape(image.size(0), -1))
+
+    found = space_of(Views(), torch.zeros(1, 2, 6, 6))
+    (head,) = found.fixed_operators()
+    module, shapes, kind = found.operator_module(head)
+    assert (shapes, kind) == ([(4, 6, 6)], "operator")
+    assert module(torch.zeros(5, 4, 6, 6)).shape == (5, 3)

@@ -1,0 +1,109 @@
+"""The supernet's modules for choices of one's own, against the plain weighted sums."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers.own_networks import Residual, conv_bn
+from torch import Tensor, nn
+
+from hwnas.architecture import Mixture
+from hwnas.nn import Choice, Repeat, Width
+from hwnas.nn.mixed_branches import MixedBranches, MixedRepeat, MixedWidth, Mixing, mixed
+from hwnas.nn.mixed_op import use_kernels
+
+WEIGHTS = [0.4, -0.3, 0.9, 0.2]
+
+
+class Untraceable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = conv_bn(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y if y.sum() > 1e9 else 2 * y
+
+
+def choice() -> Choice:
+    torch.manual_seed(0)
+    modules = {"a": conv_bn(4, 4, 3), "b": Residual(4), "c": nn.Identity(), "d": Untraceable()}
+    found = Choice(modules)
+    found.rows = (0,)
+    for module in found.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+    return found
+
+
+def mixing(weights: list[float], active: tuple[int, ...] | None = None) -> Mixing:
+    found = Mixing()
+    row = torch.tensor([weights], dtype=torch.float64, requires_grad=True)
+    found.mixture = Mixture(row, None if active is None else (active,))
+    return found
+
+
+@pytest.mark.parametrize("active", [None, (0, 1), (1,), (2,), (0, 3)])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("recompute", ["nothing", "all"])
+def test_fused_branches_are_the_weighted_sum_of_the_branches(active, training, recompute) -> None:
+    """Outputs, gradients and running statistics, in float64."""
+    plain = choice().double().train(training)
+    holder = mixing([w if active is None or k in active else 0 for k, w in enumerate(WEIGHTS)])
+    holder.mixture = Mixture(holder.mixture.weights, None if active is None else (active,))
+    fused = MixedBranches(copy.deepcopy(plain), holder).train(training)
+    use_kernels(fused, "auto", recompute)
+    assert [branch is not None for branch in fused.normed] == [True, True, True, False]
+    x = torch.randn(3, 4, 5, 5, dtype=torch.float64, requires_grad=True)
+    weights = holder.mixture.weights[0]
+    taken = range(4) if active is None else active
+    expected = torch.stack([weights[k] * plain.branches[k](x) for k in taken]).sum(dim=0)
+    found = fused(x)
+    torch.testing.assert_close(found, expected)
+    direction = torch.randn_like(expected)
+    named = [name for name, _ in plain.named_parameters()]
+
+    def gradients(output: Tensor, module: nn.Module) -> list[Tensor]:
+        inputs = [x, holder.mixture.weights, *dict(module.named_parameters()).values()]
+        grads = torch.autograd.grad(output, inputs, direction, allow_unused=True)
+        return [torch.zeros_like(i) if g is None else g for g, i in zip(grads, inputs, strict=True)]
+
+    assert named == [name for name, _ in fused.named_parameters()]
+    for one, other in zip(gradients(found, fused), gradients(expected, plain), strict=True):
+        torch.testing.assert_close(one, other)
+    buffers = dict(plain.named_buffers())
+    for name, value in fused.named_buffers():
+        if "num_batches" not in name:
+            torch.testing.assert_close(value, buffers[name])
+
+
+def test_a_mixture_of_depths_is_the_weighted_sum_of_the_chain_s_outputs() -> None:
+    repeat = Repeat(lambda i: nn.Linear(3, 3), 0, 2)
+    repeat.rows = (0,)
+    holder, x = mixing([0.5, 0.2, 0.3]), torch.randn(4, 3)
+    outputs = [x, repeat.blocks[0](x)]
+    outputs.append(repeat.blocks[1](outputs[1]))
+    expected = sum(w * y for w, y in zip([0.5, 0.2, 0.3], outputs, strict=True))
+    torch.testing.assert_close(MixedRepeat(repeat, holder)(x), expected)
+    holder.mixture = Mixture(holder.mixture.weights, ((1,),))
+    torch.testing.assert_close(MixedRepeat(repeat, holder)(x), 0.2 * outputs[1])
+
+
+def test_channels_are_scaled_by_the_weights_of_the_widths_that_have_them() -> None:
+    width = Width([1, 3])
+    layer = nn.Conv2d(2, width, 1)
+    holder, x = mixing([0.25, 0.75]), torch.randn(2, 2, 3, 3)
+    found = MixedWidth(layer, {width.decision: 0}, holder)(x)
+    scale = torch.tensor([1.0, 0.75, 0.75]).view(3, 1, 1)
+    torch.testing.assert_close(found, layer(x) * scale)
+
+
+def test_a_module_that_is_called_twice_is_replaced_once() -> None:
+    shared = choice()
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    found = mixed(model, {}, mixing(WEIGHTS))
+    assert found[0] is found[2]
+    assert isinstance(found[0], MixedBranches)
