@@ -296,8 +296,11 @@ class Backend(ABC):
             known = [row for row in rows if row >= 0]
             identity = out[len(known) :]
             identity.zero_()
-            identity[:, [SCALE, RSTD]] = 1.0
-            statistics, out = statistics[known], out[: len(known)]
+            identity[:, SCALE] = identity[:, RSTD] = 1.0
+            # An index that is a list would be copied to a GPU at every call.
+            if known != list(range(len(known))):
+                statistics = torch.stack([statistics[row] for row in known])
+            out = out[: len(known)]
         if len(out):
             fill_table(statistics[: len(out)], gammas, betas, out)
 

@@ -59,7 +59,8 @@ class ElasticBlock(nn.Module):
         channels = max(self.sizes[k][1] for k in options)
         hidden = F.conv2d(x, block.expand.weight[:channels])
         hidden = block.act1(batch_norm(block.bn1, hidden))
-        out = weights[options].sum() * x if block.residual else x.new_zeros(())
+        of_options = torch.stack([weights[k] for k in options])
+        out = of_options.sum() * x if block.residual else x.new_zeros(())
         for kernel in self.kernels:
             own = [k for k in options if self.sizes[k][0] == kernel]
             if own:

@@ -201,8 +201,8 @@ class MixedCell(FusedMixture):
             mixed_part, bypass = states[source][:, :share], states[source][:, share:]
             if cell.edges[0].stride == 2:
                 bypass = F.max_pool2d(bypass, 2, ceil_mode=True)
-            of_rows = torch.stack([weights[row] for row in rows])
-            outputs = self._run(cell, [mixed_part], of_rows, [active[row] for row in rows])
+            of_rows = [active[row] for row in rows]
+            outputs = self._run(cell, [mixed_part], chosen(weights, rows), of_rows)
             for row, mixed in zip(rows, outputs, strict=True):
                 joined = torch.cat((mixed, strength[row] * bypass), dim=1)
                 y = F.channel_shuffle(joined, self.partial)
@@ -276,7 +276,7 @@ class MixedBlocks(FusedMixture):
         with_identity = [k for k in options if k not in blocks or blocks[k].residual]
         out = self._normed_sum(x, weights, blocks) if blocks else None
         if with_identity:
-            identity = weights[with_identity].sum().to(x.dtype) * x
+            identity = chosen(weights, with_identity).sum().to(x.dtype) * x
             out = identity if out is None else out + identity
         assert out is not None
         return out
@@ -285,13 +285,18 @@ class MixedBlocks(FusedMixture):
         norms = [dict(_tensors(block.bn3)) for block in blocks.values()]
         return kernels.weighted_norms(
             [self.before_norm(block, block.before_norm, x) for block in blocks.values()],
-            weights[list(blocks)],
+            chosen(weights, list(blocks)),
             [norm["running_mean"] for norm in norms],
             [norm["running_var"] for norm in norms],
             training=self.training,
             momentum=self.momentum,
             impl=self.impl,
         )
+
+
+def chosen(weights: Tensor, rows: Sequence[int]) -> Tensor:
+    """`weights[rows]`, without a copy of the indices to a GPU at every call."""
+    return torch.stack([weights[row] for row in rows])
 
 
 def _checkpoint_contexts(

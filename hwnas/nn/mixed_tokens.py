@@ -66,14 +66,17 @@ class MixedTokens(nn.Module):
         units = self.units(x.shape[-1])
         active = mixture.active_options(choice)
         options = list(range(len(units)) if active is None else active)
-        weights = mixture.weights[choice, options].to(x.dtype)
-        counts = torch.tensor([units[k] for k in options], device=x.device)
+        # Indices and counts that are lists would be copied to a GPU at every call.
+        weights = torch.stack([mixture.weights[choice, k] for k in options]).to(x.dtype)
         largest = max(units[k] for k in options)
         out = weights.sum() * x
         if largest == 0:
             return out
-        has_unit = torch.arange(largest, device=x.device) < counts[:, None]
-        unit_weights = (weights[:, None] * has_unit).sum(dim=0)
+        of_units = [
+            F.pad(weight.expand(units[k]), (0, largest - units[k]))
+            for weight, k in zip(weights, options, strict=True)
+        ]
+        unit_weights = torch.stack(of_units).sum(dim=0)
         if self.recompute == "nothing" or not torch.is_grad_enabled():
             return out + self.branch(x, unit_weights)
         branch: Tensor = checkpoint(

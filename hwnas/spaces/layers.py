@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
@@ -144,7 +145,7 @@ class MixedLayer(nn.Module):
         for index, candidate in enumerate(self.candidates):
             own = [option for option in options if self.candidate_of[option] == index]
             if own:
-                y = weights[own].sum() * candidate(x)
+                y = torch.stack([weights[k] for k in own]).sum() * candidate(x)
                 out = y if out is None else out + y
         assert out is not None
         return out

@@ -21,7 +21,7 @@ from hwnas.kernels.cpu.binding import load_library
 from hwnas.kernels.cpu.compile_backward import compile_backward
 from hwnas.kernels.cpu.compile_forward import compile_forward
 from hwnas.kernels.cpu.compiler import Strides
-from hwnas.kernels.cpu.memory import MEMORY
+from hwnas.kernels.cpu.memory import MEMORY, SMALLEST_BYTES
 from hwnas.kernels.cpu.program import Program, Sizes
 from hwnas.kernels.operator import (
     ALIGNMENT,
@@ -250,9 +250,11 @@ def _activation(sizes: Sizes, size: tuple[int, int]) -> Tensor:
     outputs.
     """
     (height, width_px), channels = size, sizes.channels
-    memory = MEMORY.empty((sizes.images * height * width_px * channels,), sizes.dtype)
     shape = sizes.images, channels, height, width_px
     strides = height * width_px * channels, 1, width_px * channels, channels
+    if math.prod(shape) * sizes.dtype.itemsize < SMALLEST_BYTES:
+        return torch.empty_strided(shape, strides, dtype=sizes.dtype)
+    memory = MEMORY.empty((math.prod(shape),), sizes.dtype)
     return memory.new_empty(0).set_(memory.untyped_storage(), 0, shape, strides)
 
 

@@ -8,26 +8,12 @@ import io
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas.architecture import Mixture
 from hwnas.nn.mixed_op import MixedCell, use_kernels
 from hwnas.spaces import build_space
 
 SPACE = {"cells": 3, "channels": 8, "height": 6, "width": 6}
-
-
-class Copies(TorchDispatchMode):
-    """Notes operators that make a tensor of Python numbers, which would be copied to a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function.name() in ("aten::lift_fresh", "aten::_local_scalar_dense"):
-            self.names.append(function.name())
-        return function(*args, **(kwargs or {}))
 
 
 def cell_of(partial: int = 1) -> tuple[MixedCell, list[Tensor], Mixture]:
@@ -104,14 +90,3 @@ def test_an_unchanged_cell_is_prepared_once() -> None:
     prepared = cell.prepared()
     cell(states, mixture)
     assert cell.prepared() is prepared
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("partial", [1, 4])
-def test_no_tensor_is_made_of_python_numbers(partial, training) -> None:
-    cell, states, mixture = cell_of(partial)
-    cell.train(training)
-    cell(states, mixture)
-    with Copies() as copies:
-        cell(states, mixture)
-    assert copies.names == []

@@ -46,8 +46,8 @@ NEAR_TIE = 3e-6
 def use(instructions: str, monkeypatch) -> None:
     """Run the operator with one instruction set, and fill new memory with NaN."""
     for owner, name in (
-        (torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"),
-        (MemoryPool, "empty"),
+        (torch, "empty"), (torch, "empty_strided"), (torch, "empty_like"),
+        (torch.Tensor, "new_empty"), (MemoryPool, "empty"),
     ):  # fmt: skip
         inner = getattr(owner, name)
 

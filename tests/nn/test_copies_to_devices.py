@@ -1,0 +1,70 @@
+"""A step of a supernet reads no number from its device and makes no tensor of Python numbers.
+
+On a GPU the first waits for all kernels before it, and the second is a copy from the host, which a
+captured graph cannot hold.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from helpers.tiny import TINY_SIZES, tiny_space
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hwnas.architecture import Mixture
+from hwnas.nn.mixed_op import use_kernels
+from hwnas.spaces import SPACES
+
+WAITING = {
+    "aten::_local_scalar_dense": "reads a number",
+    "aten::lift_fresh": "makes a tensor of Python numbers",
+    "aten::nonzero": "has a result whose size is not known",
+}
+
+
+class Watch(TorchDispatchMode):
+    """Counts operators that would wait for a device or copy to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name()
+        if name in WAITING:
+            self.found[f"{name} {WAITING[name]}"] += 1
+        if name.startswith(("aten::index.", "aten::index_put")):
+            self.found[f"{name} with a list or a mask"] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_what_would_wait_is_noticed() -> None:
+    x = torch.rand(3)
+    with Watch() as watch:
+        x[[0, 2]]
+        x.sum().item()
+        torch.tensor([1.0])
+    assert set(watch.found) == {
+        "aten::index.Tensor with a list or a mask",
+        "aten::_local_scalar_dense reads a number",
+        "aten::lift_fresh makes a tensor of Python numbers",
+    }
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("soft", [True, False], ids=["soft", "single path"])
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_a_step_of_a_supernet_waits_for_nothing(name, soft, training, rng) -> None:
+    torch.manual_seed(0)
+    space = tiny_space(name)
+    supernet = space.supernet().train(training)
+    use_kernels(supernet, "torch", "nothing")
+    mixture = Mixture(0.5 * space.mask) if soft else space.one_hot(space.sample(rng))
+    mixture.weights.requires_grad_()
+    images = torch.randn(2, TINY_SIZES["input_channels"], 9, 7)
+    supernet(images, mixture)  # what is computed at the first call may be kept
+    with Watch() as watch:
+        supernet(images, mixture).square().sum().backward()
+    assert watch.found == {}
