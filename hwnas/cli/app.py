@@ -15,6 +15,7 @@ from hwnas.cli.check import check
 from hwnas.cli.infer import infer
 from hwnas.cli.info import info, space_app, spaces
 from hwnas.cli.options import example
+from hwnas.cli.quantize import quantize
 from hwnas.cli.run import run, search
 from hwnas.cli.stages import export, profile, report, train
 from hwnas.cli.strategies import bench_app, strategies, tune
@@ -37,6 +38,7 @@ VERBS: dict[Callable[..., None], str] = {
     report: "hwnas report runs/first",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
     infer: "hwnas infer runs/first/model.onnx photo.png --top 3",
+    quantize: "hwnas quantize model.onnx --data samples.npz --variants fp16,int8",
     strategies: "hwnas strategies --json",
     tune: "hwnas tune --strategy evolution --storage tune.log",
     info: "hwnas info architecture.json --svg cells.svg",

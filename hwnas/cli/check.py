@@ -189,7 +189,7 @@ def check(
         # Inspected before anything heavy is imported: most broken files are refused here.
         from hwnas.inspection.process import inspect_model, inspect_npz
 
-        limits = _inspection_limits(inspect_mb, inspect_seconds)
+        limits = inspection_limits(inspect_mb, inspect_seconds)
         inspected = inspect_model(model, limits)
         other: Inspection | Path | None = None
         if reference is not None and reference.suffix.lower() == ".npz":
@@ -223,7 +223,7 @@ def check(
         else:
             from hwnas.deploy.open_sizes import parse_shapes, parse_sizes
 
-            result, request = None, _request(settings, budget_ms, load)
+            result, request = None, check_request(settings, budget_ms, load)
             first, *further = parse_shapes(inputs or [])
             document = _check_of_file(
                 inspected,
@@ -277,7 +277,7 @@ def _check_of_file(inspected: Inspection, request: CheckRequest, **options: Any)
         return check_file(inspected, request, stage=progress.shown, **options)
 
 
-def _request(
+def check_request(
     settings: list[str] | None, budget_ms: float | None, load: ServingLoad | None
 ) -> CheckRequest:
     """What a check without a run is asked for."""
@@ -302,7 +302,8 @@ def _refuse(options: dict[str, Any], beside: str) -> None:
             raise InputError(f"cannot be combined with {beside}", where=name)
 
 
-def _inspection_limits(memory_mb: float | None, seconds: float | None) -> Any:
+def inspection_limits(memory_mb: float | None, seconds: float | None) -> Any:
+    """Limits of the process that inspects a file, by default those of `InspectionLimits`."""
     from hwnas.inspection.process import InspectionLimits
 
     default = InspectionLimits()

@@ -101,8 +101,8 @@ def print_variants(document: dict[str, Any]) -> None:
         table.add_row(
             name,
             f"{entry['size_bytes'] / 1e6:.2f}",
-            _number(entry["parity"]["sqnr_db"]),
-            f"{entry[entry['metric']]['onnx']:.2%}",
+            _number((entry["parity"] or {}).get("sqnr_db")),
+            "-" if entry["metric"] is None else f"{entry[entry['metric']]['onnx']:.2%}",
             _number(entry["measured"]["value_ms"]),
             f"{ratio['value']:.3f} ({ratio['ci_low']:.3f}-{ratio['ci_high']:.3f})",
             f"[{STYLES[verdict]}]{verdict}[/]",
@@ -118,6 +118,17 @@ def print_variants(document: dict[str, Any]) -> None:
         f"budget {_number(document['budget_ms'])} ms on {document['runtime']}; "
         f"fastest that passes: [bold]{document['fastest'] or 'none'}[/]"
     )
+
+
+def print_sensitivity(entries: Sequence[dict[str, Any]]) -> None:
+    """Print what each operator loses when it alone is quantised, the most sensitive one first."""
+    if not entries:
+        return
+    table = Table("node", "operator", "SQNR dB alone", box=None, padding=(0, 1, 0, 0))
+    for entry in entries:
+        alone = _number(entry["sqnr_db"]) if entry["error"] is None else printable(entry["error"])
+        table.add_row(_plain(entry["node"]), _plain(entry["operator"]), escape(alone))
+    Console().print(table)
 
 
 def _more_figures(document: dict[str, Any]) -> list[str]:

@@ -89,9 +89,10 @@ def measure_cold_start(
 
 def cold_start_gates(found: ColdStart | None, request: CheckRequest) -> list[Gate]:
     """Gates of the budgets for loading and for the first inference; none without a budget."""
+    load_ms, first_ms = (None, None) if found is None else (found.load_ms, found.first_ms)
     stated = (
-        ("load", request.load_budget_ms, found and found.load_ms),
-        ("first_inference", request.first_budget_ms, found and found.first_ms),
+        ("load", request.load_budget_ms, load_ms),
+        ("first_inference", request.first_budget_ms, first_ms),
     )
     return [_gate(name, times, limit) for name, limit, times in stated if limit is not None]
 

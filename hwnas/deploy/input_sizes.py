@@ -78,7 +78,7 @@ class InputSizes:
         """
         shape = self.shape(batch)
         if self.below is not None and np.issubdtype(self.dtype, np.integer):
-            below = min(self.below or batch, int(np.iinfo(self.dtype).max) + 1)
+            below = min(self.below or batch, 2 ** (8 * np.dtype(self.dtype).itemsize - 1))
             return rng.integers(0, below, shape).astype(self.dtype)
         if self.is_floating:
             if self.dtype is np.float32:

@@ -122,7 +122,7 @@ def pairwise_product(a: np.ndarray, b: np.ndarray, *, saturate: bool) -> np.ndar
     """
     left, right = a.astype(np.int32), b.astype(np.int32)
     if not saturate:
-        return left @ right
+        return np.asarray(left @ right)
     total = np.zeros((*left.shape[:-1], right.shape[-1]), np.int32)
     for first in range(0, len(right), 2):
         pair = slice(first, first + 2)
@@ -158,7 +158,7 @@ def _qgemm(node: NodeProto, inputs: Inputs, saturate: bool) -> np.ndarray:
         sums = sums + c
     scale = np.float32(attributes.get("alpha", 1.0)) * _array(a_scale) * _array(b_scale)
     if not rest or rest[0] is None:
-        return sums.astype(np.float32) * scale
+        return np.asarray(sums.astype(np.float32) * scale)
     return _requantised(sums, scale, rest[0], rest[1] if len(rest) > 1 else None)
 
 
@@ -268,7 +268,7 @@ def _requantised(
     limits = np.iinfo(zero.dtype)
     factor = (scale / _array(y_scale)).astype(np.float32)
     rounded = np.rint(sums.astype(np.float32) * factor) + zero.astype(np.float32)
-    return np.clip(rounded, limits.min, limits.max).astype(zero.dtype)
+    return np.asarray(np.clip(rounded, limits.min, limits.max), zero.dtype)
 
 
 def _array(value: np.ndarray | None) -> np.ndarray:

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
-from hwnas.budget.gate import NetworkLatency, Session, measure_together
-from hwnas.deploy.behaviour import Behaviour, observe
-from hwnas.deploy.check import behaviour_gates
-from hwnas.deploy.feeds import FeedMaker
-from hwnas.deploy.gates import (
-    budget_gate,
-    energy_gates,
-    memory_gates,
-    placement_gates,
-    verdict_of,
+from hwnas.deploy.judged_variants import (
+    RunningVariant,
+    VariantLatency,
+    judge_variant,
+    measure_variants,
+    passing,
+    run_variant,
+    unmade_variant,
 )
 from hwnas.deploy.operator_speed import operator_speed
 from hwnas.deploy.outputs import Feeds
-from hwnas.deploy.performance import counted_energy
 from hwnas.deploy.references import Reference
-from hwnas.deploy.trial import probe
+from hwnas.deploy.request import CheckRequest
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
 from hwnas.errors import HwnasError, InputError
-from hwnas.inspection.process import Inspection, inspect_model
-from hwnas.latency_tables.measuring.speed_reference import NAME as REFERENCE
-from hwnas.latency_tables.measuring.speed_reference import prepare_reference
+from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
-from hwnas.latency_tables.statistics import Ratio, paired_ratio
 from hwnas.pipeline.check import dataset_feeds, network_reference
-from hwnas.pipeline.profile import SESSIONS
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import write_atomic
@@ -44,18 +36,6 @@ from hwnas.runs.run_folder import RunFolder, environment
 SCHEMA = 1
 logger = logging.getLogger("hwnas")
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 256, 32
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """One variant that runs: its file, what it computes, and calls that run it once."""
-
-    path: Path
-    model: Inspection
-    feeds: FeedMaker
-    memory_mb: float | None
-    behaviour: Behaviour
-    calls: list[Callable[[], None]]
 
 
 def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> dict[str, Any]:
@@ -85,7 +65,7 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
     calibration = calibration_feeds(run)
     notes = []
     reference = network_reference(run)
-    variants: dict[str, _Variant] = {}
+    variants: dict[str, RunningVariant] = {}
     errors: dict[str, str] = {}
     with run.stage("variants") as advance:
         for done, name in enumerate(names):
@@ -103,8 +83,9 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
                     raise
                 errors[name] = str(error)
         advance(len(names), len(names) + 1, "latency")
-        sessions = _measured(run, runtime, variants)
-        document = _document(run, runtime, names, variants, sessions, errors) | {"notes": notes}
+        seconds, recorded = run.config.check.measure_seconds, run.target.recorded_speed()
+        latencies = measure_variants(variants, runtime, seconds, recorded)
+        document = _document(run, runtime, names, variants, latencies, errors) | {"notes": notes}
         advance(
             len(names) + 1, len(names) + 1, f"fastest that passes: {document['fastest'] or 'none'}"
         )
@@ -200,110 +181,48 @@ def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path
     return path
 
 
-def _observed(run: Run, runtime: OnnxModelRuntime, path: Path, reference: Reference) -> _Variant:
+def _observed(
+    run: Run, runtime: OnnxModelRuntime, path: Path, reference: Reference
+) -> RunningVariant:
     """The variant as it runs here; raises HwnasError when the runtime refuses it."""
     model = inspect_model(path)
-    feeds = dataset_feeds(run, model)
-    trial = probe(model, runtime, feeds, run.config.check)
-    behaviour = observe(model, runtime, feeds, reference, trial, run.config.check)
-    single = feeds.real(feeds.batch, 0)
-    # Where a session's memory happens to lie moves a small network by 2 to 3 %.
-    calls = [runtime.prepare_onnx(path, single) for _ in range(SESSIONS)]
-    return _Variant(path, model, feeds, trial.memory_mb, behaviour, calls)
+    return run_variant(model, runtime, dataset_feeds(run, model), reference, _request(run))
 
 
-def _measured(
-    run: Run, runtime: OnnxModelRuntime, variants: Mapping[str, _Variant]
-) -> dict[str, list[Session]]:
-    """The sessions of each variant, all in the same rounds as those of the speed reference."""
-    references = {f"{REFERENCE}/{i}": prepare_reference(runtime) for i in range(SESSIONS)}
-    found = measure_together(
-        {name: call for name, call in references.items() if call is not None}
-        | {f"{n}/{i}": call for n, v in variants.items() for i, call in enumerate(v.calls)},
-        runtime,
-        seconds=run.config.check.measure_seconds,
+def _request(run: Run) -> CheckRequest:
+    """Budgets and limits of the run."""
+    budget = run.config.budget
+    return CheckRequest(
+        limits=run.config.check,
+        budget_ms=run.target.budget_ms(),
+        memory_budget_mb=budget.memory_mb,
+        energy_budget_mj=budget.energy_mj,
     )
-    return {
-        name: [Session(found[f"{name}/{i}"], found[f"{REFERENCE}/{i}"]) for i in range(SESSIONS)]
-        for name in variants
-    }
 
 
 def _document(
     run: Run,
     runtime: OnnxModelRuntime,
     names: Sequence[str],
-    variants: Mapping[str, _Variant],
-    sessions: Mapping[str, list[Session]],
+    variants: Mapping[str, RunningVariant],
+    latencies: Mapping[str, VariantLatency],
     errors: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of `variants.json`."""
-    rounds_ms = {
-        name: np.mean([session.rounds_ms for session in found], axis=0).tolist()
-        for name, found in sessions.items()
-    }
-    recorded = run.target.recorded_speed()
-    latencies = {
-        name: NetworkLatency.of_sessions(found, runtime.statistic, runtime.name, recorded)
-        for name, found in sessions.items()
-    }
-    ratios = {
-        name: paired_ratio(rounds, rounds_ms[EXPORTED]).widened(latencies[name].spread, SESSIONS)
-        for name, rounds in rounds_ms.items()
-    }
+    folder, request = run.folder.path, _request(run)
     judged = {
-        name: _judged(run, runtime, variant, latencies[name], ratios[name])
+        name: judge_variant(variant, latencies[name], runtime, request, folder)
         for name, variant in variants.items()
     }
-    passing = [name for name, entry in judged.items() if entry["verdict"] == "pass"]
-    made = {name: judged.get(name) or _unmade(errors[name]) for name in names}
+    ratios = {name: found.ratio for name, found in latencies.items()}
     return {
         "schema": SCHEMA,
-        "fastest": fastest(ratios, passing),
-        "budget_ms": run.target.budget_ms(),
+        "fastest": fastest(ratios, passing(judged)),
+        "budget_ms": request.budget_ms,
         "batch": run.config.latency.batch,
         "runtime": runtime.name,
         "calibration_images": min(CALIBRATION_IMAGES, len(run.problem.dataset.train)),
-        "variants": made,
+        "variants": {name: judged.get(name) or unmade_variant(errors[name]) for name in names},
         "environment": environment()
         | {"device": runtime.device_name(), "threads": runtime.threads},
     }
-
-
-def _judged(
-    run: Run, runtime: OnnxModelRuntime, variant: _Variant, latency: NetworkLatency, ratio: Ratio
-) -> dict[str, Any]:
-    """One entry of the document."""
-    energy = counted_energy(variant.calls[0], runtime, latency)
-    behaviour, budget = variant.behaviour, run.config.budget
-    gates = [
-        budget_gate(latency, run.target.budget_ms()),
-        *memory_gates(variant.memory_mb, budget.memory_mb),
-        *energy_gates(energy, budget.energy_mj),
-        *placement_gates(runtime, behaviour.runtimes[runtime.name]),
-        *behaviour_gates(variant.model, variant.feeds, behaviour, run.config.check),
-    ]
-    assert behaviour.parity is not None
-    assert behaviour.score is not None
-    metric = behaviour.score.metric
-    score = behaviour.score.to_json() | {"drop": behaviour.score.drop}
-    return {
-        "verdict": verdict_of(gates),
-        "model": str(variant.path.relative_to(run.folder.path)),
-        "size_bytes": variant.model.size_bytes,
-        "precision": variant.model.precision,
-        "parity": behaviour.parity.to_json(),
-        "metric": metric,
-        metric: score,
-        "measured": latency.to_json(),
-        "ratio": asdict(ratio),
-        "memory_mb": variant.memory_mb,
-        "energy": energy and energy.to_json(),
-        "gates": [gate.to_json() for gate in gates],
-        "error": None,
-    }
-
-
-def _unmade(error: str) -> dict[str, Any]:
-    """The entry of one that could not be made or run."""
-    return {"verdict": None, "error": error}
