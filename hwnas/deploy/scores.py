@@ -51,7 +51,8 @@ class Score:
     @property
     def drop(self) -> float | None:
         """How far the model's score is below the reference's."""
-        return None if self.reference is None else self.reference - self.model
+        # Rounded, because 1 - 0.99 is 0.010000000000000009.
+        return None if self.reference is None else round(self.reference - self.model, 12)
 
     def to_json(self) -> dict[str, Any]:
         """The score of the reference under its name, and that of the model under `onnx`."""
