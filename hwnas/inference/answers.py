@@ -10,9 +10,12 @@ import numpy as np
 
 from hwnas.errors import InputError, printable
 from hwnas.inference.boxes import Detections
+from hwnas.inference.description import OWN
 from hwnas.inference.files import Crop, FileSamples, read_samples
 from hwnas.inference.predictor import Predictor
 
+MOST_SHOWN = 20
+"""Numbers that a line of text shows of outputs without a known meaning."""
 Answer = dict[str, Any]
 """`file`, `row` (None if the file is a single sample), and what the task says."""
 
@@ -59,6 +62,9 @@ def _told(
             if path is not None:
                 _write_mask(classes, path)
             yield {"shares": _shares(classes, model.classes), "mask": path and str(path)}
+    elif model.task == OWN:
+        for outputs in np.asarray(predictor.predict(read.samples)):
+            yield {"outputs": outputs.tolist()}
     elif model.task == "regression":
         for value in np.asarray(predictor.predict(read.samples)):
             yield {"value": float(value), "name": model.classes[0]}
@@ -127,6 +133,10 @@ def in_words(answer: Answer) -> str:
     place = printable(answer["file"]) + row
     if "value" in answer:
         return f"{place}: {printable(answer['name'], 40)} {answer['value']:.6g}"
+    if "outputs" in answer:
+        numbers = np.ravel(answer["outputs"]).tolist()
+        shown = " ".join(f"{number:.6g}" for number in numbers[:MOST_SHOWN])
+        return f"{place}: {shown}{' ...' if len(numbers) > MOST_SHOWN else ''}"
     if "boxes" in answer:
         lines = [
             f"{place}: {_share(box, 'probability')} at "

@@ -28,7 +28,9 @@ CLASS_TASKS = (
     "table-classification",
 )
 """Tasks with one class for each sample."""
-TASKS = {*IMAGE_TASKS, *TEXT_TASKS, *CLASS_TASKS, "regression"}
+OWN = "own"
+"""The task of networks whose loss and metric are a user's own: only they know the outputs."""
+TASKS = {*IMAGE_TASKS, *TEXT_TASKS, *CLASS_TASKS, "regression", OWN}
 KINDS: dict[str, Kind] = {"signal-classification": "signal", "table-classification": "table"}
 """What a sample is where the task tells."""
 TYPES = {
@@ -116,8 +118,9 @@ class Description:
                 actual=f"{dtype} {list(shape)}",
             )
         found = _Properties(where, stated)
-        is_text = task in TEXT_TASKS
-        moments = (None, None) if is_text else found.moments(sizes[0])
+        is_text = task in TEXT_TASKS or (task == OWN and "vocabulary" in stated)
+        is_plain = is_text or (task == OWN and "input_mean" not in stated)
+        moments = (None, None) if is_plain else found.moments(sizes[0])
         return cls(
             where=where,
             task=task,
@@ -125,7 +128,7 @@ class Description:
             shape=sizes,
             dtype=TYPES[dtype],
             raw_dtype=found.raw_dtype(task),
-            classes=found.names("classes"),
+            classes=() if task == OWN and "classes" not in stated else found.names("classes"),
             vocabulary=found.names("vocabulary") if is_text else (),
             mean=moments[0],
             std=moments[1],

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.inference.boxes import Detections, decode_boxes
-from hwnas.inference.description import Description
+from hwnas.inference.description import OWN, Description
 from hwnas.inference.inputs import prepare
 
 BATCH = 256
@@ -97,7 +97,8 @@ class Predictor:
         Returns:
             Names of classes (N,); of segmentation the index of each pixel's class (N, H, W); of
             detection the `Detections` of each image, in pixels of the model's input; of language
-            models the token (N,) that follows each text; of regression the values (N,).
+            models the token (N,) that follows each text; of regression the values (N,); with a loss
+            of one's own the model's outputs (N, ...).
 
         Raises:
             InputError: samples that do not fit the model.
@@ -109,6 +110,8 @@ class Predictor:
             mean, std = model.target
             values: np.ndarray = outputs[:, 0] * np.float32(std) + np.float32(mean)
             return values
+        if model.task == OWN:
+            return outputs
         if model.task == "segmentation":
             classes: np.ndarray = outputs.argmax(axis=1)
             return classes
@@ -130,9 +133,9 @@ class Predictor:
             InputError: samples that do not fit the model, or a task without probabilities.
         """
         model = self.description
-        if model.task in ("detection", "regression"):
+        if model.task in ("detection", "regression", OWN):
             raise InputError(
-                f"{model.task} has no probabilities of classes",
+                f"the task {model.task} has no probabilities of classes",
                 where=model.where,
                 mend="use `predict`",
             )

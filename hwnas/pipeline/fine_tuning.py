@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import count
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def fine_tune(
     learning_rate: float | None,
     out: Path | None,
     stage: Stage,
-) -> Path:
+) -> Run:
     """Train a run's network further, then export, check and report it in a new run folder.
 
     Inputs are normalised as in the run, so that the network sees what it knows.
@@ -49,7 +50,7 @@ def fine_tune(
         stage: shows progress.
 
     Returns:
-        The new run folder.
+        The new run.
 
     Raises:
         InputError: samples that do not fit the model, or a folder that holds something.
@@ -71,16 +72,16 @@ def fine_tune(
         raise InputError(
             "the folder holds something already", where=str(folder.path), mend="choose another"
         )
-    tuned = Run(config, folder, stage)
+    tuned = Run(config, folder, stage, given=copy.copy(run.given))
     tuned.problem.dataset = run.problem.dataset.with_training(split)
     folder.create()
     try:
         tuned.start_member(run)
-        for source, copy in (
+        for source, target in (
             (run.folder.architecture, folder.architecture),
             (run.folder.weights, folder.inherited),
         ):
-            write_atomic(copy, source.read_bytes())
+            write_atomic(target, source.read_bytes())
         train(tuned)
         export(tuned)
         check(tuned)
@@ -88,7 +89,7 @@ def fine_tune(
     except BaseException:  # also KeyboardInterrupt: nothing half-written is left
         folder.remove()
         raise
-    return folder.path
+    return tuned
 
 
 def _free_folder(path: Path) -> Path:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.inference.boxes import decode_boxes, sigmoid
 from hwnas.inference.predictor import Predictor, softmax
@@ -203,6 +204,28 @@ def test_missing_numbers_become_what_training_filled_in(tmp_path) -> None:
     missing[0, 2] = np.nan
     with pytest.raises(InputError, match="NaN"):
         predictor.outputs(missing)
+
+
+@pytest.mark.parametrize("task", ["image-classification", "table-classification"])
+def test_models_that_normalise_themselves_get_the_same_raw_samples(task, tmp_path) -> None:
+    found, network = network_for(task)
+    names = found.input_name, found.output_name
+    preprocessing = found.dataset.normalisation
+    model = export_network(network, found.dataset.input_shape, names, preprocessing)
+    stated = {key: json.dumps(value) for key, value in found.properties().items()}
+    set_metadata(model, {"task": task, "preprocess": "true", **stated})
+    outputs = Predictor(model.SerializeToString()).outputs(raw(task))
+    np.testing.assert_allclose(outputs, network_outputs(task), rtol=1e-4, atol=1e-4)
+
+
+def test_outputs_of_a_task_of_one_s_own_are_given_as_they_are(tmp_path) -> None:
+    predictor = Predictor(model_for("signal-classification", tmp_path, task="own"))
+    samples = raw("signal-classification")
+    np.testing.assert_array_equal(predictor.predict(samples), predictor.outputs(samples))
+    expected = network_outputs("signal-classification")
+    np.testing.assert_allclose(predictor.outputs(samples), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match="no probabilities"):
+        predictor.predict_proba(samples)
 
 
 def test_predicting_imports_no_pytorch(tmp_path) -> None:
