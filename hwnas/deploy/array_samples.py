@@ -50,7 +50,8 @@ def samples_from_arrays(
         converted[given.name] = array[0] if part is _SAME_ROWS else array
         if isinstance(part, _Parts):
             parts[given.name] = part
-    counts = {part.count for part in parts.values()} or {1}
+    rows_of = {g.name: g.sample_of_row for g in inputs if g.sample_of_row is not None}
+    counts = {part.count for name, part in parts.items() if name not in rows_of} or {1}
     if len(counts) > 1 or 0 in counts:
         raise InputError(
             "arrays of unequal length, or shorter than the batch",
@@ -62,7 +63,7 @@ def samples_from_arrays(
     # A label for each inference, or one for each row of its batch.
     batch = 1 if is_dynamic or (labels is not None and len(labels) == count) else rows
     targets = None if labels is None else _targets(labels, count, batch, where)
-    return Samples(count, partial(_take, converted, parts), targets)
+    return Samples(count, partial(_take, converted, parts, rows_of), targets)
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,31 @@ def _parts_of(
 
 
 def _take(
-    arrays: Mapping[str, np.ndarray], parts: Mapping[str, _Parts], chosen: np.ndarray
+    arrays: Mapping[str, np.ndarray],
+    parts: Mapping[str, _Parts],
+    rows_of: Mapping[str, str],
+    chosen: np.ndarray,
 ) -> Feeds:
-    """The chosen samples of each array."""
+    """The chosen samples of each array.
+
+    Args:
+        arrays: an array for each input, by name.
+        parts: how arrays are divided into samples.
+        rows_of: for arrays of rows, the array that tells which sample each row belongs to. Its
+            numbers become places in the batch.
+        chosen: indices of the samples.
+    """
     feeds = {}
     for name, array in arrays.items():
         part = parts.get(name)
-        if part is None:
+        if name in rows_of:
+            rows = [np.flatnonzero(arrays[rows_of[name]] == sample) for sample in chosen]
+            if name == rows_of[name]:
+                places = np.repeat(np.arange(len(chosen)), [len(own) for own in rows])
+                feeds[name] = places.astype(array.dtype)
+            else:
+                feeds[name] = array[np.concatenate(rows)]
+        elif part is None:
             feeds[name] = array
         elif part.is_row:
             feeds[name] = array[chosen[0]]

@@ -11,6 +11,7 @@ from hwnas.deploy.expected import compare_with_stored
 from hwnas.deploy.feeds import FeedMaker
 from hwnas.deploy.finite import FiniteCount, count_not_finite
 from hwnas.deploy.gates import parity_limits
+from hwnas.deploy.open_sizes import rows_by_sample
 from hwnas.deploy.outputs import Outputs, Predict, as_predict, single_arrays
 from hwnas.deploy.parity import Parity, compare, differs_from_run_to_run
 from hwnas.deploy.references import Reference, self_references, widened_reference
@@ -257,7 +258,8 @@ def _contradiction(outputs: Outputs, model: Inspection) -> str | None:
 
 def _batch_mismatch(outputs: Outputs, model: Inspection, batch: int) -> str | None:
     """The first output whose batch size differs from that of the inputs, or None."""
-    symbols = {value.shape[0] for value in model.inputs if value.shape} - {None}
+    symbols = {value.shape[0] for value in model.inputs if value.shape}
+    symbols -= {None, *rows_by_sample(model)}
     shapes = {name: array.shape for name, array in single_arrays(outputs)}
     for value in model.outputs:
         is_batch = value.shape and isinstance(value.shape[0], str) and value.shape[0] in symbols

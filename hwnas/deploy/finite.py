@@ -100,7 +100,7 @@ def _finite_samples(given: Feeds, feeds: FeedMaker, batch: int) -> np.ndarray:
         array = given[sizes.name]
         if array.dtype.kind == "f":
             finite = np.isfinite(array)
-            if sizes.batch_axis is None:
+            if sizes.batch_axis is None or sizes.sample_of_row is not None:
                 good &= bool(finite.all())
             else:
                 good &= np.moveaxis(finite, sizes.batch_axis, 0).reshape(batch, -1).all(axis=1)

@@ -42,12 +42,15 @@ class InputSizes:
         dtype: numpy type of its elements.
         sizes: its shape, with None at the batch dimension if that is open.
         below: for an index, the size of what it indexes; 0 stands for the batch size.
+        sample_of_row: name of the input that tells which sample each row belongs to, for rows of
+            which samples have different numbers, such as regions of images; else None.
     """
 
     name: str
     dtype: type[np.generic]
     sizes: tuple[int | None, ...]
     below: int | None = None
+    sample_of_row: str | None = None
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """The shape for a batch size."""

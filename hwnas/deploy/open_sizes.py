@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -157,16 +158,37 @@ def resolve_inputs(
         _add_symbols(known, value, shapes[value.name], batch, f"{where}: input {value.name!r}")
     unknown: list[OpenSize] = []
     found = []
+    rows = rows_by_sample(model)
     for value in model.inputs:
         sizes, missing = _sizes(value, shapes[value.name], batch, known)
         unknown += missing
         below = value.below
         if isinstance(below, str):
             below = 0 if below in batch else known.get(below)
-        found.append(InputSizes(value.name, DTYPES[value.dtype], sizes, below))
+        row = rows.get(value.shape[0]) if value.shape and sizes[0] is None else None
+        found.append(InputSizes(value.name, DTYPES[value.dtype], sizes, below, row))
     if unknown:
         raise UnknownSizesError(unknown, where)
     return tuple(found)
+
+
+def rows_by_sample(model: Inspection) -> dict[int | str | None, str]:
+    """Symbols of rows that belong to samples, and the input that tells to which.
+
+    Such an input is the only index into the batch of another one, as that of regions in images is.
+    """
+    leading = {value.shape[0] for value in model.inputs if value.shape}
+    indices = [
+        (value.shape[0], value.name)
+        for value in model.inputs
+        if value.shape is not None
+        and len(value.shape) == 1
+        and isinstance(value.below, str)
+        and value.below in leading
+        and value.below != value.shape[0]
+    ]
+    times = Counter(symbol for symbol, _ in indices)
+    return {symbol: name for symbol, name in indices if times[symbol] == 1}
 
 
 def _batch_symbols(
@@ -176,7 +198,8 @@ def _batch_symbols(
 
     An open first dimension is no batch if its size is stated by symbol. It is no batch either if
     its size is known and the model does not treat it as one: an input has the symbol twice, as a
-    square matrix has, or the declared shapes of the outputs do not depend on it.
+    square matrix has, the edges of a graph are indices into it, or the declared shapes of the
+    outputs do not depend on it.
     """
     if not stated.has_batch:
         return set()
@@ -188,8 +211,11 @@ def _batch_symbols(
         if value.shape and (value.name in stated.shapes or value.name in arrays)
     }
     twice = {s for v in model.inputs for s in v.shape or () if (v.shape or ()).count(s) > 1}
-    unused = set() if _has_unknown_outputs(model) else leading - _output_sizes(model)
-    return leading - (sized & (twice - {None} | unused))
+    used = _output_sizes(model) | {value.below for value in model.inputs}
+    unused = set() if _has_unknown_outputs(model) else leading - used
+    rows = rows_by_sample(model)
+    nodes = {v.below for v in model.inputs if v.shape and v.shape[0] not in rows}
+    return leading - (sized & (twice - {None} | unused | (nodes - {None})))
 
 
 def _has_unknown_outputs(model: Inspection) -> bool:

@@ -10,6 +10,7 @@ from hwnas.reporting.formatting import (
     UNKNOWN,
     count,
     decibels,
+    gate_value,
     in_words,
     kibibytes,
     milliseconds,
@@ -62,11 +63,18 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
         "batch sizes of a model that declares a dynamic one: all of them run (value: the largest)",
         number,
     ),
+    "finite": ("output values that are NaN or infinite: at most the limit", number),
+    "load": ("time to create a session in a new process: at most the limit", milliseconds),
+    "first_inference": ("first inference of a new process: at most the limit", milliseconds),
     "serving_errors": ("failed requests under load: at most the limit", number),
     "memory_growth": ("growth of the session's memory in MB under load: at most the limit", number),
 }
 """The requirement of each gate, and how its value and limit are formatted."""
-REFERENCES = {"": "before the export", "unoptimised": "without the runtime's graph optimisation"}
+REFERENCES = {
+    "": "before the export",
+    "unoptimised": "without the runtime's graph optimisation",
+    "float32": "of the same model in float32",
+}
 """What outputs are compared with, by the suffix of the gate's name; others name a runtime."""
 
 
@@ -142,9 +150,19 @@ def _gate_row(gate: dict[str, Any], metric: str) -> list[Html]:
     return [
         text(name),
         status(text_at(gate, "status")),
-        *(text(DASH if v is None else formatted(v)) for v in (value, limit)),
+        *(text(shown) for shown in _value_and_limit(value, limit, formatted)),
         text(requirement.format(metric=in_words(metric), reference=reference)),
     ]
+
+
+def _value_and_limit(
+    value: float | None, limit: float | None, formatted: Callable[[float | None], str]
+) -> tuple[str, str]:
+    """Value and limit of a gate as texts, which differ where the numbers do."""
+    texts = tuple(DASH if v is None else formatted(v) for v in (value, limit))
+    if value != limit and texts[0] == texts[1]:
+        return gate_value({"value": value, "limit": limit}), number(limit)
+    return texts[0], texts[1]
 
 
 def _prediction_sentence(run: Run) -> str:

@@ -107,6 +107,10 @@ CASES = {
         odd_models.graph_network(),
         {"adjacency": odd_models.random_weights(10, 10), "x": odd_models.random_weights(10, 5)},
     ),
+    "edges between nodes": (
+        odd_models.graph_with_edges(),
+        {"x": odd_models.random_weights(10, 5), "edges": np.array([[9, 0, 3], [1, 2, 3]])},
+    ),
     "a scalar": (odd_models.scaled(), {"x": np.float32(2.5)}),
     "several scalars": (odd_models.scaled(), {"x": np.float32([2.5, 3.5])}),
     "an array that all samples share": (

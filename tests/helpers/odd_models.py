@@ -124,6 +124,19 @@ def graph_network() -> ModelProto:
     return model_of(nodes, inputs, [value("y", "nodes", 3)], w=random_weights(5, 3))
 
 
+def graph_with_edges() -> ModelProto:
+    """The sum of each node's neighbours; edges are pairs of numbers of nodes."""
+    nodes = [
+        node("Split", "edges", "from to", axis=0, num_outputs=2),
+        node("Squeeze", "from axis", "source"),
+        node("Gather", "x source", "messages"),
+        node("MatMul", "messages w", "y"),
+    ]
+    inputs = [value("x", "nodes", 5), value("edges", 2, "count", kind=INT64)]
+    stored = {"w": random_weights(5, 3), "axis": np.array([0])}
+    return model_of(nodes, inputs, [value("y", "count", 3)], **stored)
+
+
 def scaled() -> ModelProto:
     """A scalar times a vector."""
     return model_of([node("Mul", "x w", "y")], [value("x")], [value("y", 4)], w=random_weights(4))

@@ -110,3 +110,23 @@ def test_indices_into_a_batch_stay_within_it(tmp_path) -> None:
     assert feeds.random(1, 0)["batch_of_box"].max() == 0
     assert 2 < feeds.random(7, 0)["batch_of_box"].max() < 7
     assert observed(path)[1]["dynamic_batch"] == "pass"
+
+
+def test_regions_go_with_their_images(tmp_path) -> None:
+    path = saved(regions(), tmp_path / "model.onnx")
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((4, 3, 16, 16)).astype(np.float32)
+    corners = rng.uniform(0, 8, (7, 2))
+    boxes = np.concatenate([corners, corners + 6], axis=1).astype(np.float32)
+    of_image = np.array([2, 0, 2, 3, 0, 2, 1])
+    data = {"images": images, "boxes": boxes, "batch_of_box": of_image}
+    np.savez(tmp_path / "data.npz", **data)
+    feeds = feeds_for(inspect_model(path), StatedSizes(), tmp_path / "data.npz", 1)
+    assert feeds.samples.count == 4
+    chosen = feeds.samples.take(np.array([3, 2]))
+    np.testing.assert_array_equal(chosen["images"], images[[3, 2]])
+    np.testing.assert_array_equal(chosen["batch_of_box"], [0, 1, 1, 1])
+    np.testing.assert_array_equal(chosen["boxes"], boxes[[3, 0, 2, 5]])
+    behaviour, gates = observed(path, path, tmp_path / "data.npz")
+    assert behaviour.failures == []
+    assert gates["parity"] == gates["dynamic_batch"] == gates["finite"] == "pass"
