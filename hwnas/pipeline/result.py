@@ -21,6 +21,7 @@ from hwnas.errors import InputError
 from hwnas.inference.boxes import Detections
 from hwnas.inference.predictor import Predictor
 from hwnas.pipeline import check as check_stage
+from hwnas.pipeline.control_choice import SEARCHED
 from hwnas.pipeline.fine_tuning import fine_tune
 from hwnas.pipeline.problem import Problem
 from hwnas.pipeline.profile import example_inputs
@@ -107,6 +108,24 @@ class Result:
         """What the model was trained for, such as `image-classification`."""
         return self._predictor.description.task
 
+    @property
+    def controls(self) -> dict[str, dict[str, float]]:
+        """The networks that were trained for comparison (the setting `controls`), by name.
+
+        Each has a `score` from 0 to 1, and a `latency_ms` in milliseconds that was measured in turn
+        with the other networks. The first, `searched`, is this run's own model; a network that
+        several names stand for has the first of them. Empty if the run made no comparison.
+        """
+        path = self._files.controls_document
+        if not path.exists():
+            return {}
+        document = self._files.read_json(path)
+        return {
+            name: {"score": one["score"], "latency_ms": one["measured"]["value_ms"]}
+            for name, one in {SEARCHED: document["searched"], **document["controls"]}.items()
+            if one.get("same_as") is None and one.get("score") is not None
+        }
+
     @cached_property
     def model(self) -> nn.Module:
         """The trained network, made of PyTorch's own modules and functions alone.
@@ -177,7 +196,7 @@ class Result:
         Raises:
             InputError: data of another shape, type or class, or a folder that holds something.
         """
-        folder = fine_tune(
+        tuned = fine_tune(
             self._run,
             self._predictor.description,
             data,
@@ -186,7 +205,7 @@ class Result:
             out=None if out is None else Path(out),
             stage=progress.shown if show_progress else progress.silent,
         )
-        return Result(folder)
+        return Result(tuned.folder.path, tuned.given)
 
     def export(self, path: str | Path, variant: str = EXPORTED) -> Path:
         """Write the model to a file.
@@ -234,7 +253,8 @@ class Result:
         Returns:
             The content of `check.json`.
         """
-        run = Run.open(self.folder, stage=progress.shown if show_progress else progress.silent)
+        stage = progress.shown if show_progress else progress.silent
+        run = replace(self._run, stage=stage)
         with run.folder.locked():
             document = check_stage.check(run, budget_ms=budget_ms)
             report(self.folder)
