@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     )
     from hwnas.latency_tables.table import LatencyTable, OpSpec
     from hwnas.pipeline.configuration import load_config
-    from hwnas.pipeline.profile import profile
-    from hwnas.pipeline.result import load
     from hwnas.pipeline.own_model import search
+    from hwnas.pipeline.profile import profile
+    from hwnas.pipeline.result import Result, load
     from hwnas.pipeline.stages import run
     from hwnas.spaces import build_space, register_space
     from hwnas.spaces.traced.space import space_of
@@ -45,6 +45,7 @@ _MODULES = {
     "LatencyTable": "hwnas.latency_tables.table",
     "Mixture": "hwnas.architecture",
     "OpSpec": "hwnas.latency_tables.table",
+    "Result": "hwnas.pipeline.result",
     "SignalClassifier": "hwnas.estimators",
     "TabularClassifier": "hwnas.estimators",
     "TabularRegressor": "hwnas.estimators",
@@ -73,6 +74,7 @@ __all__ = [
     "LatencyTable",
     "Mixture",
     "OpSpec",
+    "Result",
     "SignalClassifier",
     "TabularClassifier",
     "TabularRegressor",

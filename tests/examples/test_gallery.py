@@ -1,0 +1,100 @@
+"""The scripts of the gallery in a short form: tiny data, a few steps, made-up latencies."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny import table_of
+from torch import Tensor
+
+import hwnas
+from hwnas.pipeline.result import Result
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+LINES = 120
+SHORT = {
+    "search.batch_size": 8,
+    "search.candidates": 2,
+    "search.max_measured": 1,
+    "search.ranking_images": 20,
+    "search.recalibration_batches": 1,
+    "train.batch_size": 16,
+    "latency.measure_seconds": 3.0,
+    "check.measure_seconds": 20.0,
+    "check.min_accuracy": 0.001,
+    "threads": 1,
+}
+
+
+def example(name: str) -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def short_run(script: ModuleType, inputs: Tensor, folder: Path, **given: Any) -> Result:
+    """Run a script on a few samples, with made-up latencies and a budget that every network keeps.
+
+    Args:
+        script: of the gallery.
+        inputs: a batch as its network reads it.
+        folder: the run is made in it.
+        given: further arguments of its `main`.
+    """
+    table = folder / "table.json"
+    table_of(hwnas.space_of(script.Network(), inputs)).save(table)
+    result = script.main(
+        str(folder / "run"),
+        **{
+            "steps": 4,
+            "epochs": 1,
+            "budget_ms": 1e6,
+            "table": table,
+            "settings": SHORT,
+            "show_progress": False,
+            **given,
+        },
+    )
+    assert isinstance(result, Result)
+    assert result.verdict == "pass"
+    return result
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_has_at_most_120_lines_and_says_how_it_is_run(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LINES
+    assert f"python examples/{path.name}" in text
+
+
+@pytest.mark.slow
+def test_a_sensor_signal_is_told_by_1d_convolutions(tmp_path) -> None:
+    script = example("sensor_signal")
+    result = short_run(script, torch.zeros(1, 3, script.TIMES), tmp_path, samples=120)
+    inputs, _ = script.signals(5, seed=2)
+    assert set(result.predict(inputs)) <= {"0", "1", "2", "3"}
+
+
+def test_a_policy_learns_by_a_function_of_its_own() -> None:
+    pytest.importorskip("gymnasium")
+    script = example("cartpole")
+    torch.manual_seed(0)
+    policy = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    before = script.tested(policy, seed=1)
+    assert script.trained(policy, generations=4, policies=16) > 2 * before
+
+
+@pytest.mark.slow
+def test_a_policy_is_searched_under_a_budget(tmp_path) -> None:
+    pytest.importorskip("gymnasium")
+    script = example("cartpole")
+    result = short_run(script, torch.zeros(1, 4), tmp_path, generations=1, epochs=None)
+    assert result.score == pytest.approx(script.tested(result.model, seed=1000), abs=1e-6)
