@@ -34,6 +34,8 @@ from hwnas.strategies.base import SearchStrategy
 from hwnas.strategies.size_prior import largest_networks
 
 EVENT = "measurement"
+SELECTED = "selected"
+"""The event that names the finalists, so that a resumed run trains the same."""
 OPTIMISM = 1.0
 """Candidates are also decoded under a budget raised by this many standard deviations."""
 MIN_GAIN = 0.002
@@ -228,7 +230,8 @@ class Selection:
         """Return measured candidates that keep the budgets, fewer than `count` if no more do.
 
         Two are measured before the others are decoded, since measurements correct the cost model.
-        With a size weight, every second one is one of the largest networks.
+        With a size weight, every second one is one of the largest networks. Finalists that the
+        run's history names are returned as they are.
 
         Raises:
             InputError: no architecture is predicted to keep the budget.
@@ -236,6 +239,8 @@ class Selection:
             UndecidedError: the measurements are too noisy to tell.
             Interrupted: a signal was received; the measurements so far are in the history.
         """
+        if selected := self._selected_before():
+            return selected
         while len(self._kept()) < count and len(self.measured) < self.max_measured:
             wanted = min(count, 2 if not self.measured else count) - len(self._kept())
             new = self._pool(count)[: min(wanted, self.max_measured - len(self.measured))]
@@ -246,7 +251,17 @@ class Selection:
         kept = self._kept()
         if not kept:
             raise self._failure()
+        names = [dict(m.architecture.options) for m in kept]
+        self.folder.append_history({"event": SELECTED, "finalists": names})
         return kept
+
+    def _selected_before(self) -> list[Measured]:
+        """Return the finalists that the history names; none before they were selected."""
+        space = self.cost.space.name
+        records = [r for r in self.folder.read_history() if r["event"] == SELECTED]
+        measured = {m.architecture: m for m in read_measurements(self.folder, space)}
+        names = records[-1]["finalists"] if records else []
+        return [measured[Architecture.of(space, choices)] for choices in names]
 
     def _pool(self, count: int) -> list[Architecture]:
         """Return unmeasured candidates under the corrected model, the most promising first."""

@@ -51,7 +51,7 @@ def _is_chosen(run: Run, choices: Any) -> bool:
 
 def _latency(run: Run, choices: Any) -> str:
     """The latency that the candidate with these choices was measured with."""
-    for record in run.events("measurement"):
+    for record in reversed(run.events("measurement")):
         measured = interval_at(record)
         if measured is not None and record.get("choices") == choices:
             return measured.in_words()

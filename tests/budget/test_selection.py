@@ -208,3 +208,13 @@ def test_finalists_that_were_measured_are_not_measured_again(folder) -> None:
     again, device, _ = selection(folder, 0.9)
     assert again.finalists(4) == kept
     assert not device.measured
+
+
+def test_finalists_stay_the_same_when_a_run_is_resumed_on_another_day(folder) -> None:
+    """A candidate that noise left undecided would be measured again, and the others change."""
+    first, _, _ = selection(folder, 0.9)
+    kept = first.finalists(3)
+    slower, device, _ = selection(folder, 1.5)
+    slower.recorded = {}
+    assert slower.finalists(3) == kept
+    assert not device.measured

@@ -174,6 +174,10 @@ def test_finalists_are_measured_trained_and_the_winner_is_chosen(tmp_path) -> No
     assert {str(r["choices"]) for r in last} == {str(r["choices"]) for r in best}
     assert dict(chosen.options) == max(last, key=lambda r: r["score"])["choices"]
     assert not list((folder / "checkpoints").glob("finalists*"))
+    (folder / "architecture.json").unlink()
+    assert search(config, folder, table=table, resume=True) == chosen
+    assert [r["choices"] for r in history(folder, "measurement")] == measured
+    assert [r for r in history(folder, "finalists") if r["rung"] == 0] == first
 
 
 def test_finalists_of_a_run_that_deploys_inherited_weights_are_refused(tmp_path) -> None:
