@@ -30,6 +30,7 @@ NOT_QUICK = (
     "controls/test_decoded.py",
     "deploy",
     "docs",
+    "estimators",
     "evaluators/test_shared.py",
     "kernels/triton",
     "latency_tables/runtimes",

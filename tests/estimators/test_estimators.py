@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -196,3 +198,16 @@ def test_samples_of_another_shape_are_refused(fitted) -> None:
 def test_they_are_public_names() -> None:
     assert hwnas.ImageClassifier is ImageClassifier
     assert hwnas.TextClassifier is TextClassifier
+
+
+def test_without_scikit_learn_one_line_says_how_to_get_it() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules['sklearn'] = None\n"
+        "import hwnas\n"
+        "try: hwnas.ImageClassifier\n"
+        "except hwnas.HwnasError as error: print(error.exit_code, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.startswith("3 hwnas.estimators: scikit-learn is not installed")
+    assert "hwnas[estimators]" in done.stdout
