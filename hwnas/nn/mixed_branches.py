@@ -7,7 +7,6 @@ them share.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from hwnas.kernels.reference import BATCH_NORM_EPS
 from hwnas.nn.decisions import Decision, Width
 from hwnas.nn.mixed_op import FusedMixture
 from hwnas.nn.narrowing import narrow, widest_sum, widths_of
-from hwnas.nn.searchable import Alternatives, Repeat, Searchable
+from hwnas.nn.searchable import Alternatives, Options, Repeat, Searchable
 
 
 class Mixing:
@@ -34,9 +33,11 @@ class Mixing:
 
     mixture: Mixture
 
-    def weight(self, row: int, option: int, like: Tensor) -> Tensor:
-        """The weight of an option, in the type of a tensor."""
-        return self.mixture.weights[row, option].to(like.dtype)
+    def of(self, options: Options) -> Tensor | None:
+        """The product of the weights of some options; None if one need not be computed."""
+        if not all(self.is_active(row, option) for row, option in options):
+            return None
+        return torch.stack([self.mixture.weights[pair] for pair in options]).prod()
 
     def is_active(self, row: int, option: int) -> bool:
         """Whether an option has to be computed."""
@@ -77,8 +78,10 @@ class MixedBranches(FusedMixture, Searchable):
         self.branches = choice.branches
         self.combinations = choice.combinations
         self.mixing = mixing
+        self.options = [tuple(zip(self.rows, c, strict=True)) for c in self.combinations]
         self.normed = [_normed(branch) for branch in choice.branches]
-        if sum(branch is not None and branch.norm is not None for branch in self.normed) < 2:
+        norms = [end.norm for end in self.normed if end is not None and end.norm is not None]
+        if len(norms) < 2 or len({norm.momentum for norm in norms}) > 1:
             self.normed = [None] * len(self.branches)
 
     def taken(self, chosen: Sequence[int]) -> nn.Module:
@@ -86,20 +89,16 @@ class MixedBranches(FusedMixture, Searchable):
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The weighted sum of the branches' outputs, which have the same shape."""
-        options = [list(zip(self.rows, c, strict=True)) for c in self.combinations]
-        active = [k for k, o in enumerate(options) if all(self.mixing.is_active(*p) for p in o)]
-        like = args[0]
-
-        def weight(k: int) -> Tensor:
-            return math.prod(
-                (self.mixing.weight(*pair, like) for pair in options[k]), start=like.new_ones(())
-            )
-
-        weights = {k: weight(k) for k in active}
-        fused = {k: n for k in active if (n := self.normed[k]) is not None and like.dim() == 4}
-        terms = [weights[k] * self.branches[k](*args, **kwargs) for k in active if k not in fused]
+        weights = {k: w for k, o in enumerate(self.options) if (w := self.mixing.of(o)) is not None}
+        is_map = args[0].dim() == 4
+        fused = {k: end for k in weights if is_map and (end := self.normed[k]) is not None}
+        terms = []
+        for k, weight in weights.items():
+            if k not in fused:
+                y = self.branches[k](*args, **kwargs)
+                terms.append(weight.to(y.dtype) * y)
         if fused:
-            terms += self._normed_sum(like, weights, fused)
+            terms += self._normed_sum(args[0], weights, fused)
         return terms[0] if len(terms) == 1 else torch.stack(terms).sum(dim=0)
 
     def _normed_sum(
@@ -114,22 +113,22 @@ class MixedBranches(FusedMixture, Searchable):
                 [_tensor(getattr(norm, name)) for norm in norms.values()]
                 for name in ("weight", "bias")
             )
-            terms.append(
-                kernels.weighted_norms(
-                    [self.before_norm(b, b, x) for b in befores if b is not None],
-                    torch.stack([weights[k] for k in norms]),
-                    [_tensor(norm.running_mean) for norm in norms.values()],
-                    [_tensor(norm.running_var) for norm in norms.values()],
-                    scales,
-                    shifts,
-                    training=self.training,
-                    momentum=next(iter(norms.values())).momentum or 0.0,
-                    impl=self.impl,
-                )
+            y = kernels.weighted_norms(
+                [self.before_norm(b, b, x) for b in befores if b is not None],
+                torch.stack([weights[k] for k in norms]),
+                [_tensor(norm.running_mean) for norm in norms.values()],
+                [_tensor(norm.running_var) for norm in norms.values()],
+                scales,
+                shifts,
+                training=self.training,
+                momentum=next(iter(norms.values())).momentum or 0.0,
+                impl=self.impl,
             )
+            # The operator returns channels_last, in which not every model runs.
+            terms.append(y.contiguous() if x.is_contiguous() else y)
         residual = [weights[k] for k, branch in fused.items() if branch.residual]
         if residual:
-            terms.append(torch.stack(residual).sum() * x)
+            terms.append(torch.stack(residual).sum().to(x.dtype) * x)
         return terms
 
 
@@ -149,6 +148,8 @@ def _normed(branch: nn.Module) -> _Normed | None:
         return None  # it cannot be traced, or trains another network than it evaluates
     graph = graphs[1]
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    if any(node.op == "get_attr" for node in graph.nodes):
+        return None  # the graph would keep a tensor of its own
     (result,) = next(node for node in graph.nodes if node.op == "output").args
     terms = [result]
     if len(inputs) == 1 and isinstance(result, fx.Node) and _is_sum(result):
@@ -219,7 +220,7 @@ class MixedRepeat(Searchable):
     def forward(self, x: Tensor) -> Tensor:
         (row,) = self.rows
         active = {
-            depth: self.mixing.weight(row, k, x)
+            depth: self.mixing.mixture.weights[row, k].to(x.dtype)
             for k, depth in enumerate(self.depths)
             if self.mixing.is_active(row, k)
         }

@@ -65,6 +65,11 @@ class Alternatives(Searchable):
         """The options with which a branch is computed."""
         return tuple(zip(self.rows, self.combinations[branch], strict=True))
 
+    def label(self, branch: int) -> str:
+        """The names of the options with which a branch is computed."""
+        options = zip(self.decisions, self.combinations[branch], strict=True)
+        return ", ".join(decision.options[option] for decision, option in options)
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.branches[0](*args, **kwargs)
 

@@ -26,11 +26,10 @@ from hwnas.pipeline.own_problem import (
 )
 from hwnas.pipeline.result import Result
 from hwnas.runs.run_folder import RunFolder, next_run_folder
-from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.traced.described import TRACED
 from hwnas.spaces.traced.space import TracedSpace, space_of
 from hwnas.tasks import Loss, Task, task_of
-from hwnas.tasks.own import Direction, JudgedTask, Metric, OwnTask
+from hwnas.tasks.own import Direction, JudgedTask, Metric, OwnTask, suits
 
 logger = logging.getLogger("hwnas")
 OWN = "hwnas.search"
@@ -88,7 +87,7 @@ def search(
 
     The run folder is like that of `hwnas run`. Where it holds a run that was started by the same
     call, that run is continued; `hwnas run --resume` cannot continue it, since the model is not in
-    the folder. `hwnas check`, `hwnas report` and `hwnas compare` need the folder alone.
+    the folder. `hwnas check`, `hwnas report` and comparisons of runs need the folder alone.
 
     With a configuration instead of a model, the search of that configuration is made as by `hwnas
     search`: `train` to `seed` are not taken then, `resume` continues an unfinished run, and the
@@ -163,6 +162,8 @@ def _search_model(
     task = _task(dataset, space, train is not None, loss, metric, direction)
     space = space.reading(dataset.input_shape)
     config = _config(dataset, task, space, evaluate is not None, **given)
+    if isinstance(task, JudgedTask):
+        _require_no_data(config)
     problem = OwnProblem(config, OWN, dataset, task, space, evaluate)
     path = Path(out or next_run_folder())
     resume = RunFolder(path).history.exists()
@@ -222,18 +223,16 @@ def _task(
     if not has_data:
         return JudgedTask(dataset, shape)
     base = task_of(dataset)
-    if loss is None or metric is None:
-        fits = shape[:1] == (base.outputs,) and 1 + len(shape) == base.output_dimensions
-        if not fits:
-            raise InputError(
-                f"the model's outputs do not suit {base.name}",
-                where=f"{OWN}: model",
-                expected=f"{base.outputs} values for each sample"
-                if base.output_dimensions == 2
-                else f"maps of {base.outputs} channels",
-                actual=f"outputs (N, {', '.join(map(str, shape))})",
-                mend="change the last layer, or state both loss and metric",
-            )
+    if (loss is None or metric is None) and not suits(base, shape):
+        raise InputError(
+            f"the model's outputs do not suit {base.name}",
+            where=f"{OWN}: model",
+            expected=f"{base.outputs} values for each sample"
+            if base.output_dimensions == 2
+            else f"maps of {base.outputs} channels",
+            actual=f"outputs (N, {', '.join(map(str, shape))})",
+            mend="change the last layer, or state both loss and metric",
+        )
     if loss is None and metric is None:
         return base
     return OwnTask(base, shape, loss, metric, direction)
@@ -261,7 +260,7 @@ def _config(
     if isinstance(task, JudgedTask):
         search["batch_size"] = train["batch_size"] = 1
     stated = {"search.strategy": strategy, "search.steps": steps, "train.epochs": epochs}
-    options = space.options.model_dump(mode="json", exclude=set(SpaceOptions.model_fields))
+    options = space.options.model_dump(mode="json", exclude_none=True)
     document = {
         "seed": seed,
         "device": device,
@@ -276,6 +275,25 @@ def _config(
         if value is not None:
             _set(document, key, value)
     return parse_config(document, OWN)
+
+
+def _require_no_data(config: Config) -> None:
+    """InputError for what needs training samples."""
+    search = config.search
+    for key, value, usual in (
+        ("search.evaluator", search.evaluator, "function"),
+        ("search.finalists", search.finalists, 0),
+        ("search.warm_start", search.warm_start, 0),
+        ("controls", config.controls, 0),
+    ):
+        if value != usual:
+            raise InputError(
+                "this needs training samples",
+                where=f"{OWN}: settings: {key}",
+                expected=usual,
+                actual=value,
+                mend="give `train`, or leave the setting out",
+            )
 
 
 def _set(document: dict[str, Any], key: str, value: Any) -> None:

@@ -38,7 +38,7 @@ class Task(ABC):
         dataset: the data.
     """
 
-    name: ClassVar[str]
+    name: str
     metric: str
     head: Head
     tells_classes: bool = False

@@ -80,6 +80,22 @@ def test_fused_branches_are_the_weighted_sum_of_the_branches(active, training, r
             torch.testing.assert_close(value, buffers[name])
 
 
+def test_embeddings_of_tokens_are_weighted_in_their_own_type() -> None:
+    found = Choice({"a": nn.Embedding(5, 3), "b": nn.Embedding(5, 3)})
+    found.rows = (0,)
+    tokens = torch.tensor([[1, 4, 0]])
+    expected = 0.4 * found.branches[0](tokens) + 0.6 * found.branches[1](tokens)
+    mixture = MixedBranches(found, mixing([0.4, 0.6]))
+    torch.testing.assert_close(mixture(tokens), expected)
+
+
+def test_maps_keep_the_memory_format_of_the_input() -> None:
+    module = MixedBranches(choice(), mixing(WEIGHTS))
+    x = torch.randn(2, 4, 5, 5)
+    assert module(x).is_contiguous()
+    assert module(x).view(2, -1).shape == (2, 100)
+
+
 def test_a_mixture_of_depths_is_the_weighted_sum_of_the_chain_s_outputs() -> None:
     repeat = Repeat(lambda i: nn.Linear(3, 3), 0, 2)
     repeat.rows = (0,)

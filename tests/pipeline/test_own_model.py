@@ -154,13 +154,12 @@ def test_loss_and_metric_of_one_s_own_train_and_judge(table, tmp_path) -> None:
     metrics = json.loads((result.folder / "metrics.json").read_text())
     assert metrics["metric"] == "absolute_error_score"
     assert result.score == score_of(metrics["absolute_error"], "minimize")
+    assert result.predict(images(3)[0]).shape == (3,)
     document = json.loads((result.folder / "check.json").read_text())
     assert document["absolute_error_score"]["onnx"] == pytest.approx(result.score)
 
 
-def test_an_evaluation_that_fails_costs_its_candidate_alone(
-    table, tmp_path
-) -> None:
+def test_an_evaluation_that_fails_costs_its_candidate_alone(table, tmp_path) -> None:
     seen: list[int] = []
 
     def evaluate(module: nn.Module) -> float:
@@ -233,6 +232,12 @@ def test_rows_of_a_table_reach_the_model_as_rows(tmp_path) -> None:
     assert result.predict(x[:3]).shape == (3,)
 
 
+WITHOUT_DATA = {
+    "train": None,
+    "validation": None,
+    "example_inputs": torch.zeros(1, 1, 9, 7),
+    "evaluate": lambda module: 1.0,
+}
 REFUSED = {
     "no data": ({"train": None, "validation": None}, "train: nothing to learn from"),
     "another shape": (
@@ -267,6 +272,10 @@ REFUSED = {
     "an evaluation without a number": (
         {"evaluate": lambda module: float("inf")},
         "evaluate: the function did not return a finite number",
+    ),
+    "finalists without data": (
+        WITHOUT_DATA | {"settings": {"search.finalists": 2}},
+        "settings: search.finalists: this needs training samples",
     ),
     "an unknown setting": ({"settings": {"search.stepz": 1}}, "search.stepz"),
     "an evaluation with a gradient's strategy": (

@@ -27,7 +27,7 @@ from hwnas.spaces.traced.described import (
     Literals,
     TracedOptions,
 )
-from hwnas.spaces.traced.naming import Named, named_decisions
+from hwnas.spaces.traced.naming import Named, named_decisions, readable_modules
 from hwnas.spaces.traced.operators import Operator
 from hwnas.spaces.traced.walk import Walk
 
@@ -280,6 +280,6 @@ def _paths(model: nn.Module, named: Sequence[Named]) -> dict[int, str]:
     """How errors name each searchable module: by its choice, or by its path if it has several."""
     return {
         id(module): path if isinstance(module, Build) else named[module.rows[0]].name
-        for path, module in model.named_modules()
+        for path, module in readable_modules(model)
         if isinstance(module, Searchable)
     }

@@ -10,7 +10,7 @@ from torch import nn
 from hwnas.errors import InputError
 from hwnas.nn.decisions import Decision, Value
 from hwnas.nn.narrowing import require_sliceable, widths_of
-from hwnas.nn.searchable import Build, Searchable
+from hwnas.nn.searchable import Alternatives, Build, Searchable
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def named_decisions(model: nn.Module) -> list[Named]:
     """
     holders = dict(_attributes(model))
     found: dict[int, Named] = {}
-    for path, module in model.named_modules():
+    for path, module in readable_modules(model):
         if isinstance(module, Searchable):
             for decision in module.decisions:
                 default = holders.get(id(decision)) or _default(path, module, decision)
@@ -54,12 +54,28 @@ def named_decisions(model: nn.Module) -> list[Named]:
     return named
 
 
+def readable_modules(
+    module: nn.Module, path: str = "", met: set[int] | None = None
+) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of a model by path, in which branches of choices have their options' names."""
+    met = set() if met is None else met
+    if id(module) in met:
+        return
+    met.add(id(module))
+    yield path, module
+    children = list(module.named_children())
+    if isinstance(module, Alternatives):
+        children = [(module.label(number), branch) for number, branch in enumerate(module.branches)]
+    for name, child in children:
+        yield from readable_modules(child, f"{path}.{name}" if path else name, met)
+
+
 def _attributes(model: nn.Module) -> Iterator[tuple[int, str]]:
     """Values and widths that modules of the user hold, by id, with the attribute's path.
 
     Later entries are those of outer modules, which come first in the model.
     """
-    for path, module in reversed(list(model.named_modules())):
+    for path, module in reversed(list(readable_modules(model))):
         own = not type(module).__module__.startswith("torch.")
         if own and not isinstance(module, Searchable):
             prefix = f"{path}." if path else ""

@@ -51,8 +51,11 @@ class TracedSpace(DescribedSpace):
         Args:
             shape: of a sample, with as many values as one that the model reads.
         """
+        sizes: dict[str, Any] = {"shape": shape, "classes": self.output_shape[0]}
+        if len(shape) == 3:
+            sizes |= dict(zip(("input_channels", "height", "width"), shape, strict=True))
         space = copy.copy(self)
-        space.options = self.options.model_copy(update={"shape": shape})
+        space.options = self.options.model_copy(update=sizes)
         return space
 
     def module(self, architecture: Architecture) -> nn.Module:

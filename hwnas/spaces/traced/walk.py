@@ -151,8 +151,7 @@ class Walk:
             inner = with_literals(when, [(row, (option,)) for row, option in options])
             if inner is None:
                 continue
-            names = [d.options[k] for d, (_, k) in zip(module.decisions, options, strict=True)]
-            name = ", ".join(names)
+            name = module.label(number)
             outputs[name] = self._module(branch, args, kwargs, inner, f"{path}, option {name}")
         self._require_equal_shapes(path, outputs)
         return next(iter(outputs.values()))

@@ -48,7 +48,7 @@ def test_choices_are_named_by_their_attributes_and_say_when_they_matter(space) -
         "stage.blocks.0.ratio",
         "stage.blocks.1.ratio",
         "last",
-        "last.branches.2.0",
+        "last.nested.0",
     ]
     stage, last = 2, 6
     assert space.matters[3] == (((stage, (1, 2)),), ((stage, (2,)),))
