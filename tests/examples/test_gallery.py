@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from helpers.tiny import table_of
@@ -98,3 +100,59 @@ def test_a_policy_is_searched_under_a_budget(tmp_path) -> None:
     script = example("cartpole")
     result = short_run(script, torch.zeros(1, 4), tmp_path, generations=1, epochs=None)
     assert result.score == pytest.approx(script.tested(result.model, seed=1000), abs=1e-6)
+
+
+@pytest.mark.slow
+def test_images_of_16_bits_are_read_as_they_were_written(tmp_path) -> None:
+    script = example("medical_image")
+    images, _ = script.images(5, seed=2)
+    assert images.dtype == np.uint16 and images.max() > 2**8
+    settings = SHORT | {"export.preprocess": True}
+    inputs = torch.zeros(1, 1, script.SIDE, script.SIDE)
+    result = short_run(script, inputs, tmp_path, samples=120, settings=settings)
+    assert set(result.predict(images)) <= {"0", "1", "2"}
+    assert onnx_input(result).type == "tensor(uint16)"
+
+
+@pytest.mark.slow
+def test_a_picture_and_a_table_are_one_row(tmp_path) -> None:
+    script = example("image_and_table")
+    rows, _ = script.rows(5, seed=2)
+    result = short_run(script, torch.from_numpy(rows), tmp_path, samples=120)
+    assert set(result.predict(rows)) <= {"0", "1"}
+
+
+@pytest.mark.slow
+def test_a_recommender_tells_pairs_of_tokens(tmp_path) -> None:
+    script = example("recommender")
+    pairs = script.ratings(5000).test.inputs
+    assert pairs.shape == (1000, 2)
+    result = short_run(script, torch.from_numpy(pairs[:2]).clamp(min=199), tmp_path, samples=200)
+    assert set(result.predict(pairs[:5])) <= {"yes", "no"}
+
+
+@pytest.mark.slow
+def test_a_word_is_labelled_by_the_words_around_it(tmp_path) -> None:
+    script = example("named_entities")
+    split = script.sentences(20, seed=2)
+    last = len(script.VOCABULARY) - 1
+    inputs = torch.full((1, script.LENGTH), last)
+    result = short_run(script, inputs, tmp_path, samples=120)
+    with torch.no_grad():
+        outputs = result.model(torch.from_numpy(split.inputs))
+    assert outputs.shape == (20, len(script.LABELS), 1, script.LENGTH)
+    assert result.metric == "f1"
+    assert script.f1(one_hot(split.targets, 3), torch.from_numpy(split.targets)) == 1
+
+
+def one_hot(targets: np.ndarray, classes: int) -> Tensor:
+    """Logits that name the targets (N, 1, L)."""
+    return torch.nn.functional.one_hot(torch.from_numpy(targets), classes).permute(0, 3, 1, 2)
+
+
+def onnx_input(result: Result) -> Any:
+    """The input of the exported model."""
+    session = onnxruntime.InferenceSession(
+        result.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    return session.get_inputs()[0]
