@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,11 +18,24 @@ from hwnas.supernet.evaluate import frozen
 
 
 class SearchStep:
-    """A weights step and an architecture step of the paper's 8-cell supernet, first order."""
+    """A weights step and an architecture step of a supernet of DARTS cells, first order.
 
-    def __init__(self, n: int, c: int, size: int, device: str, impl: str, recompute: str) -> None:
+    Args:
+        n: batch size.
+        c: channels of the first cell.
+        size: side of the images.
+        device: of all tensors.
+        impl: of the mixed operators.
+        recompute: of the mixed operators.
+        options: of the space, beside the paper's 8 cells.
+    """
+
+    def __init__(
+        self, n: int, c: int, size: int, device: str, impl: str, recompute: str, **options: Any
+    ) -> None:
         torch.manual_seed(0)
-        space = build_space("darts", {"cells": 8, "channels": c, "height": size, "width": size})
+        sizes = {"cells": 8, "channels": c, "height": size, "width": size}
+        space = build_space("darts", sizes | options)
         self.supernet = space.supernet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         use_kernels(self.supernet, impl, recompute)
         self.weights = torch.zeros(space.mask.shape, device=device).softmax(1)

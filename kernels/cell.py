@@ -146,6 +146,7 @@ class Selection:
         ]
         self.groups = sorted({(edge.source, edge.stride) for edge in edges})
         self._shapes: dict[int, list[tuple[int, ...]]] = {}
+        self._counted: dict[tuple[tuple[int, int], ...], list[int]] = {}
 
     def misfit(self, x: Tensor) -> str | None:
         """Why the fused kernels cannot run the candidates on states like x; None if they can."""
@@ -178,10 +179,18 @@ class Selection:
 
     def counts(self, inputs: Sequence[Tensor]) -> list[int]:
         """N OH OW, the number of values of a channel, of each group of the plan."""
-        sizes = sizes_of([(x.shape[2], x.shape[3]) for x in inputs], self.edges)
-        images = inputs[0].shape[0]
+        images, spatial = inputs[0].shape[0], tuple((x.shape[2], x.shape[3]) for x in inputs)
+        if torch.compiler.is_compiling():
+            return [images * pixels for pixels in self._pixels(spatial)]
+        if spatial not in self._counted:
+            self._counted[spatial] = self._pixels(spatial)
+        return [images * pixels for pixels in self._counted[spatial]]
+
+    def _pixels(self, spatial: Sequence[tuple[int, int]]) -> list[int]:
+        """OH OW of each group of the plan."""
+        sizes = sizes_of(spatial, self.edges)
         return [
-            images * -(-sizes[source][0] // stride) * -(-sizes[source][1] // stride)
+            -(-sizes[source][0] // stride) * -(-sizes[source][1] // stride)
             for source, stride in self.groups
         ]
 

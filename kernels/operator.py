@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -123,10 +124,10 @@ def _kinds(tensors: Sequence[Tensor]) -> tuple[list[Any], ...]:
     """Numbers of elements and dimensions, types and devices."""
     # Lists of tuples would start the garbage collector, which takes longer than all the rest.
     return (
-        [t.numel() for t in tensors],
-        [t.dim() for t in tensors],
-        [t.dtype for t in tensors],
-        [t.device for t in tensors],
+        list(map(Tensor.numel, tensors)),
+        list(map(Tensor.dim, tensors)),
+        list(map(attrgetter("dtype"), tensors)),
+        list(map(attrgetter("device"), tensors)),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
-from operator import or_
+from operator import attrgetter, or_
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +31,8 @@ from hwnas.kernels.operator import (
     refuse_second_derivatives,
 )
 from hwnas.kernels.plan import CellPlan
+
+DTYPE = attrgetter("dtype")
 
 
 class CellCall(NamedTuple):
@@ -268,15 +270,15 @@ def _readable(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Sequence[T
 
     Kernels read element by element.
     """
-    addresses = [t.data_ptr() for t in tensors]
+    addresses = list(map(Tensor.data_ptr, tensors))
     if (
-        all([t.is_contiguous() for t in tensors])  # noqa: C419 - a list is made faster
-        and all([t.dtype == dtype for t in tensors])  # noqa: C419
+        all(map(Tensor.is_contiguous, tensors))
+        and set(map(DTYPE, tensors)) <= {dtype}
         and reduce(or_, addresses, 0) % dtype.itemsize == 0
     ):
         return tensors, addresses
     copies = [readable(t.to(dtype)) for t in tensors]
-    return copies, [t.data_ptr() for t in copies]
+    return copies, list(map(Tensor.data_ptr, copies))
 
 
 def _run(

@@ -1,0 +1,156 @@
+"""Claim: with small tensors fused operators are faster than plain PyTorch too.
+
+There the time goes to Python, not to arithmetic. Three parts, each with rows of its own:
+
+- `host`: what a normal cell costs outside the kernels, forward and backward, with the compiled
+  library's programs replaced by nothing.
+- `step`: the search step of the default configuration (a weights and an architecture step).
+- `sweep`: one mixed operator over batches, widths and sizes, beside plain PyTorch in channels_last
+  and the project's own plain version.
+
+Everything is CPU time of one thread, so that other processes of a shared machine count less; the
+variants run in turn in one process, and a row has the median and the range of the paired ratios.
+
+    python benchmarks/small_shapes.py [--parts host,step,sweep] [--rounds 9] [--save]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from baselines import cell, eager_edge
+from bench_mixed_op import Case, Tensors, fused, require_correct
+from results import append_row
+from search_step import SearchStep
+
+from hwnas import kernels
+from hwnas.config import load_config
+from hwnas.kernels.cpu.program import Program
+
+LARGEST = 64 * 16 * 32 * 32
+"""Elements of an activation beyond which `bench_mixed_op.py` measures."""
+
+
+def cpu_ms(function: Callable[[], Any]) -> float:
+    """CPU time of one call."""
+    start = time.process_time()
+    function()
+    return (time.process_time() - start) * 1e3
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """CPU times (rounds,) of each function, in turn, after two rounds to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds + 2):
+        for name, function in functions.items():
+            times[name].append(cpu_ms(function))
+    return {name: np.array(values[2:]) for name, values in times.items()}
+
+
+def compared(facts: dict[str, Any], times: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """A row for each baseline: `fused` beside it."""
+    for baseline in times.keys() - {"fused"}:
+        ratios = times[baseline] / times["fused"]
+        yield facts | {
+            "fused_ms": float(np.median(times["fused"])),
+            "baseline": baseline,
+            "baseline_ms": float(np.median(times[baseline])),
+            "ratio_median": float(np.median(ratios)),
+            "ratio_low": float(ratios.min()),
+            "ratio_high": float(ratios.max()),
+        }
+
+
+def nothing(*arguments: Any) -> None:
+    """Takes the place of the kernels."""
+
+
+def host(rounds: int) -> Iterator[dict[str, Any]]:
+    """Rows of a normal cell without its kernels; the baseline is the cell with them."""
+    for n, c, size in ((16, 8, 14), (64, 16, 32)):
+        tensors = Tensors(
+            Case("normal_cell", n, c, size), "cpu", torch.float32, torch.channels_last
+        )
+        prepared = kernels.Cell(len(tensors.inputs), tensors.edges)
+
+        def step(t: Tensors = tensors, prepared: kernels.Cell = prepared) -> None:
+            t.step(lambda t: prepared(t.inputs, t.weights, impl="cpu"))
+
+        def without_kernels(step: Callable[[], None] = step) -> None:
+            with mock.patch.object(Program, "run", nothing):
+                step()
+
+        times = interleaved({"fused": without_kernels, "with_kernels": step}, 3 * rounds)
+        yield from compared({"part": "host", "n": n, "c": c, "size": size}, times)
+
+
+def step(rounds: int) -> Iterator[dict[str, Any]]:
+    """Rows of the default configuration's search step."""
+    config = load_config()
+    options = dict(config.space.options)
+    channels = int(config.search.proxy["channels"])
+    chosen = {k: options[k] for k in ("cells", "stem_multiplier", "stem_stride")}
+    n, size = config.search.batch_size, 28
+    steps = {
+        name: SearchStep(n, channels, size, "cpu", impl, "nothing", **chosen)
+        for name, impl in (("fused", "cpu"), ("impl_torch", "torch"))
+    }
+    losses = [float(s.loss(s.weights).detach()) for s in steps.values()]
+    assert abs(losses[0] - losses[1]) < 1e-4, losses
+    times = interleaved({name: s.run for name, s in steps.items()}, rounds)
+    yield from compared({"part": "step", "n": n, "c": channels, "size": size}, times)
+
+
+def sweep(rounds: int) -> Iterator[dict[str, Any]]:
+    """Rows of single operators."""
+    for n in (1, 4, 16, 64):
+        for c in (4, 8, 16, 32, 64):
+            for size in (4, 8, 16, 32):
+                if n * c * size * size > LARGEST:
+                    continue
+                case = Case("edge", n, c, size)
+                last = Tensors(case, "cpu", torch.float32, torch.channels_last)
+                variants = {
+                    "fused": fused("auto", "nothing"),
+                    "impl_torch": fused("torch", "nothing"),
+                    "eager_channels_last": lambda t: cell(t.inputs, t.weights, t.edges, eager_edge),
+                }
+                if n * size * size >= 64:  # statistics of fewer values amplify rounding errors
+                    require_correct(case, {name: (last, run) for name, run in variants.items()})
+                times = interleaved(
+                    {name: lambda t=last, run=run: t.step(run) for name, run in variants.items()},
+                    rounds,
+                )
+                yield from compared({"part": "sweep", "n": n, "c": c, "size": size}, times)
+
+
+PARTS = {"host": host, "step": step, "sweep": sweep}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--save", action="store_true", help="append to results/small_shapes.csv")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for part in arguments.parts.split(","):
+        for row in PARTS[part](arguments.rounds):
+            print(
+                f"{part} n={row['n']} c={row['c']} size={row['size']}: {row['fused_ms']:.2f} ms, "
+                f"{row['baseline']} {row['baseline_ms']:.2f} ms, {row['ratio_median']:.2f}x "
+                f"({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
+                flush=True,
+            )
+            if arguments.save:
+                append_row("small_shapes", row, quiet=True)
+
+
+if __name__ == "__main__":
+    main()
