@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hwnas.kernels import operator
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.cpu.binding import load_library
 from hwnas.kernels.cpu.compile_backward import compile_backward
@@ -26,6 +25,8 @@ from hwnas.kernels.cpu.program import Program, Sizes
 from hwnas.kernels.operator import (
     ALIGNMENT,
     SavedTensors,
+    aligned,
+    backend_for,
     kept_stages,
     readable,
     refuse_second_derivatives,
@@ -191,7 +192,7 @@ def _backward(
         _activation(sizes, size) if needs else None
         for size, needs in zip(sizes.inputs, needs_input, strict=True)
     ]
-    weights, kept = readable(weights), operator.aligned(kept)
+    weights, kept = readable(weights), aligned(kept)
     parameters, addresses = _readable(parameters, sizes.dtype)
     d_weights = torch.zeros_like(weights, memory_format=torch.contiguous_format)
     _run(
@@ -220,7 +221,7 @@ def _split(
 def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[CpuBackend, Sizes]:
     """The backend, and the sizes that a program is compiled for."""
     images, channels, *_ = inputs[0].shape
-    backend = operator.backend_for("cpu", inputs[0].dtype)
+    backend = backend_for("cpu", inputs[0].dtype)
     assert isinstance(backend, CpuBackend)
     width = backend.width(channels)
     spatial = tuple((x.shape[2], x.shape[3]) for x in inputs)

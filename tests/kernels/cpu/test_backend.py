@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from hwnas.kernels import operator
 from hwnas.kernels.backend import MixTerm, PoolGradient
+from hwnas.kernels.cpu import cell as cpu_cell
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.cpu.binding import UnavailableError, available_instructions
 from hwnas.kernels.cpu.memory import MemoryPool
@@ -56,9 +57,10 @@ def use(instructions: str, monkeypatch) -> None:
             return made.fill_(float("nan")) if made.is_floating_point() else made
 
         monkeypatch.setattr(owner, name, poisoned)
-    monkeypatch.setattr(
-        operator, "backend_for", lambda name, dtype: CpuBackend(dtype, instructions)
-    )
+    for module in (operator, cpu_cell):
+        monkeypatch.setattr(
+            module, "backend_for", lambda name, dtype: CpuBackend(dtype, instructions)
+        )
 
 
 @pytest.fixture(params=FOUND)
