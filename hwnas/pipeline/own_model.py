@@ -282,7 +282,6 @@ def _require_no_data(config: Config) -> None:
     search = config.search
     for key, value, usual in (
         ("search.evaluator", search.evaluator, "function"),
-        ("search.finalists", search.finalists, 0),
         ("search.warm_start", search.warm_start, 0),
         ("controls", config.controls, 0),
     ):

@@ -273,9 +273,9 @@ REFUSED = {
         {"evaluate": lambda module: float("inf")},
         "evaluate: the function did not return a finite number",
     ),
-    "finalists without data": (
-        WITHOUT_DATA | {"settings": {"search.finalists": 2}},
-        "settings: search.finalists: this needs training samples",
+    "controls without data": (
+        WITHOUT_DATA | {"settings": {"controls": 2}},
+        "settings: controls: this needs training samples",
     ),
     "an unknown setting": ({"settings": {"search.stepz": 1}}, "search.stepz"),
     "an evaluation with a gradient's strategy": (
