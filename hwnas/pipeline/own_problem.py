@@ -125,6 +125,9 @@ def sample_shape(dataset: Dataset) -> tuple[int, ...]:
 def examples_of(dataset: Dataset) -> Tensor:
     """Two samples as a user's model reads them."""
     inputs = dataset.normalise(dataset.train.inputs[:2])
+    if dataset.vocabulary:
+        # The largest token says how many there are.
+        inputs[0, 0] = len(dataset.vocabulary) - 1
     return inputs.reshape(len(inputs), *sample_shape(dataset))
 
 

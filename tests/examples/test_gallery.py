@@ -31,6 +31,8 @@ SHORT = {
     "check.min_accuracy": 0.001,
     "threads": 1,
 }
+UNLEARNED = SHORT | {"check.min_accuracy": 0.0}
+"""For metrics that a short training may leave at 0."""
 
 
 def example(name: str) -> ModuleType:
@@ -137,7 +139,7 @@ def test_a_word_is_labelled_by_the_words_around_it(tmp_path) -> None:
     split = script.sentences(20, seed=2)
     last = len(script.VOCABULARY) - 1
     inputs = torch.full((1, script.LENGTH), last)
-    result = short_run(script, inputs, tmp_path, samples=120)
+    result = short_run(script, inputs, tmp_path, samples=120, settings=UNLEARNED)
     with torch.no_grad():
         outputs = result.model(torch.from_numpy(split.inputs))
     assert outputs.shape == (20, len(script.LABELS), 1, script.LENGTH)
@@ -156,3 +158,20 @@ def onnx_input(result: Result) -> Any:
         result.folder / "model.onnx", providers=["CPUExecutionProvider"]
     )
     return session.get_inputs()[0]
+
+
+def test_greedy_decoding_and_the_edit_distance_of_sounds() -> None:
+    script = example("speech_like_ctc")
+    heard = torch.tensor([[0, 0, script.BLANK, 0, 1, 1, script.BLANK]])
+    outputs = torch.nn.functional.one_hot(heard, script.BLANK + 1).transpose(1, 2)
+    assert script.decoded(outputs) == [[0, 0, 1]]
+    for found, truth, expected in (([0, 0, 1], [0, 1], 1), ([], [1, 2], 2), ([3, 1], [1, 3], 2)):
+        assert script.edits(found, truth) == expected
+
+
+@pytest.mark.slow
+def test_sounds_are_learned_by_ctc(tmp_path) -> None:
+    script = example("speech_like_ctc")
+    inputs = torch.zeros(1, script.BANDS, script.FRAMES)
+    result = short_run(script, inputs, tmp_path, samples=120, settings=UNLEARNED)
+    assert result.metric == "sounds_right"
