@@ -296,7 +296,8 @@ class Backend(ABC):
             known = [row for row in rows if row >= 0]
             identity = out[len(known) :]
             identity.zero_()
-            identity[:, SCALE] = identity[:, RSTD] = 1.0
+            for position in (SCALE, RSTD):
+                identity[:, position].fill_(1.0)
             # An index that is a list would be copied to a GPU at every call.
             if known != list(range(len(known))):
                 statistics = torch.stack([statistics[row] for row in known])

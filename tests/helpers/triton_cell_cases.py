@@ -20,6 +20,7 @@ from helpers.triton_cases import (
     _seed,  # noqa: F401 - an autouse fixture
     assert_close,
 )
+from helpers.waits import Watch
 from torch import Tensor
 
 from hwnas.kernels import mixed_op, reference, weighted_norms
@@ -88,6 +89,39 @@ def test_launches_of_a_whole_cell() -> None:
             cell = FusedCell(plan, TritonBackend(), parameters, None)
             cell.backward(states, groups, mixing, states[2:], gradients, [True, True])
     assert forward.total + backward.total <= 70, (forward.operators, backward.operators)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("space, width", [("darts", 16), ("nasbench201", 20)])
+def test_a_warm_cell_waits_for_nothing(space, width, training) -> None:
+    """What the first call copied to the device is kept there."""
+    edges = [
+        Edge(s, t, candidates_of(space, width, (side, side), stride)[1], stride)
+        for s, t, stride, side in ((0, 2, 1, 4), (1, 2, 2, 8), (2, 3, 1, 4))
+    ]
+    plan = CellPlan.of(CellPlan.describe(2, edges))
+    found, norms = tensors_of(edges)
+    parameters = [c.tensors[n].detach().to(DEVICE, torch.float32) for c, n in found]
+    running = None
+    if not training:
+        kept = [
+            [c.tensors[f"{p}.running_{what}"].to(DEVICE, torch.float32) for c, p in norms]
+            for what in ("mean", "var")
+        ]
+        running = kept[0], kept[1]
+    backend = TritonBackend()
+    padded = backend.width(width)
+    states = [torch.zeros(1, size, size, padded, device=DEVICE) for size in (4, 8, 4, 4)]
+    mixing = torch.rand(len(edges), len(edges[0].candidates), device=DEVICE)
+    gradients = [torch.empty_like(p) for p in parameters]
+    for _ in range(2):
+        with Watch() as watch, count_launches(run=False) as launches:
+            cell = FusedCell(plan, backend, parameters, running)
+            _, groups = cell.forward(states[:2], mixing)
+            cell = FusedCell(plan, backend, parameters, running)
+            cell.backward(states, groups, mixing, states[2:], gradients, [True, True])
+    assert launches.kernels > 0
+    assert watch.found == {}
 
 
 @pytest.mark.parametrize("recompute", ["nothing", "all"])

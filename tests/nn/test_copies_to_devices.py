@@ -6,38 +6,14 @@ captured graph cannot hold.
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 import torch
 from helpers.tiny import TINY_SIZES, tiny_space
-from torch.utils._python_dispatch import TorchDispatchMode
+from helpers.waits import Watch
 
 from hwnas.architecture import Mixture
 from hwnas.nn.mixed_op import use_kernels
 from hwnas.spaces import SPACES
-
-WAITING = {
-    "aten::_local_scalar_dense": "reads a number",
-    "aten::lift_fresh": "makes a tensor of Python numbers",
-    "aten::nonzero": "has a result whose size is not known",
-}
-
-
-class Watch(TorchDispatchMode):
-    """Counts operators that would wait for a device or copy to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.name()
-        if name in WAITING:
-            self.found[f"{name} {WAITING[name]}"] += 1
-        if name.startswith(("aten::index.", "aten::index_put")):
-            self.found[f"{name} with a list or a mask"] += 1
-        return function(*args, **(kwargs or {}))
 
 
 def test_what_would_wait_is_noticed() -> None:

@@ -1,0 +1,29 @@
+"""Operators that would make the host wait for a GPU, or copy to it, found without one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+WAITING = {
+    "aten::_local_scalar_dense": "reads a number",
+    "aten::lift_fresh": "makes a tensor of Python numbers",
+    "aten::nonzero": "has a result whose size is not known",
+}
+
+
+class Watch(TorchDispatchMode):
+    """Counts operators that would wait for a device or copy to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.name()
+        if name in WAITING:
+            self.found[f"{name} {WAITING[name]}"] += 1
+        if name.startswith(("aten::index.", "aten::index_put")):
+            self.found[f"{name} with a list or a mask"] += 1
+        return function(*args, **(kwargs or {}))
