@@ -73,12 +73,20 @@ def load_library() -> ctypes.CDLL:
     try:
         library = load_with_openmp(path)
         library.hwnas_instructions.restype = ctypes.c_char_p
+        found = set()
         for name, instructions in itertools.product(FUNCTIONS, INSTRUCTIONS):
             if function := getattr(library, f"hwnas_{name}_{instructions}", None):
                 function.argtypes = FUNCTIONS[name]
-        return library
+                found.add(name)
     except (OSError, AttributeError) as error:
         raise UnavailableError(f"the C++ kernels cannot be loaded: {error}") from None
+    missing = sorted(FUNCTIONS.keys() - found)
+    if missing:
+        raise UnavailableError(
+            f"the C++ kernels were built from other sources, without {', '.join(missing)}: "
+            "reinstall hwnas"
+        )
+    return library
 
 
 def available_instructions(dtype: torch.dtype = torch.float32) -> tuple[str, ...]:

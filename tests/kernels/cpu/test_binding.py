@@ -15,7 +15,7 @@ import torch
 from hwnas.kernels.backend import MixTerm
 from hwnas.kernels.cpu import binding, openmp
 from hwnas.kernels.cpu.backend import CpuBackend
-from hwnas.kernels.cpu.binding import elements, vectors
+from hwnas.kernels.cpu.binding import UnavailableError, elements, vectors
 from hwnas.kernels.cpu.structures import Shape
 
 SHAPE = Shape(lanes=8, is_double=0)
@@ -166,3 +166,10 @@ def test_the_kernels_load_without_a_runtime_in_pytorchs_folder(removed, expected
     instructions, first = done.stdout.split()
     assert instructions in binding.INSTRUCTIONS
     assert [first] == expected()[:1]
+
+
+@pytest.mark.usefixtures("needs_kernels")
+def test_kernels_of_other_sources_are_refused(monkeypatch) -> None:
+    monkeypatch.setitem(binding.FUNCTIONS, "another", ())
+    with pytest.raises(UnavailableError, match="without another: reinstall hwnas"):
+        binding.load_library.__wrapped__()
