@@ -158,7 +158,7 @@ def _search_model(
     **given: Any,
 ) -> Result:
     dataset = _dataset(train, validation, evaluate, example_inputs)
-    space = space_of(model, examples_of(dataset) if example_inputs is None else example_inputs)
+    space = space_of(model, _examples(dataset, train is not None, example_inputs))
     task = _task(dataset, space, train is not None, loss, metric, direction)
     space = space.reading(dataset.input_shape)
     config = _config(dataset, task, space, evaluate is not None, **given)
@@ -198,6 +198,23 @@ def _dataset(
             expected="a tensor (N, ...)",
         )
     return example_data(example_inputs)
+
+
+def _examples(dataset: Dataset, has_data: bool, given: Tensor | None) -> Tensor:
+    """Inputs as the model reads them: samples of the data, or the given ones."""
+    if not has_data:
+        assert given is not None
+        return given
+    examples = examples_of(dataset)
+    if given is not None and given.shape[1:] != examples.shape[1:]:
+        raise InputError(
+            "the training samples have another shape",
+            where=f"{OWN}: example_inputs",
+            expected=f"(N, {', '.join(map(str, examples.shape[1:]))})",
+            actual=tuple(given.shape),
+            mend="leave it out",
+        )
+    return examples
 
 
 def _task(

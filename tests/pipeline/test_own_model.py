@@ -273,6 +273,10 @@ REFUSED = {
         {"evaluate": lambda module: float("inf")},
         "evaluate: the function did not return a finite number",
     ),
+    "examples unlike the data": (
+        {"example_inputs": torch.zeros(1, 1, 5, 7)},
+        r"example_inputs: the training samples have another shape, expected \(N, 1, 9, 7\)",
+    ),
     "controls without data": (
         WITHOUT_DATA | {"settings": {"controls": 2}},
         "settings: controls: this needs training samples",
