@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.limit import Limit, largest_ratio
@@ -91,11 +92,12 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     modules = [
         module
         for module in supernet.modules()
-        if isinstance(module, torch.nn.BatchNorm2d | MixedCell | MixedBlocks)
+        if isinstance(module, _BatchNorm | MixedCell | MixedBlocks)
     ]
     if not modules:
         return
     training = supernet.training
+    momenta = [module.momentum for module in modules]
     supernet.train()
     with torch.no_grad():
         for index, (inputs, _) in enumerate(batches):
@@ -103,8 +105,8 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
             for module in modules:
                 module.momentum = 1.0 / (index + 1)
             supernet(inputs, mixture)
-    for module in modules:
-        module.momentum = 0.1
+    for module, momentum in zip(modules, momenta, strict=True):
+        module.momentum = momentum
     supernet.train(training)
 
 
