@@ -88,11 +88,9 @@ class Network(nn.Module):
 def main(folder: str = "runs/recommender", samples: int = 6000, **arguments: Any) -> hwnas.Result:
     """Search, train, export and check; further arguments replace those of `hwnas.search` below."""
     torch.manual_seed(0)
-    usual = {
-        "steps": 200,
-        "epochs": 30,
-        "settings": {"controls": 1, "train.optimizer": "adamw", "train.learning_rate": 0.005},
-    }
+    optimizer = {"optimizer": "adamw", "nesterov": False, "learning_rate": 0.005}
+    settings = {"controls": 1, **{f"train.{key}": value for key, value in optimizer.items()}}
+    usual = {"steps": 200, "epochs": 30, "settings": settings}
     return hwnas.search(Network(), folder, train=ratings(samples), **usual | arguments)
 
 

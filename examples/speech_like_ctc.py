@@ -103,7 +103,8 @@ def main(folder: str = "runs/speech", samples: int = 2000, **arguments: Any) -> 
     torch.manual_seed(0)
     splits = recordings(samples, seed=0), recordings(samples // 3, seed=1)
     data = Dataset("sounds", SOUNDS, *splits, "segmentation", reading={"input_kind": "signal"})
-    settings = {"controls": 1, "train.optimizer": "adamw", "train.learning_rate": 0.005}
+    optimizer = {"optimizer": "adamw", "nesterov": False, "learning_rate": 0.005}
+    settings = {"controls": 1, **{f"train.{key}": value for key, value in optimizer.items()}}
     usual = {"steps": 150, "epochs": 15, "settings": settings, "loss": ctc, "metric": sounds_right}
     return hwnas.search(Network(), folder, train=data, **usual | arguments)
 

@@ -221,7 +221,7 @@ def _stem_stride(options: SpaceOptions) -> int:
 
 def _require_image(options: SpaceOptions) -> None:
     """Raises InputError for tokens, and for inputs that are too small to be halved."""
-    reads_tokens = options.vocabulary is not None
+    reads_tokens = len(options.input_shape) == 1
     if reads_tokens or min(options.height, options.width) < LEAST_SIDE:
         raise InputError(
             "hand-made networks read images",

@@ -175,3 +175,18 @@ def test_sounds_are_learned_by_ctc(tmp_path) -> None:
     inputs = torch.zeros(1, script.BANDS, script.FRAMES)
     result = short_run(script, inputs, tmp_path, samples=120, settings=UNLEARNED)
     assert result.metric == "sounds_right"
+
+
+@pytest.mark.slow
+def test_the_halves_of_a_translator_are_two_onnx_files(tmp_path) -> None:
+    script = example("translation")
+    inputs = torch.full((1, 2 * script.LENGTH), len(script.VOCABULARY) - 1)
+    result = short_run(script, inputs, tmp_path, samples=120, settings=UNLEARNED)
+    split = script.sentences(10, seed=3)
+    source = split.inputs[:, : script.LENGTH]
+    words = np.pad(script.translated(result.folder, source), ((0, 0), (1, 0)))[:, :-1]
+    # Given what greedy decoding has found so far, the whole network finds the same next words.
+    with torch.no_grad():
+        outputs = result.model(torch.from_numpy(np.concatenate([source, words], axis=1)))
+    found = outputs.argmax(dim=1)[:, 0].numpy()
+    assert (found[:, :-1] == words[:, 1:]).all()
