@@ -39,17 +39,17 @@ def figures(name: str, folder: str) -> dict[str, object]:
     result = script.main(f"{folder}/run")
     seconds = time.monotonic() - started
     networks = result.controls
-    fixed = script.control() if hasattr(script, "control") else networks.get("most-parameters", {})
-    searched = networks.get("searched", {"score": result.score, "latency_ms": result.latency_ms})
+    if networks:
+        searched, fixed = networks["searched"], networks.get("most-parameters", {})
+    else:
+        score = script.tested(result.model, seed=2000)
+        searched, fixed = {"score": score, "latency_ms": result.latency_ms}, script.control()
     random = networks.get("random-1", {})
-    metric = result.metric
-    if hasattr(script, "tested"):
-        searched["score"] = script.tested(result.model, seed=2000)
     options = json.loads((result.folder / "architecture.json").read_text())["choices"]
     return {
         "verdict": result.verdict,
         "budget_ms": result.budget_ms,
-        "metric": metric,
+        "metric": result.metric,
         "score": searched["score"],
         "latency_ms": searched["latency_ms"],
         "fixed_score": fixed.get("score", ""),

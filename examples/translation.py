@@ -37,7 +37,7 @@ def sentence(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 
 
 def sentences(count: int, seed: int) -> Split:
-    """Source, a mark and the target but its last word (count, 2 * LENGTH); targets are its words."""
+    """Source, a mark and the target but its last word (count, 2 * LENGTH); the targets' words."""
     rng = np.random.default_rng(seed)
     pairs = [sentence(rng) for _ in range(count)]
     filled = [[words + ["<end>"] * (LENGTH - len(words)) for words in pair] for pair in pairs]

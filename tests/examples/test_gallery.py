@@ -79,6 +79,27 @@ def test_a_script_has_at_most_120_lines_and_says_how_it_is_run(path: Path) -> No
     assert f"python examples/{path.name}" in text
 
 
+SPACES = {
+    "sensor_signal": (torch.zeros(2, 3, 96), (2, 4), 72),
+    "medical_image": (torch.zeros(2, 1, 32, 32), (2, 3), 102),
+    "image_and_table": (torch.zeros(2, 259), (2, 2), 162),
+    "recommender": (torch.full((2, 2), 199), (2, 2), 27),
+    "named_entities": (torch.full((2, 12), 29), (2, 3, 1, 12), 34),
+    "speech_like_ctc": (torch.zeros(2, 12, 64), (2, 5, 32), 27),
+    "translation": (torch.full((2, 12), 27), (2, 28, 1, 6), 12),
+}
+"""Inputs, the shape of the outputs, and the number of networks of each script that trains."""
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_all_choices_of_a_network_are_found_and_a_random_network_runs(name: str) -> None:
+    inputs, shape, size = SPACES[name]
+    space = hwnas.space_of(example(name).Network(), inputs)
+    assert space.size() == size
+    network = space.module(space.sample(np.random.default_rng(0)))
+    assert network(inputs).shape == shape
+
+
 @pytest.mark.slow
 def test_a_sensor_signal_is_told_by_1d_convolutions(tmp_path) -> None:
     script = example("sensor_signal")
