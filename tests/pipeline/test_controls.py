@@ -80,6 +80,18 @@ def controls_of(folder: Path) -> dict[str, Control]:
     }
 
 
+def test_a_result_has_the_figures_of_each_network_once(compared) -> None:
+    document, found = document_of(compared), hwnas.load(compared).controls
+    trained = {n for n, one in document["controls"].items() if one["training_s"] is not None}
+    assert set(found) == {SEARCHED} | trained
+    for name, one in found.items():
+        expected = document["searched"] if name == SEARCHED else document["controls"][name]
+        assert one == {
+            "score": expected["score"],
+            "latency_ms": expected["measured"]["value_ms"],
+        }
+
+
 def test_every_control_is_within_the_budget_and_trained(compared) -> None:
     document = document_of(compared)
     assert list(document["controls"]) == [

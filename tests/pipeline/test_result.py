@@ -58,6 +58,7 @@ def test_it_states_what_the_files_of_the_run_do(result, finished) -> None:
     assert result.report == finished / "report.html"
     assert result.task == "image-classification"
     assert len(result.classes) == 10
+    assert result.controls == {}
 
 
 def test_it_is_shown_with_verdict_latency_and_score(result) -> None:
