@@ -113,8 +113,9 @@ class Result:
         """The networks that were trained for comparison (the setting `controls`), by name.
 
         Each has a `score` from 0 to 1, and a `latency_ms` in milliseconds that was measured in turn
-        with the other networks. The first, `searched`, is this run's own model; a network that
-        several names stand for has the first of them. Empty if the run made no comparison.
+        with the other networks. The first, `searched`, is this run's own model; a network that is
+        several controls has the same figures under each of their names. Controls that no network
+        within the budget could be are left out. Empty if the run made no comparison.
         """
         path = self._files.controls_document
         if not path.exists():
@@ -123,7 +124,7 @@ class Result:
         return {
             name: {"score": one["score"], "latency_ms": one["measured"]["value_ms"]}
             for name, one in {SEARCHED: document["searched"], **document["controls"]}.items()
-            if one.get("same_as") is None and one.get("score") is not None
+            if one.get("score") is not None
         }
 
     @cached_property
