@@ -1,13 +1,13 @@
 """Datasets in memory: raw inputs and targets, which are normalised one batch at a time.
 
-Shapes: N samples, C channels, H rows, W columns, L tokens, B boxes. Inputs are one of
+Shapes: N samples, C channels, H rows, W columns, L tokens, B boxes. Inputs are one of::
 
     images    (N, C, H, W) uint8 or uint16
     features  (N, C, H, W) float32, such as spectrograms; a signal has one row, and a table one
               channel per column and one place
     tokens    (N, L) int64, indices into a vocabulary
 
-and targets one of
+and targets one of::
 
     classes   (N,) int64
     maps      (N, H, W) int64, one class per pixel, `VOID` (-1) for pixels that are not labelled;
