@@ -57,18 +57,22 @@ class OwnProblem(Problem):
 
     @cached_property
     def dataset(self) -> Dataset:
+        """See `Problem.dataset`."""
         return self.own_dataset
 
     @cached_property
     def task(self) -> Task:
+        """See `Problem.task`."""
         return self.own_task
 
     @cached_property
     def space(self) -> TracedSpace:
+        """See `Problem.space`."""
         return self.own_space
 
     @cached_property
     def proxy_space(self) -> TracedSpace:
+        """See `Problem.proxy_space`."""
         if self.config.search.proxy:
             raise InputError(
                 "a model of one's own has no other sizes",
@@ -137,6 +141,7 @@ class ExampleData(Dataset):
 
     @cached_property
     def normalisation(self) -> Normalisation:
+        """Normalisation that changes nothing."""
         channels = self.input_shape[0]
         return Normalisation("float32", (0.0,) * channels, (1.0,) * channels)
 

@@ -8,7 +8,7 @@ from helpers.model_checks import quickly_checked, statuses_of
 from helpers.small_models import SIDE, model_of, residual_net, saved, without_relu
 from onnx import helper
 
-from hwnas.deploy.input_sizes import parse_shapes
+from hwnas.deploy.open_sizes import parse_shapes
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes.openvino import OpenVinoCpu
@@ -94,7 +94,8 @@ def test_an_operator_that_openvino_lacks_is_an_input_error(tmp_path) -> None:
 def test_a_fixed_batch_and_an_open_size_run_on_openvino(tmp_path) -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     path = saved(model_of(nodes, {"x": (2, 3, "w")}, {"y": (2, 3, "w")}), tmp_path / "m.onnx")
-    document = checked_on_openvino(path, shapes=parse_shapes([f"x:2x3x{SIDE}"]))
+    (shapes,) = parse_shapes([f"x:2x3x{SIDE}"])
+    document = checked_on_openvino(path, shapes=shapes)
     assert document["verdict"] == "pass"
     assert document["batch"] == 2
     assert np.isfinite(document["measured"]["value_ms"])

@@ -66,6 +66,9 @@ def tiny_arguments(line: str, folder: Path) -> list[str]:
         arguments[own:own] = ["--set", *SPACE[tiny_space_of(arguments[1])]]
         tiny = [*SETTINGS, "train.batch_size=8", "search.batch_size=4"]
         tiny += ["data.train_limit=64", "search.steps=6"]
+        if "search.finalists" in line:
+            # Each finalist is measured.
+            tiny.remove("search.max_measured=1")
         arguments += [part for setting in tiny for part in ("--set", setting)]
         if "--table" not in arguments:
             arguments += ["--table", str(matching_table(arguments, folder))]

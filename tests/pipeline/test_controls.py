@@ -54,7 +54,7 @@ def compared(tmp_path_factory) -> Path:
     """The folder of a finished run with two random networks."""
     folder = tmp_path_factory.mktemp("controls")
     more = ["controls=2", "budget={fraction=0.7}", "search.steps=6", "check.measure_seconds=2"]
-    more += ["search.max_measured=8", "data.train_limit=200"]
+    more += ["search.max_measured=24", "data.train_limit=200"]
     config = load_config(None, settings(SPACE, *more))
     hwnas.run(config, folder / "run", table=table_file(SPACE, folder), show_progress=False)
     return folder / "run"

@@ -163,11 +163,12 @@ def test_the_size_prior_begins_with_the_largest_and_can_be_turned_off(name: str)
     means = {}
     for size_prior in (True, False):
         strategy = make(name, half, size_prior=size_prior, **given)
-        seen = search(strategy, 5)
+        # All are equally good, so that nothing but the prior prefers large networks.
+        seen = search(strategy, 20, objective=lambda _: 0.5)
         means[size_prior] = np.exp(log_sizes(SPACE, seen)[:, 0]).mean()
     largest = SPACE.params_and_macs(next(largest_networks(SPACE, half, "parameters")))[0]
     assert means[True] > 0.85 * largest
-    assert means[False] < 0.8 * means[True]
+    assert means[False] < 0.9 * means[True]
 
 
 def test_the_model_learns_the_weight_of_the_size() -> None:
