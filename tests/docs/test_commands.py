@@ -48,6 +48,7 @@ SLOW = [
     "hwnas run vit_slice",
     "hwnas run elastic_slice",
     "hwnas run macro_slice",
+    "hwnas run --set search.finalists=4 --set search.max_measured=6",
 ]
 """Commands of the pages' that are further runs of what other tests run."""
 TINY = [

@@ -58,7 +58,7 @@ def test_the_space_is_as_the_page_says(page, capsys) -> None:
     assert lines[-1].startswith("72 networks")
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_searches_of_the_page_run(page) -> None:
     for block in BLOCKS[1:]:
         exec(block, page)

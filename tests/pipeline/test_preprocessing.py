@@ -85,7 +85,7 @@ def test_the_report_s_program_feeds_raw_images(
     assert capsys.readouterr().out.strip() in load_dataset().classes
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_variants_read_raw_images_too(finished: Path) -> None:
     made = export_variants(Run.open(finished), ("fp32", "fp16", "int8"))["variants"]
     for name in ("fp16", "int8"):
