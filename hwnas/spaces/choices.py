@@ -218,3 +218,26 @@ class ChoiceSpace(ABC):
                     expected=f"one of {', '.join(choice.options)}",
                     actual=option,
                 )
+
+    def validate_idle(self, architecture: Architecture, message: str) -> None:
+        """Check that idle choices take their first option, after `validate_options`.
+
+        Args:
+            architecture: the architecture.
+            message: what is wrong if one does not.
+
+        Raises:
+            InputError: when an idle choice takes another option.
+        """
+        chosen = [
+            choice.options.index(option)
+            for choice, (_, option) in zip(self.choices, architecture, strict=True)
+        ]
+        for row in self.idle(chosen):
+            if chosen[row] != 0:
+                raise InputError(
+                    message,
+                    where=f"choices: {self.choices[row].name}",
+                    expected=self.choices[row].options[0],
+                    actual=self.choices[row].options[chosen[row]],
+                )

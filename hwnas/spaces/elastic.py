@@ -194,18 +194,8 @@ class ElasticSpace(SizedSpace):
 
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)
-        chosen = [
-            choice.options.index(option)
-            for choice, (_, option) in zip(self.choices, architecture, strict=True)
-        ]
-        for row in self.idle(chosen):
-            if chosen[row] != 0:
-                raise InputError(
-                    "a layer beyond the depth of its stage must take its first option",
-                    where=f"choices: {self.choices[row].name}",
-                    expected=self.choices[row].options[0],
-                    actual=self.choices[row].options[chosen[row]],
-                )
+        message = "a layer beyond the depth of its stage must take its first option"
+        self.validate_idle(architecture, message)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw every choice uniformly, as the paper does in training.

@@ -17,7 +17,6 @@ from helpers.hostile_files import CASES
 from helpers.small_models import labelled_data, model_of, residual_net, saved, with_other_shift
 from onnx import helper
 
-import hwnas.cli.app
 from hwnas.cli.terminal import print_check
 from hwnas.deploy import performance
 from hwnas.deploy.export import set_metadata
@@ -26,25 +25,9 @@ from hwnas.errors import RuntimeMissingError
 from hwnas.latency_tables.measuring import energy
 from hwnas.latency_tables.runtimes.onnx import OnnxRuntimeCpu
 from hwnas.reporting.verdict import to_junit, to_markdown
-from hwnas.runs import interruption
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--set", "check.measure_seconds=20"]
-
-
-@pytest.fixture
-def check(capsys, monkeypatch):
-    """Run `hwnas check` in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(interruption, "install", lambda: None)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            hwnas.cli.app.main(["check", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 def test_a_good_model_and_its_broken_twin(check, tmp_path) -> None:

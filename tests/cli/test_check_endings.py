@@ -12,22 +12,6 @@ from helpers.small_models import residual_net, saved
 
 import hwnas.cli.app
 import hwnas.deploy.check
-from hwnas.runs import interruption
-
-
-@pytest.fixture
-def check(capsys, monkeypatch):
-    """Run `hwnas check` in this process: (exit code, stdout, stderr)."""
-    monkeypatch.setattr(interruption, "install", lambda: None)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            hwnas.cli.app.main(["check", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return int(stopped.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -289,18 +289,8 @@ class DescribedSpace(SearchSpace):
 
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)
-        chosen = [
-            choice.options.index(option)
-            for choice, (_, option) in zip(self.choices, architecture, strict=True)
-        ]
-        for row in self.idle(chosen):
-            if chosen[row] != 0:
-                raise InputError(
-                    "a choice that decides nothing here must take its first option",
-                    where=f"choices: {self.choices[row].name}",
-                    expected=self.choices[row].options[0],
-                    actual=self.choices[row].options[chosen[row]],
-                )
+        message = "a choice that decides nothing here must take its first option"
+        self.validate_idle(architecture, message)
 
     def sample(self, rng: np.random.Generator) -> Architecture:
         """Draw every choice uniformly; choices that are idle then take their first option."""
