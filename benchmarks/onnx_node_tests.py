@@ -35,11 +35,11 @@ import onnxruntime
 from onnx import TensorProto, numpy_helper
 
 from hwnas.budget.gate import NetworkLatency
+from hwnas.checking import behaviour, check, saturation, trial, widen
+from hwnas.checking.check import check_file
+from hwnas.checking.performance import Performance
+from hwnas.checking.request import CheckRequest
 from hwnas.config import CheckConfig
-from hwnas.deploy import behaviour, check, saturation, trial, widen
-from hwnas.deploy.check import check_file
-from hwnas.deploy.performance import Performance
-from hwnas.deploy.request import CheckRequest
 from hwnas.errors import HwnasError
 from hwnas.inspection import process
 from hwnas.inspection.__main__ import describe_model

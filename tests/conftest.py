@@ -27,6 +27,7 @@ NOT_QUICK = (
     "cli/test_app.py",
     "cli/test_check.py",
     "cli/test_table.py",
+    "checking",
     "controls/test_decoded.py",
     "deploy",
     "docs",

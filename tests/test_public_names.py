@@ -20,7 +20,7 @@ def test_submodules_do_not_hide_functions() -> None:
     """`hwnas.search` and its like must stay functions whatever has been imported."""
     code = (
         "import hwnas, hwnas.pipeline.stages, hwnas.pipeline.profile, hwnas.cli.app\n"
-        "import hwnas.supernet.search, hwnas.runs.run_folder, hwnas.deploy.check\n"
+        "import hwnas.supernet.search, hwnas.runs.run_folder, hwnas.checking.check\n"
         "assert all(callable(getattr(hwnas, n)) for n in ('check', 'run', 'search', 'profile'))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -20,7 +20,7 @@ from hwnas.cli.options import Json, Set, interruptible, opened
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
-    from hwnas.deploy.request import CheckRequest, ServingLoad
+    from hwnas.checking.request import CheckRequest, ServingLoad
     from hwnas.inspection.process import Inspection
 
 EXIT_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
@@ -221,7 +221,7 @@ def check(
                 run_folder, inspected, runtime, budget_ms, measured, load
             )
         else:
-            from hwnas.deploy.open_sizes import parse_shapes, parse_sizes
+            from hwnas.checking.inputs.open_sizes import parse_shapes, parse_sizes
 
             result, request = None, check_request(settings, budget_ms, load)
             first, *further = parse_shapes(inputs or [])
@@ -270,7 +270,7 @@ def _check_of_run(
 
 def _check_of_file(inspected: Inspection, request: CheckRequest, **options: Any) -> dict[str, Any]:
     """Check a model of any maker; `options` are those of `check_file`."""
-    from hwnas.deploy.check import check_file
+    from hwnas.checking.check import check_file
     from hwnas.runs import progress
 
     with interruptible():
@@ -281,7 +281,7 @@ def check_request(
     settings: list[str] | None, budget_ms: float | None, load: ServingLoad | None
 ) -> CheckRequest:
     """What a check without a run is asked for."""
-    from hwnas.deploy.request import CheckRequest
+    from hwnas.checking.request import CheckRequest
 
     config = _config(settings)
     return CheckRequest(
@@ -311,7 +311,7 @@ def inspection_limits(memory_mb: float | None, seconds: float | None) -> Any:
 
 
 def _load(seconds: float | None, threads: int | None) -> Any:
-    from hwnas.deploy.request import ServingLoad
+    from hwnas.checking.request import ServingLoad
 
     if seconds is None:
         _refuse({"--serve-threads": threads}, "no --serve-seconds")

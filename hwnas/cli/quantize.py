@@ -85,8 +85,8 @@ def quantize(
     limits = inspection_limits(inspect_mb, inspect_seconds)
     inspected = inspect_model(model, limits)
     inspect_npz(data, limits)
+    from hwnas.checking.inputs.open_sizes import StatedSizes, parse_shapes, parse_sizes
     from hwnas.cli.terminal import print_sensitivity, print_variants
-    from hwnas.deploy.open_sizes import StatedSizes, parse_shapes, parse_sizes
     from hwnas.deploy.variants import parse_variants
     from hwnas.pipeline.quantize import Quantization
     from hwnas.pipeline.quantize import quantize as quantize_model

@@ -1,1 +1,1 @@
-"""Exports a trained network to ONNX, and checks ONNX models before deployment."""
+"""Exports a trained network to ONNX and to other number formats."""

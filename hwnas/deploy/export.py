@@ -15,9 +15,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from hwnas.checking.properties import METADATA_PREFIX, own_properties
 from hwnas.data.normalisation import Normalisation, Preprocessed
 from hwnas.deploy.fold import fold_batch_norms
-from hwnas.deploy.properties import METADATA_PREFIX, own_properties
 from hwnas.errors import HwnasError
 
 OPSET = 18

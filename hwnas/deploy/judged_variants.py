@@ -11,20 +11,20 @@ import numpy as np
 
 from hwnas.budget.gate import NetworkLatency, Session, measure_together
 from hwnas.budget.speed import RecordedSpeed
-from hwnas.deploy.behaviour import Behaviour, observe
-from hwnas.deploy.check import behaviour_gates
-from hwnas.deploy.feeds import FeedMaker
-from hwnas.deploy.gates import (
+from hwnas.checking.behaviour import Behaviour, observe
+from hwnas.checking.check import behaviour_gates
+from hwnas.checking.gates import (
     budget_gate,
     energy_gates,
     memory_gates,
     placement_gates,
     verdict_of,
 )
-from hwnas.deploy.performance import counted_energy
-from hwnas.deploy.references import Reference
-from hwnas.deploy.request import CheckRequest
-from hwnas.deploy.trial import probe
+from hwnas.checking.inputs.feeds import FeedMaker
+from hwnas.checking.performance import counted_energy
+from hwnas.checking.references import Reference
+from hwnas.checking.request import CheckRequest
+from hwnas.checking.trial import probe
 from hwnas.deploy.variants import EXPORTED
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.speed_reference import NAME as REFERENCE

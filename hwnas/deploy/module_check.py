@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwnas.checking.check import check_model
+from hwnas.checking.inputs.feeds import feeds_of_arrays
+from hwnas.checking.inputs.open_sizes import StatedSizes
+from hwnas.checking.outputs import Feeds, Outputs, Predict
+from hwnas.checking.references import Reference
+from hwnas.checking.request import CheckRequest
 from hwnas.config import CheckConfig
-from hwnas.deploy.check import check_model
 from hwnas.deploy.export import export_module
-from hwnas.deploy.feeds import feeds_of_arrays
-from hwnas.deploy.open_sizes import StatedSizes
-from hwnas.deploy.outputs import Feeds, Outputs, Predict
-from hwnas.deploy.references import Reference
-from hwnas.deploy.request import CheckRequest
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, InspectionLimits, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, create_runtime

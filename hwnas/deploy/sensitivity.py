@@ -10,8 +10,8 @@ from typing import Any
 
 import onnx
 
-from hwnas.deploy.outputs import Feeds, as_predict
-from hwnas.deploy.parity import compare_outputs
+from hwnas.checking.outputs import Feeds, as_predict
+from hwnas.checking.parity import compare_outputs
 from hwnas.deploy.variants import convert
 from hwnas.errors import InputError
 from hwnas.latency_tables.runtimes import OnnxModelRuntime

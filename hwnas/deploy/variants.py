@@ -20,8 +20,8 @@ from pathlib import Path
 
 import onnx
 
+from hwnas.checking.outputs import Feeds
 from hwnas.deploy.export import PREPROCESSING, read_metadata, require_deployable, set_metadata
-from hwnas.deploy.outputs import Feeds
 from hwnas.errors import InputError
 from hwnas.latency_tables.statistics import Ratio
 
@@ -231,7 +231,7 @@ def _static(
 ) -> onnx.ModelProto:
     """Quantise weights to int8, and activations to int8 between their extremes in calibration.
 
-    With a reduced range, weights have 7 bits, see `hwnas.deploy.saturation`.
+    With a reduced range, weights have 7 bits, see `hwnas.checking.saturation`.
     """
     from onnxruntime.quantization import QuantFormat, quantize_static
 

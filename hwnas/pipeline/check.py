@@ -12,19 +12,19 @@ from torch import nn
 
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
+from hwnas.checking.check import check_model
+from hwnas.checking.gates import Gate, confidence_gate, predicted_gate
+from hwnas.checking.inputs.feeds import FeedMaker, feeds_for
+from hwnas.checking.inputs.open_sizes import StatedSizes
+from hwnas.checking.inputs.samples import Samples
+from hwnas.checking.outputs import Feeds, Outputs, Predict
+from hwnas.checking.performance import measured_elsewhere
+from hwnas.checking.properties import own_properties, reads_raw
+from hwnas.checking.references import Reference
+from hwnas.checking.request import CheckRequest, ServingLoad
 from hwnas.data import Dataset, Normalisation
 from hwnas.data.normalisation import Preprocessed
-from hwnas.deploy.check import check_model
-from hwnas.deploy.feeds import FeedMaker, feeds_for
-from hwnas.deploy.gates import Gate, confidence_gate, predicted_gate
-from hwnas.deploy.open_sizes import StatedSizes
 from hwnas.deploy.operator_shares import operator_shares
-from hwnas.deploy.outputs import Feeds, Outputs, Predict
-from hwnas.deploy.performance import measured_elsewhere
-from hwnas.deploy.properties import own_properties, reads_raw
-from hwnas.deploy.references import Reference
-from hwnas.deploy.request import CheckRequest, ServingLoad
-from hwnas.deploy.samples import Samples
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu

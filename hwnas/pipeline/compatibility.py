@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hwnas.checking.references import compared_runtimes
 from hwnas.config import Config, SearchConfig
-from hwnas.deploy.references import compared_runtimes
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables.measuring.energy import energy_counter
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hwnas.budget.gate import Session, measure_together
+from hwnas.checking.properties import PREPROCESS
 from hwnas.deploy.export import export_network, set_metadata
-from hwnas.deploy.properties import PREPROCESS
 from hwnas.inspection.process import inspect_model, sha256_of
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.pipeline.check import dataset_feeds

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from onnx import ModelProto
 
+from hwnas.checking.properties import PREPROCESS
 from hwnas.deploy.export import export_network, set_metadata
-from hwnas.deploy.properties import PREPROCESS
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.run import Run

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwnas.deploy.array_samples import LABELS
-from hwnas.deploy.feeds import FeedMaker, feeds_for
-from hwnas.deploy.open_sizes import StatedSizes
+from hwnas.checking.inputs.array_samples import LABELS
+from hwnas.checking.inputs.feeds import FeedMaker, feeds_for
+from hwnas.checking.inputs.open_sizes import StatedSizes
 from hwnas.inspection.process import Inspection
 from hwnas.pipeline.run import Run
 from hwnas.runs.checkpoints import write_atomic

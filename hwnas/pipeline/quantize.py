@@ -13,7 +13,11 @@ import numpy as np
 import onnx
 import onnx.version_converter
 
-from hwnas.deploy.feeds import FeedMaker, feeds_for
+from hwnas.checking.inputs.feeds import FeedMaker, feeds_for
+from hwnas.checking.inputs.open_sizes import StatedSizes
+from hwnas.checking.outputs import Feeds
+from hwnas.checking.references import onnx_reference
+from hwnas.checking.request import CheckRequest
 from hwnas.deploy.judged_variants import (
     RunningVariant,
     judge_variant,
@@ -22,10 +26,6 @@ from hwnas.deploy.judged_variants import (
     run_variant,
     unmade_variant,
 )
-from hwnas.deploy.open_sizes import StatedSizes
-from hwnas.deploy.outputs import Feeds
-from hwnas.deploy.references import onnx_reference
-from hwnas.deploy.request import CheckRequest
 from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
 from hwnas.deploy.variants import EXPORTED, convert, fastest
 from hwnas.errors import HwnasError, InputError

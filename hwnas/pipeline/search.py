@@ -17,10 +17,10 @@ from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import measure_network
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
+from hwnas.checking.performance import counted_energy
 from hwnas.config import SearchConfig, TrainConfig
 from hwnas.data import Augmentation, Batches, Split, evaluation_batches, split_train
 from hwnas.deploy.export import INPUT, export_network
-from hwnas.deploy.performance import counted_energy
 from hwnas.errors import InputError
 from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
 from hwnas.evaluators.finalists import STAGE as FINALISTS

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import onnx
 
+from hwnas.checking.outputs import Feeds
+from hwnas.checking.references import Reference
+from hwnas.checking.request import CheckRequest
 from hwnas.deploy.judged_variants import (
     RunningVariant,
     VariantLatency,
@@ -20,9 +23,6 @@ from hwnas.deploy.judged_variants import (
     unmade_variant,
 )
 from hwnas.deploy.operator_speed import operator_speed
-from hwnas.deploy.outputs import Feeds
-from hwnas.deploy.references import Reference
-from hwnas.deploy.request import CheckRequest
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import inspect_model

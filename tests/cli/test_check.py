@@ -17,10 +17,10 @@ from helpers.hostile_files import CASES
 from helpers.small_models import labelled_data, model_of, residual_net, saved, with_other_shift
 from onnx import helper
 
+from hwnas.checking import performance
+from hwnas.checking.gates import Gate
 from hwnas.cli.terminal import print_check
-from hwnas.deploy import performance
 from hwnas.deploy.export import set_metadata
-from hwnas.deploy.gates import Gate
 from hwnas.errors import RuntimeMissingError
 from hwnas.latency_tables.measuring import energy
 from hwnas.latency_tables.runtimes.onnx import OnnxRuntimeCpu

@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 import pytest
 from helpers.small_models import residual_net, saved
 
+import hwnas.checking.check
 import hwnas.cli.app
-import hwnas.deploy.check
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -21,7 +21,7 @@ def test_an_unforeseen_error_has_its_own_exit_code_and_leaves_its_traceback(
     def fails(*arguments, **options):
         raise KeyError("an error\nof two lines")
 
-    monkeypatch.setattr(hwnas.deploy.check, "check_model", fails)
+    monkeypatch.setattr(hwnas.checking.check, "check_model", fails)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     model = saved(residual_net(), tmp_path / "model.onnx")
     junit, markdown = tmp_path / "check.xml", tmp_path / "check.md"

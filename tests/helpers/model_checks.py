@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hwnas.checking.behaviour import Behaviour, observe
+from hwnas.checking.check import behaviour_gates, check_file
+from hwnas.checking.inputs.feeds import feeds_for
+from hwnas.checking.inputs.open_sizes import StatedSizes
+from hwnas.checking.references import onnx_reference
+from hwnas.checking.request import CheckRequest
+from hwnas.checking.trial import probe
 from hwnas.config import CheckConfig
-from hwnas.deploy.behaviour import Behaviour, observe
-from hwnas.deploy.check import behaviour_gates, check_file
-from hwnas.deploy.feeds import feeds_for
-from hwnas.deploy.open_sizes import StatedSizes
-from hwnas.deploy.references import onnx_reference
-from hwnas.deploy.request import CheckRequest
-from hwnas.deploy.trial import probe
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 

@@ -9,8 +9,8 @@ from helpers.odd_models import FLOAT, INT64, model_of, node, random_weights, val
 from helpers.small_models import saved
 from onnx import helper
 
-from hwnas.deploy.feeds import feeds_for
-from hwnas.deploy.open_sizes import StatedSizes
+from hwnas.checking.inputs.feeds import feeds_for
+from hwnas.checking.inputs.open_sizes import StatedSizes
 from hwnas.inspection.process import inspect_model
 
 TOKENS, ROWS = value("tokens", "n", 6, kind=INT64), value("y", "n", 6, 4)

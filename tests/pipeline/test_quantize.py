@@ -11,8 +11,8 @@ from helpers import odd_models
 from helpers.small_models import SIDE, labelled_data, residual_net, saved
 
 import hwnas.cli.app
+from hwnas.checking.request import CheckRequest
 from hwnas.config import CheckConfig
-from hwnas.deploy.request import CheckRequest
 from hwnas.deploy.sensitivity import named_nodes
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model

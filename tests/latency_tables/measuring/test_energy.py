@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hwnas.deploy.gates import energy_gates
+from hwnas.checking.gates import energy_gates
 from hwnas.latency_tables.measuring import energy
 from hwnas.latency_tables.measuring.energy import Counter, Energy, measure_energy, powercap_counter
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu

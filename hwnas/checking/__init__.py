@@ -1,0 +1,1 @@
+"""The check of an ONNX model before deployment: gates, a verdict, and what they rest on."""
