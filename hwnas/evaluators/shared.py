@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
+from uuid import uuid4
 
 from hwnas.architecture import Architecture
 from hwnas.evaluators.loop import EvaluatedSearch
@@ -22,7 +23,7 @@ from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.sampled import SampledStrategy
 
 if TYPE_CHECKING:
-    from optuna import Study, Trial
+    from optuna import Study
     from optuna.trial import FrozenTrial, TrialState
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,8 @@ ATTEMPTS = 3
 """Number of lapsed claims after which an evaluation is not tried again."""
 PROPOSALS = 20
 """Largest number of proposals per step to find one that no process has evaluated or claimed."""
+RETRY_S = 0.3
+"""Seconds until the next proposal where another process was faster."""
 
 
 class Evaluation(NamedTuple):
@@ -52,7 +55,7 @@ class Ledger:
 
     Args:
         study: the shared study. Each trial is a claim, with the chosen options, the fidelity, the
-            number of attempts and the time of the latest renewal as attributes.
+            number of attempts, a unique token and the time of the latest renewal as attributes.
         space: the search space.
         claim_s: seconds after which a claim lapses unless it is renewed.
 
@@ -85,7 +88,7 @@ class Ledger:
 
     def taken(self) -> set[Evaluation]:
         """Return the evaluations that are claimed or have failed too often."""
-        claimed = {self._evaluation(t) for t in self._claims() if not self._has_lapsed(t)}
+        claimed = {self._evaluation(t) for t in self._trials("RUNNING") if not self._has_lapsed(t)}
         failed = self._trials("FAIL")
         return claimed | {
             self._evaluation(t) for t in failed if t.user_attrs.get("attempts", 0) >= ATTEMPTS
@@ -99,7 +102,7 @@ class Ledger:
         """
         from optuna.trial import TrialState
 
-        for trial in self._claims():
+        for trial in self._trials("RUNNING"):
             if self._has_lapsed(trial) and self._end(trial.number, state=TrialState.FAIL):
                 attempts = int(trial.user_attrs["attempts"])
                 if attempts < ATTEMPTS:
@@ -107,57 +110,90 @@ class Ledger:
         return None
 
     @contextmanager
-    def claim(self, evaluation: Evaluation, attempts: int) -> Iterator[Trial | None]:
+    def claim(self, evaluation: Evaluation, attempts: int) -> Iterator[int | None]:
         """Claim an evaluation for the duration of the block.
 
         The claim is renewed in a background thread, and marked as failed if an exception leaves
-        the block.
+        the block. Of several claims to one evaluation, at most one is ever completed: a claim is
+        written as a whole before others are looked at, and only the earliest one stands.
 
         Args:
             evaluation: the evaluation to claim.
             attempts: number of earlier attempts.
 
         Yields:
-            The trial of the claim; None if another process has claimed the evaluation before.
+            The number of the claim's trial; None if another process has claimed or finished the
+            evaluation before.
         """
         from optuna.trial import TrialState
 
-        trial = self.study.ask()
-        for key, value in {
-            "options": self.space.chosen(evaluation.architecture),
-            "fidelity": evaluation.fidelity,
-            "attempts": attempts + 1,
-            "renewed": time.time(),
-        }.items():
-            trial.set_user_attr(key, value)
-        if any(
-            other.number < trial.number
-            and self._evaluation(other) == evaluation
-            and not self._has_lapsed(other)
-            for other in self._claims()
-        ):
-            self._end(trial, state=TrialState.FAIL)
+        claim = self._write_claim(evaluation, attempts)
+        if self._is_preceded(claim):
+            self._end(claim.number, state=TrialState.FAIL)
             yield None
             return
         stopped = Event()
-        thread = Thread(target=self._renew, args=(trial, stopped), daemon=True)
+        thread = Thread(target=self._renew, args=(claim, stopped), daemon=True)
         thread.start()
         try:
-            yield trial
+            yield claim.number
         except BaseException:
-            self._end(trial, state=TrialState.FAIL)
+            self._end(claim.number, state=TrialState.FAIL)
             raise
         finally:
             stopped.set()
             thread.join()
 
-    def finish(self, trial: Trial, score: float) -> None:
-        """Record the score of a claimed evaluation, unless another process has taken it over."""
-        self._end(trial, score)
-        self.seen.add(trial.number)
+    def finish(self, number: int, score: float) -> None:
+        """Record the score of a claimed evaluation, unless another process has taken it over.
 
-    def _renew(self, trial: Trial, stopped: Event) -> None:
+        Args:
+            number: number of the claim's trial.
+            score: score of the evaluation.
+        """
+        self._end(number, score)
+        self.seen.add(number)
+
+    def _write_claim(self, evaluation: Evaluation, attempts: int) -> FrozenTrial:
+        """Write a claim with all its attributes at once, so that nobody sees a part of it."""
+        from optuna.trial import TrialState, create_trial
+
+        token = uuid4().hex
+        attributes = {
+            "options": self.space.chosen(evaluation.architecture),
+            "fidelity": evaluation.fidelity,
+            "attempts": attempts + 1,
+            "token": token,
+            "renewed": time.time(),
+        }
+        self.study.add_trial(create_trial(state=TrialState.RUNNING, user_attrs=attributes))
+        trials = reversed(self.study.get_trials(deepcopy=False))
+        return next(trial for trial in trials if trial.user_attrs.get("token") == token)
+
+    def _is_preceded(self, claim: FrozenTrial) -> bool:
+        """Return whether another claim to the same evaluation stands or is completed.
+
+        Lapsed claims are ended, so that their processes, if they are alive, cannot complete them.
+        """
+        from optuna.trial import TrialState
+
+        evaluation = self._evaluation(claim)
+        for other in self._trials("RUNNING", "COMPLETE"):
+            if other.number == claim.number or self._evaluation(other) != evaluation:
+                continue
+            if other.state == TrialState.COMPLETE:
+                return True
+            if other.number < claim.number and not (
+                self._has_lapsed(other) and self._end(other.number, state=TrialState.FAIL)
+            ):
+                return True
+        return False
+
+    def _renew(self, claim: FrozenTrial, stopped: Event) -> None:
         """Renew a claim at regular intervals until the event is set."""
+        from optuna.trial import Trial
+
+        trial = Trial(self.study, claim._trial_id)
         while not stopped.wait(self.claim_s / 3):
             try:
                 trial.set_user_attr("renewed", time.time())
@@ -165,25 +201,22 @@ class Ledger:
                 logger.warning("a claim could not be renewed: %s", error)
 
     def _end(
-        self, trial: Trial | int, score: float | None = None, state: TrialState | None = None
+        self, number: int, score: float | None = None, state: TrialState | None = None
     ) -> bool:
         """End a trial; return False if another process has ended it before."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
-            self.study.tell(trial, score, state=state)
+            self.study.tell(number, score, state=state)
         except (ValueError, UpdateFinishedTrialError):
             return False
         return True
 
-    def _trials(self, state: str) -> list[FrozenTrial]:
+    def _trials(self, *states: str) -> list[FrozenTrial]:
         from optuna.trial import TrialState
 
-        return self.study.get_trials(deepcopy=False, states=(TrialState[state],))
-
-    def _claims(self) -> list[FrozenTrial]:
-        # The time of renewal is written last, so a trial without it is still being set up.
-        return [trial for trial in self._trials("RUNNING") if "renewed" in trial.user_attrs]
+        wanted = tuple(TrialState[state] for state in states)
+        return self.study.get_trials(deepcopy=False, states=wanted)
 
     def _has_lapsed(self, trial: FrozenTrial) -> bool:
         """Return whether this process has seen no renewal of a claim for too long.
@@ -233,12 +266,13 @@ class SharedSearch(EvaluatedSearch):
                 self.repeats += 1
                 self._count()
                 return self._learn(evaluation, known)
-            with self.ledger.claim(evaluation, attempts) as trial:
-                if trial is not None:
+            with self.ledger.claim(evaluation, attempts) as claimed:
+                if claimed is not None:
                     score = self.evaluator(evaluation.architecture, evaluation.fidelity)
-                    self.ledger.finish(trial, score)
+                    self.ledger.finish(claimed, score)
                     self._count()
                     return self._learn(evaluation, score)
+            time.sleep(RETRY_S)
 
     def _count(self) -> int:
         """Update and return the number of steps."""

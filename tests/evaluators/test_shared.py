@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -116,6 +117,50 @@ def test_architecture_claimed_by_another_worker_is_not_evaluated(tmp_path) -> No
         with second.ledger.claim(Evaluation(suggested[0], 1.0), 0) as refused:
             assert refused is None, "the other worker has claimed it before"
     assert evaluator.asked == [(suggested[1], 1.0)]
+
+
+def test_finished_evaluation_is_not_claimed_again(storage: str) -> None:
+    """Another worker may finish it after it was proposed and before it is claimed."""
+    evaluation = Evaluation(SPACE.architecture([1] * 6), 1.0)
+    study = open_study(storage, "shared", "maximize", "storage")
+    first, second = Ledger(study, SPACE), Ledger(study, SPACE)
+    with first.claim(evaluation, 0) as claimed:
+        first.finish(claimed, 0.5)
+    with second.claim(evaluation, 0) as refused:
+        assert refused is None
+
+
+def test_lapsed_claim_that_is_claimed_again_can_no_longer_be_finished(storage: str) -> None:
+    evaluation = Evaluation(SPACE.architecture([1] * 6), 1.0)
+    study = open_study(storage, "shared", "maximize", "storage")
+    slow, quick = Ledger(study, SPACE), Ledger(study, SPACE, claim_s=0.0)
+    with slow.claim(evaluation, 0) as lapsed:
+        quick.taken()
+        time.sleep(0.01)
+        with quick.claim(evaluation, 1) as claimed:
+            slow.finish(lapsed, 0.25)
+            quick.finish(claimed, 0.5)
+    assert slow.scores() == {evaluation: 0.5}
+
+
+@pytest.mark.parametrize("storage", ["journal"], indirect=True)
+def test_no_evaluation_is_finished_twice_where_workers_race(storage: str) -> None:
+    evaluations = [Evaluation(SPACE.architecture([i] * 6), 1.0) for i in range(1, 5)] * 3
+
+    def work() -> None:
+        ledger = Ledger(open_study(storage, "shared", "maximize", "storage"), SPACE)
+        for evaluation in evaluations:
+            with ledger.claim(evaluation, 0) as claimed:
+                if claimed is not None:
+                    ledger.finish(claimed, 0.5)
+
+    with ThreadPoolExecutor() as pool:
+        for worked in [pool.submit(work) for _ in range(4)]:
+            worked.result()
+    study = open_study(storage, "shared", "maximize", "storage")
+    done = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    options = [tuple(trial.user_attrs["options"]) for trial in done]
+    assert len(options) == len(set(options)) == 4
 
 
 def test_lapsed_claim_is_taken_over_until_the_attempts_are_used_up(storage: str) -> None:
