@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from helpers.tiny import tiny_space
 from torch import nn
 
+from hwnas.deploy.export import to_onnx
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import OPERATORS, build, input_shapes
@@ -55,3 +57,20 @@ def test_a_folded_network_computes_the_same_and_the_original_is_unchanged(name: 
     torch.testing.assert_close(folded(images), network(images), rtol=1e-3, atol=1e-4)
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+def test_a_network_in_channels_last_exports_as_the_contiguous_one_does() -> None:
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)]
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), *pooled).eval()
+
+    image = torch.zeros(1, 3, 6, 6)
+    plain = fold_batch_norms(network())
+    folded = fold_batch_norms(network().to(memory_format=torch.channels_last))
+    nodes, expected = (
+        [node.op_type for node in onnx.load_from_string(to_onnx(module, (image,))).graph.node]
+        for module in (folded, plain)
+    )
+    assert nodes == expected
+    assert "ReduceMean" in nodes or "GlobalAveragePool" in nodes
