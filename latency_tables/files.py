@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from hwnas import durable
 from hwnas.errors import InputError
 
 MAX_BYTES = 64 * 2**20
@@ -38,23 +37,14 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = text.encode()
     if path.suffix == ".gz":
         # No time stamp, so that equal tables give equal files.
         data = gzip.compress(data, mtime=0)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        durable.write_atomic(path, data)
     except OSError as error:
         raise InputError(f"cannot write the file: {error.strerror}", where=str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def show(value: object) -> str:
@@ -132,15 +122,3 @@ def input_error(error: ValidationError, path: Path) -> InputError:
                 expected=message.removeprefix("Input should be "),
                 actual=show(first["input"]),
             )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable, on platforms that can open a folder for that."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

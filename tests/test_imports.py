@@ -14,7 +14,7 @@ SOURCES = {
 
 # From the ground up; a package may import itself and what stands on lower floors.
 FLOORS = [
-    {"hwnas.errors"},
+    {"hwnas.errors", "hwnas.durable"},
     {"hwnas.inspection", "hwnas.latency_tables", "hwnas.kernels"},
     {"hwnas.architecture", "hwnas.runs", "hwnas.config", "hwnas.ops", "hwnas.data"},
     {"hwnas.inference"},
@@ -36,7 +36,10 @@ FLOORS = [
 ]
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 # Tables and kernels can be taken out of the house and used alone.
-ALONE = {"hwnas.kernels": {"hwnas.errors"}, "hwnas.latency_tables": {"hwnas.errors"}}
+ALONE = {
+    "hwnas.kernels": {"hwnas.errors"},
+    "hwnas.latency_tables": {"hwnas.errors", "hwnas.durable"},
+}
 
 
 def room(module: str) -> str:

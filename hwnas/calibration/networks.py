@@ -13,8 +13,8 @@ import numpy as np
 
 from hwnas.architecture import Architecture
 from hwnas.calibration.prior import Prior
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.spaces.base import SearchSpace
 
 ARCH, LATENCY_MS, STD_MS, ACCURACY = "arch", "latency_ms", "std_ms", "accuracy"

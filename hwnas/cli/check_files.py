@@ -81,8 +81,8 @@ def _print_ending(line: str, exit_code: int, **more: str | None) -> None:
 def _write_ending(
     model: Path, line: str, exit_code: int, junit: Path | None, markdown: Path | None
 ) -> None:
+    from hwnas.durable import write_atomic
     from hwnas.reporting.verdict import refusal_to_junit, refusal_to_markdown
-    from hwnas.runs.checkpoints import write_atomic
 
     for path, to_text in ((junit, refusal_to_junit), (markdown, refusal_to_markdown)):
         if path is not None and _is_writable(path):
@@ -112,8 +112,8 @@ def enough_memory(model: Path) -> Iterator[None]:
 
 def write_verdict(document: dict[str, Any], junit: Path | None, markdown: Path | None) -> None:
     """Write the verdict to the JUnit and Markdown files that are asked for."""
+    from hwnas.durable import write_atomic
     from hwnas.reporting.verdict import to_junit, to_markdown
-    from hwnas.runs.checkpoints import write_atomic
 
     if junit is not None:
         write_atomic(junit, to_junit(document))

@@ -131,10 +131,10 @@ def sample(
 def _describe(path: Path, svg: Path | None, as_json: bool) -> None:
     """Print what is known of an architecture, and write its drawing."""
     from hwnas.cli.drawing import print_architecture
+    from hwnas.durable import write_atomic
     from hwnas.reporting.cell_drawings import draw_cells
     from hwnas.reporting.cells import read_cells
     from hwnas.reporting.description import describe_architecture, load_architecture
-    from hwnas.runs.checkpoints import write_atomic
 
     space, architecture = load_architecture(path)
     cells = read_cells(space, architecture, {})

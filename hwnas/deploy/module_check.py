@@ -22,10 +22,10 @@ from hwnas.checking.references import Reference
 from hwnas.checking.request import CheckRequest
 from hwnas.config import CheckConfig
 from hwnas.deploy.export import export_module
+from hwnas.durable import make_folder, write_atomic
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, InspectionLimits, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, create_runtime
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.progress import Stage, shown
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -88,7 +88,7 @@ def check(
     samples = _arrays_of(arrays, list(examples))
     with ExitStack() as stack:
         folder = Path(out or stack.enter_context(TemporaryDirectory()))
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         path = folder / "model.onnx"
         write_atomic(path, _exported(module, examples, example_inputs, dynamic_batch))
         model = inspect_model(path, LIMITS)

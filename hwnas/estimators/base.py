@@ -18,11 +18,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from hwnas.data.own_data import held_out
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.estimators.fitting import fit_within
 from hwnas.inference.predictor import Predictor
 from hwnas.pipeline.report import report
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder
 
 UNDECIDED = ("fail", "inconclusive")

@@ -17,6 +17,7 @@ import tomli_w
 import torch
 
 from hwnas.config import Config
+from hwnas.durable import write_atomic
 from hwnas.pipeline.check import check
 from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.export import export
@@ -25,7 +26,7 @@ from hwnas.pipeline.run import Run
 from hwnas.pipeline.stages import search
 from hwnas.pipeline.train import train, training_of
 from hwnas.runs import progress
-from hwnas.runs.checkpoints import load_checkpoint, write_atomic
+from hwnas.runs.checkpoints import load_checkpoint
 from hwnas.training.train import STAGE as TRAINING
 
 PROFILE_SHARE, CANDIDATE_SHARE, CHECK_SHARE = 0.1, 0.04, 0.05

@@ -48,8 +48,9 @@ def open_study(
 
 def _storage(storage: str) -> BaseStorage:
     from optuna.storages import JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
+
+    from hwnas.evaluators.journal import DurableJournal
 
     if "://" in storage:
         return RDBStorage(storage)
-    return JournalStorage(JournalFileBackend(storage))
+    return JournalStorage(DurableJournal(storage))

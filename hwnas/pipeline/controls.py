@@ -24,6 +24,7 @@ from torch import Tensor
 from hwnas.budget.gate import Session, measure_together
 from hwnas.checking.properties import PREPROCESS
 from hwnas.deploy.export import export_network, set_metadata
+from hwnas.durable import write_atomic
 from hwnas.inspection.process import inspect_model, sha256_of
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.pipeline.check import dataset_feeds
@@ -33,7 +34,7 @@ from hwnas.pipeline.profile import SESSIONS, inferences
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.train import training_of
 from hwnas.runs import interruption
-from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
+from hwnas.runs.checkpoints import remove_checkpoints
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.networks import Network
 from hwnas.tasks.classification import ImageClassification

@@ -10,10 +10,10 @@ from onnx import ModelProto
 
 from hwnas.checking.properties import PREPROCESS
 from hwnas.deploy.export import export_network, set_metadata
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.run import Run
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import environment
 
 

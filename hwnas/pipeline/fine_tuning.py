@@ -10,6 +10,7 @@ import numpy as np
 
 from hwnas.data import Dataset, Split
 from hwnas.data.own_data import Samples, arrays_of
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError, printable
 from hwnas.inference.description import Description
 from hwnas.inference.inputs import raw_inputs
@@ -18,7 +19,6 @@ from hwnas.pipeline.export import export
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.train import train
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.progress import Stage
 from hwnas.runs.run_folder import RunFolder
 

@@ -11,9 +11,9 @@ import numpy as np
 from hwnas.checking.inputs.array_samples import LABELS
 from hwnas.checking.inputs.feeds import FeedMaker, feeds_for
 from hwnas.checking.inputs.open_sizes import StatedSizes
+from hwnas.durable import write_atomic
 from hwnas.inspection.process import Inspection
 from hwnas.pipeline.run import Run
-from hwnas.runs.checkpoints import write_atomic
 
 MOST_BYTES = 2**25
 """Size of the kept samples at most."""

@@ -28,11 +28,11 @@ from hwnas.deploy.judged_variants import (
 )
 from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
 from hwnas.deploy.variants import EXPORTED, convert, fastest
+from hwnas.durable import make_folder, write_atomic
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, InspectionLimits, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, create_runtime
 from hwnas.runs import interruption
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment
 
@@ -113,7 +113,7 @@ def quantize(
     reference = onnx_reference(model, runtime, feeds, request.limits)
     source = _prepared(model, what.exclude)
     calibration = calibration_of(feeds)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     variants: dict[str, RunningVariant] = {}
     errors: dict[str, str] = {}
     with stage("variants") as advance:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.run import Run
 from hwnas.reporting.comparison import render_comparison
 from hwnas.reporting.report import render_report, render_variant
 from hwnas.reporting.tensorboard import write_events
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces import SearchSpace, build_space
 

@@ -17,6 +17,7 @@ from hwnas.data.normalisation import Preprocessed
 from hwnas.data.own_data import Samples
 from hwnas.deploy.plain import plain_module
 from hwnas.deploy.variants import EXPORTED, make_variant, parse_variants
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.inference.boxes import Detections
 from hwnas.inference.predictor import Predictor
@@ -30,7 +31,6 @@ from hwnas.pipeline.run import Run
 from hwnas.pipeline.variants import calibration_feeds
 from hwnas.reporting.formatting import count, in_words, milliseconds, percent
 from hwnas.runs import progress
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.traced.space import TracedNetwork
 

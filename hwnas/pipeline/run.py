@@ -14,6 +14,7 @@ import torch
 from hwnas.architecture import Architecture
 from hwnas.config import BudgetConfig, Config, load_config, with_absolute_paths
 from hwnas.data import Augmentation, Batches, Split
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.evaluators.storage import open_study
 from hwnas.pipeline.compatibility import (
@@ -27,7 +28,6 @@ from hwnas.pipeline.compatibility import (
 from hwnas.pipeline.problem import Problem, data_in_words, derived_seed
 from hwnas.pipeline.target import Target
 from hwnas.runs import progress
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces.networks import Network

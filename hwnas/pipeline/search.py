@@ -21,6 +21,7 @@ from hwnas.checking.performance import counted_energy
 from hwnas.config import SearchConfig, TrainConfig
 from hwnas.data import Augmentation, Batches, Split, evaluation_batches, split_train
 from hwnas.deploy.export import INPUT, export_network
+from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
 from hwnas.evaluators.finalists import STAGE as FINALISTS
@@ -37,7 +38,7 @@ from hwnas.pipeline.own_problem import OwnProblem
 from hwnas.pipeline.profile import example_inputs, preparation
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption
-from hwnas.runs.checkpoints import load_checkpoint, remove_checkpoints, write_atomic
+from hwnas.runs.checkpoints import load_checkpoint, remove_checkpoints
 from hwnas.spaces.networks import Network
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import SearchStrategy, build_strategy

@@ -10,9 +10,10 @@ from safetensors.torch import save
 
 from hwnas.config import TrainConfig
 from hwnas.data import Augmentation
+from hwnas.durable import write_atomic
 from hwnas.evaluators.function import evaluated
 from hwnas.pipeline.run import Run
-from hwnas.runs.checkpoints import remove_checkpoints, write_atomic
+from hwnas.runs.checkpoints import remove_checkpoints
 from hwnas.spaces.networks import Network
 from hwnas.spaces.traced.space import TracedNetwork
 from hwnas.tasks.classification import ImageClassification

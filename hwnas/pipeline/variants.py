@@ -24,13 +24,13 @@ from hwnas.deploy.judged_variants import (
 )
 from hwnas.deploy.operator_speed import operator_speed
 from hwnas.deploy.variants import EXPORTED, fastest, make_variant
+from hwnas.durable import make_folder, write_atomic
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.pipeline.check import dataset_feeds, network_reference
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption
-from hwnas.runs.checkpoints import write_atomic
 from hwnas.runs.run_folder import RunFolder, environment
 
 SCHEMA = 1
@@ -61,7 +61,7 @@ def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> d
     runtime = require_measurable(run)
     run.folder.require(run.folder.model)
     _remove_others(run.folder, names, force)
-    run.folder.variants.mkdir(exist_ok=True)
+    make_folder(run.folder.variants)
     calibration = calibration_feeds(run)
     notes = []
     reference = network_reference(run)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from hwnas.durable import sync_folder, write_synced
 from hwnas.errors import HwnasError
 
 logger = logging.getLogger(__name__)
@@ -75,34 +75,6 @@ def remove_checkpoints(folder: Path, stage: str) -> None:
     """Delete a stage's checkpoints."""
     for path in _checkpoints(folder, stage):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until the disk has it."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the disk has a folder's names."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file as a whole: readers see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        write_synced(temporary, data.encode() if isinstance(data, str) else data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def _checkpoints(folder: Path, stage: str) -> list[Path]:

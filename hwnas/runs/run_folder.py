@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hwnas.durable import append_lines, make_folder, write_atomic
 from hwnas.errors import InputError
-from hwnas.runs.checkpoints import write_atomic
 
 STAMPED_PACKAGES = (
     "hwnas",
@@ -95,7 +95,7 @@ class RunFolder:
         """
         self.is_new = not self.path.exists()
         try:
-            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            make_folder(self.checkpoints)
             probe = self.path / ".probe"
             probe.write_bytes(b"")
             probe.unlink()
@@ -152,10 +152,7 @@ class RunFolder:
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add a line to the history; every record has an `event`."""
-        with self.history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.history, json.dumps(record, allow_nan=False) + "\n")
 
     def read_history(self) -> list[dict[str, Any]]:
         """All complete lines of the history; a line that a crash cut short is left out."""
@@ -197,6 +194,9 @@ class RunFolder:
                     "another process works in this folder", where=str(self.path)
                 ) from None
             self._remove_temporary()
+            for leftover in self.path.rglob(".*.tmp"):
+                if leftover.is_file():
+                    leftover.unlink()
             yield
 
     @contextmanager

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from hwnas import durable
+from hwnas.durable import write_atomic
 from hwnas.runs import checkpoints
-from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint, write_atomic
+from hwnas.runs.checkpoints import load_checkpoint, save_checkpoint
 
 
 def state_of(step: int) -> dict:
@@ -94,11 +96,11 @@ def crashing_after(monkeypatch, calls: int) -> None:
     def half_written(path: Path, data: bytes) -> None:
         path.write_bytes(data[: len(data) // 2])
 
-    monkeypatch.setattr(
-        checkpoints, "write_synced", counted(checkpoints.write_synced, half_written)
-    )
-    monkeypatch.setattr(checkpoints, "sync_folder", counted(checkpoints.sync_folder))
-    monkeypatch.setattr(checkpoints.os, "replace", counted(os.replace))
+    for module in (checkpoints, durable):
+        write = counted(module.write_synced, half_written)
+        monkeypatch.setattr(module, "write_synced", write)
+        monkeypatch.setattr(module, "sync_folder", counted(module.sync_folder))
+    monkeypatch.setattr(os, "replace", counted(os.replace))
     monkeypatch.setattr(checkpoints.shutil, "rmtree", counted(checkpoints.shutil.rmtree))
 
 

@@ -26,6 +26,15 @@ def test_a_line_cut_short_is_left_out(folder) -> None:
     assert folder.read_history() == [{"event": "search", "step": 1}]
 
 
+def test_a_line_after_one_that_was_cut_short_is_read(folder) -> None:
+    folder.append_history({"event": "search", "step": 1})
+    with folder.history.open("a") as file:
+        file.write('{"event": "search", "st')
+    folder.append_history({"event": "search", "step": 2})
+    assert [record["step"] for record in folder.read_history()] == [1, 2]
+    assert folder.history.read_text().count("\n") == 2
+
+
 def test_rewinding_forgets_later_steps_of_one_stage(folder) -> None:
     for step in (10, 20, 30):
         folder.append_history({"event": "search", "step": step})
@@ -106,8 +115,11 @@ def test_temporary_files_of_a_killed_process_are_removed_at_the_next_start(folde
     done = subprocess.run([sys.executable, "-c", code, str(folder.path)], check=False)
     assert done.returncode == -9
     assert (folder.temporary / "large").exists()
+    (folder.path / ".check.json.tmp").touch()
+    (folder.checkpoints / ".state.json.tmp").touch()
     with folder.locked():
         assert not folder.temporary.exists()
+        assert not list(folder.path.rglob(".*.tmp"))
     with folder.temporary_folder() as temporary:
         assert temporary.parent == folder.path
     assert not temporary.exists()
