@@ -83,6 +83,12 @@ class RuntimeMissingError(HwnasError):
     exit_code = 3
 
 
+class DeviceError(HwnasError):
+    """A device that is elsewhere cannot be reached, or cannot measure (exit code 3)."""
+
+    exit_code = 3
+
+
 class UnforeseenError(HwnasError):
     """A check ended with an error that hwnas did not expect (exit code 4).
 

@@ -10,24 +10,24 @@ noisy results are reported as noisy.
 from __future__ import annotations
 
 import math
-import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import ConfigDict, Field
 
 from hwnas.errors import InputError
+from hwnas.latency_tables.on_device.measure import Call, rounds
 from hwnas.latency_tables.statistics import Statistic, Status, Summary, summarise
 
-Call = Callable[[], None]
 TimeBlock = Callable[[Call, int], float]
+Progress = Callable[[int, int], None]
+"""Called with the rounds done and the largest number of rounds."""
+Stop = Callable[[dict[str, Summary]], bool]
 
 MAX_HALVES_DRIFT = 0.03
 """Relative difference between the two halves of the rounds above which a result is noisy."""
-MAX_CALLS = 1_000_000
-"""Bounds the search for a block length on a clock that is too coarse to time the calls."""
 
 _Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1)]
@@ -73,6 +73,18 @@ class Protocol:
                 )
 
 
+class Round(NamedTuple):
+    """One round of a measurement.
+
+    Attributes:
+        times_ms: the time of one call of each candidate, in ms.
+        repeats: how often the round was repeated because the sentinel's time had changed.
+    """
+
+    times_ms: tuple[float, ...]
+    repeats: int
+
+
 @dataclass(frozen=True)
 class RoundMedians:
     """The result of `measure` for one candidate.
@@ -98,9 +110,9 @@ def measure(
     *,
     statistic: Statistic,
     time_block: TimeBlock | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     clock: Callable[[], float] = time.perf_counter,
-    stop: Callable[[dict[str, Summary]], bool] | None = None,
+    stop: Stop | None = None,
 ) -> dict[str, RoundMedians]:
     """Time candidates in interleaved rounds.
 
@@ -125,28 +137,48 @@ def measure(
     """
     if not candidates:
         raise InputError("nothing to measure", expected="at least one candidate", actual=0)
-    timer = time_block or _clock_block(clock)
-    deadline = clock() + protocol.time_limit_s
-    calls = {name: _warm_up(call, protocol, timer, clock) for name, call in candidates.items()}
-    rounds: dict[str, list[float]] = {name: [] for name in candidates}
-    repeats = 0
-    for done in range(1, protocol.max_rounds + 1):
-        figures, repeated = _steady_round(candidates, calls, protocol, timer, clock, deadline)
-        repeats += repeated
-        for name, figure in figures.items():
-            rounds[name].append(figure)
+    timed = rounds(candidates, protocol, time_block or _clock_block(clock), clock)
+    found = (Round(tuple(figures.values()), repeats) for figures, repeats in timed)
+    return collect(found, list(candidates), protocol, statistic, progress, stop)
+
+
+def collect(
+    found: Iterable[Round | None],
+    names: Sequence[str],
+    protocol: Protocol,
+    statistic: Statistic,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> dict[str, RoundMedians]:
+    """Take the rounds of a measurement until every interval is narrow enough.
+
+    Args:
+        found: the rounds; None between them calls `progress` without a further round.
+        names: of the candidates, in the order of a round's times.
+        protocol: number of rounds and the stopping rule.
+        statistic: see `measure`.
+        progress: see `measure`.
+        stop: see `measure`.
+    """
+    rounds_ms: dict[str, list[float]] = {name: [] for name in names}
+    done = repeats = 0
+    for one in found:
+        if one is not None:
+            done, repeats = done + 1, repeats + one.repeats
+            for name, figure in zip(names, one.times_ms, strict=True):
+                rounds_ms[name].append(figure)
         if progress is not None:
             progress(done, protocol.max_rounds)
-        if _is_finished(rounds, protocol, statistic, stop) or clock() >= deadline:
+        if one is not None and _is_finished(rounds_ms, protocol, statistic, stop):
             break
     return {
         name: RoundMedians(
-            rounds_ms=tuple(found),
-            summary=summarise(found, statistic),
-            status=status_of(found, protocol, statistic),
+            rounds_ms=tuple(times_ms),
+            summary=summarise(times_ms, statistic),
+            status=status_of(times_ms, protocol, statistic),
             repeats=repeats,
         )
-        for name, found in rounds.items()
+        for name, times_ms in rounds_ms.items()
     }
 
 
@@ -166,7 +198,7 @@ def _is_finished(
     rounds: Mapping[str, list[float]],
     protocol: Protocol,
     statistic: Statistic,
-    stop: Callable[[dict[str, Summary]], bool] | None,
+    stop: Stop | None,
 ) -> bool:
     """Whether every interval is narrow enough, or the caller wants to stop."""
     if any(len(found) < protocol.min_rounds for found in rounds.values()):
@@ -191,51 +223,3 @@ def _clock_block(clock: Callable[[], float]) -> TimeBlock:
         return (clock() - start) * 1e3
 
     return time_block
-
-
-def _warm_up(call: Call, protocol: Protocol, timer: TimeBlock, clock: Callable[[], float]) -> int:
-    """Run `call` for the warm-up time and return how many calls fill a block."""
-    calls = 1
-    # The first call may include initialisation, so it cannot determine the length of a block.
-    timer(call, calls)
-    end = clock() + protocol.warmup_s
-    while calls < MAX_CALLS:
-        if timer(call, calls) < protocol.block_ms:
-            calls *= 2
-        elif clock() >= end:
-            break
-    # Doubling overshoots by up to a factor of two, which would leave time for fewer rounds.
-    per_call_ms = timer(call, calls) / calls
-    return max(1, min(calls, math.ceil(protocol.block_ms / max(per_call_ms, 1e-6))))
-
-
-def _steady_round(
-    candidates: Mapping[str, Call],
-    calls: Mapping[str, int],
-    protocol: Protocol,
-    timer: TimeBlock,
-    clock: Callable[[], float],
-    deadline: float,
-) -> tuple[dict[str, float], int]:
-    """Measure a round and repeat it while the sentinel's time changes.
-
-    Returns:
-        The ms per call of each candidate, and how often the round was repeated.
-    """
-
-    def per_call_ms(name: str) -> float:
-        blocks = range(protocol.blocks_per_round)
-        times = [timer(candidates[name], calls[name]) / calls[name] for _ in blocks]
-        return statistics.median(times)
-
-    sentinel = next(iter(candidates))
-    repeated = 0
-    while True:
-        figures = {name: per_call_ms(name) for name in candidates}
-        if protocol.max_repeats == 0:
-            return figures, 0
-        drift_ms = abs(per_call_ms(sentinel) - figures[sentinel])
-        is_steady = drift_ms <= protocol.sentinel_drift * figures[sentinel]
-        if is_steady or repeated == protocol.max_repeats or clock() >= deadline:
-            return figures, repeated
-        repeated += 1

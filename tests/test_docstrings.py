@@ -14,9 +14,8 @@ import hwnas
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(hwnas.__path__, "hwnas.")
-    # The standalone script runs at import; kernels need Triton.
-    if not module.name.endswith(("__main__", "measure_bundle", "_library"))
-    and ".kernels.triton" not in module.name
+    # Kernels need Triton.
+    if not module.name.endswith(("__main__", "_library")) and ".kernels.triton" not in module.name
 )
 
 

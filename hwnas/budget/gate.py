@@ -13,7 +13,7 @@ from hwnas.latency_tables.measuring.speed_reference import NAME as REFERENCE
 from hwnas.latency_tables.measuring.speed_reference import compiles_modules, prepare_reference
 from hwnas.latency_tables.runtimes import Runtime
 from hwnas.latency_tables.statistics import Z_95, Statistic, Status, summarise
-from hwnas.latency_tables.timing import Protocol, measure, status_of
+from hwnas.latency_tables.timing import Protocol, status_of
 from hwnas.runs import interruption
 
 GateStatus = Literal["pass", "fail", "inconclusive", "reported", "skipped"]
@@ -302,7 +302,7 @@ def measure_session(
     call, reference = prepare(), prepare_reference(runtime)
     calls = {"network": call} if reference is None else {REFERENCE: reference, "network": call}
     fewest_s = _seconds_for_a_verdict(call, runtime) if is_judged else 0.0
-    found = measure(
+    found = runtime.measure(
         calls,
         Protocol(
             warmup_s=0.1,
@@ -311,8 +311,6 @@ def measure_session(
             max_repeats=0,  # the sessions differ by more than what happens within a round
             time_limit_s=max(seconds, fewest_s, 0.1),
         ),
-        statistic=runtime.statistic,
-        time_block=runtime.time_block,
         progress=lambda done, total: interruption.stop_if_requested(),
     )
     rounds_ms = {name: result.rounds_ms for name, result in found.items()}
@@ -336,7 +334,7 @@ def measure_together(
     Raises:
         Interrupted: a signal was received.
     """
-    found = measure(
+    found = runtime.measure(
         calls,
         Protocol(
             min_rounds=TOGETHER_ROUNDS,
@@ -344,8 +342,6 @@ def measure_together(
             time_limit_s=seconds,
             max_repeats=0,  # none of the networks serves as the sentinel of the others
         ),
-        statistic=runtime.statistic,
-        time_block=runtime.time_block,
         progress=lambda done, total: interruption.stop_if_requested(),
     )
     return {name: result.rounds_ms for name, result in found.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,7 @@ def observe(
     reference: Reference | None,
     trial: Trial,
     limits: CheckConfig,
+    further: Mapping[str, Reference] | None = None,
 ) -> Behaviour:
     """Load a model that `probe` has accepted, run it, and compare its outputs.
 
@@ -116,6 +117,7 @@ def observe(
         reference: a model that it is compared with, besides itself; or None.
         trial: result of `probe`; only batch sizes that ran there are run here.
         limits: limits of a session; `limits.compare` names further runtimes to compare with.
+        further: by name, references in addition to those.
 
     Raises:
         InputError: when a runtime refuses the model, its outputs do not fit the reference or the
@@ -125,6 +127,7 @@ def observe(
     where = str(model.path)
     predict = as_predict(runtime.infer(model.path, limit_s=limits.max_session_seconds), where)
     placements, others = self_references(model, runtime, feeds, limits)
+    others |= further or {}
     notes = []
     if reference is None and model.precision == "float16":
         try:

@@ -32,6 +32,7 @@ from hwnas.checking.gates import (
 from hwnas.checking.inputs.feeds import FeedMaker, feeds_for
 from hwnas.checking.inputs.open_sizes import Shapes, StatedSizes, UnknownSizesError
 from hwnas.checking.inputs.size_proposals import with_proposal
+from hwnas.checking.outputs import as_predict
 from hwnas.checking.performance import (
     Performance,
     measure_performance,
@@ -53,6 +54,9 @@ from hwnas.checking.trial import FirstRunError, probe
 from hwnas.config import CheckConfig
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
+from hwnas.latency_tables.measuring.memory import Trial
+from hwnas.latency_tables.remote.inventory import find_device
+from hwnas.latency_tables.remote.runtime import runtime_on
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment
@@ -98,11 +102,12 @@ def check_model(
         InputError: when the runtime refuses the model, or it exceeds the limits of a session.
         RuntimeMissingError: when a runtime of `check.compare` is not installed.
     """
-    onnx_runtime = _onnx_runtime(runtime)
+    onnx_runtime = judging_runtime(runtime)
     with stage("check") as advance:
         advance(0, 2, "parity and score")
         trial = probe(model, onnx_runtime, feeds, request.limits)
-        behaviour = observe(model, onnx_runtime, feeds, reference, trial, request.limits)
+        there = device_reference(model, runtime, feeds)
+        behaviour = observe(model, onnx_runtime, feeds, reference, trial, request.limits, there)
         advance(1, 2, "latency")
         if measured_latency is not None:
             performance = Performance(measured_latency)
@@ -136,7 +141,13 @@ def check_model(
         "predicted_ms": predicted_ms,
         "batch": feeds.batch,
         **found.to_json(),
-        "notes": [*_preprocessing_notes(model), *behaviour.notes, *found.notes, *extra_notes],
+        "notes": [
+            *_preprocessing_notes(model),
+            *behaviour.notes,
+            *found.notes,
+            *_place_notes(runtime),
+            *extra_notes,
+        ],
         "model": model_facts(model),
         "gates": [gate.to_json() for gate in gates],
         "environment": _environment(runtime),
@@ -154,6 +165,25 @@ def _preprocessing_notes(model: Inspection) -> list[str]:
     ]
 
 
+def _place_notes(runtime: Runtime) -> list[str]:
+    """Where the latency was measured, if not here, and what was remarked on meanwhile."""
+    if runtime.is_here:
+        return []
+    return [
+        f"the latency was measured on {runtime.place}; memory and the start of a process were not",
+        *dict.fromkeys(runtime.remarks),
+    ]
+
+
+def device_reference(model: Inspection, runtime: Runtime, feeds: FeedMaker) -> dict[str, Reference]:
+    """The model as a device that is elsewhere computes it, at the batch size that is checked."""
+    if runtime.is_here or not isinstance(runtime, OnnxModelRuntime):
+        return {}
+    name = f"{runtime.name} on {runtime.place}"
+    predict = as_predict(runtime.infer(model.path), str(model.path))
+    return {name: Reference(name, predict, trial=Trial(None, batches=(feeds.batch,)))}
+
+
 def _not_asked(request: CheckRequest, behaviour: Behaviour) -> list[str]:
     """What a check without a budget, a reference or labels says nothing about, in words."""
     parity = behaviour.parity
@@ -166,12 +196,17 @@ def _not_asked(request: CheckRequest, behaviour: Behaviour) -> list[str]:
 
 def _environment(runtime: Runtime) -> dict[str, Any]:
     """Versions and machine, and the settings of the runtime."""
-    return environment() | {
+    found = environment() | {
         "device": runtime.device_name(),
         "threads": runtime.threads,
         "options": runtime.options(),
         "instructions": cpu_instructions(),
     }
+    if runtime.is_here:
+        return found
+    # The processor's instructions and the versions are those of the machine that judged the model.
+    versions = runtime.profile(dtype="float32", batch=1).versions
+    return found | {"elsewhere": {"name": runtime.place, "versions": versions}}
 
 
 def behaviour_gates(
@@ -209,6 +244,7 @@ def check_file(
     *,
     runtime_name: str | None = None,
     threads: int | None = None,
+    device_name: str | None = None,
     shapes: Shapes | None = None,
     more_shapes: Sequence[Shapes] = (),
     sizes: Mapping[str, int] | None = None,
@@ -231,6 +267,8 @@ def check_file(
         request: budgets, limits of the gates, and the load of the serving test.
         runtime_name: the runtime that the latency is measured on; by default `onnxruntime-cpu`.
         threads: threads of the runtime; by default 1.
+        device_name: name in `devices.toml` of the device that the latency is measured on; this
+            machine if None. Its runtime and threads are the defaults then.
         shapes: shapes of inputs whose sizes the model leaves open, by name.
         more_shapes: further shapes of the inputs, at which only the latency is measured.
         sizes: sizes of dimensions, by the names that the model gives them.
@@ -251,19 +289,23 @@ def check_file(
         The content of `check.json`, schema 1.
 
     Raises:
+        DeviceError: when the named device cannot be reached.
         InputError: when the files do not fit each other, or the runtime refuses the model.
         RuntimeMissingError: when the runtime is not installed.
     """
     where, properties = str(model.path), own_properties(model.properties)
     elsewhere = None if measured is None else measured_elsewhere(measured, model.path)
+    device = None if device_name is None else find_device(device_name)
     name = runtime_name or properties.get("runtime", "onnxruntime-cpu")
     stated_threads = positive_integer(properties, "threads", where, MAX_THREADS)
-    runtime = create_runtime(name, threads or stated_threads or 1)
+    if device is not None:
+        name, stated_threads = runtime_name or device.runtime, device.threads
+    runtime = runtime_on(device_name, name, threads or stated_threads or 1)
     runtime.require()
     if table is not None:
         request = replace(request, recorded=recorded_in(table, runtime))
     stated = StatedSizes(shapes or {}, sizes or {}, has_batch)
-    onnx_runtime = _onnx_runtime(runtime)
+    onnx_runtime = judging_runtime(runtime)
     try:
         feeds = _file_feeds(model, properties, stated, data)
     except UnknownSizesError as error:
@@ -352,9 +394,13 @@ def model_facts(model: Inspection) -> dict[str, Any]:
     }
 
 
-def _onnx_runtime(runtime: Runtime) -> OnnxModelRuntime:
-    """The runtime itself, or ONNX Runtime on the CPU if it cannot run ONNX files."""
-    if isinstance(runtime, OnnxModelRuntime):
+def judging_runtime(runtime: Runtime) -> OnnxModelRuntime:
+    """What judges what a model computes.
+
+    The runtime itself, or ONNX Runtime on this machine's CPU if the runtime is elsewhere or cannot
+    run ONNX files.
+    """
+    if isinstance(runtime, OnnxModelRuntime) and runtime.is_here:
         return runtime
     other = create_runtime("onnxruntime-cpu", threads=1)
     assert isinstance(other, OnnxModelRuntime)

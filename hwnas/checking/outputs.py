@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.errors import InputError
+from hwnas.errors import DeviceError, InputError
 from hwnas.latency_tables.runtimes.base import Infer
 from hwnas.latency_tables.runtimes.onnx_errors import cause_of
 
@@ -35,6 +35,8 @@ def as_predict(infer: Infer, where: str) -> Predict:
     def predict(feeds: Feeds) -> Outputs:
         try:
             found = infer(feeds)
+        except DeviceError:
+            raise
         except Exception as error:  # the runtime's exceptions share no base class
             shapes = {name: list(array.shape) for name, array in feeds.items()}
             raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,10 +19,11 @@ from hwnas.latency_tables.measuring import trtexec
 from hwnas.latency_tables.measuring.bundle import read_results
 from hwnas.latency_tables.measuring.energy import Energy, energy_counter, measure_energy
 from hwnas.latency_tables.measuring.serving import Serving, serve
+from hwnas.latency_tables.on_device.measure import Call
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.statistics import percentiles_ms
-from hwnas.latency_tables.timing import Protocol, measure
+from hwnas.latency_tables.timing import Protocol
 from hwnas.runs import interruption
 
 SINGLE_CALLS = 1000
@@ -115,12 +115,14 @@ def measure_performance(
     )
     call = prepare()
     serving = None
+    if request.load is not None and not runtime.is_here:
+        raise InputError("the serving test runs on this machine only", where="--serve-seconds")
     if request.load is not None:
         limit_s = request.limits.max_session_seconds
         serving = serve(runtime, model.path, single, **asdict(request.load), limit_s=limit_s)
     return Performance(
         latency,
-        percentiles_ms(_single_calls_ms(call, seconds)),
+        percentiles_ms(_single_calls_ms(call, runtime, seconds)),
         _throughput(model, runtime, feeds, _throughput_batches(feeds, batches, latency), seconds),
         serving,
         counted_energy(call, runtime, latency),
@@ -200,18 +202,15 @@ def counted_energy(
     return measure_energy(call, runtime, counter, latency_ms=latency.median_ms)
 
 
-def _single_calls_ms(call: Callable[[], None], seconds: float) -> list[float]:
+def _single_calls_ms(call: Call, runtime: Runtime, seconds: float) -> list[float]:
     """Time each call separately, so that slow ones show; always at least one call."""
-    samples: list[float] = []
-    begin = start = time.perf_counter()
-    while len(samples) < SINGLE_CALLS:
-        call()
-        now = time.perf_counter()
-        samples.append((now - start) * 1e3)
-        share = SINGLE_SHARE if len(samples) >= FEW_CALLS else SLOW_SINGLE_SHARE
-        if now - begin >= share * seconds:
-            break
-        start = time.perf_counter()
+    samples = runtime.single_calls_ms(
+        call,
+        calls=SINGLE_CALLS,
+        seconds=SINGLE_SHARE * seconds,
+        few=FEW_CALLS,
+        few_seconds=SLOW_SINGLE_SHARE * seconds,
+    )
     interruption.stop_if_requested()
     return samples
 
@@ -234,12 +233,10 @@ def _throughput(
 ) -> tuple[dict[str, float | int], ...]:
     """Latency and samples a second at each batch size, measured in interleaved rounds."""
     calls = {str(size): runtime.prepare_onnx(model.path, feeds.real(size, 0)) for size in sizes}
-    found = measure(
+    found = runtime.measure(
         calls,
         # The batch sizes are not compared with each other: drift need not repeat a round.
         Protocol(time_limit_s=seconds * THROUGHPUT_SHARE, sentinel_drift=10.0),
-        statistic=runtime.statistic,
-        time_block=runtime.time_block,
         progress=lambda done, total: interruption.stop_if_requested(),
     )
     return tuple(

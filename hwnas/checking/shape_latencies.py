@@ -10,7 +10,7 @@ from hwnas.checking.trial import probe
 from hwnas.config import CheckConfig
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
-from hwnas.latency_tables.timing import Protocol, measure
+from hwnas.latency_tables.timing import Protocol
 from hwnas.runs import interruption
 
 SHARE = 1 / 4
@@ -42,11 +42,9 @@ def shape_latencies(
     for index, feeds in enumerate(shapes):
         probe(model, runtime, feeds, limits)
         calls[str(index)] = runtime.prepare_onnx(model.path, feeds.real(feeds.batch, 0))
-    found = measure(
+    found = runtime.measure(
         calls,
         Protocol(time_limit_s=limits.measure_seconds * SHARE * len(calls), sentinel_drift=10.0),
-        statistic=runtime.statistic,
-        time_block=runtime.time_block,
         progress=lambda done, total: interruption.stop_if_requested(),
     )
     summaries = [found[str(index)].summary for index in range(len(shapes))]

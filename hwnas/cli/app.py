@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from hwnas.cli.check import check
+from hwnas.cli.devices import devices_app
 from hwnas.cli.infer import infer
 from hwnas.cli.info import info, space_app, spaces
 from hwnas.cli.options import example
@@ -50,6 +51,7 @@ for _verb, _line in VERBS.items():
     app.command(epilog=example(_line))(_verb)
 app.command("predict", hidden=True)(predict_by_old_name)
 app.add_typer(table_app, name="table")
+app.add_typer(devices_app, name="devices")
 app.add_typer(space_app, name="space")
 app.add_typer(bench_app, name="bench")
 

@@ -16,7 +16,7 @@ from hwnas.cli.check_files import (
     require_apart,
     write_verdict,
 )
-from hwnas.cli.options import Json, Set, interruptible, opened
+from hwnas.cli.options import Json, OnDevice, Set, interruptible, opened
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def check(
         int | None,
         typer.Option(min=1, max=1024, help="Threads of the runtime. Default: the run's, or 1."),
     ] = None,
+    device_name: OnDevice = None,
     inputs: Inputs = None,
     sizes: Sizes = None,
     no_batch: NoBatch = False,
@@ -183,8 +184,17 @@ def check(
         if measured is not None:
             # Figures of this machine must not stand beside the latency of another one.
             of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
-            here = {"--serve-seconds": serve_seconds, "--table": table, **of_here}
+            here = {
+                "--serve-seconds": serve_seconds,
+                "--table": table,
+                "--device-name": device_name,
+                **of_here,
+            }
             _refuse(here, "--measured")
+        if device_name is not None:
+            # Their figures would be those of this machine.
+            of_here = {f"--set {s}": s for s in settings or [] if s.startswith(BUDGETS)}
+            _refuse({"--serve-seconds": serve_seconds, **of_here}, "--device-name")
         remove_earlier_verdicts(written)
         # Inspected before anything heavy is imported: most broken files are refused here.
         from hwnas.inspection.process import inspect_model, inspect_npz
@@ -218,7 +228,7 @@ def check(
             }
             _refuse(of_files, "--run")
             document, result = _check_of_run(
-                run_folder, inspected, runtime, budget_ms, measured, load
+                run_folder, inspected, device_name, runtime, budget_ms, measured, load
             )
         else:
             from hwnas.checking.inputs.open_sizes import parse_shapes, parse_sizes
@@ -230,6 +240,7 @@ def check(
                 request,
                 runtime_name=runtime,
                 threads=threads,
+                device_name=device_name,
                 shapes=first,
                 more_shapes=further,
                 sizes=parse_sizes(sizes or []),
@@ -248,6 +259,7 @@ def check(
 def _check_of_run(
     run_folder: Path,
     inspected: Inspection,
+    device_name: str | None,
     runtime: str | None,
     budget_ms: float | None,
     measured: Path | None,
@@ -258,7 +270,8 @@ def _check_of_run(
     from hwnas.pipeline.report import report, report_variant
 
     with opened(run_folder) as current:
-        run = current if runtime is None else current.on_runtime(runtime)
+        run = current if device_name is None else current.on_device(device_name)
+        run = run if runtime is None else run.on_runtime(runtime)
         document = check_stage.check(run, inspected.path, budget_ms, measured, load, inspected)
         written: Path | None = current.folder.check_of(inspected.path)
         if written is None:

@@ -42,6 +42,15 @@ SpaceName = Annotated[
         help="Search space at its default sizes, in place of the configuration's.",
     ),
 ]
+OnDevice = Annotated[
+    str | None,
+    typer.Option(
+        "--device-name",
+        metavar="NAME",
+        help="Measure on this device of devices.toml, which is elsewhere (`hwnas devices list`). "
+        "Default: measure on this machine.",
+    ),
+]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue an unfinished run where it stopped.")
 ]

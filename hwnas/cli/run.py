@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwnas.cli.check import finish_check
-from hwnas.cli.options import ConfigArgument, Json, Resume, Set, interruptible, print_result
+from hwnas.cli.options import (
+    ConfigArgument,
+    Json,
+    OnDevice,
+    Resume,
+    Set,
+    interruptible,
+    print_result,
+)
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -112,6 +120,7 @@ def run(
     table: TableOptions = None,
     runtime: RuntimeName = None,
     device: Device = None,
+    device_name: OnDevice = None,
     out: Out = None,
     seed: Seed = None,
     strategy: Strategy = None,
@@ -132,7 +141,15 @@ def run(
     from hwnas.runs.run_folder import next_run_folder
 
     options = _options(
-        budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
+        budget_ms,
+        table,
+        runtime,
+        device,
+        device_name,
+        seed,
+        strategy,
+        confidence,
+        device_measurements,
     ) | {"controls": controls}
     loaded, source = _config(config, settings, out, resume, options)
     with _ranks(out) as ranks:
@@ -156,6 +173,7 @@ def search(
     table: TableOptions = None,
     runtime: RuntimeName = None,
     device: Device = None,
+    device_name: OnDevice = None,
     out: Out = None,
     seed: Seed = None,
     strategy: Strategy = None,
@@ -173,7 +191,15 @@ def search(
     from hwnas.runs.run_folder import RunFolder, next_run_folder
 
     options = _options(
-        budget_ms, table, runtime, device, seed, strategy, confidence, device_measurements
+        budget_ms,
+        table,
+        runtime,
+        device,
+        device_name,
+        seed,
+        strategy,
+        confidence,
+        device_measurements,
     )
     loaded, source = _config(config, settings, out, resume, options)
     with _ranks(out) as ranks:
@@ -199,6 +225,7 @@ def _options(
     tables: list[Path] | None,
     runtime: str | None,
     device: DeviceName | None,
+    device_name: str | None,
     seed: int | None,
     strategy: str | None,
     confidence: float | None,
@@ -209,6 +236,7 @@ def _options(
         **_budgets(budgets_ms, tables),
         "latency.runtime": runtime,
         "device": device,
+        "latency.device": device_name,
         "seed": seed,
         "search.strategy": strategy,
         "budget.confidence": confidence,

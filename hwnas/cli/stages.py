@@ -12,6 +12,7 @@ from hwnas.cli.options import (
     ConfigArgument,
     Force,
     Json,
+    OnDevice,
     Resume,
     RunArgument,
     Set,
@@ -54,6 +55,7 @@ def profile(
         int | None,
         typer.Option(help="Threads of the runtime. Default: the configuration's."),
     ] = None,
+    device_name: OnDevice = None,
     seconds: Annotated[
         float, typer.Option(min=0.05, help="Time to measure each operator, on average, in seconds.")
     ] = 0.5,
@@ -72,7 +74,7 @@ def profile(
     ] = 10,
     as_json: Json = False,
 ) -> None:
-    """Measure a latency table on this machine.
+    """Measure a latency table on this machine, or on a device that is elsewhere.
 
     Every operator of the search space is measured on the runtime. With --bundle, models and a
     script for another device are written instead.
@@ -82,6 +84,7 @@ def profile(
     from hwnas.runs import progress
 
     changes = {
+        "latency.device": device_name,
         "latency.runtime": runtime,
         "latency.batch": batch,
         "latency.dtype": dtype,

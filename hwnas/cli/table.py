@@ -11,6 +11,7 @@ import typer
 from hwnas.cli.options import (
     ConfigArgument,
     Json,
+    OnDevice,
     Set,
     SpaceName,
     example,
@@ -210,6 +211,7 @@ def audit(
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Time limit of each of the two measurements, in seconds.")
     ] = 60.0,
+    device_name: OnDevice = None,
     as_json: Json = False,
 ) -> None:
     """Compare a table's predictions with measured networks.
@@ -231,7 +233,13 @@ def audit(
 
         with interruptible():
             found = audit_here(
-                searched, loaded, count, seed=seed, seconds=seconds, stage=progress.shown
+                searched,
+                loaded,
+                count,
+                device_name=device_name,
+                seed=seed,
+                seconds=seconds,
+                stage=progress.shown,
             )
     if table.exists():
         loaded.with_audit(found).save(table)

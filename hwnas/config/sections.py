@@ -40,6 +40,12 @@ class LatencyConfig(Section):
     measure_seconds: float = Field(
         6.0, gt=0, description="time limit in seconds to measure one candidate network"
     )
+    device: str | None = Field(
+        None,
+        description="a name of devices.toml: everything is measured on that device, which is "
+        "elsewhere. Its runtime and threads are used where they are not stated. Default: this "
+        "machine",
+    )
     device_measurements: str | None = Field(
         None,
         description="a CSV file with latencies of networks on a device that is elsewhere "

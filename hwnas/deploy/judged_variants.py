@@ -12,7 +12,7 @@ import numpy as np
 from hwnas.budget.gate import NetworkLatency, Session, measure_together
 from hwnas.budget.speed import RecordedSpeed
 from hwnas.checking.behaviour import Behaviour, observe
-from hwnas.checking.check import behaviour_gates
+from hwnas.checking.check import behaviour_gates, device_reference, judging_runtime
 from hwnas.checking.gates import (
     budget_gate,
     energy_gates,
@@ -67,11 +67,14 @@ def run_variant(
     Raises:
         InputError: when the runtime refuses it.
     """
-    trial = probe(model, runtime, feeds, request.limits)
-    behaviour = observe(model, runtime, feeds, reference, trial, request.limits)
+    judge = judging_runtime(runtime)
+    trial = probe(model, judge, feeds, request.limits)
+    there = device_reference(model, runtime, feeds)
+    behaviour = observe(model, judge, feeds, reference, trial, request.limits, there)
     single = feeds.real(feeds.batch, 0)
     calls = [runtime.prepare_onnx(model.path, single) for _ in range(SESSIONS)]
-    return RunningVariant(model, feeds, trial.memory_mb, behaviour, calls)
+    memory_mb = trial.memory_mb if runtime.is_here else None
+    return RunningVariant(model, feeds, memory_mb, behaviour, calls)
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,14 @@ def judge_variant(
         request: budgets and limits of the gates.
         folder: the folder that its file is named in relation to.
     """
+    judge = judging_runtime(runtime)
     energy = counted_energy(variant.calls[0], runtime, found.latency)
     behaviour, model = variant.behaviour, variant.model
     gates = [
         budget_gate(found.latency, request.budget_ms),
         *memory_gates(variant.memory_mb, request.memory_budget_mb),
         *energy_gates(energy, request.energy_budget_mj),
-        *placement_gates(runtime, behaviour.runtimes[runtime.name]),
+        *placement_gates(judge, behaviour.runtimes[judge.name]),
         *behaviour_gates(model, variant.feeds, behaviour, request.limits),
     ]
     score = behaviour.score

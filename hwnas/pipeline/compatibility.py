@@ -100,15 +100,23 @@ def check_measurements(config: Config, runtime: Runtime, where: str) -> None:
     """Refuse budgets that nothing here measures, and runtimes that outputs cannot be compared on.
 
     Raises:
-        InputError: for memory on a runtime that runs no ONNX files, or a device that is a file.
+        InputError: for memory on a runtime that runs no ONNX files, or a device that is not here.
         RuntimeMissingError: without a counter of energy, or a compared runtime.
     """
-    budget, is_here = config.budget, config.latency.device_measurements is None
+    if config.latency.device is not None and config.latency.device_measurements is not None:
+        raise InputError(
+            "a device is either logged in to, or stands in a file",
+            where=f"{where}: latency.device",
+            expected="either device or device_measurements",
+            actual="both",
+        )
+    elsewhere = config.latency.device_measurements or config.latency.device
+    budget, is_here = config.budget, elsewhere is None
     if budget.memory_mb is not None and not (is_here and isinstance(runtime, OnnxModelRuntime)):
         raise InputError(
             "memory is measured of sessions that run ONNX models here",
             where=f"{where}: budget.memory_mb",
-            actual=runtime.name if is_here else config.latency.device_measurements,
+            actual=runtime.name if is_here else elsewhere,
         )
     if budget.energy_mj is not None and not (is_here and energy_counter(runtime)):
         raise RuntimeMissingError(

@@ -25,6 +25,7 @@ from hwnas.data import Dataset
 from hwnas.data.arrays import KIND
 from hwnas.data.formats import REGRESSION
 from hwnas.data.image_sizes import common_image_side
+from hwnas.latency_tables.remote.inventory import find_device
 from hwnas.pipeline.problem import read_dataset
 from hwnas.tasks import Task, task_of
 
@@ -67,7 +68,8 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
 
     Raises:
         InputError: naming the file and all keys that are unknown or of the wrong type; or for
-            data that cannot be read, where they decide what is left out.
+            data that cannot be read, where they decide what is left out; or for a device that
+            `devices.toml` does not name.
     """
     document, where = read_document(source, overrides), config_name(source)
     of_file = read_document(source)
@@ -75,7 +77,21 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         require_valid_keys(document, where)
         document = _completed(of_file | {"data": document["data"]}, read_overrides(overrides))
         apply_overrides(document, overrides)
+    _fill_device(document, of_file, read_overrides(overrides))
     return parse_config(document, where)
+
+
+def _fill_device(
+    document: dict[str, Any], of_file: dict[str, Any], overrides: dict[str, Any]
+) -> None:
+    """Take runtime and threads from `devices.toml`, unless they are stated with the device."""
+    latency = document.get("latency")
+    if not isinstance(latency, dict) or not isinstance(latency.get("device"), str):
+        return
+    device, own = find_device(latency["device"]), of_file.get("latency", {})
+    stated = (own if "device" in own else {}) | overrides.get("latency", {})
+    keys = {"runtime", "threads"} & device.model_fields_set
+    latency.update({key: getattr(device, key) for key in keys if key not in stated})
 
 
 def fitted_settings(dataset: Dataset, task: Task) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hwnas.budget.gate import Session, measure_together
+from hwnas.checking.check import judging_runtime
 from hwnas.checking.properties import PREPROCESS
 from hwnas.deploy.export import export_network, set_metadata
 from hwnas.durable import write_atomic
@@ -183,7 +184,7 @@ def _outputs(
     if not isinstance(runtime, OnnxModelRuntime):
         yield from predictions(network(), dataset.test, dataset, torch.device("cpu"))
         return
-    infer = runtime.infer(model)
+    infer = judging_runtime(runtime).infer(model)
     samples = dataset_feeds(run, inspect_model(model)).samples
     assert samples is not None
     for feeds, targets in samples.batches(BATCH):

@@ -39,9 +39,10 @@ from hwnas.latency_tables.measuring.profiler import (
     PROFILE_PROTOCOL,
     profile_operators,
 )
-from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
+from hwnas.latency_tables.remote.runtime import runtime_on
+from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
-from hwnas.latency_tables.timing import Protocol, measure
+from hwnas.latency_tables.timing import Protocol
 from hwnas.pipeline.problem import data_sizes, read_dataset
 from hwnas.runs import interruption, progress
 from hwnas.spaces import SearchSpace, build_space
@@ -73,12 +74,13 @@ def profile(
         space: the space itself, where it is not the one that the configuration names.
 
     Raises:
-        RuntimeMissingError: when the runtime or device is not here.
+        DeviceError: when the device that `latency.device` names cannot be reached.
+        RuntimeMissingError: when the runtime or device is not there.
         Interrupted: after a signal; a repeated call goes on from there.
     """
     out = Path(out)
     latency = config.latency
-    runtime = create_runtime(latency.runtime, latency.threads)
+    runtime = runtime_on(latency.device, latency.runtime, latency.threads)
     runtime.require()
     space = space or profiled_space(config)
     partial = partial or out.with_name(f".{out.name}.partial")
@@ -158,26 +160,29 @@ def audit_here(
     table: LatencyTable,
     count: int,
     *,
+    device_name: str | None = None,
     seed: int = 0,
     seconds: float = 60.0,
     stage: progress.Stage = progress.silent,
 ) -> Audit:
-    """Measure random networks on this device, twice, each time in a process of its own.
+    """Measure random networks on the table's device, twice, each time in a process of its own.
 
     Args:
         space: the search space at its deployed sizes.
         table: of this device; its runtime, batch and threads are used.
         count: how many networks.
+        device_name: the device's name in `devices.toml`; this machine if None.
         seed: of the networks.
         seconds: limit of each of the two measurements.
         stage: shows progress.
 
     Raises:
+        DeviceError: when the named device cannot be reached.
         InputError: when the table is of another device.
-        RuntimeMissingError: when its runtime is not here.
+        RuntimeMissingError: when its runtime is not there.
     """
     device = table.device
-    runtime = create_runtime(device.runtime, device.threads)
+    runtime = runtime_on(device_name, device.runtime, device.threads)
     runtime.require()
     table.require_device(runtime.profile(dtype=device.dtype, batch=device.batch))
     rng = np.random.default_rng(seed)
@@ -189,7 +194,7 @@ def audit_here(
             where=f"space {space.name}",
             mend="define the space in a module of its own and import it",
         )
-    arguments = (kind, space.options.model_dump(), networks, device, seconds)
+    arguments = (kind, space.options.model_dump(), networks, device, device_name, seconds)
     measured = []
     with stage("audit") as advance:
         for done in range(2):
@@ -206,6 +211,7 @@ def measure_networks(
     space_options: dict[str, Any],
     architectures: Sequence[Architecture],
     device: DeviceProfile,
+    device_name: str | None,
     seconds: float,
 ) -> np.ndarray:
     """Latencies (architectures,) in ms of networks with random weights, in interleaved rounds.
@@ -215,7 +221,7 @@ def measure_networks(
     """
     torch.set_num_threads(device.threads)
     space = kind(kind.options_model(**space_options))
-    runtime = create_runtime(device.runtime, device.threads)
+    runtime = runtime_on(device_name, device.runtime, device.threads)
     shape = space.options.input_shape
     torch.manual_seed(0)
     calls = {
@@ -225,7 +231,7 @@ def measure_networks(
             inferences(space.network(a).eval(), shape, runtime, device.batch, SESSIONS)
         )
     }
-    found = measure(
+    found = runtime.measure(
         calls,
         # Every network once a round is what makes them comparable; no single one is a sentinel.
         Protocol(
@@ -235,8 +241,6 @@ def measure_networks(
             half_width=0.003,
             sentinel_drift=10.0,
         ),
-        statistic=runtime.statistic,
-        time_block=runtime.time_block,
     )
     values_ms = np.array([rounds.summary.value_ms for rounds in found.values()])
     by_network: np.ndarray = values_ms.reshape(len(architectures), SESSIONS).mean(axis=1)

@@ -17,6 +17,7 @@ from hwnas.data import Augmentation, Batches, Split
 from hwnas.durable import write_atomic
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.evaluators.storage import open_study
+from hwnas.latency_tables.remote.inventory import find_device
 from hwnas.pipeline.compatibility import (
     check_controls,
     check_measurements,
@@ -161,6 +162,13 @@ class Run:
     def on_runtime(self, name: str) -> Run:
         """The same run, deployed on another runtime."""
         latency = self.config.latency.model_copy(update={"runtime": name})
+        return Run(self.config.model_copy(update={"latency": latency}), self.folder, self.stage)
+
+    def on_device(self, name: str) -> Run:
+        """The same run, measured on another device of `devices.toml`."""
+        device = find_device(name)
+        stated = {"device": name, "runtime": device.runtime, "threads": device.threads}
+        latency = self.config.latency.model_copy(update=stated)
         return Run(self.config.model_copy(update={"latency": latency}), self.folder, self.stage)
 
     @cached_property

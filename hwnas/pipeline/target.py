@@ -16,7 +16,8 @@ from hwnas.budget.speed import MachineSpeed, RecordedSpeed
 from hwnas.calibration.networks import read_measurements, to_text
 from hwnas.config import Config
 from hwnas.errors import InputError
-from hwnas.latency_tables.runtimes import Runtime, create_runtime
+from hwnas.latency_tables.remote.runtime import runtime_on
+from hwnas.latency_tables.runtimes import Runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.pipeline.problem import Problem
 from hwnas.reporting.formatting import number
@@ -30,8 +31,9 @@ SPEED_EVENT = "machine speed"
 class Target:
     """The devices that the model has to be fast enough on.
 
-    The first one is usually this machine. It may also be elsewhere: then a file with measured
-    latencies of networks stands for it (`latency.device_measurements`). Budgets on further
+    The first one is usually this machine. It may also be elsewhere: then it is logged in to
+    (`latency.device`), or a file with measured latencies of networks stands for it
+    (`latency.device_measurements`). Budgets on further
     devices are kept by the predictions of their tables.
 
     Attributes:
@@ -46,12 +48,14 @@ class Target:
 
     @cached_property
     def runtime(self) -> Runtime:
-        """What runs the deployed model.
+        """What runs the deployed model, here or on the device that `latency.device` names.
 
         Raises:
-            RuntimeMissingError: when it is not on this machine.
+            DeviceError: when that device cannot be reached.
+            RuntimeMissingError: when the runtime is not there.
         """
-        runtime = create_runtime(self.config.latency.runtime, self.config.latency.threads)
+        latency = self.config.latency
+        runtime = runtime_on(latency.device, latency.runtime, latency.threads)
         runtime.require()
         return runtime
 

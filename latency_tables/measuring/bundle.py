@@ -22,19 +22,19 @@ from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.files import read_json, write_atomic
 from hwnas.latency_tables.measuring.onnx_context import ContextGraph
 from hwnas.latency_tables.measuring.operator_calls import Plan, difference
+from hwnas.latency_tables.on_device.measure import PROTOCOL as SCRIPT_PROTOCOL
 from hwnas.latency_tables.rows import Measurement, OpSpec
 from hwnas.latency_tables.statistics import Statistic, summarise
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.latency_tables.timing import Protocol, RoundMedians, status_of
 
-SCRIPT = "measure_bundle.py"
+SCRIPT = "measure.py"
 PROVIDERS: dict[str, tuple[str, Literal["cpu", "gpu"]]] = {
     "CPUExecutionProvider": ("onnxruntime-cpu", "cpu"),
     "CUDAExecutionProvider": ("onnxruntime-cuda", "gpu"),
     "TensorrtExecutionProvider": ("tensorrt-cuda", "gpu"),
 }
-# The parameters of the script's measurement, as a table states them.
-PROTOCOL = Protocol(warmup_s=0.05, block_ms=1.0, blocks_per_round=1, min_rounds=50, max_rounds=500)
+PROTOCOL = Protocol(**SCRIPT_PROTOCOL)
 Milliseconds = Annotated[float, Field(ge=0, le=3_600_000, allow_inf_nan=False)]
 
 
@@ -155,8 +155,8 @@ def write_bundle(
         ]
         if networks:
             stored.append(_write_networks(models, networks))
-        script = resources.files("hwnas.latency_tables.measuring") / SCRIPT
-        (folder / "measure.py").write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
+        script = resources.files("hwnas.latency_tables.on_device") / SCRIPT
+        (folder / SCRIPT).write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
         raise InputError(
             "the bundle cannot be written", where=str(folder), actual=error.strerror

@@ -62,6 +62,8 @@ class Counter:
 
 def energy_counter(runtime: Runtime) -> Counter | None:
     """Return the counter of a runtime's device, or None if there is none that can be read."""
+    if not runtime.is_here:
+        return None
     return _nvml_counter() if runtime.device_class == "gpu" else powercap_counter(POWERCAP)
 
 

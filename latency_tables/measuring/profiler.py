@@ -22,7 +22,7 @@ from hwnas.latency_tables.rows import Measurement, OpSpec, ReferenceSessions
 from hwnas.latency_tables.runtimes import Runtime, ToOnnx
 from hwnas.latency_tables.statistics import summarise
 from hwnas.latency_tables.table import LatencyTable
-from hwnas.latency_tables.timing import Protocol, measure
+from hwnas.latency_tables.timing import Protocol
 
 OPERATOR_S = 0.5
 """Seconds of measuring for each operator, on average."""
@@ -130,11 +130,9 @@ def _measure_group(
     """
     reference = prepare_reference(runtime)
     calls, plans = runtime_calls(group, export, runtime)
-    timed = measure(
+    timed = runtime.measure(
         calls if reference is None else {NAME: reference} | calls,
         protocol,
-        statistic=runtime.statistic,
-        time_block=runtime.time_block,
     )
     measured = {spec: difference(plan, timed, runtime.statistic) for spec, plan in plans.items()}
     if reference is None:

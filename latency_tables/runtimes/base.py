@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hwnas.errors import InputError
 from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.devices import library_versions
+from hwnas.latency_tables.on_device.measure import Call, single_calls_ms
 from hwnas.latency_tables.statistics import Statistic
+from hwnas.latency_tables.timing import Progress, Protocol, RoundMedians, Stop, measure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +38,19 @@ class Runtime(ABC):
         layout: memory layout of the inputs, "NCHW" or "NHWC".
         fuses: whether the library compiles operators together, so that an operator takes another
             time in a network than alone. Such operators are measured in a context.
+        is_here: whether networks run on this machine.
+        place: name of the device that is elsewhere.
+        remarks: what made measurements doubtful so far, such as other programs on that device.
     """
 
-    name: ClassVar[str]
-    device_class: ClassVar[Literal["cpu", "gpu"]]
-    statistic: ClassVar[Statistic]
-    layout: ClassVar[str]
-    fuses: ClassVar[bool]
+    name: str
+    device_class: Literal["cpu", "gpu"]
+    statistic: Statistic
+    layout: str
+    fuses: bool
+    is_here = True
+    place = "this machine"
+    remarks: Sequence[str] = ()
 
     def __init__(self, threads: int) -> None:
         """Keep the settings, without importing or starting the library.
@@ -86,6 +94,37 @@ class Runtime(ABC):
         for _ in range(calls):
             call()
         return (time.perf_counter() - start) * 1e3
+
+    def measure(
+        self,
+        calls: Mapping[str, Call],
+        protocol: Protocol,
+        *,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> dict[str, RoundMedians]:
+        """Time inferences in interleaved rounds by this runtime's clock and statistic.
+
+        Args:
+            calls: by name, functions that `prepare` returned; the first one is the sentinel.
+            protocol: length of the blocks, number of rounds and the stopping rule.
+            progress: see `hwnas.latency_tables.timing.measure`.
+            stop: see `hwnas.latency_tables.timing.measure`.
+        """
+        return measure(
+            calls,
+            protocol,
+            statistic=self.statistic,
+            time_block=self.time_block,
+            progress=progress,
+            stop=stop,
+        )
+
+    def single_calls_ms(
+        self, call: Call, *, calls: int, seconds: float, few: int, few_seconds: float
+    ) -> list[float]:
+        """Time single calls; see `hwnas.latency_tables.on_device.measure.single_calls_ms`."""
+        return single_calls_ms(call, calls, seconds, few, few_seconds)
 
     @abstractmethod
     def device_name(self) -> str:

@@ -20,7 +20,6 @@ from hwnas.latency_tables.devices import (
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime
 from hwnas.latency_tables.runtimes.onnx_errors import cause_of
 from hwnas.latency_tables.runtimes.onnx_values import NARROW, to_ort_value, to_python
-from hwnas.latency_tables.statistics import Statistic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -263,7 +262,7 @@ class OnnxRuntimeCpu(OnnxRuntime):
 
     name = "onnxruntime-cpu"
     device_class = "cpu"
-    statistic: ClassVar[Statistic] = "p10"
+    statistic = "p10"
     providers = ("CPUExecutionProvider",)
     memory = "cpu"
 
@@ -280,7 +279,7 @@ class OnnxRuntimeCuda(OnnxRuntime):
 
     name = "onnxruntime-cuda"
     device_class = "gpu"
-    statistic: ClassVar[Statistic] = "median"
+    statistic = "median"
     providers: ClassVar[tuple[str, ...]] = ("CUDAExecutionProvider", "CPUExecutionProvider")
     memory = "cuda"
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from hwnas.errors import InputError, RuntimeMissingError, first_line
 from hwnas.latency_tables.devices import cpu_name, import_library, require_library
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime
 from hwnas.latency_tables.runtimes.onnx import OnnxRuntimeCpu
-from hwnas.latency_tables.statistics import Statistic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +30,7 @@ class OpenVinoCpu(OnnxModelRuntime):
 
     name = "openvino-cpu"
     device_class = "cpu"
-    statistic: ClassVar[Statistic] = "p10"
+    statistic = "p10"
 
     def require(self) -> None:
         """See `Runtime.require`."""

@@ -21,7 +21,6 @@ from hwnas.latency_tables.devices import (
 )
 from hwnas.latency_tables.runtimes.base import Runtime, ToOnnx
 from hwnas.latency_tables.runtimes.torch_modes import MODES, compiler_options, require_compiler
-from hwnas.latency_tables.statistics import Statistic
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +54,7 @@ class TorchCpu(TorchRuntime):
 
     name = "torch-cpu"
     device_class = "cpu"
-    statistic: ClassVar[Statistic] = "p10"
+    statistic = "p10"
 
     def require(self) -> None:
         """See `Runtime.require`."""
@@ -124,7 +123,7 @@ class TorchCuda(TorchRuntime):
 
     name = "torch-cuda"
     device_class = "gpu"
-    statistic: ClassVar[Statistic] = "median"
+    statistic = "median"
 
     def require(self) -> None:
         """See `Runtime.require`."""

@@ -1,4 +1,4 @@
-"""The package's layout: imports go from measuring to runtimes to the top level."""
+"""The package's layout: imports go from remote to measuring to runtimes to the top level."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import hwnas.latency_tables
 PACKAGE = "hwnas.latency_tables"
 ROOT = Path(hwnas.latency_tables.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
+ROOMS = tuple(f"{PACKAGE}.{name}" for name in ("runtimes", "measuring", "remote"))
 FORBIDDEN = {
-    "measuring": (),
-    "runtimes": (f"{PACKAGE}.measuring",),
-    ".": (f"{PACKAGE}.measuring", f"{PACKAGE}.runtimes"),
+    "remote": (),
+    "measuring": ROOMS[2:],
+    "runtimes": ROOMS[1:],
+    ".": ROOMS,
+    "on_device": ROOMS,
 }
 
 

@@ -12,9 +12,8 @@ import pytest
 from helpers.profiled import build_operator
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.measuring import measure_bundle
+from hwnas.latency_tables import on_device
 from hwnas.latency_tables.measuring.bundle import (
-    PROTOCOL,
     measured_networks,
     operator_table,
     read_results,
@@ -25,7 +24,8 @@ from hwnas.latency_tables.table import OpSpec
 
 STEM = OpSpec("stem", 3, 8, 12, 12)
 POOL = OpSpec("max_pool_3x3", 8, 8, 12, 12)
-SCRIPT = Path(measure_bundle.__file__)
+SCRIPTS = Path(on_device.__file__).parent
+SCRIPT = SCRIPTS / "measure.py"
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,9 @@ def test_a_folder_that_is_not_empty_is_refused(bundle) -> None:
         )
 
 
-def test_the_script_needs_only_python_3_8_onnxruntime_and_numpy() -> None:
-    tree = ast.parse(SCRIPT.read_text(), feature_version=(3, 8))
+@pytest.mark.parametrize("name", ["measure", "state", "serve"])
+def test_what_runs_on_devices_needs_only_python_3_8_onnxruntime_and_numpy(name) -> None:
+    tree = ast.parse((SCRIPTS / f"{name}.py").read_text(), feature_version=(3, 8))
     imported = {
         name.split(".")[0]
         for node in ast.walk(tree)
@@ -103,14 +104,14 @@ def test_the_script_needs_only_python_3_8_onnxruntime_and_numpy() -> None:
             else []
         )
     }
-    assert imported - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
-
-
-def test_a_table_states_the_parameters_of_the_script() -> None:
-    assert PROTOCOL.warmup_s == measure_bundle.WARM_UP_S
-    assert PROTOCOL.block_ms == measure_bundle.BLOCK_MS
-    assert PROTOCOL.min_rounds == measure_bundle.MIN_ROUNDS
-    assert PROTOCOL.max_rounds == measure_bundle.MAX_ROUNDS
+    assert imported - set(sys.stdlib_module_names) <= {"numpy", "onnxruntime", "hwnas"}
+    own = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert all(
+        module.startswith("hwnas.latency_tables.on_device.")
+        for module in own
+        if module.split(".")[0] == "hwnas"
+    )
+    assert name != "measure" or "hwnas" not in imported
 
 
 def test_results_give_a_table_and_the_latencies_of_networks(results) -> None:

@@ -1,0 +1,291 @@
+"""ONNX Runtime on a device that is elsewhere, as a runtime like those that are here."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hwnas.errors import DeviceError, InputError, RuntimeMissingError
+from hwnas.latency_tables.device_profile import DeviceProfile
+from hwnas.latency_tables.on_device.measure import Call
+from hwnas.latency_tables.remote.connection import Connection, RemoteModel, State
+from hwnas.latency_tables.remote.inventory import Device, find_device
+from hwnas.latency_tables.runtimes import (
+    Infer,
+    Model,
+    OnnxModelRuntime,
+    OnnxRuntime,
+    OnnxRuntimeCpu,
+    OnnxRuntimeCuda,
+    Runtime,
+    TensorRtCuda,
+    create_runtime,
+)
+from hwnas.latency_tables.timing import Progress, Protocol, RoundMedians, Stop, collect
+
+logger = logging.getLogger("hwnas")
+
+KINDS: dict[str, type[OnnxRuntime]] = {
+    kind.name: kind for kind in (OnnxRuntimeCpu, OnnxRuntimeCuda, TensorRtCuda)
+}
+"""Runtimes that can be measured on a device that is elsewhere."""
+MOST_OTHERS = 0.25
+"""Processor cores in use by other programs above which a measurement is remarked on."""
+
+
+@dataclass(frozen=True)
+class RemoteCall:
+    """One session of a model on a device; it is started when it is measured.
+
+    Attributes:
+        runtime: where it runs.
+        model: names its files.
+        files: their contents, by digest.
+    """
+
+    runtime: RemoteRuntime
+    model: RemoteModel
+    files: Mapping[str, bytes]
+
+    def __call__(self) -> None:
+        """Run the model once there."""
+        self.runtime.time_block(self, 1)
+
+
+class RemoteRuntime(OnnxModelRuntime):
+    """ONNX Runtime on a device of `devices.toml`.
+
+    Models are measured there, in the same rounds as they would be here. What they compute is judged
+    here; `infer` tells what the device computes.
+
+    Attributes:
+        device: how it is reached.
+    """
+
+    is_here = False
+
+    def __init__(self, device: Device, name: str, threads: int) -> None:
+        """Keep the settings, without connecting to the device.
+
+        Args:
+            device: how it is reached.
+            name: a key of `KINDS`.
+            threads: CPU threads that one inference may use.
+
+        Raises:
+            InputError: the runtime cannot be measured elsewhere, or `threads` is below 1.
+        """
+        super().__init__(threads)
+        if name not in KINDS:
+            raise InputError(
+                "this runtime is measured on this machine only",
+                where=f"device {device.name}",
+                expected=f"one of {', '.join(KINDS)}",
+                actual=name,
+            )
+        self.device, self.place = device, device.name
+        self.remarks: list[str] = []
+        self._kind = KINDS[name](threads)
+        self.name, self.device_class = self._kind.name, self._kind.device_class
+        self.statistic = self._kind.statistic
+        self._connection = Connection(device)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection to the device; it is opened by the first request."""
+        return self._connection
+
+    def require(self) -> None:
+        """See `Runtime.require`; connects to the device.
+
+        Raises:
+            DeviceError: the device cannot be reached, or is not set as `devices.toml` says.
+            RuntimeMissingError: it does not have ONNX Runtime or the execution provider.
+        """
+        facts, name = self._connection.facts, self.device.name
+        python = " ".join(self.device.words)
+        for library in ("onnxruntime", "numpy"):
+            if library not in facts.versions:
+                install = self._connection.by_hand(f"{python} -m pip install onnxruntime numpy")
+                raise RuntimeMissingError(
+                    f"{library} is not installed on the device",
+                    where=name,
+                    mend=f"install it with `{install}`",
+                )
+        if self._kind.providers[0] not in facts.providers:
+            raise RuntimeMissingError(
+                "the device's ONNX Runtime has no such execution provider",
+                where=name,
+                expected=self._kind.providers[0],
+                actual=", ".join(facts.providers),
+            )
+        if self.device.governor is not None and facts.governors != [self.device.governor]:
+            raise DeviceError(
+                "another frequency governor is set",
+                where=name,
+                expected=self.device.governor,
+                actual=", ".join(facts.governors) or "none that can be read",
+                mend="set it there, as with `sudo cpupower frequency-set -g GOVERNOR`",
+            )
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        facts = self._connection.facts
+        return facts.gpu or facts.device if self.device_class == "gpu" else facts.device
+
+    def options(self) -> dict[str, str]:
+        """See `Runtime.options`; the processors too, where they are stated."""
+        cpus = self.device.cpus
+        stated = {} if cpus is None else {"cpus": ", ".join(map(str, cpus))}
+        return self._kind.options() | stated
+
+    def profile(
+        self, *, dtype: str, batch: int, versions: Mapping[str, str] | None = None
+    ) -> DeviceProfile:
+        """See `Runtime.profile`; the versions are those on the device."""
+        return DeviceProfile(
+            device=self.device_name(),
+            device_class=self.device_class,
+            runtime=self.name,
+            dtype=dtype,
+            batch=batch,
+            threads=self.threads,
+            layout=self.layout,
+            options=self.options(),
+            versions=self._connection.facts.versions | dict(versions or {}),
+        )
+
+    def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> RemoteCall:
+        """See `OnnxModelRuntime.prepare_onnx`; the session starts when it is measured."""
+        parts = (_serialised(model), _as_npz(feeds.values()))
+        model_digest, feeds_digest = (hashlib.sha256(part).hexdigest() for part in parts)
+        files = dict(zip((model_digest, feeds_digest), parts, strict=True))
+        return RemoteCall(self, RemoteModel(model_digest, feeds_digest, tuple(feeds)), files)
+
+    def measure(
+        self,
+        calls: Mapping[str, Call],
+        protocol: Protocol,
+        *,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> dict[str, RoundMedians]:
+        """See `Runtime.measure`; the rounds run on the device."""
+        remote = [self._own(call) for call in calls.values()]
+        files = {digest: data for call in remote for digest, data in call.files.items()}
+        rounds = self._connection.rounds(
+            [call.model for call in remote], files, protocol, self._settings()
+        )
+        with contextlib.closing(rounds):
+            found = collect(rounds, list(calls), protocol, self.statistic, progress, stop)
+        state = self._connection.state
+        if state is not None:
+            self._remark(state)
+            if state.throttled:
+                found = {name: replace(r, status="throttled") for name, r in found.items()}
+        return found
+
+    def time_block(self, call: Call, calls: int) -> float:
+        """See `Runtime.time_block`; in a session of its own, after one run."""
+        return float(self._ask("time", self._own(call), calls=calls))
+
+    def single_calls_ms(
+        self, call: Call, *, calls: int, seconds: float, few: int, few_seconds: float
+    ) -> list[float]:
+        """See `Runtime.single_calls_ms`; the device's clock times them."""
+        limits = {"calls": calls, "seconds": seconds, "few": few, "few_seconds": few_seconds}
+        return list(map(float, self._ask("single", self._own(call), limits=limits)))
+
+    def infer(self, model: Model, *, limit_s: float | None = None) -> Infer:
+        """See `OnnxModelRuntime.infer`; the device computes, and takes as long as it needs."""
+
+        def run(feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+            answer = self._ask("infer", self.prepare_onnx(model, feeds))
+            content = io.BytesIO(base64.b64decode(answer["npz"]))
+            with np.load(content, allow_pickle=False) as arrays:
+                return {name: arrays[f"arr_{i}"] for i, name in enumerate(answer["names"])}
+
+        return run
+
+    def infer_unoptimised(self, model: Model, *, limit_s: float | None = None) -> Infer:
+        """See `OnnxModelRuntime.infer_unoptimised`; on this machine."""
+        return OnnxRuntimeCpu(1).infer_unoptimised(model, limit_s=limit_s)
+
+    def placement(self, model: Model) -> dict[str, dict[str, int]]:
+        """See `OnnxModelRuntime.placement`; not known of a device that is elsewhere."""
+        return {}
+
+    def _settings(self) -> dict[str, Any]:
+        """What the device needs to start a session."""
+        first, *others = self._kind.providers
+        options = self._kind.provider_options
+        providers = [[first, options] if options else first, *others]
+        return {"providers": providers, "threads": self.threads, "memory": self._kind.memory}
+
+    def _ask(self, do: str, call: RemoteCall, **content: Any) -> Any:
+        models = [asdict(call.model)]
+        return self._connection.ask(do, call.files, models=models, **self._settings(), **content)
+
+    def _own(self, call: Call) -> RemoteCall:
+        assert isinstance(call, RemoteCall)
+        return call
+
+    def _remark(self, state: State) -> None:
+        """Say what makes a measurement doubtful, once in the same words."""
+        remarks = []
+        if state.throttled:
+            remarks.append(f"{self.device.name} lowered its clock for heat or power")
+        if (state.others_cores or 0.0) > MOST_OTHERS:
+            remarks.append(
+                f"other programs used {state.others_cores:.1f} processor cores of "
+                f"{self.device.name} during a measurement"
+            )
+        for remark in remarks:
+            logger.warning(remark)
+            self.remarks.append(remark)
+
+
+def runtime_on(device_name: str | None, name: str, threads: int) -> Runtime:
+    """Return a runtime on a device of `devices.toml`, or on this machine.
+
+    Args:
+        device_name: a name of `devices.toml`, or None for this machine.
+        name: a key of `hwnas.latency_tables.runtimes.RUNTIMES`.
+        threads: CPU threads that one inference may use.
+
+    Raises:
+        InputError: a name is unknown, the runtime cannot be measured elsewhere, or `threads` is
+            below 1.
+    """
+    if device_name is None:
+        return create_runtime(name, threads)
+    return RemoteRuntime(find_device(device_name), name, threads)
+
+
+def _serialised(model: Model) -> bytes:
+    """An ONNX model as one piece, with its external data."""
+    if isinstance(model, bytes):
+        return model
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    tensors = onnx.load(model, load_external_data=False).graph.initializer
+    if any(uses_external_data(tensor) for tensor in tensors):
+        return bytes(onnx.load(model).SerializeToString())
+    return Path(model).read_bytes()
+
+
+def _as_npz(arrays: Iterable[np.ndarray]) -> bytes:
+    """Arrays as the bytes of an npz file, the same for the same arrays."""
+    file = io.BytesIO()
+    np.savez(file, *arrays)
+    return file.getvalue()
