@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -93,11 +93,17 @@ class RemoteRuntime(OnnxModelRuntime):
                 actual=name,
             )
         self.device, self.place = device, device.name
-        self.remarks: list[str] = []
+        self._doubts: dict[str, str] = {}
+        self._most_others = 0.0
         self._kind = KINDS[name](threads)
         self.name, self.device_class = self._kind.name, self._kind.device_class
         self.statistic = self._kind.statistic
         self._connection = Connection(device)
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What made measurements doubtful so far."""
+        return list(self._doubts.values())
 
     @property
     def connection(self) -> Connection:
@@ -240,18 +246,19 @@ class RemoteRuntime(OnnxModelRuntime):
         return call
 
     def _remark(self, state: State) -> None:
-        """Say what makes a measurement doubtful, once in the same words."""
-        remarks = []
-        if state.throttled:
-            remarks.append(f"{self.device.name} lowered its clock for heat or power")
-        if (state.others_cores or 0.0) > MOST_OTHERS:
-            remarks.append(
-                f"other programs used {state.others_cores:.1f} processor cores of "
-                f"{self.device.name} during a measurement"
+        """Keep what makes measurements doubtful, and say it the first time."""
+        if state.throttled and "heat" not in self._doubts:
+            self._doubts["heat"] = f"{self.place} lowered its clock for heat or power"
+            logger.warning(self._doubts["heat"])
+        most = max(state.others_cores or 0.0, self._most_others)
+        if most > MOST_OTHERS:
+            is_first, self._most_others = self._most_others == 0.0, most
+            self._doubts["others"] = (
+                f"other programs used up to {most:.1f} processor cores of {self.place} during "
+                "measurements"
             )
-        for remark in remarks:
-            logger.warning(remark)
-            self.remarks.append(remark)
+            if is_first:
+                logger.warning(self._doubts["others"])
 
 
 def runtime_on(device_name: str | None, name: str, threads: int) -> Runtime:

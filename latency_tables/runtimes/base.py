@@ -40,7 +40,6 @@ class Runtime(ABC):
             time in a network than alone. Such operators are measured in a context.
         is_here: whether networks run on this machine.
         place: name of the device that is elsewhere.
-        remarks: what made measurements doubtful so far, such as other programs on that device.
     """
 
     name: str
@@ -50,7 +49,6 @@ class Runtime(ABC):
     fuses: bool
     is_here = True
     place = "this machine"
-    remarks: Sequence[str] = ()
 
     def __init__(self, threads: int) -> None:
         """Keep the settings, without importing or starting the library.
@@ -64,6 +62,11 @@ class Runtime(ABC):
         if threads < 1:
             raise InputError("invalid number", where="threads", expected=">= 1", actual=threads)
         self.threads = threads
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What made measurements doubtful so far, such as other programs on the device."""
+        return ()
 
     @abstractmethod
     def require(self) -> None:

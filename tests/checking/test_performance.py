@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -29,12 +30,12 @@ def test_the_number_of_single_calls_depends_on_the_time_of_a_call(
     call_s, calls, monkeypatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(performance.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
 
     def call() -> None:
         now[0] += call_s
 
-    found = performance._single_calls_ms(call, 60.0)
+    found = performance._single_calls_ms(call, create_runtime("onnxruntime-cpu", 1), 60.0)
     assert found == pytest.approx([1e3 * call_s] * calls)
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from hwnas.errors import InputError
-from hwnas.latency_tables.measuring import profiler, speed_reference
+from hwnas.latency_tables.measuring import speed_reference
 from hwnas.latency_tables.measuring.onnx_context import operator_graph
 from hwnas.latency_tables.measuring.operator_calls import COPIES, Plan, difference
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
@@ -205,13 +205,13 @@ def test_the_global_random_state_is_not_changed(counting):
 
 def test_the_time_limit_is_scaled_to_the_size_of_a_group(counting, monkeypatch):
     limits = []
-    real = profiler.measure
+    real = counting.measure
 
     def spy(calls, protocol, **options):
         limits.append(protocol.time_limit_s)
         return real(calls, protocol, **options)
 
-    monkeypatch.setattr(profiler, "measure", spy)
+    monkeypatch.setattr(counting, "measure", spy)
     table = profiled([SKIP, POOL, CONV], counting, structure_to_onnx, group_size=2)
     assert limits == [QUICK.time_limit_s, QUICK.time_limit_s / 2]
     assert table.protocol == QUICK
