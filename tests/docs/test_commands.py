@@ -42,6 +42,8 @@ JOURNEYS = [
     ["distributed"],
 ]
 """Pages whose commands run one after the other in one folder."""
+SLOW_PAGES = ("spaces", "strategies")
+"""Pages whose commands run each space and each strategy, as `test_contract` does."""
 SLOW = [
     "hwnas run mbconv_segmentation",
     "hwnas run sequence_text",
@@ -96,7 +98,14 @@ def test_every_page_with_commands_is_tested() -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("pages", JOURNEYS, ids=lambda pages: pages[0])
+@pytest.mark.parametrize(
+    "pages",
+    [
+        pytest.param(pages, marks=pytest.mark.slow if pages[0] in SLOW_PAGES else ())
+        for pages in JOURNEYS
+    ],
+    ids=lambda pages: pages[0],
+)
 def test_the_commands_of_a_page_run(cli, tmp_path, monkeypatch, pages) -> None:
     monkeypatch.chdir(tmp_path)
     write_photos(tmp_path / "photos")

@@ -100,6 +100,7 @@ def test_training_that_takes_too_long_ends_with_its_latest_checkpoint(
     assert run.folder.read_json(run.folder.metrics)["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys) -> None:
     """As it stands, but for settings that are made tiny."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

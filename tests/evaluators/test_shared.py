@@ -41,7 +41,7 @@ class Counted:
         return [self(architecture) for architecture in architectures]
 
 
-@pytest.fixture(params=["journal", "database"])
+@pytest.fixture(params=["journal", pytest.param("database", marks=pytest.mark.slow)])
 def storage(request, tmp_path) -> str:
     return str(tmp_path / "s.log") if request.param == "journal" else f"sqlite:///{tmp_path}/s.db"
 
@@ -72,7 +72,10 @@ def test_two_workers_share_the_evaluations_and_find_the_same_best(storage: str) 
     assert len({SPACE.chosen(a).count(3) for a in best}) == 1
 
 
-@pytest.mark.parametrize("name", ["evolution", "tpe", "bayesian", "hyperband", "reinforce"])
+FURTHER = [pytest.param(name, marks=pytest.mark.slow) for name in ("tpe", "hyperband", "reinforce")]
+
+
+@pytest.mark.parametrize("name", ["evolution", "bayesian", *FURTHER])
 def test_strategies_learn_from_evaluations_of_other_workers(name: str, tmp_path) -> None:
     storage = str(tmp_path / "s.log")
     first, _ = worker(storage, name, steps=30)

@@ -77,7 +77,9 @@ def test_resumed_training_is_bit_identical(
         assert torch.equal(found[name], value), name
 
 
-@pytest.mark.parametrize("space, optimizer", [("darts", "sgd"), ("vit", "adamw")])
+@pytest.mark.parametrize(
+    "space, optimizer", [pytest.param("darts", "sgd", marks=pytest.mark.slow), ("vit", "adamw")]
+)
 def test_training_learns_separable_classes(dataset, space, optimizer) -> None:
     update = {"epochs": 12, "drop_path": 0.0, "cutout": 0, "ema_decay": 0.9, "optimizer": optimizer}
     if space == "vit":
