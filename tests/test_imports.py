@@ -27,6 +27,7 @@ FLOORS = [
         "hwnas.evaluators",
         "hwnas.calibration",
         "hwnas.checking",
+        "hwnas.explaining",
         "hwnas.reporting",
     },
     {"hwnas.deploy"},

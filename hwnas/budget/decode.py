@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
@@ -72,10 +72,12 @@ class Decoder:
         Raises:
             InputError: no architecture keeps the budgets; the message states the possible range.
         """
+        program = self._program(scores)
         if self.size_weight:
-            found = list(islice(self._best_by_score_and_size(scores), k))
+            sizes = standardised_sizes(self.space)
+            found = list(islice(self._without_useless(program, sizes), k))
         else:
-            found = _IntegerProgram(self.space, scores, self.limits).solve(k)
+            found = program.solve(k)
         if not found:
             ranges = []
             for limit in self.limits:
@@ -114,15 +116,30 @@ class Decoder:
         program.options = program.options if rng is None else QUICK
         yield from self._without_useless(program, sizes)
 
-    def _best_by_score_and_size(self, scores: np.ndarray) -> Iterator[Architecture]:
-        """Yield architectures by the sum of their scores and of what their size adds to it."""
-        program = _IntegerProgram(self.space, scores, self.limits, sized=True)
-        sizes = standardised_sizes(self.space)
-        program.objective -= (
-            self.size_weight * spread(self.space, scores) * (program.latency_row("all", sizes))
-        )
-        program.options = {"mip_rel_gap": TIE_NOISE, "presolve": False}
-        return self._without_useless(program, sizes)
+    def shadow_prices(self, scores: np.ndarray) -> list[float]:
+        """Return what a budget is worth: the growth of the best total with each limit, per ms.
+
+        They are the dual values of the budgets in the linear relaxation, in which a choice may take
+        fractions of options (Dantzig, "Linear Programming and Extensions", 1963, chapter 12). 0 for
+        a budget that is not exhausted.
+
+        Args:
+            scores: (choices, max_options), as for `best`.
+
+        Returns:
+            In units of the scores for each ms, one for each of the limits.
+        """
+        prices = self._program(scores).shadow_prices()
+        return [prices.get(limit, 0.0) for limit in self.limits]
+
+    def _program(self, scores: np.ndarray) -> _IntegerProgram:
+        """Return the program of scores, with what size adds to them."""
+        program = _IntegerProgram(self.space, scores, self.limits, sized=self.size_weight > 0)
+        if self.size_weight:
+            sizes = program.latency_row("all", standardised_sizes(self.space))
+            program.objective -= self.size_weight * spread(self.space, scores) * sizes
+            program.options = {"mip_rel_gap": TIE_NOISE, "presolve": False}
+        return program
 
     def _without_useless(
         self, program: _IntegerProgram, sizes: np.ndarray
@@ -253,6 +270,8 @@ class _IntegerProgram:
         self.objective[: self.option_count] = -np.where(mask, scores, 0.0).ravel()
         self.upper_bounds = np.ones(size)
         self.upper_bounds[: self.option_count] = mask.ravel()
+        # Which of the constraints state each limit.
+        self.of_limit: dict[Limit, list[int]] = {}
         self.constraints = [self._structure(*item) for item in self.programs.items()]
         for limit in self.limits:
             self._add_latency(limit, limit.cost.coefficients.mean, 0.0)
@@ -300,6 +319,30 @@ class _IntegerProgram:
         values: np.ndarray = np.round(result.x)
         return values
 
+    def shadow_prices(self) -> dict[Limit, float]:
+        """Return the dual value of each finite limit in the linear relaxation, per ms."""
+        rows = np.vstack([c.A for c in self.constraints])
+        lower, upper = (
+            np.concatenate([np.broadcast_to(getattr(c, end), len(c.A)) for c in self.constraints])
+            for end in ("lb", "ub")
+        )
+        has_lower, has_upper = np.isfinite(lower), np.isfinite(upper)
+        result = linprog(
+            self.objective,
+            A_ub=np.vstack([rows[has_upper], -rows[has_lower]]),
+            b_ub=np.concatenate([upper[has_upper], -lower[has_lower]]),
+            bounds=np.stack([np.zeros(self.size), self.upper_bounds], axis=1),
+        )
+        if result.x is None:
+            raise HwnasError("the linear relaxation could not be solved", actual=result.message)
+        duals = np.zeros(len(rows))
+        duals[has_upper] = -result.ineqlin.marginals[: has_upper.sum()]
+        starts = np.cumsum([0, *(len(c.A) for c in self.constraints)])
+        return {
+            limit: float(sum(duals[starts[place]] for place in places))
+            for limit, places in self.of_limit.items()
+        }
+
     def _column(self, edges: EdgeRule, variable: int) -> int:
         """Return the column of a variable of one rule's decoding program."""
         if variable < self.option_count:
@@ -322,6 +365,7 @@ class _IntegerProgram:
         """Add the constraint coefficients @ features + constant <= budget."""
         row = self.latency_row(limit.cost.edges, coefficients)
         room_ms = limit.budget_ms - coefficients[0] - constant_ms
+        self.of_limit.setdefault(limit, []).append(len(self.constraints))
         self.constraints.append(LinearConstraint(row[None], -np.inf, room_ms))
 
     def latency_row(self, edges: EdgeRule, coefficients: np.ndarray) -> np.ndarray:

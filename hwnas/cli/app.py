@@ -13,6 +13,7 @@ import typer
 
 from hwnas.cli.check import check
 from hwnas.cli.devices import devices_app
+from hwnas.cli.explain import explain
 from hwnas.cli.infer import infer
 from hwnas.cli.info import info, space_app, spaces
 from hwnas.cli.options import example
@@ -37,6 +38,7 @@ VERBS: dict[Callable[..., None], str] = {
     train: "hwnas train runs/first",
     export: "hwnas export runs/first",
     report: "hwnas report runs/first",
+    explain: "hwnas explain runs/first",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
     infer: "hwnas infer runs/first/model.onnx photo.png --top 3",
     quantize: "hwnas quantize model.onnx --data samples.npz --variants fp16,int8",

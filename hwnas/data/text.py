@@ -20,6 +20,8 @@ from hwnas.errors import InputError
 
 TASK = "text-classification"
 PADDING, UNKNOWN = "<padding>", "<unknown>"
+UNKNOWN_TOKEN = 1
+"""The token of `UNKNOWN`; that of `PADDING` is 0."""
 MAX_VOCABULARY = 10_000
 """Largest vocabulary; rarer words are encoded as unknown."""
 WORD = re.compile(r"\w+|[^\w\s]")

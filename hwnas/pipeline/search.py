@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,13 +37,13 @@ from hwnas.nn.mixed_op import release_memory, use_kernels
 from hwnas.pipeline.own_problem import OwnProblem
 from hwnas.pipeline.profile import example_inputs, preparation
 from hwnas.pipeline.run import Run
-from hwnas.runs import interruption
+from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import load_checkpoint, remove_checkpoints
 from hwnas.spaces.networks import Network
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import SearchStrategy, build_strategy
 from hwnas.strategies.sampled import SampledStrategy
-from hwnas.supernet.evaluate import rank_architectures, recalibrate
+from hwnas.supernet.evaluate import rank_architectures, recalibrate, score_blocks
 from hwnas.supernet.guard import Guard
 from hwnas.supernet.search import SupernetSearch
 from hwnas.training.evaluate import predictions
@@ -51,8 +51,12 @@ from hwnas.training.train import Training
 
 logger = logging.getLogger("hwnas")
 
+BLOCKS = 10
+"""Blocks of validation samples, about, by which the error of a score is estimated."""
+
 Rank = Callable[[list[Architecture]], list[float]]
 """Scores of architectures by which candidates are compared."""
+ScoreBlocks = Callable[[list[Architecture]], np.ndarray]
 WeightsOf = Callable[[Architecture], dict[str, Tensor]]
 
 
@@ -65,11 +69,14 @@ class Searched:
         rank: compares candidates.
         weights_of: the state of an architecture's network with weights that it inherits, its
             running statistics recalibrated; None where there are none to inherit.
+        score_blocks: scores (architectures, blocks) on equal blocks of the samples that rank
+            candidates; None without a supernet.
     """
 
     strategy: SearchStrategy
     rank: Rank
     weights_of: WeightsOf | None = None
+    score_blocks: ScoreBlocks | None = None
 
 
 def search_architecture(run: Run) -> Architecture:
@@ -100,6 +107,25 @@ def search_architecture(run: Run) -> Architecture:
             remove_checkpoints(member.folder.checkpoints, FINALISTS)
     release_memory()
     return run.architecture()
+
+
+def finished_search(run: Run) -> Searched:
+    """What the run's search left, from its last checkpoint; nothing is written.
+
+    Raises:
+        InputError: when there is no checkpoint of the end of a search.
+    """
+    found = load_checkpoint(run.folder.checkpoints, "search")
+    if found is None or found[0] < run.config.search.steps:
+        raise InputError(
+            "no checkpoint of a finished search",
+            where=str(run.folder.checkpoints),
+            mend="`hwnas run --resume` ends the search",
+        )
+    quiet = replace(run, stage=progress.silent, given=run.problem)
+    training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
+    supernet = run.config.search.evaluator == "supernet"
+    return (search_supernet if supernet else _search_evaluated)(quiet, training, validation)
 
 
 def assist_search(run: Run) -> None:
@@ -187,7 +213,18 @@ def search_supernet(run: Run, training: Split, validation: Split) -> Searched:
         state = supernet.weights_of(architecture)
         return {name: value.contiguous().cpu() for name, value in state.items()}
 
-    return Searched(loop.strategy, rank, weights_of)
+    def by_block(architectures: list[Architecture]) -> np.ndarray:
+        return score_blocks(
+            run.problem.space,
+            supernet,
+            architectures,
+            recalibration=recalibration,
+            validation=validation_batches,
+            score=run.problem.task.score,
+            size=min(max(1, len(ranked) // BLOCKS), len(validation_batches[0][0])),
+        )
+
+    return Searched(loop.strategy, rank, weights_of, by_block)
 
 
 def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
@@ -224,7 +261,8 @@ def _augmented(run: Run, training: Split) -> Batches:
     return run.batches(training, train.batch_size, "evaluation", augment)
 
 
-def _trained(run: Run, training: Split, validation: Split) -> Evaluator:
+def short_training(run: Run, training: Split, validation: Split) -> Evaluator:
+    """What trains networks for `search.evaluation_epochs` and scores them on held-out samples."""
     return ShortTraining(
         run.problem.proxy_space,
         _short_recipe(run, run.config.search.evaluation_epochs),
@@ -263,7 +301,7 @@ def _own_function(run: Run, training: Split, validation: Split) -> Evaluator:
 
 
 EVALUATORS: dict[str, Callable[[Run, Split, Split], Evaluator]] = {
-    "training": _trained,
+    "training": short_training,
     "zero-cost": _zero_cost,
     "table": _tabled,
     "function": _own_function,

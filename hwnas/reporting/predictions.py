@@ -178,19 +178,19 @@ def _pictures(predictions: Predictions, places: Sequence[int]) -> Html:
     items = []
     for place in places:
         image = predictions.images[place]
-        words = _outcome(predictions, place)
+        words = outcome(predictions, place)
         _, height, width = image.shape
-        items.append((picture(_png(image), words, width, height), words))
+        items.append((picture(png(image), words, width, height), words))
     return gallery(items)
 
 
 def _texts(title: str, predictions: Predictions, places: Sequence[int]) -> Html:
     """The texts with their classes as a table."""
-    rows = [[text(predictions.texts[p]), text(_outcome(predictions, p))] for p in places]
+    rows = [[text(predictions.texts[p]), text(outcome(predictions, p))] for p in places]
     return table(title, ("text", "outcome"), rows)
 
 
-def _outcome(predictions: Predictions, place: int) -> str:
+def outcome(predictions: Predictions, place: int) -> str:
     """Class, prediction if it differs, and its probability: `Shirt \u2192 Coat, 88 %`."""
     sample = predictions.samples[place]
     target, guess = predictions.targets[sample], predictions.predicted[sample]
@@ -200,7 +200,7 @@ def _outcome(predictions: Predictions, place: int) -> str:
     return f"{name}, {percent(round(float(predictions.confidence[sample]), 2))}"
 
 
-def _png(image: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     """An image (C, H, W) with one or three channels as a PNG file."""
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     file = io.BytesIO()

@@ -1,11 +1,11 @@
 """The report of a run: one HTML file that needs neither a network nor a server.
 
 The page is made from the run's files. Its chapters follow a reader's questions after a search: did
-it succeed, how is the model used, what does it get right and wrong, did the exported model pass its
-check, what did the search buy, which architecture was found, where does its time go, how did the
-search and the training progress, and how can they be reproduced. A chapter without content, such as
-that of a stage that has not run yet, is left out; the summary names these stages. Values of an
-unexpected type are shown as not known.
+it succeed, how is the model used, what does it get right and wrong, how far can it be trusted, did
+the exported model pass its check, what did the search buy, which architecture was found and why,
+where does its time go, how did the search and the training progress, and how can they be
+reproduced. A chapter without content, such as that of a stage that has not run yet, is left out;
+the summary names these stages. Values of an unexpected type are shown as not known.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from hwnas.reporting.cells import Cell, choice_names, read_cells
 from hwnas.reporting.checks import check_section
 from hwnas.reporting.comparison import score_against_latency
 from hwnas.reporting.controls import controls_section
+from hwnas.reporting.explanation import explanation_section
 from hwnas.reporting.formatting import number
 from hwnas.reporting.html import (
     Html,
@@ -47,6 +48,7 @@ from hwnas.reporting.search import candidates_figures, search_figures
 from hwnas.reporting.summary import summary
 from hwnas.reporting.training import results_section, training_section
 from hwnas.reporting.trajectories import trajectory_figures
+from hwnas.reporting.trust import AttributionMaps, trust_section
 from hwnas.reporting.usage import usage_section
 from hwnas.reporting.variants import variants_section
 from hwnas.runs.run_folder import RunFolder
@@ -74,6 +76,7 @@ def render_report(
     """
     run = Run.read(folder)
     predictions = Predictions.read(folder.predictions)
+    maps = AttributionMaps.read(folder.attributions, predictions)
     architecture: Architecture | None = None
     cells: list[Cell] = []
     names = choice_names(space.choices)
@@ -88,9 +91,11 @@ def render_report(
             *_family_section(run, [Run.read(member) for member in family]),
             *usage_section(folder),
             *results_section(run, predictions),
+            *trust_section(run, predictions, maps),
             *check_section(run),
             *controls_section(run),
             *_architecture_section(architecture, cells, names),
+            *explanation_section(run, names),
             *latency_section(run, architecture, names, operator_latencies_ms),
             *_search_section(run, space, architecture),
             *training_section(run),

@@ -62,7 +62,7 @@ class Run:
         name: name of the folder.
         config: text of the configuration file.
         environment, architecture, metrics, check, latency_table, operator_shares, variants,
-        controls: contents of the JSON files with these names.
+        controls, explanation, diagnosis: contents of the JSON files with these names.
         history: records of the history file.
     """
 
@@ -76,6 +76,8 @@ class Run:
     operator_shares: dict[str, Any]
     variants: dict[str, Any]
     controls: dict[str, Any]
+    explanation: dict[str, Any]
+    diagnosis: dict[str, Any]
     history: list[dict[str, Any]]
 
     @classmethod
@@ -103,6 +105,8 @@ class Run:
             operator_shares=read_document(folder, folder.operator_shares),
             variants=read_document(folder, folder.variants_document),
             controls=read_document(folder, folder.controls_document),
+            explanation=read_document(folder, folder.explanation),
+            diagnosis=read_document(folder, folder.diagnosis),
             history=folder.read_history(),
         )
 

@@ -62,6 +62,9 @@ class RunFolder:
         self.controls = self.path / "controls"
         self.controls_document = self.path / "controls.json"
         self.operator_shares = self.path / "operator_shares.json"
+        self.explanation = self.path / "explanation.json"
+        self.attributions = self.path / "attributions.npz"
+        self.diagnosis = self.path / "diagnosis.json"
         self.report = self.path / "report.html"
         self.front = self.path / "front.html"
         self.launch = self.path / ".launch"
@@ -170,12 +173,10 @@ class RunFolder:
 
     def rewind_history(self, stage: str, step: int) -> None:
         """Forget what a stage wrote after a step, before it is done again from a checkpoint."""
-        kept = [
-            record
-            for record in self.read_history()
-            if record["event"] != stage or record["step"] <= step
-        ]
-        write_atomic(self.history, "".join(json.dumps(record) + "\n" for record in kept))
+        records = self.read_history()
+        kept = [record for record in records if record["event"] != stage or record["step"] <= step]
+        if len(kept) < len(records):
+            write_atomic(self.history, "".join(json.dumps(record) + "\n" for record in kept))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -111,11 +112,16 @@ class GradientStrategy(SearchStrategy):
         torch.autograd.backward(mixture.weights, outcome.gradient.to(mixture.weights))
         self.optimizer.step()
 
-    def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
+    def decoding_scores(self) -> np.ndarray:
+        """The scores whose sum is maximised at the end, (choices, max_options), finite."""
         with torch.no_grad():
             # Pruned and impossible options get a very low but finite score.
             scores = self.scores().clamp_min(-1e3).masked_fill(~self.space.scored_options, 0.0)
-        return decoder.best(scores.double().numpy(), k)
+        found: np.ndarray = scores.double().numpy()
+        return found
+
+    def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
+        return decoder.best(self.decoding_scores(), k)
 
     def mean_entropy(self) -> Tensor:
         """The mean entropy of the choices, each normalised to [0, 1]; differentiable."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -96,10 +97,8 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
     ]
     if not modules:
         return
-    training = supernet.training
     momenta = [module.momentum for module in modules]
-    supernet.train()
-    with torch.no_grad():
+    with mode(supernet, training=True), torch.no_grad():
         for index, (inputs, _) in enumerate(batches):
             # Momentum 1 / n gives the cumulative average; the first batch replaces old values.
             for module in modules:
@@ -107,7 +106,20 @@ def recalibrate(supernet: Supernet, mixture: Mixture, batches: Iterable[Batch]) 
             supernet(inputs, mixture)
     for module, momentum in zip(modules, momenta, strict=True):
         module.momentum = momentum
-    supernet.train(training)
+
+
+@contextmanager
+def mode(module: torch.nn.Module, *, training: bool) -> Iterator[None]:
+    """Switch a module to training or evaluation mode inside the block, if it is not in it."""
+    before = module.training
+    if before == training:  # to tell all parts takes longer than a small network
+        yield
+        return
+    module.train(training)
+    try:
+        yield
+    finally:
+        module.train(before)
 
 
 @torch.no_grad()
@@ -115,11 +127,8 @@ def score_mixture(
     supernet: Supernet, mixture: Mixture, batches: Iterable[Batch], score: Score
 ) -> float:
     """Return the score of a mixture in evaluation mode, with the current running statistics."""
-    training = supernet.training
-    supernet.eval()
-    found = score((supernet(inputs, mixture), targets) for inputs, targets in batches)
-    supernet.train(training)
-    return found
+    with mode(supernet, training=False):
+        return score((supernet(inputs, mixture), targets) for inputs, targets in batches)
 
 
 def rank_architectures(
@@ -154,3 +163,50 @@ def rank_architectures(
         recalibrate(supernet, mixture, recalibration)
         scores.append(score_mixture(supernet, mixture, validation, score))
     return scores
+
+
+@torch.no_grad()
+def score_blocks(
+    space: SearchSpace,
+    supernet: Supernet,
+    architectures: Sequence[Architecture],
+    *,
+    recalibration: Sequence[Batch],
+    validation: Sequence[Batch],
+    score: Score,
+    size: int,
+) -> np.ndarray:
+    """Return the scores of each architecture on blocks of validation samples.
+
+    Differences of two architectures over the blocks have a standard error, which tells how far they
+    depend on the samples. Arguments and errors are those of `rank_architectures`.
+
+    Args:
+        space: the search space.
+        supernet: the weight-sharing network.
+        architectures: the architectures to score.
+        recalibration: batches for `recalibrate`.
+        validation: batches for the score.
+        score: maps batches of outputs and targets to a score.
+        size: samples in a block, at most a batch; what is left of a batch is not scored.
+
+    Returns:
+        (architectures, blocks).
+    """
+    rows = []
+    for architecture in architectures:
+        interruption.stop_if_requested()
+        mixture = space.one_hot(architecture).to(validation[0][0].device)
+        recalibrate(supernet, mixture, recalibration)
+        with mode(supernet, training=False):
+            outputs = [(supernet(inputs, mixture), targets) for inputs, targets in validation]
+        blocks = [
+            (part, of_part)
+            for found, targets in outputs
+            for part, of_part in zip(
+                torch.split(found, size), torch.split(targets, size), strict=True
+            )
+            if len(part) == size
+        ]
+        rows.append([score([block]) for block in blocks])
+    return np.array(rows)

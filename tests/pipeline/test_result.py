@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from helpers.runs import settings, table_file
 from onnxruntime import InferenceSession
 
 import hwnas
@@ -20,15 +19,6 @@ from hwnas.deploy.export import read_metadata
 from hwnas.errors import InputError
 from hwnas.pipeline.problem import read_dataset
 from hwnas.pipeline.result import Result
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("finished")
-    config = load_config(None, settings("nasbench201"))
-    table = table_file("nasbench201", folder)
-    hwnas.run(config, folder / "run", table=table, show_progress=False)
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
