@@ -108,6 +108,11 @@ class Audit(_Part):
     macs: Control
     params: Control
     repeatability: Repeatability | None = None
+    members: dict[str, Annotated[float, Field(gt=0)]] | None = Field(
+        default=None,
+        description="of a pool: for each device the median ratio of its latencies to their mean "
+        "over all devices",
+    )
 
     @property
     def loses_to_macs(self) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeVar
 
 from hwnas.budget.speed import MachineSpeed, RecordedSpeed, spread_of
 from hwnas.latency_tables.measuring.speed_reference import NAME as REFERENCE
@@ -16,6 +18,7 @@ from hwnas.latency_tables.statistics import Z_95, Statistic, Status, summarise
 from hwnas.latency_tables.timing import Protocol, status_of
 from hwnas.runs import interruption
 
+T = TypeVar("T")
 GateStatus = Literal["pass", "fail", "inconclusive", "reported", "skipped"]
 
 TOLERANCE = 1e-6
@@ -269,7 +272,9 @@ def measure_network(
     started, sessions, look, pause_s = time.monotonic(), list[Session](), FIRST_LOOK, PAUSE_S
     while True:
         left_s = seconds - (time.monotonic() - started)
-        sessions.append(measure_session(prepare, runtime, left_s, is_judged=budget_ms is not None))
+        is_judged = budget_ms is not None
+        measure_one = partial(measure_session, prepare, runtime, left_s, is_judged=is_judged)
+        sessions += in_parallel([measure_one] * min(runtime.parallel, look - len(sessions)))
         share = (time.monotonic() - started) / seconds
         if len(sessions) < look and share < 1:
             continue
@@ -279,6 +284,14 @@ def measure_network(
             return latency
         look, pause_s = 2 * look, 2 * pause_s
         time.sleep(min(pause_s, (1 - share) * seconds / 4))
+
+
+def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Call functions at the same time, in threads where there are several."""
+    if len(calls) == 1:
+        return [calls[0]()]
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return list(threads.map(lambda call: call(), calls))
 
 
 def measure_session(

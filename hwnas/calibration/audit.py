@@ -25,6 +25,7 @@ def audit(
     architectures: Sequence[Architecture],
     latency_ms: np.ndarray,
     again_ms: np.ndarray | None = None,
+    members: dict[str, float] | None = None,
 ) -> Audit:
     """Compare the predictions of a table with measurements.
 
@@ -35,6 +36,7 @@ def audit(
         latency_ms: (architectures,) measured latencies.
         again_ms: (architectures,) latencies of the same networks, measured again in another
             process.
+        members: of a pool, for each device the ratio of its latencies to those of all devices.
 
     Raises:
         InputError: there are too few networks.
@@ -61,6 +63,7 @@ def audit(
         macs=rank_correlations(counts[:, 1], latency_ms),
         params=rank_correlations(counts[:, 0], latency_ms),
         repeatability=None if again_ms is None else _repeatability(latency_ms, again_ms),
+        members=members,
     )
 
 

@@ -55,8 +55,8 @@ from hwnas.config import CheckConfig
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.memory import Trial
+from hwnas.latency_tables.remote.choosing import runtime_on
 from hwnas.latency_tables.remote.inventory import find_device
-from hwnas.latency_tables.remote.runtime import runtime_on
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
 from hwnas.runs.progress import Stage, silent
 from hwnas.runs.run_folder import environment

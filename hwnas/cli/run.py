@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -15,7 +15,6 @@ from hwnas.cli.check import finish_check
 from hwnas.cli.options import (
     ConfigArgument,
     Json,
-    OnDevice,
     Resume,
     Set,
     interruptible,
@@ -26,6 +25,9 @@ from hwnas.errors import InputError
 if TYPE_CHECKING:
     from hwnas.config import Config
     from hwnas.runs.ranks import Ranks
+
+
+T = TypeVar("T")
 
 
 class DeviceName(StrEnum):
@@ -69,6 +71,15 @@ DeviceFile = Annotated[
         metavar="FILE.csv",
         help="Measured latencies of networks (columns arch, latency_ms) on a device that is "
         "elsewhere; they take the place of measurements. Default: measure on this machine.",
+    ),
+]
+OnDevices = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--device-name",
+        metavar="NAME",
+        help="Measure on this device of devices.toml, which is elsewhere (`hwnas devices list`). "
+        "Further ones have their budgets kept too. Default: measure on this machine.",
     ),
 ]
 TableOptions = Annotated[
@@ -120,7 +131,7 @@ def run(
     table: TableOptions = None,
     runtime: RuntimeName = None,
     device: Device = None,
-    device_name: OnDevice = None,
+    device_name: OnDevices = None,
     out: Out = None,
     seed: Seed = None,
     strategy: Strategy = None,
@@ -173,7 +184,7 @@ def search(
     table: TableOptions = None,
     runtime: RuntimeName = None,
     device: Device = None,
-    device_name: OnDevice = None,
+    device_name: OnDevices = None,
     out: Out = None,
     seed: Seed = None,
     strategy: Strategy = None,
@@ -225,7 +236,7 @@ def _options(
     tables: list[Path] | None,
     runtime: str | None,
     device: DeviceName | None,
-    device_name: str | None,
+    device_names: list[str] | None,
     seed: int | None,
     strategy: str | None,
     confidence: float | None,
@@ -233,10 +244,10 @@ def _options(
 ) -> dict[str, Any]:
     """The settings that the options of `run` and `search` change, by key."""
     return {
-        **_budgets(budgets_ms, tables),
+        **_budgets(budgets_ms, tables, device_names),
         "latency.runtime": runtime,
         "device": device,
-        "latency.device": device_name,
+        "latency.device": _first(device_names),
         "seed": seed,
         "search.strategy": strategy,
         "budget.confidence": confidence,
@@ -267,9 +278,13 @@ def _config(
     return load_config(source, [*(settings or []), *overrides]), config_name(source)
 
 
-def _budgets(budgets_ms: list[float] | None, tables: list[Path] | None) -> dict[str, Any]:
+def _budgets(
+    budgets_ms: list[float] | None, tables: list[Path] | None, names: list[str] | None
+) -> dict[str, Any]:
     """The settings for several budgets: one for each device, or a family on one device."""
-    budgets_ms, others = budgets_ms or [], (tables or [])[1:]
+    budgets_ms = budgets_ms or []
+    others: list[dict[str, Any]] = [{"table": str(path)} for path in (tables or [])[1:]]
+    others += [{"name": name} for name in (names or [])[1:]]
     if not others:
         return {
             "budget.ms": budgets_ms[0] if budgets_ms else None,
@@ -284,8 +299,8 @@ def _budgets(budgets_ms: list[float] | None, tables: list[Path] | None) -> dict[
         )
     for_others = budgets_ms[1:] or budgets_ms * len(others)
     devices = [
-        {"table": str(path), "budget_ms": budget_ms}
-        for path, budget_ms in zip(others, for_others, strict=True)
+        {**other, "budget_ms": budget_ms}
+        for other, budget_ms in zip(others, for_others, strict=True)
     ]
     return {"budget.ms": budgets_ms[0], "devices": devices}
 
@@ -314,9 +329,9 @@ def _ranks(out: Path | None) -> Iterator[Ranks | None]:
             yield None
 
 
-def _first(tables: list[Path] | None) -> Path | None:
-    """The table of the first device."""
-    return tables[0] if tables else None
+def _first(given: list[T] | None) -> T | None:
+    """What is given for the first device."""
+    return given[0] if given else None
 
 
 def _text(path: Path | None) -> str | None:

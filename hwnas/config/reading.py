@@ -172,7 +172,9 @@ def with_absolute_paths(config: Config) -> Config:
     search = {"accuracy_table": absolute(config.search.accuracy_table), "storage": storage}
     tables = [
         # The name of a table that ships stays a name.
-        d.model_copy(update={"table": absolute(d.table)}) if Path(d.table).exists() else d
+        d.model_copy(update={"table": absolute(d.table)})
+        if d.table and Path(d.table).exists()
+        else d
         for d in config.devices
     ]
     return config.model_copy(

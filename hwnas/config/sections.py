@@ -109,12 +109,25 @@ class BudgetConfig(Section):
 
 
 class DeviceConfig(Section):
-    """A further device; its table's predictions have to keep its budget."""
+    """A further device, whose budget has to be kept too.
 
-    table: str = Field(description="latency table of the device: a file or a name that ships")
+    With a name it is measured: its table, unless one is given, and the finished model. Without one
+    the predictions of its table have to keep the budget.
+    """
+
+    name: str | None = Field(None, description="a name of devices.toml, to measure on the device")
+    table: str | None = Field(
+        None, description="latency table of the device: a file or a name that ships"
+    )
     budget_ms: float = Field(
         gt=0, allow_inf_nan=False, description="latency budget on the device in milliseconds"
     )
+
+    @model_validator(mode="after")
+    def _is_known(self) -> DeviceConfig:
+        if self.name is None and self.table is None:
+            raise ValueError("give its name or its table")
+        return self
 
 
 class SearchConfig(Section):

@@ -29,6 +29,7 @@ from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.pipeline.further_devices import measured_gates
 from hwnas.pipeline.kept_samples import NOTE, keep_samples, kept_feeds
 from hwnas.pipeline.profile import example_inputs, preparation
 from hwnas.pipeline.run import Run
@@ -93,7 +94,7 @@ def check(
         reference=None if is_detached else network_reference(run),
         predicted_ms=_predicted_ms(run),
         measured_latency=_latency_elsewhere(run, path, measured),
-        extra_gates=_prediction_gates(run),
+        extra_gates=[*_prediction_gates(run), *measured_gates(run, model, feeds)],
         extra_notes=[*_budget_notes(run, budget_ms), *([NOTE] if is_detached else [])],
         stage=run.stage,
     )

@@ -14,6 +14,7 @@ from torch import nn
 
 from hwnas import ops
 from hwnas.architecture import Architecture
+from hwnas.budget.gate import in_parallel
 from hwnas.calibration.audit import audit
 from hwnas.calibration.design import design
 from hwnas.calibration.networks import to_text
@@ -39,7 +40,8 @@ from hwnas.latency_tables.measuring.profiler import (
     PROFILE_PROTOCOL,
     profile_operators,
 )
-from hwnas.latency_tables.remote.runtime import runtime_on
+from hwnas.latency_tables.remote.choosing import runtime_on
+from hwnas.latency_tables.remote.pool import RemotePool
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable, OpSpec
 from hwnas.latency_tables.timing import Protocol
@@ -194,16 +196,40 @@ def audit_here(
             where=f"space {space.name}",
             mend="define the space in a module of its own and import it",
         )
-    arguments = (kind, space.options.model_dump(), networks, device, device_name, seconds)
+    places: list[str | None] = [device_name]
+    if isinstance(runtime, RemotePool):
+        places = [member.place for member in runtime.members]
+    arguments = (kind, space.options.model_dump(), networks, device, seconds)
     measured = []
     with stage("audit") as advance:
         for done in range(2):
             advance(done, 2, "measuring in a process of its own")
             # A fresh process shares nothing with this one but the device.
-            measured.append(call_in_child(measure_networks, *arguments))
+            on_each = [
+                functools.partial(call_in_child, measure_networks, *arguments, p) for p in places
+            ]
+            measured.append(in_parallel(on_each))
             interruption.stop_if_requested()
         advance(2, 2, f"{count} networks")
-    return audit(space, table, networks, measured[0], measured[1])
+    latency_ms = np.array(measured).mean(axis=1)
+    members = None
+    if isinstance(runtime, RemotePool):
+        members = member_ratios([str(place) for place in places], np.array(measured).mean(axis=0))
+    return audit(space, table, networks, latency_ms[0], latency_ms[1], members)
+
+
+def member_ratios(names: Sequence[str], latency_ms: np.ndarray) -> dict[str, float]:
+    """How much faster or slower than all devices of a pool each of them is.
+
+    Args:
+        names: of the devices.
+        latency_ms: (devices, networks), latencies of the same networks.
+
+    Returns:
+        For each device the median over the networks of its latency, divided by their mean.
+    """
+    ratios = np.median(latency_ms / latency_ms.mean(axis=0), axis=1)
+    return dict(zip(names, ratios.tolist(), strict=True))
 
 
 def measure_networks(
@@ -211,8 +237,8 @@ def measure_networks(
     space_options: dict[str, Any],
     architectures: Sequence[Architecture],
     device: DeviceProfile,
-    device_name: str | None,
     seconds: float,
+    device_name: str | None,
 ) -> np.ndarray:
     """Latencies (architectures,) in ms of networks with random weights, in interleaved rounds.
 

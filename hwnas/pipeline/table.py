@@ -12,6 +12,7 @@ from hwnas.budget.gate import measure_together
 from hwnas.errors import InputError
 from hwnas.latency_tables.shipped import load_table
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.pipeline.further_devices import further_config
 from hwnas.pipeline.profile import SESSIONS, inferences, profile
 from hwnas.pipeline.run import Run
 
@@ -43,8 +44,12 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
     else:
         _take_table(run, Path(table) if table is not None else kept)
     for copy, device in zip(run.target.further_tables, run.config.devices, strict=True):
-        if not copy.exists():
-            other = load_table(device.table)
+        if not copy.exists() and device.table is None:
+            config = further_config(run.config, device)
+            partial = copy.with_name(f".{copy.name}.partial")
+            profile(config, copy, partial=partial, stage=run.stage, space=run.problem.space)
+        elif not copy.exists():
+            other = load_table(str(device.table))
             CostModel(run.problem.space, other)
             other.save(copy)
     measure_preprocessing(run)

@@ -16,7 +16,7 @@ from hwnas.budget.speed import MachineSpeed, RecordedSpeed
 from hwnas.calibration.networks import read_measurements, to_text
 from hwnas.config import Config
 from hwnas.errors import InputError
-from hwnas.latency_tables.remote.runtime import runtime_on
+from hwnas.latency_tables.remote.choosing import runtime_on
 from hwnas.latency_tables.runtimes import Runtime
 from hwnas.latency_tables.table import DeviceProfile, LatencyTable
 from hwnas.pipeline.problem import Problem

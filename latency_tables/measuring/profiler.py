@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from hwnas.errors import InputError
@@ -13,11 +16,13 @@ from hwnas.latency_tables.measuring.operator_calls import (
     GROUP_SIZE,
     Build,
     OperatorExport,
+    Plan,
     difference,
     runtime_calls,
     sorted_by_shape,
 )
 from hwnas.latency_tables.measuring.speed_reference import NAME, prepare_reference
+from hwnas.latency_tables.on_device.measure import Call
 from hwnas.latency_tables.rows import Measurement, OpSpec, ReferenceSessions
 from hwnas.latency_tables.runtimes import Runtime, ToOnnx
 from hwnas.latency_tables.statistics import summarise
@@ -106,32 +111,62 @@ def profile_operators(
     missing = sorted_by_shape(table.missing(wanted))
     report = progress or (lambda done, total: None)
     report(len(wanted) - len(missing), len(wanted))
-    for start in range(0, len(missing), group_size):
-        group = missing[start : start + group_size]
-        limit_s = protocol.time_limit_s * len(group) / group_size
-        measured, reference_ms = _measure_group(
-            group, runtime, export, replace(protocol, time_limit_s=limit_s)
-        )
+    groups = [missing[start : start + group_size] for start in range(0, len(missing), group_size)]
+    for measured, reference_ms in _measured_groups(groups, runtime, export, protocol, group_size):
         table = _with_rows(table, measured, reference_ms)
         if partial_path is not None:
             table.save(partial_path)
-        report(len(wanted) - len(missing) + start + len(group), len(wanted))
+        report(len(wanted) - len(table.missing(wanted)), len(wanted))
     return table
 
 
-def _measure_group(
-    group: list[OpSpec], runtime: Runtime, export: OperatorExport, protocol: Protocol
-) -> tuple[dict[OpSpec, Measurement], float | None]:
-    """Prepare all operators of a group and time them in the same rounds as the speed reference.
+_Group = tuple[dict[OpSpec, Measurement], float | None]
+"""A group's measurements, and the time of the speed reference in ms if the runtime has one."""
 
-    Returns:
-        The measurements, and the time of the reference in ms if the runtime has one. It is the
-        sentinel of the rounds.
+
+def _measured_groups(
+    groups: Sequence[list[OpSpec]],
+    runtime: Runtime,
+    export: OperatorExport,
+    protocol: Protocol,
+    group_size: int,
+) -> Iterator[_Group]:
+    """Measure groups in their order, as many at the same time as the runtime allows.
+
+    They are exported here, one after the other, since PyTorch's exporter is not made for threads.
     """
-    reference = prepare_reference(runtime)
-    calls, plans = runtime_calls(group, export, runtime)
+
+    def prepared(group: list[OpSpec]) -> Callable[[], _Group]:
+        limit_s = protocol.time_limit_s * len(group) / group_size
+        reference = prepare_reference(runtime)
+        calls, plans = runtime_calls(group, export, runtime)
+        limited = replace(protocol, time_limit_s=limit_s)
+        return partial(_measure_group, reference, calls, plans, runtime, limited)
+
+    if runtime.parallel == 1:
+        for group in groups:
+            yield prepared(group)()
+        return
+    running: deque[Future[_Group]] = deque()
+    with ThreadPoolExecutor(runtime.parallel) as threads:
+        for group in groups:
+            running.append(threads.submit(prepared(group)))
+            if len(running) > runtime.parallel:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+
+
+def _measure_group(
+    reference: Call | None,
+    calls: Mapping[str, Call],
+    plans: Mapping[OpSpec, Plan],
+    runtime: Runtime,
+    protocol: Protocol,
+) -> _Group:
+    """Time a group in the same rounds as the speed reference, which is their sentinel."""
     timed = runtime.measure(
-        calls if reference is None else {NAME: reference} | calls,
+        calls if reference is None else {NAME: reference, **calls},
         protocol,
     )
     measured = {spec: difference(plan, timed, runtime.statistic) for spec, plan in plans.items()}

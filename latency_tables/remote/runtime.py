@@ -18,7 +18,7 @@ from hwnas.errors import DeviceError, InputError, RuntimeMissingError
 from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.on_device.measure import Call
 from hwnas.latency_tables.remote.connection import Connection, RemoteModel, State
-from hwnas.latency_tables.remote.inventory import Device, find_device
+from hwnas.latency_tables.remote.inventory import Device
 from hwnas.latency_tables.runtimes import (
     Infer,
     Model,
@@ -26,9 +26,7 @@ from hwnas.latency_tables.runtimes import (
     OnnxRuntime,
     OnnxRuntimeCpu,
     OnnxRuntimeCuda,
-    Runtime,
     TensorRtCuda,
-    create_runtime,
 )
 from hwnas.latency_tables.timing import Progress, Protocol, RoundMedians, Stop, collect
 
@@ -47,12 +45,12 @@ class RemoteCall:
     """One session of a model on a device; it is started when it is measured.
 
     Attributes:
-        runtime: where it runs.
+        runtime: where it runs: a device or a pool of them.
         model: names its files.
         files: their contents, by digest.
     """
 
-    runtime: RemoteRuntime
+    runtime: OnnxModelRuntime
     model: RemoteModel
     files: Mapping[str, bytes]
 
@@ -259,23 +257,6 @@ class RemoteRuntime(OnnxModelRuntime):
             )
             if is_first:
                 logger.warning(self._doubts["others"])
-
-
-def runtime_on(device_name: str | None, name: str, threads: int) -> Runtime:
-    """Return a runtime on a device of `devices.toml`, or on this machine.
-
-    Args:
-        device_name: a name of `devices.toml`, or None for this machine.
-        name: a key of `hwnas.latency_tables.runtimes.RUNTIMES`.
-        threads: CPU threads that one inference may use.
-
-    Raises:
-        InputError: a name is unknown, the runtime cannot be measured elsewhere, or `threads` is
-            below 1.
-    """
-    if device_name is None:
-        return create_runtime(name, threads)
-    return RemoteRuntime(find_device(device_name), name, threads)
 
 
 def _serialised(model: Model) -> bytes:

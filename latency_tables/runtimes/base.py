@@ -39,6 +39,7 @@ class Runtime(ABC):
         fuses: whether the library compiles operators together, so that an operator takes another
             time in a network than alone. Such operators are measured in a context.
         is_here: whether networks run on this machine.
+        parallel: how many measurements may run at the same time without disturbing each other.
         place: name of the device that is elsewhere.
     """
 
@@ -48,6 +49,7 @@ class Runtime(ABC):
     layout: str
     fuses: bool
     is_here = True
+    parallel = 1
     place = "this machine"
 
     def __init__(self, threads: int) -> None:

@@ -300,3 +300,18 @@ def test_no_optimisation_merges_or_drops_a_branch(spec, to_onnx, tmp_path):
     assert convolutions == COPIES * (len(shapes) + (spec == CONV))
     assert kept["MaxPool"] == COPIES * (len(shapes) + (spec == POOL))
     assert kept["Add"] == COPIES * (spec == ADD)
+
+
+def test_groups_that_are_measured_at_the_same_time_give_the_same_table(counting) -> None:
+    alone = profiled([SKIP, POOL, CONV], CountingRuntime(), structure_to_onnx, group_size=1)
+    counting.parallel = 2
+    done = []
+    together = profiled(
+        [SKIP, POOL, CONV],
+        counting,
+        structure_to_onnx,
+        group_size=1,
+        progress=lambda measured, total: done.append(measured),
+    )
+    assert together.diff(alone) == alone.diff(alone)
+    assert done == [0, 1, 2, 3]

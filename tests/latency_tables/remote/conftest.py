@@ -17,7 +17,8 @@ from helpers.loopback import (
     write_device,
 )
 
-from hwnas.latency_tables.remote.runtime import RemoteRuntime, runtime_on
+from hwnas.latency_tables.remote.choosing import runtime_on
+from hwnas.latency_tables.remote.runtime import RemoteRuntime
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ from helpers.loopback import bare_python, write_device
 
 from hwnas.errors import DeviceError, HwnasError, InputError, RuntimeMissingError
 from hwnas.latency_tables.measuring.speed_reference import reference_graph
+from hwnas.latency_tables.remote.choosing import runtime_on
 from hwnas.latency_tables.remote.inventory import find_device
 from hwnas.latency_tables.remote.probe import probe
-from hwnas.latency_tables.remote.runtime import RemoteRuntime, runtime_on
+from hwnas.latency_tables.remote.runtime import RemoteRuntime
 from hwnas.latency_tables.timing import Protocol
 
 GRAPH = reference_graph()

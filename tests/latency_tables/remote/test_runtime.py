@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import tomllib
 
 import numpy as np
 import pytest
+import tomli_w
 from helpers.loopback import write_device
 
-from hwnas.errors import InputError
+from hwnas.budget.gate import measure_network
+from hwnas.errors import DeviceError, InputError
 from hwnas.latency_tables.measuring.speed_reference import reference_graph
+from hwnas.latency_tables.remote.choosing import runtime_on
 from hwnas.latency_tables.remote.inventory import find_device
+from hwnas.latency_tables.remote.pool import RemotePool
 from hwnas.latency_tables.remote.runtime import RemoteRuntime
 from hwnas.latency_tables.runtimes import OnnxRuntimeCpu
 from hwnas.latency_tables.timing import Protocol
@@ -124,3 +129,37 @@ def test_the_command_line_probes_and_cleans(inventory, cli) -> None:
     code, out, _ = cli("devices", "clean", "board")
     assert code == 0 and "files removed" in out
     assert cli("devices", "list")[1].startswith("board ")
+
+
+def test_a_pool_measures_on_all_its_devices_at_the_same_time(inventory, server) -> None:
+    stated = tomllib.loads((inventory / "devices.toml").read_text())["board"]
+    devices = {
+        "left": stated | {"workdir": "~/left"},
+        "right": stated | {"workdir": "~/right"},
+        "both": {"members": ["left", "right"]},
+    }
+    (inventory / "devices.toml").write_text(tomli_w.dumps(devices))
+    pool = runtime_on("both", "onnxruntime-cpu", 1)
+    assert isinstance(pool, RemotePool)
+    pool.require()
+    try:
+        latency = measure_network(lambda: call_of(pool), pool, budget_ms=None, seconds=60.0)
+        assert len(latency.sessions_ms) == 3
+        for member in pool.members:
+            assert len(list((server.home / member.place).iterdir())) == 3
+            member.connection.ask("clean")
+    finally:
+        for member in pool.members:
+            member.connection.close()
+
+
+def test_members_of_a_pool_that_differ_are_refused(remote) -> None:
+    other = RemoteRuntime(remote.device, "onnxruntime-cpu", 1)
+    pool = RemotePool("both", [remote, other])
+    facts = other.connection.facts
+    other.connection._facts = facts.model_copy(
+        update={"versions": facts.versions | {"onnxruntime": "1.0"}}
+    )
+    with pytest.raises(DeviceError, match="pool both: board differs from board, got versions"):
+        pool.require()
+    other.connection.close()
