@@ -31,21 +31,34 @@ ALIGNMENT = 64
 """Bytes that the kernels expect the address of an activation to be a multiple of."""
 
 
-@cache
 def backend_for(name: str, dtype: torch.dtype) -> Backend:
     """The backend `cpu` or `triton` for activations of a type.
+
+    On a GPU products of float32 are rounded to TF32 where PyTorch's are
+    (`torch.backends.cuda.matmul.fp32_precision`), which they are not unless it is asked for.
 
     Raises:
         ImportError: when Triton is not installed.
         RuntimeError: when the backend cannot be used here.
     """
     if name == "cpu":
-        from hwnas.kernels.cpu.backend import CpuBackend
+        return _cpu_backend(dtype)
+    short = dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return _triton_backend("tf32" if short else "ieee")
 
-        return CpuBackend(dtype)
+
+@cache
+def _cpu_backend(dtype: torch.dtype) -> Backend:
+    from hwnas.kernels.cpu.backend import CpuBackend
+
+    return CpuBackend(dtype)
+
+
+@cache
+def _triton_backend(precision: str) -> Backend:
     from hwnas.kernels.triton.backend import TritonBackend
 
-    return TritonBackend()
+    return TritonBackend(precision)
 
 
 def to_layout(x: Tensor, width: int) -> Tensor:

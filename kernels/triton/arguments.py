@@ -12,7 +12,17 @@ from torch import Tensor
 from hwnas.kernels.backend import PoolGradient, StageBackward
 from hwnas.kernels.plan import Convolution
 from hwnas.kernels.triton.constants import kept_on_device
-from hwnas.kernels.triton.layout import PackedParameters, StageTables
+from hwnas.kernels.triton.layout import (
+    SHORT_TILES,
+    TILES,
+    PackedParameters,
+    StageTables,
+    Tiles,
+    divisors,
+)
+
+BASES = 4
+"""Numbers of pointers and of edges are rounded up to a multiple of it."""
 
 
 class Size(NamedTuple):
@@ -22,18 +32,21 @@ class Size(NamedTuple):
         shape: N, H, W, OH, OW.
         width: C, the number of channels with padding.
         stride: 1 or 2.
+        tiles: of the kernels for the width and the type of the values.
     """
 
     shape: tuple[int, int, int, int, int]
     width: int
     stride: int
+    tiles: Tiles
 
     @staticmethod
     def of(values: Tensor, stride: int) -> Size:
         """The sizes of a stage that reads values (R, N, H, W, C)."""
         _, images, height, wide, width = values.shape
         out = (-(-height // stride), -(-wide // stride))
-        return Size((images, height, wide, *out), width, stride)
+        tiles = TILES if values.element_size() > 2 else SHORT_TILES
+        return Size((images, height, wide, *out), width, stride, tiles[width])
 
     @property
     def output(self) -> tuple[int, int, int, int]:
@@ -47,17 +60,54 @@ class Size(NamedTuple):
         images, _, _, height, wide = self.shape
         return images * height * wide
 
+    def output_divisors(self, device: torch.device) -> Tensor:
+        """`divisors` of the outputs."""
+        return divisors(self.shape[3], self.shape[4], device)
+
+
+class Places(NamedTuple):
+    """Tensors of one type as pointers to a few storages, and offsets from them.
+
+    A kernel is compiled for the number of its pointers, which is thus the same for most calls.
+
+    Attributes:
+        bases: a tensor of each storage; their number is a multiple of `BASES`.
+        places: (n, 2), for each tensor the index of its base and the elements from there.
+    """
+
+    bases: tuple[Tensor, ...]
+    places: Tensor
+
+
+def places_of(tensors: Sequence[Tensor]) -> Places:
+    """The places of tensors, each of which is made contiguous."""
+    bases: list[Tensor] = []
+    known: dict[Any, int] = {}
+    numbers: list[int] = []
+    for tensor in tensors:
+        dense = tensor.contiguous()
+        storage = dense.untyped_storage()
+        index = known.setdefault(storage._cdata, len(bases))
+        if index == len(bases):
+            bases.append(dense)
+        numbers += [index, int(dense.storage_offset() - bases[index].storage_offset())]
+    missing = -len(bases) % BASES
+    places = long_integers(tuple(numbers), bases[0].device).view(-1, 2)
+    return Places((*bases, *bases[:1] * missing), places)
+
 
 def stage_arguments(stage: StageBackward | None) -> tuple[Any, ...]:
     """Outputs, gradients, coefficients and table rows for `stage_backward_outputs`."""
     if stage is None:
-        return (None,) * 4
+        return (None,) * 7
     lists = (stage.gradients, stage.coefficients, stage.rows)
-    return stage.outputs.contiguous(), *(tuple(t.contiguous() for t in each) for each in lists)
+    return stage.outputs.contiguous(), *(part for each in lists for part in places_of(each))
 
 
 class EdgeGradients:
     """The gradients of pools and skip connections in the form that the kernels take.
+
+    The number of edges is rounded up, since kernels are compiled for it.
 
     Args:
         edges: one gradient for each edge out of a state.
@@ -67,10 +117,12 @@ class EdgeGradients:
     def __init__(self, edges: Sequence[PoolGradient], stride: int) -> None:
         self.stride = stride
         self.has_pools = any(e.maximum is not None or e.mean is not None for e in edges)
-        self.gradients = tuple(e.gradient.contiguous() for e in edges)
-        self.identities = tuple(e.identity for e in edges)
+        missing = (None,) * (-len(edges) % BASES)
+        self.gradients = (*(e.gradient.contiguous() for e in edges), *missing)
+        self.identities = (*(e.identity for e in edges), *missing)
         self.arguments = (
-            self.gradients, tuple(e.maximum for e in edges), tuple(e.mean for e in edges)
+            self.gradients, (*(e.maximum for e in edges), *missing),
+            (*(e.mean for e in edges), *missing),
         )  # fmt: skip
 
 
@@ -113,6 +165,12 @@ class StageWork:
 def integers(values: tuple[int, ...], device: torch.device) -> Tensor:
     """An int32 tensor on a device."""
     return torch.tensor(values, dtype=torch.int32).to(device)
+
+
+@kept_on_device(limit=4096)
+def long_integers(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """An int64 tensor on a device."""
+    return torch.tensor(values, dtype=torch.int64).to(device)
 
 
 @kept_on_device(limit=64)

@@ -31,22 +31,22 @@ from hwnas.kernels.triton.arguments import (
     StageWork,
     affine,
     integers,
+    places_of,
     stage_arguments,
 )
 from hwnas.kernels.triton.backward import stage_backward_inputs, stage_backward_outputs
 from hwnas.kernels.triton.forward import stage_forward
 from hwnas.kernels.triton.launch import TritonLauncher, interpreted
 from hwnas.kernels.triton.layout import (
+    FORWARD_WAVES,
+    INPUT_WAVES,
+    WEIGHT_WAVES,
     PackedParameters,
     WeightSums,
+    divisors,
     elementwise_pixels,
-    forward_groups,
-    input_groups,
-    kinds_of,
-    output_groups,
     padded_width,
     reduce_groups,
-    weight_groups,
 )
 
 
@@ -111,18 +111,19 @@ class TritonBackend(TritonLauncher, Backend):
         if pool_stride is not None:
             pooled = self._empty((2, *size.output), values.dtype, values.device)
         tables, packed = self._tables(values, convolutions, parameters)
-        groups = forward_groups(size.pixels, size.width)
+        columns = count if pooled is None else count + 1
+        groups = self._groups(size.pixels, size, "forward", FORWARD_WAVES, columns, values.device)
         rows = count if pooled is None else count + 2
         partials = self._empty((rows, groups, 4, size.width), torch.float32, values.device)
         self._launch(
             stage_forward,
-            (groups, count if pooled is None else count + 1),
+            (groups, columns),
             values, values if table is None else table, None if packed is None else packed.flat,
             None if tables is None else tables.convolutions, outputs,
             None if pooled is None else pooled[0], None if pooled is None else pooled[1],
-            partials, *size.shape, values.stride(0), size.pixels * size.width,
-            COUNT_CONVOLUTIONS=count, NORMALISED=table is not None, PIN=not interpreted(),
-            KINDS=kinds_of(convolutions), **self._options(size, "forward"),
+            partials, *size.shape, size.output_divisors(values.device), values.stride(0),
+            size.pixels * size.width, count, NORMALISED=table is not None,
+            PIN=not interpreted(), **self._options(size, "forward", convolutions),
         )  # fmt: skip
         if pooled is None:
             return None, outputs, partials
@@ -153,9 +154,10 @@ class TritonBackend(TritonLauncher, Backend):
         height, width_px = pools[0].x.shape[1:3] if pools else out_shape[1:3]
         self._launch(
             norms.reduce, (len(terms), groups),
-            *(tuple(t.contiguous() for t in column) for column in (gradients, read, tables)),
-            integers(kinds, device), partials, out_shape[0], height, width_px, *out_shape[1:3],
-            POOLED=bool(pools), STRIDE=pools[0].stride if pools else 1, C=width,
+            *places_of(gradients), *places_of(read), *places_of(tables), integers(kinds, device),
+            partials, out_shape[0], height, width_px, *out_shape[1:3],
+            divisors(out_shape[1], out_shape[2], device), POOLED=bool(pools),
+            STRIDE=pools[0].stride if pools else 1, C=width,
             BLOCK=elementwise_pixels(pixels, width), num_warps=4,
         )  # fmt: skip
         return partials
@@ -293,30 +295,30 @@ class TritonBackend(TritonLauncher, Backend):
         device, dtype = values.device, values.dtype
         tables, packed = self._tables(values, convolutions, stage and stage.parameters)
         work = StageWork(size, convolutions, tables, packed)
-        groups = output_groups(size.pixels, size.width)
         if stage is not None:
             work.intermediate = self._empty((count, *size.output), dtype, device)
-        if needs_weights:
-            assert tables is not None
-            groups = weight_groups(size.pixels, size.width, count)
-            work.partials = self._empty((groups, tables.elements), torch.float32, device)
         if edges is not None and edges.has_pools:
             work.d_pools = self._empty((2, *size.output), dtype, device)
             work.winners = self._empty(size.output, torch.int8, device)
-        programs = count + (work.winners is not None)
-        if programs == 0:
+        columns = count + (work.winners is not None)
+        if columns == 0:
             return work
+        waves = WEIGHT_WAVES if needs_weights else FORWARD_WAVES
+        groups = self._groups(size.pixels, size, "outputs", waves, columns, device)
+        if needs_weights:
+            assert tables is not None
+            work.partials = self._empty((groups, tables.elements), torch.float32, device)
         d_maximum, d_mean = (None, None) if work.d_pools is None else work.d_pools
         self._launch(
-            stage_backward_outputs, (groups, programs),
+            stage_backward_outputs, (groups, columns),
             values, values if table is None else table, work.flat, work.convolution_table,
             *stage_arguments(stage), work.intermediate,
             work.intermediate if work.partials is None else work.partials,
             *((None,) * 3 if edges is None else edges.arguments), d_maximum,
-            d_mean, work.winners, *size.shape, values.stride(0), size.pixels * size.width,
-            0 if tables is None else tables.elements, COUNT_CONVOLUTIONS=count,
+            d_mean, work.winners, *size.shape, size.output_divisors(device), values.stride(0),
+            size.pixels * size.width, 0 if tables is None else tables.elements, count,
             NORMALISED=table is not None, NEEDS_WEIGHTS=needs_weights, PIN=not interpreted(),
-            KINDS=kinds_of(convolutions), **self._options(size, "outputs"),
+            **self._options(size, "outputs", convolutions),
         )  # fmt: skip
         return work
 
@@ -332,29 +334,31 @@ class TritonBackend(TritonLauncher, Backend):
         """The second launch: fills `d_values`, returns its sums, and finishes `work.partials`."""
         size, tables, sums = work.size, work.tables, None
         pixels = size.shape[0] * size.shape[1] * size.shape[2]
-        groups = input_groups(pixels, size.width, len(values))
+        groups = self._groups(pixels, size, "inputs", INPUT_WAVES, len(values), values.device)
         programs = 0
         if d_values is not None:
             programs = groups * len(values)
             if table is not None:
                 shape = (len(values), groups, 2, size.width)
                 sums = self._empty(shape, torch.float32, values.device)
-        tap_groups, taps = 1, None
+        part_groups, parts = 1, None
         if work.partials is not None:
             assert tables is not None
-            tap_groups, taps = len(work.partials), tables.taps
+            part_groups, parts = len(work.partials), tables.parts
         d_maximum, d_mean = (None, None) if work.d_pools is None else work.d_pools
         self._launch(
             stage_backward_inputs,
-            (programs + (0 if taps is None else tap_groups * len(taps)),),
+            (programs + (0 if parts is None else part_groups * len(parts)),),
             values, values if table is None else table, work.flat, work.convolution_table,
             None if tables is None else tables.first_readers,
-            None if tables is None else tables.readers, taps, work.intermediate, before, d_values,
+            None if tables is None else tables.readers, parts, work.intermediate, before, d_values,
             values if sums is None else sums, work.partials, d_maximum, d_mean, work.winners,
             None if edges is None else edges.gradients,
-            None if edges is None else edges.identities, *size.shape, values.stride(0),
-            size.pixels * size.width, 0 if tables is None else tables.elements, programs, groups,
-            tap_groups, NORMALISED=table is not None, KINDS=kinds_of(work.convolutions),
-            **self._options(size, "inputs"),
+            None if edges is None else edges.identities, *size.shape,
+            divisors(size.shape[1], size.shape[2], values.device),
+            size.output_divisors(values.device), values.stride(0), size.pixels * size.width,
+            0 if tables is None else tables.elements, programs, groups, part_groups,
+            NORMALISED=table is not None,
+            **self._options(size, "inputs", work.convolutions),
         )  # fmt: skip
         return sums

@@ -5,7 +5,8 @@ of the normalised outputs, multiplies it by the pointwise weights to get the gra
 depthwise outputs, and sums the gradient of the pointwise weights. For pools it stores dz and the
 position of each window's maximum. `stage_backward_inputs` gathers the gradient of the inputs from
 dy (dz for dense convolutions and pools); further programs of it sum the gradients of the remaining
-weights, one tap each. `sum_weight_gradients` adds up the partial sums of both.
+weights, each those of a row of taps of a depthwise or of one tap of a dense convolution.
+`sum_weight_gradients` adds up the partial sums of both.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -20,41 +21,51 @@ from hwnas.kernels.triton.tiles import (
     DENSE,
     FIELDS,
     PARTIAL,
+    ROWS,
+    SHAPE,
     TABLE_ROWS,
+    TAPS,
+    UNSPECIALISED,
     VALUE,
     WEIGHTS,
+    dense_shape,
+    dense_tap,
     depthwise,
     input_corner,
+    load_divisors,
+    load_offset,
     load_output_gradient,
-    load_shape,
     load_table,
-    load_tap,
-    output_pixel,
+    output_line,
     pin,
+    place,
+    rectified,
     select,
-    tap_offset,
     tile_of,
+    within,
 )
 
 
 @triton.jit
 def _convolution_outputs(
     values, table, weights, convolution, output, gradient, coefficients, norm, intermediate,
-    partial, images, height, width, out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
-    NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
+    partial, images, height, width, out_height, out_width, divisors, STRIDE: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
+    SHAPES: tl.constexpr, NORMALISED: tl.constexpr, NEEDS_WEIGHTS: tl.constexpr,
+    PRECISION: tl.constexpr, PIN: tl.constexpr,
 ):  # fmt: skip
     """Write dy of a separable or dz of a dense convolution for all tiles of a program."""
     dtype = intermediate.dtype.element_ty
     channels = tl.arange(0, C)
-    shape = load_shape(convolution)
-    pointwise = shape[0] * C
+    pointwise = tl.load(convolution + TAPS) * C
     dense = tl.load(convolution + DENSE) != 0
     d_pointwise = tl.zeros([C, C], tl.float32)
     mean, scale, shift = load_table(table, channels, C, NORMALISED)
     tiles = tl.cdiv(images * out_height * out_width, BLOCK)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
-        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+        pixel, inside, image, row, column = tile_of(
+            tile, images, out_height, out_width, divisors, BLOCK
+        )
         offsets = pixel[:, None] * C + channels[None, :]
         dz = load_output_gradient(
             gradient, output, offsets, inside[:, None], coefficients, norm, channels, C
@@ -67,10 +78,12 @@ def _convolution_outputs(
                 dy = tl.zeros([BLOCK, C], tl.float32)
                 for start in range(0, C, BLOCK_K):
                     some = start + tl.arange(0, BLOCK_K)
-                    part = load_output_gradient(
-                        gradient, output, pixel[:, None] * C + some[None, :], inside[:, None],
-                        coefficients, norm, some, C,
-                    )  # fmt: skip
+                    part = dz
+                    if BLOCK_K < C:
+                        near = pixel[:, None] * C + some[None, :]
+                        part = load_output_gradient(
+                            gradient, output, near, inside[:, None], coefficients, norm, some, C
+                        )
                     matrix = tl.load(weights + pointwise + channels[:, None] * C + some[None, :])
                     dy = tl.dot(
                         part.to(dtype), tl.trans(matrix.to(dtype)), dy, input_precision=PRECISION
@@ -79,8 +92,8 @@ def _convolution_outputs(
                 if NEEDS_WEIGHTS:
                     corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
                     y = depthwise(
-                        values, weights, shape, corner, inside, channels, mean, scale, shift,
-                        height, width, C, BLOCK, C, NORMALISED,
+                        values, weights, convolution, corner, inside, channels, mean, scale, shift,
+                        height, width, SHAPES, C, BLOCK, C, NORMALISED,
                     )  # fmt: skip
                     d_pointwise = tl.dot(
                         tl.trans(pin(y, PIN).to(dtype)), dz.to(dtype), d_pointwise,
@@ -92,75 +105,120 @@ def _convolution_outputs(
             tl.store(partial + pointwise + matrix, d_pointwise)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def stage_backward_outputs(
-    values, table, weights, convolutions, outputs, gradients, coefficients, norms, intermediate,
-    partials, edge_gradients, of_maximum, of_mean, d_maximum, d_mean, winners,
-    images, height, width, out_height, out_width, value_stride, output_stride, partial_stride,
-    COUNT_CONVOLUTIONS: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
-    BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
-    NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
+    values, table, weights, convolutions, outputs, gradients, gradient_places, coefficients,
+    coefficient_places, norms, norm_places, intermediate, partials, edge_gradients, of_maximum,
+    of_mean, d_maximum, d_mean, winners, images, height, width, out_height, out_width, divisors,
+    value_stride, output_stride, partial_stride, count, STRIDE: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr, SHAPES: tl.constexpr,
+    NORMALISED: tl.constexpr, NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
+    PIN: tl.constexpr,
 ):  # fmt: skip
     """The first launch of a stage's backward pass; grid (G, B), or (G, B + 1) with pools.
 
-    gradients, coefficients, norms: tuples of B pointers, to (N, OH, OW, C), (3, C) and (6, C).
-    Writes intermediate (B, N, OH, OW, C), which is dy or dz; if NEEDS_WEIGHTS the pointwise part of
-    the partial weight gradients, partials (G, packed weights); with pools d_maximum, d_mean and
-    winners, (N, OH, OW, C) each (see `pools.pool_outputs`).
+    gradients, coefficients and norms with their places (see `arguments.Places`) are B pointers
+    each, to (N, OH, OW, C), (3, C) and (6, C). Writes intermediate (B, N, OH, OW, C), which is dy
+    or dz; if NEEDS_WEIGHTS the pointwise part of the partial weight gradients, partials (G, packed
+    weights); with pools d_maximum, d_mean and winners, (N, OH, OW, C) each (see
+    `pools.pool_outputs`).
     """
     branch = tl.program_id(1)
-    if COUNT_CONVOLUTIONS > 0:
-        if branch < COUNT_CONVOLUTIONS:
+    numbers = load_divisors(divisors)
+    if convolutions is not None:
+        if branch < count:
             convolution = convolutions + branch * FIELDS
             value = tl.load(convolution + VALUE)
             output = branch.to(tl.int64) * output_stride
             partial = partials + tl.program_id(0).to(tl.int64) * partial_stride
             _convolution_outputs(
                 values + value.to(tl.int64) * value_stride, table + value * TABLE_ROWS * C,
-                weights + tl.load(convolution + WEIGHTS), convolution, outputs + output,
-                select(gradients, branch), select(coefficients, branch), select(norms, branch),
-                intermediate + output, partial + tl.load(convolution + PARTIAL), images, height,
-                width, out_height, out_width, STRIDE, C, BLOCK, BLOCK_K, KINDS, NORMALISED,
-                NEEDS_WEIGHTS, PRECISION, PIN,
+                weights + load_offset(convolution, WEIGHTS), convolution, outputs + output,
+                place(gradients, gradient_places, branch),
+                place(coefficients, coefficient_places, branch), place(norms, norm_places, branch),
+                intermediate + output, partial + load_offset(convolution, PARTIAL), images, height,
+                width, out_height, out_width, numbers, STRIDE, C, BLOCK, BLOCK_K, KINDS, SHAPES,
+                NORMALISED, NEEDS_WEIGHTS, PRECISION, PIN,
             )  # fmt: skip
     if winners is not None:
-        if branch == COUNT_CONVOLUTIONS:
+        if branch == count:
             pool_outputs(
                 values, edge_gradients, of_maximum, of_mean, d_maximum, d_mean, winners, images,
-                height, width, out_height, out_width, STRIDE, C, BLOCK,
+                height, width, out_height, out_width, numbers, STRIDE, C, BLOCK,
             )  # fmt: skip
+
+
+@triton.jit
+def _gather_depthwise(
+    du, weights, rows, intermediate, image, h, w, inside, out_height, out_width, SIZE: tl.constexpr,
+    DILATION: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """`du` plus the part of a depthwise convolution, with rows = SIZE as in `tiles.depthwise`."""
+    PADDING: tl.constexpr = DILATION * (SIZE // 2)
+    channels = tl.arange(0, C)
+    column = w // STRIDE
+    for i in range(0, rows):
+        y, on_line = output_line(h, i * DILATION - PADDING, inside, out_height, STRIDE)
+        line = ((image * out_height + y) * out_width + column)[:, None] * C + channels[None, :]
+        of_row = weights + i * SIZE * C + channels
+        for j in tl.static_range(SIZE):
+            ahead = (j * DILATION - PADDING) // STRIDE
+            valid = on_line & within(column - ahead, out_width)
+            if STRIDE > 1:
+                valid = valid & (w % STRIDE == (j * DILATION - PADDING) % STRIDE)
+            near = intermediate + line - ahead * C
+            dy = tl.load(near, mask=valid[:, None], other=0.0).to(tl.float32)
+            du += dy * tl.load(of_row + j * C).to(tl.float32)[None, :]
+    return du
+
+
+@triton.jit
+def _gather_dense(
+    du, weights, convolution, intermediate, image, h, w, inside, out_height, out_width,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """`du` plus the part of a dense convolution, as matrix products."""
+    channels = tl.arange(0, C)
+    dtype = intermediate.dtype.element_ty
+    rows, columns, skew = dense_shape(convolution)
+    for i in range(0, rows):
+        for j in range(0, columns):
+            down, right = dense_tap(i, j, columns, skew)
+            y, valid = output_line(h, down, inside, out_height, STRIDE)
+            x, valid = output_line(w, right, valid, out_width, STRIDE)
+            pixel = (image * out_height + y) * out_width + x
+            matrices = weights + (i * columns + j) * C * C + channels[:, None] * C
+            for start in range(0, C, BLOCK_K):
+                some = start + tl.arange(0, BLOCK_K)
+                near = pixel[:, None] * C + some[None, :]
+                dz = tl.load(intermediate + near, mask=valid[:, None], other=0.0)
+                matrix = tl.load(matrices + some[None, :]).to(dtype)
+                du = tl.dot(dz, tl.trans(matrix), du, input_precision=PRECISION)
+    return du
 
 
 @triton.jit
 def _gather_convolution(
     du, weights, convolution, intermediate, image, h, w, inside, out_height, out_width,
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    SHAPES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradient du (BLOCK, C) of a tile of rectified inputs, plus one convolution's part."""
-    channels = tl.arange(0, C)
-    dtype = intermediate.dtype.element_ty
     dense = tl.load(convolution + DENSE) != 0
-    shape = load_shape(convolution)
-    for tap in range(0, shape[0]):
-        down, right = tap_offset(shape, tap)
-        y, x, valid = output_pixel(h, w, down, right, inside, out_height, out_width, STRIDE)
-        pixel = (image * out_height + y) * out_width + x
-        if KINDS != "separable":
-            if dense:
-                for start in range(0, C, BLOCK_K):
-                    some = start + tl.arange(0, BLOCK_K)
-                    near = pixel[:, None] * C + some[None, :]
-                    dz = tl.load(intermediate + near, mask=valid[:, None], other=0.0)
-                    matrix = tl.load(
-                        weights + (tap * C + channels[:, None]) * C + some[None, :]
-                    ).to(dtype)
-                    du = tl.dot(dz, tl.trans(matrix), du, input_precision=PRECISION)
-        if KINDS != "dense":
-            if not dense:
-                near = pixel[:, None] * C + channels[None, :]
-                dy = tl.load(intermediate + near, mask=valid[:, None], other=0.0).to(tl.float32)
-                du += dy * tl.load(weights + tap * C + channels).to(tl.float32)[None, :]
+    shape = tl.load(convolution + SHAPE)
+    if KINDS != "separable":
+        if dense:
+            du = _gather_dense(
+                du, weights, convolution, intermediate, image, h, w, inside, out_height,
+                out_width, STRIDE, C, BLOCK_K, PRECISION,
+            )  # fmt: skip
+    if KINDS != "dense":
+        for known in tl.static_range(len(SHAPES)):
+            if shape == known:
+                du = _gather_depthwise(
+                    du, weights, tl.load(convolution + ROWS), intermediate, image, h, w, inside,
+                    out_height, out_width, SHAPES[known][0], SHAPES[known][1], STRIDE, C,
+                )  # fmt: skip
     return du
 
 
@@ -168,9 +226,9 @@ def _gather_convolution(
 def _input_gradient(
     program, programs, values, table, value, weights, convolutions, first_readers, readers,
     intermediate, before, dx, sums, d_maximum, d_mean, winners, edge_gradients, of_identity,
-    images, height, width, out_height, out_width, output_stride, STRIDE: tl.constexpr,
-    C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
-    NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+    images, height, width, out_height, out_width, divisors, output_stride,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
+    KINDS: tl.constexpr, SHAPES: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradient of one value before the ReLU, for all tiles of a program, and its sums."""
     channels = tl.arange(0, C)
@@ -178,7 +236,7 @@ def _input_gradient(
     first = tl.zeros([BLOCK, C], tl.float32)
     second = tl.zeros([BLOCK, C], tl.float32)
     for tile in range(program, tl.cdiv(images * height * width, BLOCK), programs):
-        pixel, inside, image, h, w = tile_of(tile, images, height, width, BLOCK)
+        pixel, inside, image, h, w = tile_of(tile, images, height, width, divisors, BLOCK)
         offsets = pixel[:, None] * C + channels[None, :]
         du = tl.zeros([BLOCK, C], tl.float32)
         if convolutions is not None:
@@ -187,9 +245,9 @@ def _input_gradient(
                 branch = tl.load(readers + reader)
                 convolution = convolutions + branch * FIELDS
                 du = _gather_convolution(
-                    du, weights + tl.load(convolution + WEIGHTS), convolution,
+                    du, weights + load_offset(convolution, WEIGHTS), convolution,
                     intermediate + branch.to(tl.int64) * output_stride, image, h, w, inside,
-                    out_height, out_width, STRIDE, C, BLOCK_K, KINDS, PRECISION,
+                    out_height, out_width, STRIDE, C, BLOCK_K, KINDS, SHAPES, PRECISION,
                 )  # fmt: skip
         z = tl.load(values + offsets, mask=inside[:, None], other=0.0).to(tl.float32) - mean
         du = tl.where(scale * z + shift > 0, du, 0.0)
@@ -218,62 +276,115 @@ def _input_gradient(
 
 
 @triton.jit
-def _tap_gradient(
-    program, programs, tap, values, table, convolution, intermediate, partial, images, height,
-    width, out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
-    KINDS: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+def _row_gradient(
+    program, programs, i, values, table, intermediate, partial, images, height, width, out_height,
+    out_width, divisors, SIZE: tl.constexpr, DILATION: tl.constexpr, STRIDE: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, NORMALISED: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of one tap's weights, summed over all tiles of a program.
+    """The gradient of row i of a depthwise convolution's weights, over all tiles of a program.
 
-    It is sum_p dy u, (C,), for a depthwise and sum_p u dz, (C in, C out), for a dense convolution,
-    with u the rectified input that the tap reads for output pixel p.
+    That of a tap is sum_p dy u, (C,), with u the rectified input that it reads for output pixel p.
     """
+    PADDING: tl.constexpr = DILATION * (SIZE // 2)
     channels = tl.arange(0, C)
-    dense = tl.load(convolution + DENSE) != 0
-    down, right = tap_offset(load_shape(convolution), tap)
+    down = i * DILATION - PADDING
     mean, scale, shift = load_table(table, channels, C, NORMALISED)
-    products = tl.zeros([BLOCK, C], tl.float32)
-    matrix = tl.zeros([C, C], tl.float32)
+    zero = tl.zeros([BLOCK, C], tl.float32)
+    products = (zero,) * SIZE
     tiles = tl.cdiv(images * out_height * out_width, BLOCK)
     for tile in range(program, tiles, programs):
-        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
-        offsets = pixel[:, None] * C + channels[None, :]
-        d = tl.load(intermediate + offsets, mask=inside[:, None], other=0.0)
-        corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
-        u = load_tap(
-            values, down, right, corner, inside, mean, scale, shift, height, width, C, NORMALISED
+        pixel, inside, image, row, column = tile_of(
+            tile, images, out_height, out_width, divisors, BLOCK
         )
-        if KINDS != "separable":
-            if dense:
-                matrix = tl.dot(tl.trans(u.to(d.dtype)), d, matrix, input_precision=PRECISION)
-        if KINDS != "dense":
-            if not dense:
-                products += d.to(tl.float32) * u
-    if KINDS != "separable":
-        if dense:
-            offsets = (tap * C + channels[:, None]) * C + channels[None, :]
-            tl.store(partial + offsets, matrix)
-    if KINDS != "dense":
-        if not dense:
-            tl.store(partial + tap * C + channels, tl.sum(products, 0))
+        offsets = pixel[:, None] * C + channels[None, :]
+        dy = tl.load(intermediate + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+        top, left, corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
+        line = values + corner + down * width * C
+        valid = inside & within(top + down, height)
+        added = ()
+        for j in tl.static_range(SIZE):
+            right = j * DILATION - PADDING
+            u = rectified(
+                line + right * C, valid & within(left + right, width), mean, scale, shift,
+                NORMALISED,
+            )  # fmt: skip
+            added += (products[j] + dy * u,)  # type: ignore[assignment]  # Triton's have no length
+        products = added
+    for j in tl.static_range(SIZE):
+        tl.store(partial + (i * SIZE + j) * C + channels, tl.sum(products[j], 0))
 
 
 @triton.jit
-def stage_backward_inputs(
-    values, table, weights, convolutions, first_readers, readers, taps, intermediate, before, dx,
-    sums, partials, d_maximum, d_mean, winners, edge_gradients, of_identity, images, height,
-    width, out_height, out_width, value_stride, output_stride, partial_stride, input_programs,
-    input_groups, tap_groups, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
-    BLOCK_K: tl.constexpr, KINDS: tl.constexpr, NORMALISED: tl.constexpr,
+def _dense_gradient(
+    program, programs, tap, values, table, convolution, intermediate, partial, images, height,
+    width, out_height, out_width, divisors, STRIDE: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The gradient of one tap of a dense convolution, sum_p u dz (C in, C out), over all tiles."""
+    channels = tl.arange(0, C)
+    _, columns, skew = dense_shape(convolution)
+    down, right = dense_tap(tap // columns, tap % columns, columns, skew)
+    mean, scale, shift = load_table(table, channels, C, NORMALISED)
+    total = tl.zeros([C, C], tl.float32)
+    tiles = tl.cdiv(images * out_height * out_width, BLOCK)
+    for tile in range(program, tiles, programs):
+        pixel, inside, image, row, column = tile_of(
+            tile, images, out_height, out_width, divisors, BLOCK
+        )
+        offsets = pixel[:, None] * C + channels[None, :]
+        dz = tl.load(intermediate + offsets, mask=inside[:, None], other=0.0)
+        top, left, corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
+        valid = inside & within(top + down, height) & within(left + right, width)
+        near = values + corner + (down * width + right) * C
+        u = rectified(near, valid, mean, scale, shift, NORMALISED)
+        total = tl.dot(tl.trans(u.to(dz.dtype)), dz, total, input_precision=PRECISION)
+    tl.store(partial + (tap * C + channels[:, None]) * C + channels[None, :], total)
+
+
+@triton.jit
+def _weight_gradient(
+    program, programs, part, values, table, convolution, intermediate, partial, images, height,
+    width, out_height, out_width, divisors, STRIDE: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr, KINDS: tl.constexpr, SHAPES: tl.constexpr, NORMALISED: tl.constexpr,
     PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The gradient of row `part` of a depthwise, or of tap `part` of a dense convolution."""
+    dense = tl.load(convolution + DENSE) != 0
+    shape = tl.load(convolution + SHAPE)
+    if KINDS != "separable":
+        if dense:
+            _dense_gradient(
+                program, programs, part, values, table, convolution, intermediate, partial, images,
+                height, width, out_height, out_width, divisors, STRIDE, C, BLOCK, NORMALISED,
+                PRECISION,
+            )  # fmt: skip
+    if KINDS != "dense":
+        for known in tl.static_range(len(SHAPES)):
+            if shape == known:
+                _row_gradient(
+                    program, programs, part, values, table, intermediate, partial, images, height,
+                    width, out_height, out_width, divisors, SHAPES[known][0], SHAPES[known][1],
+                    STRIDE, C, BLOCK, NORMALISED,
+                )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def stage_backward_inputs(
+    values, table, weights, convolutions, first_readers, readers, parts, intermediate, before, dx,
+    sums, partials, d_maximum, d_mean, winners, edge_gradients, of_identity, images, height,
+    width, out_height, out_width, input_divisors, output_divisors, value_stride, output_stride,
+    partial_stride, input_programs, input_groups, part_groups, STRIDE: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
+    SHAPES: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The second launch of a stage's backward pass: gradients of the values and of the weights.
 
     Grid: input_programs = R input_groups programs for the gradients of the R values, then
-    tap_groups programs for each row (branch, tap) of taps. first_readers (R + 1,) and readers say
-    which convolutions read a value. Writes dx (R, N, H, W, C), to which `before` is added unless it
-    is None; if NORMALISED the partial sums (R, input_groups, 2, C); and the part of the partial
-    weight gradients, partials (tap_groups, packed weights), that is summed tap by tap.
+    part_groups programs for each row of parts (see `layout.StageTables`). first_readers (R + 1,)
+    and readers say which convolutions read a value. Writes dx (R, N, H, W, C), to which `before` is
+    added unless it is None; if NORMALISED the partial sums (R, input_groups, 2, C); and the
+    depthwise and dense part of the partial weight gradients, partials (part_groups, packed
+    weights).
     """
     program = tl.program_id(0)
     if dx is not None:
@@ -285,22 +396,24 @@ def stage_backward_inputs(
                 table + value * TABLE_ROWS * C, value, weights, convolutions, first_readers,
                 readers, intermediate, before, dx + own, sums + program * 2 * C, d_maximum,
                 d_mean, winners, edge_gradients, of_identity, images, height, width, out_height,
-                out_width, output_stride, STRIDE, C, BLOCK, BLOCK_K, KINDS, NORMALISED, PRECISION,
+                out_width, load_divisors(input_divisors), output_stride, STRIDE, C, BLOCK, BLOCK_K,
+                KINDS, SHAPES, NORMALISED, PRECISION,
             )  # fmt: skip
-    if taps is not None:
+    if parts is not None:
         if program >= input_programs:
-            index = (program - input_programs) // tap_groups
-            group = (program - input_programs) % tap_groups
-            branch = tl.load(taps + 2 * index)
+            index = (program - input_programs) // part_groups
+            group = (program - input_programs) % part_groups
+            branch = tl.load(parts + 2 * index)
             convolution = convolutions + branch * FIELDS
             read = tl.load(convolution + VALUE)
             partial = partials + group.to(tl.int64) * partial_stride
-            _tap_gradient(
-                group, tap_groups, tl.load(taps + 2 * index + 1),
+            _weight_gradient(
+                group, part_groups, tl.load(parts + 2 * index + 1),
                 values + read.to(tl.int64) * value_stride, table + read * TABLE_ROWS * C,
                 convolution, intermediate + branch.to(tl.int64) * output_stride,
-                partial + tl.load(convolution + PARTIAL), images, height, width, out_height,
-                out_width, STRIDE, C, BLOCK, KINDS, NORMALISED, PRECISION,
+                partial + load_offset(convolution, PARTIAL), images, height, width, out_height,
+                out_width, load_divisors(output_divisors), STRIDE, C, BLOCK, KINDS, SHAPES,
+                NORMALISED, PRECISION,
             )  # fmt: skip
 
 

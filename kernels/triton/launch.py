@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,16 +15,19 @@ from hwnas.kernels.triton.arguments import Size, integers
 from hwnas.kernels.triton.backward import sum_weight_gradients
 from hwnas.kernels.triton.layout import (
     SUM_BLOCK,
-    TILES,
     PackedParameters,
     StageTables,
     WeightSums,
     channels_of,
+    groups_of,
+    kinds_of,
     padded_width,
+    shapes_of,
     stage_tables,
 )
 
 PRECISIONS = ("ieee", "tf32")
+MULTIPROCESSORS = 132
 
 
 class TritonLauncher:
@@ -108,18 +112,28 @@ class TritonLauncher:
         tables = stage_tables(chosen, offsets, packed.channels, width, len(values), values.device)
         return tables, packed
 
-    def _options(self, size: Size, kernel: str) -> dict[str, Any]:
+    def _options(
+        self, size: Size, kernel: str, convolutions: Sequence[Convolution]
+    ) -> dict[str, Any]:
         """Compile-time arguments of a kernel of a stage; `kernel` is a field of `Tiles`.
 
         There is one pipeline stage, since Triton's software pipelining does not compile together
         with `tiles.pin` for sm_100.
         """
-        tile = getattr(TILES[size.width], kernel)
+        tile = getattr(size.tiles, kernel)
         return {
+            "KINDS": kinds_of(convolutions), "SHAPES": shapes_of(convolutions),
             "STRIDE": size.stride, "C": size.width, "BLOCK": tile.pixels,
             "BLOCK_K": tile.block_k, "PRECISION": self.precision, "num_warps": tile.warps,
             "num_stages": 1, "maxnreg": tile.registers,
         }  # fmt: skip
+
+    def _groups(
+        self, pixels: int, size: Size, kernel: str, waves: int, columns: int, device: torch.device
+    ) -> int:
+        """`groups_of` for a kernel of a stage; `kernel` is a field of `Tiles`."""
+        tile = getattr(size.tiles, kernel)
+        return groups_of(pixels, tile, waves, columns, multiprocessors(device))
 
     def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         """An uninitialised tensor that a kernel fills."""
@@ -130,6 +144,14 @@ class TritonLauncher:
         device = next(a for a in arguments if isinstance(a, Tensor)).device
         with torch.cuda.device(device if device.type == "cuda" else -1):
             kernel[grid](*arguments, **options)
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Multiprocessors of a GPU; those of an H100 where there is none."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return MULTIPROCESSORS
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def interpreted() -> bool:

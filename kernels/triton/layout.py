@@ -22,6 +22,10 @@ LARGEST_TENSOR = 2**31
 """Limit of the elements of one activation, since offsets inside it are 32-bit integers."""
 
 
+REGISTERS = 65536
+"""Registers of a multiprocessor, since 2012."""
+
+
 class Tile(NamedTuple):
     """How a kernel is split into tiles, and what it is compiled for.
 
@@ -38,6 +42,11 @@ class Tile(NamedTuple):
     warps: int
     registers: int = 128
 
+    @property
+    def resident(self) -> int:
+        """Programs that a multiprocessor has registers for at once."""
+        return REGISTERS // (self.registers * 32 * self.warps)
+
 
 class Tiles(NamedTuple):
     """Tiles of `stage_forward`, `stage_backward_outputs` and `stage_backward_inputs`."""
@@ -48,18 +57,30 @@ class Tiles(NamedTuple):
 
 
 TILES = {
+    16: Tiles(Tile(64, 16, 4), Tile(64, 16, 4), Tile(64, 16, 4)),
+    32: Tiles(Tile(32, 16, 4, 168), Tile(32, 32, 4), Tile(32, 32, 4)),
+    64: Tiles(Tile(32, 16, 4, 200), Tile(32, 32, 8), Tile(32, 64, 8)),
+    128: Tiles(Tile(16, 32, 4, 224), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
+}
+"""Of float32, by width; 4 to 16 elements of a tile for each thread. Matrix products of a few input
+channels at a time leave registers for two programs or more on a multiprocessor."""
+SHORT_TILES = {
     16: Tiles(Tile(64, 16, 4, 168), Tile(64, 16, 4, 168), Tile(64, 16, 4)),
     32: Tiles(Tile(32, 32, 4, 168), Tile(32, 32, 4, 168), Tile(32, 32, 4)),
-    64: Tiles(Tile(32, 64, 8, 255), Tile(32, 64, 8, 255), Tile(32, 64, 8)),
+    64: Tiles(Tile(32, 64, 8), Tile(32, 64, 8), Tile(32, 64, 8)),
     128: Tiles(Tile(16, 128, 8, 255), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
 }
-"""By width; 4 to 8 elements of a tile for each thread, which fit in registers with the weights."""
+"""Of 16-bit types, whose products are made by tensor cores from few registers."""
 
-FORWARD_GROUPS = 256
+DEPTHWISE_SHAPES = ((), ((3, 1), (5, 1)), ((3, 1), (5, 1), (3, 2), (5, 2)))
+"""Sets of (kernel size, dilation) of depthwise convolutions that kernels are compiled for."""
+
+FORWARD_WAVES, WEIGHT_WAVES, INPUT_WAVES = 8, 3, 4
+"""How often a launch fills a device with programs. Programs of unequal length need a few waves to
+finish together; those that sum weight gradients are fewer, since each writes sums as large as the
+weights."""
 REDUCE_PROGRAMS = 2048
-WEIGHT_PROGRAMS = 512
-INPUT_PROGRAMS = 2048
-"""Limits of the numbers of programs that the functions below return."""
+"""Limit of the number of programs of `reduce`."""
 SUM_BLOCK = 256
 """Elements that one program of `sum_weight_gradients` adds up."""
 
@@ -94,28 +115,19 @@ def elementwise_pixels(pixels: int, width: int) -> int:
     return max(1024 // width, 16)
 
 
-def forward_groups(pixels: int, width: int) -> int:
-    """Programs that share the tiles of a convolution or of the pools."""
-    return min(FORWARD_GROUPS, -(-pixels // TILES[width].forward.pixels))
+def groups_of(pixels: int, tile: Tile, waves: int, columns: int, processors: int) -> int:
+    """Programs that share the tiles of one column of a grid, each about as many.
 
-
-def output_groups(pixels: int, width: int) -> int:
-    """Programs that share the tiles of one output's gradient, if no weight needs a gradient."""
-    return min(FORWARD_GROUPS, -(-pixels // TILES[width].outputs.pixels))
-
-
-def weight_groups(pixels: int, width: int, convolutions: int) -> int:
-    """Programs that share the sum of a convolution's weight gradients.
-
-    They are few, since each writes partial sums as large as the weights.
+    Args:
+        pixels: that the tiles of a column cover.
+        tile: of the kernel.
+        waves: how often the launch is to fill the device, if there are enough tiles.
+        columns: of the grid, for example one for each convolution.
+        processors: multiprocessors of the device.
     """
-    programs = WEIGHT_PROGRAMS if width < 64 else WEIGHT_PROGRAMS // 2
-    return min(max(16, programs // max(convolutions, 1)), -(-pixels // TILES[width].outputs.pixels))
-
-
-def input_groups(pixels: int, width: int, values: int) -> int:
-    """Programs that share the tiles of one value's gradient."""
-    return min(max(64, INPUT_PROGRAMS // values), -(-pixels // TILES[width].inputs.pixels))
+    tiles = -(-pixels // tile.pixels)
+    programs = max(1, waves * tile.resident * processors // columns)
+    return -(-tiles // -(-tiles // programs))
 
 
 def reduce_groups(pixels: int, width: int, terms: int) -> int:
@@ -141,18 +153,38 @@ def kinds_of(convolutions: Sequence[Convolution]) -> str:
     return "both" if len(kinds) == 2 else "separable" if True in kinds else "dense"
 
 
+def shapes_of(convolutions: Sequence[Convolution]) -> tuple[tuple[int, int], ...]:
+    """(kernel size, dilation) of the depthwise convolutions that a kernel is compiled for.
+
+    They are few sets, not the ones that are present, since each set is compiled by itself.
+
+    Raises:
+        ValueError: when there is no code for one of the convolutions.
+    """
+    found = {(c.kernel, c.dilation) for c in convolutions if c.kind == "separable"}
+    for shapes in DEPTHWISE_SHAPES:
+        if found <= set(shapes):
+            return shapes
+    raise ValueError(
+        f"the Triton kernels have depthwise convolutions of {DEPTHWISE_SHAPES[-1]} (kernel size, "
+        f"dilation), got {sorted(found)}"
+    )
+
+
 class StageTables(NamedTuple):
     """The convolutions of a stage, as int32 tensors that the kernels read.
 
     Attributes:
         convolutions: (B, 9); for each convolution the value that it reads, the offset of its packed
-            weights in the cell's, their offset in the stage's, whether it is dense, the number of
-            taps, and rows, columns, dilation and padding: tap t is at row
-            (t // rows) dilation - padding and column (t % columns) dilation - padding.
+            weights in the cell's, their offset in the stage's, whether it is dense, the position of
+            its kernel size and dilation in `shapes_of` (-1 if it is dense), the number of taps, and
+            of a dense one rows, columns and skew: tap (i, j) is at row i - columns // 2 and column
+            j - columns // 2 + skew i.
         first_readers: (R + 1,); convolutions readers[first_readers[r]:first_readers[r + 1]] read
             value r.
         readers: (B,), convolutions in the order of the values that they read.
-        taps: (T, 2), convolution and tap of each weight gradient that is summed tap by tap.
+        parts: (P, 2), each part of the weight gradients that is summed by itself: a convolution,
+            and a row of its taps if it is depthwise, or one tap if it is dense.
         destinations: for each packed element of the stage its position among the parameters,
             concatenated in the order of `weights`; -1 for padding.
         weights: positions of the stage's weights among the cell's parameters.
@@ -162,10 +194,26 @@ class StageTables(NamedTuple):
     convolutions: Tensor
     first_readers: Tensor
     readers: Tensor
-    taps: Tensor
+    parts: Tensor
     destinations: Tensor
     weights: tuple[int, ...]
     elements: int
+
+
+@kept_on_device(limit=256)
+def divisors(height: int, width: int, device: torch.device) -> Tensor:
+    """Multiplier and shift for divisions by the height, then by the width, as int32.
+
+    For 0 <= n < 2**31, n // d is the upper half of 2 n m, shifted right by s, where 2**s is the
+    smallest power of two that is at least d, and m = 2**(31 + s) // d + 1 (Granlund and Montgomery,
+    Division by invariant integers using multiplication, 1994).
+    """
+    numbers = []
+    for divisor in (height, width):
+        shift = (divisor - 1).bit_length()
+        multiplier = (1 << (31 + shift)) // divisor + 1
+        numbers += [multiplier - (1 << 32) if multiplier >= 1 << 31 else multiplier, shift]
+    return torch.tensor(numbers, dtype=torch.int32).to(device)
 
 
 class WeightSums(NamedTuple):
@@ -199,15 +247,17 @@ def stage_tables(
         values: R, the number of values that the stage reads.
         device: where the tables are to be.
     """
-    rows, taps, start = [], [], 0
+    rows, parts, start = [], [], 0
+    shapes = shapes_of(convolutions)
     for branch, (convolution, offset) in enumerate(zip(convolutions, offsets, strict=True)):
-        count, kernel = tap_count(convolution), convolution.kernel
-        shape = (kernel, kernel, convolution.dilation, convolution.dilation * (kernel // 2))
+        count, kernel, dense = tap_count(convolution), convolution.kernel, 1
+        shape, taps = -1, (kernel, kernel, 0)
         if convolution.kind == "factorized":
-            shape = (1, 2, 1, 0)
-        dense = int(convolution.kind != "separable")
-        rows.append((convolution.reads or 0, offset, start, dense, count, *shape))
-        taps += [(branch, tap) for tap in range(count)]
+            taps = (2, 1, 1)
+        elif convolution.kind == "separable":
+            dense, shape = 0, shapes.index((kernel, convolution.dilation))
+        rows.append((convolution.reads or 0, offset, start, dense, shape, count, *taps))
+        parts += [(branch, part) for part in range(count if dense else kernel)]
         start += block_size(convolution, width)
     readers = [[b for b, row in enumerate(rows) if row[0] == value] for value in range(values)]
     first = [sum(len(r) for r in readers[:value]) for value in range(values + 1)]
@@ -218,7 +268,7 @@ def stage_tables(
     positions = tuple(position for c in convolutions for position in c.weights)
     destinations = packing_index(convolutions, channels, width)
     return StageTables(
-        table(rows), table(first), table([b for r in readers for b in r]), table(taps),
+        table(rows), table(first), table([b for r in readers for b in r]), table(parts),
         destinations.int().to(device), positions, start,
     )  # fmt: skip
 

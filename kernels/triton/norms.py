@@ -20,12 +20,15 @@ from hwnas.kernels.triton.tiles import (
     TABLE_SCALE,
     TABLE_SHIFT,
     TABLE_VARIANCE,
+    UNSPECIALISED,
+    load_divisors,
     load_table,
+    place,
     select,
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def normalise(
     partials, rows, gammas, betas, table, groups, channels, EPS: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -68,7 +71,7 @@ def normalise(
         tl.store(target + TABLE_RESIDUAL * C, residual.to(tl.float32).to(dtype))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def mix(values, tables, positions, weights, out, pixels, C: tl.constexpr, BLOCK: tl.constexpr):
     """Out (N, OH, OW, C) = sum_k weights[positions[k]] (scale_k (z_k - mean_k) + shift_k).
 
@@ -87,25 +90,29 @@ def mix(values, tables, positions, weights, out, pixels, C: tl.constexpr, BLOCK:
     tl.store(out + offsets, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def reduce(
-    gradients, values, tables, kinds, partials, images, height, width, out_height, out_width,
-    POOLED: tl.constexpr, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    gradients, gradient_places, values, value_places, tables, table_places, kinds, partials, images,
+    height, width, out_height, out_width, divisors, POOLED: tl.constexpr, STRIDE: tl.constexpr,
+    C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Partial sums (R, G, 2, C) of S = sum g and T = sum g (z - mean); grid (R, G).
 
-    gradients, values, tables: tuples of R pointers, to (N, OH, OW, C) twice and (6, C). Where
-    kinds (R,) is 1 or 2, the pointer is to (N, H, W, C) and the value is the maximum or the mean of
-    its 3x3 windows. POOLED: whether there are such values.
+    gradients, values and tables with their places (see `arguments.Places`) are R pointers each, to
+    (N, OH, OW, C) twice and (6, C). Where kinds (R,) is 1 or 2, the pointer is to (N, H, W, C) and
+    the value is the maximum or the mean of its 3x3 windows. POOLED: whether there are such values.
     """
     term = tl.program_id(0)
-    gradient = select(gradients, term)
-    value = select(values, term)
+    gradient = place(gradients, gradient_places, term)
+    value = place(values, value_places, term)
     kind = 0
+    numbers = load_divisors(divisors)
     if POOLED:
         kind = tl.load(kinds + term)
     channels = tl.arange(0, C)
-    mean = tl.load(select(tables, term) + TABLE_MEAN * C + channels).to(tl.float32)[None, :]
+    mean = tl.load(place(tables, table_places, term) + TABLE_MEAN * C + channels).to(tl.float32)[
+        None, :
+    ]
     first = tl.zeros([BLOCK, C], tl.float32)
     second = tl.zeros([BLOCK, C], tl.float32)
     pixels = images * out_height * out_width
@@ -118,7 +125,18 @@ def reduce(
             z = tl.load(value + offsets, mask=inside, other=0.0).to(tl.float32)
         else:
             z = pooled_tile(
-                value, kind, tile, images, height, width, out_height, out_width, STRIDE, C, BLOCK
+                value,
+                kind,
+                tile,
+                images,
+                height,
+                width,
+                out_height,
+                out_width,
+                numbers,
+                STRIDE,
+                C,
+                BLOCK,
             )
         first += g
         second += g * (z - mean)
@@ -127,7 +145,7 @@ def reduce(
     tl.store(target + C, tl.sum(second, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=UNSPECIALISED)
 def normalise_backward(
     partials, sum_rows, table, table_rows, weights, positions, batch, coefficients, d_weights,
     d_gamma, d_beta, groups, pixels, C: tl.constexpr, BLOCK: tl.constexpr,

@@ -8,7 +8,13 @@ import triton
 import triton.language as tl
 
 from hwnas.kernels.triton.statistics import store_statistics, tile_mean
-from hwnas.kernels.triton.tiles import TABLE_MEAN, output_pixel, tile_of
+from hwnas.kernels.triton.tiles import (
+    TABLE_MEAN,
+    input_corner,
+    output_line,
+    tile_of,
+    within,
+)
 
 
 @triton.jit
@@ -24,23 +30,24 @@ def _windows(
     largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
     added = tl.zeros([BLOCK, C], tl.float32)
     window = tl.zeros([BLOCK], tl.float32)
-    for tap in range(0, 9):
-        h = row * STRIDE + tap // 3 - 1
-        w = column * STRIDE + tap % 3 - 1
-        valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-        near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
-        z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
-        candidate = tl.where(valid[:, None], z, float("-inf"))
-        largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
-        added += z
-        window += valid.to(tl.float32)
+    top, left, corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
+    for i in range(0, 3):
+        line = x + corner + (i - 1) * width * C
+        on_line = inside & within(top + i - 1, height)
+        for j in tl.static_range(3):
+            valid = on_line & within(left + (j - 1), width)
+            z = tl.load(line + (j - 1) * C, mask=valid[:, None], other=0.0).to(tl.float32)
+            candidate = tl.where(valid[:, None], z, float("-inf"))
+            largest = tl.maximum(largest, candidate, propagate_nan=tl.PropagateNan.ALL)
+            added += z
+            window += valid.to(tl.float32)
     return largest, added, window
 
 
 @triton.jit
 def pools(
     x, maximum, mean, partials, partial_stride, images, height, width, out_height, out_width,
-    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    divisors, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Both pools and their partial statistics, for all tiles of a program.
 
@@ -56,7 +63,9 @@ def pools(
     second_mean = tl.zeros([BLOCK, C], tl.float32)
     total = 0.0
     for tile in range(tl.program_id(0), tl.cdiv(pixels, BLOCK), tl.num_programs(0)):
-        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+        pixel, inside, image, row, column = tile_of(
+            tile, images, out_height, out_width, divisors, BLOCK
+        )
         largest, added, window = _windows(
             x, image, row, column, inside, height, width, STRIDE, C, BLOCK
         )
@@ -86,11 +95,11 @@ def pools(
 
 @triton.jit
 def pooled_tile(
-    x, kind, tile, images, height, width, out_height, out_width,
+    x, kind, tile, images, height, width, out_height, out_width, divisors,
     STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A tile (BLOCK, C) of the maximum (kind 1) or the mean (kind 2), rounded to the type of x."""
-    _, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+    _, inside, image, row, column = tile_of(tile, images, out_height, out_width, divisors, BLOCK)
     largest, added, window = _windows(
         x, image, row, column, inside, height, width, STRIDE, C, BLOCK
     )
@@ -118,7 +127,7 @@ def _pool_gradient(pooled, gradients, of_pool, offsets, inside, channels, C: tl.
 @triton.jit
 def pool_outputs(
     x, gradients, of_maximum, of_mean, d_maximum, d_mean, winners, images, height, width,
-    out_height, out_width, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    out_height, out_width, divisors, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Dz of both pools, summed over edges, and the position of each maximum, for all tiles.
 
@@ -131,23 +140,26 @@ def pool_outputs(
     channels = tl.arange(0, C)
     tiles = tl.cdiv(images * out_height * out_width, BLOCK)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
-        pixel, inside, image, row, column = tile_of(tile, images, out_height, out_width, BLOCK)
+        pixel, inside, image, row, column = tile_of(
+            tile, images, out_height, out_width, divisors, BLOCK
+        )
         offsets = pixel[:, None] * C + channels[None, :]
         winner = tl.zeros([BLOCK, C], tl.int32)
         largest = tl.full([BLOCK, C], float("-inf"), tl.float32)
         added = tl.zeros([BLOCK, C], tl.float32)
         window = tl.zeros([BLOCK], tl.float32)
-        for tap in range(0, 9):
-            h = row * STRIDE + tap // 3 - 1
-            w = column * STRIDE + tap % 3 - 1
-            valid = inside & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-            near = ((image * height + h) * width + w)[:, None] * C + channels[None, :]
-            z = tl.load(x + near, mask=valid[:, None], other=0.0).to(tl.float32)
-            candidate = tl.where(valid[:, None], z, float("-inf"))
-            winner = tl.where(candidate > largest, tap, winner)
-            largest = tl.maximum(largest, candidate)
-            added += z
-            window += valid.to(tl.float32)
+        top, left, corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
+        for i in range(0, 3):
+            line = x + corner + (i - 1) * width * C
+            on_line = inside & within(top + i - 1, height)
+            for j in tl.static_range(3):
+                valid = on_line & within(left + (j - 1), width)
+                z = tl.load(line + (j - 1) * C, mask=valid[:, None], other=0.0).to(tl.float32)
+                candidate = tl.where(valid[:, None], z, float("-inf"))
+                winner = tl.where(candidate > largest, i * 3 + j, winner)
+                largest = tl.maximum(largest, candidate)
+                added += z
+                window += valid.to(tl.float32)
         tl.store(winners + offsets, winner.to(tl.int8), mask=inside[:, None])
         largest = tl.where(inside[:, None], largest, 0.0)
         window = tl.maximum(window, 1.0)[:, None]
@@ -166,13 +178,18 @@ def gather_pools(
     """The gradient (BLOCK, C) that a tile of input pixels receives from both pools."""
     channels = tl.arange(0, C)
     dx = tl.zeros([BLOCK, C], tl.float32)
-    for tap in range(0, 9):
-        y, x, valid = output_pixel(
-            h, w, tap // 3 - 1, tap % 3 - 1, inside, out_height, out_width, STRIDE
-        )
-        near = ((image * out_height + y) * out_width + x)[:, None] * C + channels[None, :]
-        winner = tl.load(winners + near, mask=valid[:, None], other=-1)
-        dz = tl.load(d_maximum + near, mask=valid[:, None], other=0.0).to(tl.float32)
-        dx += tl.where(winner == tap, dz, 0.0)
-        dx += tl.load(d_mean + near, mask=valid[:, None], other=0.0).to(tl.float32)
+    column = w // STRIDE
+    for i in range(0, 3):
+        y, on_line = output_line(h, i - 1, inside, out_height, STRIDE)
+        line = ((image * out_height + y) * out_width + column)[:, None] * C + channels[None, :]
+        for j in tl.static_range(3):
+            ahead = (j - 1) // STRIDE
+            valid = on_line & within(column - ahead, out_width)
+            if STRIDE > 1:
+                valid = valid & (w % STRIDE == (j - 1) % STRIDE)
+            near = line - ahead * C
+            winner = tl.load(winners + near, mask=valid[:, None], other=-1)
+            dz = tl.load(d_maximum + near, mask=valid[:, None], other=0.0).to(tl.float32)
+            dx += tl.where(winner == i * 3 + j, dz, 0.0)
+            dx += tl.load(d_mean + near, mask=valid[:, None], other=0.0).to(tl.float32)
     return dx

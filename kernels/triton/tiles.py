@@ -11,11 +11,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-VALUE, WEIGHTS, PARTIAL, DENSE, TAPS, ROWS, COLUMNS, DILATION, PADDING = (
+VALUE, WEIGHTS, PARTIAL, DENSE, SHAPE, TAPS, ROWS, COLUMNS, SKEW = (
     tl.constexpr(i) for i in range(9)
 )
 """Columns of the `convolutions` table (B, 9); see `layout.StageTables`."""
 FIELDS = tl.constexpr(9)
+ALIGNMENT = tl.constexpr(16)
+"""Offsets of packed weights and of rows are multiples of it, since it is the smallest width."""
+UNSPECIALISED = (
+    "images", "height", "width", "out_height", "out_width", "count", "groups", "pixels",
+    "input_programs", "input_groups", "part_groups",
+)  # fmt: skip
+"""Numbers for whose values, such as 1 or multiples of 16, no kernel is compiled anew."""
 
 TABLE_MEAN, TABLE_SCALE, TABLE_SHIFT, TABLE_RSTD, TABLE_VARIANCE, TABLE_RESIDUAL = (
     tl.constexpr(i) for i in range(6)
@@ -34,33 +41,70 @@ def select(tensors, index):
 
 
 @triton.jit
-def tile_of(tile, images, height, width, BLOCK: tl.constexpr):
-    """Number of a tile's pixels, whether they exist, their image, row and column; (BLOCK,) each."""
-    pixel = tile * BLOCK + tl.arange(0, BLOCK)
-    column = pixel % width
-    row = (pixel // width) % height
-    return pixel, pixel < images * height * width, pixel // (width * height), row, column
+def place(bases, places, index):
+    """Pointer number `index` of `arguments.Places`."""
+    offset = tl.multiple_of(tl.load(places + 2 * index + 1), ALIGNMENT)
+    return select(bases, tl.load(places + 2 * index)) + offset
 
 
 @triton.jit
-def load_shape(convolution):
-    """Number of taps, and what `tap_offset` needs: rows, columns, dilation, padding."""
+def load_divisors(divisors):
+    """The four numbers of `layout.divisors`."""
+    return tl.load(divisors), tl.load(divisors + 1), tl.load(divisors + 2), tl.load(divisors + 3)
+
+
+@triton.jit
+def _divide(number, multiplier, shift):
+    """Floor division of numbers 0 <= number < 2**31 by a multiplication; see `layout.divisors`."""
+    doubled = number.to(tl.uint32) * 2
+    return (tl.umulhi(doubled, multiplier.to(tl.uint32)) >> shift.to(tl.uint32)).to(tl.int32)
+
+
+@triton.jit
+def tile_of(tile, images, height, width, divisors, BLOCK: tl.constexpr):
+    """Number of a tile's pixels, whether they exist, their image, row and column; (BLOCK,) each.
+
+    divisors: of height and width, as `load_divisors` returns them.
+    """
+    pixel = tile * BLOCK + tl.arange(0, BLOCK)
+    line = _divide(pixel, divisors[2], divisors[3])
+    image = _divide(line, divisors[0], divisors[1])
     return (
-        tl.load(convolution + TAPS),
-        tl.load(convolution + ROWS),
-        tl.load(convolution + COLUMNS),
-        tl.load(convolution + DILATION),
-        tl.load(convolution + PADDING),
+        pixel,
+        pixel < images * height * width,
+        image,
+        line - image * height,
+        pixel - line * width,
     )
 
 
 @triton.jit
-def tap_offset(shape, tap):
-    """Rows and columns from the output pixel, times the stride, to the input pixel of a tap.
+def load_offset(convolution, FIELD: tl.constexpr):
+    """An offset of packed weights. It is aligned, so that weights are loaded 16 bytes at a time."""
+    return tl.multiple_of(tl.load(convolution + FIELD), ALIGNMENT)
 
-    The two taps of FactorizedReduce, at (0, 0) and (1, 1), are stored as one row and two columns.
+
+@triton.jit
+def dense_shape(convolution):
+    """Rows, columns and skew of a dense convolution's taps; see `dense_tap`."""
+    return (
+        tl.load(convolution + ROWS), tl.load(convolution + COLUMNS), tl.load(convolution + SKEW)
+    )  # fmt: skip
+
+
+@triton.jit
+def dense_tap(i, j, columns, skew):
+    """Rows and columns from the output pixel, times the stride, to the input of tap (i, j).
+
+    The two taps of FactorizedReduce, at (0, 0) and (1, 1), are two rows of one column with a skew.
     """
-    return (tap // shape[1]) * shape[3] - shape[4], (tap % shape[2]) * shape[3] - shape[4]
+    return i - columns // 2, j - columns // 2 + i * skew
+
+
+@triton.jit
+def within(index, size):
+    """Whether 0 <= index < size, by one comparison: as unsigned, negative numbers are large."""
+    return index.to(tl.uint32) < tl.cast(size, tl.uint32)
 
 
 @triton.jit
@@ -88,37 +132,64 @@ def input_corner(
 
 
 @triton.jit
-def load_tap(
-    values, down, right, corner, inside, mean, scale, shift, height, width, C: tl.constexpr,
-    NORMALISED: tl.constexpr,
-):  # fmt: skip
-    """relu(scale (z - mean) + shift), (BLOCK, K) in float32, of the inputs that one tap reads.
+def rectified(pointers, valid, mean, scale, shift, NORMALISED: tl.constexpr):
+    """relu(scale (z - mean) + shift), (BLOCK, K) in float32; zero where not valid (BLOCK,).
 
-    It is zero outside the image, since a convolution pads the normalised input with zeros.
+    A convolution pads the normalised input with zeros.
     """
-    y = corner[0] + down
-    x = corner[1] + right
-    valid = inside & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    offsets = corner[2] + (down * width + right) * C
-    z = tl.load(values + offsets, mask=valid[:, None], other=0.0).to(tl.float32)
+    z = tl.load(pointers, mask=valid[:, None], other=0.0).to(tl.float32)
     if NORMALISED:
         z = tl.where(valid[:, None], scale * (z - mean) + shift, 0.0)
     return tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
-def depthwise(
-    values, weights, shape, corner, inside, channels, mean, scale, shift, height, width,
-    C: tl.constexpr, BLOCK: tl.constexpr, K: tl.constexpr, NORMALISED: tl.constexpr,
+def _depthwise(
+    values, weights, rows, corner, inside, channels, mean, scale, shift, height, width,
+    SIZE: tl.constexpr, DILATION: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    K: tl.constexpr, NORMALISED: tl.constexpr,
 ):  # fmt: skip
-    """A depthwise convolution of a tile, (BLOCK, K) in float32; weights are (taps, C)."""
+    """`depthwise` with a kernel of SIZE x SIZE; rows is SIZE, as a number that is loaded.
+
+    The compiler would unroll a loop of known length, and run out of registers.
+    """
+    PADDING: tl.constexpr = DILATION * (SIZE // 2)
     y = tl.zeros([BLOCK, K], tl.float32)
-    for tap in range(0, shape[0]):
-        down, right = tap_offset(shape, tap)
-        u = load_tap(
-            values, down, right, corner, inside, mean, scale, shift, height, width, C, NORMALISED
-        )
-        y += u * tl.load(weights + tap * C + channels).to(tl.float32)[None, :]
+    for i in range(0, rows):
+        down = i * DILATION - PADDING
+        row = values + corner[2] + down * width * C
+        of_row = weights + i * SIZE * C + channels
+        valid = inside & within(corner[0] + down, height)
+        for j in tl.static_range(SIZE):
+            right = j * DILATION - PADDING
+            u = rectified(
+                row + right * C, valid & within(corner[1] + right, width), mean, scale, shift,
+                NORMALISED,
+            )  # fmt: skip
+            y += u * tl.load(of_row + j * C).to(tl.float32)[None, :]
+    return y
+
+
+@triton.jit
+def depthwise(
+    values, weights, convolution, corner, inside, channels, mean, scale, shift, height, width,
+    SHAPES: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, K: tl.constexpr,
+    NORMALISED: tl.constexpr,
+):  # fmt: skip
+    """A depthwise convolution of a tile, (BLOCK, K) in float32; weights are (taps, C).
+
+    Its kernel size and dilation are one of SHAPES. Each has code of its own, in which the offsets
+    of the taps of a row are constants.
+    """
+    shape = tl.load(convolution + SHAPE)
+    rows = tl.load(convolution + ROWS)
+    y = tl.zeros([BLOCK, K], tl.float32)
+    for known in tl.static_range(len(SHAPES)):
+        if shape == known:
+            y = _depthwise(
+                values, weights, rows, corner, inside, channels, mean, scale, shift, height, width,
+                SHAPES[known][0], SHAPES[known][1], C, BLOCK, K, NORMALISED,
+            )  # fmt: skip
     return y
 
 
@@ -152,13 +223,11 @@ def load_output_gradient(gradient, output, offsets, valid, coefficients, table, 
 
 
 @triton.jit
-def output_pixel(h, w, down, right, inside, height, width, STRIDE: tl.constexpr):
-    """The output pixel whose tap (down, right) reads input pixel (h, w), and whether it exists."""
+def output_line(h, down, inside, height, STRIDE: tl.constexpr):
+    """The output row whose taps `down` rows below it read input row h, and whether it exists."""
     y = h - down
-    x = w - right
-    valid = inside & (y >= 0) & (x >= 0)
+    valid = inside
     if STRIDE > 1:
-        valid = valid & (y % STRIDE == 0) & (x % STRIDE == 0)
+        valid = valid & (y % STRIDE == 0)
         y = y // STRIDE
-        x = x // STRIDE
-    return y, x, valid & (y < height) & (x < width)
+    return y, valid & within(y, height)

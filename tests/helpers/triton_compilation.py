@@ -1,55 +1,30 @@
 """Compile the Triton kernels for GPUs without having one, and read the resources that they need.
 
-The launches of a real stage are recorded with all their arguments. Each is then compiled as it
-would be on a device, and the cuobjdump of Triton's wheel lists the registers, memory and
-instructions of the machine code. Run as a program, this file writes `triton_resources.json`, which
-takes about ten minutes.
+The launches of a real stage are recorded and compiled by `benchmarks/machine_code.py`. Run as a
+program, with `benchmarks` on the path, this file writes `triton_resources.json`, which takes about
+ten minutes.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
-from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from machine_code import Launch, Loop, RecordingBackend, compile_launch, read_code, run_tool
 
 from hwnas.kernels.backend import MixTerm, PoolGradient, StageBackward
 from hwnas.kernels.plan import Convolution, Norm
-from hwnas.kernels.triton.backend import TritonBackend
 
 TABLE = Path(__file__).with_name("triton_resources.json")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CAPABILITIES = (80, 90, 100)
 WIDTHS = (16, 32, 64, 128)
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
-COMPILER_OPTIONS = ("num_warps", "num_stages", "maxnreg")
-TYPES = {
-    torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64",
-    torch.int32: "i32", torch.int8: "i8",
-}  # fmt: skip
-
-
-class Launch(NamedTuple):
-    """A kernel and the arguments that it was called with."""
-
-    kernel: Any
-    arguments: tuple
-    options: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """The kernel's name."""
-        return str(self.kernel.__name__)
 
 
 class Resources(NamedTuple):
@@ -61,6 +36,7 @@ class Resources(NamedTuple):
         shared: bytes of shared memory of a program.
         wide_loads: number of instructions that load 16 bytes from global memory.
         loads: number of all instructions that load from global memory.
+        inner: instructions, wide loads and narrow loads of each innermost loop that loads.
     """
 
     registers: int
@@ -68,20 +44,7 @@ class Resources(NamedTuple):
     shared: int
     wide_loads: int
     loads: int
-
-
-class RecordingBackend(TritonBackend):
-    """Records launches instead of making them."""
-
-    def __init__(self, precision: str = "ieee") -> None:
-        super().__init__(precision)
-        self.recorded: list[Launch] = []
-
-    def _launch(self, kernel, grid, *arguments, **options) -> None:
-        # `PIN` is false in the interpreter, but true where kernels are compiled.
-        if "PIN" in options:
-            options["PIN"] = True
-        self.recorded.append(Launch(kernel, arguments, options))
+    inner: list[list[int]]
 
 
 def separable(kernel: int, dilation: int, stride: int, first: int, reads: int | None = None):
@@ -159,56 +122,17 @@ def label(launch: Launch) -> str:
     return " ".join((launch.name, *flags))
 
 
-def compile_launch(launch: Launch, capability: int) -> Any:
-    """The compiled kernel of a launch."""
-    names = [p.name for p in launch.kernel.params]
-    given = dict(zip(names, launch.arguments, strict=False))
-    signature, constants, attributes = {}, {}, {}
-    for i, name in enumerate(names):
-        if name in given:
-            signature[name] = _type_of(given[name], (i,), constants, attributes)
-        else:
-            signature[name] = "constexpr"
-            constants[(i,)] = launch.options[name]
-    source = ASTSource(launch.kernel, signature, constants, attributes)
-    options = {k: v for k, v in launch.options.items() if k in COMPILER_OPTIONS}
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-
-
-def _type_of(value: Any, path: tuple[int, ...], constants: dict, attributes: dict) -> Any:
-    """The type of an argument as Triton specialises it."""
-    if value is None or (isinstance(value, int) and value == 1):
-        constants[path] = value
-        return "constexpr"
-    if isinstance(value, tuple):
-        return tuple(_type_of(v, (*path, i), constants, attributes) for i, v in enumerate(value))
-    number = value.data_ptr() if isinstance(value, Tensor) else value
-    if number % 16 == 0:
-        attributes[path] = [["tt.divisibility", 16]]
-    if isinstance(value, Tensor):
-        return "*" + TYPES[value.dtype]
-    return "i32" if abs(value) < 2**31 else "i64"
-
-
-def run_tool(name: str, *arguments: str) -> str:
-    """The output of one of the tools in Triton's wheel."""
-    command: Sequence[str] = (str(TOOLS / name), *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
-def resources(compiled: Any) -> Resources:
+def resources(compiled: object) -> Resources:
     """Read the resources of a compiled kernel from its machine code."""
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = run_tool("cuobjdump", "--dump-resource-usage", file.name)
-        code = run_tool("nvdisasm", "-c", file.name)
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage)
-    assert found is not None, usage
-    registers, stack, local = map(int, found.groups())
-    loads = re.findall(r"\bLDG(?:STS)?\.E(\S*)", code)
-    wide = sum(".128" in suffix for suffix in loads)
-    return Resources(registers, stack + local, compiled.metadata.shared, wide, len(loads))
+    code = read_code(compiled)
+    wide, narrow = code.loads()
+    inner = [tap_loop(loop) for loop in code.loops if loop.innermost and loop.wide + loop.narrow]
+    return Resources(code.registers, code.spills, code.shared, wide, wide + narrow, inner)
+
+
+def tap_loop(loop: Loop) -> list[int]:
+    """What the table says of a loop."""
+    return [loop.instructions, loop.wide, loop.narrow]
 
 
 def ptxas_version() -> str:

@@ -14,12 +14,12 @@ from helpers.triton_compilation import (
     DTYPES,
     SHARED_MEMORY,
     TABLE,
-    TOOLS,
     WIDTHS,
     Resources,
     measure,
     versions,
 )
+from machine_code import TOOLS
 
 if not (TOOLS / "cuobjdump").exists():
     pytest.skip("this build of Triton has no NVIDIA tools", allow_module_level=True)
@@ -31,6 +31,12 @@ MATRIX = [
 ]
 ONCE_EACH = ("normalise", "normalise_backward", "sum_weight_gradients")
 """Kernels that run once on little data, so that the width of their loads does not matter."""
+
+
+PER_LOAD = {"convolution": 16, "normalised": 28, "pools": 28}
+"""Instructions of a loop over taps for each load of 16 bytes in float32."""
+LOADS_OF_POOLS = 6
+"""Of their three columns, 32 bytes a thread each; those of convolutions read weights as well."""
 
 
 @cache
@@ -59,3 +65,27 @@ def test_resources_are_those_of_the_table(width, dtype, capability) -> None:
         if name.startswith(prefix)
     }
     assert measured(width, dtype, capability) == expected
+
+
+@pytest.mark.parametrize("width,dtype,capability", MATRIX)
+def test_loops_over_taps_read_sixteen_bytes_at_a_time(width, dtype, capability) -> None:
+    """But for the positions of maxima, which are bytes, and matrices of dense convolutions."""
+    for name, found in measured(width, dtype, capability).items():
+        if name.startswith("stage") and "dense" not in name:
+            narrow = sum(loop[2] for loop in found.inner)
+            assert found.inner, name
+            assert narrow <= (3 if name.startswith("stage_backward_inputs") else 0), (name, found)
+
+
+def test_taps_take_few_instructions() -> None:
+    """A row of taps reads four elements with each load, and rectifies, multiplies and adds them."""
+    checked = 0
+    for name, found in measured(*QUICK).items():
+        if name.startswith("stage") and "separable" in name:
+            kind = "normalised" if "normalised" in name else "convolution"
+            for instructions, wide, narrow in found.inner:
+                if not narrow:
+                    limit = PER_LOAD["pools" if wide == LOADS_OF_POOLS else kind]
+                    assert instructions <= limit * wide, (name, found.inner)
+                    checked += 1
+    assert checked >= 20

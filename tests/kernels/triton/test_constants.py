@@ -84,16 +84,16 @@ def test_packing_under_a_fake_mode_leaves_no_trace(cell) -> None:
     with FakeTensorMode() as mode:
         fake = [mode.from_tensor(p) for p in parameters]
         assert isinstance(PackedParameters(fake, convolutions, 16).flat, FakeTensor)
-        assert isinstance(tables(cell, CPU, 32).taps, FakeTensor)
+        assert isinstance(tables(cell, CPU, 32).parts, FakeTensor)
     assert type(PackedParameters(parameters, convolutions, 16).flat) is Tensor
-    assert type(tables(cell, CPU, 32).taps) is Tensor
+    assert type(tables(cell, CPU, 32).parts) is Tensor
 
 
 def test_a_default_device_does_not_matter(cell) -> None:
     with torch.device("meta"):
         made = tables(cell, CPU, 64)
     assert made.destinations.max() > 0
-    assert made.taps.device == CPU
+    assert made.parts.device == CPU
 
 
 def test_constants_are_only_copied_to_their_device(cell) -> None:
