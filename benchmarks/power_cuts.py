@@ -51,8 +51,12 @@ class Call:
     values: tuple[str, ...]
 
 
-def trace(command: Sequence[str], **options: object) -> list[Call]:
+def trace(command: Sequence[str], ends: Sequence[int] = (0,)) -> list[Call]:
     """Run a command; what it and its children did to files, in order.
+
+    Args:
+        command: the program and its arguments.
+        ends: exit codes of commands that did not fail.
 
     Raises:
         subprocess.CalledProcessError: the command failed.
@@ -61,7 +65,9 @@ def trace(command: Sequence[str], **options: object) -> list[Call]:
         strace = ["strace", "-ff", "-ttt", "-y", "-xx", "-s", str(LONGEST), "--seccomp-bpf"]
         strace += ["-e", f"trace={_TRACED}", "-e", "signal=none", "-e", "quiet=exit"]
         strace += ["-o", f"{folder}/calls"]
-        subprocess.run([*strace, *command], check=True, **options)  # type: ignore[call-overload]
+        done = subprocess.run([*strace, *command], capture_output=True)
+        if done.returncode not in ends:
+            done.check_returncode()
         lines = [
             line.split(" ", 1)
             for file in sorted(Path(folder).iterdir())

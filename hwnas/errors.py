@@ -2,7 +2,7 @@
 
 Every error carries the exit code that the command line ends with. The codes are part of the
 command's contract: 1 a gate failed, 2 bad usage or input, 3 a runtime is missing or a
-measurement is inconclusive, 4 a check ended with an error that nobody foresaw.
+measurement is inconclusive, 4 a command ended with an error that nobody foresaw.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ class DeviceError(HwnasError):
 
 
 class UnforeseenError(HwnasError):
-    """A check ended with an error that hwnas did not expect (exit code 4).
+    """A command ended with an error that hwnas did not expect (exit code 4).
 
-    Nothing was judged. It is a fault of hwnas or of a library, not of the file.
+    It is a fault of hwnas or of a library, not of what was given. A check has judged nothing.
     """
 
     exit_code = 4

@@ -74,7 +74,7 @@ def common(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; every expected error ends in one line on stderr."""
+    """Run the command line; every error ends in one line on stderr."""
     given = sys.argv[1:] if arguments is None else arguments
     sys.exit(_guarded(lambda: app(args=given or ["--help"], standalone_mode=False)))
 
@@ -91,6 +91,11 @@ def _guarded(call: Callable[[], Any]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
+    except Exception as error:  # a user gets one line of it, and a file to report
+        from hwnas.cli.unforeseen import ending
+
+        ended = ending(error, "ended with an unforeseen error")
+        return _fail(str(ended), ended.exit_code)
     return result if isinstance(result, int) else 0
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hwnas.errors import HwnasError, InputError, UnforeseenError, first_line
+from hwnas.cli.unforeseen import ending
+from hwnas.errors import HwnasError, InputError
 
 
 def remove_earlier_verdicts(written: dict[str, Path | None]) -> None:
@@ -46,7 +45,8 @@ def ending_written(
         as_json: whether to print a JSON object with the error on stdout.
 
     Raises:
-        UnforeseenError: in place of any other exception than HwnasError and OSError.
+        UnforeseenError: in place of any other exception than HwnasError and OSError; InputError
+            where memory ran out.
     """
     try:
         yield
@@ -58,17 +58,11 @@ def ending_written(
             _print_ending(str(error), code, details=details or None)
         raise
     except Exception as error:  # whatever it is, callers read the files and the exit code
-        details = _write_traceback()
-        unforeseen = UnforeseenError(
-            "the check ended with an unforeseen error",
-            where=str(model),
-            actual=f"{type(error).__name__}: {first_line(error)}",
-            mend=f"please report it with {details}",
-        )
-        _write_ending(model, str(unforeseen), unforeseen.exit_code, junit, markdown)
+        ended = ending(error, "the check ended with an unforeseen error", str(model))
+        _write_ending(model, str(ended), ended.exit_code, junit, markdown)
         if as_json:
-            _print_ending(str(unforeseen), unforeseen.exit_code, traceback=details)
-        raise unforeseen from error
+            _print_ending(str(ended), ended.exit_code, traceback=ended.details or None)
+        raise ended from error
 
 
 def _print_ending(line: str, exit_code: int, **more: str | None) -> None:
@@ -87,14 +81,6 @@ def _write_ending(
     for path, to_text in ((junit, refusal_to_junit), (markdown, refusal_to_markdown)):
         if path is not None and _is_writable(path):
             write_atomic(path, to_text(model.name, line, exit_code))
-
-
-def _write_traceback() -> str:
-    """Write the current exception to a file among the temporary ones and return its path."""
-    descriptor, path = tempfile.mkstemp(prefix="hwnas-check-", suffix=".txt")
-    with os.fdopen(descriptor, "w") as file:
-        traceback.print_exc(file=file)
-    return path
 
 
 @contextmanager

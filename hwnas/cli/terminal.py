@@ -113,9 +113,9 @@ def print_variants(document: dict[str, Any]) -> None:
                 lines.append(f"{name} {verb} {', '.join(gates)}")
     console.print(table)
     for line in [*lines, *document.get("notes", [])]:
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), highlight=False, markup=False)
     console.print(
-        f"budget {_number(document['budget_ms'])} ms on {document['runtime']}; "
+        f"budget {_number(document['budget_ms'])} ms on {_plain(document['runtime'])}; "
         f"fastest that passes: [bold]{document['fastest'] or 'none'}[/]"
     )
 
@@ -207,7 +207,7 @@ def print_spaces(spaces: dict[str, dict[str, Any]]) -> None:
     for name, facts in spaces.items():
         sizes = facts["space_options"]
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
-        table.add_row("paper", facts["paper"])
+        table.add_row("paper", printable(facts["paper"]))
         table.add_row("size", f"{_count(facts['size'])} architectures, {facts['choices']} choices")
         for name_or_count, options in _choices(facts):
             table.add_row(name_or_count, options)
@@ -235,7 +235,7 @@ def _choices(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """The options of each choice if their names are known, else of each group of equal ones."""
     if "choice_options" in facts:
         for name, options in facts["choice_options"].items():
-            yield f"{printable(name)}:", ", ".join(options)
+            yield f"{printable(name)}:", printable(", ".join(options))
         return
     for group in facts["choice_groups"][:MOST_GROUPS]:
         yield f"{group['choices']} x", _shortened(group["options"])

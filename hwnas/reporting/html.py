@@ -20,13 +20,18 @@ from hwnas.reporting.theme import resource, series_class, style_sheet
 
 Html = NewType("Html", str)
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f"  # control characters, which HTML does not allow
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of writing
+    "\u2028\u2029\ufeff\ufffe\uffff\U000e0000-\U000e007f]"  # invisible ones, and no characters
+)
 
 
 def text(value: object) -> Html:
     """Plain text as escaped markup.
 
-    Control characters, which HTML does not allow, are replaced by U+FFFD.
+    Control characters and what changes the direction of writing are replaced by U+FFFD, so that a
+    text cannot change how its surroundings look.
     """
     readable = str(value).encode("utf-8", "replace").decode()
     return Html(html.escape(_CONTROL.sub("\ufffd", readable)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.errors import InputError, RuntimeMissingError, printable
 from hwnas.reporting.run_files import Run, distinct_names, number_at
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.base import SearchSpace
@@ -63,7 +63,7 @@ def _write_scalars(run: Run, writer: SummaryWriter) -> None:
         for key in record.keys() - NO_SCALARS:
             value = number_at(record, key)
             if value is not None:
-                writer.add_scalar(f"{record['event']}/{key}", value, int(step))
+                writer.add_scalar(printable(f"{record['event']}/{key}"), value, int(step))
 
 
 def _write_probabilities(run: Run, space: SearchSpace, writer: SummaryWriter) -> None:
@@ -71,4 +71,5 @@ def _write_probabilities(run: Run, space: SearchSpace, writer: SummaryWriter) ->
     for step, table in zip(steps, shares, strict=True):
         for choice, row in zip(space.choices, table, strict=True):
             for option, share in zip(choice.options, row, strict=False):
-                writer.add_scalar(f"{choice.name}/{option}", float(share), int(step))
+                tag = printable(f"{choice.name}/{option}")
+                writer.add_scalar(tag, float(share), int(step))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,6 +18,12 @@ KEY_FIGURES = (
     ("energy per inference", "energy", "mj", "mJ"),
 )
 """Title, path of two keys in `check.json`, and unit of the figures in the Markdown summary."""
+_MARKUP = re.compile(r"[|`*<>\[\]\\&~]|(?<!\w)_|_(?!\w)")
+"""What Markdown reads as markup anywhere; an underscore only outside words."""
+_LEADING = re.compile(r"^(\d*)([#+=.)-])")
+"""What begins a title or a list at the beginning of a line."""
+_LINKED = re.compile(r"@|:(?=//)|#(?=\d)|\b(?:www|mailto|xmpp)(?=[.:])", re.IGNORECASE)
+"""What forges make links of."""
 
 
 def to_junit(document: dict[str, Any]) -> str:
@@ -168,8 +175,13 @@ def _model(document: dict[str, Any]) -> str:
 
 
 def _cell(text: str, longest: int = MAX_LINE) -> str:
-    """Text with escaped Markdown characters, so that it stays within a table cell."""
-    return "".join(f"\\{c}" if c in "|`*<>[]\\" else c for c in printable(text, longest))
+    """Text that Markdown shows as it is, in a cell, a list or a paragraph.
+
+    Besides Markdown's own characters, a zero-width space takes their meaning from mentions of
+    people, references to issues and addresses, which forges link even where they are escaped.
+    """
+    escaped = _MARKUP.sub(r"\\\g<0>", printable(text, longest))
+    return _LINKED.sub("\\g<0>\u200b", _LEADING.sub(r"\1\\\2", escaped))
 
 
 def _number(value: float | None) -> str:

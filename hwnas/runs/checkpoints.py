@@ -46,8 +46,13 @@ def save_checkpoint(folder: Path, stage: str, step: int, state: dict[str, Any]) 
     }
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     contents["manifest.json"] = json.dumps({"schema": 1, "step": step, "sha256": hashes}).encode()
-    for name, data in contents.items():
-        write_synced(temporary / name, data)
+    try:
+        for name, data in contents.items():
+            write_synced(temporary / name, data)
+    except OSError:
+        # On a full disk nothing may be left that takes its space.
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     sync_folder(temporary)
     shutil.rmtree(final, ignore_errors=True)
     temporary.replace(final)

@@ -31,7 +31,7 @@ def test_an_unforeseen_error_has_its_own_exit_code_and_leaves_its_traceback(
     (line,) = err.splitlines()
     assert line.startswith(f"hwnas: {model}: the check ended with an unforeseen error")
     assert "KeyError" in line
-    found = re.search(r"\S+hwnas-check-\S+\.txt", line)
+    found = re.search(r"\S+hwnas-error-\S+\.txt", line)
     assert found is not None
     assert "Traceback" in Path(found[0]).read_text()
     (error,) = ElementTree.parse(junit).findall(".//error")

@@ -382,6 +382,32 @@ def written_run(
     return WrittenRun(folder, space, *write_run(folder, space, stages=stages))
 
 
+def run_with(path: Path, texts: Sequence[str]) -> WrittenRun:
+    """A run with the texts as names of classes, gates, operators, packages, devices, options."""
+    run = written_run(path)
+
+    def poison(check: dict[str, Any]) -> None:
+        check["gates"] += [
+            {"name": text, "status": "fail", "value": 1.0, "limit": 2.0, "detail": text}
+            for text in texts
+        ]
+        check["measured"].update(runtime=texts[0], status=texts[1])
+        check["warnings"] = list(texts)
+        check["environment"]["packages"] = dict.fromkeys(texts, texts[2])
+
+    change(run.folder.check, poison)
+    change(run.folder.environment, lambda e: e.update(platform=texts[3], device=texts[4]))
+    rows = [{"class": text, "precision": 0.9, "recall": 0.8, "f1": 0.8, "n": 9} for text in texts]
+    change(run.folder.metrics, lambda m: m.update(per_class=rows))
+    shares = {text: 1 / len(texts) for text in texts}
+    run.folder.write_json(run.folder.operator_shares, {"by": "operator type", "shares": shares})
+    names = [text.encode("utf-8", "replace").decode().replace("\0", "") for text in texts]
+    write_predictions(run.folder, np.random.default_rng(0), names[:9])
+    write_model(run.folder.model, names, input_name=names[5])
+    run.folder.config.write_bytes("\n".join(f"# {name}" for name in names).encode())
+    return run
+
+
 def page_of_edited_check(path: Path, edit: Callable[[dict[str, Any]], None]) -> Page:
     """The report of a run without a history after an edit of its `check.json`."""
     run = written_run(path, stages=("architecture", "metrics", "check"))

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.run_folders import write_run
+from helpers.hostile_texts import TEXTS
+from helpers.run_folders import run_with, write_run
 from helpers.tiny import tiny_space
 from PIL import Image
 
@@ -173,3 +174,24 @@ def test_foreign_scripts_do_not_run(tmp_path: Path) -> None:
     dom, console = browse(page, "--dump-dom")
     assert "data-owned" not in dom
     assert "Content Security Policy" in console
+
+
+@pytest.mark.slow
+def test_texts_of_others_run_and_load_nothing(tmp_path: Path) -> None:
+    """The page's policy would block a script too; hence it is looked at without one as well."""
+    run = run_with(tmp_path / "run", TEXTS)
+    report, comparison = tmp_path / "report.html", tmp_path / "comparison.html"
+    report.write_text(run.html())
+    comparison.write_text(render_comparison([run.folder], tmp_path))
+    for page in (report, comparison):
+        for policy in (True, False):
+            source = page.read_text()
+            if not policy:
+                source = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", source)
+                page.write_text(source)
+            dom, console = browse(page, "--dump-dom")
+            assert not console
+            assert "data-owned" not in dom
+            assert 'data-script="on"' in dom
+            tags = re.findall(r"<([a-z]+)", dom)
+            assert sorted(set(tags)) == sorted(set(re.findall(r"<([a-z]+)", source)) | {"tbody"})

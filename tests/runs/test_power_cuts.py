@@ -91,7 +91,7 @@ def test_a_power_cut_at_any_moment_leaves_what_was_done(tmp_path, monkeypatch) -
 
     root = tmp_path / "disk"
     root.mkdir()
-    calls = trace([sys.executable, "-c", PROGRAM, str(root)], capture_output=True)
+    calls = trace([sys.executable, "-c", PROGRAM, str(root)])
     disk, rng, states = Disk(root), np.random.default_rng(0), 0
     # In memory, where waiting for the disk takes no time.
     with TemporaryDirectory(dir="/dev/shm") as memory:
