@@ -2,7 +2,7 @@
 
 A part is photographed (16 x 16 pixels) and weighed. It is sound if its hole is wide enough for its
 thickness: the picture alone tells the hole, the columns alone the thickness, and only both together
-the answer. A sample is one row that has the pixels behind the columns; the network divides it.
+the answer. Each input is normalised by itself, and the exported model has both under their names.
 
     python examples/image_and_table.py [FOLDER]
 """
@@ -22,8 +22,8 @@ COLUMNS = ("length", "width", "weight")
 DENSITY = 2.7
 
 
-def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (count, 3 + SIDE * SIDE) float32 and whether each part is sound (count,)."""
+def parts(count: int, seed: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Pictures (count, 1, SIDE, SIDE) uint8, columns (count, 3), and whether each part is sound."""
     rng = np.random.default_rng(seed)
     length, width = rng.uniform(10, 20, (2, count))
     thickness, radius = rng.uniform(1, 3, count), rng.uniform(2, 6, count)
@@ -31,9 +31,10 @@ def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     row, column = rng.uniform(6, 9, (2, count, 1, 1))
     y, x = np.mgrid[:SIDE, :SIDE]
     hole = np.hypot(y - row, x - column) < radius[:, None, None]
-    pixels = np.where(hole, 0.2, 0.8) + rng.normal(0, 0.2, hole.shape)
-    inputs = np.concatenate([np.stack([length, width, weight], 1), pixels.reshape(count, -1)], 1)
-    return inputs.astype(np.float32), (radius > 2 * thickness).astype(np.int64)
+    pixels = np.where(hole, 50, 200) + rng.normal(0, 50, hole.shape)
+    pictures = pixels.clip(0, 255).astype(np.uint8)[:, None]
+    columns = np.stack([length, width, weight], axis=1).astype(np.float32)
+    return (pictures, columns), (radius > 2 * thickness).astype(np.int64)
 
 
 def conv(c_in: int, c_out: int, kernel: int) -> nn.Sequential:
@@ -48,7 +49,7 @@ def dense(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Network(nn.Module):
-    """Rows (N, 3 + SIDE * SIDE) to logits (N, 2)."""
+    """Pictures (N, 1, SIDE, SIDE) and columns (N, 3) to logits (N, 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,10 +64,8 @@ class Network(nn.Module):
         self.deeper = Repeat(lambda i: dense(joined, joined), 0, 2)
         self.head = nn.Linear(joined, 2)
 
-    def forward(self, row: Tensor) -> Tensor:
-        columns, pixels = row[:, : len(COLUMNS)], row[:, len(COLUMNS) :]
-        picture = self.picture(pixels.reshape(-1, 1, SIDE, SIDE))
-        both = torch.cat([picture, self.table(columns)], dim=1)
+    def forward(self, picture: Tensor, columns: Tensor) -> Tensor:
+        both = torch.cat([self.picture(picture), self.table(columns)], dim=1)
         return self.head(self.deeper(self.joined(both)))
 
 
@@ -79,8 +78,8 @@ def main(
     return hwnas.search(
         Network(),
         folder,
-        train=rows(samples, seed=0),
-        validation=rows(samples // 3, seed=1),
+        train=parts(samples, seed=0),
+        validation=parts(samples // 3, seed=1),
         **usual | arguments,
     )
 

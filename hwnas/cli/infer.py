@@ -22,7 +22,7 @@ def infer(
         typer.Argument(
             metavar="FILES...",
             help="Images, sounds, texts (every line is a sample), CSV files with the table's "
-            "columns, or arrays in .npy files.",
+            "columns, or arrays in .npy files; of several inputs .npz files.",
         ),
     ],
     top: Annotated[

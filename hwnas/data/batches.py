@@ -14,6 +14,7 @@ import torch
 from hwnas.data.augmentation import Augmentation
 from hwnas.data.dataset import Dataset, Split
 from hwnas.data.formats import IMAGE_CLASSIFICATION, seeded_rng
+from hwnas.data.inputs import Inputs
 from hwnas.data.normalisation import channels_last
 from hwnas.errors import InputError
 
@@ -72,7 +73,7 @@ class Batches:
         self._device = device
         self._order: tuple[int, np.ndarray] | None = None  # the latest epoch and its permutation
 
-    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def batch(self, step: int) -> tuple[Inputs, torch.Tensor]:
         """Return the batch of a step.
 
         Args:
@@ -80,7 +81,7 @@ class Batches:
 
         Returns:
             The inputs, normalised by `Dataset.normalise` and augmented, and their targets; the
-            first dimension of both is the batch size.
+            first dimension of both is the batch size. Several inputs are a tuple.
 
         Raises:
             InputError: the step is negative.
@@ -91,7 +92,7 @@ class Batches:
         start = position * self._batch_size
         indices = self._epoch_order(epoch)[start : start + self._batch_size]
         inputs = self._dataset.normalise(self._split.inputs[indices], self._device)
-        if self._augment is not None:
+        if self._augment is not None and isinstance(inputs, torch.Tensor):
             rng = seeded_rng(self._seed, "augmentation", step)
             inputs = channels_last(self._augment.apply(inputs, rng))
         targets = torch.from_numpy(self._split.targets[indices]).to(self._device)
@@ -108,7 +109,7 @@ class Batches:
 
 def evaluation_batches(
     split: Split, dataset: Dataset, batch_size: int, device: torch.device | str = "cpu"
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[Inputs, torch.Tensor]]:
     """Yield all samples in order, normalised but not augmented; the last batch may be smaller.
 
     Args:
@@ -125,7 +126,7 @@ def evaluation_batches(
     """
     _check_batch_size(batch_size)
 
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def batches() -> Iterator[tuple[Inputs, torch.Tensor]]:
         for start in range(0, len(split), batch_size):
             part = slice(start, start + batch_size)
             inputs = dataset.normalise(split.inputs[part], device)
@@ -138,7 +139,8 @@ def evaluation_batches(
 def _check_augmentation(augment: Augmentation, split: Split, task: str) -> None:
     """Raise InputError unless augmentation keeps targets valid and leaves part of every image."""
     # Images may be float32, like spectrograms, signals and tables.
-    are_images = split.inputs.dtype != np.float32 or task == IMAGE_CLASSIFICATION
+    is_one = split.inputs.dtype.names is None
+    are_images = is_one and (split.inputs.dtype != np.float32 or task == IMAGE_CLASSIFICATION)
     if not are_images or split.targets.ndim != 1:
         raise InputError(
             "augmentation is only supported for images with one class each",

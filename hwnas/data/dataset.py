@@ -6,10 +6,12 @@ Shapes: N samples, C channels, H rows, W columns, L tokens, B boxes. Inputs are 
     features  (N, C, H, W) float32, such as spectrograms; a signal has one row, and a table one
               channel per column and one place
     tokens    (N, L) int64, indices into a vocabulary
+    several   a structured array (N,) with a field for each input, see `hwnas.data.inputs`
 
 and targets one of::
 
     classes   (N,) int64
+    labels    (N, L) int64, one class per position, `VOID` (-1) for positions that are not labelled
     maps      (N, H, W) int64, one class per pixel, `VOID` (-1) for pixels that are not labelled;
               (N, 1, L) for the next token at each position
     values    (N, 1) float32
@@ -18,7 +20,7 @@ and targets one of::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -29,16 +31,26 @@ import torch
 from hwnas.data.formats import (
     IMAGE_CLASSIFICATION,
     SEGMENTATION,
+    SEQUENCE_LABELLING,
     VOID,
     check_labels,
     require_finite,
     seeded_rng,
 )
+from hwnas.data.inputs import (
+    Inputs,
+    InputShape,
+    NamedInput,
+    fields_of,
+    in_order,
+    joined,
+)
 from hwnas.data.normalisation import Normalisation, moments_of
 from hwnas.errors import InputError
 
 INPUTS = {(4, "uint8"), (4, "uint16"), (4, "float32"), (2, "int64")}
-TARGETS = {(1, "int64"), (3, "int64"), (2, "float32"), (3, "float32")}
+SEVERAL_INPUTS = INPUTS | {(3, "float32"), (2, "float32")}
+TARGETS = {(1, "int64"), (2, "int64"), (3, "int64"), (2, "float32"), (3, "float32")}
 """Number of dimensions and dtype of each kind, in the order of the module docstring."""
 
 
@@ -47,8 +59,8 @@ class Split:
     """Samples as they were read; the module docstring lists the shapes and dtypes.
 
     Attributes:
-        inputs: images, features or tokens.
-        targets: as many classes, maps, values or sets of boxes.
+        inputs: images, features or tokens, or several of them.
+        targets: as many classes, labels, maps, values or sets of boxes.
 
     Raises:
         InputError: the split is empty, or a shape or dtype is not one of those listed.
@@ -60,12 +72,17 @@ class Split:
     def __post_init__(self) -> None:
         """Check the shapes and dtypes."""
         inputs, targets = self.inputs, self.targets
-        if (inputs.ndim, inputs.dtype.name) not in INPUTS or not inputs.size:
-            expected = "(N, C, H, W) uint8, uint16 or float32, or (N, L) int64"
-            actual = f"{inputs.shape} {inputs.dtype}"
-            raise InputError(
-                "unsupported shape or dtype of the inputs", expected=expected, actual=actual
-            )
+        fields = fields_of(inputs)
+        for name, array in (fields or {"": inputs}).items():
+            kinds = SEVERAL_INPUTS if fields else INPUTS
+            if (array.ndim, array.dtype.name) not in kinds or not array.size:
+                expected = "(N, C, H, W) uint8, uint16 or float32, or (N, L) int64"
+                raise InputError(
+                    "unsupported shape or dtype of the inputs",
+                    where=name,
+                    expected=f"{expected}, or (N, C, L) or (N, F) float32" if fields else expected,
+                    actual=f"{array.shape} {array.dtype}",
+                )
         known = (targets.ndim, targets.dtype.name) in TARGETS
         if not known or len(targets) != len(inputs):
             expected = f"({len(inputs)},) int64, or as many maps, values or boxes"
@@ -92,7 +109,7 @@ class Dataset:
         classes: class names. For language modelling these are the tokens, for regression the
             name of the predicted value.
         train, test: the splits.
-        task: a key of `hwnas.tasks.TASKS`.
+        task: a key of `hwnas.tasks.TASKS` or `OWN_TASKS`.
         vocabulary: the text of each token; empty if the inputs are not tokens.
         reading: how the inputs were computed from the files (sample rate, table columns, ...),
             which users of the exported model have to reproduce.
@@ -114,27 +131,42 @@ class Dataset:
     def __post_init__(self) -> None:
         """Check the splits against each other and against the classes."""
         shapes = self.train.inputs.shape[1:], self.test.inputs.shape[1:]
-        if shapes[0] != shapes[1]:
+        kinds = self.train.inputs.dtype.descr, self.test.inputs.dtype.descr
+        if shapes[0] != shapes[1] or (self.inputs and kinds[0] != kinds[1]):
             raise InputError(
                 "training and test inputs differ in shape",
                 where=self.name,
-                expected=shapes[0],
-                actual=shapes[1],
+                expected=kinds[0] if self.inputs else shapes[0],
+                actual=kinds[1] if self.inputs else shapes[1],
             )
         for split, name in ((self.train, "train"), (self.test, "test")):
             where, targets = f"{self.name}: {name}", split.targets
-            if self.task == SEGMENTATION:
+            if self.task in (SEGMENTATION, SEQUENCE_LABELLING):
                 targets = targets[targets != VOID]
             _check_targets(targets, len(self.classes), where)
-            if split.inputs.dtype == np.float32:
-                require_finite(split.inputs, where)
+            for field_name, array in (fields_of(split.inputs) or {"": split.inputs}).items():
+                if array.dtype == np.float32:
+                    require_finite(array, f"{where} {field_name}".rstrip())
             if self.vocabulary:
                 check_labels(split.inputs.ravel(), len(self.vocabulary), where)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (C, H, W), or (L,) for tokens."""
+        """Shape of one input: (C, H, W), or (L,) for tokens; () if there are several inputs."""
         return self.train.inputs.shape[1:]
+
+    @property
+    def inputs(self) -> tuple[NamedInput, ...]:
+        """Several inputs, as a network reads them; empty if there is one."""
+        return tuple(
+            NamedInput(name, array.shape[1:], "int64" if array.dtype == np.int64 else "float32")
+            for name, array in fields_of(self.train.inputs).items()
+        )
+
+    @property
+    def reads(self) -> InputShape:
+        """What a network reads: the shape of its input, or its inputs."""
+        return self.inputs or self.input_shape
 
     @cached_property
     def normalisation(self) -> Normalisation:
@@ -145,17 +177,21 @@ class Dataset:
         Raises:
             InputError: every channel is constant, so that nothing can be learned.
         """
-        mean, std = moments_of(self.train.inputs)
-        if not std.any():
-            raise InputError(
-                "the training inputs are constant",
-                where=self.name,
-                expected="at least two different values in a channel",
-            )
-        std = np.where(std == 0, 1.0, std)
-        return Normalisation(
-            self.train.inputs.dtype.name, tuple(mean.tolist()), tuple(std.tolist())
-        )
+        return _normalisation_of(self.train.inputs, self.name)
+
+    @cached_property
+    def normalisations(self) -> dict[str, Normalisation | None]:
+        """How each of several raw inputs becomes a network's input; None for tokens.
+
+        Raises:
+            InputError: every channel of an input is constant.
+        """
+        return {
+            name: None
+            if array.dtype == np.int64
+            else _normalisation_of(array, f"{self.name}: {name}")
+            for name, array in fields_of(self.train.inputs).items()
+        }
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -170,11 +206,26 @@ class Dataset:
     def with_training(self, train: Split) -> Dataset:
         """The same data with other training samples, normalised by the moments of these."""
         other = replace(self, train=train)
-        if not self.vocabulary:
+        if self.inputs:
+            other.__dict__["normalisations"] = self.normalisations
+        elif not self.vocabulary:
             other.__dict__["normalisation"] = self.normalisation
         return other
 
-    def normalise(self, inputs: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    def with_input_names(self, names: Sequence[str]) -> Dataset:
+        """The same data with other names of several inputs, or in another order.
+
+        Raises:
+            InputError: when the inputs have other names, and not only positions.
+        """
+
+        def renamed(split: Split) -> Split:
+            fields = in_order(fields_of(split.inputs), names, self.name)
+            return Split(joined(fields), split.targets)
+
+        return replace(self, train=renamed(self.train), test=renamed(self.test))
+
+    def normalise(self, inputs: np.ndarray, device: torch.device | str = "cpu") -> Inputs:
         """Return (inputs - mean) / std; images are scaled to 0..1 first, tokens are unchanged.
 
         Args:
@@ -182,12 +233,19 @@ class Dataset:
             device: device on which the result is placed.
 
         Returns:
-            (N, C, H, W) float32 in channels_last memory format, or tokens (N, L) int64.
+            (N, C, H, W) float32 in channels_last memory format, or tokens (N, L) int64; of several
+            inputs a tuple.
 
         Raises:
             InputError: the dtype or the number of channels differs from the dataset's.
         """
         own = self.train.inputs
+        if self.inputs:
+            arrays = in_order(fields_of(inputs), own.dtype.names or (), self.name)
+            return tuple(
+                _normalised(array, self.normalisations[name], device)
+                for name, array in arrays.items()
+            )
         if inputs.ndim != own.ndim or inputs.shape[1] != own.shape[1] or inputs.dtype != own.dtype:
             sizes = "L" if self.vocabulary else f"{own.shape[1]}, H, W"
             raise InputError(
@@ -199,6 +257,34 @@ class Dataset:
         if self.vocabulary:
             return torch.from_numpy(inputs.copy()).to(device)
         return self.normalisation.apply(inputs, device)
+
+
+def _normalisation_of(inputs: np.ndarray, where: str) -> Normalisation:
+    """The moments of training inputs (N, C, ...) by channel."""
+    mean, std = moments_of(_as_maps(inputs))
+    if not std.any():
+        raise InputError(
+            "the training inputs are constant",
+            where=where,
+            expected="at least two different values in a channel",
+        )
+    std = np.where(std == 0, 1.0, std)
+    return Normalisation(inputs.dtype.name, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def _normalised(
+    inputs: np.ndarray, normalisation: Normalisation | None, device: torch.device | str
+) -> torch.Tensor:
+    """One of several inputs as the network reads it; those without a normalisation as they are."""
+    if normalisation is None:
+        return torch.from_numpy(inputs.copy()).to(device)
+    normalised = normalisation.apply(_as_maps(inputs), device)
+    return normalised if inputs.ndim == 4 else normalised.reshape(inputs.shape).contiguous()
+
+
+def _as_maps(inputs: np.ndarray) -> np.ndarray:
+    """Inputs (N, C, ...) as (N, C, H, W)."""
+    return inputs if inputs.ndim == 4 else inputs.reshape(*inputs.shape[:2], -1, 1)
 
 
 def _check_targets(targets: np.ndarray, classes: int, where: str) -> None:

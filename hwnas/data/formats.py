@@ -39,10 +39,11 @@ FASHION_MNIST_CLASSES = (
 
 IMAGE_CLASSIFICATION, SEGMENTATION = "image-classification", "segmentation"
 DETECTION, REGRESSION = "detection", "regression"
+SEQUENCE_LABELLING = "sequence-labelling"
 DEEPEST = 2**16 - 1
 """Largest value of images with 16 bits per channel."""
 VOID = -1
-"""Class of the pixels of a map that losses and metrics of segmentation ignore."""
+"""Class of the pixels or positions without a label, which losses and metrics ignore."""
 
 
 class RawData(NamedTuple):

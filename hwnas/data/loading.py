@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hwnas.data.arrays import ChannelAxis, Kind
+from hwnas.data.arrays import ChannelAxis
 from hwnas.data.boxes import read_boxes
 from hwnas.data.cifar import CIFAR10, CIFAR100, read_cifar
 from hwnas.data.dataset import Dataset, Split
@@ -26,6 +26,7 @@ from hwnas.data.shapes import shapes_detection, shapes_segmentation
 from hwnas.data.signals import generated_signals
 from hwnas.data.sounds import generated_keywords, read_sound_folder
 from hwnas.data.tables import Missing, generated_likes, generated_ratings, read_table_folder
+from hwnas.data.targets import Kind
 from hwnas.data.text import generated_text, read_text_folder
 from hwnas.errors import InputError
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hwnas.data.arrays import ChannelAxis, Kind, raw_data_of
+from hwnas.data.arrays import ChannelAxis, raw_data_of
 from hwnas.data.formats import RawData
+from hwnas.data.targets import Kind
 from hwnas.errors import InputError
 from hwnas.inspection.arrays import open_npz, read_array
 

@@ -6,8 +6,9 @@ from itertools import permutations
 
 import numpy as np
 
-from hwnas.data.arrays import CLASSIFICATION, KIND
+from hwnas.data.arrays import KIND
 from hwnas.data.formats import RawData, seeded_rng
+from hwnas.data.targets import CLASSIFICATION
 
 SENSORS, TIMES = 3, 64
 ORDERS = tuple(permutations(range(SENSORS)))

@@ -16,8 +16,9 @@ from typing import Literal
 
 import numpy as np
 
-from hwnas.data.arrays import CLASSIFICATION, KIND
+from hwnas.data.arrays import KIND
 from hwnas.data.formats import REGRESSION, RawData, seeded_rng
+from hwnas.data.targets import CLASSIFICATION
 from hwnas.data.text_files import read_csv
 from hwnas.errors import InputError, printable
 

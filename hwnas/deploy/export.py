@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.checking.properties import METADATA_PREFIX, own_properties
+from hwnas.data.inputs import InputShape, NamedInput, named_inputs
 from hwnas.data.normalisation import Normalisation, Preprocessed
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.errors import HwnasError
@@ -46,16 +47,17 @@ def to_onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
 
 def export_network(
     network: nn.Module,
-    input_shape: tuple[int, ...],
+    input_shape: InputShape,
     names: tuple[str, str] = (INPUT, OUTPUT),
     preprocessing: Normalisation | None = None,
 ) -> onnx.ModelProto:
     """Export a network with its batch norms folded and an open batch dimension.
 
     Args:
-        network: has one input and one output; it is not changed.
-        input_shape: shape of one sample: (C, H, W) for images and the like, (L,) for tokens.
-        names: names of the input and of the output in the graph.
+        network: has one output, and one input or a tuple of several; it is not changed.
+        input_shape: shape of one sample: (C, H, W) for images and the like, (L,) for tokens; or
+            several inputs.
+        names: names of the input and of the output in the graph; several inputs have their own.
         preprocessing: makes the model read raw inputs of this type and normalise them; None for
             normalised inputs.
 
@@ -66,23 +68,55 @@ def export_network(
         HwnasError: when the graph contains an operator that must not be deployed, see
             `require_deployable`.
     """
-    folded = deployed(network, preprocessing)
-    is_text = len(input_shape) == 1
-    dtype = torch.int64 if is_text else torch.float32
-    if preprocessing is not None:
-        dtype = getattr(torch, preprocessing.dtype)
-    example = torch.zeros(2, *input_shape, dtype=dtype)
-    root = "" if preprocessing is None else "network."
-    model = _export(folded, (example,), ({0: "batch"},), names[:1], names[1:], root=root)
+    inputs = named_inputs(input_shape, names[0])
+    module = deployed(network, len(inputs), preprocessing)
+    examples = tuple(
+        torch.zeros(2, *one.shape, dtype=getattr(torch, raw_dtype(one, preprocessing)))
+        for one in inputs
+    )
+    batch = tuple({0: "batch"} for _ in inputs)
+    # The arguments of a module with several inputs are one tuple for the exporter.
+    shapes = batch if len(inputs) == 1 else (batch,)
+    root = "network." if isinstance(module, Preprocessed | SeveralInputs) else ""
+    input_names = [one.name for one in inputs]
+    model = _export(module, examples, shapes, input_names, names[1:], root=root)
     require_deployable(model)
     onnx.checker.check_model(model)
     return model
 
 
-def deployed(network: nn.Module, preprocessing: Normalisation | None) -> nn.Module:
-    """The network as it is deployed: batch norms folded, and raw inputs normalised if asked."""
+class SeveralInputs(nn.Module):
+    """A network with several inputs, which are its arguments instead of a tuple."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The network's outputs."""
+        outputs: Tensor = self.network(inputs)
+        return outputs
+
+
+def deployed(
+    network: nn.Module, inputs: int = 1, preprocessing: Normalisation | None = None
+) -> nn.Module:
+    """The network as it is deployed: batch norms folded, and raw inputs normalised if asked.
+
+    Args:
+        network: is not changed.
+        inputs: how many it has; several are arguments of what is returned.
+        preprocessing: of the one input.
+    """
     folded = fold_batch_norms(network)
+    if inputs > 1:
+        return SeveralInputs(folded)
     return folded if preprocessing is None else Preprocessed(folded, preprocessing)
+
+
+def raw_dtype(given: NamedInput, preprocessing: Normalisation | None) -> str:
+    """The type of an input of a deployed network."""
+    return given.dtype if preprocessing is None else preprocessing.dtype
 
 
 def export_module(

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hwnas.data.arrays import ChannelAxis, Kind, inputs_of
+from hwnas.data.arrays import ChannelAxis, inputs_of
 from hwnas.data.formats import check_counts
+from hwnas.data.targets import Kind
 from hwnas.errors import InputError
 from hwnas.estimators.base import Classifier
 from hwnas.estimators.data_files import write_arrays

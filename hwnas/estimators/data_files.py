@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.data.arrays import Kind
+from hwnas.data.targets import Kind
 
 
 def write_arrays(

@@ -10,6 +10,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
+from hwnas.data.inputs import Inputs
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.tasks import Loss
@@ -62,7 +64,7 @@ def synflow(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) 
     return float(torch.tensor(total, dtype=torch.float64).log())
 
 
-def gradient_norm(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
+def gradient_norm(network: nn.Module, inputs: Inputs, targets: Tensor, loss_of: Loss) -> float:
     """Return the Euclidean norm of the loss's gradient with respect to all weights.
 
     Args:
@@ -105,7 +107,7 @@ def jacob_cov(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss
     return -float((values.clamp_min(JITTER).log() + 1 / values.clamp_min(JITTER)).sum())
 
 
-def naswot(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -> float:
+def naswot(network: nn.Module, inputs: Inputs, targets: Tensor, loss_of: Loss) -> float:
     """Return log `|K|`, where K counts the ReLUs on which two samples agree (active or not).
 
     Mellor et al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and
@@ -118,8 +120,8 @@ def naswot(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -
         loss_of: maps outputs and targets to the loss, not used.
     """
     network = copy.deepcopy(network).train()
-    n = len(inputs)
-    kernel = torch.zeros(n, n, dtype=torch.float64, device=inputs.device)
+    n = len(targets)
+    kernel = torch.zeros(n, n, dtype=torch.float64, device=targets.device)
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         code = (output.flatten(start_dim=1) > 0).double()
@@ -134,7 +136,7 @@ def naswot(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) -
     return float(torch.linalg.slogdet(kernel)[1])
 
 
-SCORES: dict[str, Callable[[nn.Module, Tensor, Tensor, Loss], float]] = {
+SCORES: dict[str, Callable[[nn.Module, Any, Tensor, Loss], float]] = {
     "synflow": synflow,
     "jacob_cov": jacob_cov,
     "naswot": naswot,
@@ -152,7 +154,7 @@ class ZeroCost:
     Attributes:
         space: the search space at the sizes that are scored.
         score: name of the score, one of `SCORES` or `COUNTS`.
-        inputs: (N, ...), one batch.
+        inputs: (N, ...), one batch; several inputs are a tuple.
         targets: (N, ...).
         seed: seed of the networks' weights.
         loss_of: maps outputs and targets to the loss.
@@ -161,12 +163,12 @@ class ZeroCost:
         searched: the scores at the time of the first ranking, which are those of the search.
 
     Raises:
-        InputError: the score needs floating-point inputs, but the inputs are tokens.
+        InputError: the score needs one floating-point input, but there are several or tokens.
     """
 
     space: SearchSpace
     score: str
-    inputs: Tensor
+    inputs: Inputs
     targets: Tensor
     seed: int
     loss_of: Loss = F.cross_entropy
@@ -175,9 +177,12 @@ class ZeroCost:
     searched: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.score in NEED_FLOAT_INPUTS and not self.inputs.is_floating_point():
+        inputs = self.inputs
+        is_float = isinstance(inputs, Tensor) and inputs.is_floating_point()
+        if self.score in NEED_FLOAT_INPUTS and not is_float:
+            kind = "tokens" if isinstance(inputs, Tensor) else "several"
             raise InputError(
-                "this score needs floating-point inputs, but the inputs are tokens",
+                f"this score needs floating-point inputs, but the inputs are {kind}",
                 where="search.zero_cost",
                 expected="naswot, gradient_norm, parameters or macs",
                 actual=self.score,
@@ -195,7 +200,7 @@ class ZeroCost:
             counts = self.space.params_and_macs(architecture)
             return math.log(counts[COUNTS.index(self.score)])
         torch.manual_seed(self.seed)
-        network = self.space.network(architecture).to(self.inputs.device)
+        network = self.space.network(architecture).to(self.targets.device)
         network.auxiliary = None
         return SCORES[self.score](network, self.inputs, self.targets, self.loss_of)
 

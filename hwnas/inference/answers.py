@@ -10,7 +10,7 @@ import numpy as np
 
 from hwnas.errors import InputError, printable
 from hwnas.inference.boxes import Detections
-from hwnas.inference.description import OWN
+from hwnas.inference.description import LABELS, OWN
 from hwnas.inference.files import Crop, FileSamples, read_samples
 from hwnas.inference.predictor import Predictor
 
@@ -62,6 +62,9 @@ def _told(
             if path is not None:
                 _write_mask(classes, path)
             yield {"shares": _shares(classes, model.classes), "mask": path and str(path)}
+    elif model.task == LABELS:
+        for labels in np.asarray(predictor.predict(read.samples)):
+            yield {"labels": labels.tolist()}
     elif model.task == OWN:
         for outputs in np.asarray(predictor.predict(read.samples)):
             yield {"outputs": outputs.tolist()}
@@ -133,6 +136,8 @@ def in_words(answer: Answer) -> str:
     place = printable(answer["file"]) + row
     if "value" in answer:
         return f"{place}: {printable(answer['name'], 40)} {answer['value']:.6g}"
+    if "labels" in answer:
+        return f"{place}: {' '.join(printable(label, 40) for label in answer['labels'])}"
     if "outputs" in answer:
         numbers = np.ravel(answer["outputs"]).tolist()
         shown = " ".join(f"{number:.6g}" for number in numbers[:MOST_SHOWN])

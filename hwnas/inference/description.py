@@ -6,13 +6,14 @@ The properties are untrusted: every one is checked before it is used.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from hwnas.data.arrays import KIND, Kind
+from hwnas.data.arrays import KIND
+from hwnas.data.targets import MOST_CLASSES, Kind
 from hwnas.data.text import WORD
 from hwnas.errors import InputError
 
@@ -26,11 +27,14 @@ CLASS_TASKS = (
     "text-classification",
     "signal-classification",
     "table-classification",
+    "multi-input-classification",
 )
 """Tasks with one class for each sample."""
 OWN = "own"
 """The task of networks whose loss and metric are a user's own: only they know the outputs."""
-TASKS = {*IMAGE_TASKS, *TEXT_TASKS, *CLASS_TASKS, "regression", OWN}
+LABELS = "sequence-labelling"
+"""The task with one class for each position of a sequence."""
+TASKS = {*IMAGE_TASKS, *TEXT_TASKS, *CLASS_TASKS, "regression", LABELS, OWN}
 KINDS: dict[str, Kind] = {"signal-classification": "signal", "table-classification": "table"}
 """What a sample is where the task tells."""
 TYPES = {
@@ -45,6 +49,14 @@ RAW_TYPES = {"uint8": 255, "uint16": 65535, "float32": 1}
 """Types of raw samples, and what samples of each are divided by."""
 
 
+class GraphInput(NamedTuple):
+    """An input of a model's graph: its name, its shape with the batch, and its type."""
+
+    name: str
+    shape: tuple[Any, ...]
+    type: str
+
+
 @dataclass(frozen=True)
 class Description:
     """A model's own description.
@@ -52,8 +64,9 @@ class Description:
     Attributes:
         where: the model, for errors.
         task: a key of `hwnas.tasks.TASKS`.
-        input_name: name of the only input.
-        shape: shape of one sample: (C, H, W), or (L,) for tokens.
+        input_name: name of the input.
+        shape: shape of one sample: (C, H, W), or (L,) for tokens; each of several inputs has the
+            axes of its kind, see `hwnas.data.inputs`.
         dtype: type of the model's input.
         raw_dtype: type of raw samples: what cameras, sensors and tables give.
         classes: names of the classes, the tokens, or the one predicted value.
@@ -61,6 +74,8 @@ class Description:
         mean, std: of each channel of the inputs; None where nothing is normalised.
         target: mean and standard deviation of the values that a regression predicts.
         reading: all further properties, such as the columns of a table.
+        several: a description of each of several inputs by itself; empty if there is one. All that
+            concerns a single input is then that of the first.
     """
 
     where: str
@@ -75,24 +90,18 @@ class Description:
     std: np.ndarray | None
     target: tuple[float, float]
     reading: Mapping[str, Any]
+    several: tuple[Description, ...] = ()
 
     @classmethod
     def read(
-        cls,
-        where: str,
-        properties: Mapping[str, str],
-        input_name: str,
-        shape: tuple[Any, ...],
-        dtype: str,
+        cls, where: str, properties: Mapping[str, str], inputs: Sequence[GraphInput]
     ) -> Description:
         """Read the properties of a model.
 
         Args:
             where: the model, for errors.
             properties: all metadata of the model.
-            input_name: name of its only input.
-            shape: of the input, with the batch dimension.
-            dtype: of the input, a key of `TYPES`.
+            inputs: of its graph; their types are keys of `TYPES`.
 
         Raises:
             InputError: when a property is missing or malformed.
@@ -102,6 +111,19 @@ class Description:
             for key, value in properties.items()
             if key.startswith(PREFIX)
         }
+        if len(inputs) == 1:
+            return cls._of_one(where, stated, inputs[0])
+        entries = _Properties(where, stated).inputs([given.name for given in inputs])
+        several = tuple(
+            cls._of_one(where, {**stated, **entry}, given)
+            for entry, given in zip(entries, inputs, strict=True)
+        )
+        return replace(several[0], several=several)
+
+    @classmethod
+    def _of_one(cls, where: str, stated: Mapping[str, str], given: GraphInput) -> Description:
+        """The description of a model by one of its inputs, whose properties are stated."""
+        input_name, shape, dtype = given
         task = stated.get("task", "")
         if task not in TASKS:
             raise InputError(
@@ -111,14 +133,15 @@ class Description:
                 actual=task or None,
             )
         sizes = shape[1:]
-        if dtype not in TYPES or not sizes or not all(isinstance(n, int) and n > 0 for n in sizes):
+        is_text = task in TEXT_TASKS or "vocabulary" in stated
+        is_known = dtype in TYPES and sizes and (len(sizes) == 1 or not is_text)
+        if not is_known or not all(isinstance(n, int) and n > 0 for n in sizes):
             raise InputError(
                 "not an input of a model that hwnas exported",
                 where=f"{where}: input {input_name}",
                 actual=f"{dtype} {list(shape)}",
             )
         found = _Properties(where, stated)
-        is_text = task in TEXT_TASKS or (task == OWN and "vocabulary" in stated)
         is_plain = is_text or (task == OWN and "input_mean" not in stated)
         moments = (None, None) if is_plain else found.moments(sizes[0])
         return cls(
@@ -127,7 +150,7 @@ class Description:
             input_name=input_name,
             shape=sizes,
             dtype=TYPES[dtype],
-            raw_dtype=found.raw_dtype(task),
+            raw_dtype="int64" if is_text else found.raw_dtype(task),
             classes=() if task == OWN and "classes" not in stated else found.names("classes"),
             vocabulary=found.names("vocabulary") if is_text else (),
             mean=moments[0],
@@ -185,6 +208,26 @@ class _Properties:
             raise self.error(key, "a list of names")
         return tuple(found)
 
+    def inputs(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """The properties of each of several inputs, as those of a model with one input."""
+        found = self.value("inputs")
+        if not isinstance(found, list) or [
+            entry.get("name") if isinstance(entry, dict) else None for entry in found
+        ] != list(names):
+            raise self.error("inputs", f"an object for each of the inputs {', '.join(names)}")
+        return [self._of_input(entry) for entry in found]
+
+    def _of_input(self, entry: Mapping[str, Any]) -> dict[str, str]:
+        """One entry of the property `inputs` as properties of a model with one input."""
+        if entry.get("kind") == "tokens":
+            count = entry.get("tokens")
+            if type(count) is not int or not 0 < count <= MOST_CLASSES:
+                raise self.error("inputs", f"a number of tokens up to {MOST_CLASSES}")
+            return {"vocabulary": json.dumps(list(map(str, range(count))))}
+        known = {"input_kind": "kind", "input_dtype": "dtype", "input_mean": "mean"}
+        keys = known | {"input_std": "std"}
+        return {key: json.dumps(entry[name]) for key, name in keys.items() if name in entry}
+
     def moments(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
         mean, std = self.numbers("input_mean", channels), self.numbers("input_std", channels)
         if not (std > 0).all():
@@ -226,9 +269,11 @@ class _Properties:
             ):
                 raise self.error("missing", "a number for each column")
             reading["missing"] = found
-        if self.stated.get("words") is not None and self.value("words") != WORD.pattern:
-            # Another expression could take for ever, and this version would cut words differently.
-            raise self.error("words", WORD.pattern)
+        if self.stated.get("words") is not None:
+            if self.value("words") != WORD.pattern:
+                # Another expression could take for ever, or cut words differently.
+                raise self.error("words", WORD.pattern)
+            reading["words"] = WORD.pattern
         return reading
 
     def raw_dtype(self, task: str) -> str:

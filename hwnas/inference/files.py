@@ -9,11 +9,13 @@ import numpy as np
 
 from hwnas.data.cropping import central_box
 from hwnas.data.image_folder import opened, read_image, upright_size
+from hwnas.data.inputs import in_order
 from hwnas.data.sounds import read_sound
 from hwnas.data.text_files import read_csv, read_text
 from hwnas.errors import InputError
 from hwnas.inference.description import IMAGE_TASKS, Description
 from hwnas.inference.inputs import rows_of
+from hwnas.inspection.arrays import read_npz_arrays
 
 Crop = tuple[float, float, float, float]
 
@@ -29,7 +31,7 @@ class FileSamples(NamedTuple):
             upright image; None for all else.
     """
 
-    samples: np.ndarray | list[str]
+    samples: np.ndarray | list[str] | dict[str, np.ndarray]
     rows: list[int]
     crop: Crop | None = None
 
@@ -39,14 +41,23 @@ def read_samples(file: Path, model: Description) -> FileSamples:
 
     Args:
         file: an image; a sound; a text, of which every line that is not blank is a sample; a CSV
-            file with the columns of the table; or `.npy`, an array of one or several samples.
+            file with the columns of the table; or `.npy`, an array of one or several samples. For a
+            model with several inputs `.npz`, with an array (N, ...) for each input under its name.
         model: what it is read for.
 
     Raises:
         InputError: the file is missing, damaged, or not what the model reads.
     """
+    if model.several:
+        return _arrays(file, model)
     if file.suffix.lower() == ".npy":
         return _array(file, model)
+    if model.vocabulary and "words" not in model.reading and model.task != "language-modelling":
+        raise InputError(
+            "the model does not say how texts become tokens",
+            where=str(file),
+            expected=f".npy, integers (N, {model.shape[0]})",
+        )
     if model.vocabulary:
         lines = read_text(file).splitlines()
         rows = [number for number, line in enumerate(lines, start=1) if line.strip()]
@@ -90,3 +101,16 @@ def _array(file: Path, model: Description) -> FileSamples:
     if array.ndim == dimensions:
         return FileSamples(np.array(array)[None], [])
     return FileSamples(np.array(array), list(range(1, len(array) + 1)) if array.ndim else [])
+
+
+def _arrays(file: Path, model: Description) -> FileSamples:
+    """The samples of several inputs in the arrays that `numpy.savez` wrote."""
+    names = [one.input_name for one in model.several]
+    if file.suffix.lower() != ".npz":
+        raise InputError(
+            "a model with several inputs reads no single file of this kind",
+            where=str(file),
+            expected=f".npz with the arrays {', '.join(names)}",
+        )
+    arrays = in_order(read_npz_arrays(file), names, str(file))
+    return FileSamples(arrays, list(range(1, len(arrays[names[0]]) + 1)))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.data.arrays import inputs_of
+from hwnas.data.inputs import by_position, fields_of, in_order
 from hwnas.data.sounds import SAMPLES, log_mel
 from hwnas.data.tables import is_missing, number_of
 from hwnas.data.text import encode, words_of
@@ -19,6 +20,56 @@ from hwnas.inference.description import RAW_TYPES, Description
 
 SHOWN = 30
 """Characters of a cell or text that an error shows."""
+
+
+def feeds_of(samples: Any, model: Description) -> dict[str, np.ndarray]:
+    """Turn raw samples into a model's inputs, by name.
+
+    Args:
+        samples: see `prepare`; for a model with several inputs a tuple of them in the model's
+            order, or a dictionary by name.
+        model: what to prepare them for.
+
+    Raises:
+        InputError: samples that do not fit the model, see `prepare`.
+    """
+    if not model.several:
+        return {model.input_name: prepare(samples, model)}
+    arrays = raw_several(samples, model)
+    feeds = {
+        one.input_name: raw if one.vocabulary else normalise(raw, one)
+        for one, raw in zip(model.several, arrays.values(), strict=True)
+    }
+    return feeds
+
+
+def raw_several(samples: Any, model: Description) -> dict[str, np.ndarray]:
+    """Raw samples of several inputs, with the axes and types of the training data.
+
+    Raises:
+        InputError: samples that do not fit the model, or other numbers of one input than of others.
+    """
+    if isinstance(samples, np.ndarray) and samples.dtype.names:
+        samples = fields_of(samples)
+    names = [one.input_name for one in model.several]
+    if not isinstance(samples, tuple | list | Mapping):
+        raise InputError(
+            "the model has several inputs",
+            where="inputs",
+            expected=f"a tuple or a dictionary of {', '.join(names)}",
+            actual=type(samples).__name__,
+        )
+    given = samples if isinstance(samples, Mapping) else by_position(samples)
+    ordered = in_order(given, names, "inputs")
+    found = {one.input_name: raw_inputs(ordered[one.input_name], one) for one in model.several}
+    counts = {name: len(array) for name, array in found.items()}
+    if len(set(counts.values())) > 1:
+        raise InputError(
+            "the inputs have different numbers of samples",
+            where="inputs",
+            actual=", ".join(f"{name}: {count}" for name, count in counts.items()),
+        )
+    return found
 
 
 def prepare(samples: Any, model: Description) -> np.ndarray:
@@ -55,7 +106,9 @@ def raw_inputs(samples: Any, model: Description) -> np.ndarray:
         array = _filled(array.reshape(len(array), -1) if array.ndim else array, model)
     elif array.shape[1:] != model.shape and array.ndim in (3, 4):
         array = inputs_of(array, model.kind, None, "inputs")
-    array = array[:, :, None, None] if model.kind == "table" and array.ndim == 2 else array
+        array = array[:, :, 0] if len(model.shape) == 2 else array
+    if model.kind == "table" and array.ndim == 2 and len(model.shape) == 3:
+        array = array[:, :, None, None]
     if array.shape[1:] != model.shape or not len(array):
         raise InputError(
             "samples of another shape than the model reads",
@@ -70,13 +123,14 @@ def normalise(raw: np.ndarray, model: Description) -> np.ndarray:
     """(raw / largest - mean) / std by channel, rounded as in training.
 
     Args:
-        raw: (N, C, H, W) of the model's raw type.
+        raw: (N, C, ...) of the model's raw type.
         model: has mean and standard deviation.
     """
     if model.mean is None or model.std is None or model.normalises:
         return raw.astype(model.dtype)
     scale = np.float32(RAW_TYPES[model.raw_dtype])
-    mean, std = ((moment * scale)[:, None, None] for moment in (model.mean, model.std))
+    axes = (-1, *(1 for _ in model.shape[1:]))
+    mean, std = ((moment * scale).reshape(axes) for moment in (model.mean, model.std))
     normalised: np.ndarray = (raw.astype(np.float32) - mean) / std
     return normalised.astype(model.dtype)
 
@@ -175,6 +229,8 @@ def _of_raw_type(array: np.ndarray, model: Description) -> np.ndarray:
 
 def _raw_shape(model: Description) -> tuple[int, ...]:
     """The shape of one raw sample, as users know it."""
+    if len(model.shape) != 3:
+        return model.shape
     channels, height, width = model.shape
     shapes = {"table": (channels,), "signal": (channels, width), "image": (channels, height, width)}
     return shapes[model.kind]
@@ -210,6 +266,13 @@ def _tokens(samples: Any, model: Description) -> np.ndarray:
     if not isinstance(listed, np.ndarray) and all(isinstance(text, str) for text in listed):
         if not len(listed):
             raise InputError("no texts", where="inputs", expected="at least one")
+        if model.task != "language-modelling" and "words" not in model.reading:
+            raise InputError(
+                "the model does not say how texts become tokens",
+                where="inputs",
+                expected=f"integers (N, {length})",
+                mend="give indices into its vocabulary",
+            )
         if model.task == "language-modelling":
             return _characters(list(listed), model.vocabulary, length)
         return encode([words_of(text) for text in listed], model.vocabulary, length)

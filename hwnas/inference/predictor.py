@@ -9,8 +9,8 @@ import numpy as np
 
 from hwnas.errors import InputError
 from hwnas.inference.boxes import Detections, decode_boxes
-from hwnas.inference.description import OWN, Description
-from hwnas.inference.inputs import prepare
+from hwnas.inference.description import OWN, Description, GraphInput
+from hwnas.inference.inputs import feeds_of
 
 BATCH = 256
 """Samples in one call of the model."""
@@ -50,18 +50,16 @@ class Predictor:
                 "ONNX Runtime cannot load the model", where=where, actual=str(error)
             ) from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
+        if not inputs or len(outputs) != 1:
             raise InputError(
                 "not a model that hwnas exported",
                 where=where,
-                expected="one input and one output",
+                expected="inputs and one output",
                 actual=f"{len(inputs)} and {len(outputs)}",
             )
         properties = self._session.get_modelmeta().custom_metadata_map
-        (given,) = inputs
-        self.description = Description.read(
-            where, properties, given.name, tuple(given.shape), given.type
-        )
+        given = [GraphInput(one.name, tuple(one.shape), one.type) for one in inputs]
+        self.description = Description.read(where, properties, given)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,7 +70,7 @@ class Predictor:
         """The model's outputs for raw samples.
 
         Args:
-            samples: see `hwnas.inference.inputs.prepare`.
+            samples: see `hwnas.inference.inputs.feeds_of`.
 
         Returns:
             (N, ...) float32: what the model puts out, such as logits.
@@ -80,10 +78,10 @@ class Predictor:
         Raises:
             InputError: samples that do not fit the model.
         """
-        inputs, name = prepare(samples, self.description), self.description.input_name
+        feeds = feeds_of(samples, self.description)
         found = [
-            self._session.run(None, {name: inputs[start : start + BATCH]})[0]
-            for start in range(0, len(inputs), BATCH)
+            self._session.run(None, {n: x[start : start + BATCH] for n, x in feeds.items()})[0]
+            for start in range(0, len(next(iter(feeds.values()))), BATCH)
         ]
         outputs: np.ndarray = np.concatenate(found).astype(np.float32)
         return outputs
@@ -92,13 +90,13 @@ class Predictor:
         """The answers to raw samples.
 
         Args:
-            samples: as the training data were; see `hwnas.inference.inputs.prepare`.
+            samples: as the training data were; see `hwnas.inference.inputs.feeds_of`.
 
         Returns:
-            Names of classes (N,); of segmentation the index of each pixel's class (N, H, W); of
-            detection the `Detections` of each image, in pixels of the model's input; of language
-            models the token (N,) that follows each text; of regression the values (N,); with a loss
-            of one's own the model's outputs (N, ...).
+            Names of classes (N,), or (N, T) for each position of a sequence; of segmentation the
+            index of each pixel's class (N, H, W); of detection the `Detections` of each image, in
+            pixels of the model's input; of language models the token (N,) that follows each text;
+            of regression the values (N,); with a loss of one's own the model's outputs (N, ...).
 
         Raises:
             InputError: samples that do not fit the model.
@@ -126,8 +124,8 @@ class Predictor:
             samples: see `predict`.
 
         Returns:
-            (N, K) float32, in the order of `classes`; of segmentation (N, K, H, W), of language
-            models (N, tokens) of the next token.
+            (N, K) float32, in the order of `classes`; of segmentation (N, K, H, W), of sequences
+            (N, K, T), of language models (N, tokens) of the next token.
 
         Raises:
             InputError: samples that do not fit the model, or a task without probabilities.

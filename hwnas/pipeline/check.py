@@ -23,6 +23,7 @@ from hwnas.checking.properties import own_properties, reads_raw
 from hwnas.checking.references import Reference
 from hwnas.checking.request import CheckRequest, ServingLoad
 from hwnas.data import Dataset, Normalisation
+from hwnas.data.inputs import named_inputs, parts_of
 from hwnas.data.normalisation import Preprocessed
 from hwnas.deploy.operator_shares import operator_shares
 from hwnas.errors import InputError
@@ -31,7 +32,7 @@ from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.further_devices import measured_gates
 from hwnas.pipeline.kept_samples import NOTE, keep_samples, kept_feeds
-from hwnas.pipeline.profile import example_inputs, preparation
+from hwnas.pipeline.profile import example_feeds, preparation
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.target import SPEED_EVENT
 
@@ -135,9 +136,9 @@ def _write_operator_shares(run: Run) -> None:
     runtime = run.target.runtime
     if run.target.device_measurements is not None or not isinstance(runtime, OnnxRuntimeCpu):
         return
-    batch, shape = run.config.latency.batch, run.problem.input_shape
-    inputs = example_inputs(batch, shape, run.problem.preprocessing)
-    feeds = {run.problem.task.input_name: inputs}
+    batch, problem = run.config.latency.batch, run.problem
+    name = problem.task.input_name
+    feeds = example_feeds(batch, problem.input_shape, problem.preprocessing, name)
     model, modules = onnx.load(run.folder.model), run.trained_network().choice_modules
     with run.folder.temporary_folder() as folder:
         shares = operator_shares(model, modules, runtime, feeds, folder)
@@ -163,30 +164,36 @@ def dataset_feeds(run: Run, model: Inspection) -> FeedMaker:
     Raises:
         InputError: when the model takes something else.
     """
-    if len(model.inputs) != 1:
+    problem, dataset = run.problem, run.problem.dataset
+    inputs = named_inputs(problem.input_shape, model.inputs[0].name if model.inputs else "")
+    names = [one.name for one in inputs]
+    if [given.name for given in model.inputs] != names:
         raise InputError(
             "cannot feed the model",
             where=str(model.path),
-            expected="one input",
+            expected=f"the inputs {', '.join(names)}" if dataset.inputs else "one input",
             actual=f"{len(model.inputs)} inputs",
         )
     feeds = feeds_for(model, StatedSizes(), None, run.config.latency.batch)
-    name, dataset = model.inputs[0].name, run.problem.dataset
-    expected = ("batch", *run.problem.input_shape)
-    found = tuple("batch" if size is None else size for size in feeds.inputs[0].sizes)
-    if found != expected:
-        raise InputError(
-            "the model takes other inputs than the data have",
-            where=str(model.path),
-            expected=expected,
-            actual=found,
-        )
+    for one, given in zip(inputs, feeds.inputs, strict=True):
+        expected = ("batch", *one.shape)
+        found = tuple("batch" if size is None else size for size in given.sizes)
+        if found != expected:
+            raise InputError(
+                "the model takes other inputs than the data have",
+                where=str(model.path),
+                expected=expected,
+                actual=found,
+            )
 
     is_raw = reads_raw(own_properties(model.properties))
 
     def take(chosen: np.ndarray) -> Feeds:
         raw = dataset.test.inputs[chosen]
-        return {name: raw if is_raw else dataset.normalise(raw).numpy()}
+        if is_raw:
+            return {names[0]: raw}
+        tensors = parts_of(dataset.normalise(raw))
+        return {name: x.numpy() for name, x in zip(names, tensors, strict=True)}
 
     if is_raw and dataset.normalisation.dtype == "float32":
         feeds = _RawFeeds(feeds.inputs, feeds.batch, normalisation=dataset.normalisation)
@@ -217,14 +224,17 @@ def _network_predict(run: Run) -> Predict:
     if run.problem.preprocessing is not None:
         network = Preprocessed(network, run.problem.preprocessing)
 
+    names = [one.name for one in run.problem.dataset.inputs]
+
     def predict(feeds: Feeds) -> Outputs:
-        (inputs,) = feeds.values()
+        several = tuple(torch.from_numpy(feeds[name]) for name in names)
+        inputs = several or torch.from_numpy(next(iter(feeds.values())))
         threads_before = torch.get_num_threads()
         # Beside busy neighbours two threads that wait for each other take longer than one.
         torch.set_num_threads(1)
         try:
             with torch.no_grad():
-                return {run.problem.task.output_name: network(torch.from_numpy(inputs)).numpy()}
+                return {run.problem.task.output_name: network(inputs).numpy()}
         finally:
             torch.set_num_threads(threads_before)
 

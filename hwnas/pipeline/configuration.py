@@ -39,6 +39,7 @@ TEMPLATES = {
     "signal-classification": "sequence_signals",
     "table-classification": "sequence_likes",
     "regression": "sequence_ratings",
+    "sequence-labelling": "sequence_text",
 }
 """The shipped configuration whose settings suit a task."""
 REGRESSION_TEMPLATES = {"image": "mbconv_slice", "signal": "sequence_signals"}

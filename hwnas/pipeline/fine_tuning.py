@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from hwnas.data import Dataset, Split
+from hwnas.data.inputs import joined
 from hwnas.data.own_data import Samples, arrays_of
 from hwnas.durable import write_atomic
 from hwnas.errors import InputError, printable
 from hwnas.inference.description import Description
-from hwnas.inference.inputs import raw_inputs
+from hwnas.inference.inputs import raw_inputs, raw_several
 from hwnas.pipeline.check import check
 from hwnas.pipeline.export import export
 from hwnas.pipeline.report import report
@@ -109,14 +110,15 @@ def _split_of(data: Samples | Dataset, model: Description) -> Split:
             )
         return data.train
     inputs, targets, _ = arrays_of(data, "data")
-    if len(inputs) != len(targets):
+    if not model.several and len(inputs) != len(targets):
         raise InputError(
             "not one target for each sample",
             where="data",
             expected=len(inputs),
             actual=len(targets),
         )
-    return Split(raw_inputs(inputs, model), _targets(targets, model))
+    raw = joined(raw_several(inputs, model)) if model.several else raw_inputs(inputs, model)
+    return Split(raw, _targets(targets, model))
 
 
 def _targets(targets: np.ndarray, model: Description) -> np.ndarray:
@@ -134,5 +136,6 @@ def _targets(targets: np.ndarray, model: Description) -> np.ndarray:
                 expected=printable(", ".join(model.classes), 200),
                 actual=printable(unknown[0], 40),
             )
-        return np.array([index[str(name)] for name in targets], np.int64)
+        found = [index[str(name)] for name in targets.ravel()]
+        return np.array(found, np.int64).reshape(targets.shape)
     return targets.astype(np.int64)

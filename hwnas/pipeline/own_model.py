@@ -13,6 +13,7 @@ from hwnas.architecture import Architecture
 from hwnas.config import Config
 from hwnas.config.reading import parse_config
 from hwnas.data import Dataset
+from hwnas.data.inputs import Inputs, parts_of
 from hwnas.data.own_data import Samples, dataset_of
 from hwnas.errors import InputError
 from hwnas.evaluators.function import Evaluate
@@ -27,9 +28,10 @@ from hwnas.pipeline.own_problem import (
 from hwnas.pipeline.result import Result
 from hwnas.runs.run_folder import RunFolder, next_run_folder
 from hwnas.spaces.traced.described import TRACED
+from hwnas.spaces.traced.naming import argument_names
 from hwnas.spaces.traced.space import TracedSpace, space_of
 from hwnas.tasks import Loss, Task, task_of
-from hwnas.tasks.own import Direction, JudgedTask, Metric, OwnTask, suits
+from hwnas.tasks.own import Direction, JudgedTask, Metric, OwnTask
 
 logger = logging.getLogger("hwnas")
 OWN = "hwnas.search"
@@ -49,7 +51,7 @@ def search(
     metric: Metric | None = None,
     direction: Direction | None = None,
     evaluate: Evaluate | None = None,
-    example_inputs: Tensor | None = None,
+    example_inputs: Inputs | None = None,
     budget_ms: float | None = None,
     runtime: str = "onnxruntime-cpu",
     device: str = "cpu",
@@ -98,7 +100,8 @@ def search(
             what `load_config` reads.
         out: the run folder; the next free `runs/run-001` ... if None.
         train: the training samples, as for `hwnas.dataset_of`, or a dataset with both parts. Inputs
-            are normalised before the model sees them.
+            are normalised before the model sees them. Several inputs, as in `((images, tables),
+            targets)`, are the arguments of the model's `forward` and get their names.
         validation: the samples that the final scores are taken on; a fifth of `train` if None.
         loss: `loss(outputs, targets)` returns a scalar; by default that of the usual task.
         metric: `metric(outputs, targets)` returns a number from 0 to 1 that is better if larger; or
@@ -108,7 +111,8 @@ def search(
             a larger score is better. It replaces the supernet, and without `train` the training
             too: the final weights are those that it leaves in the module. One that raises or
             returns no finite number costs its candidate, not the search.
-        example_inputs: a batch of inputs (N, ...); needed only without `train`.
+        example_inputs: a batch of inputs (N, ...), or a tuple of several; needed only without
+            `train`.
         budget_ms: the latency budget; half-way between the fastest and the slowest network if None.
         runtime: where the model will run, one of `hwnas info`.
         device: where search and training run, "cpu" or "cuda".
@@ -154,10 +158,12 @@ def _search_model(
     metric: Metric | None = None,
     direction: Direction | None = None,
     evaluate: Evaluate | None = None,
-    example_inputs: Tensor | None = None,
+    example_inputs: Inputs | None = None,
     **given: Any,
 ) -> Result:
     dataset = _dataset(train, validation, evaluate, example_inputs)
+    if dataset.inputs:
+        dataset = dataset.with_input_names(argument_names(model, len(dataset.inputs)))
     space = space_of(model, _examples(dataset, train is not None, example_inputs))
     task = _task(dataset, space, train is not None, loss, metric, direction)
     space = space.reading(dataset.input_shape)
@@ -177,7 +183,7 @@ def _dataset(
     train: Samples | Dataset | None,
     validation: Samples | None,
     evaluate: Evaluate | None,
-    example_inputs: Tensor | None,
+    example_inputs: Inputs | None,
 ) -> Dataset:
     if train is None and evaluate is None:
         raise InputError(
@@ -191,29 +197,33 @@ def _dataset(
         return train
     if train is not None:
         return dataset_of(train, validation, name="own")
-    if not isinstance(example_inputs, Tensor) or not example_inputs.dim() > 1:
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if not inputs or not all(isinstance(x, Tensor) and x.dim() > 1 for x in inputs):
         raise InputError(
             "without training samples the model needs an example of its inputs",
             where=f"{OWN}: example_inputs",
-            expected="a tensor (N, ...)",
+            expected="a tensor (N, ...), or a tuple of them",
         )
+    assert example_inputs is not None
     return example_data(example_inputs)
 
 
-def _examples(dataset: Dataset, has_data: bool, given: Tensor | None) -> Tensor:
+def _examples(dataset: Dataset, has_data: bool, given: Inputs | None) -> Inputs:
     """Inputs as the model reads them: samples of the data, or the given ones."""
     if not has_data:
         assert given is not None
         return given
     examples = examples_of(dataset)
-    if given is not None and given.shape[1:] != examples.shape[1:]:
-        raise InputError(
-            "the training samples have another shape",
-            where=f"{OWN}: example_inputs",
-            expected=f"(N, {', '.join(map(str, examples.shape[1:]))})",
-            actual=tuple(given.shape),
-            mend="leave it out",
-        )
+    if given is not None:
+        expected, found = ([x.shape[1:] for x in parts_of(xs)] for xs in (examples, given))
+        if expected != found:
+            raise InputError(
+                "the training samples have another shape",
+                where=f"{OWN}: example_inputs",
+                expected=" and ".join(f"(N, {', '.join(map(str, s))})" for s in expected),
+                actual=" and ".join(str(tuple(x.shape)) for x in parts_of(given)),
+                mend="leave it out",
+            )
     return examples
 
 
@@ -240,13 +250,11 @@ def _task(
     if not has_data:
         return JudgedTask(dataset, shape)
     base = task_of(dataset)
-    if (loss is None or metric is None) and not suits(base, shape):
+    if (loss is None or metric is None) and not base.suits(shape):
         raise InputError(
             f"the model's outputs do not suit {base.name}",
             where=f"{OWN}: model",
-            expected=f"{base.outputs} values for each sample"
-            if base.output_dimensions == 2
-            else f"maps of {base.outputs} channels",
+            expected=base.outputs_in_words,
             actual=f"outputs (N, {', '.join(map(str, shape))})",
             mend="change the last layer, or state both loss and metric",
         )

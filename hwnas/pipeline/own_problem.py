@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hwnas.architecture import Architecture
 from hwnas.budget.decode import smallest_and_largest
 from hwnas.data import Dataset, Normalisation, Split
 from hwnas.data.arrays import KIND
+from hwnas.data.inputs import Inputs, by_position, joined
 from hwnas.errors import InputError, first_line
 from hwnas.evaluators.function import Evaluate, evaluated
 from hwnas.pipeline.problem import Problem
@@ -126,9 +126,15 @@ def sample_shape(dataset: Dataset) -> tuple[int, ...]:
     return shape[:1] if kind == "table" else shape
 
 
-def examples_of(dataset: Dataset) -> Tensor:
-    """Two samples as a user's model reads them."""
+def examples_of(dataset: Dataset) -> Inputs:
+    """Two samples as a user's model reads them; several inputs are a tuple."""
     inputs = dataset.normalise(dataset.train.inputs[:2])
+    if isinstance(inputs, tuple):
+        for one, x in zip(dataset.inputs, inputs, strict=True):
+            if one.dtype == "int64":
+                splits = dataset.train, dataset.test
+                x[0, 0] = max(int(split.inputs[one.name].max()) for split in splits)
+        return inputs
     if dataset.vocabulary:
         # The largest token says how many there are.
         inputs[0, 0] = len(dataset.vocabulary) - 1
@@ -140,21 +146,31 @@ class ExampleData(Dataset):
     """Example inputs in the place of data, which are not normalised."""
 
     @cached_property
+    def normalisations(self) -> dict[str, Normalisation | None]:
+        """No normalisation of any of several inputs."""
+        return {one.name: None for one in self.inputs}
+
+    @cached_property
     def normalisation(self) -> Normalisation:
         """Normalisation that changes nothing."""
         channels = self.input_shape[0]
         return Normalisation("float32", (0.0,) * channels, (1.0,) * channels)
 
 
-def example_data(example: Tensor) -> ExampleData:
+def example_data(example: Inputs) -> ExampleData:
     """Example inputs as a dataset, each often enough for both halves of a search.
 
     Args:
-        example: inputs (N, ...) of the user's model.
+        example: inputs (N, ...) of the user's model; several inputs are a tuple.
 
     Raises:
         InputError: for inputs that are neither floats nor whole numbers (N, L).
     """
+    if isinstance(example, tuple):
+        arrays = [x.detach().cpu().numpy() for x in example]
+        typed = [a.astype(np.float32 if a.dtype.kind == "f" else np.int64) for a in arrays]
+        split = _repeated(joined(by_position(typed)))
+        return ExampleData("own", ("output",), split, split, "regression")
     vocabulary: tuple[str, ...] = ()
     array = example.detach().cpu().numpy()
     if not example.is_floating_point():
@@ -164,12 +180,17 @@ def example_data(example: Tensor) -> ExampleData:
         array = array.astype(np.float32)
         kinds = {2: "table", 3: "signal"}
         array = array.reshape(len(array), *_as_map(array.shape[1:]))
-    inputs = np.concatenate([array] * 4)
-    split = Split(inputs, np.zeros((len(inputs), 1), dtype=np.float32))
+    split = _repeated(array)
     reading: dict[str, Any] = {}
     if example.is_floating_point() and example.dim() in kinds:
         reading[KIND] = kinds[example.dim()]
     return ExampleData("own", ("output",), split, split, "regression", vocabulary, reading)
+
+
+def _repeated(inputs: np.ndarray) -> Split:
+    """Example inputs, each four times, with a target that stands for none."""
+    repeated = np.concatenate([inputs] * 4)
+    return Split(repeated, np.zeros((len(repeated), 1), dtype=np.float32))
 
 
 def _as_map(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from hwnas.architecture import Architecture
 from hwnas.calibration.networks import read_accuracies
 from hwnas.config import Config, DataConfig
 from hwnas.data import Dataset, Normalisation, load_dataset
+from hwnas.data.inputs import InputShape, named_inputs
 from hwnas.errors import InputError, printable
 from hwnas.evaluators.function import Evaluate
 from hwnas.spaces import SearchSpace, build_space
@@ -76,10 +77,17 @@ class Problem:
         """What the exported model does to raw inputs; None if it reads normalised ones.
 
         Raises:
-            InputError: when it is asked for, and the inputs are tokens.
+            InputError: when it is asked for, and the inputs are tokens, or there are several.
         """
         if not self.config.export.preprocess:
             return None
+        if self.dataset.inputs:
+            raise InputError(
+                "a model with several inputs reads normalised ones",
+                where=f"{self.where}: export.preprocess",
+                expected=False,
+                mend="normalise them with the model's property `hwnas.inputs`",
+            )
         if self.dataset.vocabulary:
             raise InputError(
                 "tokens are not normalised, so there is nothing to make a part of the model",
@@ -143,9 +151,9 @@ class Problem:
         return self.proxy_space.supernet(partial_channels)
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the network's input for one sample."""
-        return self.space.options.input_shape
+    def input_shape(self) -> InputShape:
+        """Shape of the network's input for one sample, or its inputs if there are several."""
+        return self.space.options.reads
 
     @cached_property
     def accuracy_table(self) -> dict[Architecture, float]:
@@ -185,7 +193,10 @@ def read_dataset(data: DataConfig, seed: int) -> Dataset:
 
 def data_in_words(dataset: Dataset) -> str:
     """One line about a dataset: numbers of samples, their shape, and the classes."""
-    shape = " x ".join(f"{size:,}" for size in dataset.input_shape)
+    shape = " and ".join(
+        one.name * bool(dataset.inputs) + " " + " x ".join(f"{size:,}" for size in one.shape)
+        for one in named_inputs(dataset.reads, "")
+    ).strip()
     line = (
         f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test samples "
         f"of {shape}"

@@ -21,8 +21,9 @@ from hwnas.calibration.networks import to_text
 from hwnas.calibration.prior import from_counts
 from hwnas.config import Config
 from hwnas.data import Normalisation
+from hwnas.data.inputs import InputShape, named_inputs
 from hwnas.data.normalisation import LARGEST
-from hwnas.deploy.export import INPUT, deployed, export_network, to_onnx
+from hwnas.deploy.export import INPUT, deployed, export_network, raw_dtype, to_onnx
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import Audit
@@ -123,7 +124,7 @@ def bundle(config: Config, folder: Path, networks: int) -> Manifest:
     space, latency = profiled_space(config), config.latency
     shape = space.options.input_shape
     torch.manual_seed(0)
-    inputs = {INPUT: example_inputs(latency.batch, shape)}
+    inputs = example_feeds(latency.batch, shape)
     whole = {
         to_text(space, a): ContextGraph(
             export_network(space.network(a).eval(), shape).SerializeToString(), inputs
@@ -289,24 +290,25 @@ def operator_module(
 
 def preparation(
     network: Network,
-    input_shape: tuple[int, ...],
+    input_shape: InputShape,
     runtime: Runtime,
     batch: int,
     preprocessing: Normalisation | None = None,
 ) -> Callable[[], Callable[[], None]]:
     """What prepares a network as it is deployed on a runtime, and returns one inference."""
-    inputs = example_inputs(batch, input_shape, preprocessing)
+    feeds = example_feeds(batch, input_shape, preprocessing)
     if isinstance(runtime, OnnxModelRuntime):
         model = export_network(network, input_shape, preprocessing=preprocessing)
         data = model.SerializeToString()
-        return lambda: runtime.prepare_onnx(data, {INPUT: inputs})
-    folded, given = deployed(network, preprocessing), (torch.from_numpy(inputs),)
-    return lambda: runtime.prepare(folded, given, to_onnx)
+        return lambda: runtime.prepare_onnx(data, feeds)
+    module = deployed(network, len(feeds), preprocessing)
+    given = tuple(map(torch.from_numpy, feeds.values()))
+    return lambda: runtime.prepare(module, given, to_onnx)
 
 
 def inferences(
     network: Network,
-    input_shape: tuple[int, ...],
+    input_shape: InputShape,
     runtime: Runtime,
     batch: int,
     count: int,
@@ -317,22 +319,34 @@ def inferences(
     return [prepare() for _ in range(count)]
 
 
-def example_inputs(
-    batch: int, input_shape: tuple[int, ...], preprocessing: Normalisation | None = None
-) -> np.ndarray:
+def example_feeds(
+    batch: int,
+    input_shape: InputShape,
+    preprocessing: Normalisation | None = None,
+    name: str = INPUT,
+) -> dict[str, np.ndarray]:
     """Seeded random inputs to measure with.
 
     Args:
         batch: number of samples.
-        input_shape: shape of a sample: (C, H, W), or (L,) for tokens.
+        input_shape: shape of a sample, (C, H, W) or (L,) for tokens; or several inputs.
         preprocessing: of a model that reads raw inputs; they are of its type.
+        name: of the input, if there is one.
 
     Returns:
-        (batch, C, H, W), or tokens (batch, L), 0 or 1.
+        By name (batch, C, H, W), or tokens (batch, L), 0 or 1.
     """
-    rng, shape = np.random.default_rng(0), (batch, *input_shape)
-    if len(input_shape) == 1:
+    rng = np.random.default_rng(0)
+    return {
+        one.name: _random((batch, *one.shape), raw_dtype(one, preprocessing), rng)
+        for one in named_inputs(input_shape, name)
+    }
+
+
+def _random(shape: tuple[int, ...], dtype: str, rng: np.random.Generator) -> np.ndarray:
+    """Random values of a type: any of an image, normally distributed floats, or tokens 0 and 1."""
+    if dtype == "float32":
+        return rng.standard_normal(shape, dtype=np.float32)
+    if dtype == "int64":
         return rng.integers(0, 2, shape)
-    if preprocessing is not None and preprocessing.dtype != "float32":
-        return rng.integers(0, LARGEST[preprocessing.dtype] + 1, shape).astype(preprocessing.dtype)
-    return rng.standard_normal(shape, dtype=np.float32)
+    return rng.integers(0, LARGEST[dtype] + 1, shape).astype(dtype)

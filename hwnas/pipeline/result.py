@@ -25,7 +25,7 @@ from hwnas.pipeline import check as check_stage
 from hwnas.pipeline.control_choice import SEARCHED
 from hwnas.pipeline.fine_tuning import fine_tune
 from hwnas.pipeline.problem import Problem
-from hwnas.pipeline.profile import example_inputs
+from hwnas.pipeline.profile import example_feeds
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.variants import calibration_feeds
@@ -150,11 +150,13 @@ class Result:
 
         Args:
             samples: as the training data were: images (N, C, H, W) of the same type, signals
-                (N, C, L), rows of a table (N, F), or texts. They are prepared as in training.
+                (N, C, L), rows of a table (N, F), or texts; several inputs as a tuple or a
+                dictionary of them. They are prepared as in training.
 
         Returns:
-            Names of classes (N,); of segmentation the class of each pixel (N, H, W); of detection
-            the boxes of each image; of regression the values (N,).
+            Names of classes (N,), or (N, T) for each position of a sequence; of segmentation the
+            class of each pixel (N, H, W); of detection the boxes of each image; of regression the
+            values (N,).
 
         Raises:
             InputError: samples that do not fit the model.
@@ -233,9 +235,11 @@ class Result:
         if not path.parent.is_dir():
             raise InputError("no such folder", where=str(path.parent), mend="create it")
         if path.suffix == ".pt2":
-            inputs = torch.from_numpy(example_inputs(2, self._run.problem.input_shape))
-            batch = ({0: torch.export.Dim("batch")},)
-            program = torch.export.export(self.model, (inputs,), dynamic_shapes=batch)
+            feeds = example_feeds(2, self._run.problem.input_shape)
+            inputs = tuple(map(torch.from_numpy, feeds.values()))
+            size = torch.export.Dim("batch")
+            batch = tuple({0: size} for _ in inputs)
+            program = torch.export.export(self.model, inputs, dynamic_shapes=batch)
             torch.export.save(program, path)
         elif len(names) == 1:
             write_atomic(path, self._files.model.read_bytes())

@@ -20,7 +20,7 @@ from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selec
 from hwnas.checking.performance import counted_energy
 from hwnas.config import SearchConfig, TrainConfig
 from hwnas.data import Augmentation, Batches, Split, evaluation_batches, split_train
-from hwnas.deploy.export import INPUT, export_network
+from hwnas.deploy.export import export_network
 from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
@@ -35,7 +35,7 @@ from hwnas.latency_tables.measuring.memory import try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.nn.mixed_op import release_memory, use_kernels
 from hwnas.pipeline.own_problem import OwnProblem
-from hwnas.pipeline.profile import example_inputs, preparation
+from hwnas.pipeline.profile import example_feeds, preparation
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import load_checkpoint, remove_checkpoints
@@ -436,7 +436,7 @@ def measure_costs(run: Run, network: Network, budget_ms: float | None) -> Networ
     memory_mb = energy_mj = None
     if budget.memory_mb is not None and isinstance(runtime, OnnxModelRuntime):
         model = export_network(network, shape, preprocessing=preprocessing).SerializeToString()
-        inputs = {INPUT: example_inputs(latency.batch, shape, preprocessing)}
+        inputs = example_feeds(latency.batch, shape, preprocessing)
         memory_mb = try_session(runtime, model, inputs).memory_mb
     if budget.energy_mj is not None:
         energy = counted_energy(prepare(), runtime, found)

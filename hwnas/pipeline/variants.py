@@ -13,6 +13,7 @@ import onnx
 from hwnas.checking.outputs import Feeds
 from hwnas.checking.references import Reference
 from hwnas.checking.request import CheckRequest
+from hwnas.data.inputs import named_inputs, parts_of
 from hwnas.deploy.judged_variants import (
     RunningVariant,
     VariantLatency,
@@ -156,9 +157,11 @@ def calibration_feeds(run: Run) -> list[Feeds]:
     rng = np.random.default_rng(run.seed("calibration"))
     chosen = dataset.train.inputs[rng.choice(len(dataset.train), count, replace=False)]
     is_raw = run.problem.preprocessing is not None
-    inputs = chosen if is_raw else dataset.normalise(chosen).numpy()
+    names = [one.name for one in named_inputs(dataset.reads, run.problem.task.input_name)]
+    tensors = () if is_raw else parts_of(dataset.normalise(chosen))
+    inputs = [chosen] if is_raw else [x.numpy() for x in tensors]
     return [
-        {run.problem.task.input_name: inputs[start : start + CALIBRATION_BATCH]}
+        {n: x[start : start + CALIBRATION_BATCH] for n, x in zip(names, inputs, strict=True)}
         for start in range(0, count, CALIBRATION_BATCH)
     ]
 

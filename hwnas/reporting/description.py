@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from hwnas.architecture import Architecture, read_architecture_file
 from hwnas.budget.decode import params_and_macs_ranges
 from hwnas.config import read_space_file
+from hwnas.data.inputs import InputShape, named_inputs
 from hwnas.errors import InputError
 from hwnas.spaces import SPACES, SearchSpace, build_space
 from hwnas.spaces.networks import Network
@@ -138,24 +139,26 @@ def describe_architecture(space: SearchSpace, architecture: Architecture) -> dic
         "genotype": space.to_genotype(architecture),
         "params": params,
         "macs": macs,
-        "depth": depth(network, sizes.input_shape),
+        "depth": depth(network, sizes.reads),
         "fixed": dict(zip(("params", "macs"), fixed.tolist(), strict=True)),
         "choices": choices,
     }
 
 
-def depth(network: Network, shape: tuple[int, ...]) -> int:
+def depth(network: Network, shape: InputShape) -> int:
     """Count the convolutional, linear and recurrent layers on the longest path through a network.
 
     Args:
         network: a network whose parameters are on the meta device, so that nothing is computed.
-        shape: shape of a sample: (C, H, W), or (L,) for tokens.
+        shape: shape of a sample, (C, H, W) or (L,) for tokens; or several inputs.
     """
-    dtype = torch.int64 if len(shape) == 1 else torch.float32
-    inputs = torch.zeros(1, *shape, dtype=dtype, device="meta")
+    inputs = tuple(
+        torch.zeros(1, *one.shape, dtype=getattr(torch, one.dtype), device="meta")
+        for one in named_inputs(shape, "")
+    )
     depths = _Depths()
     with torch.no_grad(), depths:
-        return depths.of(network.eval()(inputs))
+        return depths.of(network.eval()(inputs if len(inputs) > 1 else inputs[0]))
 
 
 class _Depths(TorchFunctionMode):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -37,6 +38,6 @@ class Network(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The head's outputs for inputs (N, C, H, W) or tokens (N, L)."""
 
-    def forward_with_auxiliary(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward_with_auxiliary(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """The head's outputs, and those of the auxiliary head if there is one."""
         return self(x), None

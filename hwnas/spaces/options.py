@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from hwnas.data.inputs import InputShape
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.heads import FACTORS, Head
@@ -44,6 +45,11 @@ class SpaceOptions(BaseModel):
         if self.vocabulary is not None:
             return (self.width,)
         return self.input_channels, self.height, self.width
+
+    @property
+    def reads(self) -> InputShape:
+        """What a network reads: the shape of its input, or its inputs if there are several."""
+        return self.input_shape
 
     def head_operator(self, c_in: int, height: int, width: int) -> OpSpec:
         """The operator that maps the last feature map to the network's output.

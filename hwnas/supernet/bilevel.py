@@ -72,7 +72,7 @@ def evaluate_mixture_second_order(
     weights = mixture.weights.detach().requires_grad_()
 
     def loss_on(batch: Batch) -> Tensor:
-        attached = Mixture(weights.to(batch[0].device), mixture.active)
+        attached = Mixture(weights.to(batch[1].device), mixture.active)
         return loss_of(supernet(batch[0], attached), batch[1])
 
     with _restored(supernet) as origin:

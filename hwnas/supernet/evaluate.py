@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
+from hwnas.data.inputs import Inputs
 from hwnas.nn.mixed_op import MixedBlocks, MixedCell
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace
@@ -21,9 +22,9 @@ from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome
 from hwnas.tasks import Loss
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Inputs, Tensor]
 """Inputs and targets."""
-Score = Callable[[Iterable[Batch]], float]
+Score = Callable[[Iterable[tuple[Tensor, Tensor]]], float]
 """Maps batches of outputs and targets to a score; higher is better."""
 
 
@@ -54,7 +55,7 @@ def evaluate_mixture(
     inputs, targets = batch
     with torch.set_grad_enabled(with_gradient), frozen(supernet):
         weights = mixture.weights.detach().requires_grad_(with_gradient)
-        attached = Mixture(weights.to(inputs.device), mixture.active)
+        attached = Mixture(weights.to(targets.device), mixture.active)
         loss = loss_of(supernet(inputs, attached), targets)
         ratio = largest_ratio(limits, Mixture(weights))
         objective = dual(loss, ratio.to(loss), multiplier)
@@ -155,7 +156,7 @@ def rank_architectures(
     Raises:
         Interrupted: a signal was received.
     """
-    device = validation[0][0].device
+    device = validation[0][1].device
     scores = []
     for architecture in architectures:
         interruption.stop_if_requested()

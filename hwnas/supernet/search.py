@@ -228,7 +228,7 @@ class SupernetSearch:
 
     def _weights_step(self, mixture: Mixture, batch: Batch) -> float:
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.sandwich.backward(mixture.to(batch[0].device), batch, self.step)
+        loss = self.sandwich.backward(mixture.to(batch[1].device), batch, self.step)
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         self.ranks.average([loss, *gradients])
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
@@ -237,7 +237,9 @@ class SupernetSearch:
 
     def _own_part(self, batch: Batch) -> Batch:
         inputs, targets = batch
-        return self.ranks.part(inputs), self.ranks.part(targets)
+        part = self.ranks.part
+        own = tuple(map(part, inputs)) if isinstance(inputs, tuple) else part(inputs)
+        return own, part(targets)
 
     def _record(self, loss: float, mixture: Mixture, outcome: Outcome | None) -> dict[str, Any]:
         cost = self.limits[0].cost

@@ -7,6 +7,7 @@ from hwnas.tasks.base import Loss, Meter, Task
 from hwnas.tasks.classification import (
     AudioKeywords,
     ImageClassification,
+    MultiInputClassification,
     SignalClassification,
     TableClassification,
     TextClassification,
@@ -15,6 +16,7 @@ from hwnas.tasks.detection import Detection
 from hwnas.tasks.language import LanguageModelling
 from hwnas.tasks.regression import Regression
 from hwnas.tasks.segmentation import Segmentation
+from hwnas.tasks.sequence_labelling import SequenceLabelling
 
 TASKS: dict[str, type[Task]] = {
     task.name: task
@@ -30,6 +32,11 @@ TASKS: dict[str, type[Task]] = {
         Detection,
     )
 }
+"""The tasks of the networks of all search spaces."""
+OWN_TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (MultiInputClassification, SequenceLabelling)
+}
+"""Tasks of networks of one's own alone: no shipped space has such inputs or outputs."""
 
 
 def task_of(dataset: Dataset) -> Task:
@@ -38,7 +45,7 @@ def task_of(dataset: Dataset) -> Task:
     Raises:
         InputError: the training targets do not suit the task, such as a single class.
     """
-    return TASKS[dataset.task](dataset)
+    return (TASKS | OWN_TASKS)[dataset.task](dataset)
 
 
-__all__ = ["TASKS", "Loss", "Meter", "Task", "task_of"]
+__all__ = ["OWN_TASKS", "TASKS", "Loss", "Meter", "Task", "task_of"]

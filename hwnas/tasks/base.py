@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from hwnas.data import Dataset
+from hwnas.data.inputs import NamedInput
 from hwnas.ops.heads import Head
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -58,9 +59,26 @@ class Task(ABC):
         """Number of dimensions of the network's output, with the batch."""
         return 2 if self.head == "classifier" else 4
 
+    @property
+    def outputs_in_words(self) -> str:
+        """What the network's output has to be."""
+        if self.output_dimensions == 2:
+            return f"{self.outputs} values for each sample"
+        return f"maps of {self.outputs} channels"
+
+    def suits(self, output_shape: tuple[int, ...]) -> bool:
+        """Whether a network's output for one sample has the shape that the task needs."""
+        is_long_enough = 1 + len(output_shape) == self.output_dimensions
+        return is_long_enough and output_shape[0] == self.outputs
+
     def properties(self) -> dict[str, Any]:
         """Return the metadata of an exported model about its inputs and outputs, as JSON data."""
         dataset = self.dataset
+        if dataset.inputs:
+            inputs = [
+                {"name": one.name, **_input_properties(dataset, one)} for one in dataset.inputs
+            ]
+            return {"inputs": inputs, "classes": dataset.classes, **dataset.reading}
         if dataset.vocabulary:
             return {"vocabulary": dataset.vocabulary, "classes": dataset.classes, **dataset.reading}
         given = dataset.normalisation
@@ -103,3 +121,17 @@ class Task(ABC):
     def score(self, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
         """Return the value of `metric` over batches of outputs and targets."""
         return float(self.metrics(batches)[self.metric])
+
+
+def _input_properties(dataset: Dataset, given: NamedInput) -> dict[str, Any]:
+    """The metadata of one of several inputs."""
+    normalisation = dataset.normalisations[given.name]
+    if given.dtype == "int64":
+        splits = dataset.train, dataset.test
+        largest = max(int(split.inputs[given.name].max()) for split in splits)
+        return {"kind": "tokens", "dtype": given.dtype, "tokens": largest + 1}
+    kind = {3: "image", 2: "signal", 1: "table"}[len(given.shape)]
+    if normalisation is None:
+        return {"kind": kind, "dtype": given.dtype}
+    moments = {"mean": normalisation.mean, "std": normalisation.std}
+    return {"kind": kind, "dtype": normalisation.dtype, **moments}

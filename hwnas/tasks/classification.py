@@ -83,6 +83,12 @@ class TextClassification(ImageClassification):
     input_name = "tokens"
 
 
+class MultiInputClassification(ImageClassification):
+    """Several inputs to logits (N, classes); only networks of one's own have several inputs."""
+
+    name = "multi-input-classification"
+
+
 class SignalClassification(ImageClassification):
     """Signals (N, C, 1, L) to logits (N, classes)."""
 

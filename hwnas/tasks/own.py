@@ -57,7 +57,7 @@ class OwnTask(Task):
         self._loss, self._metric, self._direction = loss, metric, direction
         self.head, self.tells_classes = base.head, base.tells_classes
         self.input_name = base.input_name
-        if suits(base, output_shape):
+        if base.suits(output_shape):
             self.name = base.name
         self.metric = base.metric
         if metric is not None:
@@ -119,12 +119,6 @@ class OwnTask(Task):
         if self._direction is None:
             return {self.metric: value}
         return {self.metric: score_of(value, self._direction), self._metric_name: value}
-
-
-def suits(task: Task, output_shape: tuple[int, ...]) -> bool:
-    """Whether a network's output for one sample has the shape that a task needs."""
-    is_long_enough = 1 + len(output_shape) == task.output_dimensions
-    return is_long_enough and output_shape[0] == task.outputs
 
 
 def score_of(value: float, direction: Direction) -> float:

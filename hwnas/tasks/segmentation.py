@@ -39,6 +39,21 @@ class SegmentationMeter(ClassCounter):
         }
 
 
+def labelled_cross_entropy(outputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """The mean cross-entropy over the pixels or positions that have a label.
+
+    Args:
+        outputs: logits (N, K, ...).
+        targets: classes (N, ...), `VOID` where there is no label.
+        label_smoothing: see `Task.loss`.
+    """
+    total = F.cross_entropy(
+        outputs, targets, ignore_index=VOID, reduction="sum", label_smoothing=label_smoothing
+    )
+    # At least 1, because the mean over a batch without labels is not a number.
+    return total / (targets != VOID).sum().clamp(min=1)
+
+
 class Segmentation(Task):
     """Images (N, C, H, W) to logits (N, classes, H, W); void pixels of the targets are ignored."""
 
@@ -48,15 +63,7 @@ class Segmentation(Task):
     tells_classes = True
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        total = F.cross_entropy(
-            outputs,
-            targets,
-            ignore_index=VOID,
-            reduction="sum",
-            label_smoothing=label_smoothing,
-        )
-        # At least 1, because the mean over a batch without labelled pixels is not a number.
-        return total / (targets != VOID).sum().clamp(min=1)
+        return labelled_cross_entropy(outputs, targets, label_smoothing)
 
     def constant_score(self, targets: np.ndarray) -> float:
         """Return the mean IoU of answering the largest class everywhere.

@@ -73,6 +73,8 @@ class PredictionRecorder:
             arrays["sample_texts"] = np.array(
                 [" ".join(text)[:MAX_LETTERS] for text in words], dtype=np.str_
             )
+        elif dataset.inputs:
+            pass  # several inputs are not shown
         elif inputs.dtype != np.float32 or dataset.task == IMAGE_CLASSIFICATION:
             shown = _as_bytes(inputs, dataset.normalisation)
             arrays["sample_images"] = np.stack([_small(image) for image in shown])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hwnas import dataset_of
-from hwnas.data.arrays import Kind, inputs_of, raw_data_of
+from hwnas.data.arrays import inputs_of, raw_data_of
+from hwnas.data.targets import Kind
 
 LABELS = np.array([0, 1, 0, 1, 0, 1])
 

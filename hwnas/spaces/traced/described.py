@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from hwnas.architecture import Architecture
+from hwnas.data.inputs import InputShape, NamedInput
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
@@ -95,7 +96,10 @@ class DescribedPart(_Described):
 class TracedOptions(SpaceOptions):
     """What was found in a model."""
 
-    shape: tuple[int, ...] = Field(description="shape of one input sample")
+    shape: tuple[int, ...] = Field(description="shape of one sample, of the first input")
+    inputs: tuple[NamedInput, ...] | None = Field(
+        None, description="names, shapes and types of several inputs"
+    )
     found: tuple[DescribedChoice, ...] = Field(min_length=1, description="the choices")
     measured: tuple[DescribedOperator, ...] = Field(min_length=1, description="the operators")
     fixed: tuple[_Index, ...] = Field((), description="numbers of operators that always run")
@@ -106,6 +110,10 @@ class TracedOptions(SpaceOptions):
     @property
     def input_shape(self) -> tuple[int, ...]:
         return self.shape
+
+    @property
+    def reads(self) -> InputShape:
+        return self.inputs or self.shape
 
 
 class DescribedSpace(SearchSpace):

@@ -16,6 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from hwnas.data.inputs import NamedInput
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.nn.decisions import Decision
@@ -27,7 +28,12 @@ from hwnas.spaces.traced.described import (
     Literals,
     TracedOptions,
 )
-from hwnas.spaces.traced.naming import Named, named_decisions, readable_modules
+from hwnas.spaces.traced.naming import (
+    Named,
+    argument_names,
+    named_decisions,
+    readable_modules,
+)
 from hwnas.spaces.traced.operators import Operator
 from hwnas.spaces.traced.walk import Walk
 
@@ -69,6 +75,7 @@ class Finding:
             InputError: see `space_of`.
         """
         model = copy.deepcopy(model).cpu().eval()
+        argument_names(model, len(inputs))
         named = named_decisions(model)
         if not named:
             raise InputError(
@@ -217,6 +224,16 @@ class Finding:
         """Shape of the model's output for one sample."""
         return self.walks[self.largest].output_shape
 
+    def _named_inputs(self) -> tuple[NamedInput, ...] | None:
+        """Several inputs under the names of the arguments of `forward`; None if there is one."""
+        if len(self.inputs) == 1:
+            return None
+        names = argument_names(self.model, len(self.inputs))
+        return tuple(
+            NamedInput(name, tuple(x.shape[1:]), str(x.dtype).removeprefix("torch."))
+            for name, x in zip(names, self.inputs, strict=True)
+        )
+
     @property
     def operators(self) -> dict[OpSpec, Operator]:
         """All operators, by their key; equal modules at equal shapes are one."""
@@ -258,6 +275,7 @@ class Finding:
         operators = self.operators
         return TracedOptions(
             shape=shape,
+            inputs=self._named_inputs(),
             found=tuple(
                 DescribedChoice(
                     name=one.name, options=one.decision.options, matters=self._matters(row)

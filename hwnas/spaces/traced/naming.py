@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
+from hwnas.data.inputs import by_position
 from hwnas.errors import InputError
 from hwnas.nn.decisions import Decision, Value
 from hwnas.nn.narrowing import require_sliceable, widths_of
@@ -84,6 +86,27 @@ def _attributes(model: nn.Module) -> Iterator[tuple[int, str]]:
             for name, value in vars(module).items():
                 if isinstance(value, Value):
                     yield id(value), f"{prefix}{name}"
+
+
+def argument_names(model: nn.Module, count: int) -> tuple[str, ...]:
+    """The names of the first arguments of a model's `forward`, which its inputs have.
+
+    Raises:
+        InputError: when it takes fewer arguments, or needs more.
+    """
+    parameters = inspect.signature(model.forward).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return tuple(by_position([None] * count))
+    needed = sum(p.default is p.empty for p in positional)
+    if not needed <= count <= len(positional):
+        raise InputError(
+            "the model takes another number of inputs",
+            where=f"{type(model).__name__}.forward",
+            expected=f"inputs for {', '.join(p.name for p in positional)}",
+            actual=f"{count} input{'s' * (count > 1)}",
+        )
+    return tuple(p.name for p in positional[:count])
 
 
 def _default(path: str, module: Searchable, decision: Decision) -> str:

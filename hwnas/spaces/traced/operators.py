@@ -44,6 +44,7 @@ class Operator:
         module: the module itself, not a copy.
         shapes: of its inputs, without the batch dimension.
         kind: how it is measured.
+        reads_floats: which inputs are floating-point numbers.
         params: number of parameters.
         macs: multiply-accumulates for one sample.
     """
@@ -52,12 +53,15 @@ class Operator:
     module: nn.Module
     shapes: tuple[tuple[int, ...], ...]
     kind: OperatorKind
+    reads_floats: tuple[bool, ...]
     params: int
     macs: int
 
     def measured(self) -> OperatorModule:
         """What is measured: a new module, the shapes of its inputs, and its kind."""
         module = copy.deepcopy(self.module)
+        if self.kind == "tokens" and any(self.reads_floats):
+            return _FromTokens(module, self.reads_floats), list(self.shapes), self.kind
         if self.kind != "operator" or not _on_signals(self.module, self.shapes):
             return module, list(self.shapes), self.kind
         maps = [(s[0], 1, s[1]) if len(s) == 2 else s for s in self.shapes]
@@ -66,6 +70,20 @@ class Operator:
     def describe(self) -> DescribedOperator:
         """The part of it that can be kept without the module."""
         return DescribedOperator(**vars(self.spec), params=self.params, macs=self.macs)
+
+
+class _FromTokens(nn.Module):
+    """A module that reads tokens, and other inputs beside them, which are given as tokens too."""
+
+    def __init__(self, module: nn.Module, reads_floats: Sequence[bool]) -> None:
+        super().__init__()
+        self.module, self.reads_floats = module, tuple(reads_floats)
+
+    def forward(self, *tokens: Tensor) -> Tensor:
+        """Run the module."""
+        given = zip(tokens, self.reads_floats, strict=True)
+        outputs: Tensor = self.module(*(x.float() if is_float else x for x, is_float in given))
+        return outputs
 
 
 class _OnMaps(nn.Module):
@@ -101,7 +119,7 @@ def operator_of(
         module: maps tensors to one tensor.
         inputs: its inputs, (N, ...) each.
         output: its output, (N, ...).
-        reads_input: whether one of the inputs is the network's.
+        reads_input: whether one of the inputs is the network's first.
     """
     kind: OperatorKind = "source" if reads_input else "operator"
     if any(not x.is_floating_point() for x in inputs):
@@ -111,7 +129,8 @@ def operator_of(
     digest = hashlib.sha256(text.encode()).hexdigest()[:HASH_LENGTH]
     channels, height, width = _map_sizes(shapes[0])
     if kind == "tokens":
-        channels = max(int(x.max()) + 1 for x in inputs if not x.is_floating_point())
+        # What is measured reads the same tokens from all inputs.
+        channels = min(int(x.max()) + 1 for x in inputs if not x.is_floating_point())
     out_channels, out_height, _ = _map_sizes(tuple(output.shape[1:]))
     spec = OpSpec(
         f"{label(module)}-{digest}",
@@ -121,7 +140,8 @@ def operator_of(
         width,
         max(1, height // out_height),
     )
-    return Operator(spec, module, shapes, kind, *count(module, inputs))
+    reads_floats = tuple(x.is_floating_point() for x in inputs)
+    return Operator(spec, module, shapes, kind, reads_floats, *count(module, inputs))
 
 
 def _map_sizes(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
+from hwnas.data.inputs import Inputs, parts_of
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.nn.decisions import Decision
@@ -49,8 +50,10 @@ class TracedSpace(DescribedSpace):
         """The same space for samples of another shape, which its networks reshape.
 
         Args:
-            shape: of a sample, with as many values as one that the model reads.
+            shape: of a sample, with as many values as one that the model reads; () if the model
+                has several inputs, which are not reshaped.
         """
+        shape = shape or self.options.shape
         sizes: dict[str, Any] = {"shape": shape, "classes": self.output_shape[0]}
         if len(shape) == 3:
             sizes |= dict(zip(("input_channels", "height", "width"), shape, strict=True))
@@ -81,9 +84,10 @@ class TracedSpace(DescribedSpace):
 
 
 class _Traced(nn.Module):
-    """What networks and supernets of a user's model share: the memory format of their tensors."""
+    """What networks and supernets of a user's model share: how it reads its inputs."""
 
     channels_last: bool
+    reshaping: nn.Module
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """As in PyTorch, but in the memory format that the model runs in."""
@@ -92,7 +96,12 @@ class _Traced(nn.Module):
         moved: Self = super().to(*args, **kwargs)
         return moved
 
-    def formatted(self, x: Tensor) -> Tensor:
+    def read(self, model: nn.Module, inputs: Inputs) -> Tensor:
+        """The outputs of a model, which has the inputs as arguments."""
+        outputs: Tensor = model(*(self.reshaping(self._formatted(x)) for x in parts_of(inputs)))
+        return outputs
+
+    def _formatted(self, x: Tensor) -> Tensor:
         """An input in the memory format that the model runs in."""
         return x if self.channels_last else x.contiguous()
 
@@ -113,9 +122,9 @@ class TracedNetwork(_Traced, Network):
         self.channels_last = space.channels_last
         self.choice_modules = {f"model.{path}": name for path, name in choice_modules.items()}
 
-    def forward(self, x: Tensor) -> Tensor:
-        outputs: Tensor = self.model(self.reshaping(self.formatted(x)))
-        return outputs
+    def forward(self, x: Inputs) -> Tensor:
+        """The model's outputs; several inputs are a tuple."""
+        return self.read(self.model, x)
 
     def plain(self) -> nn.Module:
         """A copy in eval mode that consists of the user's and PyTorch's own modules."""
@@ -142,10 +151,9 @@ class TracedSupernet(_Traced, SharedSupernet):
         self.model = mixed(copy.deepcopy(space.model), row_of, self.mixing)
         self._row_of = row_of
 
-    def forward(self, x: Tensor, mixture: Mixture) -> Tensor:
+    def forward(self, x: Inputs, mixture: Mixture) -> Tensor:
         self.mixing.mixture = mixture
-        outputs: Tensor = self.model(self.reshaping(self.formatted(x)))
-        return outputs
+        return self.read(self.model, x)
 
     def weights_of(self, architecture: Architecture) -> dict[str, Tensor]:
         chosen = self.space.chosen(architecture)

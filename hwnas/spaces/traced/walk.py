@@ -106,7 +106,8 @@ class Walk:
             )
         for tensor in [*given, output]:
             self._require_batch(tensor, where)
-        reads_input = any(x is own for x in args for own in self.inputs)
+        # Only what reads the first input is priced with the cost of a run.
+        reads_input = any(x is self.inputs[0] for x in args)
         piece = Piece(operator_of(module, args, output, reads_input=reads_input), when)
         self.pieces.append(piece)
 

@@ -20,7 +20,7 @@ from hwnas.latency_tables.measuring.profiler import profile_operators
 from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime, Runtime, create_runtime
 from hwnas.latency_tables.runtimes.torch_modes import MODES
 from hwnas.ops import definitions
-from hwnas.pipeline.profile import example_inputs, operator_module
+from hwnas.pipeline.profile import example_feeds, operator_module
 from hwnas.spaces import SPACES
 from hwnas.spaces.networks import Network
 
@@ -74,7 +74,7 @@ def assert_right_everywhere(name: str, options: dict[str, Any], runtimes: list[R
     space = tiny_space(name, **options)
     network = space.network(space.sample(np.random.default_rng(3))).eval()
     shape = space.options.input_shape
-    inputs = example_inputs(2, shape)
+    (inputs,) = example_feeds(2, shape).values()
     model = export_network(network, shape).SerializeToString()
     with torch.inference_mode():
         expected = network(torch.from_numpy(inputs)).numpy()
