@@ -130,14 +130,13 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Check the splits against each other and against the classes."""
-        shapes = self.train.inputs.shape[1:], self.test.inputs.shape[1:]
-        kinds = self.train.inputs.dtype.descr, self.test.inputs.dtype.descr
-        if shapes[0] != shapes[1] or (self.inputs and kinds[0] != kinds[1]):
+        shapes = _sample_shapes(self.train.inputs), _sample_shapes(self.test.inputs)
+        if shapes[0] != shapes[1]:
             raise InputError(
                 "training and test inputs differ in shape",
                 where=self.name,
-                expected=kinds[0] if self.inputs else shapes[0],
-                actual=kinds[1] if self.inputs else shapes[1],
+                expected=shapes[0],
+                actual=shapes[1],
             )
         for split, name in ((self.train, "train"), (self.test, "test")):
             where, targets = f"{self.name}: {name}", split.targets
@@ -257,6 +256,13 @@ class Dataset:
         if self.vocabulary:
             return torch.from_numpy(inputs.copy()).to(device)
         return self.normalisation.apply(inputs, device)
+
+
+def _sample_shapes(inputs: np.ndarray) -> Any:
+    """The shape of a sample; of several inputs the shape and type of each by name."""
+    fields = fields_of(inputs).items()
+    several = [f"{name} {array.shape[1:]} {array.dtype}" for name, array in fields]
+    return several or inputs.shape[1:]
 
 
 def _normalisation_of(inputs: np.ndarray, where: str) -> Normalisation:

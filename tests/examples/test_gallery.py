@@ -15,6 +15,7 @@ from helpers.tiny import table_of
 from torch import Tensor
 
 import hwnas
+from hwnas.data.inputs import Inputs
 from hwnas.pipeline.result import Result
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -44,12 +45,12 @@ def example(name: str) -> ModuleType:
     return module
 
 
-def short_run(script: ModuleType, inputs: Tensor, folder: Path, **given: Any) -> Result:
+def short_run(script: ModuleType, inputs: Inputs, folder: Path, **given: Any) -> Result:
     """Run a script on a few samples, with made-up latencies and a budget that every network keeps.
 
     Args:
         script: of the gallery.
-        inputs: a batch as its network reads it.
+        inputs: a batch as its network reads it; several inputs are a tuple.
         folder: the run is made in it.
         given: further arguments of its `main`.
     """
@@ -82,7 +83,7 @@ def test_a_script_has_at_most_120_lines_and_says_how_it_is_run(path: Path) -> No
 SPACES = {
     "sensor_signal": (torch.zeros(2, 3, 96), (2, 4), 72),
     "medical_image": (torch.zeros(2, 1, 32, 32), (2, 3), 102),
-    "image_and_table": (torch.zeros(2, 259), (2, 2), 162),
+    "image_and_table": ((torch.zeros(2, 1, 16, 16), torch.zeros(2, 3)), (2, 2), 162),
     "recommender": (torch.full((2, 2), 199), (2, 2), 27),
     "named_entities": (torch.full((2, 12), 29), (2, 3, 1, 12), 34),
     "speech_like_ctc": (torch.zeros(2, 12, 64), (2, 5, 32), 27),
@@ -97,7 +98,8 @@ def test_all_choices_of_a_network_are_found_and_a_random_network_runs(name: str)
     space = hwnas.space_of(example(name).Network(), inputs)
     assert space.size() == size
     network = space.module(space.sample(np.random.default_rng(0)))
-    assert network(inputs).shape == shape
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    assert network(*given).shape == shape
 
 
 @pytest.mark.slow
@@ -138,11 +140,23 @@ def test_images_of_16_bits_are_read_as_they_were_written(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_picture_and_a_table_are_one_row(tmp_path) -> None:
+def test_a_picture_and_a_table_are_two_inputs_of_the_exported_model(tmp_path) -> None:
     script = example("image_and_table")
-    rows, _ = script.rows(5, seed=2)
-    result = short_run(script, torch.from_numpy(rows), tmp_path, samples=120)
-    assert set(result.predict(rows)) <= {"0", "1"}
+    samples, targets = script.parts(40, seed=2)
+    inputs = torch.zeros(1, 1, script.SIDE, script.SIDE), torch.zeros(1, 3)
+    result = short_run(script, inputs, tmp_path, samples=120)
+    assert set(result.predict(samples)) <= {"0", "1"}
+    session = onnxruntime.InferenceSession(
+        result.folder / "model.onnx", providers=["CPUExecutionProvider"]
+    )
+    assert [given.name for given in session.get_inputs()] == ["picture", "columns"]
+    dataset = hwnas.dataset_of((samples, targets)).with_input_names(["picture", "columns"])
+    with torch.no_grad():
+        assert result.model(*dataset.normalise(dataset.train.inputs)).shape[1] == 2
+    tuned = result.fine_tune((samples, targets), epochs=1, show_progress=False)
+    assert tuned.verdict == "pass"
+    program = result.export(tmp_path / "model.pt2")
+    assert torch.export.load(program).module()(*inputs).shape == (1, 2)
 
 
 @pytest.mark.slow

@@ -55,3 +55,21 @@ def own_space(height: int = 9, width: int = 7, classes: int = 3) -> TracedSpace:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return space_of(OwnNetwork(classes), torch.zeros(1, 1, height, width))
+
+
+class FourInputs(nn.Module):
+    """An image, a signal, columns of a table and tokens, each behind a layer of its own."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        width = Width([2, 4])
+        self.of_image = Choice({"1": conv_bn(2, 3, 1), "3": conv_bn(2, 3, 3)})
+        self.of_signal = nn.Conv1d(3, 3, 3, padding=1)
+        deep = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))
+        self.of_table = Choice({"flat": nn.Linear(4, 3), "deep": deep})
+        self.of_tokens = nn.Embedding(9, 3)
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, image: Tensor, signal: Tensor, columns: Tensor, words: Tensor) -> Tensor:
+        seen = self.of_image(image).mean((2, 3)) + self.of_signal(signal).mean(2)
+        return self.head(seen + self.of_table(columns) * self.of_tokens(words).mean(1))
