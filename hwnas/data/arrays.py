@@ -133,6 +133,10 @@ def _of_both_parts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The samples of both parts, which have to be of the same type; see `inputs_of`."""
     train, test = arrays
+    found = (
+        inputs_of(train, kind, channels, f"{where}x_train{name}"),
+        inputs_of(test, kind, channels, f"{where}x_test{name}"),
+    )
     if train.dtype != test.dtype and not train.dtype.kind == test.dtype.kind == "f":
         # Such as images in 0..255 for training and in 0..1 for the test.
         raise InputError(
@@ -141,10 +145,7 @@ def _of_both_parts(
             expected=f"{train.dtype} as x_train",
             actual=test.dtype,
         )
-    return (
-        inputs_of(train, kind, channels, f"{where}x_train{name}"),
-        inputs_of(test, kind, channels, f"{where}x_test{name}"),
-    )
+    return found
 
 
 def _several_inputs(

@@ -14,7 +14,7 @@ import torch
 from hwnas.data.augmentation import Augmentation
 from hwnas.data.dataset import Dataset, Split
 from hwnas.data.formats import IMAGE_CLASSIFICATION, seeded_rng
-from hwnas.data.inputs import Inputs
+from hwnas.data.inputs import InputTensors
 from hwnas.data.normalisation import channels_last
 from hwnas.errors import InputError
 
@@ -73,7 +73,7 @@ class Batches:
         self._device = device
         self._order: tuple[int, np.ndarray] | None = None  # the latest epoch and its permutation
 
-    def batch(self, step: int) -> tuple[Inputs, torch.Tensor]:
+    def batch(self, step: int) -> tuple[InputTensors, torch.Tensor]:
         """Return the batch of a step.
 
         Args:
@@ -109,7 +109,7 @@ class Batches:
 
 def evaluation_batches(
     split: Split, dataset: Dataset, batch_size: int, device: torch.device | str = "cpu"
-) -> Iterator[tuple[Inputs, torch.Tensor]]:
+) -> Iterator[tuple[InputTensors, torch.Tensor]]:
     """Yield all samples in order, normalised but not augmented; the last batch may be smaller.
 
     Args:
@@ -126,7 +126,7 @@ def evaluation_batches(
     """
     _check_batch_size(batch_size)
 
-    def batches() -> Iterator[tuple[Inputs, torch.Tensor]]:
+    def batches() -> Iterator[tuple[InputTensors, torch.Tensor]]:
         for start in range(0, len(split), batch_size):
             part = slice(start, start + batch_size)
             inputs = dataset.normalise(split.inputs[part], device)

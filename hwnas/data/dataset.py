@@ -38,8 +38,8 @@ from hwnas.data.formats import (
     seeded_rng,
 )
 from hwnas.data.inputs import (
-    Inputs,
     InputShape,
+    InputTensors,
     NamedInput,
     fields_of,
     in_order,
@@ -224,7 +224,7 @@ class Dataset:
 
         return replace(self, train=renamed(self.train), test=renamed(self.test))
 
-    def normalise(self, inputs: np.ndarray, device: torch.device | str = "cpu") -> Inputs:
+    def normalise(self, inputs: np.ndarray, device: torch.device | str = "cpu") -> InputTensors:
         """Return (inputs - mean) / std; images are scaled to 0..1 first, tokens are unchanged.
 
         Args:

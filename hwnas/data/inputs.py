@@ -39,7 +39,7 @@ class NamedInput:
 
 InputShape = tuple[int, ...] | tuple[NamedInput, ...]
 """Shape of a sample, (C, H, W) or tokens (L,); or the inputs, if a network has several."""
-Inputs: TypeAlias = "Tensor | tuple[Tensor, ...]"
+InputTensors: TypeAlias = "Tensor | tuple[Tensor, ...]"
 """A batch as a network reads it: (N, ...), or a tuple of such tensors."""
 
 
@@ -97,6 +97,6 @@ def in_order(arrays: Mapping[str, Any], names: Sequence[str], where: str) -> dic
     )
 
 
-def parts_of(inputs: Inputs) -> tuple[Tensor, ...]:
+def parts_of(inputs: InputTensors) -> tuple[Tensor, ...]:
     """The tensors of a batch, one for each input."""
     return inputs if isinstance(inputs, tuple) else (inputs,)

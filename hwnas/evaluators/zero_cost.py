@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture
-from hwnas.data.inputs import Inputs
+from hwnas.data.inputs import InputTensors
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.tasks import Loss
@@ -64,7 +64,9 @@ def synflow(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss) 
     return float(torch.tensor(total, dtype=torch.float64).log())
 
 
-def gradient_norm(network: nn.Module, inputs: Inputs, targets: Tensor, loss_of: Loss) -> float:
+def gradient_norm(
+    network: nn.Module, inputs: InputTensors, targets: Tensor, loss_of: Loss
+) -> float:
     """Return the Euclidean norm of the loss's gradient with respect to all weights.
 
     Args:
@@ -107,7 +109,7 @@ def jacob_cov(network: nn.Module, inputs: Tensor, targets: Tensor, loss_of: Loss
     return -float((values.clamp_min(JITTER).log() + 1 / values.clamp_min(JITTER)).sum())
 
 
-def naswot(network: nn.Module, inputs: Inputs, targets: Tensor, loss_of: Loss) -> float:
+def naswot(network: nn.Module, inputs: InputTensors, targets: Tensor, loss_of: Loss) -> float:
     """Return log `|K|`, where K counts the ReLUs on which two samples agree (active or not).
 
     Mellor et al., "Neural Architecture Search without Training", ICML 2021. ReLU6, h-swish and
@@ -168,7 +170,7 @@ class ZeroCost:
 
     space: SearchSpace
     score: str
-    inputs: Inputs
+    inputs: InputTensors
     targets: Tensor
     seed: int
     loss_of: Loss = F.cross_entropy

@@ -13,7 +13,7 @@ from hwnas.architecture import Architecture
 from hwnas.config import Config
 from hwnas.config.reading import parse_config
 from hwnas.data import Dataset
-from hwnas.data.inputs import Inputs, parts_of
+from hwnas.data.inputs import InputTensors, parts_of
 from hwnas.data.own_data import Samples, dataset_of
 from hwnas.errors import InputError
 from hwnas.evaluators.function import Evaluate
@@ -51,7 +51,7 @@ def search(
     metric: Metric | None = None,
     direction: Direction | None = None,
     evaluate: Evaluate | None = None,
-    example_inputs: Inputs | None = None,
+    example_inputs: InputTensors | None = None,
     budget_ms: float | None = None,
     runtime: str = "onnxruntime-cpu",
     device: str = "cpu",
@@ -158,7 +158,7 @@ def _search_model(
     metric: Metric | None = None,
     direction: Direction | None = None,
     evaluate: Evaluate | None = None,
-    example_inputs: Inputs | None = None,
+    example_inputs: InputTensors | None = None,
     **given: Any,
 ) -> Result:
     dataset = _dataset(train, validation, evaluate, example_inputs)
@@ -183,7 +183,7 @@ def _dataset(
     train: Samples | Dataset | None,
     validation: Samples | None,
     evaluate: Evaluate | None,
-    example_inputs: Inputs | None,
+    example_inputs: InputTensors | None,
 ) -> Dataset:
     if train is None and evaluate is None:
         raise InputError(
@@ -208,7 +208,7 @@ def _dataset(
     return example_data(example_inputs)
 
 
-def _examples(dataset: Dataset, has_data: bool, given: Inputs | None) -> Inputs:
+def _examples(dataset: Dataset, has_data: bool, given: InputTensors | None) -> InputTensors:
     """Inputs as the model reads them: samples of the data, or the given ones."""
     if not has_data:
         assert given is not None

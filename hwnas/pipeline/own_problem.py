@@ -14,7 +14,7 @@ from hwnas.architecture import Architecture
 from hwnas.budget.decode import smallest_and_largest
 from hwnas.data import Dataset, Normalisation, Split
 from hwnas.data.arrays import KIND
-from hwnas.data.inputs import Inputs, by_position, joined
+from hwnas.data.inputs import InputTensors, by_position, joined
 from hwnas.errors import InputError, first_line
 from hwnas.evaluators.function import Evaluate, evaluated
 from hwnas.pipeline.problem import Problem
@@ -126,7 +126,7 @@ def sample_shape(dataset: Dataset) -> tuple[int, ...]:
     return shape[:1] if kind == "table" else shape
 
 
-def examples_of(dataset: Dataset) -> Inputs:
+def examples_of(dataset: Dataset) -> InputTensors:
     """Two samples as a user's model reads them; several inputs are a tuple."""
     inputs = dataset.normalise(dataset.train.inputs[:2])
     if isinstance(inputs, tuple):
@@ -157,7 +157,7 @@ class ExampleData(Dataset):
         return Normalisation("float32", (0.0,) * channels, (1.0,) * channels)
 
 
-def example_data(example: Inputs) -> ExampleData:
+def example_data(example: InputTensors) -> ExampleData:
     """Example inputs as a dataset, each often enough for both halves of a search.
 
     Args:

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.limit import Limit, largest_ratio
 from hwnas.budget.objectives import dual
-from hwnas.data.inputs import Inputs
+from hwnas.data.inputs import InputTensors
 from hwnas.nn.mixed_op import MixedBlocks, MixedCell
 from hwnas.runs import interruption
 from hwnas.spaces.base import SearchSpace
@@ -22,7 +22,7 @@ from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome
 from hwnas.tasks import Loss
 
-Batch = tuple[Inputs, Tensor]
+Batch = tuple[InputTensors, Tensor]
 """Inputs and targets."""
 Score = Callable[[Iterable[tuple[Tensor, Tensor]]], float]
 """Maps batches of outputs and targets to a score; higher is better."""

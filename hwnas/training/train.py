@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hwnas.config import TrainConfig
 from hwnas.data import Batches
-from hwnas.data.inputs import Inputs
+from hwnas.data.inputs import InputTensors
 from hwnas.errors import HwnasError, InputError
 from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
@@ -155,7 +155,7 @@ class Training:
             record |= self.curve.measure(self.average, self.step, self.device)
         return record
 
-    def _loss(self, inputs: Inputs, targets: Tensor) -> Tensor:
+    def _loss(self, inputs: InputTensors, targets: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing
         outputs, auxiliary = self.network.forward_with_auxiliary(inputs)
         loss = self.loss_of(outputs, targets, smoothing)

@@ -15,7 +15,7 @@ from helpers.tiny import table_of
 from torch import Tensor
 
 import hwnas
-from hwnas.data.inputs import Inputs
+from hwnas.data.inputs import InputTensors
 from hwnas.pipeline.result import Result
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -45,7 +45,7 @@ def example(name: str) -> ModuleType:
     return module
 
 
-def short_run(script: ModuleType, inputs: Inputs, folder: Path, **given: Any) -> Result:
+def short_run(script: ModuleType, inputs: InputTensors, folder: Path, **given: Any) -> Result:
     """Run a script on a few samples, with made-up latencies and a budget that every network keeps.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor, nn
 
 from hwnas.architecture import Architecture, Mixture
-from hwnas.data.inputs import Inputs, parts_of
+from hwnas.data.inputs import InputTensors, parts_of
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.nn.decisions import Decision
@@ -96,7 +96,7 @@ class _Traced(nn.Module):
         moved: Self = super().to(*args, **kwargs)
         return moved
 
-    def read(self, model: nn.Module, inputs: Inputs) -> Tensor:
+    def read(self, model: nn.Module, inputs: InputTensors) -> Tensor:
         """The outputs of a model, which has the inputs as arguments."""
         outputs: Tensor = model(*(self.reshaping(self._formatted(x)) for x in parts_of(inputs)))
         return outputs
@@ -122,7 +122,7 @@ class TracedNetwork(_Traced, Network):
         self.channels_last = space.channels_last
         self.choice_modules = {f"model.{path}": name for path, name in choice_modules.items()}
 
-    def forward(self, x: Inputs) -> Tensor:
+    def forward(self, x: InputTensors) -> Tensor:
         """The model's outputs; several inputs are a tuple."""
         return self.read(self.model, x)
 
@@ -151,7 +151,7 @@ class TracedSupernet(_Traced, SharedSupernet):
         self.model = mixed(copy.deepcopy(space.model), row_of, self.mixing)
         self._row_of = row_of
 
-    def forward(self, x: Inputs, mixture: Mixture) -> Tensor:
+    def forward(self, x: InputTensors, mixture: Mixture) -> Tensor:
         self.mixing.mixture = mixture
         return self.read(self.model, x)
 
