@@ -39,22 +39,26 @@ def trust(run: Run, notes: list[str]) -> dict[str, Any]:
         notes: gets a line for what is left out.
 
     Returns:
-        `calibration` and `by_class` (None for other tasks than classification), `robustness`, and
-        `attributions` (None if left out).
+        `calibration` and `by_class` (None for other tasks than classification), `robustness` and
+        `attributions` (None if left out, as for several inputs).
     """
-    network = run.trained_network()
+    network, has_several = run.trained_network(), bool(run.problem.dataset.inputs)
     found: dict[str, Any] = {
         "calibration": None,
         "by_class": None,
-        "robustness": _robustness(run, network),
+        "robustness": None if has_several else _robustness(run, network),
         "attributions": None,
     }
+    if has_several:
+        notes.append("Samples of several inputs are neither disturbed nor explained.")
     if not isinstance(run.problem.task, ImageClassification) or not run.folder.predictions.exists():
         return found
     stored = read_npz_arrays(run.folder.predictions)
     is_right = stored["targets"] == stored["predicted"]
     found["calibration"] = asdict(calibration(stored["confidence"], is_right))
     found["by_class"] = _by_class(stored["targets"], is_right, run.problem.dataset.classes)
+    if has_several:
+        return found
     try:
         found["attributions"] = _attributions(run, network, stored)
     except RuntimeMissingError as error:
@@ -143,6 +147,7 @@ def _attributed(
     """The attributions of the predicted classes of test samples."""
     dataset = run.problem.dataset
     inputs = dataset.normalise(dataset.test.inputs[samples])
+    assert isinstance(inputs, torch.Tensor)
     classes = torch.from_numpy(stored["predicted"][samples].astype(np.int64))
     with run.stage("attributions") as advance:
         found = attributions(network, inputs, classes)

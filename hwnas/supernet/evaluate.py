@@ -197,7 +197,7 @@ def score_blocks(
     rows = []
     for architecture in architectures:
         interruption.stop_if_requested()
-        mixture = space.one_hot(architecture).to(validation[0][0].device)
+        mixture = space.one_hot(architecture).to(validation[0][1].device)
         recalibrate(supernet, mixture, recalibration)
         with mode(supernet, training=False):
             outputs = [(supernet(inputs, mixture), targets) for inputs, targets in validation]
