@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops.macro import LINEAR, ConvolutionLayer, DenseLayer
+from hwnas.ops.macro import LINEAR, ConvolutionLayer, DenseLayer, Pool
 from hwnas.ops.parts import sequential
 from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import SKIP, LayerSpace
@@ -80,7 +80,10 @@ class MacroSpace(LayerSpace):
                 f"stage{number}/layer{index + 1}",
                 reads=after if index else before,
                 c_out=after.channels,
-                options={option.name: option for option in _layer_options(stage, index == 0)},
+                options={
+                    option.name: option
+                    for option in _layer_options(stage, after if index else before, after)
+                },
                 skippable=index >= min(stage.layers),
             )
             for number, (stage, (before, after)) in enumerate(
@@ -136,26 +139,51 @@ class _Layer:
     skippable: bool
 
 
-def _layer_options(stage: Stage, is_first: bool) -> Iterator[LayerOption]:
-    """All combinations of a stage's properties; only the first layer reduces the size."""
-    reduction = stage.reduced_by if is_first else 1
-    strides = stage.strides if is_first else [1]
+def _pool(kind: str | None, reduction: int, window: int | None) -> Pool | None:
+    """The pool that does what a stride has left, if anything."""
+    if kind is None or reduction == 1:
+        return None
+    return Pool(kind, reduction, None if window == 2 * reduction - 1 else window)
+
+
+def _layer_options(stage: Stage, reads: Place, after: Place) -> Iterator[LayerOption]:
+    """All combinations of a stage's properties for a layer between two shapes of maps.
+
+    Only the first layer of a stage reduces the size.
+    """
+    if stage.is_dense:
+        for width, activation, dropout in itertools.product(
+            stage.widths, stage.activation, stage.dropout
+        ):
+            yield LayerOption(DenseLayer(stage.hidden(width), activation), 1, dropout)
+        return
+    is_first = reads != after
     pools: list[str | None] = [*stage.pooling] if stage.pooling else [None]
-    for kind, kernel, width, stride, pooling, activation, dropout in itertools.product(
+    windows: list[int | None] = [*stage.pool_size] if stage.pool_size else [None]
+    reduction = stage.reduced_by if is_first else 1
+    convolutions = itertools.product(
         stage.operator,
         stage.kernel or [3],
-        stage.width or [stage.out_channels],
-        strides,
+        stage.widths,
+        stage.strides if is_first else [1],
         pools,
-        stage.activation,
-        stage.dropout,
-    ):
-        hidden = None if width == stage.out_channels else width
-        operator: ConvolutionLayer | DenseLayer
-        if kind == "dense":
-            operator = DenseLayer(hidden, activation)
-        else:
-            left = reduction // stride
-            pool = pooling if left > 1 else None
-            operator = ConvolutionLayer(kind, kernel, hidden, activation, pool, left)
+        windows,
+    )
+    properties = itertools.product(
+        stage.activation, stage.dilation, stage.groups, stage.norm, stage.residual, stage.dropout
+    )
+    for convolution, others in itertools.product(convolutions, properties):
+        kind, kernel, width, stride, pooling, window = convolution
+        activation, dilation, groups, norm, residual, dropout = others
+        operator = ConvolutionLayer(
+            kind,
+            kernel,
+            stage.hidden(width),
+            activation,
+            _pool(pooling, reduction // stride, window),
+            dilation if kernel > 1 else 1,
+            groups if kind == "conv" else 1,
+            norm == "batch",
+            residual and not is_first,
+        )
         yield LayerOption(operator, stride, dropout)

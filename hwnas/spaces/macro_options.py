@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
@@ -15,7 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from hwnas.ops.parts import ACTIVATIONS, out_size
+from hwnas.ops.macro import LAYER_ACTIVATIONS
+from hwnas.ops.parts import out_size
 from hwnas.spaces.options import SpaceOptions
 
 MAX_OPTIONS = 64
@@ -49,10 +51,16 @@ def _consecutive(layers: list[int]) -> list[int]:
 
 
 def _known_activation(name: str) -> str:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"expected one of {', '.join(ACTIVATIONS)}")
+    if name not in LAYER_ACTIVATIONS:
+        raise ValueError(f"expected one of {', '.join(LAYER_ACTIVATIONS)}")
     return name
 
+
+CONVOLUTIONAL = (
+    *("kernel", "stride", "reduction", "pooling", "pool_size"),
+    *("dilation", "groups", "norm", "residual"),
+)
+"""Properties that dense layers do not have."""
 
 T = TypeVar("T")
 Several = Annotated[
@@ -65,6 +73,7 @@ Several = Annotated[
 Channels = Annotated[int, Field(ge=1, le=4096)]
 Count = Annotated[int, Field(ge=1, le=MAX_LAYERS)]
 Kernel = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
+Stride = Annotated[int, Field(ge=1, le=4)]
 Activation = Annotated[str, AfterValidator(_known_activation)]
 
 
@@ -89,20 +98,39 @@ class Stage(BaseModel):
     channels: Channels | None = Field(
         None, description="output channels of every layer; the largest width by default"
     )
-    stride: Several[Literal[1, 2, 4]] | None = Field(
+    stride: Several[Stride] | None = Field(
         None,
         description="stride of the first layer's convolution; by default 1 with pooling, and the "
         "reduction without",
     )
-    reduction: Literal[1, 2, 4] | None = Field(
+    reduction: Annotated[int, Field(ge=1, le=16)] | None = Field(
         None,
-        description="factor by which the first layer divides height and width; the largest stride "
-        "by default, or 1",
+        description="factor by which the first layer divides height and width, rounding up; by "
+        "default the smallest number that all strides divide",
     )
     pooling: Several[Literal["max", "avg"]] | None = Field(
         None, description="kind of pool that makes up for a stride smaller than the reduction"
     )
-    activation: Several[Activation] = Field(["relu"])
+    pool_size: Several[Annotated[int, Field(ge=2, le=16)]] | None = Field(
+        None,
+        description="side of the pool's windows, whose distance follows from the reduction; by "
+        "default twice the distance less one",
+    )
+    dilation: Several[Annotated[int, Field(ge=1, le=8)]] = Field(
+        [1], description="distance of the convolution's taps"
+    )
+    groups: Several[Channels] = Field(
+        [1], description="groups of channels of a convolution that is not separable"
+    )
+    activation: Several[Activation] = Field(
+        ["relu"], description=f"one of {', '.join(LAYER_ACTIVATIONS)}"
+    )
+    norm: Several[Literal["batch", "none"]] = Field(
+        ["batch"], description="batch norm behind every convolution, or biases in place of it"
+    )
+    residual: Several[bool] = Field(
+        [False], description="whether a layer adds its input, where that has the output's shape"
+    )
     dropout: Several[Annotated[float, Field(ge=0, lt=1)]] = Field(
         [0.0], description="probability of dropout behind each layer, in training only"
     )
@@ -119,9 +147,18 @@ class Stage(BaseModel):
         return self.channels or max(self.width or [])
 
     @property
+    def widths(self) -> list[int]:
+        """The widths to choose from, before the width multiplier."""
+        return self.width or [self.out_channels]
+
+    def hidden(self, width: int) -> int | None:
+        """The width as an operator states it: None where it is that of the output."""
+        return None if width == self.out_channels else width
+
+    @property
     def reduced_by(self) -> int:
         """The factor by which the first layer divides height and width."""
-        return self.reduction or max(self.stride or [1])
+        return self.reduction or math.lcm(*(self.stride or [1]))
 
     @property
     def strides(self) -> list[int]:
@@ -140,7 +177,8 @@ class Stage(BaseModel):
             self._check_reduction()
         # An upper bound, since some combinations may give the same operator.
         lists: list[list[Any] | None] = [self.operator, self.activation, self.dropout]
-        lists += [self.kernel, self.width, self.stride, self.pooling]
+        lists += [self.kernel, self.width, self.stride, self.pooling, self.pool_size]
+        lists += [self.dilation, self.groups, self.norm, self.residual]
         options = math.prod(len(values) for values in lists if values)
         if options > MAX_OPTIONS:
             raise ValueError(f"expected at most {MAX_OPTIONS} combinations, got {options}")
@@ -149,8 +187,8 @@ class Stage(BaseModel):
     def _check_dense(self) -> None:
         if not self.is_dense:
             raise ValueError("operator: dense layers need a stage of their own")
-        for key in ("kernel", "stride", "reduction", "pooling"):
-            if getattr(self, key) is not None:
+        for key in CONVOLUTIONAL:
+            if getattr(self, key) != Stage.model_fields[key].default:
                 raise ValueError(f"{key}: not allowed for dense layers")
 
     def _check_reduction(self) -> None:
@@ -166,6 +204,10 @@ class Stage(BaseModel):
             raise ValueError(
                 "pooling: the stride reduces the size already, give a larger reduction"
             )
+        if self.pool_size is not None and self.pooling is None:
+            raise ValueError("pool_size: there is no pool, give pooling")
+        if self.groups != [1] and "conv" not in self.operator:
+            raise ValueError("groups: separable convolutions have none")
 
 
 @dataclass(frozen=True)
@@ -209,7 +251,14 @@ class MacroOptions(SpaceOptions):
                     f"{where}: maps of {height} x {width} cannot be reduced by {reduction}"
                 )
             out = self.scaled(stage.out_channels)
-            widest = max(self.scaled(max(stage.width or [stage.out_channels])), out)
+            widest = max(self.scaled(max(stage.widths)), out)
+            divided = [place.channels, *map(self.scaled, stage.widths)]
+            divided += [out] * (max(stage.layers) > 1)
+            for groups, channels in itertools.product(stage.groups, divided):
+                if channels % groups:
+                    raise ValueError(
+                        f"{where}.groups: {channels} channels cannot be divided by {groups}"
+                    )
             weights = widest * max(place.channels * height * width, widest)
             if stage.is_dense and weights > MAX_WEIGHTS:
                 raise ValueError(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import tomllib
 
+import numpy as np
 import pytest
 import torch
-from helpers.tiny import TINY_SIZES, tiny_space
+from helpers.tiny import TINY_SIZES, cost_in_table, table_of, tiny_space
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.architecture import Mixture
+from hwnas.budget.cost import CostModel
 from hwnas.config import load_config, read_space_file
 from hwnas.deploy.export import export_network
 from hwnas.errors import InputError
 from hwnas.spaces import SearchSpace, build_space
+from hwnas.spaces.layers import SKIP
 from hwnas.spaces.macro import example_options
 
 
@@ -145,6 +148,56 @@ def test_the_shipped_example_is_the_space_of_the_shipped_configuration() -> None
     assert config.space.options == example_options()
 
 
+def test_a_layered_space_as_people_write_it() -> None:
+    """Kernels, strides, sizes of pools, numbers of layers, activations; sizes do not divide."""
+    space = space_of("""
+        [[stages]]
+        layers = [2, 3, 4]
+        kernel = [3, 5, 7]
+        channels = 8
+        stride = [1, 2, 3]
+        pooling = "max"
+        pool_size = [2, 3, 4]
+        activation = ["relu", "sigmoid"]
+        """)
+    first, *others = space.choices
+    # Of nine pairs of stride and window all are different: after stride 3 the pool's stride is 2.
+    assert len(first.options) == 3 * 3 * 3 * 2
+    assert [len(choice.options) for choice in others] == [6, 7, 7]
+    assert space.size() == 54 * 6 * 7 * 7
+    images = torch.randn(2, 1, 9, 7)
+    for k in range(len(first.options)):
+        network = space.network(space.architecture([k, 0, 6, 6])).eval()
+        assert network.blocks[0](network.stem(images)).shape == (2, 8, 2, 2)
+    cost = CostModel(space, table_of(space))
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        architecture = space.sample(rng)
+        taken = [space.spec(i, option) for i, (_, option) in enumerate(architecture)]
+        operators = [*space.stem, *(spec for spec in taken if spec.name != SKIP), *space.head]
+        (predicted_ms,), _ = cost.predict([architecture])
+        assert predicted_ms == pytest.approx(sum(map(cost_in_table, operators)))
+
+
+def test_layers_add_their_input_where_it_has_the_shape_of_their_output() -> None:
+    space = space_of("""
+        stem_channels = 8
+        [[stages]]
+        layers = [1, 2]
+        channels = 16
+        stride = 2
+        residual = [true, false]
+        norm = ["batch", "none"]
+        """)
+    assert options_of(space) == {
+        "stage1/layer1": ("conv_3x3_relu", "conv_3x3_relu_bare"),
+        "stage1/layer2": (
+            *("conv_3x3_relu_residual", "conv_3x3_relu"),
+            *("conv_3x3_relu_bare_residual", "conv_3x3_relu_bare", "skip_connect"),
+        ),
+    }
+
+
 VALID = {"operator": "conv", "width": 8}
 
 
@@ -168,7 +221,13 @@ VALID = {"operator": "conv", "width": 8}
         ({"layers": 0}, ["stages.0.layers"]),
         ({"layers": [1, 3]}, ["stages.0.layers", "consecutive"]),
         ({"layers": [1, 10**12]}, ["stages.0.layers", "64"]),
-        ({"stride": 3}, ["stages.0.stride", "4"]),
+        ({"stride": 5}, ["stages.0.stride", "4"]),
+        ({"stride": [2, 3]}, ["stages.0", "pooling", "missing"]),
+        ({"reduction": 17}, ["stages.0.reduction", "16"]),
+        ({"pool_size": 2, "reduction": 2}, ["stages.0", "pool_size", "pooling"]),
+        ({"groups": 3}, ["stages.0.groups", "16 channels", "3"]),
+        ({"operator": "separable", "groups": 2}, ["stages.0", "groups", "separable"]),
+        ({"operator": "dense", "norm": "none"}, ["stages.0", "norm", "dense"]),
         ({"stride": 4, "reduction": 2}, ["stages.0", "stride", "divisors"]),
         ({"stride": [1, 2]}, ["stages.0", "pooling", "missing"]),
         ({"pooling": "max"}, ["stages.0", "pooling", "reduction"]),
