@@ -144,6 +144,7 @@ setup(
         "hwnas.spaces": ["*.toml"],
         "hwnas.reporting": ["*.css", "*.js", "catalogue.json"],
         "hwnas.kernels": ["*.md"],
+        "hwnas.latency_tables.on_device": ["*.js"],
         "hwnas.latency_tables": ["*.json", "*.md", "data/*.json", "data/*.json.gz", "data/*.md"],
     },
     ext_modules=[

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from hwnas.cli.check import check
+from hwnas.cli.demo import demo
 from hwnas.cli.devices import devices_app
 from hwnas.cli.explain import explain
 from hwnas.cli.infer import infer
@@ -40,6 +41,7 @@ VERBS: dict[Callable[..., None], str] = {
     report: "hwnas report runs/first",
     explain: "hwnas explain runs/first",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
+    demo: "hwnas demo runs/first",
     infer: "hwnas infer runs/first/model.onnx photo.png --top 3",
     quantize: "hwnas quantize model.onnx --data samples.npz --variants fp16,int8",
     strategies: "hwnas strategies --json",

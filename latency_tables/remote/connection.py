@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwnas.errors import DeviceError, InputError, RuntimeMissingError, printable
+from hwnas.latency_tables.remote.browser import Browser
 from hwnas.latency_tables.remote.inventory import Device
-from hwnas.latency_tables.remote.process import ENDING_S, Process
+from hwnas.latency_tables.remote.process import ENDING_S, Peer, Process
 from hwnas.latency_tables.remote.transport import (
     DeviceLostError,
     Transport,
@@ -32,6 +33,7 @@ PATIENCE_S = 180.0
 MOST_ENDINGS = 4
 """Times that a request may end the process on the device before it answers anything."""
 LONGEST_PAUSE_S = 10.0
+FIRST_PAUSE_S = 0.5
 PART_BYTES = 192 * 1024
 """Size of the parts that files are sent in."""
 
@@ -107,7 +109,7 @@ class Connection:
         self.clock_off_s = 0.0
         self.state: State | None = None
         self._transport: Transport = transport_to(device)
-        self._process: Process | None = None
+        self._process: Peer | None = None
         self._facts: Facts | None = None
         self._numbers = count()
 
@@ -120,7 +122,12 @@ class Connection:
             RuntimeMissingError: the program of the transport is not installed here.
         """
         if self._facts is None:
-            self._open()
+            try:
+                self._open()
+            except DeviceLostError:
+                # A login may be cut off once; what is wrong for good stays wrong.
+                time.sleep(FIRST_PAUSE_S)
+                self._open()
         assert self._facts is not None
         return self._facts
 
@@ -237,7 +244,7 @@ class Connection:
                 yield from self._put(process, digest, files[digest], sorted(files))
         yield from self._lines(process, do, content)
 
-    def _put(self, process: Process, digest: str, data: bytes, needed: list[str]) -> _Lines:
+    def _put(self, process: Peer, digest: str, data: bytes, needed: list[str]) -> _Lines:
         for start in range(0, max(len(data), 1), PART_BYTES):
             part = base64.b64encode(data[start : start + PART_BYTES]).decode()
             last = start + PART_BYTES >= len(data)
@@ -245,7 +252,7 @@ class Connection:
             for line in self._lines(process, "put", content):
                 yield None if line is None or "done" not in line else {"kept": digest}
 
-    def _lines(self, process: Process, do: str, content: Mapping[str, Any]) -> _Lines:
+    def _lines(self, process: Peer, do: str, content: Mapping[str, Any]) -> _Lines:
         """Yield the lines of one request up to that with `done`, and None about every second."""
         number, is_done = next(self._numbers), False
         process.write({"id": number, "do": do, **content})
@@ -263,7 +270,7 @@ class Connection:
             if not is_done:
                 self._stop(process, number)
 
-    def _stop(self, process: Process, number: int) -> None:
+    def _stop(self, process: Peer, number: int) -> None:
         """End a measurement that is left before its end, and take the state that it reports."""
         if process is not self._process:
             return
@@ -296,10 +303,9 @@ class Connection:
                 )
         return DeviceError(f"the device refuses a request: {message}", where=name)
 
-    def _open(self) -> Process:
+    def _open(self) -> Peer:
         if self._process is None:
-            require_program(self.device.transport, self.device.name)
-            self._process = Process(self._transport)
+            self._process = self._started()
             try:
                 self._greeted(self._process)
             except BaseException:
@@ -307,7 +313,13 @@ class Connection:
                 raise
         return self._process
 
-    def _greeted(self, process: Process) -> None:
+    def _started(self) -> Peer:
+        if self.device.transport == "browser":
+            return Browser(self.device)
+        require_program(self.device.transport, self.device.name)
+        return Process(self._transport)
+
+    def _greeted(self, process: Peer) -> None:
         """Take the greeting, and compare it with that of an earlier connection."""
         try:
             facts = Facts.model_validate(process.greeting())

@@ -28,13 +28,18 @@ class Device(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: Word = Field(exclude=True)
-    transport: Literal["ssh", "adb"] = Field("ssh", description="how the device is reached")
+    transport: Literal["ssh", "adb", "browser"] = Field(
+        "ssh", description="how the device is reached; `browser` is a page on this machine"
+    )
     host: Word | None = Field(
         None, description="host name, address, or an alias of the SSH configuration"
     )
     user: Word | None = Field(None, description="user name; by default that of the SSH client")
     port: Annotated[int, Field(ge=1, le=65535)] | None = Field(None, description="of its server")
     serial: Word | None = Field(None, description="of an Android device, as `adb devices` says")
+    package: Word | None = Field(
+        None, description="folder of the npm package onnxruntime-web, for a browser"
+    )
     python: Word | Annotated[list[Word], Field(min_length=1)] = Field(
         "python3", description="the interpreter there, or a command of several words that starts it"
     )
@@ -61,9 +66,10 @@ class Device(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> Device:
-        own = {"ssh": self.host, "adb": self.serial}[self.transport]
-        if (own is None) == (not self.members):
-            needed = {"ssh": "host", "adb": "serial"}[self.transport]
+        if self.transport == "browser" and not self.members:
+            return self
+        needed = {"ssh": "host", "adb": "serial", "browser": "transport"}[self.transport]
+        if (getattr(self, needed) is None) == (not self.members):
             raise ValueError(f"state either {needed}, or the members of a pool")
         return self
 

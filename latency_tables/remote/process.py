@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any
@@ -50,11 +51,78 @@ ENDING_S = 10.0
 LONGEST_LINE, NOISE_LINES = 256 * 2**20, 200
 
 
-class Process:
+class Peer(ABC):
+    """What answers requests with lines: a process on a device, or a page in a browser.
+
+    Attributes:
+        name: of the device.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Begin without lines."""
+        self.name = name
+        self._lines: queue.Queue[bytes | None] = queue.Queue()
+
+    @abstractmethod
+    def greeting(self) -> Any:
+        """Return what it says of itself, see `hwnas.latency_tables.on_device.state.facts`.
+
+        Raises:
+            DeviceError: it does not start.
+        """
+
+    @abstractmethod
+    def write(self, request: Mapping[str, Any]) -> None:
+        """Send a request.
+
+        Raises:
+            DeviceLostError: the connection has ended.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it, with what it is doing."""
+
+    @abstractmethod
+    def _failure(self) -> DeviceError:
+        """Return why it has ended."""
+
+    def answers(self, number: int) -> Iterator[dict[str, Any] | None]:
+        """Yield the lines about a request, and None about every second without one.
+
+        Raises:
+            DeviceLostError: the connection ended, or nothing came for a long time.
+        """
+        silent_since = time.monotonic()
+        while True:
+            line = self._next(1.0)
+            if line is None:
+                if time.monotonic() - silent_since > SILENT_S:
+                    raise DeviceLostError("the device is silent", where=self.name)
+                yield None
+                continue
+            silent_since = time.monotonic()
+            answer = json.loads(line)
+            if answer["id"] == number:
+                yield answer
+
+    def _next(self, seconds: float) -> bytes | None:
+        """The next line, or None after some seconds."""
+        try:
+            line = self._lines.get(timeout=max(seconds, 0.0))
+        except queue.Empty:
+            return None
+        if line is None:
+            raise self._failure()
+        return line
+
+
+class Process(Peer):
     """The local command whose pipes lead to the process on the device."""
 
     def __init__(self, transport: Transport) -> None:
         """Start the command and send the program; `greeting` tells whether it runs."""
+        super().__init__(transport.device.name)
         self._transport, device = transport, transport.device
         program = _program()
         settings = json.dumps(
@@ -71,13 +139,12 @@ class Process:
             stderr=self._errors,
             start_new_session=True,  # the terminal's Ctrl-C is for hwnas, which ends this process
         )
-        self._lines: queue.Queue[bytes | None] = queue.Queue()
         self._has_greeted = False
         threading.Thread(target=self._listen, daemon=True).start()
         self._send(program)
 
     def greeting(self) -> Any:
-        """Return the content of the first line, after what a login may print before it."""
+        """See `Peer.greeting`; a login may print something before it."""
         end = time.monotonic() + GREETING_S
         for _ in range(NOISE_LINES):
             line = self._next(end - time.monotonic())
@@ -89,55 +156,22 @@ class Process:
                 return json.loads(text.removeprefix(GREETING))
         raise DeviceError(
             "the device does not answer",
-            where=self._transport.device.name,
+            where=self.name,
             expected=f"a greeting within {GREETING_S:.0f} s",
         )
 
     def write(self, request: Mapping[str, Any]) -> None:
-        """Send a request.
-
-        Raises:
-            DeviceLostError: the connection has ended.
-        """
+        """See `Peer.write`."""
         self._send(json.dumps(request).encode() + b"\n")
 
-    def answers(self, number: int) -> Iterator[dict[str, Any] | None]:
-        """Yield the lines about a request, and None about every second without one.
-
-        Raises:
-            DeviceLostError: the connection ended, or nothing came for a long time.
-        """
-        silent_since = time.monotonic()
-        while True:
-            line = self._next(1.0)
-            if line is None:
-                if time.monotonic() - silent_since > SILENT_S:
-                    raise DeviceLostError("the device is silent", where=self._transport.device.name)
-                yield None
-                continue
-            silent_since = time.monotonic()
-            answer = json.loads(line)
-            if answer["id"] == number:
-                yield answer
-
     def close(self) -> None:
-        """End the process; what runs on the device ends with its stdin."""
+        """See `Peer.close`; what runs on the device ends with its stdin."""
         self._process.kill()
         self._process.wait()
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         self._errors.close()
-
-    def _next(self, seconds: float) -> bytes | None:
-        """The next line, or None after some seconds."""
-        try:
-            line = self._lines.get(timeout=max(seconds, 0.0))
-        except queue.Empty:
-            return None
-        if line is None:
-            raise self._failure()
-        return line
 
     def _send(self, data: bytes) -> None:
         assert self._process.stdin is not None
@@ -163,8 +197,7 @@ class Process:
         errors = self._errors.read().decode("utf-8", "replace")
         if self._has_greeted:
             last = printable((errors.strip().splitlines() or [f"exit code {code}"])[-1])
-            where = self._transport.device.name
-            return DeviceLostError("the connection was lost", where=where, actual=last)
+            return DeviceLostError("the connection was lost", where=self.name, actual=last)
         return self._transport.failure(code, errors)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from hwnas.errors import DeviceError, InputError, RuntimeMissingError
 from hwnas.latency_tables.device_profile import DeviceProfile
+from hwnas.latency_tables.devices import cpu_name
 from hwnas.latency_tables.on_device.measure import Call
 from hwnas.latency_tables.remote.connection import Connection, RemoteModel, State
 from hwnas.latency_tables.remote.inventory import Device
@@ -32,10 +33,34 @@ from hwnas.latency_tables.timing import Progress, Protocol, RoundMedians, Stop, 
 
 logger = logging.getLogger("hwnas")
 
+
+class OnnxRuntimeWeb(OnnxRuntime):
+    """ONNX Runtime as WebAssembly, in a page."""
+
+    name = "onnxruntime-web"
+    device_class = "cpu"
+    statistic = "p10"
+    providers = ("wasm",)
+    memory = "cpu"
+
+    def options(self) -> dict[str, str]:
+        """See `Runtime.options`; with the names of its JavaScript interface."""
+        return {
+            "executionMode": "sequential",
+            "executionProviders": ", ".join(self.providers),
+            "graphOptimizationLevel": "all",
+            "numThreads": str(self.threads),
+        }
+
+    def device_name(self) -> str:
+        """See `Runtime.device_name`."""
+        return cpu_name()
+
+
 KINDS: dict[str, type[OnnxRuntime]] = {
-    kind.name: kind for kind in (OnnxRuntimeCpu, OnnxRuntimeCuda, TensorRtCuda)
+    kind.name: kind for kind in (OnnxRuntimeCpu, OnnxRuntimeCuda, TensorRtCuda, OnnxRuntimeWeb)
 }
-"""Runtimes that can be measured on a device that is elsewhere."""
+"""Runtimes that can be measured on a device that is elsewhere, or in a browser."""
 MOST_OTHERS = 0.25
 """Processor cores in use by other programs above which a measurement is remarked on."""
 
@@ -90,6 +115,13 @@ class RemoteRuntime(OnnxModelRuntime):
                 expected=f"one of {', '.join(KINDS)}",
                 actual=name,
             )
+        if (device.transport == "browser") != (name == OnnxRuntimeWeb.name):
+            raise InputError(
+                "this runtime does not run there",
+                where=f"device {device.name}: transport {device.transport}",
+                expected=f"{OnnxRuntimeWeb.name} with a browser, another one with a device",
+                actual=name,
+            )
         self.device, self.place = device, device.name
         self._doubts: dict[str, str] = {}
         self._most_others = 0.0
@@ -117,7 +149,8 @@ class RemoteRuntime(OnnxModelRuntime):
         """
         facts, name = self._connection.facts, self.device.name
         python = " ".join(self.device.words)
-        for library in ("onnxruntime", "numpy"):
+        needed = () if self.device.transport == "browser" else ("onnxruntime", "numpy")
+        for library in needed:
             if library not in facts.versions:
                 install = self._connection.by_hand(f"{python} -m pip install onnxruntime numpy")
                 raise RuntimeMissingError(

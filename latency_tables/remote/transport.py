@@ -186,9 +186,25 @@ class Adb(Transport):
         )
 
 
+class Here(Transport):
+    """This machine, where a browser needs no transport."""
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """See `Transport.command`."""
+        return list(words)
+
+    def by_hand(self, command: str) -> str:
+        """See `Transport.by_hand`."""
+        return command
+
+    def _own_failure(self, code: int, errors: str, last: str) -> DeviceError:
+        return DeviceLostError("the process has ended", where=self.device.name, actual=last)
+
+
 def transport_to(device: Device) -> Transport:
     """Return the transport that a device states."""
-    return {"ssh": Ssh, "adb": Adb}[device.transport](device)
+    kinds: dict[str, type[Transport]] = {"ssh": Ssh, "adb": Adb, "browser": Here}
+    return kinds[device.transport](device)
 
 
 def require_program(program: str, device: str) -> None:

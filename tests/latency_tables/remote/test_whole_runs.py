@@ -70,6 +70,9 @@ def test_a_profile_is_the_same_when_its_connection_is_cut_ten_times(inventory, s
     reader = threading.Thread(target=lambda: errors.append(process.stderr.read()))
     errors: list[str] = []
     reader.start()
+    while not server.scripts() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1.0)
     while process.poll() is None:
         time.sleep(randomness.uniform(0.2, 1.0))
         victims = [*server.scripts(), *_clients(server)]
