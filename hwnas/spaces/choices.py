@@ -94,6 +94,17 @@ class ChoiceSpace(ABC):
         chosen[row] = (chosen[row] + step) % len(self.choices[row].options)
         return self.architecture(chosen)
 
+    def cross(
+        self, first: Architecture, second: Architecture, rng: np.random.Generator
+    ) -> Architecture:
+        """A child of two architectures: each choice is taken from one of them at random.
+
+        Uniform crossover (Syswerda, "Uniform Crossover in Genetic Algorithms", ICGA 1989).
+        """
+        parents = np.array([self.chosen(first), self.chosen(second)])
+        taken = rng.integers(2, size=len(self.choices))
+        return self.architecture(parents[taken, np.arange(len(self.choices))].tolist())
+
     def idle(self, chosen: Sequence[int]) -> tuple[int, ...]:
         """Rows of the choices that have no effect, given what the other choices took.
 

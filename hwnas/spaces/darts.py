@@ -263,6 +263,18 @@ class DartsSpace(SearchSpace):
             chosen[row] = 1 + (chosen[row] - 1 + int(rng.integers(1, operators))) % operators
         return self.architecture(chosen)
 
+    def cross(
+        self, first: Architecture, second: Architecture, rng: np.random.Generator
+    ) -> Architecture:
+        """A child that takes all inputs of each node from one of two architectures at random."""
+        parents = self.chosen(first), self.chosen(second)
+        chosen = [0] * len(self.choices)
+        for group in self.node_inputs():
+            parent = parents[int(rng.integers(2))]
+            for row in group:
+                chosen[row] = parent[row]
+        return self.architecture(chosen)
+
     def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
         """Allow `none` and operators while the node can still keep exactly two edges."""
         row = len(decided)

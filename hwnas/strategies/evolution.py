@@ -29,10 +29,20 @@ class EvolutionSettings(SampledSettings):
     tournament: int = Field(
         3, ge=1, le=10_000, description="number of members that compete to be the parent"
     )
+    crossover: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the proposals that take each choice from one of two parents; the "
+        "others are mutants of one",
+    )
 
 
 class EvolutionStrategy(SampledStrategy):
-    """The best of a few random members of the population is mutated, and the oldest is removed."""
+    """The best of a few random members of the population is mutated, and the oldest is removed.
+
+    Children of two such members may be proposed in place of mutants, as in Guo et al. (ECCV 2020).
+    """
 
     name = "evolution"
     paper = (
@@ -45,16 +55,32 @@ class EvolutionStrategy(SampledStrategy):
         self, space: SearchSpace, seed: int, settings: EvolutionSettings, decoder: Decoder
     ) -> None:
         super().__init__(space, seed, settings, decoder)
-        self.tournament = settings.tournament
+        self.tournament, self.crossover = settings.tournament, settings.crossover
         self.population: deque[tuple[Architecture, float]] = deque(maxlen=settings.population)
 
     def propose(self, rng: np.random.Generator) -> Architecture:
         if len(self.population) < (self.population.maxlen or 0):
             return self.draw_large(rng)
+        parent = self._parent(rng)
+        crossed = self.crossover and rng.random() < self.crossover
+        other = self._parent(rng) if crossed else None
+        return self.draw_large(rng, lambda rng: self._child(parent, other, rng), MUTANTS)
+
+    def _child(
+        self, parent: Architecture, other: Architecture | None, rng: np.random.Generator
+    ) -> Architecture:
+        """A mutant of the parent, or a child of both that is neither of them."""
+        if other is None:
+            return self.space.mutate(parent, rng)
+        child = self.space.cross(parent, other, rng)
+        return self.space.mutate(child, rng) if child in (parent, other) else child
+
+    def _parent(self, rng: np.random.Generator) -> Architecture:
+        """The best of a few random members."""
         size = min(self.tournament, len(self.population))
         drawn = rng.choice(len(self.population), size=size, replace=False)
         parent, _ = min((self.population[i] for i in drawn), key=lambda member: member[1])
-        return self.draw_large(rng, lambda rng: self.space.mutate(parent, rng), MUTANTS)
+        return parent
 
     def learn(self, architecture: Architecture, outcome: Outcome) -> None:
         self.population.append((architecture, outcome.objective))

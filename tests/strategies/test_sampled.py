@@ -248,6 +248,34 @@ def test_the_oldest_member_is_removed_and_the_parent_wins_its_tournament() -> No
     assert min(changes) == 1
 
 
+def test_children_take_every_choice_from_one_of_two_parents() -> None:
+    strategy = make("evolution", population=4, tournament=1, crossover=1.0, size_prior=False)
+    rng, crossed = np.random.default_rng(0), 0
+    members = [SPACE.sample(rng) for _ in range(4)]
+    strategy.population.extend((member, 0.0) for member in members)
+    for _ in range(30):
+        child = strategy.propose(rng)
+        pairs = itertools.combinations_with_replacement(members, 2)
+        taken = [
+            all(option in (a, b) for option, a, b in zip(child, *parents, strict=True))
+            for parents in pairs
+        ]
+        changes = [sum(a != b for a, b in zip(child, m, strict=True)) for m in members]
+        # A child that equals a parent is mutated.
+        assert any(taken) or min(changes) == 1
+        crossed += any(taken) and min(changes) > 1
+    assert crossed > 5
+
+
+@pytest.mark.parametrize("space", sorted(SPACES))
+def test_children_are_valid_in_every_space(space: str) -> None:
+    rng, tiny = np.random.default_rng(0), tiny_space(space)
+    for _ in range(20):
+        first, second = tiny.sample(rng), tiny.sample(rng)
+        tiny.validate(tiny.cross(first, second, rng))
+        assert tiny.cross(first, first, rng) == first
+
+
 def test_single_paths_train_before_evolution_begins() -> None:
     strategy = make("spos", population=4, tournament=4, train=0.5)
     seen = search(strategy, 40)
