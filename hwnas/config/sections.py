@@ -207,6 +207,22 @@ class SearchConfig(Section):
         description="growth factor of the dominant eigenvalue of the architecture's Hessian "
         "above which the search counts as collapsed and stops",
     )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="time limit of the search, which ends after the step in which it is over; "
+        "schedules are those of all `steps`",
+    )
+    until: float | None = Field(
+        None,
+        description="score of a full evaluation, such as an accuracy from 0 to 1, from which on a "
+        "search by evaluations ends",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="evaluations without a better score after which a search by evaluations ends",
+    )
     latency_rate: float = Field(
         0.1, ge=0, description="step size of the Lagrange multiplier of the budget"
     )
@@ -286,6 +302,8 @@ class SearchConfig(Section):
             raise ValueError("evaluator = table needs accuracy_table, and nothing else does")
         if self.storage is not None and self.evaluator == "supernet":
             raise ValueError("storage is for evaluators of single architectures, not for supernet")
+        if self.evaluator == "supernet" and (self.until is not None or self.patience is not None):
+            raise ValueError("until and patience are for evaluators of single architectures")
         if self.order == 2 and self.optimizer != "sgd":
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")
         if self.distillation and not self.sandwich:

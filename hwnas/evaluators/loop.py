@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hwnas.architecture import Architecture
 from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
+from hwnas.evaluators.stopping import Stopping
 from hwnas.runs.loop import is_sparse_record, run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
@@ -54,6 +55,7 @@ class EvaluatedSearch:
         limits: the latency budgets, which the strategies themselves respect.
         config: settings.
         step: number of evaluations done.
+        stopping: ends the search before its last step.
     """
 
     strategy: SearchStrategy
@@ -61,6 +63,10 @@ class EvaluatedSearch:
     limits: list[Limit]
     config: SearchConfig
     step: int = 0
+    stopping: Stopping = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.stopping = Stopping.of(self.config)
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
         """Search to the end, starting from the newest checkpoint if there is one.
@@ -81,6 +87,7 @@ class EvaluatedSearch:
             checkpoint_every=1,
             progress=progress,
             describe=self.limits[0].describe_step,
+            ended=lambda spent_s: self.stopping.reason(self.step, spent_s),
         )
 
     def advance(self) -> dict[str, Any]:
@@ -99,6 +106,8 @@ class EvaluatedSearch:
             fidelity: fidelity of the evaluation.
             score: its score.
         """
+        if fidelity == 1:
+            self.stopping.saw(score, self.step)
         space = self.evaluator.space
         mixture = space.one_hot(architecture)
         loss = self.evaluator.perfect - score
@@ -125,10 +134,16 @@ class EvaluatedSearch:
     def state_dict(self) -> dict[str, Any]:
         """Return the state that is needed to resume the search."""
         known = self.evaluator.space.to_rows(self.evaluator.known.items())
-        return {"step": self.step, "strategy": self.strategy.state_dict(), "known": known}
+        return {
+            "step": self.step,
+            "strategy": self.strategy.state_dict(),
+            "known": known,
+            "stopping": self.stopping.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state that `state_dict` returned."""
         self.step = state["step"]
         self.strategy.load_state_dict(state["strategy"])
+        self.stopping.load_state_dict(state["stopping"])
         self.evaluator.known.update(self.evaluator.space.from_rows(state["known"]))

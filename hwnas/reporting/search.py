@@ -112,7 +112,27 @@ def search_figures(run: Run) -> list[Html]:
         meaning = "A large number can be a sign that the search has collapsed."
         charts.append(line_figure("Skip connections", [skips], "number", meaning, from_zero=True))
     curves = SUPERNET_CURVES if is_supernet else EVALUATOR_CURVES
-    return [_latency_range(run), columns(charts), *_pareto_front(run), explained(curves + ENTROPY)]
+    return [
+        _latency_range(run),
+        *_early_end(run),
+        columns(charts),
+        *_pareto_front(run),
+        explained(curves + ENTROPY),
+    ]
+
+
+def _early_end(run: Run) -> list[Html]:
+    """Why the search ended before its last step; nothing if it did not."""
+    ends = [record for record in run.events("ended") if record.get("stage") == "search"]
+    if not ends:
+        return []
+    steps = number_at(run.settings, "search", "steps")
+    return [
+        paragraph(
+            f"The search ended after {number(number_at(ends[-1], 'step'))} of {number(steps)} "
+            f"steps: {text_at(ends[-1], 'reason')}."
+        )
+    ]
 
 
 def _latency_range(run: Run) -> Html:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
@@ -12,6 +13,11 @@ from hwnas.runs.run_folder import RunFolder
 
 SPARSE_RECORDS = 100
 """About how many records of a stage hold what is too large for each."""
+
+
+ENDED = "ended"
+"""The event that says why a stage ended before its last step."""
+_SPENT = "spent_s"
 
 
 class Resumable(Protocol):
@@ -41,6 +47,7 @@ def run_steps(
     describe: Callable[[dict[str, Any]], str] = lambda record: f"loss {record['loss']:.3f}",
     ranks: Ranks = ALONE,
     also_log: Collection[int] = (),
+    ended: Callable[[float], str | None] | None = None,
 ) -> None:
     """Work to the end, from the stage's newest checkpoint if there is one.
 
@@ -55,16 +62,34 @@ def run_steps(
         describe: a short text about the record of a step.
         ranks: the processes that do the same work; a signal to one stops all.
         also_log: further steps with a record in the history.
+        ended: says after a step why the work ends early, None if it does not, from the seconds that
+            were spent on it, those before an interruption included. The reason is an event of the
+            history.
 
     Raises:
         Interrupted: after a signal, with a checkpoint written.
     """
     resumed = load_checkpoint(folder.checkpoints, stage)
+    started = time.monotonic()
     if resumed is not None:
         work.load_state_dict(resumed[1])
+        started -= resumed[1].get(_SPENT, 0.0)
     if ranks.writes:
         folder.rewind_history(stage, work.step)
+
+    def save() -> None:
+        spent = {} if ended is None else {_SPENT: time.monotonic() - started}
+        save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict() | spent)
+
     while work.step < steps:
+        reason = None if ended is None else ended(time.monotonic() - started)
+        if ended is not None and ranks.any(reason is not None):
+            if ranks.writes:
+                save()
+                reason = reason or "another process ended it"
+                _record_end(folder, stage, work.step, reason)
+                progress(work.step, steps, reason)
+            return
         record = work.advance()
         stops = ranks.any(interruption.requested())
         logged = work.step % log_every == 0 or work.step == steps or work.step in also_log
@@ -73,11 +98,25 @@ def run_steps(
         progress(work.step, steps, describe(record))
         due = work.step % checkpoint_every == 0 or work.step == steps
         if (due or stops) and ranks.writes:
-            save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict())
+            save()
         if stops:
             # The launcher ends all processes when the first one leaves: not before all is saved.
             ranks.wait()
             interruption.stop()
+
+
+def time_is_over(minutes: float | None, spent_s: float, setting: str) -> str | None:
+    """The reason to end a stage whose time limit, if any, is reached; None otherwise."""
+    if minutes is None or spent_s < 60 * minutes:
+        return None
+    return f"its time is over, {setting} = {minutes:g}"
+
+
+def _record_end(folder: RunFolder, stage: str, step: int, reason: str) -> None:
+    """Write why a stage ended, unless a run that is resumed has done so before."""
+    record = {"event": ENDED, "stage": stage, "step": step, "reason": reason}
+    if record not in folder.read_history():
+        folder.append_history(record)
 
 
 def is_sparse_record(step: int, steps: int, log_every: int) -> bool:

@@ -17,7 +17,7 @@ from hwnas.budget.objectives import updated_multiplier
 from hwnas.config import SearchConfig
 from hwnas.data import Batches
 from hwnas.errors import HwnasError
-from hwnas.runs.loop import is_sparse_record, run_steps
+from hwnas.runs.loop import is_sparse_record, run_steps, time_is_over
 from hwnas.runs.progress import Advance
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder
@@ -101,7 +101,11 @@ class SupernetSearch:
             progress=progress,
             describe=self.limits[0].describe_step,
             ranks=self.ranks,
+            ended=self._ended if self.config.minutes is not None else None,
         )
+
+    def _ended(self, spent_s: float) -> str | None:
+        return time_is_over(self.config.minutes, spent_s, "search.minutes")
 
     def advance(self) -> dict[str, Any]:
         """Take a step of the architecture (after warm-up) and a step of the weights.
