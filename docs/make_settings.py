@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from hwnas.config import Config, DeviceConfig
+from hwnas.config import Config
 from hwnas.spaces import SPACES
 from hwnas.spaces.base import SpaceOptions
 from hwnas.strategies import STRATEGIES
@@ -118,15 +118,24 @@ def row(name: str, field: FieldInfo) -> str:
 def table(fields: Mapping[str, FieldInfo]) -> str:
     """A Markdown table of settings."""
     head = "| key | type | default | meaning |\n|---|---|---|---|\n"
-    return head + "\n".join(row(name, field) for name, field in fields.items()) + "\n"
+    rows = (row(field.alias or name, field) for name, field in fields.items())
+    return head + "\n".join(rows) + "\n"
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The table that an annotation stands for, also if it may be left out."""
+    for part in (annotation, *get_args(annotation)):
+        if isinstance(part, type) and issubclass(part, BaseModel):
+            return part
+    return None
 
 
 def page() -> str:
     """The whole page."""
     top, parts = {}, []
     for name, field in Config.model_fields.items():
-        model = DeviceConfig if name == "devices" else field.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        model = section_of(field.annotation)
+        if model is not None:
             heading = f"## `[[{name}]]`" if name == "devices" else f"## `[{name}]`"
             summary = (model.__doc__ or "").split("\n\n")[0].replace("\n    ", " ")
             parts.append(f"{heading}\n\n{summary}\n\n{table(model.model_fields)}")

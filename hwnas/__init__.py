@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from hwnas.pipeline.own_model import search
     from hwnas.pipeline.profile import profile
     from hwnas.pipeline.result import Result, load
+    from hwnas.pipeline.shrink import shrink
     from hwnas.pipeline.stages import run
     from hwnas.spaces import build_space, register_space
     from hwnas.spaces.traced.space import space_of
@@ -61,6 +62,7 @@ _MODULES = {
     "register_space": "hwnas.spaces",
     "run": "hwnas.pipeline.stages",
     "search": "hwnas.pipeline.own_model",
+    "shrink": "hwnas.pipeline.shrink",
     "space_of": "hwnas.spaces.traced.space",
 }
 
@@ -90,6 +92,7 @@ __all__ = [
     "register_space",
     "run",
     "search",
+    "shrink",
     "space_of",
 ]
 

@@ -21,16 +21,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, zip_longest
-from typing import Any
+from typing import Any, Protocol
 
 from hwnas.architecture import Architecture
+from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.errors import HwnasError, InputError
 from hwnas.runs import interruption
 from hwnas.runs.run_folder import RunFolder
-from hwnas.strategies.base import SearchStrategy
 from hwnas.strategies.size_prior import largest_networks
 
 EVENT = "measurement"
@@ -123,6 +123,17 @@ class Measured:
         """Measured latency of one inference."""
         return self.costs.latency
 
+    @classmethod
+    def from_json(cls, record: dict[str, Any], space: str) -> Measured:
+        """Read what `to_json` returned, of a space with this name."""
+        costs = NetworkCosts(
+            NetworkLatency.from_json(record["measured"]),
+            record.get("memory_mb"),
+            record.get("energy_mj"),
+        )
+        architecture = Architecture.of(space, record["choices"])
+        return cls(architecture, record["predicted_ms"], record["supernet_accuracy"], costs)
+
     def to_json(self) -> dict[str, Any]:
         """Return a record for the run's history."""
         return {
@@ -139,19 +150,21 @@ class Measured:
 def read_measurements(folder: RunFolder, space: str) -> list[Measured]:
     """Read the candidates that were measured before from the run's history."""
     return [
-        Measured(
-            Architecture.of(space, record["choices"]),
-            record["predicted_ms"],
-            record["supernet_accuracy"],
-            NetworkCosts(
-                NetworkLatency.from_json(record["measured"]),
-                record.get("memory_mb"),
-                record.get("energy_mj"),
-            ),
-        )
+        Measured.from_json(record, space)
         for record in folder.read_history()
         if record["event"] == EVENT
     ]
+
+
+class Proposer(Protocol):
+    """Proposes candidates, as every search strategy does."""
+
+    @property
+    def seed(self) -> int:
+        """Of all random decisions."""
+
+    def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:
+        """Up to k architectures that keep the decoder's budgets, the most promising first."""
 
 
 class Selection:
@@ -160,7 +173,7 @@ class Selection:
     Measurements are recorded in the run's history and not repeated when the run is resumed.
 
     Args:
-        strategy: a finished search.
+        strategy: proposes candidates, such as a finished search.
         limits: the latency budgets. The first is that of the device that measures; its cost model
             is corrected.
         rank: returns the supernet's accuracy estimates of architectures.
@@ -171,11 +184,13 @@ class Selection:
         max_measured: largest number of measurements.
         size_weight: what size adds to the strategy's scores, as in `Decoder`. With 0, no finalist
             is chosen for its size.
+        earlier: candidates that were measured before for another budget; they correct the cost
+            model too.
     """
 
     def __init__(
         self,
-        strategy: SearchStrategy,
+        strategy: Proposer,
         limits: Sequence[Limit],
         rank: Callable[[list[Architecture]], list[float]],
         measure: Callable[[Architecture], NetworkCosts],
@@ -185,12 +200,15 @@ class Selection:
         candidates: int,
         max_measured: int,
         size_weight: float = 0.0,
+        earlier: Sequence[Measured] = (),
     ) -> None:
         self.strategy = strategy
         self.limits = tuple(limits)
         self.cost = limits[0].cost
         self.budget_ms = limits[0].budget_ms
-        self.corrected = self.cost
+        self.measured: dict[Architecture, Measured] = {}
+        self.earlier = {m.architecture: m for m in earlier}
+        self.corrected = self._corrected()
         self.rank = rank
         self.measure = measure
         self.folder = folder
@@ -199,10 +217,9 @@ class Selection:
         self.max_measured = max_measured
         self.size_weight = size_weight
         self.accuracies: dict[Architecture, float] = {}
-        self.measured: dict[Architecture, Measured] = {}
         self.recorded = {
             m.architecture: m
-            for m in read_measurements(folder, self.cost.space.name)
+            for m in [*earlier, *read_measurements(folder, self.cost.space.name)]
             if m.latency.gate(self.budget_ms) != "inconclusive" and self.further.known_by(m.costs)
         }
 
@@ -360,9 +377,14 @@ class Selection:
             )
             self.folder.append_history(known.to_json())
         self.measured[architecture] = known
-        self.corrected = self.cost.corrected(
-            list(self.measured), [m.latency.ci_high_ms for m in self.measured.values()]
-        )
+        self.corrected = self._corrected()
+
+    def _corrected(self) -> CostModel:
+        """Return the cost model conditioned on everything that was measured."""
+        known = self.earlier | self.measured
+        if not known:
+            return self.cost
+        return self.cost.corrected(list(known), [m.latency.ci_high_ms for m in known.values()])
 
     def _kept(self) -> list[Measured]:
         """Return the measured candidates that keep the budgets."""

@@ -147,6 +147,17 @@ def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
     return gates
 
 
+def original_gate(metric: str, drop: float, limits: CheckConfig) -> Gate:
+    """How far the score of a network that was shrunk is below that of the original.
+
+    Args:
+        metric: name of the score.
+        drop: the original's score minus that of the network.
+        limits: `limits.max_accuracy_drop` is the largest drop that passes.
+    """
+    return _at_most(f"{metric}_drop_from_original", drop, limits.max_accuracy_drop)
+
+
 def _chance_gate(chance: Chance, *, decides: bool) -> Gate:
     """Whether a score is above the chance level; undecided rather than failed if it is not."""
     status: GateStatus = "pass" if chance.is_above else "inconclusive" if decides else "reported"

@@ -20,6 +20,7 @@ from hwnas.cli.info import info, space_app, spaces
 from hwnas.cli.options import example
 from hwnas.cli.quantize import quantize
 from hwnas.cli.run import run, search
+from hwnas.cli.shrink import shrink
 from hwnas.cli.stages import export, profile, report, train
 from hwnas.cli.strategies import bench_app, strategies, tune
 from hwnas.cli.table import predict_by_old_name, table_app
@@ -36,6 +37,7 @@ VERBS: dict[Callable[..., None], str] = {
     run: "hwnas run --budget-ms 0.5 --out runs/first",
     profile: "hwnas profile --runtime onnxruntime-cpu --out table.json",
     search: "hwnas search default --table table.json --budget-ms 0.5 --out DIR",
+    shrink: "hwnas shrink nets:resnet --weights resnet.safetensors --data cifar10 --budget-ms 1",
     train: "hwnas train runs/first",
     export: "hwnas export runs/first",
     report: "hwnas report runs/first",

@@ -25,6 +25,7 @@ from hwnas.config.sections import (
     SpaceConfig,
     TrainConfig,
 )
+from hwnas.config.shrink import ShrinkConfig
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -36,6 +37,7 @@ __all__ = [
     "ExportConfig",
     "LatencyConfig",
     "SearchConfig",
+    "ShrinkConfig",
     "SpaceConfig",
     "TrainConfig",
     "apply_overrides",

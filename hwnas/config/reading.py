@@ -170,6 +170,7 @@ def with_absolute_paths(config: Config) -> Config:
     elif storage is not None and storage.startswith("sqlite:///"):
         storage = f"sqlite:///{absolute(storage.removeprefix('sqlite:///'))}"
     search = {"accuracy_table": absolute(config.search.accuracy_table), "storage": storage}
+    train = {"start": absolute(config.train.start), "teacher": absolute(config.train.teacher)}
     tables = [
         # The name of a table that ships stays a name.
         d.model_copy(update={"table": absolute(d.table)})
@@ -182,6 +183,7 @@ def with_absolute_paths(config: Config) -> Config:
             "data": config.data.model_copy(update={"path": absolute(config.data.path)}),
             "latency": config.latency.model_copy(update={"device_measurements": measurements}),
             "search": config.search.model_copy(update=search),
+            "train": config.train.model_copy(update=train),
             "devices": tables,
         }
     )

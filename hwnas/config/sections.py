@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from hwnas.config.base import Section
 from hwnas.config.data import DataConfig
+from hwnas.config.shrink import ShrinkConfig
 
 
 class SpaceConfig(Section):
@@ -37,6 +38,9 @@ class LatencyConfig(Section):
         "float32", description="number format of the searched network"
     )
     threads: int = Field(1, ge=1, le=1024, description="threads of the runtime")
+    operator_seconds: float = Field(
+        0.5, ge=0.05, description="time in seconds to measure one operator, on average"
+    )
     measure_seconds: float = Field(
         6.0, gt=0, description="time limit in seconds to measure one candidate network"
     )
@@ -326,6 +330,23 @@ class TrainConfig(Section):
     inherit: bool = Field(
         False, description="start from the supernet's weights instead of random ones"
     )
+    start: str | None = Field(
+        None,
+        alias="from",
+        description="a safetensors file with weights of another network: those of the same name "
+        "are taken over, their first channels where shapes differ",
+    )
+    teacher: str | None = Field(
+        None,
+        description="an ONNX model from whose outputs the network learns too; it reads the same "
+        "inputs",
+    )
+    distillation: float = Field(
+        0.5, gt=0, le=1, description="share of the teacher's outputs in the loss"
+    )
+    temperature: float = Field(
+        4.0, gt=0, description="divides the logits of network and teacher in that loss"
+    )
     batch_size: int = Field(96, ge=1, description="samples in one step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer of the weights")
     learning_rate: float = Field(
@@ -377,6 +398,8 @@ class TrainConfig(Section):
             raise ValueError("nesterov needs optimizer = sgd")
         if not self.epochs and not self.inherit:
             raise ValueError("epochs = 0 needs inherit = true")
+        if self.start is not None and self.inherit:
+            raise ValueError("weights come from one place: give either from or inherit")
         return self
 
 
@@ -444,6 +467,9 @@ class Config(Section):
     )
     search: SearchConfig
     train: TrainConfig
+    shrink: ShrinkConfig | None = Field(
+        None, description="set in runs of `hwnas shrink`, which search in a trained network"
+    )
     export: ExportConfig = ExportConfig()
     check: CheckConfig = CheckConfig()
     controls: int = Field(
@@ -460,4 +486,4 @@ class Config(Section):
 
     def to_toml(self) -> str:
         """The configuration as a file that `load_config` reads."""
-        return tomli_w.dumps(self.model_dump(exclude_none=True))
+        return tomli_w.dumps(self.model_dump(exclude_none=True, by_alias=True))

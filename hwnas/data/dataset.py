@@ -211,6 +211,23 @@ class Dataset:
             other.__dict__["normalisation"] = self.normalisation
         return other
 
+    def with_normalisation(self, normalisation: Normalisation) -> Dataset:
+        """The same data, normalised in another way than by their own moments."""
+        other = replace(self)
+        other.__dict__["normalisation"] = normalisation
+        return other
+
+    def as_given(self) -> Dataset:
+        """The same data, whose inputs of type float32 are not normalised."""
+        other = replace(self)
+        if self.inputs:
+            other.__dict__["normalisations"] = {one.name: None for one in self.inputs}
+            return other
+        channels = self.input_shape[0]
+        return self.with_normalisation(
+            Normalisation("float32", (0.0,) * channels, (1.0,) * channels)
+        )
+
     def with_input_names(self, names: Sequence[str]) -> Dataset:
         """The same data with other names of several inputs, or in another order.
 

@@ -152,7 +152,7 @@ def _normed(branch: nn.Module) -> _Normed | None:
         return None  # the graph would keep a tensor of its own
     (result,) = next(node for node in graph.nodes if node.op == "output").args
     terms = [result]
-    if len(inputs) == 1 and isinstance(result, fx.Node) and _is_sum(result):
+    if len(inputs) == 1 and isinstance(result, fx.Node) and is_sum(result):
         terms = [term for term in result.args if term is not inputs[0]]
     (norm_node,) = terms if len(terms) == 1 else (None,)
     norm = _deployed_norm(branch, norm_node)
@@ -181,7 +181,8 @@ def _traced(branch: nn.Module, training: bool) -> fx.Graph | None:
         branch.train(before)
 
 
-def _is_sum(node: fx.Node) -> bool:
+def is_sum(node: fx.Node) -> bool:
+    """Whether a node adds two values."""
     import operator
 
     added = node.op == "call_function" and node.target in (operator.add, operator.iadd, torch.add)

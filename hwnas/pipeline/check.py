@@ -13,7 +13,7 @@ from torch import nn
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
 from hwnas.checking.check import check_model
-from hwnas.checking.gates import Gate, confidence_gate, predicted_gate
+from hwnas.checking.gates import Gate, confidence_gate, original_gate, predicted_gate
 from hwnas.checking.inputs.feeds import FeedMaker, feeds_for
 from hwnas.checking.inputs.open_sizes import StatedSizes
 from hwnas.checking.inputs.samples import Samples
@@ -34,6 +34,7 @@ from hwnas.pipeline.further_devices import measured_gates
 from hwnas.pipeline.kept_samples import NOTE, keep_samples, kept_feeds
 from hwnas.pipeline.profile import example_feeds, preparation
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.shrink_rounds import original_score
 from hwnas.pipeline.target import SPEED_EVENT
 
 MOST_LISTED = 10
@@ -95,7 +96,11 @@ def check(
         reference=None if is_detached else network_reference(run),
         predicted_ms=_predicted_ms(run),
         measured_latency=_latency_elsewhere(run, path, measured),
-        extra_gates=[*_prediction_gates(run), *measured_gates(run, model, feeds)],
+        extra_gates=[
+            *_prediction_gates(run),
+            *measured_gates(run, model, feeds),
+            *_original_gates(run),
+        ],
         extra_notes=[*_budget_notes(run, budget_ms), *([NOTE] if is_detached else [])],
         stage=run.stage,
     )
@@ -269,6 +274,16 @@ def _prediction_gates(run: Run) -> list[Gate]:
         name = LatencyTable.load(path).device.device
         gates.append(predicted_gate(name, limit.bound_ms(architecture), limit.budget_ms))
     return gates
+
+
+def _original_gates(run: Run) -> list[Gate]:
+    """How far the network is below the original that it was shrunk from; none in other runs."""
+    score = original_score(run.folder)
+    if score is None:
+        return []
+    metrics = run.folder.read_json(run.folder.metrics)
+    drop = score - float(metrics[metrics["metric"]])
+    return [original_gate(metrics["metric"], drop, run.config.check)]
 
 
 def _predicted_ms(run: Run) -> float | None:

@@ -13,24 +13,20 @@ from hwnas.architecture import Architecture
 from hwnas.config import Config
 from hwnas.config.reading import parse_config
 from hwnas.data import Dataset
-from hwnas.data.inputs import InputTensors, parts_of
+from hwnas.data.inputs import InputTensors
 from hwnas.data.own_data import Samples, dataset_of
 from hwnas.errors import InputError
 from hwnas.evaluators.function import Evaluate
 from hwnas.pipeline import stages
 from hwnas.pipeline.configuration import fitted_settings
-from hwnas.pipeline.own_problem import (
-    OwnProblem,
-    digest_of,
-    example_data,
-    examples_of,
-)
+from hwnas.pipeline.own_arguments import examples_for, set_key, task_for
+from hwnas.pipeline.own_problem import OwnProblem, digest_of, example_data
 from hwnas.pipeline.result import Result
 from hwnas.runs.run_folder import RunFolder, next_run_folder
 from hwnas.spaces.traced.described import TRACED
 from hwnas.spaces.traced.naming import argument_names
 from hwnas.spaces.traced.space import TracedSpace, space_of
-from hwnas.tasks import Loss, Task, task_of
+from hwnas.tasks import Loss, Task
 from hwnas.tasks.own import Direction, JudgedTask, Metric, OwnTask
 
 logger = logging.getLogger("hwnas")
@@ -164,8 +160,8 @@ def _search_model(
     dataset = _dataset(train, validation, evaluate, example_inputs)
     if dataset.inputs:
         dataset = dataset.with_input_names(argument_names(model, len(dataset.inputs)))
-    space = space_of(model, _examples(dataset, train is not None, example_inputs))
-    task = _task(dataset, space, train is not None, loss, metric, direction)
+    space = space_of(model, examples_for(dataset, train is not None, example_inputs, OWN))
+    task = task_for(dataset, space, train is not None, loss, metric, direction, OWN)
     space = space.reading(dataset.input_shape)
     config = _config(dataset, task, space, evaluate is not None, **given)
     if isinstance(task, JudgedTask):
@@ -208,61 +204,6 @@ def _dataset(
     return example_data(example_inputs)
 
 
-def _examples(dataset: Dataset, has_data: bool, given: InputTensors | None) -> InputTensors:
-    """Inputs as the model reads them: samples of the data, or the given ones."""
-    if not has_data:
-        assert given is not None
-        return given
-    examples = examples_of(dataset)
-    if given is not None:
-        expected, found = ([x.shape[1:] for x in parts_of(xs)] for xs in (examples, given))
-        if expected != found:
-            raise InputError(
-                "the training samples have another shape",
-                where=f"{OWN}: example_inputs",
-                expected=" and ".join(f"(N, {', '.join(map(str, s))})" for s in expected),
-                actual=" and ".join(str(tuple(x.shape)) for x in parts_of(given)),
-                mend="leave it out",
-            )
-    return examples
-
-
-def _task(
-    dataset: Dataset,
-    space: TracedSpace,
-    has_data: bool,
-    loss: Loss | None,
-    metric: Metric | None,
-    direction: Direction | None,
-) -> Task:
-    """The usual task of the data, or the user's own; the output has to suit the usual one."""
-    for name, function in (("loss", loss), ("metric", metric)):
-        if function is not None and not callable(function):
-            raise InputError("not a function", where=f"{OWN}: {name}", actual=type(function))
-    if direction not in (None, "maximize", "minimize"):
-        raise InputError(
-            "unknown direction",
-            where=f"{OWN}: direction",
-            expected="maximize or minimize",
-            actual=direction,
-        )
-    shape = space.output_shape
-    if not has_data:
-        return JudgedTask(dataset, shape)
-    base = task_of(dataset)
-    if (loss is None or metric is None) and not base.suits(shape):
-        raise InputError(
-            f"the model's outputs do not suit {base.name}",
-            where=f"{OWN}: model",
-            expected=base.outputs_in_words,
-            actual=f"outputs (N, {', '.join(map(str, shape))})",
-            mend="change the last layer, or state both loss and metric",
-        )
-    if loss is None and metric is None:
-        return base
-    return OwnTask(base, shape, loss, metric, direction)
-
-
 def _config(
     dataset: Dataset,
     task: Task,
@@ -298,7 +239,7 @@ def _config(
     }
     for key, value in [*stated.items(), *(settings or {}).items()]:
         if value is not None:
-            _set(document, key, value)
+            set_key(document, key, value)
     return parse_config(document, OWN)
 
 
@@ -318,11 +259,3 @@ def _require_no_data(config: Config) -> None:
                 actual=value,
                 mend="give `train`, or leave the setting out",
             )
-
-
-def _set(document: dict[str, Any], key: str, value: Any) -> None:
-    """Set a value by its dotted key."""
-    *tables, last = key.split(".")
-    for name in tables:
-        document = document.setdefault(name, {})
-    document[last] = value

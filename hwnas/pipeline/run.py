@@ -114,9 +114,10 @@ class Run:
         check_strategy(config.search, f"{where}: search")
         check_ranks(config.search, self.ranks, f"{where}: search")
         self.problem.proxy_space  # noqa: B018  # its tensors must not be made on the meta device
-        with torch.device("meta"):
-            supernet = self.problem.supernet()
-        check_supernet(config, supernet, self.problem.task, where)
+        if config.shrink is None:
+            with torch.device("meta"):
+                supernet = self.problem.supernet()
+            check_supernet(config, supernet, self.problem.task, where)
         check_measurements(config, self.target.runtime, where)
         check_preprocessing(config, where)
         self.problem.preprocessing  # noqa: B018  # refuses what cannot be normalised

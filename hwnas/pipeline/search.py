@@ -92,7 +92,7 @@ def search_architecture(run: Run) -> Architecture:
     """
     members = [run, *run.family]
     for member in members:
-        _record_budget(member)
+        record_budget(member)
     training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
     supernet = run.config.search.evaluator == "supernet"
     search = search_supernet if supernet else _search_evaluated
@@ -103,7 +103,7 @@ def search_architecture(run: Run) -> Architecture:
             if run.config.train.inherit and searched.weights_of is not None:
                 state = searched.weights_of(chosen.architecture)
                 write_atomic(member.folder.inherited, save(state))
-            _write_architecture(member, chosen)
+            write_architecture(member, chosen)
             remove_checkpoints(member.folder.checkpoints, FINALISTS)
     release_memory()
     return run.architecture()
@@ -134,7 +134,7 @@ def assist_search(run: Run) -> None:
     search_supernet(run, training, validation)
 
 
-def _record_budget(run: Run) -> None:
+def record_budget(run: Run) -> None:
     """Write the budget and the device's range to the history; InputError for one out of reach."""
     budget_ms = run.target.budget_ms()
     # Several devices' budgets may exclude each other, and a confidence may leave nothing.
@@ -444,7 +444,8 @@ def measure_costs(run: Run, network: Network, budget_ms: float | None) -> Networ
     return NetworkCosts(found, memory_mb, energy_mj)
 
 
-def _write_architecture(run: Run, chosen: Measured) -> None:
+def write_architecture(run: Run, chosen: Measured) -> None:
+    """Write `architecture.json`, which says what the search chose."""
     architecture = chosen.architecture
     params, macs = run.problem.space.params_and_macs(architecture)
     stated = architecture.to_json()

@@ -24,8 +24,10 @@ from hwnas.pipeline.problem import Problem
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.search import assist_search, search_architecture
+from hwnas.pipeline.shrink_rounds import shrink_architecture
 from hwnas.pipeline.table import prepare_table
 from hwnas.pipeline.train import train
+from hwnas.pipeline.transfer import check_transfer
 from hwnas.runs import interruption, progress
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import next_run_folder
@@ -124,6 +126,7 @@ def _begun(run: Run, table: str | Path | None) -> Iterator[None]:
     folder = run.folder
     try:
         run.begin()
+        check_transfer(run)
         prepare_table(run, table)
         for member in (run, *run.family):
             if (note := member.target.loose_budget()) is not None:
@@ -145,6 +148,8 @@ def _search(run: Run) -> Architecture:
     """Search, and record in the history how long that took, also if it was interrupted."""
     started = time.monotonic()
     try:
+        if run.config.shrink is not None:
+            return shrink_architecture(run)
         return search_architecture(run)
     finally:
         seconds = time.monotonic() - started

@@ -37,6 +37,7 @@ def prepare_table(run: Run, table: str | Path | None) -> None:
         profile(
             run.config,
             kept,
+            seconds=run.config.latency.operator_seconds,
             partial=run.folder.partial_table,
             stage=run.stage,
             space=run.problem.space,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from hwnas.data import Augmentation
 from hwnas.durable import write_atomic
 from hwnas.evaluators.function import evaluated
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.transfer import distillation_of, start_from
 from hwnas.runs.checkpoints import remove_checkpoints
 from hwnas.spaces.networks import Network
 from hwnas.spaces.traced.space import TracedNetwork
@@ -21,7 +23,7 @@ from hwnas.tasks.own import JudgedTask
 from hwnas.training.curve import LearningCurve
 from hwnas.training.evaluate import evaluate
 from hwnas.training.predictions import PredictionRecorder
-from hwnas.training.train import Training, final_weights
+from hwnas.training.train import STAGE, Training, final_weights
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
@@ -48,6 +50,8 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     if config.inherit:
         network.auxiliary = None
         run.load_weights(network, run.folder.inherited)
+    elif config.start is not None:
+        start_from(run, network, Path(config.start))
     training = training_of(run, network, config)
     if restart:
         _discard_training(run)
@@ -90,8 +94,15 @@ def _train_by_function(run: Run) -> dict[str, Any]:
     return metrics
 
 
-def training_of(run: Run, network: Network, config: TrainConfig) -> Training:
-    """The training of a network by the run's seed on its training samples."""
+def training_of(run: Run, network: Network, config: TrainConfig, stage: str = STAGE) -> Training:
+    """The training of a network by the run's seed on its training samples.
+
+    Args:
+        run: the run.
+        network: the network.
+        config: settings.
+        stage: names the training's checkpoints and its records in the history.
+    """
     augment = Augmentation(config.crop_padding, config.flip, config.cutout)
     batches = run.batches(run.problem.dataset.train, config.batch_size, "training", augment)
     return Training(
@@ -101,6 +112,8 @@ def training_of(run: Run, network: Network, config: TrainConfig) -> Training:
         run.seed("drop path"),
         run.problem.task.loss,
         LearningCurve.of(run.problem.task, batches, config.batch_size, run.seed("learning curve")),
+        distillation_of(run, config),
+        stage,
     )
 
 

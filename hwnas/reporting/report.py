@@ -45,6 +45,7 @@ from hwnas.reporting.latencies import latency_section
 from hwnas.reporting.predictions import Predictions
 from hwnas.reporting.run_files import Run, number_at, read_document, text_at
 from hwnas.reporting.search import candidates_figures, search_figures
+from hwnas.reporting.shrinking import shrinking_section
 from hwnas.reporting.summary import summary
 from hwnas.reporting.training import results_section, training_section
 from hwnas.reporting.trajectories import trajectory_figures
@@ -94,6 +95,7 @@ def render_report(
             *trust_section(run, predictions, maps),
             *check_section(run),
             *controls_section(run),
+            *shrinking_section(run, space.choices, architecture),
             *_architecture_section(architecture, cells, names),
             *explanation_section(run, names),
             *latency_section(run, architecture, names, operator_latencies_ms),

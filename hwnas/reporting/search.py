@@ -57,6 +57,11 @@ CANDIDATE_SCORES = {
         "Candidates are compared by a score of untrained networks: the share of all architectures "
         "that the search evaluated which score lower. It is no {metric}.",
     ),
+    "shrink": (
+        "{metric} before training",
+        "Candidates are compared by their {metric} on training samples, with the channels that are "
+        "left of the original network and recalibrated batch norms.",
+    ),
     "table": (
         "{metric} in the table",
         "Candidates are compared by their {metric} in the file that `search.accuracy_table` names.",
@@ -220,6 +225,8 @@ def candidates_figures(run: Run) -> list[Html]:
 def _evaluator(run: Run) -> str:
     """How the search scored architectures: a key of `CANDIDATE_SCORES`."""
     stated = text_at(run.settings, "search", "evaluator")
+    if "shrink" in run.settings:
+        return "shrink"
     return stated if stated in CANDIDATE_SCORES else "supernet"
 
 

@@ -25,6 +25,7 @@ from hwnas.spaces.networks import Network
 from hwnas.training.curve import LearningCurve
 from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
+from hwnas.training.teacher import Distillation
 
 STAGE = "train"
 LOG_EVERY = 25
@@ -50,6 +51,8 @@ class Training:
         seed: seed of the random choices in the network, such as drop path.
         loss_of: maps outputs, targets and label smoothing to the loss.
         curve: measures scores from time to time for the history; None measures nothing.
+        distillation: what a teacher adds to the loss; None to learn from the targets alone.
+        stage: names its checkpoints and its records in the history.
         step: number of steps done.
         seconds: time spent in these steps.
         average: exponential moving average of the network's weights, in evaluation mode.
@@ -64,6 +67,8 @@ class Training:
     seed: int
     loss_of: Callable[[Tensor, Tensor, float], Tensor] = _cross_entropy
     curve: LearningCurve | None = None
+    distillation: Distillation | None = None
+    stage: str = STAGE
     step: int = 0
     seconds: float = 0.0
     average: Network = field(init=False)
@@ -99,7 +104,7 @@ class Training:
         run_steps(
             self,
             folder,
-            stage=STAGE,
+            stage=self.stage,
             steps=self.steps,
             log_every=LOG_EVERY,
             checkpoint_every=self.config.checkpoint_every,
@@ -159,6 +164,8 @@ class Training:
         smoothing = self.config.label_smoothing
         outputs, auxiliary = self.network.forward_with_auxiliary(inputs)
         loss = self.loss_of(outputs, targets, smoothing)
+        if self.distillation is not None:
+            loss = self.distillation.loss(inputs, outputs, loss)
         if auxiliary is not None:
             more = self.loss_of(auxiliary, targets, smoothing)
             loss = loss + self.config.auxiliary_weight * more

@@ -32,6 +32,67 @@ class Group:
     result: fx.Node
 
 
+@dataclass(frozen=True)
+class Work:
+    """The nodes of a traced graph that compute something of the network's output.
+
+    Attributes:
+        graph: the graph.
+        values: the value of each node.
+        is_choice: whether a node calls a searchable module.
+        depending: nodes whose values depend on the network's input.
+        used: nodes that the output depends on, and the output itself.
+    """
+
+    graph: fx.Graph
+    values: Mapping[fx.Node, Any]
+    is_choice: Callable[[fx.Node], bool]
+    depending: set[fx.Node]
+    used: set[fx.Node]
+
+    @classmethod
+    def of(
+        cls,
+        graph: fx.Graph,
+        values: Mapping[fx.Node, Any],
+        is_choice: Callable[[fx.Node], bool],
+    ) -> Work:
+        """Look at a graph that was run."""
+        return cls(graph, values, is_choice, _depending_on_inputs(graph), _used_by_output(graph))
+
+    def is_inline(self, node: fx.Node) -> bool:
+        """Whether a node is computed again in each group that reads it: sizes and constants."""
+        if node.op == "placeholder" or self.is_choice(node):
+            return False
+        return node not in self.depending or not _has_tensor(self.values.get(node))
+
+    def is_work(self, node: fx.Node) -> bool:
+        """Whether a node belongs to a group."""
+        if node not in self.used or node.op in ("placeholder", "output"):
+            return False
+        return not self.is_choice(node) and not self.is_inline(node)
+
+    def users(self, node: fx.Node) -> Iterator[fx.Node]:
+        """The nodes that read a value, directly or by its sizes."""
+        for user in node.users:
+            if user.op != "output" and self.is_inline(user):
+                yield from self.users(user)
+            else:
+                yield user
+
+    def used_users(self, node: fx.Node) -> set[fx.Node]:
+        """Those of `users` that the output depends on."""
+        return {user for user in self.users(node) if user in self.used}
+
+    def producers(self, node: fx.Node) -> Iterator[fx.Node]:
+        """The nodes whose values a node reads, directly or by their sizes."""
+        for other in node.all_input_nodes:
+            if self.is_inline(other):
+                yield from self.producers(other)
+            else:
+                yield other
+
+
 def groups_of(
     module: nn.Module,
     graph: fx.Graph,
@@ -52,34 +113,30 @@ def groups_of(
         InputError: when several groups would read a value that is not a tensor, such as the tuple
             that a recurrent layer returns.
     """
-    depending = _depending_on_inputs(graph)
-    used = _used_by_output(graph)
-
-    def is_inline(node: fx.Node) -> bool:
-        """Whether a node is computed again in each group that reads it: sizes and constants."""
-        if node.op == "placeholder" or is_choice(node):
-            return False
-        return node not in depending or not _has_tensor(values.get(node))
-
-    def users(node: fx.Node) -> Iterator[fx.Node]:
-        for user in node.users:
-            if user.op != "output" and is_inline(user):
-                yield from users(user)
-            else:
-                yield user
-
-    def is_work(node: fx.Node) -> bool:
-        """Whether a node belongs to a group."""
-        if node not in used or node.op in ("placeholder", "output"):
-            return False
-        return not is_choice(node) and not is_inline(node)
-
+    work = Work.of(graph, values, is_choice)
     root_of: dict[fx.Node, fx.Node] = {}
-    for node in reversed(graph.nodes):
-        if is_work(node):
-            roots = {root_of.get(user) for user in users(node) if user in used}
-            (root,) = roots if len(roots) == 1 else (None,)
-            root_of[node] = node if root is None else root
+    for node in filter(work.is_work, reversed(graph.nodes)):
+        roots = {root_of.get(user) for user in work.used_users(node)}
+        (root,) = roots if len(roots) == 1 else (None,)
+        root_of[node] = node if root is None else root
+    yield from collected(module, work, root_of, where)
+
+
+def collected(
+    module: nn.Module, work: Work, root_of: Mapping[fx.Node, fx.Node], where: str
+) -> Iterator[Group]:
+    """The groups of nodes that have the same root, which computes the group's result.
+
+    Args:
+        module: the module that was traced.
+        work: its nodes.
+        root_of: the root of each node that is work.
+        where: names the module in errors.
+
+    Raises:
+        InputError: see `groups_of`.
+    """
+    graph, values = work.graph, work.values
     for result in filter(lambda node: root_of.get(node) is node, list[fx.Node](graph.nodes)):
         if not isinstance(values[result], Tensor):
             raise InputError(
@@ -89,7 +146,7 @@ def groups_of(
                 actual=type(values[result]).__name__,
                 mend="put the call and what takes it apart into a module of their own",
             )
-        yield _group(module, graph, result, root_of, is_inline, values)
+        yield _group(module, graph, result, root_of, work.is_inline, values)
 
 
 def _depending_on_inputs(graph: fx.Graph) -> set[fx.Node]:

@@ -46,7 +46,7 @@ class TracedSpace(DescribedSpace):
     def operator_module(self, spec: OpSpec) -> OperatorModule:
         return self._operators[spec].measured()
 
-    def reading(self, shape: tuple[int, ...]) -> TracedSpace:
+    def reading(self, shape: tuple[int, ...]) -> Self:
         """The same space for samples of another shape, which its networks reshape.
 
         Args:
@@ -98,8 +98,12 @@ class _Traced(nn.Module):
 
     def read(self, model: nn.Module, inputs: InputTensors) -> Tensor:
         """The outputs of a model, which has the inputs as arguments."""
-        outputs: Tensor = model(*(self.reshaping(self._formatted(x)) for x in parts_of(inputs)))
+        outputs: Tensor = model(*self.arguments(inputs))
         return outputs
+
+    def arguments(self, inputs: InputTensors) -> tuple[Tensor, ...]:
+        """Inputs in the shape and memory format that the model reads."""
+        return tuple(self.reshaping(self._formatted(x)) for x in parts_of(inputs))
 
     def _formatted(self, x: Tensor) -> Tensor:
         """An input in the memory format that the model runs in."""

@@ -196,7 +196,7 @@ class Walk:
     ) -> Any:
         """Trace a module with choices in it, run its nodes, and put them into groups."""
         graph = _traced(module, where)
-        runner = _Runner(self, module, graph, when, where)
+        runner = Runner(self, module, graph, when, where)
         output = runner.run_all(args, kwargs)
         for group in groups_of(module, graph, runner.values, runner.is_choice, where):
             if not is_free(group.module):
@@ -213,7 +213,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, Searchable) or not has_choices(m)
 
 
-class _Runner(fx.Interpreter):
+class Runner(fx.Interpreter):
     """Runs a traced graph, keeps the values of its nodes, and walks its choices."""
 
     def __init__(

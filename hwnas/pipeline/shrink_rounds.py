@@ -1,0 +1,320 @@
+"""The stage that makes a trained network smaller, round by round, until it keeps the budget.
+
+Each round estimates what channels and blocks are worth, lets the decoder find what loses least
+within the round's budget, measures it, and trains what is left for a short time with the original
+network as the teacher. The budgets of the rounds go down in equal ratios from the latency of the
+original.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from hwnas.architecture import Architecture
+from hwnas.budget.decode import Decoder
+from hwnas.budget.limit import Limit
+from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
+from hwnas.config import ShrinkConfig
+from hwnas.data.inputs import parts_of
+from hwnas.durable import write_atomic
+from hwnas.errors import InputError
+from hwnas.pipeline.own_problem import examples_of
+from hwnas.pipeline.run import Run
+from hwnas.pipeline.search import measure_architecture, record_budget, write_architecture
+from hwnas.pipeline.train import training_of
+from hwnas.runs import interruption
+from hwnas.runs.checkpoints import (
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
+from hwnas.runs.run_folder import RunFolder
+from hwnas.shrinking.channels import ChannelGroup, channel_groups
+from hwnas.shrinking.importance import Batch, block_importance, unit_importance
+from hwnas.shrinking.layers import KEEP
+from hwnas.shrinking.space import ShrinkSpace
+from hwnas.shrinking.worth import Worth
+from hwnas.spaces.traced.space import TracedNetwork
+from hwnas.training.evaluate import predictions
+from hwnas.training.recalibration import recalibrate_norms
+from hwnas.training.train import final_weights
+
+logger = logging.getLogger("hwnas")
+STAGE = "shrink"
+"""Names the checkpoints of the rounds and their records in the history."""
+ORIGINAL = "original"
+"""The event of the record about the network as it was given."""
+RECOVERY = "recovery"
+"""How the names of the short trainings between rounds begin."""
+
+
+def shrink_architecture(run: Run) -> Architecture:
+    """Take away what costs more than it is worth, until the budget is kept.
+
+    Writes `inherited.safetensors` with what is left of the weights, then `architecture.json`.
+
+    Raises:
+        InputError: when the budget is below what remains with everything removable gone, or the
+            network does not fit the data.
+        BudgetError: when no candidate kept the budget as measured.
+        Interrupted: after a signal, with everything saved.
+    """
+    record_budget(run)
+    work = Rounds.begun(run)
+    while work.done < work.config.rounds:
+        work.next_round()
+    chosen = work.measured[work.architecture]
+    network = TracedNetwork(work.model, work.space, {})
+    write_atomic(run.folder.inherited, save(final_weights(network)))
+    write_architecture(run, chosen)
+    remove_checkpoints(run.folder.checkpoints, STAGE)
+    return work.architecture
+
+
+def original_score(folder: RunFolder) -> float | None:
+    """The score of the network as it was given; None in runs that shrink none."""
+    for record in folder.read_history():
+        if record["event"] == ORIGINAL:
+            return float(record["supernet_accuracy"])
+    return None
+
+
+@dataclass
+class Rounds:
+    """A network on its way to its budget.
+
+    Attributes:
+        run: the run.
+        model: what is left of the network, in evaluation mode.
+        architecture: of that.
+        done: rounds that are done.
+        measured: networks that were measured, the original among them.
+        groups: the groups of channels in the network.
+        units: the importance of each of their units, by group.
+    """
+
+    run: Run
+    model: nn.Module
+    architecture: Architecture
+    done: int = 0
+    measured: dict[Architecture, Measured] = field(default_factory=dict)
+    groups: list[ChannelGroup] = field(default_factory=list)
+    units: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def begun(cls, run: Run) -> Rounds:
+        """The rounds of a run, from where an earlier call stopped."""
+        space = run.problem.space
+        assert isinstance(space, ShrinkSpace)
+        work = cls(run, copy.deepcopy(space.model).to(run.device), space.whole)
+        work._know_original()
+        kept = load_checkpoint(run.folder.checkpoints, STAGE)
+        if kept is not None:
+            work.done, state = kept
+            work.architecture = Architecture.of(space.name, state["choices"])
+            work.model = space.module(work.architecture).to(run.device)
+            work.model.load_state_dict(state["weights"])
+        for record in run.folder.read_history():
+            if record["event"] == STAGE and record["step"] <= work.done:
+                work._remember(Measured.from_json(record, space.name))
+        return work
+
+    @property
+    def space(self) -> ShrinkSpace:
+        """The space of everything that the network can become."""
+        space = self.run.problem.space
+        assert isinstance(space, ShrinkSpace)
+        return space
+
+    @property
+    def config(self) -> ShrinkConfig:
+        """The settings of the rounds."""
+        assert self.run.config.shrink is not None
+        return self.run.config.shrink
+
+    def next_round(self) -> None:
+        """Take away what the next budget asks for, measure what is left, and train it."""
+        number = self.done + 1
+        is_last = number == self.config.rounds
+        chosen = self._chosen(number)
+        self.model = self._shrunk(chosen.architecture)
+        self.architecture = chosen.architecture
+        self._remember(chosen)
+        if not is_last and self.config.recovery_epochs:
+            self._recover(number)
+        self.done = number
+        record = chosen.to_json() | {"event": STAGE, "step": number}
+        record |= {"budget_ms": self._budget_ms(number), "recovered": self._test_score()}
+        self.run.folder.append_history(record)
+        state = {"weights": self.model.state_dict(), "choices": dict(chosen.architecture.options)}
+        save_checkpoint(self.run.folder.checkpoints, STAGE, number, state)
+        remove_checkpoints(self.run.folder.checkpoints, f"{RECOVERY}-{number}")
+
+    def _know_original(self) -> None:
+        """Measure the network as it was given and score it, unless the history knows both."""
+        run, whole = self.run, self.space.whole
+        known = [r for r in run.folder.read_history() if r["event"] == ORIGINAL]
+        if not known:
+            with run.stage(ORIGINAL) as advance:
+                score = self._required_score()
+                advance(0, 1, "measuring")
+                costs = measure_architecture(run, whole, None)
+                advance(1, 1, f"{costs.latency.value_ms:.3f} ms, score {score:.4f}")
+            measured = Measured(whole, run.target.cost.latency_ms(whole), score, costs)
+            params, macs = self.space.params_and_macs(whole)
+            left = [{"layer": one.name, "reason": one.reason} for one in self.space.left]
+            facts = {"event": ORIGINAL, "params": params, "macs": macs, "left": left}
+            known = [measured.to_json() | facts]
+            run.folder.append_history(known[0])
+        self._remember(Measured.from_json(known[0], self.space.name))
+
+    def _test_score(self) -> float:
+        """The score of the network on the test samples, which decides nothing."""
+        task, dataset = self.run.problem.task, self.run.problem.dataset
+        network = TracedNetwork(self.model, self.space, {})
+        return task.score(predictions(network, dataset.test, dataset, self.run.device))
+
+    def _required_score(self) -> float:
+        """The score of the original on the test samples.
+
+        Raises:
+            InputError: when it is not above that of an answer that ignores the inputs.
+        """
+        task = self.run.problem.task
+        score = self._test_score()
+        chance = task.constant_score(self.run.problem.dataset.test.targets)
+        if chance is not None and score <= chance:
+            raise InputError(
+                "the model knows nothing of these data",
+                where="model",
+                expected=f"a {task.metric} above {chance:.4f}, which ignoring the inputs gives",
+                actual=f"{score:.4f}",
+                mend="load its weights, and state the shrink.mean and shrink.std that its inputs "
+                "were normalised with",
+            )
+        return score
+
+    def _budget_ms(self, number: int) -> float:
+        """The budget of a round; that of the last is the run's own."""
+        whole_ms = self.measured[self.space.whole].latency.value_ms
+        budget_ms = self.run.target.budget_ms()
+        if number == self.config.rounds or budget_ms >= whole_ms:
+            return budget_ms
+        share: float = (budget_ms / whole_ms) ** (number / self.config.rounds)
+        return whole_ms * share
+
+    def _chosen(self, number: int) -> Measured:
+        """The candidate of a round that scores best among those that keep its budget."""
+        run, is_last = self.run, number == self.config.rounds
+        search, budget_ms = run.config.search, self._budget_ms(number)
+        with run.stage(f"round {number}") as advance:
+            advance(0, 2, "estimating importance")
+            worth = self._worth(number)
+            advance(1, 2, "decoding and measuring")
+
+            def measure(architecture: Architecture) -> NetworkCosts:
+                costs = measure_architecture(run, architecture, budget_ms if is_last else None)
+                text = f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
+                advance(1, 2, text)
+                return costs
+
+            limits = run.target.limits()
+            limits[0] = Limit(limits[0].cost, budget_ms, limits[0].confidence)
+            earlier = list(self.measured.values())
+            if is_last:
+                chosen = Selection(
+                    worth,
+                    limits,
+                    lambda found: [self._score(self._shrunk(a)) for a in found],
+                    measure,
+                    run.folder,
+                    FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj),
+                    candidates=search.candidates,
+                    max_measured=search.max_measured,
+                    earlier=earlier,
+                ).run()
+            else:
+                chosen = self._best_predicted(worth, limits, measure)
+            advance(2, 2, f"{chosen.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms")
+        return chosen
+
+    def _best_predicted(
+        self, worth: Worth, limits: list[Limit], measure: Callable[[Architecture], NetworkCosts]
+    ) -> Measured:
+        """The architecture that loses least within a budget on the way, measured.
+
+        It is the network as it is, if the measurements leave nothing within that budget.
+        """
+        cost = limits[0].cost
+        known = self.measured
+        corrected = cost.corrected(list(known), [m.latency.ci_high_ms for m in known.values()])
+        try:
+            (found,) = worth.best(Decoder([limits[0].with_cost(corrected), *limits[1:]]))
+        except InputError:
+            found = self.architecture
+        if found in known:
+            return known[found]
+        return Measured(
+            found, cost.latency_ms(found), self._score(self._shrunk(found)), measure(found)
+        )
+
+    def _worth(self, number: int) -> Worth:
+        """What the options are worth in the network as it is now."""
+        config, loss_of = self.config, self.run.problem.task.loss
+        batches = self._batches(f"importance {number}", config.importance_batches)
+        examples = parts_of(examples_of(self.run.problem.dataset))
+        groups, _ = channel_groups(copy.deepcopy(self.model).cpu(), examples)
+        self.groups = groups = [group for group in groups if self.space.has(group)]
+        self.units = unit_importance(self.model, groups, batches, loss_of, config.importance)
+        chosen = self.space.chosen(self.architecture)
+        paths = [path for path, row in self.space.blocks.items() if chosen[row] == KEEP]
+        blocks = block_importance(self.model, paths, batches, loss_of)
+        return Worth.of(self.space, self.architecture, groups, self.units, blocks)
+
+    def _shrunk(self, architecture: Architecture) -> nn.Module:
+        """The network narrowed to an architecture, with its batch norms recalibrated."""
+        smaller = self.space.shrunk(self.model, self.groups, architecture, self.units)
+        batches = self._batches("recalibration", self.run.config.search.recalibration_batches)
+        recalibrate_norms(smaller, (inputs for inputs, _ in batches))
+        return smaller.eval()
+
+    def _batches(self, purpose: str, count: int) -> list[Batch]:
+        """Training batches as the model reads them, without augmentation."""
+        run = self.run
+        batches = run.batches(run.problem.dataset.train, run.config.search.batch_size, purpose)
+        network = TracedNetwork(self.model, self.space, {})
+        pairs = map(batches.batch, range(count))
+        return [(network.arguments(inputs), targets) for inputs, targets in pairs]
+
+    def _score(self, model: nn.Module) -> float:
+        """The score on training samples."""
+        run, dataset = self.run, self.run.problem.dataset
+        rng = np.random.default_rng(run.seed("ranking"))
+        count = min(run.config.search.ranking_images, len(dataset.train))
+        split = dataset.train.take(np.sort(rng.permutation(len(dataset.train))[:count]))
+        network = TracedNetwork(model, self.space, {})
+        return run.problem.task.score(predictions(network, split, dataset, run.device))
+
+    def _recover(self, number: int) -> None:
+        """Train the network for a short time."""
+        run = self.run
+        config = run.config.train.model_copy(update={"epochs": self.config.recovery_epochs})
+        torch.manual_seed(run.seed("network"))
+        stage = f"{RECOVERY}-{number}"
+        training = training_of(run, TracedNetwork(self.model, self.space, {}), config, stage)
+        with run.stage(f"recovery {number}") as advance:
+            training.run(run.folder, advance)
+        assert isinstance(training.average, TracedNetwork)
+        self.model = training.average.model.eval()
+        interruption.stop_if_requested()
+
+    def _remember(self, measured: Measured) -> None:
+        self.measured[measured.architecture] = measured

@@ -1,0 +1,231 @@
+"""A trained network is shrunk to a budget, from Python and from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.command_line import refused
+from helpers.plain_networks import ResNet
+from helpers.tiny import table_of
+from safetensors.torch import save_file
+from torch import nn
+
+import hwnas
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import latency_range_ms
+from hwnas.errors import InputError
+from hwnas.runs import interruption
+from hwnas.shrinking.space import ShrinkSpace, shrink_space
+
+SETTINGS = {
+    "shrink.rounds": 2,
+    "shrink.step": 2,
+    "shrink.most_operators": 40,
+    "shrink.importance_batches": 2,
+    "search.batch_size": 16,
+    "search.candidates": 2,
+    "search.max_measured": 1,
+    "search.ranking_images": 40,
+    "search.recalibration_batches": 2,
+    "train.batch_size": 16,
+    "latency.measure_seconds": 5.0,
+    "check.measure_seconds": 20.0,
+    "check.max_accuracy_drop": 1.0,
+    "threads": 1,
+}
+
+
+def images(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise whose brightness tells the class; float32, as the network reads it."""
+    rng = np.random.default_rng(seed)
+    classes = np.arange(count) % 3
+    noise = rng.normal(0, 0.5, (count, 1, 8, 8)) + (classes - 1)[:, None, None, None]
+    return noise.astype(np.float32), classes
+
+
+def make() -> nn.Module:
+    """The network of the command line's tests, without training."""
+    torch.manual_seed(0)
+    return ResNet(1, 1, 3, (4, 4, 6))
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    model, (x, y) = make(), images(96)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for _ in range(25):
+        loss = F.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def space(trained) -> ShrinkSpace:
+    return shrink_space(trained, torch.zeros(2, 1, 8, 8), step=2, most_operators=40)
+
+
+@pytest.fixture(scope="module")
+def table(space, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("tables") / "table.json"
+    table_of(space).save(path)
+    return path
+
+
+def shrink(model: nn.Module, out: Path, table: Path | None, **given: Any) -> hwnas.Result:
+    arguments = {
+        "validation": images(30, seed=1),
+        "budget_ms": 1e6,
+        "epochs": 1,
+        "settings": SETTINGS,
+        "table": table,
+        "show_progress": False,
+    }
+    return hwnas.shrink(model, images(96), out, **arguments | given)
+
+
+@pytest.fixture(scope="module")
+def finished(trained, table, space, tmp_path_factory) -> hwnas.Result:
+    """Shrunk to a budget of the table, which is far above what anything takes here."""
+    return shrink(trained, tmp_path_factory.mktemp("runs") / "shrunk", table)
+
+
+def events(folder: Path, event: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (folder / "history.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == event]
+
+
+def test_a_budget_that_is_kept_already_takes_nothing_away(finished, trained) -> None:
+    assert finished.verdict == "pass"
+    assert [record["step"] for record in events(finished.folder, "shrink")] == [1, 2]
+    (original,) = events(finished.folder, "original")
+    shapes = {name: tuple(value.shape) for name, value in trained.state_dict().items()}
+    assert {n: tuple(v.shape) for n, v in finished.model.state_dict().items()} == shapes
+    x, y = images(30, seed=1)
+    with torch.no_grad():
+        accuracy = (trained(torch.from_numpy(x)).argmax(1).numpy() == y).mean()
+    assert original["supernet_accuracy"] == pytest.approx(accuracy)
+    document = json.loads((finished.folder / "check.json").read_text())
+    gates = {gate["name"]: gate["value"] for gate in document["gates"]}
+    assert "What was taken away" in finished.report.read_text()
+    drop = accuracy - finished.score
+    assert gates["accuracy_drop_from_original"] == pytest.approx(drop)
+
+
+def test_the_same_call_continues_and_another_model_is_refused(finished, trained, table) -> None:
+    before = (finished.folder / "check.json").stat().st_mtime_ns
+    assert shrink(trained, finished.folder, table).verdict == "pass"
+    assert (finished.folder / "check.json").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="another configuration"):
+        shrink(make(), finished.folder, table)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_to_the_same_weights(trained, table, tmp_path, monkeypatch):
+    """Stopped in the recovery between the rounds; measured latencies do not decide here."""
+    settings = SETTINGS | {"shrink.recovery_epochs": 2}
+    whole = shrink(trained, tmp_path / "whole", table, settings=settings)
+    asked = iter([False] * 8 + [True])
+    monkeypatch.setattr(interruption, "requested", lambda: next(asked, False))
+    with pytest.raises(interruption.Interrupted):
+        shrink(trained, tmp_path / "stopped", table, settings=settings)
+    monkeypatch.undo()
+    assert not (tmp_path / "stopped" / "architecture.json").exists()
+    resumed = shrink(trained, tmp_path / "stopped", table, settings=settings)
+    files = [(one.folder / "weights.safetensors").read_bytes() for one in (whole, resumed)]
+    assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_channels_go_until_the_measured_budget_is_kept(finished, tmp_path) -> None:
+    (original,) = events(finished.folder, "original")
+    budget_ms = 0.8 * original["measured"]["value_ms"]
+    settings = SETTINGS | {"latency.operator_seconds": 0.05, "search.max_measured": 4}
+    result = shrink(finished.model, tmp_path / "run", None, budget_ms=budget_ms, settings=settings)
+    assert result.verdict in ("pass", "inconclusive")
+    parameters = [sum(p.numel() for p in one.model.parameters()) for one in (finished, result)]
+    assert parameters[1] < parameters[0]
+    assert len(result.predict(images(5)[0])) == 5
+
+
+def test_a_budget_below_what_can_remain_is_refused(trained, space, table, tmp_path) -> None:
+    cost = CostModel(space, hwnas.LatencyTable.load(table))
+    fastest_ms, _ = latency_range_ms(cost)
+    with pytest.raises(InputError, match="no architecture keeps the budget") as refusal:
+        shrink(trained, tmp_path / "low", table, budget_ms=fastest_ms / 2)
+    assert f"{fastest_ms:.4g} ms" in str(refusal.value)
+    assert not (tmp_path / "low").exists()
+
+
+def test_data_that_do_not_fit_are_refused(trained, table, tmp_path) -> None:
+    wide = np.zeros((40, 2, 8, 8), np.float32), np.arange(40) % 3
+    with pytest.raises(InputError, match="does not run on inputs"):
+        hwnas.shrink(trained, wide, tmp_path / "wide")
+    four = images(96)[0], np.arange(96) % 4
+    with pytest.raises(InputError, match="outputs do not suit"):
+        hwnas.shrink(trained, four, tmp_path / "four")
+    with pytest.raises(InputError, match="knows nothing of these data"):
+        shrink(make(), tmp_path / "untrained", table)
+
+
+MODULE = """
+import sys
+sys.path.insert(0, {tests!r})
+from helpers.plain_networks import ResNet
+def net():
+    return ResNet(1, 1, 3, (4, 4, 6))
+def nothing():
+    return None
+def broken():
+    raise ValueError("no such thing")
+"""
+
+
+@pytest.fixture
+def command(tmp_path, trained, table) -> list[str]:
+    """The arguments of a command that shrinks the trained network."""
+    tests = str(Path(__file__).parents[1])
+    (tmp_path / "nets.py").write_text(MODULE.format(tests=tests))
+    save_file(trained.state_dict(), tmp_path / "net.safetensors")
+    x, y = images(96)
+    np.savez(tmp_path / "data.npz", x_train=x, y_train=y, x_test=x[:30], y_test=y[:30])
+    sets = [f"--set={key}={value}" for key, value in SETTINGS.items()]
+    return [
+        "shrink", f"{tmp_path}/nets.py:net", "--weights", f"{tmp_path}/net.safetensors",
+        "--data", "npz", "--data-path", f"{tmp_path}/data.npz", "--budget-ms", "1e6",
+        "--epochs", "1", "--table", str(table), "--out", f"{tmp_path}/run", *sets,
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_command_ends_with_a_verdict(command, tmp_path, cli) -> None:
+    code, out, err = cli(*command, "--json")
+    assert code == 0, err
+    assert json.loads(out)["verdict"] == "pass"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({1: "nets"}, "expected MODULE:FUNCTION"),
+        ({1: "{folder}/nets.py:nothing"}, "returns no model"),
+        ({1: "{folder}/nets.py:broken"}, "no such thing"),
+        ({1: "{folder}/nets.py:missing"}, "no such function"),
+        ({1: "not_there:net"}, "cannot be imported"),
+        ({3: "{folder}/data.npz"}, "not the weights of this model"),
+        ({3: "{folder}/none.safetensors"}, "no such file"),
+        ({5: "cifar11"}, "data.name"),
+    ],
+)
+def test_what_cannot_be_shrunk_is_refused_in_one_line(command, change, words, tmp_path, cli):
+    for place, text in change.items():
+        command[place] = text.format(folder=tmp_path)
+    refused(cli(*command), words)
+    assert not (tmp_path / "run").exists()
