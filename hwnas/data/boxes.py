@@ -3,7 +3,8 @@
 Each split is a folder of images with an annotation file beside it, such as `train/` and
 `train.json`, in the format of Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014
 (arXiv 1405.0312): images, categories, and annotations whose `bbox` is left, top, width and height
-in pixels of the upright image, as viewers show it. Annotations of groups (`iscrowd`) are ignored.
+in pixels of the upright image, as viewers show it, or of the image as it is stored, if the stated
+sizes tell so (`box_orientation`). Annotations of groups (`iscrowd`) are ignored.
 The published files have objects whose box has no area; these are left out, as are boxes that only
 touch the border of their image from outside.
 """
@@ -16,6 +17,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
+from hwnas.data.box_orientation import Photo, drawn_as_stored, require_stated_size, upright_box
 from hwnas.data.class_folders import held_out_folder
 from hwnas.data.cropping import central_box
 from hwnas.data.damaged_files import DamagedFiles
@@ -82,7 +84,7 @@ class _Object(NamedTuple):
 
     Attributes:
         class_: index into the class names.
-        box: left, top, right, bottom in pixels of the upright image.
+        box: left, top, right, bottom in pixels of the image.
         place: the entry in the annotation file, such as `annotations.7`.
     """
 
@@ -130,7 +132,8 @@ def read_boxes(
     Raises:
         InputError: a file is missing or malformed, a file name leads out of its folder, an
             annotation refers to an unknown image or category, a box lies outside its image, an
-            image has another size than the annotations say, the splits have different
+            image has another size than the annotations say, or some sizes are of stored images
+            and others of upright ones, the splits have different
             categories, there are no objects, or an image is invalid as described at
             `read_image_folder`.
     """
@@ -154,7 +157,8 @@ def read_boxes(
     files = [sample.file for sample in samples]
     damaged = DamagedFiles(files, "images")
     images = read_images(files, image_size, damaged)
-    placed = _placed_boxes(samples, (images.shape[3], images.shape[2]), damaged)
+    size = images.shape[3], images.shape[2]
+    placed = [rows for split in splits for rows in _placed_boxes(split, size, damaged)]
     damaged.refuse_if_any()
     targets = np.full((len(files), max(1, *map(len, placed)), 5), -1, np.float32)
     for target, rows in zip(targets, placed, strict=True):
@@ -189,7 +193,13 @@ class _Sample(NamedTuple):
 
 
 class _Split:
-    """The samples of one split, and counts of the objects that are left out."""
+    """The samples of one split, and counts of the objects that are left out.
+
+    Attributes:
+        where: the annotation file.
+        samples: the images with their objects.
+        turned: number of images whose boxes were drawn on the image as it is stored, and turned.
+    """
 
     def __init__(self, folder: Path, found: _Annotations, chosen: np.ndarray) -> None:
         """List the samples.
@@ -202,7 +212,8 @@ class _Split:
         Raises:
             InputError: an annotation is malformed, or a file name leads out of the folder.
         """
-        where = folder.with_name(f"{folder.name}.json")
+        self.where = where = folder.with_name(f"{folder.name}.json")
+        self.turned = 0
         self._empty = _LeftOut(where, "for a box without area")
         self._at_border = _LeftOut(where, "for a box outside the image that touches its border")
         objects = _objects_by_image(found, where, self._empty)
@@ -218,7 +229,11 @@ class _Split:
 
     @property
     def notes(self) -> list[str]:
-        return [*self._empty.notes, *self._at_border.notes]
+        turned = (
+            f"{self.where}: boxes are drawn on the images as they are stored, and were turned with "
+            f"{self.turned:,} of them by their EXIF orientation"
+        )
+        return [*self._empty.notes, *self._at_border.notes, *([turned] if self.turned else [])]
 
 
 def _read_annotations(path: Path) -> _Annotations:
@@ -289,34 +304,36 @@ def _objects_by_image(found: _Annotations, path: Path, empty: _LeftOut) -> dict[
 
 
 def _placed_boxes(
-    samples: list[_Sample], size: tuple[int, int], damaged: DamagedFiles
+    split: _Split, size: tuple[int, int], damaged: DamagedFiles
 ) -> list[list[tuple[float, ...]]]:
-    """Return the rows of `_visible_boxes` of each image, none for damaged ones."""
-    placed: list[list[tuple[float, ...]]] = [[] for _ in samples]
-    for rows, sample in zip(placed, samples, strict=True):
+    """Return the rows of `_visible_boxes` of each image of a split, none for damaged ones."""
+    photos: dict[int, Photo] = {}
+    for index, sample in enumerate(split.samples):
         if sample.file not in damaged:
             with damaged.collecting(sample.file):
-                rows += _visible_boxes(sample, _checked_size(sample), size)
+                photos[index] = _photo(sample)
+    as_stored = drawn_as_stored(photos.values(), split.where)
+    placed: list[list[tuple[float, ...]]] = [[] for _ in split.samples]
+    for index, photo in photos.items():
+        sample = split.samples[index]
+        with damaged.collecting(sample.file):
+            require_stated_size(photo, as_stored)
+            if as_stored and photo.orientation > 1:
+                split.turned += 1
+                objects = [o._replace(box=upright_box(o.box, photo)) for o in sample.objects]
+                sample = sample._replace(objects=objects)
+            placed[index] += _visible_boxes(sample, photo.size, size)
     return placed
 
 
-def _checked_size(sample: _Sample) -> tuple[int, int]:
-    """Return the width and height of an image; raise InputError if the annotations differ."""
+def _photo(sample: _Sample) -> Photo:
+    """Return the size and orientation of an image beside the size that the annotations state."""
     with opened(sample.file) as stored:
         width, height = upright_size(stored, sample.file)
         turned = orientation(stored, sample.file)
     # Some programs write 0 for a size that they do not know.
     stated = sample.image.width or width, sample.image.height or height
-    if stated != (width, height):
-        note = f" when turned upright by its EXIF orientation {turned}" if turned > 1 else ""
-        raise InputError(
-            "the annotations give another size than the image has",
-            where=str(sample.file),
-            expected=f"{stated[0]:g}x{stated[1]:g}",
-            actual=f"{width}x{height}{note}",
-            mend="boxes have to be drawn on the images as viewers show them",
-        )
-    return width, height
+    return Photo(sample.file, stated, (width, height), turned)
 
 
 def _path_within(folder: Path, name: str, where: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,17 @@ from hwnas.data.image_sizes import common_image_side
 TAG = 0x0112
 SHOWN = np.arange(6 * 4, dtype=np.uint8).reshape(6, 4) * 10
 """A picture as viewers show it, 4 pixels wide and 6 high."""
-STORED = {
-    1: SHOWN,
-    2: SHOWN[:, ::-1],
-    3: SHOWN[::-1, ::-1],
-    4: SHOWN[::-1],
-    5: SHOWN.T,
-    6: np.rot90(SHOWN),
-    7: SHOWN[::-1, ::-1].T,
-    8: np.rot90(SHOWN, -1),
+STORE: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda shown: shown,
+    2: lambda shown: shown[:, ::-1],
+    3: lambda shown: shown[::-1, ::-1],
+    4: lambda shown: shown[::-1],
+    5: lambda shown: shown.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda shown: shown[::-1, ::-1].swapaxes(0, 1),
+    8: lambda shown: np.rot90(shown, -1),
 }
-"""The stored pixels that each orientation turns into that picture."""
+"""The stored pixels that each orientation turns into a picture (rows, columns, ...)."""
 
 
 def exif(orientation: Any) -> Image.Exif:
@@ -56,12 +57,12 @@ def save_turned(file: Path, shown: np.ndarray, **options: Any) -> None:
         ("jpg", {"quality": 100}),
     ],
 )
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", STORE)
 def test_each_orientation_is_turned_upright(
     orientation: int, suffix: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     file = tmp_path / f"a.{suffix}"
-    image = Image.fromarray(np.ascontiguousarray(STORED[orientation]))
+    image = Image.fromarray(np.ascontiguousarray(STORE[orientation](SHOWN)))
     image.save(file, exif=exif(orientation), **options)
     with opened(file) as found:
         assert upright_size(found, file) == (4, 6)
@@ -113,18 +114,63 @@ def test_boxes_lie_on_the_upright_image(tmp_path: Path) -> None:
         assert data.train.inputs[0].sum() < 1.1 * inside.sum()
 
 
-def test_annotations_of_the_stored_pixels_are_refused(tmp_path: Path) -> None:
-    content = {
-        "images": [{"id": 1, "file_name": "0.jpg", "width": 48, "height": 32}],
-        "categories": [{"id": 1, "name": "a"}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 8, 20]}],
-    }
+def annotated(photo: np.ndarray, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries of a photo and of the box around its white pixels, as it is stored."""
+    (top, left), (bottom, right) = (
+        f(np.argwhere(photo[..., 0] > 128), 0) for f in (np.min, np.max)
+    )
+    box = [int(left), int(top), int(right - left) + 1, int(bottom - top) + 1]
+    image = {"id": number, "file_name": f"{number}.png"}
+    image |= {"width": photo.shape[1], "height": photo.shape[0]}
+    return image, {"id": number, "image_id": number, "category_id": 1, "bbox": box}
+
+
+def write_annotations(path: Path, entries: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    images, annotations = zip(*entries, strict=True)
+    categories = [{"id": 1, "name": "a"}]
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    path.write_text(json.dumps(content))
+
+
+def test_boxes_on_stored_pixels_are_turned_with_their_images(tmp_path: Path) -> None:
+    """The sizes of images that are turned by 90 degrees tell it for all images of the file."""
+    shown = np.zeros((40, 60, 3), np.uint8)
+    shown[4:24, 4:12] = 255
     for split in ("train", "test"):
-        save_turned(tmp_path / split / "0.jpg", pixels(48, 32, 3))
-        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+        (tmp_path / split).mkdir()
+        entries = []
+        for orientation, store in STORE.items():
+            # All photos have one size once they are upright.
+            stored = np.ascontiguousarray(store(shown))
+            file = tmp_path / split / f"{orientation}.png"
+            Image.fromarray(stored).save(file, exif=exif(orientation))
+            entries.append(annotated(stored, orientation))
+        write_annotations(tmp_path / f"{split}.json", entries)
+    data = load_dataset("boxes", str(tmp_path))
+    assert data.train.targets[:, 0, 1:].tolist() == [[4, 4, 12, 24]] * 8
+    assert "were turned with 7 of them" in data.notes[0]
+
+
+def test_annotations_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    shown = np.zeros((40, 60, 3), np.uint8)
+    shown[4:24, 4:12] = 255
+    for split in ("train", "test"):
+        for number in (1, 2):
+            save_turned(tmp_path / split / f"{number}.png", shown)
+        as_stored = annotated(np.rot90(shown), 1)
+        write_annotations(tmp_path / f"{split}.json", [as_stored, annotated(shown, 2)])
+    message = refusal(load_dataset, "boxes", str(tmp_path))
+    assert "1.png as it is stored, 2.png turned upright" in message
+
+
+def test_a_size_of_neither_picture_is_refused(tmp_path: Path) -> None:
+    shown = np.full((40, 60, 3), 255, np.uint8)
+    for split in ("train", "test"):
+        save_turned(tmp_path / split / "1.png", shown)
+        write_annotations(tmp_path / f"{split}.json", [annotated(shown[:, :50], 1)])
     message = refusal(load_dataset, "boxes", str(tmp_path), test_limit=1)
     assert "the annotations give another size than the image has" in message
-    assert "expected 48x32, got 32x48 when turned upright by its EXIF orientation 6" in message
+    assert "expected 50x40, got 60x40 when turned upright by its EXIF orientation 6" in message
 
 
 def test_masks_fit_the_upright_image(tmp_path: Path) -> None:
