@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 import hwnas
-from hwnas.data import Dataset, Split
 from hwnas.nn import Choice, Repeat, Width
 
 LABELS = ("other", "person", "place")
@@ -45,17 +44,17 @@ def sentence(rng: np.random.Generator) -> list[tuple[str, str]]:
     return [(str(rng.choice(WORDS[kind])), label) for kind, label in found]
 
 
-def sentences(count: int, seed: int) -> Split:
-    """Words (count, LENGTH) and their labels (count, 1, LENGTH)."""
+def sentences(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Words and their labels, (count, LENGTH) each."""
     rng = np.random.default_rng(seed)
     pairs = [sentence(rng)[:LENGTH] for _ in range(count)]
     words = [[VOCABULARY.index(word) for word, _ in pair] for pair in pairs]
-    labels = [[[LABELS.index(label) for _, label in pair]] for pair in pairs]
-    return Split(np.array(words), np.array(labels))
+    labels = [[LABELS.index(label) for _, label in pair] for pair in pairs]
+    return np.array(words), np.array(labels)
 
 
 def f1(outputs: Tensor, labels: Tensor) -> float:
-    """F1 over the words that are labelled as names, of logits (N, 3, 1, L) and labels (N, 1, L)."""
+    """F1 over the words that are labelled as names, of logits (N, 3, L) and labels (N, L)."""
     found = outputs.argmax(dim=1)
     right = ((found == labels) & (labels > 0)).sum()
     return float(2 * right / ((found > 0).sum() + (labels > 0).sum()).clamp(min=1))
@@ -79,7 +78,7 @@ def conv(channels: int, hidden: int, kernel: int) -> nn.Sequential:
 
 
 class Network(nn.Module):
-    """Words (N, L) to logits (N, 3, 1, L)."""
+    """Words (N, L) to logits (N, 3, L)."""
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()
@@ -92,7 +91,7 @@ class Network(nn.Module):
 
     def forward(self, words: Tensor) -> Tensor:
         x = self.embedding(words).transpose(1, 2)
-        return self.head(self.deeper(self.context(x))).unsqueeze(2)
+        return self.head(self.deeper(self.context(x)))
 
 
 def main(
@@ -100,8 +99,8 @@ def main(
 ) -> hwnas.Result:
     """Search, train, export and check; further arguments replace those of `hwnas.search` below."""
     torch.manual_seed(0)
-    splits = sentences(samples, seed=0), sentences(samples // 3, seed=1)
-    data = Dataset("entities", LABELS, *splits, "language-modelling", VOCABULARY)
+    parts = sentences(samples, seed=0), sentences(samples // 3, seed=1)
+    data = hwnas.dataset_of(*parts, kind="tokens", classes=LABELS, vocabulary=VOCABULARY)
     settings = {"controls": 1, "train.optimizer": "adamw", "train.learning_rate": 0.005}
     usual = {"steps": 150, "epochs": 10, "metric": f1, "settings": settings}
     return hwnas.search(Network(), folder, train=data, **usual | arguments)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import hwnas
-from hwnas.data import Dataset, Split
+from hwnas.data import Dataset
 from hwnas.nn import Choice, Repeat, Width
 
 USERS, THINGS, TRAITS = 120, 80, 3
@@ -32,12 +32,11 @@ def ratings(count: int, seed: int = 0) -> Dataset:
     liked = np.where(rng.random(len(pairs)) < 0.1, rng.random(len(pairs)) < 0.5, likes[user, thing])
     tokens, targets = np.stack([user, USERS + thing], axis=1), liked.astype(np.int64)
     train = len(pairs) * 4 // 5
-    return Dataset(
-        "ratings",
-        ("no", "yes"),
-        Split(tokens[:train], targets[:train]),
-        Split(tokens[train:], targets[train:]),
-        task="text-classification",
+    return hwnas.dataset_of(
+        (tokens[:train], targets[:train]),
+        (tokens[train:], targets[train:]),
+        kind="tokens",
+        classes=("no", "yes"),
         vocabulary=NAMES,
     )
 

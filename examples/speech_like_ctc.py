@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 import hwnas
-from hwnas.data import Dataset, Split
 from hwnas.nn import Choice, Repeat, Width
 
 SOUNDS = ("a", "m", "o", "s")
@@ -24,13 +23,13 @@ BANDS, FRAMES, LONGEST = 12, 64, 6
 BLANK, NONE = len(SOUNDS), -1
 
 
-def recordings(count: int, seed: int) -> Split:
-    """Recordings (count, BANDS, 1, FRAMES) and their sounds (count, 1, LONGEST), -1 behind them."""
+def recordings(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Recordings (count, BANDS, FRAMES) and their sounds (count, LONGEST), -1 behind them."""
     rng = np.random.default_rng(seed)
     spectra = np.random.default_rng(7).uniform(0, 1.5, (len(SOUNDS), BANDS, 1))
     inputs = rng.normal(0, 0.7, (count, BANDS, FRAMES))
-    targets = np.full((count, 1, LONGEST), NONE)
-    for recording, sounds in zip(inputs, targets[:, 0], strict=True):
+    targets = np.full((count, LONGEST), NONE)
+    for recording, sounds in zip(inputs, targets, strict=True):
         frame = int(rng.integers(0, 6))
         for place in range(rng.integers(2, LONGEST + 1)):
             # The same sound again is only heard as two after a pause.
@@ -40,16 +39,15 @@ def recordings(count: int, seed: int) -> Split:
             length = int(rng.integers(4, 9))
             recording[:, frame : frame + length] += spectra[sounds[place]]
             frame += length
-    return Split(inputs.astype(np.float32)[:, :, None], targets)
+    return inputs, targets
 
 
 def ctc(outputs: Tensor, targets: Tensor) -> Tensor:
-    """CTC loss of logits (N, 5, T) and sounds (N, 1, LONGEST)."""
-    sounds = targets[:, 0]
+    """CTC loss of logits (N, 5, T) and sounds (N, LONGEST)."""
     log_p = outputs.float().log_softmax(dim=1).permute(2, 0, 1)
-    times = torch.full((len(sounds),), len(log_p), dtype=torch.long)
-    lengths = (sounds != NONE).sum(dim=1).cpu()
-    return nn.functional.ctc_loss(log_p, sounds.clamp(min=0), times, lengths, blank=BLANK)
+    times = torch.full((len(targets),), len(log_p), dtype=torch.long)
+    lengths = (targets != NONE).sum(dim=1).cpu()
+    return nn.functional.ctc_loss(log_p, targets.clamp(min=0), times, lengths, blank=BLANK)
 
 
 def decoded(outputs: Tensor) -> list[list[int]]:
@@ -73,7 +71,7 @@ def edits(found: list[int], truth: list[int]) -> int:
 
 def sounds_right(outputs: Tensor, targets: Tensor) -> float:
     """One less the edit distance over the number of sounds, at least 0."""
-    truths = [[sound for sound in row if sound != NONE] for row in targets[:, 0].tolist()]
+    truths = [[sound for sound in row if sound != NONE] for row in targets.tolist()]
     distance = sum(map(edits, decoded(outputs), truths))
     return max(0.0, 1 - distance / sum(map(len, truths)))
 
@@ -101,8 +99,8 @@ class Network(nn.Module):
 def main(folder: str = "runs/speech", samples: int = 2000, **arguments: Any) -> hwnas.Result:
     """Search, train, export and check; further arguments replace those of `hwnas.search` below."""
     torch.manual_seed(0)
-    splits = recordings(samples, seed=0), recordings(samples // 3, seed=1)
-    data = Dataset("sounds", SOUNDS, *splits, "segmentation", reading={"input_kind": "signal"})
+    parts = recordings(samples, seed=0), recordings(samples // 3, seed=1)
+    data = hwnas.dataset_of(*parts, kind="signal", classes=SOUNDS)
     optimizer = {"optimizer": "adamw", "nesterov": False, "learning_rate": 0.005}
     settings = {"controls": 1, **{f"train.{key}": value for key, value in optimizer.items()}}
     usual = {"steps": 150, "epochs": 15, "settings": settings, "loss": ctc, "metric": sounds_right}

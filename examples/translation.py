@@ -1,8 +1,8 @@
 """Translation between two generated grammars, by an encoder and a decoder that are two ONNX files.
 
 The source language has its verb at the end and adjectives behind nouns, the target language has the
-verb in the middle and adjectives before nouns. A training sample is a source sentence with the
-translation behind it, shifted by one word: the decoder learns to predict each next word.
+verb in the middle and adjectives before nouns. A training sample has two inputs, a source sentence
+and its translation shifted by one word: the decoder learns to predict each next word.
 
     python examples/translation.py [FOLDER]
 """
@@ -17,7 +17,6 @@ from onnxruntime import InferenceSession
 from torch import Tensor, nn
 
 import hwnas
-from hwnas.data import Dataset, Split
 from hwnas.nn import Choice, Width
 
 NOUNS = {"hundo": "dog", "kato": "cat", "birdo": "bird", "libro": "book", "domo": "house"}
@@ -36,19 +35,19 @@ def sentence(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     return [*subject, *thing, verb], [MEANING[word] for word in target]
 
 
-def sentences(count: int, seed: int) -> Split:
-    """Source, a mark and the target but its last word (count, 2 * LENGTH); the targets' words."""
+def sentences(count: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Source, target behind a mark but its last word, and whole target, (count, LENGTH) each."""
     rng = np.random.default_rng(seed)
     pairs = [sentence(rng) for _ in range(count)]
     filled = [[words + ["<end>"] * (LENGTH - len(words)) for words in pair] for pair in pairs]
     source, target = np.vectorize(VOCABULARY.index)(filled).swapaxes(0, 1)
     begin = np.full((count, 1), VOCABULARY.index("<begin>"))
-    return Split(np.concatenate([source, begin, target[:, :-1]], axis=1), target[:, None])
+    return {"source": source, "words": np.hstack([begin, target[:, :-1]])}, target
 
 
 def sentences_right(outputs: Tensor, target: Tensor) -> float:
     """The share of sentences of which each word is right, so that greedy decoding is right too."""
-    return float((outputs.argmax(dim=1) == target).flatten(1).all(dim=1).double().mean())
+    return float((outputs.argmax(dim=1) == target).all(dim=1).double().mean())
 
 
 class Recurrent(nn.Module):
@@ -80,15 +79,15 @@ class Decoder(nn.Module):
 
 
 class Network(nn.Module):
-    """Source and shifted target (N, 2 * LENGTH) to logits (N, K, 1, LENGTH)."""
+    """Source and shifted target (N, LENGTH) to logits (N, K, LENGTH)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = Choice({"gru": Recurrent(nn.GRU), "lstm": Recurrent(nn.LSTM)})
         self.decoder = Decoder()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.decoder(self.encoder(x[:, :LENGTH]), x[:, LENGTH:]).unsqueeze(2)
+    def forward(self, source: Tensor, words: Tensor) -> Tensor:
+        return self.decoder(self.encoder(source), words)
 
 
 def translated(folder: Path, source: np.ndarray) -> np.ndarray:
@@ -105,12 +104,12 @@ def translated(folder: Path, source: np.ndarray) -> np.ndarray:
 def main(folder: str = "runs/translation", samples: int = 3000, **arguments: Any) -> hwnas.Result:
     """Search, train, export and check the whole network, then export and check its halves."""
     torch.manual_seed(0)
-    splits = sentences(samples, seed=0), sentences(samples // 3, seed=1)
-    data = Dataset("translation", VOCABULARY, *splits, "language-modelling", VOCABULARY)
+    parts = sentences(samples, seed=0), sentences(samples // 3, seed=1)
+    data = hwnas.dataset_of(*parts, kind=("tokens", "tokens"), classes=VOCABULARY)
     settings = {"controls": 1, "train.optimizer": "adamw", "train.learning_rate": 0.005}
     usual = {"steps": 150, "epochs": 15, "metric": sentences_right, "settings": settings}
     result = hwnas.search(Network(), folder, train=data, **usual | arguments)
-    encoder, source = result.model.encoder, torch.from_numpy(splits[1].inputs[:4, :LENGTH])
+    encoder, source = result.model.encoder, torch.from_numpy(parts[1][0]["source"][:4])
     hwnas.check(encoder, source, out=f"{folder}/encoder")
     hwnas.check(result.model.decoder, (encoder(source).detach(), source), out=f"{folder}/decoder")
     return result

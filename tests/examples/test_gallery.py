@@ -85,9 +85,9 @@ SPACES = {
     "medical_image": (torch.zeros(2, 1, 32, 32), (2, 3), 102),
     "image_and_table": ((torch.zeros(2, 1, 16, 16), torch.zeros(2, 3)), (2, 2), 162),
     "recommender": (torch.full((2, 2), 199), (2, 2), 27),
-    "named_entities": (torch.full((2, 12), 29), (2, 3, 1, 12), 34),
+    "named_entities": (torch.full((2, 12), 29), (2, 3, 12), 34),
     "speech_like_ctc": (torch.zeros(2, 12, 64), (2, 5, 32), 27),
-    "translation": (torch.full((2, 12), 27), (2, 28, 1, 6), 12),
+    "translation": ((torch.full((2, 6), 27),) * 2, (2, 28, 6), 12),
 }
 """Inputs, the shape of the outputs, and the number of networks of each script that trains."""
 
@@ -171,20 +171,22 @@ def test_a_recommender_tells_pairs_of_tokens(tmp_path) -> None:
 @pytest.mark.slow
 def test_a_word_is_labelled_by_the_words_around_it(tmp_path) -> None:
     script = example("named_entities")
-    split = script.sentences(20, seed=2)
+    words, labels = script.sentences(20, seed=2)
     last = len(script.VOCABULARY) - 1
     inputs = torch.full((1, script.LENGTH), last)
     result = short_run(script, inputs, tmp_path, samples=120, settings=UNLEARNED)
     with torch.no_grad():
-        outputs = result.model(torch.from_numpy(split.inputs))
-    assert outputs.shape == (20, len(script.LABELS), 1, script.LENGTH)
-    assert result.metric == "f1"
-    assert script.f1(one_hot(split.targets, 3), torch.from_numpy(split.targets)) == 1
+        outputs = result.model(torch.from_numpy(words))
+    assert outputs.shape == (20, len(script.LABELS), script.LENGTH)
+    assert result.metric == "f1" and result.task == "sequence-labelling"
+    named = np.array(script.LABELS)[outputs.argmax(dim=1).numpy()]
+    assert (result.predict(words) == named).mean() > 0.99
+    assert script.f1(one_hot(labels, 3), torch.from_numpy(labels)) == 1
 
 
 def one_hot(targets: np.ndarray, classes: int) -> Tensor:
-    """Logits that name the targets (N, 1, L)."""
-    return torch.nn.functional.one_hot(torch.from_numpy(targets), classes).permute(0, 3, 1, 2)
+    """Logits that name the targets (N, L)."""
+    return torch.nn.functional.one_hot(torch.from_numpy(targets), classes).transpose(1, 2)
 
 
 def onnx_input(result: Result) -> Any:
@@ -215,13 +217,14 @@ def test_sounds_are_learned_by_ctc(tmp_path) -> None:
 @pytest.mark.slow
 def test_the_halves_of_a_translator_are_two_onnx_files(tmp_path) -> None:
     script = example("translation")
-    inputs = torch.full((1, 2 * script.LENGTH), len(script.VOCABULARY) - 1)
+    # The source has words of its language alone.
+    words = 1 + len(script.MEANING), len(script.VOCABULARY) - 1
+    inputs = tuple(torch.full((1, script.LENGTH), word) for word in words)
     result = short_run(script, inputs, tmp_path, samples=120, settings=UNLEARNED)
-    split = script.sentences(10, seed=3)
-    source = split.inputs[:, : script.LENGTH]
+    source = script.sentences(10, seed=3)[0]["source"]
     words = np.pad(script.translated(result.folder, source), ((0, 0), (1, 0)))[:, :-1]
     # Given what greedy decoding has found so far, the whole network finds the same next words.
     with torch.no_grad():
-        outputs = result.model(torch.from_numpy(np.concatenate([source, words], axis=1)))
-    found = outputs.argmax(dim=1)[:, 0].numpy()
+        outputs = result.model(torch.from_numpy(source), torch.from_numpy(words))
+    found = outputs.argmax(dim=1).numpy()
     assert (found[:, :-1] == words[:, 1:]).all()
