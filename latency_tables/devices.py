@@ -16,6 +16,8 @@ LIBRARIES = {
     "torch": ("PyTorch", "torch"),
     "onnxruntime": ("ONNX Runtime", "onnxruntime"),
     "openvino": ("OpenVINO", "'hwnas[openvino]'"),
+    "ncnn": ("ncnn", "'hwnas[ncnn]'"),
+    "pnnx": ("pnnx", "'hwnas[ncnn]'"),
 }
 """Libraries that run networks: for each module its title and the package to install."""
 
@@ -40,6 +42,7 @@ def library_versions() -> dict[str, str]:
         "torch": ("torch",),
         "onnxruntime": ("onnxruntime-gpu", "onnxruntime"),
         "openvino": ("openvino",),
+        "ncnn": ("ncnn",),
         "triton": ("triton",),
     }.items():
         for package in packages:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from hwnas.errors import InputError, did_you_mean
 from hwnas.latency_tables.runtimes.base import Infer, Model, OnnxModelRuntime, Runtime, ToOnnx
+from hwnas.latency_tables.runtimes.ncnn import NcnnCpu
 from hwnas.latency_tables.runtimes.onnx import (
     OnnxRuntime,
     OnnxRuntimeCpu,
@@ -31,6 +32,7 @@ __all__ = [
     "RUNTIMES",
     "Infer",
     "Model",
+    "NcnnCpu",
     "OnnxModelRuntime",
     "OnnxRuntime",
     "OnnxRuntimeCpu",
@@ -50,6 +52,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
         OnnxRuntimeCpu,
         OnnxRuntimeCuda,
         OpenVinoCpu,
+        NcnnCpu,
         TensorRtCuda,
         TorchCpu,
         TorchCuda,

@@ -3,6 +3,8 @@
 Runtimes that this machine does not have are skipped with their error message.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,10 @@ from hwnas.latency_tables.runtimes import RUNTIMES, OnnxModelRuntime, create_run
 from hwnas.latency_tables.runtimes.torch_modes import MODES
 from hwnas.latency_tables.table import LatencyTable, OpSpec
 
-# They call a C++ compiler for every network.
+# They call a C++ compiler or a converter for every network.
 SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
 NAMES = [
-    pytest.param(name, marks=SLOW if "compile" in name or "aoti" in name else ())
+    pytest.param(name, marks=SLOW if re.search("compile|aoti|ncnn", name) else ())
     for name in RUNTIMES
 ]
 
