@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hwnas.cli.check import finish_check
-from hwnas.cli.options import Json, Set, interruptible
+from hwnas.cli.options import Json, OnDevice, Set, interruptible
 from hwnas.cli.run import Device, Out, RuntimeName, Seed
 
 ModelArgument = Annotated[
@@ -66,6 +66,7 @@ def shrink(
     data_path: DataPath = None,
     budget_ms: Budget = None,
     runtime: RuntimeName = None,
+    device_name: OnDevice = None,
     device: Device = None,
     epochs: Epochs = None,
     out: Out = None,
@@ -95,7 +96,8 @@ def shrink(
             dataset,
             folder,
             budget_ms=budget_ms,
-            runtime=runtime or "onnxruntime-cpu",
+            runtime=runtime,
+            device_name=device_name,
             device=device or "cpu",
             epochs=epochs,
             settings=flattened(stated),

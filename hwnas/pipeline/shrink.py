@@ -21,7 +21,9 @@ from hwnas.data import Dataset, Normalisation
 from hwnas.data.inputs import InputTensors
 from hwnas.data.own_data import Samples, dataset_of
 from hwnas.errors import InputError
-from hwnas.latency_tables.runtimes import create_runtime
+from hwnas.latency_tables.remote.choosing import runtime_on
+from hwnas.latency_tables.remote.inventory import find_device
+from hwnas.latency_tables.runtimes import Runtime
 from hwnas.pipeline import stages
 from hwnas.pipeline.configuration import fitted_settings
 from hwnas.pipeline.own_arguments import examples_for, set_key, task_for
@@ -60,7 +62,8 @@ def shrink(
     metric: Metric | None = None,
     direction: Direction | None = None,
     example_inputs: InputTensors | None = None,
-    runtime: str = "onnxruntime-cpu",
+    runtime: str | None = None,
+    device_name: str | None = None,
     device: str = "cpu",
     epochs: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -91,7 +94,9 @@ def shrink(
             any number, with a `direction`. By default the usual metrics.
         direction: "maximize" or "minimize".
         example_inputs: a batch of inputs (N, ...), to be compared with the data.
-        runtime: where the model will run, one of `hwnas info`.
+        runtime: where the model will run, one of `hwnas info`; that of the named device, or
+            `onnxruntime-cpu` if None.
+        device_name: a name of `devices.toml`, to measure on that device; this machine if None.
         device: where importance is estimated and the network trained, "cpu" or "cuda".
         epochs: of the last training.
         settings: any other settings of a configuration by dotted key, as `{"shrink.rounds": 5}`.
@@ -105,6 +110,7 @@ def shrink(
     Raises:
         InputError: for a model that does not run, cannot be traced, or does not fit the data, and
             for a budget below what remains when everything removable is gone.
+        DeviceError: when the named device cannot be reached.
         RuntimeMissingError: when Torch-Pruning or the runtime is not installed.
         HwnasError: with the exit code that the command line gives.
     """
@@ -118,7 +124,8 @@ def shrink(
     path = Path(out or next_run_folder())
     resume = RunFolder(path).history.exists()
     examples = examples_for(dataset, True, example_inputs, OWN)
-    step = chosen.step or _known_step(path) or width_step(create_runtime(runtime, 1))
+    latency = _latency(runtime, device_name)
+    step = chosen.step or _known_step(path) or width_step(_measuring(latency))
     space = shrink_space(
         model,
         examples,
@@ -129,7 +136,7 @@ def shrink(
     task = task_for(dataset, space, True, loss, metric, direction, OWN)
     space = space.reading(dataset.input_shape)
     document = _document(dataset, task, space, model, seed) | {"device": device}
-    document["latency"] = {"runtime": runtime, "operator_seconds": OPERATOR_S}
+    document["latency"] = latency | {"operator_seconds": OPERATOR_S}
     document["budget"] = {"fraction": 0.5} if budget_ms is None else {"ms": budget_ms}
     for key, value in {"train.epochs": epochs, **(settings or {}), "shrink.step": step}.items():
         if value is not None:
@@ -140,6 +147,20 @@ def shrink(
         config, path, table=table, resume=resume, show_progress=show_progress, problem=problem
     )
     return Result(path, problem)
+
+
+def _latency(runtime: str | None, device_name: str | None) -> dict[str, Any]:
+    """The settings of what measures, as far as they are stated here or in `devices.toml`."""
+    if device_name is None:
+        return {"runtime": runtime or "onnxruntime-cpu"}
+    found = find_device(device_name)
+    stated = {"device": device_name, "threads": found.threads}
+    return stated | {"runtime": runtime or found.runtime}
+
+
+def _measuring(latency: Mapping[str, Any]) -> Runtime:
+    """The runtime of such settings."""
+    return runtime_on(latency.get("device"), latency["runtime"], latency.get("threads", 1))
 
 
 def read_named_data(name: str, path: Path | None, stated: Mapping[str, Any], seed: int) -> Dataset:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from hwnas.config import DeviceConfig
 from hwnas.errors import InputError
 from hwnas.latency_tables.remote.choosing import runtime_on
+from hwnas.pipeline import shrink
 from hwnas.pipeline.compatibility import check_measurements
 from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.further_devices import further_config
@@ -66,6 +67,13 @@ def test_what_a_device_elsewhere_excludes_is_named(inventory, settings, message)
     config = load_config("default", ["latency.device=pi", *settings])
     with pytest.raises(InputError, match=message):
         check_measurements(config, runtime_on("pi", "onnxruntime-cpu", 1), "c.toml")
+
+
+def test_a_network_is_shrunk_for_the_runtime_of_the_named_device(inventory) -> None:
+    assert shrink._latency(None, None) == {"runtime": "onnxruntime-cpu"}
+    stated = {"device": "nano", "threads": 3}
+    assert shrink._latency(None, "nano") == stated | {"runtime": "onnxruntime-cuda"}
+    assert shrink._latency("tensorrt-cuda", "nano") == stated | {"runtime": "tensorrt-cuda"}
 
 
 def test_devices_of_a_pool_are_compared_by_the_median_over_networks() -> None:
