@@ -301,7 +301,8 @@ class MixedWidth(Searchable):
             return y
 
         sizes = tuple(width.values[k] for k in options)
-        y = widest_sum(normed, weights[options].to(x.dtype), sizes)
+        of_options = torch.stack([weights[k] for k in options])
+        y = widest_sum(normed, of_options.to(x.dtype), sizes)
         y = nn.functional.pad(y, (0, int(width) - y.shape[-1]))
         return y if last else y.transpose(1, -1)
 

@@ -22,7 +22,7 @@ from hwnas.kernels.triton.layout import (
 )
 
 BASES = 4
-"""Numbers of pointers and of edges are rounded up to a multiple of it."""
+"""Numbers of pointers are rounded up to a multiple of it."""
 
 
 class Size(NamedTuple):
@@ -107,23 +107,30 @@ def stage_arguments(stage: StageBackward | None) -> tuple[Any, ...]:
 class EdgeGradients:
     """The gradients of pools and skip connections in the form that the kernels take.
 
-    The number of edges is rounded up, since kernels are compiled for it.
-
-    Args:
-        edges: one gradient for each edge out of a state.
+    Attributes:
         stride: of all edges.
+        has_pools: whether there is a pool among them.
+        arguments: the places of gradients, coefficients and table rows, of edges with a maximum,
+            then with a mean, then with a skip connection (without rows); and how many there are of
+            each.
     """
 
     def __init__(self, edges: Sequence[PoolGradient], stride: int) -> None:
         self.stride = stride
-        self.has_pools = any(e.maximum is not None or e.mean is not None for e in edges)
-        missing = (None,) * (-len(edges) % BASES)
-        self.gradients = (*(e.gradient.contiguous() for e in edges), *missing)
-        self.identities = (*(e.identity for e in edges), *missing)
-        self.arguments = (
-            self.gradients, (*(e.maximum for e in edges), *missing),
-            (*(e.mean for e in edges), *missing),
+        maxima = [(e.gradient, *e.maximum) for e in edges if e.maximum is not None]
+        means = [(e.gradient, *e.mean) for e in edges if e.mean is not None]
+        skips = [(e.gradient, e.identity) for e in edges if e.identity is not None]
+        terms = [*maxima, *means, *skips]
+        self.has_pools = bool(maxima or means)
+        self.arguments: tuple[Any, ...] = (
+            *places_of([term[0] for term in terms]), *places_of([term[1] for term in terms]),
+            *(places_of([t[2] for t in (*maxima, *means)]) if self.has_pools else (None, None)),
+            len(maxima), len(means), len(skips),
         )  # fmt: skip
+
+
+NO_EDGES = (*(None,) * 6, 0, 0, 0)
+"""`EdgeGradients.arguments` without edges."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ from hwnas.kernels.plan import Convolution
 from hwnas.kernels.reference import BATCH_NORM_EPS
 from hwnas.kernels.triton import norms
 from hwnas.kernels.triton.arguments import (
+    NO_EDGES,
     EdgeGradients,
     Size,
     StageWork,
@@ -314,8 +315,8 @@ class TritonBackend(TritonLauncher, Backend):
             values, values if table is None else table, work.flat, work.convolution_table,
             *stage_arguments(stage), work.intermediate,
             work.intermediate if work.partials is None else work.partials,
-            *((None,) * 3 if edges is None else edges.arguments), d_maximum,
-            d_mean, work.winners, *size.shape, size.output_divisors(device), values.stride(0),
+            *(NO_EDGES if edges is None else edges.arguments), d_maximum, d_mean, work.winners,
+            *size.shape, size.output_divisors(device), values.stride(0),
             size.pixels * size.width, 0 if tables is None else tables.elements, count,
             NORMALISED=table is not None, NEEDS_WEIGHTS=needs_weights, PIN=not interpreted(),
             **self._options(size, "outputs", convolutions),
@@ -334,10 +335,11 @@ class TritonBackend(TritonLauncher, Backend):
         """The second launch: fills `d_values`, returns its sums, and finishes `work.partials`."""
         size, tables, sums = work.size, work.tables, None
         pixels = size.shape[0] * size.shape[1] * size.shape[2]
-        groups = self._groups(pixels, size, "inputs", INPUT_WAVES, len(values), values.device)
+        read = 1 if tables is None else len(tables.read_values)
+        groups = self._groups(pixels, size, "inputs", INPUT_WAVES, read, values.device)
         programs = 0
         if d_values is not None:
-            programs = groups * len(values)
+            programs = groups * read
             if table is not None:
                 shape = (len(values), groups, 2, size.width)
                 sums = self._empty(shape, torch.float32, values.device)
@@ -346,15 +348,14 @@ class TritonBackend(TritonLauncher, Backend):
             assert tables is not None
             part_groups, parts = len(work.partials), tables.parts
         d_maximum, d_mean = (None, None) if work.d_pools is None else work.d_pools
+        of_edges = NO_EDGES if edges is None else edges.arguments
         self._launch(
             stage_backward_inputs,
             (programs + (0 if parts is None else part_groups * len(parts)),),
             values, values if table is None else table, work.flat, work.convolution_table,
-            None if tables is None else tables.first_readers,
-            None if tables is None else tables.readers, parts, work.intermediate, before, d_values,
-            values if sums is None else sums, work.partials, d_maximum, d_mean, work.winners,
-            None if edges is None else edges.gradients,
-            None if edges is None else edges.identities, *size.shape,
+            *((None,) * 3 if tables is None else tables[1:4]), parts, work.intermediate, before,
+            d_values, values if sums is None else sums, work.partials, d_maximum, d_mean,
+            work.winners, *of_edges[:4], of_edges[6] + of_edges[7], of_edges[8], *size.shape,
             divisors(size.shape[1], size.shape[2], values.device),
             size.output_divisors(values.device), values.stride(0), size.pixels * size.width,
             0 if tables is None else tables.elements, programs, groups, part_groups,

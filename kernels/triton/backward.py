@@ -108,8 +108,9 @@ def _convolution_outputs(
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def stage_backward_outputs(
     values, table, weights, convolutions, outputs, gradients, gradient_places, coefficients,
-    coefficient_places, norms, norm_places, intermediate, partials, edge_gradients, of_maximum,
-    of_mean, d_maximum, d_mean, winners, images, height, width, out_height, out_width, divisors,
+    coefficient_places, norms, norm_places, intermediate, partials, edges, edge_places,
+    edge_coefficients, edge_coefficient_places, edge_rows, edge_row_places, maxima, means, skips,
+    d_maximum, d_mean, winners, images, height, width, out_height, out_width, divisors,
     value_stride, output_stride, partial_stride, count, STRIDE: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr, SHAPES: tl.constexpr,
     NORMALISED: tl.constexpr, NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
@@ -143,8 +144,11 @@ def stage_backward_outputs(
     if winners is not None:
         if branch == count:
             pool_outputs(
-                values, edge_gradients, of_maximum, of_mean, d_maximum, d_mean, winners, images,
-                height, width, out_height, out_width, numbers, STRIDE, C, BLOCK,
+                values,
+                (edges, edge_places, edge_coefficients, edge_coefficient_places, edge_rows,
+                 edge_row_places),
+                maxima, means, d_maximum, d_mean, winners, images, height, width, out_height,
+                out_width, numbers, STRIDE, C, BLOCK,
             )  # fmt: skip
 
 
@@ -225,9 +229,10 @@ def _gather_convolution(
 @triton.jit
 def _input_gradient(
     program, programs, values, table, value, weights, convolutions, first_readers, readers,
-    intermediate, before, dx, sums, d_maximum, d_mean, winners, edge_gradients, of_identity,
-    images, height, width, out_height, out_width, divisors, output_stride,
-    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
+    intermediate, before, dx, sums, d_maximum, d_mean, winners, edges, edge_places,
+    edge_coefficients, edge_coefficient_places, first_skip, skips, images, height, width,
+    out_height, out_width, divisors, output_stride, STRIDE: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
     KINDS: tl.constexpr, SHAPES: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradient of one value before the ReLU, for all tiles of a program, and its sums."""
@@ -256,12 +261,12 @@ def _input_gradient(
                 d_maximum, d_mean, winners, image, h, w, inside, out_height, out_width, STRIDE,
                 C, BLOCK,
             )  # fmt: skip
-        if edge_gradients is not None:
-            for edge in tl.static_range(len(edge_gradients)):
-                if of_identity[edge] is not None:
-                    a = tl.load(of_identity[edge] + channels).to(tl.float32)[None, :]
-                    g = tl.load(edge_gradients[edge] + offsets, mask=inside[:, None], other=0.0)
-                    du += a * g.to(tl.float32)
+        if edges is not None:
+            for edge in range(first_skip, first_skip + skips):
+                coefficients = place(edge_coefficients, edge_coefficient_places, edge)
+                a = tl.load(coefficients + channels).to(tl.float32)[None, :]
+                near = place(edges, edge_places, edge) + offsets
+                du += a * tl.load(near, mask=inside[:, None], other=0.0).to(tl.float32)
         if before is not None:
             du += tl.load(before + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
         stored = du.to(dx.dtype.element_ty)
@@ -370,34 +375,38 @@ def _weight_gradient(
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def stage_backward_inputs(
-    values, table, weights, convolutions, first_readers, readers, parts, intermediate, before, dx,
-    sums, partials, d_maximum, d_mean, winners, edge_gradients, of_identity, images, height,
-    width, out_height, out_width, input_divisors, output_divisors, value_stride, output_stride,
-    partial_stride, input_programs, input_groups, part_groups, STRIDE: tl.constexpr,
-    C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
+    values, table, weights, convolutions, read_values, first_readers, readers, parts, intermediate,
+    before, dx, sums, partials, d_maximum, d_mean, winners, edges, edge_places, edge_coefficients,
+    edge_coefficient_places, first_skip, skips, images, height, width, out_height, out_width,
+    input_divisors, output_divisors, value_stride, output_stride, partial_stride, input_programs,
+    input_groups, part_groups, STRIDE: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
     SHAPES: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The second launch of a stage's backward pass: gradients of the values and of the weights.
 
-    Grid: input_programs = R input_groups programs for the gradients of the R values, then
-    part_groups programs for each row of parts (see `layout.StageTables`). first_readers (R + 1,)
-    and readers say which convolutions read a value. Writes dx (R, N, H, W, C), to which `before` is
-    added unless it is None; if NORMALISED the partial sums (R, input_groups, 2, C); and the
-    depthwise and dense part of the partial weight gradients, partials (part_groups, packed
+    Grid: input_programs = V input_groups programs for the gradients of the V values that are read,
+    then part_groups programs for each row of parts (see `layout.StageTables`, also for
+    read_values, first_readers and readers). Writes dx (R, N, H, W, C), to which `before` and the
+    gradients of skip connections are added; if NORMALISED the partial sums (R, input_groups, 2, C);
+    and the depthwise and dense part of the partial weight gradients, partials (part_groups, packed
     weights).
     """
     program = tl.program_id(0)
     if dx is not None:
         if program < input_programs:
             value = program // input_groups
+            if convolutions is not None:
+                value = tl.load(read_values + value)
+            group = program % input_groups
             own = value.to(tl.int64) * value_stride
             _input_gradient(
-                program % input_groups, input_groups, values + own,
-                table + value * TABLE_ROWS * C, value, weights, convolutions, first_readers,
-                readers, intermediate, before, dx + own, sums + program * 2 * C, d_maximum,
-                d_mean, winners, edge_gradients, of_identity, images, height, width, out_height,
-                out_width, load_divisors(input_divisors), output_stride, STRIDE, C, BLOCK, BLOCK_K,
-                KINDS, SHAPES, NORMALISED, PRECISION,
+                group, input_groups, values + own, table + value * TABLE_ROWS * C, value, weights,
+                convolutions, first_readers, readers, intermediate, before, dx + own,
+                sums + (value * input_groups + group) * 2 * C, d_maximum, d_mean, winners, edges,
+                edge_places, edge_coefficients, edge_coefficient_places, first_skip, skips, images,
+                height, width, out_height, out_width, load_divisors(input_divisors),
+                output_stride, STRIDE, C, BLOCK, BLOCK_K, KINDS, SHAPES, NORMALISED, PRECISION,
             )  # fmt: skip
     if parts is not None:
         if program >= input_programs:

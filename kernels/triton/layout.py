@@ -180,6 +180,7 @@ class StageTables(NamedTuple):
             its kernel size and dilation in `shapes_of` (-1 if it is dense), the number of taps, and
             of a dense one rows, columns and skew: tap (i, j) is at row i - columns // 2 and column
             j - columns // 2 + skew i.
+        read_values: (V,), the values that convolutions read.
         first_readers: (R + 1,); convolutions readers[first_readers[r]:first_readers[r + 1]] read
             value r.
         readers: (B,), convolutions in the order of the values that they read.
@@ -192,6 +193,7 @@ class StageTables(NamedTuple):
     """
 
     convolutions: Tensor
+    read_values: Tensor
     first_readers: Tensor
     readers: Tensor
     parts: Tensor
@@ -268,8 +270,9 @@ def stage_tables(
     positions = tuple(position for c in convolutions for position in c.weights)
     destinations = packing_index(convolutions, channels, width)
     return StageTables(
-        table(rows), table(first), table([b for r in readers for b in r]), table(parts),
-        destinations.int().to(device), positions, start,
+        table(rows), table([v for v, found in enumerate(readers) if found]), table(first),
+        table([b for r in readers for b in r]), table(parts), destinations.int().to(device),
+        positions, start,
     )  # fmt: skip
 
 

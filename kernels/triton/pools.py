@@ -12,6 +12,7 @@ from hwnas.kernels.triton.tiles import (
     TABLE_MEAN,
     input_corner,
     output_line,
+    place,
     tile_of,
     within,
 )
@@ -109,32 +110,36 @@ def pooled_tile(
 
 
 @triton.jit
-def _pool_gradient(pooled, gradients, of_pool, offsets, inside, channels, C: tl.constexpr):
-    """The sum over edges of dz = a g + b (z - mean) + d; `pooled`, which is z, is (BLOCK, C)."""
+def _pool_gradient(pooled, edges, first, count, offsets, inside, channels, C: tl.constexpr):
+    """The sum over some edges of dz = a g + b (z - mean) + d; `pooled`, which is z, is (BLOCK, C).
+
+    edges: gradients, coefficients and rows with their places, of which `count` from `first` on.
+    """
     total = tl.zeros_like(pooled)
-    for edge in tl.static_range(len(of_pool)):
-        if of_pool[edge] is not None:
-            coefficients = of_pool[edge][0] + channels
-            mean = tl.load(of_pool[edge][1] + TABLE_MEAN * C + channels).to(tl.float32)[None, :]
-            a = tl.load(coefficients).to(tl.float32)[None, :]
-            b = tl.load(coefficients + C).to(tl.float32)[None, :]
-            d = tl.load(coefficients + 2 * C).to(tl.float32)[None, :]
-            g = tl.load(gradients[edge] + offsets, mask=inside, other=0.0).to(tl.float32)
-            total += a * g + b * (pooled - mean) + d
+    for edge in range(first, first + count):
+        coefficients = place(edges[2], edges[3], edge) + channels
+        row = place(edges[4], edges[5], edge)
+        mean = tl.load(row + TABLE_MEAN * C + channels).to(tl.float32)[None, :]
+        a = tl.load(coefficients).to(tl.float32)[None, :]
+        b = tl.load(coefficients + C).to(tl.float32)[None, :]
+        d = tl.load(coefficients + 2 * C).to(tl.float32)[None, :]
+        near = place(edges[0], edges[1], edge) + offsets
+        g = tl.load(near, mask=inside, other=0.0).to(tl.float32)
+        total += a * g + b * (pooled - mean) + d
     return total
 
 
 @triton.jit
 def pool_outputs(
-    x, gradients, of_maximum, of_mean, d_maximum, d_mean, winners, images, height, width,
-    out_height, out_width, divisors, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    x, edges, maxima, means, d_maximum, d_mean, winners, images, height, width, out_height,
+    out_width, divisors, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Dz of both pools, summed over edges, and the position of each maximum, for all tiles.
 
     The pools are recomputed, since the stored values do not tell the position of the maximum.
-    of_maximum, of_mean: for each edge a pair of coefficients (3, C) and table row (6, C), or None.
-    Writes d_maximum; d_mean, divided by the number of pixels in the window; and winners, the tap
-    (0 to 8) of the maximum, (N, OH, OW, C) each.
+    edges, maxima, means: as `arguments.EdgeGradients` has them. Writes d_maximum; d_mean, divided
+    by the number of pixels in the window; and winners, the tap (0 to 8) of the maximum,
+    (N, OH, OW, C) each.
     """
     dtype = d_maximum.dtype.element_ty
     channels = tl.arange(0, C)
@@ -163,10 +168,10 @@ def pool_outputs(
         tl.store(winners + offsets, winner.to(tl.int8), mask=inside[:, None])
         largest = tl.where(inside[:, None], largest, 0.0)
         window = tl.maximum(window, 1.0)[:, None]
-        dz = _pool_gradient(largest, gradients, of_maximum, offsets, inside[:, None], channels, C)
+        dz = _pool_gradient(largest, edges, 0, maxima, offsets, inside[:, None], channels, C)
         tl.store(d_maximum + offsets, dz.to(dtype), mask=inside[:, None])
         average = (added / window).to(dtype).to(tl.float32)
-        dz = _pool_gradient(average, gradients, of_mean, offsets, inside[:, None], channels, C)
+        dz = _pool_gradient(average, edges, maxima, means, offsets, inside[:, None], channels, C)
         tl.store(d_mean + offsets, (dz / window).to(dtype), mask=inside[:, None])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 import torch
 from helpers.candidates import candidates_of
+from helpers.captured import capture
 from helpers.launch_counter import count_launches
 from helpers.reference_backend import nchw, nhwc
 from helpers.triton_cases import (
@@ -122,6 +123,38 @@ def test_a_warm_cell_waits_for_nothing(space, width, training) -> None:
             cell.backward(states, groups, mixing, states[2:], gradients, [True, True])
     assert launches.kernels > 0
     assert watch.found == {}
+
+
+@pytest.mark.parametrize("space", ["darts", "nasbench201"])
+def test_a_captured_cell_follows_new_values(space) -> None:
+    """Launches that are made again on the same memory compute what a new evaluation does."""
+    edges = [Edge(0, 1, candidates_of(space, 12, (4, 5), 1)[1])]
+    plan = CellPlan.of(CellPlan.describe(1, edges))
+    parameters = [c.tensors[n].detach().to(DEVICE) for c, n in tensors_of(edges)[0]]
+    backend = TritonBackend()
+    states = [torch.randn(1, 4, 5, 16, device=DEVICE) for _ in range(2)]
+    mixing = torch.rand(1, len(edges[0].candidates), device=DEVICE)
+    gradients = [torch.empty_like(p) for p in parameters]
+
+    def evaluate() -> list[Tensor]:
+        nodes, groups = FusedCell(plan, backend, parameters, None).forward(states[:1], mixing)
+        cell = FusedCell(plan, backend, parameters, None)
+        d_inputs, d_mixing = cell.backward(
+            [states[0], *nodes], groups, mixing, states[1:], gradients, [True]
+        )
+        return [*nodes, *(d for d in d_inputs if d is not None), d_mixing]
+
+    evaluate()  # what the first call copies to the device is kept
+    with capture() as captured:
+        found = evaluate()
+    before = [t.clone() for t in found]
+    for tensor in (*states, mixing, *parameters):
+        tensor.copy_(torch.randn_like(tensor))
+    captured.replay()
+    replayed = [t.clone() for t in (*found, *gradients)]
+    anew = [*evaluate(), *gradients]
+    assert all(torch.equal(a, b) for a, b in zip(replayed, anew, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(before, anew, strict=False))
 
 
 @pytest.mark.parametrize("recompute", ["nothing", "all"])

@@ -69,12 +69,13 @@ def test_resources_are_those_of_the_table(width, dtype, capability) -> None:
 
 @pytest.mark.parametrize("width,dtype,capability", MATRIX)
 def test_loops_over_taps_read_sixteen_bytes_at_a_time(width, dtype, capability) -> None:
-    """But for the positions of maxima, which are bytes, and matrices of dense convolutions."""
+    """Two further loops are over the edges of pools and skip connections, and read tables."""
     for name, found in measured(width, dtype, capability).items():
         if name.startswith("stage") and "dense" not in name:
-            narrow = sum(loop[2] for loop in found.inner)
-            assert found.inner, name
-            assert narrow <= (3 if name.startswith("stage_backward_inputs") else 0), (name, found)
+            narrow = [loop for loop in found.inner if loop[2]]
+            backward_of_source = name.startswith("stage_b") and "normalised" not in name
+            assert len(narrow) <= 2 * backward_of_source, (name, found.inner)
+            assert len(found.inner) >= 2 + len(narrow), (name, found.inner)
 
 
 def test_taps_take_few_instructions() -> None:

@@ -1,0 +1,68 @@
+"""What a CUDA graph does, without a GPU: the same launches again, on the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from hwnas.kernels.triton.launch import TritonLauncher
+
+
+class Captured(TorchDispatchMode):
+    """Notes operators and Triton kernels, and runs them again on the tensors that they ran on.
+
+    Like a graph it keeps numbers and addresses as they were, but not the values of tensors.
+
+    Attributes:
+        paused: whether a Triton kernel is running; the interpreter calls PyTorch operators too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused = False
+        self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        views = any(a.alias_info and not a.alias_info.is_write for a in function._schema.arguments)
+        allocates = function._schema.name.startswith(("aten::empty", "aten::new_empty"))
+        if not self.paused and not views and not allocates:
+            outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+            self._calls.append((function, args, kwargs or {}, outputs))
+        return result
+
+    def launch(self, launcher: TritonLauncher, arguments: tuple[Any, ...], options: Any) -> None:
+        """Note a launch, and make it."""
+        self.paused = True
+        _LAUNCH(launcher, *arguments, **options)
+        self.paused = False
+        self._calls.append((_LAUNCH, (launcher, *arguments), options, []))
+
+    def replay(self) -> None:
+        """Run everything again; results are written where they were before."""
+        for function, args, kwargs, outputs in self._calls:
+            result = function(*args, **kwargs)
+            for target, value in zip(outputs, tree_leaves(result), strict=False):
+                if target is not value:
+                    target.copy_(value)
+
+
+_LAUNCH = TritonLauncher._launch
+
+
+@contextmanager
+def capture() -> Iterator[Captured]:
+    """Capture what runs inside."""
+    captured = Captured()
+
+    def launch(self: TritonLauncher, *arguments: Any, **options: Any) -> None:
+        captured.launch(self, arguments, options)
+
+    with mock.patch.object(TritonLauncher, "_launch", launch), captured:
+        yield captured
