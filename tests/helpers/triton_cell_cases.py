@@ -125,7 +125,7 @@ def test_a_warm_cell_waits_for_nothing(space, width, training) -> None:
     assert watch.found == {}
 
 
-@pytest.mark.parametrize("space", ["darts", "nasbench201"])
+@pytest.mark.parametrize("space", [pytest.param("darts", marks=pytest.mark.slow), "nasbench201"])
 def test_a_captured_cell_follows_new_values(space) -> None:
     """Launches that are made again on the same memory compute what a new evaluation does."""
     edges = [Edge(0, 1, candidates_of(space, 12, (4, 5), 1)[1])]

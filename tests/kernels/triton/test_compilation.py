@@ -14,6 +14,7 @@ from helpers.triton_compilation import (
     DTYPES,
     SHARED_MEMORY,
     TABLE,
+    TABLE_CASE,
     WIDTHS,
     Resources,
     measure,
@@ -24,9 +25,8 @@ from machine_code import TOOLS
 if not (TOOLS / "cuobjdump").exists():
     pytest.skip("this build of Triton has no NVIDIA tools", allow_module_level=True)
 
-QUICK = (16, "float32", 90)
 MATRIX = [
-    pytest.param(*case, marks=() if case == QUICK else pytest.mark.slow)
+    pytest.param(*case, marks=() if case == TABLE_CASE else pytest.mark.slow)
     for case in ((w, d, c) for w in WIDTHS for d in DTYPES for c in CAPABILITIES)
 ]
 ONCE_EACH = ("normalise", "normalise_backward", "sum_weight_gradients")
@@ -53,18 +53,14 @@ def test_nothing_spills_and_loads_are_wide(width, dtype, capability) -> None:
             assert found.wide_loads > 0, (name, found)
 
 
-@pytest.mark.parametrize("width,dtype,capability", MATRIX)
-def test_resources_are_those_of_the_table(width, dtype, capability) -> None:
+def test_resources_are_those_of_the_table() -> None:
     table = json.loads(TABLE.read_text())
-    if table["versions"] != versions():
-        pytest.skip(f"the table is for {table['versions']}, installed are {versions()}")
-    prefix = f"{dtype} sm_{capability} width {width}: "
-    expected = {
-        name.removeprefix(prefix): Resources(*row)
-        for name, row in table.items()
-        if name.startswith(prefix)
-    }
-    assert measured(width, dtype, capability) == expected
+    found = table.pop("versions")
+    if found != versions():
+        pytest.skip(f"the table is for {found}, installed are {versions()}")
+    assert tuple(table.pop("fields")) == Resources._fields
+    expected = {name: Resources(*row) for name, row in table.items()}
+    assert measured(*TABLE_CASE) == expected
 
 
 @pytest.mark.parametrize("width,dtype,capability", MATRIX)
@@ -81,7 +77,7 @@ def test_loops_over_taps_read_sixteen_bytes_at_a_time(width, dtype, capability) 
 def test_taps_take_few_instructions() -> None:
     """A row of taps reads four elements with each load, and rectifies, multiplies and adds them."""
     checked = 0
-    for name, found in measured(*QUICK).items():
+    for name, found in measured(*TABLE_CASE).items():
         if name.startswith("stage") and "separable" in name:
             kind = "normalised" if "normalised" in name else "convolution"
             for instructions, wide, narrow in found.inner:
