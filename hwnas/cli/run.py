@@ -117,6 +117,15 @@ Controls = Annotated[
         "to see what the search bought. Default: the configuration's, which is usually none.",
     ),
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes",
+        metavar="N",
+        help="Time limit of the run without its controls; training gets what the search leaves. "
+        "Default: the configuration's, which is usually none.",
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
@@ -138,6 +147,7 @@ def run(
     confidence: Confidence = None,
     device_measurements: DeviceFile = None,
     controls: Controls = None,
+    minutes: Minutes = None,
     resume: Resume = False,
     settings: Set = None,
     as_json: Json = False,
@@ -161,7 +171,7 @@ def run(
         strategy,
         confidence,
         device_measurements,
-    ) | {"controls": controls}
+    ) | {"controls": controls, "minutes": minutes}
     loaded, source = _config(config, settings, out, resume, options)
     with _ranks(out) as ranks:
         if ranks is None:

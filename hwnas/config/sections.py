@@ -479,6 +479,13 @@ class Config(Section):
         description="random networks that are trained for comparison after the run's own model, "
         "and with them the largest ones within the budget and hand-made ones; 0 for none",
     )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="time limit of a run without its controls, each time that it is started: "
+        "measurements and the search get shares of it, and the epochs of training are as many as "
+        "the rest allows, at most those that are stated",
+    )
     notes: list[str] = Field(
         default_factory=list,
         description="what hwnas chose where the file stated nothing, and why; has no effect",

@@ -88,12 +88,14 @@ class Run:
         restarted = ranks.restarts and folder.launch.exists()
         if resume or (restarted and folder.launch.read_text("utf-8") == ranks.launch):
             folder.require(folder.config)
-            if load_config(folder.config) != config:
+            kept = load_config(folder.config)
+            if kept != config and not _shortened(kept, config):
                 raise InputError(
                     "the run was started with another configuration",
                     where=str(folder.config),
                     mend="resume without changes, or choose another folder with --out",
                 )
+            config = kept
         elif folder.history.exists() or folder.architecture.exists():
             raise InputError(
                 "this folder already holds a run",
@@ -307,3 +309,11 @@ class Run:
                 actual=str(error).splitlines()[0],
                 mend=f"`{self.folder.writer(path)}` writes them",
             ) from None
+
+
+def _shortened(kept: Config, config: Config) -> bool:
+    """Whether a run's configuration differs only in what its time limit changed."""
+    if kept.minutes is None:
+        return False
+    train = kept.train.model_copy(update={"epochs": config.train.epochs})
+    return kept.model_copy(update={"train": train, "notes": config.notes}) == config

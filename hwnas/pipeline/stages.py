@@ -21,11 +21,13 @@ from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.controls import compare_with_controls, has_compared
 from hwnas.pipeline.export import export
 from hwnas.pipeline.problem import Problem
+from hwnas.pipeline.profile import profiled_space
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.search import assist_search, search_architecture
 from hwnas.pipeline.shrink_rounds import shrink_architecture
 from hwnas.pipeline.table import prepare_table
+from hwnas.pipeline.time_limit import TimeLimit
 from hwnas.pipeline.train import train
 from hwnas.pipeline.transfer import check_transfer
 from hwnas.runs import interruption, progress
@@ -73,6 +75,11 @@ def run(
     Raises:
         HwnasError: with the exit code that the command line gives.
     """
+    config, source = _loaded(config, source)
+    limit = None if config.minutes is None else TimeLimit.of(config.minutes)
+    if limit is not None:
+        space = profiled_space(config) if problem is None else problem.space
+        config = limit.applied(config, len(space.all_operators()))
     current = _prepared(config, out, resume, show_progress, ranks, source, problem)
     with current.folder.locked():
         members = [current, *current.family]
@@ -82,9 +89,15 @@ def run(
             document, *others = [m.folder.read_json(m.folder.check) for m in members]
         else:
             with _begun(current, table):
+                started = time.monotonic()
                 if ranks.any(not _is_searched(current)):
                     _search(current)
-                document, *others = [_finish(member) for member in members]
+                searched_s = time.monotonic() - started
+                left = range(len(members), 0, -1)
+                document, *others = [
+                    _finish(member, limit, searched_s, runs)
+                    for member, runs in zip(members, left, strict=True)
+                ]
                 if others:
                     # The report of the first was written before the others were checked.
                     report(current.folder.path)
@@ -95,8 +108,15 @@ def run(
     return document
 
 
+def _loaded(config: Config | str | Path, source: str) -> tuple[Config, str]:
+    """The settings, and how errors name the configuration."""
+    if isinstance(config, Config):
+        return config, source
+    return load_config(config), config_name(config)
+
+
 def _prepared(
-    config: Config | str | Path,
+    config: Config,
     out: str | Path | None,
     resume: bool,
     show_progress: bool,
@@ -105,9 +125,6 @@ def _prepared(
     problem: Problem | None = None,
 ) -> Run:
     """The run in its folder, before anything is written."""
-    if not isinstance(config, Config):
-        source = config_name(config)
-        config = load_config(config)
     path = Path(out or next_run_folder())
     absent = {"finalists": not config.search.finalists, "controls": not config.controls}
     stages = [stage for stage in STAGES if not absent.get(stage)]
@@ -169,10 +186,21 @@ def is_finished(run: Run) -> bool:
     return is_own and has_compared(run)
 
 
-def _finish(run: Run) -> dict[str, Any]:
-    """Train, export and check one architecture, compare it with its controls, and report."""
+def _finish(run: Run, limit: TimeLimit | None, searched_s: float, runs: int) -> dict[str, Any]:
+    """Train, export and check one architecture, compare it with its controls, and report.
+
+    Args:
+        run: a run with an architecture.
+        limit: when it has to be over, if ever.
+        searched_s: seconds that its search took.
+        runs: number of runs that are left to be finished, with this one.
+    """
     if not run.folder.metrics.exists():
-        train(run)
+        most = run.config.train.epochs
+        if limit is None or most == 0:
+            train(run)
+        else:
+            limit.train(run, searched_s=searched_s, most_epochs=most, runs=runs)
     interruption.stop_if_requested()
     export(run)
     interruption.stop_if_requested()
@@ -206,6 +234,7 @@ def search(
     source: str = "",
 ) -> Architecture:
     """Profile (unless a table is given) and search; arguments and errors as for `run`."""
+    config, source = _loaded(config, source)
     current = _prepared(config, out, resume, show_progress, ranks, source)
     with current.folder.locked():
         if _is_searched(current):

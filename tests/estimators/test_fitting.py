@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 import hwnas
 from hwnas.config import load_config
-from hwnas.estimators import ImageClassifier, SignalClassifier, fitting
+from hwnas.estimators import ImageClassifier, SignalClassifier
+from hwnas.pipeline import time_limit
 from hwnas.pipeline.result import load
 from hwnas.pipeline.run import Run
 from hwnas.runs.checkpoints import load_checkpoint
@@ -60,13 +61,13 @@ def test_a_network_is_trained_for_an_epoch_at_least(kept) -> None:
 def test_epochs_fill_the_time_up_to_a_bound(kept, monkeypatch, seconds, expected) -> None:
     run = Run.open(kept)
     per_epoch = len(run.problem.dataset.train) // run.config.train.batch_size
-    most = min(fitting.MOST_EPOCHS, fitting.MOST_STEPS // per_epoch)
-    assert fitting._epochs_within(run, seconds) == (most if expected is None else expected)
+    most = min(time_limit.MOST_EPOCHS, time_limit.MOST_STEPS // per_epoch)
+    assert time_limit._epochs_within(run, seconds) == (most if expected is None else expected)
     # With the clock above every step takes a second, and looking at it takes another.
-    monkeypatch.setattr(fitting, "time", Clock())
-    monkeypatch.setattr(fitting, "PACE_S", 1e9)
-    step_s = (fitting.PACE_STEPS + 1) / fitting.PACE_STEPS
-    assert fitting._epochs_within(run, 5.5 * per_epoch * step_s) == 5
+    monkeypatch.setattr(time_limit, "time", Clock())
+    monkeypatch.setattr(time_limit, "PACE_S", 1e9)
+    step_s = (time_limit.PACE_STEPS + 1) / time_limit.PACE_STEPS
+    assert time_limit._epochs_within(run, 5.5 * per_epoch * step_s) == 5
 
 
 def test_training_that_takes_too_long_ends_with_its_latest_checkpoint(
@@ -88,9 +89,9 @@ def test_training_that_takes_too_long_ends_with_its_latest_checkpoint(
             saved["step"] = found[0]
         return found
 
-    monkeypatch.setattr(fitting, "load_checkpoint", remembered)
-    monkeypatch.setattr(fitting, "time", Clock())
-    fitting._train(run, 2.5 * per_epoch, is_stated=True)
+    monkeypatch.setattr(time_limit, "load_checkpoint", remembered)
+    monkeypatch.setattr(time_limit, "time", Clock())
+    time_limit.train_until(run, 2.5 * per_epoch)
     done = saved.pop("step")
     assert 2 * per_epoch <= done <= 2.5 * per_epoch
     assert run.config.train.epochs == load_config(run.folder.config).train.epochs == 2
