@@ -40,13 +40,13 @@ DataPath = Annotated[
     Path | None,
     typer.Option("--data-path", metavar="PATH", help="The file or folder of the data."),
 ]
-Budget = Annotated[
-    float | None,
+Budgets = Annotated[
+    list[float],
     typer.Option(
         "--budget-ms",
         metavar="X",
-        help="Latency budget in milliseconds. Default: half-way between the fastest network and "
-        "the whole one.",
+        help="Latency budget in milliseconds. Given several times, one training makes a network "
+        "for each.",
     ),
 ]
 Epochs = Annotated[
@@ -62,9 +62,9 @@ Table = Annotated[
 def shrink(
     model: ModelArgument,
     data: Data,
+    budget_ms: Budgets,
     weights: Weights = None,
     data_path: DataPath = None,
-    budget_ms: Budget = None,
     runtime: RuntimeName = None,
     device_name: OnDevice = None,
     device: Device = None,
@@ -84,6 +84,7 @@ def shrink(
     from hwnas.config import read_overrides
     from hwnas.pipeline.model_source import load_model
     from hwnas.pipeline.shrink import flattened, read_named_data, shrink
+    from hwnas.pipeline.stages import front_point
     from hwnas.runs.run_folder import RunFolder, next_run_folder
 
     seed = seed or 0
@@ -105,4 +106,8 @@ def shrink(
             table=table,
         )
     files = RunFolder(folder)
-    finish_check(files.read_json(files.check), as_json, files.report)
+    document = files.read_json(files.check)
+    if len(budget_ms) > 1:
+        members = [RunFolder(path.parent) for path in sorted(folder.glob("family/*/check.json"))]
+        document["family"] = [front_point(one.read_json(one.check)) for one in members]
+    finish_check(document, as_json, files.report)

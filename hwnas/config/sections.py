@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, model_validator
 from hwnas.config.base import Section
 from hwnas.config.data import DataConfig
 from hwnas.config.shrink import ShrinkConfig
+from hwnas.config.transfer import TransferConfig
 
 
 class SpaceConfig(Section):
@@ -321,7 +322,7 @@ class SearchConfig(Section):
         return self
 
 
-class TrainConfig(Section):
+class TrainConfig(TransferConfig):
     """Training of the architecture that was found."""
 
     epochs: int = Field(
@@ -329,23 +330,6 @@ class TrainConfig(Section):
     )
     inherit: bool = Field(
         False, description="start from the supernet's weights instead of random ones"
-    )
-    start: str | None = Field(
-        None,
-        alias="from",
-        description="a safetensors file with weights of another network: those of the same name "
-        "are taken over, their first channels where shapes differ",
-    )
-    teacher: str | None = Field(
-        None,
-        description="an ONNX model from whose outputs the network learns too; it reads the same "
-        "inputs",
-    )
-    distillation: float = Field(
-        0.5, gt=0, le=1, description="share of the teacher's outputs in the loss"
-    )
-    temperature: float = Field(
-        4.0, gt=0, description="divides the logits of network and teacher in that loss"
     )
     batch_size: int = Field(96, ge=1, description="samples in one step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimizer of the weights")

@@ -24,6 +24,11 @@ class ShrinkConfig(Section):
     importance_batches: int = Field(
         16, ge=1, description="training batches from which importance is estimated"
     )
+    elastic: bool = Field(
+        False,
+        description="one training for all budgets of a family, whose networks share their weights, "
+        "in place of rounds; set where several budgets are given",
+    )
     remove_blocks: bool = Field(True, description="whether residual blocks may be left out")
     most_operators: int = Field(
         300,

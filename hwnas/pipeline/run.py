@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -217,7 +217,8 @@ class Run:
             budget = BudgetConfig(ms=budget_ms, confidence=self.config.budget.confidence)
             folder = RunFolder(self.folder.path / "family" / f"{budget_ms:g}ms")
             config = self.config.model_copy(update={"budget": budget, "controls": 0})
-            members.append(Run(config, folder, self.stage))
+            given = None if self.given is None else replace(self.given, config=config)
+            members.append(Run(config, folder, self.stage, given=given))
         return members
 
     def start_member(self, main: Run) -> None:

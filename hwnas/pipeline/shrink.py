@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ def shrink(
     data: Samples | Dataset,
     out: str | Path | None = None,
     *,
+    budget_ms: float | Sequence[float],
     validation: Samples | None = None,
-    budget_ms: float | None = None,
     loss: Loss | None = None,
     metric: Metric | None = None,
     direction: Direction | None = None,
@@ -86,9 +86,10 @@ def shrink(
             and normalised, by their own mean and standard deviation unless the settings
             `shrink.mean` and `shrink.std` say otherwise.
         out: the run folder; the next free `runs/run-001` ... if None.
+        budget_ms: the latency budget in milliseconds. Of several budgets, each gets a network; all
+            of them share their weights in one training, and those of further budgets are in
+            `family/` of the folder.
         validation: the samples that the final scores are taken on; a fifth of `data` if None.
-        budget_ms: the latency budget in milliseconds; half-way between the fastest and the whole
-            network if None.
         loss: `loss(outputs, targets)` returns a scalar; by default that of the usual task.
         metric: `metric(outputs, targets)` returns a number from 0 to 1 that is better if larger; or
             any number, with a `direction`. By default the usual metrics.
@@ -105,7 +106,7 @@ def shrink(
         show_progress: show bars or lines about the stages on stderr.
 
     Returns:
-        The finished run, see `hwnas.load`.
+        The finished run, see `hwnas.load`; of several budgets that of the first.
 
     Raises:
         InputError: for a model that does not run, cannot be traced, or does not fit the data, and
@@ -137,7 +138,11 @@ def shrink(
     space = space.reading(dataset.input_shape)
     document = _document(dataset, task, space, model, seed) | {"device": device}
     document["latency"] = latency | {"operator_seconds": OPERATOR_S}
-    document["budget"] = {"fraction": 0.5} if budget_ms is None else {"ms": budget_ms}
+    budgets_ms = [budget_ms] if isinstance(budget_ms, int | float) else list(budget_ms)
+    document["budget"] = {"ms": float(budgets_ms[0])}
+    if len(budgets_ms) > 1:
+        document["budget"]["family_ms"] = [float(one) for one in budgets_ms[1:]]
+        document["shrink"]["elastic"] = True
     for key, value in {"train.epochs": epochs, **(settings or {}), "shrink.step": step}.items():
         if value is not None:
             set_key(document, key, value)

@@ -99,6 +99,7 @@ class Rounds:
         measured: networks that were measured, the original among them.
         groups: the groups of channels in the network.
         units: the importance of each of their units, by group.
+        worth: what the options of the space are worth, as estimated last.
     """
 
     run: Run
@@ -108,6 +109,7 @@ class Rounds:
     measured: dict[Architecture, Measured] = field(default_factory=dict)
     groups: list[ChannelGroup] = field(default_factory=list)
     units: dict[str, np.ndarray] = field(default_factory=dict)
+    worth: Worth = field(init=False)
 
     @classmethod
     def begun(cls, run: Run) -> Rounds:
@@ -212,62 +214,74 @@ class Rounds:
         return whole_ms * share
 
     def _chosen(self, number: int) -> Measured:
-        """The candidate of a round that scores best among those that keep its budget."""
-        run, is_last = self.run, number == self.config.rounds
-        search, budget_ms = run.config.search, self._budget_ms(number)
-        with run.stage(f"round {number}") as advance:
-            advance(0, 2, "estimating importance")
-            worth = self._worth(number)
-            advance(1, 2, "decoding and measuring")
+        """What a round's budget leaves of the network."""
+        self.estimate(number)
+        if number == self.config.rounds:
+            return self.selected(self.run)
+        return self._best_predicted(self._budget_ms(number), f"round {number}")
+
+    def selected(self, run: Run) -> Measured:
+        """The candidate that scores best among those that keep a run's budget as measured.
+
+        Args:
+            run: this run, or a member of its family.
+
+        Raises:
+            InputError: no architecture is predicted to keep the budget.
+            BudgetError: no measured candidate keeps it.
+            UndecidedError: the measurements are too noisy to tell.
+        """
+        search, limits, budget = run.config.search, run.target.limits(), run.config.budget
+        budget_ms = limits[0].budget_ms
+        with run.stage("measure") as advance:
 
             def measure(architecture: Architecture) -> NetworkCosts:
-                costs = measure_architecture(run, architecture, budget_ms if is_last else None)
+                costs = measure_architecture(run, architecture, budget_ms)
                 text = f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
-                advance(1, 2, text)
+                advance(len(selection.measured) + 1, search.max_measured, text)
                 return costs
 
-            limits = run.target.limits()
-            limits[0] = Limit(limits[0].cost, budget_ms, limits[0].confidence)
-            earlier = list(self.measured.values())
-            if is_last:
-                chosen = Selection(
-                    worth,
-                    limits,
-                    lambda found: [self._score(self._shrunk(a)) for a in found],
-                    measure,
-                    run.folder,
-                    FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj),
-                    candidates=search.candidates,
-                    max_measured=search.max_measured,
-                    earlier=earlier,
-                ).run()
-            else:
-                chosen = self._best_predicted(worth, limits, measure)
-            advance(2, 2, f"{chosen.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms")
+            selection = Selection(
+                self.worth,
+                limits,
+                lambda found: [self._score(self._shrunk(a)) for a in found],
+                measure,
+                run.folder,
+                FurtherBudgets(budget.memory_mb, budget.energy_mj),
+                candidates=search.candidates,
+                max_measured=search.max_measured,
+                earlier=list(self.measured.values()),
+            )
+            chosen = selection.run()
+        for measured in selection.measured.values():
+            self._remember(measured)
         return chosen
 
-    def _best_predicted(
-        self, worth: Worth, limits: list[Limit], measure: Callable[[Architecture], NetworkCosts]
-    ) -> Measured:
+    def _best_predicted(self, budget_ms: float, title: str) -> Measured:
         """The architecture that loses least within a budget on the way, measured.
 
         It is the network as it is, if the measurements leave nothing within that budget.
         """
+        limits, known = self.run.target.limits(), self.measured
         cost = limits[0].cost
-        known = self.measured
         corrected = cost.corrected(list(known), [m.latency.ci_high_ms for m in known.values()])
-        try:
-            (found,) = worth.best(Decoder([limits[0].with_cost(corrected), *limits[1:]]))
-        except InputError:
-            found = self.architecture
-        if found in known:
-            return known[found]
-        return Measured(
-            found, cost.latency_ms(found), self._score(self._shrunk(found)), measure(found)
-        )
+        limits[0] = Limit(corrected, budget_ms, limits[0].confidence)
+        with self.run.stage(title) as advance:
+            advance(0, 1, "decoding and measuring")
+            try:
+                (found,) = self.worth.best(Decoder(limits))
+            except InputError:
+                found = self.architecture
+            chosen = known.get(found)
+            if chosen is None:
+                predicted_ms, score = cost.latency_ms(found), self._score(self._shrunk(found))
+                costs = measure_architecture(self.run, found, None)
+                chosen = Measured(found, predicted_ms, score, costs)
+            advance(1, 1, f"{chosen.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms")
+        return chosen
 
-    def _worth(self, number: int) -> Worth:
-        """What the options are worth in the network as it is now."""
+    def estimate(self, number: int) -> None:
+        """Estimate what the options are worth in the network as it is in a round."""
         config, loss_of = self.config, self.run.problem.task.loss
         batches = self._batches(f"importance {number}", config.importance_batches)
         examples = parts_of(examples_of(self.run.problem.dataset))
@@ -277,14 +291,21 @@ class Rounds:
         chosen = self.space.chosen(self.architecture)
         paths = [path for path, row in self.space.blocks.items() if chosen[row] == KEEP]
         blocks = block_importance(self.model, paths, batches, loss_of)
-        return Worth.of(self.space, self.architecture, groups, self.units, blocks)
+        self.worth = Worth.of(self.space, self.architecture, groups, self.units, blocks)
 
     def _shrunk(self, architecture: Architecture) -> nn.Module:
         """The network narrowed to an architecture, with its batch norms recalibrated."""
-        smaller = self.space.shrunk(self.model, self.groups, architecture, self.units)
-        batches = self._batches("recalibration", self.run.config.search.recalibration_batches)
-        recalibrate_norms(smaller, (inputs for inputs, _ in batches))
+        smaller = self.narrow_to(architecture)(self.model)
+        recalibrate_norms(smaller, (inputs for inputs, _ in self.recalibration_batches()))
         return smaller.eval()
+
+    def narrow_to(self, architecture: Architecture) -> Callable[[nn.Module], nn.Module]:
+        """What narrows the network, or a copy with other weights, to an architecture."""
+        return lambda model: self.space.shrunk(model, self.groups, architecture, self.units)
+
+    def recalibration_batches(self) -> list[Batch]:
+        """Training batches from which batch norms take their statistics."""
+        return self._batches("recalibration", self.run.config.search.recalibration_batches)
 
     def _batches(self, purpose: str, count: int) -> list[Batch]:
         """Training batches as the model reads them, without augmentation."""

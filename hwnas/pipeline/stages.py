@@ -25,6 +25,7 @@ from hwnas.pipeline.profile import profiled_space
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.search import assist_search, search_architecture
+from hwnas.pipeline.shrink_family import shrink_family
 from hwnas.pipeline.shrink_rounds import shrink_architecture
 from hwnas.pipeline.table import prepare_table
 from hwnas.pipeline.time_limit import TimeLimit
@@ -102,7 +103,7 @@ def run(
                     # The report of the first was written before the others were checked.
                     report(current.folder.path)
     if others:
-        document["family"] = [_front_point(other) for other in others]
+        document["family"] = [front_point(other) for other in others]
     if current.config.controls:
         document["controls"] = current.folder.read_json(current.folder.controls_document)
     return document
@@ -166,7 +167,8 @@ def _search(run: Run) -> Architecture:
     started = time.monotonic()
     try:
         if run.config.shrink is not None:
-            return shrink_architecture(run)
+            elastic = run.config.shrink.elastic
+            return shrink_family(run) if elastic else shrink_architecture(run)
         return search_architecture(run)
     finally:
         seconds = time.monotonic() - started
@@ -212,7 +214,7 @@ def _finish(run: Run, limit: TimeLimit | None, searched_s: float, runs: int) -> 
     return document
 
 
-def _front_point(document: dict[str, Any]) -> dict[str, Any]:
+def front_point(document: dict[str, Any]) -> dict[str, Any]:
     """What the family's summary says of one member's check."""
     return {
         "budget_ms": document["budget_ms"],

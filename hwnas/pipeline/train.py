@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 
 from hwnas.config import TrainConfig
-from hwnas.data import Augmentation
+from hwnas.data import Augmentation, Batches
 from hwnas.durable import write_atomic
 from hwnas.evaluators.function import evaluated
 from hwnas.pipeline.run import Run
@@ -45,6 +45,8 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     if not run.problem.has_data:
         return _train_by_function(run)
     config, task = run.config.train, run.problem.task
+    if run.config.shrink is not None and run.config.shrink.elastic:
+        config = config.model_copy(update={"epochs": 0})  # trained together with its family
     torch.manual_seed(run.seed("network"))
     network = run.problem.space.network(run.architecture())
     if config.inherit:
@@ -103,18 +105,24 @@ def training_of(run: Run, network: Network, config: TrainConfig, stage: str = ST
         config: settings.
         stage: names the training's checkpoints and its records in the history.
     """
-    augment = Augmentation(config.crop_padding, config.flip, config.cutout)
-    batches = run.batches(run.problem.dataset.train, config.batch_size, "training", augment)
+    batches = training_batches(run, config)
+    network.to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Training(
-        network.to(run.device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        network,
         config,
         batches,
         run.seed("drop path"),
         run.problem.task.loss,
         LearningCurve.of(run.problem.task, batches, config.batch_size, run.seed("learning curve")),
-        distillation_of(run, config),
+        distillation_of(run, network, config),
         stage,
     )
+
+
+def training_batches(run: Run, config: TrainConfig) -> Batches:
+    """The batches of a run's training, by its seed."""
+    augment = Augmentation(config.crop_padding, config.flip, config.cutout)
+    return run.batches(run.problem.dataset.train, config.batch_size, "training", augment)
 
 
 def _discard_training(run: Run) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.checking.properties import own_properties, reads_raw
 from hwnas.config import TrainConfig
@@ -24,7 +24,7 @@ from hwnas.shrinking.space import ShrinkSpace
 from hwnas.spaces.networks import Network
 from hwnas.spaces.traced.space import TracedNetwork
 from hwnas.training.first_weights import take_weights
-from hwnas.training.teacher import Distillation, Outputs
+from hwnas.training.teacher import Distillation, Features, Outputs
 
 logger = logging.getLogger("hwnas")
 TRANSFER = "transfer"
@@ -71,22 +71,33 @@ def start_from(run: Run, network: Network, path: Path) -> None:
     )
 
 
-def distillation_of(run: Run, config: TrainConfig) -> Distillation | None:
+def distillation_of(run: Run, network: nn.Module, config: TrainConfig) -> Distillation | None:
     """What the teacher of a run adds to the loss; None without a teacher.
 
     The teacher of a network that is shrunk is the network as it was given, unless the settings name
     another one.
+
+    Args:
+        run: the run.
+        network: the network that learns.
+        config: settings of its training.
     """
     space = run.problem.space
     teacher: Outputs | None = None
+    features: Features | None = None
     if config.teacher is not None:
         teacher = teacher_of_file(run, Path(config.teacher))
     elif isinstance(space, ShrinkSpace):
-        teacher = TracedNetwork(copy.deepcopy(space.model), space, {}).eval().to(run.device)
+        teacher = whole = TracedNetwork(copy.deepcopy(space.model), space, {}).eval()
+        whole.to(run.device)
+        if config.features:
+            dataset = run.problem.dataset
+            example = dataset.normalise(dataset.train.inputs[:2], run.device)
+            features = Features(network, whole, example, config.features)
     if teacher is None:
         return None
     tells_classes = run.problem.task.tells_classes
-    return Distillation(teacher, config.distillation, config.temperature, tells_classes)
+    return Distillation(teacher, config.distillation, config.temperature, tells_classes, features)
 
 
 def teacher_of_file(run: Run, path: Path) -> Outputs:

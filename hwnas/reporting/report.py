@@ -212,14 +212,24 @@ def _reproduction_section(run: Run, folder: RunFolder) -> Section:
         *((str(name), str(version)) for name, version in versions.items()),
         ("Seed", number(number_at(run.settings, "seed"))),
     ]
-    return section(
-        "How to reproduce this run",
+    how = [
         paragraph(
             "Execute this command in the run's folder; AGAIN is the name of a new folder. On the "
             "same machine the search takes the same steps. Latencies are measured again, however, "
             "so that another candidate may be chosen."
         ),
         preformatted(f"hwnas run {config} --table {latency_table} --out AGAIN"),
+    ]
+    if text_at(run.settings, "data", "name") == "own":
+        how = [
+            paragraph(
+                "The model and the data of this run were given in Python or by a command. Repeat "
+                f"that call with another folder, and with this run's {latency_table} as its table."
+            )
+        ]
+    return section(
+        "How to reproduce this run",
+        *how,
         facts(known),
         details("Configuration", preformatted(run.config)),
         details("Environment", preformatted(_indented(run.environment))),

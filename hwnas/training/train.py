@@ -85,6 +85,8 @@ class Training:
             )
         self.optimizer = build_optimizer(self.network, self.config)
         self.average = copy.deepcopy(self.network).eval()
+        if self.distillation is not None and self.distillation.features is not None:
+            self.distillation.features.watch(self.network)
         self.steps = self.config.epochs * self.batches.steps_per_epoch
         self.device = next(self.network.parameters()).device
         half = self.config.mixed_precision and self.device.type == "cuda"

@@ -155,6 +155,29 @@ def test_channels_go_until_the_measured_budget_is_kept(finished, tmp_path) -> No
     assert len(result.predict(images(5)[0])) == 5
 
 
+@pytest.mark.slow
+def test_a_family_has_a_checked_network_for_each_budget(finished, tmp_path) -> None:
+    (original,) = events(finished.folder, "original")
+    whole_ms = original["measured"]["value_ms"]
+    settings = SETTINGS | {"latency.operator_seconds": 0.05, "search.max_measured": 4}
+    budgets_ms = [1e6, 0.8 * whole_ms]
+    result = shrink(finished.model, tmp_path / "run", None, budget_ms=budgets_ms, settings=settings)
+    (smaller,) = (result.folder / "family").iterdir()
+    assert len(events(result.folder, "elastic")) > 0
+    assert not events(smaller, "train")
+    parameters = [
+        json.loads((folder / "architecture.json").read_text())["params"]
+        for folder in (result.folder, smaller)
+    ]
+    assert parameters[1] < parameters[0]
+    verdicts = [
+        json.loads((folder / "check.json").read_text())["verdict"]
+        for folder in (result.folder, smaller)
+    ]
+    assert verdicts[0] == "pass" and verdicts[1] in ("pass", "inconclusive")
+    assert "What was taken away" in (smaller / "report.html").read_text()
+
+
 def test_a_budget_below_what_can_remain_is_refused(trained, space, table, tmp_path) -> None:
     cost = CostModel(space, hwnas.LatencyTable.load(table))
     fastest_ms, _ = latency_range_ms(cost)
@@ -167,10 +190,10 @@ def test_a_budget_below_what_can_remain_is_refused(trained, space, table, tmp_pa
 def test_data_that_do_not_fit_are_refused(trained, table, tmp_path) -> None:
     wide = np.zeros((40, 2, 8, 8), np.float32), np.arange(40) % 3
     with pytest.raises(InputError, match="does not run on inputs"):
-        hwnas.shrink(trained, wide, tmp_path / "wide")
+        hwnas.shrink(trained, wide, tmp_path / "wide", budget_ms=1.0)
     four = images(96)[0], np.arange(96) % 4
     with pytest.raises(InputError, match="outputs do not suit"):
-        hwnas.shrink(trained, four, tmp_path / "four")
+        hwnas.shrink(trained, four, tmp_path / "four", budget_ms=1.0)
     with pytest.raises(InputError, match="knows nothing of these data"):
         shrink(make(), tmp_path / "untrained", table)
 

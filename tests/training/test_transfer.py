@@ -11,7 +11,7 @@ from torch import nn
 
 from hwnas.training.first_weights import take_weights
 from hwnas.training.recalibration import recalibrate_norms
-from hwnas.training.teacher import Distillation
+from hwnas.training.teacher import Distillation, Features
 
 
 def test_first_channels_are_taken_where_sizes_differ() -> None:
@@ -56,6 +56,25 @@ def test_an_equal_teacher_adds_no_gradient() -> None:
     loss = Distillation(lambda x: student.detach(), 1.0).loss(student, student, student.sum())
     (gradient,) = torch.autograd.grad(loss, student)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-6, rtol=0)
+
+
+def test_features_of_equal_shape_are_compared_at_unit_length() -> None:
+    torch.manual_seed(0)
+
+    def network(hidden: int) -> nn.Module:
+        inner = nn.Sequential(nn.Conv1d(2, hidden, 1), nn.Conv1d(hidden, 3, 1))
+        return nn.Sequential(inner, nn.Conv1d(3, hidden, 1), nn.Flatten())
+
+    student, teacher, x = network(2), network(4), torch.randn(5, 2, 6)
+    features = Features(student, teacher, x, 0.5)
+    assert features.paths == ["0"]  # the convolutions inside and behind have other widths
+    features.watch(student)
+    outputs, _ = student(x), teacher(x)
+    units = [F.normalize(one[0](x).flatten(1), dim=1) for one in (student, teacher)]
+    expected = (units[0] - units[1]).square().sum(1).mean()
+    torch.testing.assert_close(features.distance(), expected)
+    found = Distillation(lambda x: outputs.detach(), 1.0, features=features, tells_classes=False)
+    torch.testing.assert_close(found.loss(x, outputs, outputs.sum()), 0.5 * expected)
 
 
 def test_recalibrated_statistics_are_those_of_all_batches() -> None:

@@ -1,0 +1,100 @@
+"""The stage that shrinks one network to several budgets with a single training.
+
+The decoder finds an architecture for each budget from one estimate of what channels are worth, so
+that a smaller network has the most important channels of a larger one. All share their weights in
+one training with the original as the teacher. Then each gets its own copy and its own batch norms.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from hwnas.architecture import Architecture
+from hwnas.budget.selection import Measured
+from hwnas.durable import write_atomic
+from hwnas.pipeline.run import Run
+from hwnas.pipeline.search import record_budget, write_architecture
+from hwnas.pipeline.shrink_rounds import ORIGINAL, Rounds
+from hwnas.pipeline.train import training_batches
+from hwnas.pipeline.transfer import distillation_of
+from hwnas.runs.checkpoints import remove_checkpoints
+from hwnas.runs.loop import run_steps
+from hwnas.shrinking.elastic import SharedNetwork
+from hwnas.shrinking.elastic_training import ElasticTraining
+from hwnas.spaces.traced.space import TracedNetwork
+from hwnas.training.recalibration import recalibrate_norms
+from hwnas.training.train import LOG_EVERY, final_weights
+
+STAGE = "elastic"
+"""Names the checkpoints of the training and its records in the history."""
+
+
+def shrink_family(run: Run) -> Architecture:
+    """Find an architecture for each budget of a family, and train all of them at once.
+
+    Writes `inherited.safetensors` and then `architecture.json` for each member. No member is
+    trained by itself afterwards.
+
+    Raises:
+        InputError: see `shrink_architecture`.
+        BudgetError: when no candidate kept one of the budgets as measured.
+        Interrupted: after a signal, with everything saved.
+    """
+    members = [run, *run.family]
+    for member in members:
+        record_budget(member)
+    work = Rounds.begun(run)
+    work.estimate(1)
+    chosen = [work.selected(member) for member in members]
+    networks = _trained_together(work, [one.architecture for one in chosen])
+    for member, measured, network in zip(members, chosen, networks, strict=True):
+        _write_member(work, member, measured, network)
+    remove_checkpoints(run.folder.checkpoints, STAGE)
+    return run.architecture()
+
+
+def _trained_together(work: Rounds, architectures: list[Architecture]) -> list[nn.Module]:
+    """A trained network of each architecture; all shared their weights while they were trained."""
+    run, space = work.run, work.space
+    whole = copy.deepcopy(work.model)
+    sizes = [SharedNetwork.of(whole, work.narrow_to(one)) for one in architectures]
+    distillation = distillation_of(
+        run, whole, run.config.train.model_copy(update={"features": 0.0})
+    )
+    assert distillation is not None
+    torch.manual_seed(run.seed("network"))
+    training = ElasticTraining(
+        whole,
+        sizes,
+        run.config.train,
+        training_batches(run, run.config.train),
+        run.problem.task.loss,
+        distillation,
+        TracedNetwork(whole, space, {}).arguments,
+    )
+    with run.stage(STAGE) as advance:
+        run_steps(
+            training,
+            run.folder,
+            stage=STAGE,
+            steps=training.steps,
+            log_every=LOG_EVERY,
+            checkpoint_every=run.config.train.checkpoint_every,
+            progress=advance,
+        )
+    return training.finished()
+
+
+def _write_member(work: Rounds, member: Run, measured: Measured, network: nn.Module) -> None:
+    """Write what a member of the family has of the shared training."""
+    if member is not work.run:
+        original = next(r for r in work.run.folder.read_history() if r["event"] == ORIGINAL)
+        member.folder.append_history(original)
+    recalibrate_norms(network, (inputs for inputs, _ in work.recalibration_batches()))
+    state = final_weights(TracedNetwork(network, work.space, {}))
+    write_atomic(member.folder.inherited, save(state))
+    write_architecture(member, measured)
