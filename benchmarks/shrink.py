@@ -2,8 +2,9 @@
 
 A network is trained on a part of Fashion-MNIST, reduced to 14 x 14 pixels so that a shared
 processor gets through it. It is then brought to a share of its own measured latency by
-`hwnas.shrink` and by two baselines:
+`hwnas.shrink` and by baselines:
 
+- `channels`: the same without removing residual blocks
 - `uniform`: all groups of channels narrowed by one factor, the most important channels kept by the
   same Taylor importance; the factor is the largest whose network keeps the budget as measured
 - `macs`: Torch-Pruning's global pruner with its Taylor importance, which removes the least
@@ -60,6 +61,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "vgg11": lambda: Vgg(channels=1, width=16),
     "mobilenetv2": lambda: MobileNetV2(channels=1, width=0.5),
 }
+METHODS = ["hwnas", "channels", "uniform", "macs"]
 BATCH = 64
 RATE = {"teacher": 0.05, "recovery": 0.02}
 FACTORS = 24
@@ -177,7 +179,13 @@ def by_macs(model: nn.Module, data: Dataset, budget_ms: float, seed: int) -> nn.
 
 
 def shrunk(
-    model: nn.Module, data: Dataset, budget_ms: float, seed: int, epochs: int, out: Path
+    model: nn.Module,
+    data: Dataset,
+    budget_ms: float,
+    seed: int,
+    epochs: int,
+    out: Path,
+    remove_blocks: bool,
 ) -> tuple[nn.Module, str]:
     """The network of `hwnas.shrink`, and the verdict on its budget."""
     rounds = 3
@@ -194,6 +202,7 @@ def shrunk(
             "train.ema_decay": 0.99,
             "search.batch_size": BATCH,
             "shrink.rounds": rounds,
+            "shrink.remove_blocks": remove_blocks,
             "check.max_accuracy_drop": 1.0,
             "latency.operator_seconds": 0.15,
             "latency.measure_seconds": 4.0,
@@ -210,6 +219,7 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 1 / 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--samples", type=int, default=4000)
     parser.add_argument("--tests", type=int, default=2000)
     parser.add_argument("--teacher-epochs", type=int, default=10)
@@ -224,13 +234,14 @@ def main() -> None:
         whole_ms, whole = latency_ms(teacher, data), score(teacher, data)
         for share in arguments.shares:
             budget_ms = share * whole_ms
-            for method in ("hwnas", "uniform", "macs"):
+            for method in arguments.methods:
                 started, verdict = time.monotonic(), ""
-                if method == "hwnas":
+                if method in ("hwnas", "channels"):
                     with TemporaryDirectory() as folder:
                         out = Path(folder) / "run"
                         epochs = arguments.epochs
-                        final, verdict = shrunk(teacher, data, budget_ms, seed, epochs, out)
+                        blocks = method == "hwnas"
+                        final, verdict = shrunk(teacher, data, budget_ms, seed, epochs, out, blocks)
                 else:
                     prune = uniform if method == "uniform" else by_macs
                     smaller = prune(teacher, data, budget_ms, seed)
