@@ -53,7 +53,7 @@ def test_a_run_that_has_no_time_ends_with_a_checked_model_and_is_resumed(
     (end,) = [r for r in Run.open(folder).folder.read_history() if r["event"] == "ended"]
     assert end["step"] < 400
     assert "search.minutes" in end["reason"]
-    assert run(config, folder, resume=True)["created"] == document["created"], "nothing to do"
+    assert run(config, folder, resume=True)["measured"] == document["measured"], "done"
 
 
 def test_epochs_that_fit_are_not_changed(tmp_path) -> None:
