@@ -28,6 +28,7 @@ FLOORS = [
         "hwnas.calibration",
         "hwnas.checking",
         "hwnas.explaining",
+        "hwnas.diagnosis",
         "hwnas.reporting",
     },
     {"hwnas.deploy"},

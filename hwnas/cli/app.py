@@ -14,7 +14,7 @@ import typer
 from hwnas.cli.check import check
 from hwnas.cli.demo import demo
 from hwnas.cli.devices import devices_app
-from hwnas.cli.explain import explain
+from hwnas.cli.explain import diagnose, explain
 from hwnas.cli.infer import infer
 from hwnas.cli.info import info, space_app, spaces
 from hwnas.cli.options import example
@@ -42,6 +42,7 @@ VERBS: dict[Callable[..., None], str] = {
     export: "hwnas export runs/first",
     report: "hwnas report runs/first",
     explain: "hwnas explain runs/first",
+    diagnose: "hwnas diagnose runs/first",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
     demo: "hwnas demo runs/first",
     infer: "hwnas infer runs/first/model.onnx photo.png --top 3",

@@ -1,4 +1,4 @@
-"""The verbs that look into a run: `explain`."""
+"""The verbs that look into a run: `explain` and `diagnose`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hwnas.cli.options import Json, opened
+from hwnas.cli.options import Json, RunArgument, opened
 
 
 def explain(
@@ -50,3 +50,22 @@ def explain(
         print(json.dumps(document, allow_nan=False))
     else:
         print_explanation(document, page)
+
+
+def diagnose(folder: RunArgument, as_json: Json = False) -> None:
+    """Measure what theory says of a trained network.
+
+    Lipschitz bounds, curvature of the loss, whether training and search had converged, and measures
+    of generalisation. Writes DIR/diagnosis.json and a chapter of DIR/report.html.
+    """
+    from hwnas.cli.insight import print_diagnosis
+    from hwnas.pipeline.diagnose import diagnose as diagnose_run
+    from hwnas.pipeline.report import report
+
+    with opened(folder) as current:
+        document = diagnose_run(current)
+        page = report(folder)
+    if as_json:
+        print(json.dumps(document, allow_nan=False))
+    else:
+        print_diagnosis(document, page)

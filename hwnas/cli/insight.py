@@ -1,4 +1,4 @@
-"""Explanations on the terminal."""
+"""Explanations and diagnoses on the terminal."""
 
 from __future__ import annotations
 
@@ -41,3 +41,20 @@ def print_explanation(document: dict[str, Any], page: Path) -> None:
     for line in [*sentences, *([calibrated] if calibrated else []), *notes_in(document)]:
         console.print(printable(line, 500), soft_wrap=True)
     console.print(f"{page}: {len(rows)} alternatives, {document['seconds']:.0f} s")
+
+
+def print_diagnosis(document: dict[str, Any], page: Path) -> None:
+    """Print the measures of a `diagnosis.json`."""
+    from hwnas.reporting.diagnosis import measures
+    from hwnas.reporting.explanation import notes_in
+
+    console = Console(highlight=False, markup=False)
+    table = Table("measure", "value", box=None, padding=(0, 2, 0, 0))
+    for group, rows in measures(document):
+        table.add_row(group, "", style="bold")
+        for row in rows:
+            table.add_row(f"  {printable(row.name)}", printable(row.value))
+    console.print(table)
+    for line in notes_in(document):
+        console.print(printable(line, 500), soft_wrap=True)
+    console.print(f"{page}: what each says and does not say, {document['seconds']:.0f} s")

@@ -71,12 +71,14 @@ class Searched:
             running statistics recalibrated; None where there are none to inherit.
         score_blocks: scores (architectures, blocks) on equal blocks of the samples that rank
             candidates; None without a supernet.
+        loop: the search of a supernet; None without one.
     """
 
     strategy: SearchStrategy
     rank: Rank
     weights_of: WeightsOf | None = None
     score_blocks: ScoreBlocks | None = None
+    loop: SupernetSearch | None = None
 
 
 def search_architecture(run: Run) -> Architecture:
@@ -224,7 +226,7 @@ def search_supernet(run: Run, training: Split, validation: Split) -> Searched:
             size=min(max(1, len(ranked) // BLOCKS), len(validation_batches[0][0])),
         )
 
-    return Searched(loop.strategy, rank, weights_of, by_block)
+    return Searched(loop.strategy, rank, weights_of, by_block, loop)
 
 
 def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:

@@ -22,6 +22,7 @@ from hwnas.reporting.cells import Cell, choice_names, read_cells
 from hwnas.reporting.checks import check_section
 from hwnas.reporting.comparison import score_against_latency
 from hwnas.reporting.controls import controls_section
+from hwnas.reporting.diagnosis import diagnosis_section
 from hwnas.reporting.explanation import explanation_section
 from hwnas.reporting.formatting import number
 from hwnas.reporting.html import (
@@ -101,6 +102,7 @@ def render_report(
             *latency_section(run, architecture, names, operator_latencies_ms),
             *_search_section(run, space, architecture),
             *training_section(run),
+            *diagnosis_section(run),
             *variants_section(run),
             _reproduction_section(run, folder),
         ],

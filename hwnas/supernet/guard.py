@@ -67,12 +67,13 @@ class Guard:
                 them.
 
         Returns:
-            A record of the collapse for the run's history; empty if there is none.
+            A record for the run's history: the eigenvalue if it is watched, and a collapse.
         """
         skips, growth = (
             max_skips_per_cell(strategy.best(self.decoder)[0]),
             self._growth(strategy, gradient),
         )
+        record = {"eigenvalue": self.eigenvalues[-1]} if self.eigenvalues else {}
         # At the first check there is no earlier state to return to.
         if self.past and skips > self.max_skips:
             self.collapsed, back = f"{skips} skip connections in a cell", self.past[-1]
@@ -81,11 +82,11 @@ class Guard:
             back = self.past[0]
         else:
             self.past.append((step, copy.deepcopy(strategy.state_dict())))
-            return {}
+            return record
         back_to_step, state = back
         # Copied because an optimiser keeps and changes the tensors of the state that it loads.
         strategy.load_state_dict(copy.deepcopy(state))
-        return {"collapsed": self.collapsed, "back_to_step": back_to_step}
+        return record | {"collapsed": self.collapsed, "back_to_step": back_to_step}
 
     def _growth(self, strategy: GradientStrategy, gradient: Callable[[Tensor], Tensor]) -> float:
         """Return the growth of the mean eigenvalue; 1 until there are 2 * WINDOW checks."""

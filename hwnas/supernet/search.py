@@ -157,7 +157,7 @@ class SupernetSearch:
             widen(self.supernet, self.optimizer, partial)
 
     def _check_collapse(self, guard: Guard) -> dict[str, Any]:
-        """Return the guard's record of a collapse; empty if there is none."""
+        """Return the guard's record: the eigenvalue that it watches, and a collapse."""
 
         def gradient(weights: Tensor) -> Tensor:
             outcome = self._evaluate(Mixture(weights), self.step, 0.0, with_gradient=True)

@@ -88,7 +88,8 @@ def test_growing_eigenvalue_is_a_collapse() -> None:
     for look in range(2 * WINDOW):
         scale = 1.0 if look < WINDOW else 2.0
         seen = guard.check(strategy, look, lambda w, s=scale: s * w)
-        assert bool(seen) == (look == 2 * WINDOW - 1)
+        assert ("collapsed" in seen) == (look == 2 * WINDOW - 1)
+        assert seen["eigenvalue"] == pytest.approx(guard.eigenvalues[-1])
     assert "eigenvalue grew by 2.0" in seen["collapsed"]
     assert seen["back_to_step"] == look - WINDOW
 
