@@ -24,6 +24,7 @@ from hwnas.cli.shrink import shrink
 from hwnas.cli.stages import export, profile, report, train
 from hwnas.cli.strategies import bench_app, strategies, tune
 from hwnas.cli.table import predict_by_old_name, table_app
+from hwnas.cli.watch import watch
 from hwnas.errors import HwnasError
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ VERBS: dict[Callable[..., None], str] = {
     train: "hwnas train runs/first",
     export: "hwnas export runs/first",
     report: "hwnas report runs/first",
+    watch: "hwnas watch runs/first",
     explain: "hwnas explain runs/first",
     diagnose: "hwnas diagnose runs/first",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",

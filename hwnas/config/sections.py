@@ -228,6 +228,12 @@ class SearchConfig(Section):
         ge=1,
         description="evaluations without a better score after which a search by evaluations ends",
     )
+    penalties: dict[Literal["jacobian", "curvature"], Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description="weights of what is added to the architecture's objective, of strategies by "
+        "gradient: the squared norm of the Jacobian of the outputs by the inputs, and the trace of "
+        "the Hessian of the validation loss by the mixing weights",
+    )
     latency_rate: float = Field(
         0.1, ge=0, description="step size of the Lagrange multiplier of the budget"
     )

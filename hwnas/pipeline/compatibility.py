@@ -57,6 +57,13 @@ def check_strategy(search: SearchConfig, where: str) -> None:
             where=f"{where}.warm_start",
             actual=search.strategy,
         )
+    is_penalised = issubclass(strategy, GradientStrategy) and search.order == 1
+    if search.penalties and (search.evaluator != "supernet" or not is_penalised):
+        raise InputError(
+            "penalties are added to the objective of a gradient strategy of first order",
+            where=f"{where}.penalties",
+            actual=f"{search.strategy} with order {search.order}",
+        )
     guards = {"max_skips": GradientStrategy, "max_growth": DeterministicStrategy}
     for key, watched in guards.items():
         if getattr(search, key) is not None and not issubclass(strategy, watched):

@@ -12,8 +12,9 @@ from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.run import Run
 from hwnas.reporting.comparison import render_comparison
+from hwnas.reporting.model_card import render_model_card
 from hwnas.reporting.report import render_report, render_variant
-from hwnas.reporting.tensorboard import write_events
+from hwnas.reporting.tensorboard import LoggedRun, write_events
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces import SearchSpace, build_space
 
@@ -56,11 +57,17 @@ def write_tensorboard(paths: Sequence[Path], logs: Path) -> None:
         InputError: when one of the folders holds no run.
         RuntimeMissingError: when TensorBoard is not installed.
     """
-    runs = []
-    for path in paths:
-        run = Run.open(path)
-        runs.append((run.folder, _stated_space(run)))
-    write_events(runs, logs)
+    write_events([_logged(Run.open(path)) for path in paths], logs)
+
+
+def _logged(run: Run) -> LoggedRun:
+    """A run with its space, and its trained network where there is one."""
+    space, network = _stated_space(run), None
+    if run.folder.weights.exists():
+        network = space.network(Architecture.load(run.folder.architecture))
+        network.auxiliary = None
+        run.load_weights(network, run.folder.weights)
+    return LoggedRun(run.folder, space, network)
 
 
 def report_variant(folder: RunFolder, check: Path) -> Path:
@@ -71,7 +78,7 @@ def report_variant(folder: RunFolder, check: Path) -> Path:
 
 
 def _report_run(run: Run) -> Path:
-    """Needs no data once there is an architecture."""
+    """Write the report and the model card; needs no data once there is an architecture."""
     folder = run.folder
     space = _stated_space(run)
     latencies: Mapping[str, float] = {}
@@ -81,6 +88,9 @@ def _report_run(run: Run) -> Path:
         latencies = cost.operator_latencies_ms(Architecture.load(folder.architecture))
     family = [m.folder for m in run.family if m.folder.config.exists()]
     write_atomic(folder.report, render_report(folder, space, latencies, family))
+    card = render_model_card(folder)
+    if card is not None:
+        write_atomic(folder.model_card, card)
     if family:
         write_atomic(folder.front, render_comparison([folder, *family], folder.path))
     return folder.report

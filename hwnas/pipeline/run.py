@@ -29,6 +29,7 @@ from hwnas.pipeline.compatibility import (
 from hwnas.pipeline.problem import Problem, data_in_words, derived_seed
 from hwnas.pipeline.target import Target
 from hwnas.runs import progress
+from hwnas.runs.heartbeat import recorded
 from hwnas.runs.ranks import ALONE, Ranks
 from hwnas.runs.run_folder import RunFolder, environment
 from hwnas.spaces.networks import Network
@@ -103,7 +104,8 @@ class Run:
                 mend="continue it with --resume, or choose another folder with --out",
             )
         folder.create()
-        return cls(config, folder, stage, ranks, source, given)
+        watched = recorded(stage, folder.heartbeat) if ranks.writes else stage
+        return cls(config, folder, watched, ranks, source, given)
 
     def begin(self) -> None:
         """Find what is wrong with the settings before anything is measured, then write them.
@@ -160,7 +162,8 @@ class Run:
         """
         folder = RunFolder(path)
         folder.require(folder.config)
-        return cls(load_config(folder.config), folder, stage, ranks)
+        watched = recorded(stage, folder.heartbeat) if ranks.writes else stage
+        return cls(load_config(folder.config), folder, watched, ranks)
 
     def on_runtime(self, name: str) -> Run:
         """The same run, deployed on another runtime."""

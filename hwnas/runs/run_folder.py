@@ -67,6 +67,8 @@ class RunFolder:
         self.diagnosis = self.path / "diagnosis.json"
         self.report = self.path / "report.html"
         self.front = self.path / "front.html"
+        self.model_card = self.path / "model_card.md"
+        self.heartbeat = self.path / ".progress.json"
         self.launch = self.path / ".launch"
         self.temporary = self.path / ".temporary"
 

@@ -24,6 +24,8 @@ from hwnas.tasks import Loss
 
 Batch = tuple[InputTensors, Tensor]
 """Inputs and targets."""
+Penalty = Callable[[Tensor], Tensor]
+"""Maps mixing weights (choices, max_options) to a scalar."""
 Score = Callable[[Iterable[tuple[Tensor, Tensor]]], float]
 """Maps batches of outputs and targets to a score; higher is better."""
 
@@ -37,6 +39,7 @@ def evaluate_mixture(
     multiplier: float,
     with_gradient: bool,
     loss_of: Loss = F.cross_entropy,
+    penalty: Penalty | None = None,
 ) -> Outcome:
     """Evaluate the objective of a mixture on a validation batch.
 
@@ -51,6 +54,7 @@ def evaluate_mixture(
         multiplier: Lagrange multiplier of the latency constraint.
         with_gradient: also compute the gradient with respect to the mixing weights.
         loss_of: maps outputs and targets to the loss.
+        penalty: maps mixing weights to what is added to the objective; differentiable.
     """
     inputs, targets = batch
     with torch.set_grad_enabled(with_gradient), frozen(supernet):
@@ -59,6 +63,8 @@ def evaluate_mixture(
         loss = loss_of(supernet(inputs, attached), targets)
         ratio = largest_ratio(limits, Mixture(weights))
         objective = dual(loss, ratio.to(loss), multiplier)
+        if penalty is not None:
+            objective = objective + penalty(weights).to(objective)
         gradient = torch.autograd.grad(objective, weights)[0] if with_gradient else None
     return Outcome(objective.item(), loss.item(), ratio.item(), gradient)
 

@@ -26,8 +26,9 @@ from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy, probability_rows
 from hwnas.strategies.gradient import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
-from hwnas.supernet.evaluate import Batch, evaluate_mixture
+from hwnas.supernet.evaluate import Batch, Penalty, evaluate_mixture
 from hwnas.supernet.guard import Guard
+from hwnas.supernet.penalties import weighted_penalties
 from hwnas.supernet.sandwich import Sandwich
 from hwnas.supernet.widening import partial_channels, widen
 from hwnas.tasks import Loss
@@ -168,19 +169,40 @@ class SupernetSearch:
         return guard.check(self.strategy, self.step, gradient)
 
     def _evaluate(
-        self, mixture: Mixture, batch: int, multiplier: float, *, with_gradient: bool
+        self,
+        mixture: Mixture,
+        batch: int,
+        multiplier: float,
+        *,
+        with_gradient: bool,
+        penalised: bool = False,
     ) -> Outcome:
         """Evaluate a mixture on one validation batch, averaged over all processes."""
+        samples = self._own_part(self.validation.batch(batch))
         outcome = evaluate_mixture(
             self.supernet,
             self.limits,
             mixture,
-            self._own_part(self.validation.batch(batch)),
+            samples,
             multiplier=multiplier,
             with_gradient=with_gradient,
             loss_of=self.loss_of,
+            penalty=self._penalty(samples, batch) if with_gradient and penalised else None,
         )
         return self._average(outcome)
+
+    def _penalty(self, samples: Batch, step: int) -> Penalty | None:
+        """The penalties of the configuration on a batch; None without any."""
+        if not self.config.penalties:
+            return None
+        return weighted_penalties(
+            self.supernet,
+            {str(name): weight for name, weight in self.config.penalties.items()},
+            samples,
+            self.loss_of,
+            self.strategy.seed,
+            step,
+        )
 
     def _average(self, outcome: Outcome) -> Outcome:
         """Average an outcome over all processes."""
@@ -222,7 +244,11 @@ class SupernetSearch:
         else:
             uses_gradient = self.strategy.uses_gradient
             outcome = self._evaluate(
-                mixture, self.step, self.multiplier, with_gradient=uses_gradient
+                mixture,
+                self.step,
+                self.multiplier,
+                with_gradient=uses_gradient,
+                penalised=True,
             )
         self.strategy.tell(mixture, outcome, self.step / self.config.steps)
         self.multiplier = updated_multiplier(

@@ -12,7 +12,7 @@ from helpers.tiny import tiny_space
 
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.reporting.run_files import distinct_names
-from hwnas.reporting.tensorboard import write_events
+from hwnas.reporting.tensorboard import LoggedRun, write_events
 from hwnas.runs.run_folder import RunFolder
 
 
@@ -22,7 +22,7 @@ def test_tensorboard_reads_the_scalars_back(tmp_path: Path) -> None:
     space = tiny_space("nasbench201")
     folder = RunFolder(tmp_path / "run")
     write_run(folder, space)
-    write_events([(folder, space)], tmp_path / "logs")
+    write_events([LoggedRun(folder, space)], tmp_path / "logs")
     events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
     history = [json.loads(line) for line in folder.history.read_text().splitlines()]
     searched = [record for record in history if record["event"] == "search"]
@@ -34,7 +34,7 @@ def test_tensorboard_reads_the_scalars_back(tmp_path: Path) -> None:
     last = events.Scalars(f"{choice.name}/{choice.options[1]}")[-1]
     assert last.value == pytest.approx(searched[-1]["probabilities"][0][1], rel=1e-5)
     with pytest.raises(InputError, match="exists already"):
-        write_events([(folder, space)], tmp_path / "logs")
+        write_events([LoggedRun(folder, space)], tmp_path / "logs")
 
 
 def test_runs_with_equal_folder_names_get_the_names_of_their_parents() -> None:
@@ -52,3 +52,20 @@ def test_error_without_tensorboard_states_what_to_install(
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(RuntimeMissingError, match=r"pip install 'hwnas\[tensorboard\]'"):
         write_events([], tmp_path)
+
+
+def test_a_trained_network_has_its_graph_and_its_confusions(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    space = tiny_space("nasbench201")
+    folder = RunFolder(tmp_path / "run")
+    architecture, _ = write_run(folder, space)
+    write_events([LoggedRun(folder, space, space.network(architecture))], tmp_path / "logs")
+    events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
+    assert len(events.Graph().node) > 10
+    (image,) = events.Images("test/confusion")
+    assert (image.width, image.height) == (318, 318)
+    shares = {e.step: e.value for e in events.Scalars("search/latency_of_budget")}
+    latencies = {e.step: e.value for e in events.Scalars("search/latency_ms")}
+    assert shares == pytest.approx({step: ms / 0.5 for step, ms in latencies.items()})
+    assert "test/confusion/text_summary" in events.Tags()["tensors"]
