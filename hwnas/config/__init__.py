@@ -1,6 +1,7 @@
 """The configuration of a run: TOML in, frozen and typed settings out."""
 
 from hwnas.config.data import DataConfig
+from hwnas.config.deployment import CheckConfig, ExportConfig
 from hwnas.config.reading import (
     DEFAULT_CONFIG,
     apply_overrides,
@@ -16,10 +17,8 @@ from hwnas.config.reading import (
 )
 from hwnas.config.sections import (
     BudgetConfig,
-    CheckConfig,
     Config,
     DeviceConfig,
-    ExportConfig,
     LatencyConfig,
     SearchConfig,
     SpaceConfig,

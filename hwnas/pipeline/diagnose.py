@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from hwnas.data import Split
+from hwnas.data.inputs import parts_of
 from hwnas.deploy.fold import fold_batch_norms
 from hwnas.deploy.plain import plain_module
 from hwnas.diagnosis.convergence import effective_learning_rates, gradient_noise, last_trend
@@ -53,7 +54,7 @@ def diagnose(run: Run) -> dict[str, Any]:
         The content of the file.
 
     Raises:
-        InputError: when the weights are missing.
+        InputError: when the weights are missing, or the network has several inputs.
         Interrupted: after a signal; nothing is written.
     """
     started = time.monotonic()
@@ -89,6 +90,9 @@ def _trained(run: Run, notes: list[str]) -> tuple[Trained, Split]:
     order = np.random.default_rng(run.seed("diagnosis")).permutation(len(dataset.train))
     needed = max(size, NOISE_BATCHES * run.config.train.batch_size)
     part = dataset.train.take(order[:needed])
+    inputs = dataset.normalise(part.inputs[:size])
+    if isinstance(inputs, tuple):
+        raise InputError("networks with several inputs cannot be diagnosed", where=run.where)
     network = run.trained_network().requires_grad_()
     folded = plain_module(fold_batch_norms(network))
     assert isinstance(folded, fx.GraphModule)
@@ -97,7 +101,7 @@ def _trained(run: Run, notes: list[str]) -> tuple[Trained, Split]:
         folded,
         _initial(run, notes),
         run.problem.task.loss,
-        dataset.normalise(part.inputs[:size]),
+        inputs,
         torch.from_numpy(part.targets[:size]),
         len(dataset.train),
     )
@@ -124,7 +128,8 @@ def _convergence(run: Run, trained: Trained, part: Split) -> dict[str, Any]:
 
     def batch(place: int) -> tuple[Tensor, Tensor]:
         where = slice(place * size, (place + 1) * size)
-        return dataset.normalise(part.inputs[where]), torch.from_numpy(part.targets[where])
+        (inputs,) = parts_of(dataset.normalise(part.inputs[where]))
+        return inputs, torch.from_numpy(part.targets[where])
 
     noise = gradient_noise(
         lambda inputs, targets: trained.loss_of(trained.network(inputs), targets),

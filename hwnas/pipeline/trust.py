@@ -51,6 +51,10 @@ def trust(run: Run, notes: list[str]) -> dict[str, Any]:
     }
     if has_several:
         notes.append("Samples of several inputs are neither disturbed nor explained.")
+    if run.problem.dataset.test.inputs.dtype.names:
+        notes.append("Networks with several inputs are not tried on disturbed samples.")
+        return found
+    found["robustness"] = _robustness(run, network)
     if not isinstance(run.problem.task, ImageClassification) or not run.folder.predictions.exists():
         return found
     stored = read_npz_arrays(run.folder.predictions)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hwnas.architecture import Mixture
+from hwnas.data.inputs import InputTensors, parts_of
 from hwnas.spaces.networks import Supernet
 from hwnas.supernet.evaluate import Batch, Penalty
 from hwnas.tasks import Loss
@@ -41,10 +42,15 @@ def jacobian_norm(
     Returns:
         In units of the outputs for each unit of the normalised inputs, squared.
     """
-    inputs, _ = batch
-    direction = torch.randn(inputs.shape, generator=generator).to(inputs)
-    mixture = Mixture(weights.to(inputs.device))
-    ahead, behind = (supernet(inputs + sign * STEP * direction, mixture) for sign in (1, -1))
+    parts = parts_of(batch[0])
+    directions = [torch.randn(part.shape, generator=generator).to(part) for part in parts]
+    mixture = Mixture(weights.to(parts[0].device))
+
+    def moved(step: float) -> InputTensors:
+        found = tuple(part + step * v for part, v in zip(parts, directions, strict=True))
+        return found if isinstance(batch[0], tuple) else found[0]
+
+    ahead, behind = (supernet(moved(step), mixture) for step in (STEP, -STEP))
     slopes: Tensor = (ahead - behind).flatten(1) / (2 * STEP)
     return slopes.square().sum(dim=1).mean()
 
@@ -75,7 +81,7 @@ def curvature(
     signs = signs * (weights.detach() != 0)
 
     def loss_at(offset: float) -> Tensor:
-        moved = (weights + offset * signs).to(inputs.device)
+        moved = (weights + offset * signs).to(targets.device)
         return loss_of(supernet(inputs, Mixture(moved)), targets)
 
     return (loss_at(STEP) - 2 * loss_at(0.0) + loss_at(-STEP)) / STEP**2
