@@ -17,7 +17,7 @@ from hwnas.architecture import Architecture
 from hwnas.budget.selection import Measured
 from hwnas.durable import write_atomic
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import record_budget, write_architecture
+from hwnas.pipeline.search import write_architecture
 from hwnas.pipeline.shrink_rounds import ORIGINAL, Rounds
 from hwnas.pipeline.train import training_batches
 from hwnas.pipeline.transfer import distillation_of
@@ -45,9 +45,9 @@ def shrink_family(run: Run) -> Architecture:
         Interrupted: after a signal, with everything saved.
     """
     members = [run, *run.family]
-    for member in members:
-        record_budget(member)
     work = Rounds.begun(run)
+    for member in members:
+        work.require_reachable(member)
     work.estimate(1)
     chosen = [work.selected(member) for member in members]
     networks = _trained_together(work, [one.architecture for one in chosen])

@@ -19,7 +19,8 @@ from safetensors.torch import save
 from torch import nn
 
 from hwnas.architecture import Architecture
-from hwnas.budget.decode import Decoder
+from hwnas.budget.cost import CostModel
+from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
 from hwnas.config import ShrinkConfig
@@ -28,7 +29,7 @@ from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.pipeline.own_problem import examples_of
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import measure_architecture, record_budget, write_architecture
+from hwnas.pipeline.search import measure_architecture, write_architecture
 from hwnas.pipeline.train import training_of
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import (
@@ -67,8 +68,8 @@ def shrink_architecture(run: Run) -> Architecture:
         BudgetError: when no candidate kept the budget as measured.
         Interrupted: after a signal, with everything saved.
     """
-    record_budget(run)
     work = Rounds.begun(run)
+    work.require_reachable(run)
     while work.done < work.config.rounds:
         work.next_round()
     chosen = work.measured[work.architecture]
@@ -141,6 +142,27 @@ class Rounds:
         """The settings of the rounds."""
         assert self.run.config.shrink is not None
         return self.run.config.shrink
+
+    def require_reachable(self, run: Run) -> None:
+        """Write the budget of a run to its history.
+
+        Raises:
+            InputError: when it is below what remains with everything removable gone, by the
+                table's predictions as the measured original corrects them.
+        """
+        limits = run.target.limits()
+        limits[0] = limits[0].with_cost(self._corrected())
+        Decoder(limits).best(np.zeros(self.space.mask.shape))
+        if not any(record["event"] == "budget" for record in run.folder.read_history()):
+            fastest_ms, slowest_ms = latency_range_ms(limits[0].cost)
+            record = {"budget_ms": limits[0].budget_ms, "fastest_ms": fastest_ms}
+            run.folder.append_history({"event": "budget", **record, "slowest_ms": slowest_ms})
+
+    def _corrected(self) -> CostModel:
+        """The table's predictions, corrected by everything that was measured."""
+        known = self.measured
+        latencies_ms = [m.latency.ci_high_ms for m in known.values()]
+        return self.run.target.cost.corrected(list(known), latencies_ms)
 
     def next_round(self) -> None:
         """Take away what the next budget asks for, measure what is left, and train it."""
@@ -262,17 +284,15 @@ class Rounds:
 
         It is the network as it is, if the measurements leave nothing within that budget.
         """
-        limits, known = self.run.target.limits(), self.measured
-        cost = limits[0].cost
-        corrected = cost.corrected(list(known), [m.latency.ci_high_ms for m in known.values()])
-        limits[0] = Limit(corrected, budget_ms, limits[0].confidence)
+        limits, cost = self.run.target.limits(), self.run.target.cost
+        limits[0] = Limit(self._corrected(), budget_ms, limits[0].confidence)
         with self.run.stage(title) as advance:
             advance(0, 1, "decoding and measuring")
             try:
                 (found,) = self.worth.best(Decoder(limits))
             except InputError:
                 found = self.architecture
-            chosen = known.get(found)
+            chosen = self.measured.get(found)
             if chosen is None:
                 predicted_ms, score = cost.latency_ms(found), self._score(self._shrunk(found))
                 costs = measure_architecture(self.run, found, None)

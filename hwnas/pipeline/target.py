@@ -148,14 +148,15 @@ class Target:
         """The budget in milliseconds, also where the configuration states it as a fraction.
 
         Raises:
-            InputError: when it is below the fastest predicted network; names the range.
+            InputError: when it is below the fastest predicted network; names the range. Of a
+                network that is shrunk, only the measured original tells.
         """
         fastest_ms, slowest_ms = self.latency_range_ms
         budget = self.config.budget
         if budget.fraction is not None:
             return fastest_ms + budget.fraction * (slowest_ms - fastest_ms)
         assert budget.ms is not None
-        if budget.ms < fastest_ms:
+        if budget.ms < fastest_ms and self.config.shrink is None:
             raise InputError(
                 "no architecture keeps the budget",
                 where="budget.ms",
