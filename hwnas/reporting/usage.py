@@ -117,7 +117,9 @@ def usage_section(folder: RunFolder) -> list[Section]:
 def program(facts: ModelFacts) -> list[str]:
     """The lines of a Python program that loads the model and predicts one sample."""
     task = facts.properties.get("task", "")
-    make, show = PROGRAMS.get(task, (_raw, _shape))
+    make, show = PROGRAMS.get(task, OWN_PROGRAMS.get(task, (_raw, _shape)))
+    if "vocabulary" in facts.properties and "words" not in facts.properties:
+        make = _tokens
     needs_words = make is _words
     return [
         "import json, re" if needs_words else "import json",
@@ -200,7 +202,7 @@ def _words(facts: ModelFacts) -> list[str]:
 
 def _tokens(facts: ModelFacts) -> list[str]:
     return [
-        'vocabulary = json.loads(about["hwnas.vocabulary"])',
+        _read("vocabulary", "classes"),
         f"inputs = np.zeros({facts.shape[0]}, np.int64)  # your tokens: indices into vocabulary",
     ]
 
@@ -216,6 +218,11 @@ def _class(facts: ModelFacts) -> list[str]:
 def _class_of_each_pixel(facts: ModelFacts) -> list[str]:
     named = _some(facts.listed("classes"))
     return [f"print(np.array(classes)[outputs[0].argmax(axis=0)])  # for each pixel: {named}"]
+
+
+def _class_of_each_position(facts: ModelFacts) -> list[str]:
+    named = _some(facts.listed("classes"))
+    return [f"print(np.array(classes)[outputs[0].argmax(axis=0)])  # for each position: {named}"]
 
 
 def _value(facts: ModelFacts) -> list[str]:
@@ -257,3 +264,7 @@ PROGRAMS: dict[str, tuple[Lines, Lines]] = {
     "language-modelling": (_tokens, _next_token),
 }
 """How a program makes the inputs of each task, and how it shows the outputs."""
+OWN_PROGRAMS: dict[str, tuple[Lines, Lines]] = {
+    "sequence-labelling": (_signal, _class_of_each_position),
+}
+"""The same for tasks of networks of one's own alone; inputs of tokens have lines of their own."""

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from helpers.run_folders import CLASSES, WrittenRun, program_of, write_model
+from torch import nn
 
 from hwnas.data import Dataset, Split
 from hwnas.deploy.export import export_network, set_metadata
@@ -135,6 +137,37 @@ def test_programs_of_tasks_run_on_exported_networks(
     exec("\n".join(program(facts)), {})
     printed = capsys.readouterr().out
     assert any(name in printed for name in CLASSES)
+
+
+@pytest.mark.parametrize("kind, targets", [("tokens", 6), ("signal", 6), ("tokens", 1)])
+def test_programs_of_tokens_and_of_labels_run(
+    kind: str, targets: int, tmp_path, monkeypatch
+) -> None:
+    from hwnas.data.own_data import dataset_of as own_data
+
+    rng = np.random.default_rng(0)
+    inputs = rng.integers(0, 5, (12, 6)) if kind == "tokens" else rng.normal(size=(12, 2, 6))
+    labels = rng.integers(0, 3, (12, targets))
+    task = task_of(own_data((inputs, labels), kind=kind, classes=CLASSES))
+    torch.manual_seed(0)
+    vectors = [nn.Embedding(5, 6), nn.Linear(6, 6)] if kind == "tokens" else [nn.Flatten(2)]
+    layers = [*vectors, nn.Conv1d(6 if kind == "tokens" else 2, 3, 1)]
+    if targets == 1:
+        layers += [nn.Flatten(), nn.Linear(18, 3)]
+    network = nn.Sequential(*layers).eval()
+    shape = task.dataset.input_shape
+    model = export_network(network, shape, (task.input_name, task.output_name))
+    properties = {key: json.dumps(value) for key, value in task.properties().items()}
+    set_metadata(model, {"task": task.name, **properties})
+    onnx.save(model, tmp_path / "model.onnx")
+    facts = ModelFacts.read(tmp_path / "model.onnx")
+    assert facts is not None
+    monkeypatch.chdir(tmp_path)
+    variables: dict = {}
+    exec("\n".join(program(facts)), variables)
+    outputs = variables["outputs"][0]
+    assert outputs.shape == ((3, 6) if targets > 1 else (3,))
+    assert "classes)[outputs" in program(facts)[-1] or "classes[outputs" in program(facts)[-1]
 
 
 def test_every_task_has_a_program() -> None:
