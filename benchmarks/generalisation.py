@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from results import FOLDER, append_row
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau, rankdata, spearmanr
 
 from hwnas.architecture import Architecture
 from hwnas.config import TrainConfig
@@ -59,8 +59,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--summary", action="store_true", help="only of the networks so far")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.summary:
+        summarise(read_rows())
+        return
     dataset = halved(load_dataset("fashion-mnist-slice"))
     space = build_space("nasbench201", {"cells": 1, "channels": 6, **sizes(dataset)})
     known = {row["architecture"] for row in read_rows()}
@@ -205,7 +209,9 @@ def with_interval(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     """Spearman's correlation, and its 95 % interval by bootstrap over the networks."""
     rng = np.random.default_rng(0)
     draws = rng.integers(len(x), size=(BOOTSTRAP, len(x)))
-    found = [float(spearmanr(x[d], y[d]).statistic) for d in draws]
+    a, b = (rankdata(values[draws], axis=1) for values in (x, y))
+    a, b = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (a, b))
+    found = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     low, high = np.nanquantile(found, (0.025, 0.975))
     return float(spearmanr(x, y).statistic), float(low), float(high)
 
