@@ -12,6 +12,7 @@ of its repeats.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 
 import numpy as np
@@ -55,6 +56,7 @@ def main() -> None:
         "ratio_of_operators": round(operators, 4),
         "ratio_of_reference": round(reference, 4),
         "candidate_s": round(direct_s, 3),
+        "load": round(os.getloadavg()[0], 1),
         "longer_s": round(remote_s - direct_s, 3),
     }
     print(row)

@@ -62,6 +62,9 @@ def add(
         str | None,
         typer.Option(help="In place of a host: an Android device, as `adb devices` lists it."),
     ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser", help="In place of a host: Chromium on this machine.")
+    ] = False,
     python: Annotated[
         str | None, typer.Option(help="The Python there, as ~/venv/bin/python. Default: python3.")
     ] = None,
@@ -85,13 +88,13 @@ def add(
     from hwnas.latency_tables.remote.inventory import add_device, inventory_files
 
     stated: dict[str, Any] = {
-        "transport": None if serial is None else "adb",
+        "transport": "browser" if browser else None if serial is None else "adb",
         "serial": serial,
         "host": host,
         "user": user,
         "port": port,
         "python": python,
-        "runtime": runtime,
+        "runtime": runtime or ("onnxruntime-web" if browser else None),
         "threads": threads,
         "workdir": workdir,
     }
@@ -124,7 +127,9 @@ def _in_words(device: Device) -> str:
     """How a device is reached and what runs there, in one line."""
     if device.members:
         return f"the pool of {', '.join(device.members)}"
-    if device.transport == "adb":
+    if device.transport == "browser":
+        where = "a page in Chromium here"
+    elif device.transport == "adb":
         where = f"Android device {device.serial}"
     else:
         user = "" if device.user is None else f"{device.user}@"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,9 +22,11 @@ from hwnas.latency_tables.remote.transport import (
     require_program,
     transport_to,
 )
+from hwnas.latency_tables.rows import HOUR_MS
 from hwnas.latency_tables.timing import Protocol, Round
 
 logger = logging.getLogger("hwnas")
+M = TypeVar("M", bound=BaseModel)
 _Lines = Generator["dict[str, Any] | None"]
 """Lines about a request, and None about every second without one."""
 
@@ -77,8 +79,7 @@ class RemoteModel:
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class State:
+class State(BaseModel):
     """What else happened on a device during a measurement.
 
     Attributes:
@@ -87,6 +88,8 @@ class State:
         throttled: whether the device lowered its clock for heat or power.
         temperature_c: of its hottest zone afterwards, in degrees Celsius; None if not known.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     others_cores: float | None
     seconds: float
@@ -194,19 +197,20 @@ class Connection:
             return self._request("measure", files, content)
 
         self.state = None
-        began = time.monotonic()
+        began: float | None = None
         for line in self._persistently(request, lambda: done < protocol.max_rounds):  # noqa: B023
             if line is None:
                 yield None
             elif "round" in line:
                 done += 1
                 now = time.monotonic()
-                spent_s, began = spent_s + now - began, now
-                yield Round(tuple(line["round"]), line["repeats"])
+                # What a further connection takes to start is no time of measuring.
+                spent_s, began = spent_s + now - (began or now), now
+                yield self._round(line, len(models))
             elif "done" in line:
-                self.state = State(**line["done"])
+                self.state = self._read(State, line["done"])
             else:
-                began = time.monotonic()
+                began = None
 
     def _persistently(
         self, request: Callable[[], _Lines], is_wanted: Callable[[], bool] = lambda: True
@@ -270,6 +274,34 @@ class Connection:
             if not is_done:
                 self._stop(process, number)
 
+    def _read(self, kind: type[M], content: Any) -> M:
+        """What a device says, as a model.
+
+        Raises:
+            DeviceError: it says something else.
+        """
+        try:
+            return kind.model_validate(content)
+        except ValidationError as error:
+            raise DeviceError(
+                "the device says something else than it should",
+                where=self.device.name,
+                actual=printable(error.errors()[0]["msg"]),
+            ) from None
+
+    def _round(self, line: Mapping[str, Any], count: int) -> Round:
+        """The times of a round, one for each model."""
+        times_ms, repeats = line["round"], line.get("repeats")
+        numbers = isinstance(times_ms, list) and len(times_ms) == count
+        if not numbers or not all(type(t) in (int, float) and 0 < t < HOUR_MS for t in times_ms):
+            raise DeviceError(
+                "the device sent no times of a round",
+                where=self.device.name,
+                expected=f"{count} numbers of milliseconds above 0",
+                actual=printable(str(times_ms), 80),
+            )
+        return Round(tuple(times_ms), repeats if isinstance(repeats, int) else 0)
+
     def _stop(self, process: Peer, number: int) -> None:
         """End a measurement that is left before its end, and take the state that it reports."""
         if process is not self._process:
@@ -279,7 +311,7 @@ class Connection:
             end = time.monotonic() + ENDING_S
             for line in process.answers(number):
                 if line is not None and isinstance(line.get("done"), dict):
-                    self.state = State(**line["done"])
+                    self.state = self._read(State, line["done"])
                 if time.monotonic() > end or (line is not None and "done" in line):
                     return
         except DeviceError:
@@ -321,14 +353,7 @@ class Connection:
 
     def _greeted(self, process: Peer) -> None:
         """Take the greeting, and compare it with that of an earlier connection."""
-        try:
-            facts = Facts.model_validate(process.greeting())
-        except ValidationError as error:
-            raise DeviceError(
-                "the device says nothing sensible of itself",
-                where=self.device.name,
-                actual=error.errors()[0]["msg"],
-            ) from None
+        facts = self._read(Facts, process.greeting())
         self.clock_off_s = facts.time_s - time.time()
         earlier, self._facts = self._facts, facts
         if earlier is not None and earlier.boot != facts.boot:

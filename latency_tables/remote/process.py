@@ -102,7 +102,16 @@ class Peer(ABC):
                 yield None
                 continue
             silent_since = time.monotonic()
-            answer = json.loads(line)
+            try:
+                answer = json.loads(line)
+            except ValueError:
+                answer = None
+            if not isinstance(answer, dict) or not isinstance(answer.get("id"), int):
+                raise DeviceError(
+                    "the device sent something else than an answer",
+                    where=self.name,
+                    actual=printable(line.decode("utf-8", "replace"), 80),
+                )
             if answer["id"] == number:
                 yield answer
 
@@ -153,7 +162,9 @@ class Process(Peer):
             text = line.decode("utf-8", "replace")
             if text.startswith(GREETING):
                 self._has_greeted = True
-                return json.loads(text.removeprefix(GREETING))
+                with contextlib.suppress(ValueError):
+                    return json.loads(text.removeprefix(GREETING))
+                return None
         raise DeviceError(
             "the device does not answer",
             where=self.name,

@@ -245,3 +245,35 @@ def test_threads_end_with_the_connection(remote) -> None:
     while threading.active_count() > before and time.monotonic() < end:
         time.sleep(0.05)
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize(
+    "answer, message",
+    [
+        ("no JSON", "sent something else than an answer, got no JSON"),
+        ("[1]", "sent something else than an answer"),
+        ('{"id": 1, "round": [0.0], "repeats": 0}', "sent no times of a round"),
+        ('{"id": 1, "round": [1.0, 2.0], "repeats": 0}', "sent no times of a round"),
+        ('{"id": 1, "round": ["1"], "repeats": 0}', "sent no times of a round"),
+        ('{"id": 1, "round": [NaN], "repeats": 0}', "sent no times of a round"),
+    ],
+)
+def test_answers_that_are_none_are_refused(inventory, server, answer, message) -> None:
+    python = server.folder / "python" / "bin" / "python"
+    says = f"self.answers.write({answer!r} + chr(10)) or self.answers.flush()"
+    hostile = script(
+        server.folder / "hostile",
+        f"#!{python}\nimport sys\n"
+        f"start, last = sys.argv[2].rsplit(';', 1)\n"
+        f"sys.argv = ['-c', *sys.argv[3:]]\n"
+        f"exec(start)\n"
+        f"server = sys.modules['{SERVE}']\n"
+        f"server.Server.missing = lambda self, request: []\n"
+        f"server.Server.measure = lambda self, request: {says}\n"
+        f"exec(last)\n",
+    )
+    write_device(inventory, server, python=hostile)
+    runtime = runtime_on("board", "onnxruntime-cpu", 1)
+    with pytest.raises(DeviceError, match=message):
+        measured(runtime)
+    runtime.connection.close()
