@@ -58,7 +58,10 @@ def script(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_an_unknown_and_a_changed_host_key_are_refused(inventory, server) -> None:
+def test_an_unknown_and_a_changed_host_key_are_refused(inventory, server, monkeypatch) -> None:
+    # A folder of sockets of its own: a connection that is open already needs no key again.
+    (server.folder / "keys").mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(server.folder / "keys"))
     known = server.folder / "known_hosts"
     text = known.read_text()
     try:

@@ -96,8 +96,7 @@ def test_two_processes_take_turns(remote, inventory, caplog) -> None:
     """One holds the lock, as another search would; the measurement waits and says for whom."""
     caplog.set_level("INFO", logger="hwnas")
     workdir = remote.connection.facts.workdir
-    remote.connection.ask("facts", {})
-    subprocess.run(["mkdir", "-p", workdir], check=True)
+    remote.measure({"a": call_of(remote)}, QUICK)
     holder = subprocess.Popen(
         ["python3", "-c", HOLD_LOCK, f"{workdir}/lock"], stdout=subprocess.PIPE, text=True
     )
