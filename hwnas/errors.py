@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+NO_MEMORY = "more memory is needed than this process can have"
 MAX_LINE, MAX_ERROR = 400, 2000
 """Characters of a text from a file, and of an error that may hold several."""
 

@@ -25,7 +25,7 @@ from hwnas.cli.stages import export, profile, report, train
 from hwnas.cli.strategies import bench_app, strategies, tune
 from hwnas.cli.table import predict_by_old_name, table_app
 from hwnas.cli.watch import watch
-from hwnas.errors import HwnasError
+from hwnas.errors import NO_MEMORY, HwnasError
 
 app = typer.Typer(
     add_completion=False,
@@ -98,6 +98,8 @@ def _guarded(call: Callable[[], Any]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}", 2)
+    except MemoryError:  # which leaves none to import what follows
+        return _fail(NO_MEMORY, 2)
     except Exception as error:  # a user gets one line of it, and a file to report
         from hwnas.cli.unforeseen import ending
 

@@ -6,9 +6,15 @@ import os
 import tempfile
 import traceback
 
-from hwnas.errors import HwnasError, InputError, UnforeseenError, first_line
+from hwnas.errors import NO_MEMORY, HwnasError, InputError, UnforeseenError, first_line
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad_alloc", "bad allocation")
+OUT_OF_MEMORY = (
+    "allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad allocation",
+    "failed to map segment",
+)
 """What the errors say with which libraries report that memory ran out."""
 
 
@@ -23,9 +29,11 @@ def ending(error: Exception, cause: str, where: str = "") -> HwnasError:
     Returns:
         An InputError where memory ran out, otherwise an UnforeseenError.
     """
-    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+    if isinstance(error, MemoryError) or any(
+        words in str(error).lower() for words in OUT_OF_MEMORY
+    ):
         return InputError(
-            "more memory is needed than this process can have",
+            NO_MEMORY,
             where=where,
             mend="make batch sizes or inputs smaller, or allow more",
         )
