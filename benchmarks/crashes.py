@@ -73,6 +73,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "several budgets": ("budget.family_ms=[2e6]",),
     "finalists": (*ALONE, "search.finalists=2", "search.max_measured=2", "search.candidates=2"),
 }
+STAGES = ("start", "search and measurement", "training", "export, check, report")
 ENDED = (0, 1, 3)
 """Exit codes of runs that reached their end, whatever the verdict."""
 
@@ -136,11 +137,8 @@ class Work:
     def stage(self) -> str:
         """What the run was doing."""
         folder = self.folders[-1]
-        if not folder.config.exists():
-            return "start"
-        if not folder.architecture.exists():
-            return "search and measurement"
-        return "training" if not folder.metrics.exists() else "export, check, report"
+        done = (folder.config, folder.architecture, folder.metrics)
+        return STAGES[sum(path.exists() for path in done)]
 
     def require_whole(self) -> None:
         """Fail for a document of the run that cannot be read."""
@@ -231,6 +229,7 @@ def kill_runs(fresh: Callable[[], Work], usual_s: float, kills: int, rng: np.ran
             os.kill(processes[chosen], signal.SIGKILL)
             wait(processes[chosen])
             outcome.faults += 1
+            print(f"{work.name}: kill {outcome.faults} of {kills}", file=sys.stderr, flush=True)
             work.require_whole()
         others = [wait(process) for process in processes if process != processes[chosen]]
         if code is not None:
@@ -259,6 +258,7 @@ def cut_power(work: Work, cuts: int, rng: np.random.Generator, expected: object)
         disk.write_remains(work.root, rng)
         outcome.stages[work.stage()] += 1
         outcome.faults += 1
+        print(f"{work.name}: cut {outcome.faults} of {cuts}", file=sys.stderr, flush=True)
         work.require_whole()
         outcome.compare(work, expected, finish(work))
     return outcome
@@ -308,7 +308,7 @@ def run_configuration(
         "runs": outcome.ended,
         "equal": outcome.equal,
         "wrong": "; ".join(outcome.wrong),
-        **{f"in {stage}": count for stage, count in sorted(outcome.stages.items())},
+        **{f"in {stage}": outcome.stages[stage] for stage in STAGES},
         "usual_s": usual_s,
         "seconds": time.monotonic() - began,
     }

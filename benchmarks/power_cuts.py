@@ -24,11 +24,13 @@ _STRING, _FILE, _BASE = r'"([^"]*)"', r"(\d+)<([^>]*)>", r"(?:AT_FDCWD|\d+)<([^>
 _CALLS = {
     "open": rf"openat\({_BASE}, {_STRING}, ([A-Z_|]+).*\) = (\d+)<.*>",
     "write": rf"write\({_FILE}, {_STRING}, \d+\) = (\d+)",
+    "writev": rf"writev\({_FILE}, \[(.*)\], \d+\) = (\d+)",
     "pwrite": rf"pwrite64\({_FILE}, {_STRING}, \d+, (\d+)\) = (\d+)",
     "seek": rf"lseek\({_FILE}, .*\) = (\d+)",
     "sync": rf"f(?:data)?sync\({_FILE}\) = 0",
     "truncate": rf"ftruncate\({_FILE}, (\d+)\) = 0",
     "rename": rf"rename\({_STRING}, {_STRING}\) = 0",
+    "link": rf"link\({_STRING}, {_STRING}\) = 0",
     "unlink": rf"(?:unlink|rmdir)\({_STRING}\) = 0",
     "unlinkat": rf"unlinkat\({_BASE}, {_STRING}.*\) = 0",
     "mkdir": rf"mkdir\({_STRING}.*\) = 0",
@@ -281,6 +283,10 @@ class Disk:
             self._offsets[descriptor, id(file)] = at + int(count)
         return True
 
+    def _writev(self, descriptor: str, text: str, vectors: str, count: str) -> bool:
+        data = "".join(re.findall(r'iov_base="([^"]*)"', vectors))
+        return self._write(descriptor, text, data, count)
+
     def _pwrite(self, descriptor: str, text: str, data: str, offset: str, count: str) -> bool:
         file = self._file(text)
         if file is not None:
@@ -318,6 +324,10 @@ class Disk:
             entered.change({new_name: node})
             left.change({name: None})
         return True
+
+    def _link(self, old: str, new: str) -> bool:
+        node = self._node(_path(old))
+        return node is not None and self._change(_path(new), node)
 
     def _unlink(self, text: str) -> bool:
         return self._change(_path(text), None)
