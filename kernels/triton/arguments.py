@@ -82,18 +82,20 @@ class Places(NamedTuple):
 def places_of(tensors: Sequence[Tensor]) -> Places:
     """The places of tensors, each of which is made contiguous."""
     bases: list[Tensor] = []
-    known: dict[Any, int] = {}
+    starts: list[int] = []
+    known: dict[int, int] = {}
     numbers: list[int] = []
     for tensor in tensors:
         dense = tensor.contiguous()
-        storage = dense.untyped_storage()
-        index = known.setdefault(storage._cdata, len(bases))
-        if index == len(bases):
+        storage, start = dense.untyped_storage()._cdata, int(dense.storage_offset())
+        index = known.get(storage)
+        if index is None:
+            index = known[storage] = len(bases)
             bases.append(dense)
-        numbers += [index, int(dense.storage_offset() - bases[index].storage_offset())]
+            starts.append(start)
+        numbers += [index, start - starts[index]]
     missing = -len(bases) % BASES
-    places = long_integers(tuple(numbers), bases[0].device).view(-1, 2)
-    return Places((*bases, *bases[:1] * missing), places)
+    return Places((*bases, *bases[:1] * missing), _pairs(tuple(numbers), bases[0].device))
 
 
 def stage_arguments(stage: StageBackward | None) -> tuple[Any, ...]:
@@ -175,9 +177,9 @@ def integers(values: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @kept_on_device(limit=4096)
-def long_integers(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """An int64 tensor on a device."""
-    return torch.tensor(values, dtype=torch.int64).to(device)
+def _pairs(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """An int64 tensor (n, 2) on a device."""
+    return torch.tensor(values, dtype=torch.int64).view(-1, 2).to(device)
 
 
 @kept_on_device(limit=64)

@@ -57,7 +57,7 @@ class Tiles(NamedTuple):
 
 
 TILES = {
-    16: Tiles(Tile(64, 16, 4), Tile(64, 16, 4), Tile(64, 16, 4)),
+    16: Tiles(Tile(64, 16, 4, 168), Tile(64, 16, 4), Tile(64, 16, 4)),
     32: Tiles(Tile(32, 16, 4, 168), Tile(32, 32, 4), Tile(32, 32, 4)),
     64: Tiles(Tile(32, 16, 4, 200), Tile(32, 32, 8), Tile(32, 64, 8)),
     128: Tiles(Tile(16, 32, 4, 224), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
