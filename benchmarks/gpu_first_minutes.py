@@ -66,8 +66,8 @@ def correctness(dry: bool) -> Iterator[Row]:
     settings = {"float32": (torch.float32, "ieee"), "tf32": (torch.float32, "tf32")}
     settings |= {"bfloat16": (torch.bfloat16, "ieee"), "float16": (torch.float16, "ieee")}
     for name, (dtype, precision) in settings.items():
-        torch.backends.cuda.matmul.fp32_precision = precision
-        torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+        if not dry:
+            set_precision(precision)
         tensors = Tensors(case, device, dtype, torch.channels_last)
         exact = rounded_to(dtype, Tensors(case, device, torch.float64, torch.channels_last))
         expected = [*plain(exact), *exact.step(plain)]
@@ -78,7 +78,15 @@ def correctness(dry: bool) -> Iterator[Row]:
         ]
         yield row(case.name, name, "relative_error", max(errors[0]))
         yield row(case.name, name, "relative_error_of_pytorch", max(errors[1]))
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    if not dry:
+        set_precision("ieee")
+
+
+def set_precision(precision: str) -> None:
+    """Round float32 products to TF32 or not, in all of PyTorch: a mixture of both is an error."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    for backend in backends:
+        backend.fp32_precision = precision  # type: ignore[attr-defined]
 
 
 def rounded_to(dtype: torch.dtype, tensors: Tensors) -> Tensors:

@@ -70,10 +70,10 @@ def effective_learning_rates(network: nn.Module, learning_rate: float) -> dict[s
     """Return the effective learning rate of each weight that a batch norm normalises.
 
     Scaling such a weight does not change the network, so only the direction of a step counts: the
-    rate is learning_rate / |w|**2 (van Laarhoven, "L2 Regularization versus Batch and Weight
+    rate is `learning_rate / |w|**2` (van Laarhoven, "L2 Regularization versus Batch and Weight
     Normalization", 2017, arXiv 1706.05350; Zhang et al., "Three Mechanisms of Weight Decay
     Regularization", ICLR 2019, arXiv 1810.12281). In 1 / loss, since it multiplies the gradient at
-    |w| = 1.
+    `|w| = 1`.
 
     Args:
         network: whose convolutions are followed by batch norms in sequences of modules.

@@ -166,9 +166,9 @@ def sharpness(
     """Return how much the loss grows at most within a distance of the weights.
 
     Foret et al., "Sharpness-Aware Minimization", ICLR 2021 (arXiv 2010.01412), eq. 1: the largest
-    L(w + e) - L(w) over |e| <= radius. The first step is theirs (eq. 2); the others ascend further
-    and go back to the sphere, and the largest value counts, so that it is a lower bound of the
-    maximum. Each step costs a forward and a backward pass.
+    `L(w + e) - L(w)` over `|e| <= radius`. The first step is theirs (eq. 2); the others ascend
+    further and go back to the sphere, and the largest value counts, so that it is a lower bound of
+    the maximum. Each step costs a forward and a backward pass.
 
     Args:
         loss: returns the loss, a scalar, at the tensors' present values.

@@ -135,7 +135,7 @@ def pac_bayes_bound(
     posterior and around the initial ones as the prior: Jiang et al., eqs. 51 and 52. The largest
     sigma at which the error grows by `allowed` is found by bisection; then
 
-        sqrt((|w - w0|**2 / (4 sigma**2) + log(n / CONFIDENCE) + 10) / (n - 1)).
+        `sqrt((|w - w0|**2 / (4 sigma**2) + log(n / CONFIDENCE) + 10) / (n - 1))`.
 
     Costs draws * bisections evaluations.
 
@@ -189,7 +189,7 @@ def head_rademacher(features: Tensor, norm: float, draws: int = 64, seed: int = 
 
     Bartlett & Mendelson, "Rademacher and Gaussian Complexities", JMLR 2002: the mean over random
     labels s of +1 and -1 of the largest correlation sup (1/n) sum s_i w . f_i that a head with
-    |w| <= norm reaches, which is norm / n * |sum s_i f_i|. In logits. The features are taken as
+    `|w| <= norm` reaches, which is `norm / n * |sum s_i f_i|`. In logits. The features are taken as
     given; that they were learned from the same samples is left out, so this is no bound for the
     whole network.
 

@@ -10,6 +10,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from hwnas.durable import append_lines
 
+_START = b'{"op_code":'
+"""What every line of a journal begins with."""
+
 
 class DurableJournal(JournalFileBackend):
     """A journal file in which a line that was cut short does not spoil those after it.
@@ -19,10 +22,18 @@ class DurableJournal(JournalFileBackend):
 
     Args:
         path: the file; made if there is none.
+
+    Raises:
+        ValueError: the file holds something else, which is not to be overwritten.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                start = file.read(len(_START))
+            if start != _START[: len(start)]:
+                raise ValueError("the file is not a journal of Optuna")
         self._writing = JournalFileSymlinkLock(path)
         super().__init__(path, self._writing)
 

@@ -55,7 +55,10 @@ def test_branches_are_added_or_joined() -> None:
     assert found == pytest.approx(5.0)  # sqrt((1 + 2)^2 + 4^2)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=pytest.mark.slow if seed >= 6 else ()) for seed in range(20)],
+)
 def test_bounds_of_random_networks_are_in_the_right_order(seed: int) -> None:
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)

@@ -164,18 +164,28 @@ def client_config(server: Server) -> Path:
 
 
 def bare_python(folder: Path, leave_out: tuple[str, ...] = ()) -> Path:
-    """A virtual environment with onnxruntime and numpy alone, whose files are those of this one."""
+    """A virtual environment with onnxruntime and numpy alone, whose files are those of this one.
+
+    They are linked one by one, since an ordinary user may not reach this environment's folder.
+    """
     subprocess.run([_interpreter(), "-m", "venv", "--without-pip", str(folder)], check=True)
     packages = next(folder.glob("lib/python*/site-packages"))
     for module in (numpy, onnxruntime):
         source = Path(module.__file__).parent
         if module.__name__ in leave_out:
             continue
-        (packages / source.name).symlink_to(source)
         libraries = source.with_name(f"{source.name}.libs")
-        if libraries.exists():
-            (packages / libraries.name).symlink_to(libraries)
+        for folder_of_files in filter(Path.exists, (source, libraries)):
+            target = packages / folder_of_files.name
+            shutil.copytree(folder_of_files, target, copy_function=_link_or_copy)
     return folder / "bin" / "python"
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _interpreter() -> str:

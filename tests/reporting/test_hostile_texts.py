@@ -23,7 +23,7 @@ from markdown_it import MarkdownIt
 from hwnas.cli.terminal import print_check, print_sensitivity, print_variants
 from hwnas.inference.answers import in_words
 from hwnas.reporting.comparison import render_comparison
-from hwnas.reporting.tensorboard import write_events
+from hwnas.reporting.tensorboard import LoggedRun, write_events
 from hwnas.reporting.verdict import (
     refusal_to_junit,
     refusal_to_markdown,
@@ -149,7 +149,7 @@ def test_tensorboard_is_given_printable_tags(tmp_path: Path) -> None:
     run = written_run(tmp_path / "run", stages=("architecture",))
     records = [{"event": text, "step": 1, text: 0.5} for text in TEXTS]
     run.folder.history.write_text("\n".join(map(json.dumps, records)))
-    write_events([(run.folder, run.space)], tmp_path / "logs")
+    write_events([LoggedRun(run.folder, run.space)], tmp_path / "logs")
     events = EventAccumulator(str(tmp_path / "logs" / "run")).Reload()
     tags = events.Tags()["scalars"]
     assert len(tags) == len(TEXTS)

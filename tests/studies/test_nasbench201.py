@@ -90,6 +90,7 @@ def test_strategies_are_listed_with_paper_and_settings(cli) -> None:
         "size_prior": True,
         "population": 10,
         "tournament": 3,
+        "crossover": 0.0,
     }
     assert "1806.09055" in listed["darts"]["paper"]
 

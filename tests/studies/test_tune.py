@@ -35,7 +35,7 @@ def test_a_study_goes_on_where_it_stopped(cli, tmp_path) -> None:
     found = json.loads(out)
     assert code == 0
     assert found["trials"] == 4
-    assert set(found["settings"]) == {"size_prior", "population", "tournament"}
+    assert set(found["settings"]) == {"size_prior", "population", "tournament", "crossover"}
     assert found["regret"] >= 0
     assert found["default_regret"] >= 0
 
@@ -49,6 +49,7 @@ def test_what_cannot_be_tuned_is_refused(cli, tmp_path) -> None:
     (tmp_path / "other.json").write_text('{"no": "journal"}')
     other = str(tmp_path / "other.json")
     refused(cli("tune", "--strategy", "evolution", "--storage", other), "cannot be opened")
+    assert (tmp_path / "other.json").read_text() == '{"no": "journal"}', "it is not overwritten"
 
 
 def test_two_processes_share_a_study_and_one_may_die(tmp_path) -> None:

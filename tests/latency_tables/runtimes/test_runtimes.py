@@ -306,10 +306,10 @@ def test_processor_name_falls_back_to_the_architecture(monkeypatch):
 
 
 def test_runtimes_of_the_rule_once_eliminate_common_subexpressions(tmp_path):
-    """ONNX Runtime stands for all of them here; OpenVINO has its own test."""
+    """ONNX Runtime stands for all of them here; OpenVINO has its own test, and ncnn merges none."""
     ort = pytest.importorskip("onnxruntime")
     for name in RUNTIMES:
-        plain = name.startswith("torch") and not RUNTIMES[name].fuses
+        plain = name.startswith("ncnn") or (name.startswith("torch") and not RUNTIMES[name].fuses)
         assert deployed_edges(name) == ("live" if plain else "once")
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
