@@ -42,8 +42,8 @@ JOURNEYS = [
     ["distributed"],
 ]
 """Pages whose commands run one after the other in one folder."""
-SLOW_PAGES = ("spaces", "strategies")
-"""Pages whose commands run each space and each strategy, as `test_contract` does."""
+SLOW_PAGES = ("spaces", "strategies", "tasks_and_data")
+"""Pages whose commands run each space, strategy and task, as other tests do."""
 SLOW = [
     "hwnas run mbconv_segmentation",
     "hwnas run sequence_text",

@@ -103,6 +103,7 @@ def test_exports_that_make_no_sense_are_refused(result, tmp_path, path, variant,
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_further_training_makes_a_run_of_its_own(result, dataset, finished, tmp_path) -> None:
     before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
     names = np.array(dataset.classes)[dataset.train.targets]

@@ -17,6 +17,7 @@ print(document["verdict"])
 """
 
 
+@pytest.mark.slow
 def test_a_script_without_a_guard_runs_once(tmp_path) -> None:
     table, out = table_file("nasbench201", tmp_path), tmp_path / "run"
     script = tmp_path / "script.py"

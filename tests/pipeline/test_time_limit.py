@@ -56,6 +56,7 @@ def test_a_run_that_has_no_time_ends_with_a_checked_model_and_is_resumed(
     assert run(config, folder, resume=True)["measured"] == document["measured"], "done"
 
 
+@pytest.mark.slow
 def test_epochs_that_fit_are_not_changed(tmp_path) -> None:
     config, folder = configured("minutes=10", "search.steps=12"), tmp_path / "run"
     run(config, folder, table=table_file("nasbench201", tmp_path))

@@ -21,6 +21,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_search(tmp_path) -> None:
     for line in ([*TORCHRUN, SCRIPT], [sys.executable, SCRIPT]):
         done = subprocess.run(
@@ -41,6 +42,7 @@ def test_two_processes_are_one_search(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("order", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_killed_process_is_started_again_and_the_search_goes_on(order: int, tmp_path) -> None:
     table = table_file("nasbench201", tmp_path)
     out = tmp_path / "run"

@@ -141,6 +141,7 @@ def without_useless_weights(architecture) -> bool:
     return live == chosen
 
 
+@pytest.mark.slow
 def test_the_largest_networks_are_those_of_all_cells(tight) -> None:
     every = [SPACE.architecture(list(chosen)) for chosen in itertools.product(range(5), repeat=6)]
     kept = [a for a in every if tight.is_feasible(a) and without_useless_weights(a)]
