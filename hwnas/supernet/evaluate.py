@@ -162,14 +162,23 @@ def rank_architectures(
     Raises:
         Interrupted: a signal was received.
     """
-    device = validation[0][1].device
-    scores = []
+    mixtures = _recalibrated(space, supernet, architectures, recalibration, validation)
+    return [score_mixture(supernet, mixture, validation, score) for mixture in mixtures]
+
+
+def _recalibrated(
+    space: SearchSpace,
+    supernet: Supernet,
+    architectures: Sequence[Architecture],
+    recalibration: Sequence[Batch],
+    validation: Sequence[Batch],
+) -> Iterator[Mixture]:
+    """Yield each architecture, on the samples' device, with the supernet recalibrated for it."""
     for architecture in architectures:
         interruption.stop_if_requested()
-        mixture = space.one_hot(architecture).to(device)
+        mixture = space.one_hot(architecture).to(validation[0][1].device)
         recalibrate(supernet, mixture, recalibration)
-        scores.append(score_mixture(supernet, mixture, validation, score))
-    return scores
+        yield mixture
 
 
 @torch.no_grad()
@@ -201,10 +210,7 @@ def score_blocks(
         (architectures, blocks).
     """
     rows = []
-    for architecture in architectures:
-        interruption.stop_if_requested()
-        mixture = space.one_hot(architecture).to(validation[0][1].device)
-        recalibrate(supernet, mixture, recalibration)
+    for mixture in _recalibrated(space, supernet, architectures, recalibration, validation):
         with mode(supernet, training=False):
             outputs = [(supernet(inputs, mixture), targets) for inputs, targets in validation]
         blocks = [

@@ -11,7 +11,7 @@ from torch import Tensor
 from hwnas.data import Dataset
 from hwnas.errors import InputError
 from hwnas.tasks.base import Meter, Task
-from hwnas.tasks.counts import ClassCounter, largest_share, mean, ratio
+from hwnas.tasks.counts import ClassCounter, largest_share, mean, per_class, share_right
 
 
 class ClassificationMeter(ClassCounter):
@@ -21,22 +21,11 @@ class ClassificationMeter(ClassCounter):
         """Return the metrics by name."""
         counts = self.counts()
         return {
-            "accuracy": ratio(
-                sum(c.true_positives for c in counts), sum(c.support for c in counts)
-            ),
+            "accuracy": share_right(counts),
             "precision": mean([c.precision for c in counts]),
             "recall": mean([c.recall for c in counts]),
             "f1": mean([c.f1 for c in counts]),
-            "per_class": [
-                {
-                    "class": c.name,
-                    "precision": c.precision,
-                    "recall": c.recall,
-                    "f1": c.f1,
-                    "n": c.support,
-                }
-                for c in counts
-            ],
+            "per_class": per_class(counts),
         }
 
 

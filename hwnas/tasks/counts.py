@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,25 @@ class ClassCounter:
                 self._classes, rows, strict=True
             )
         ]
+
+
+def share_right(counts: Sequence[ClassCounts]) -> float:
+    """Return the share of all samples whose class is predicted."""
+    return ratio(sum(c.true_positives for c in counts), sum(c.support for c in counts))
+
+
+def per_class(counts: Sequence[ClassCounts]) -> list[dict[str, Any]]:
+    """Return precision, recall, F1 score and number of samples of each class."""
+    return [
+        {
+            "class": c.name,
+            "precision": c.precision,
+            "recall": c.recall,
+            "f1": c.f1,
+            "n": c.support,
+        }
+        for c in counts
+    ]
 
 
 def largest_share(classes: np.ndarray) -> float:

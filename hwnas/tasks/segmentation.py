@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hwnas.data.formats import SEGMENTATION, VOID
 from hwnas.tasks.base import Meter, Task
-from hwnas.tasks.counts import ClassCounter, largest_share, mean, ratio
+from hwnas.tasks.counts import ClassCounter, largest_share, mean, share_right
 
 
 class SegmentationMeter(ClassCounter):
@@ -30,9 +30,7 @@ class SegmentationMeter(ClassCounter):
         occurring = [c for c in counts if c.support or c.false_positives]
         return {
             "mean_iou": mean([c.intersection_over_union for c in occurring]),
-            "pixel_accuracy": ratio(
-                sum(c.true_positives for c in counts), sum(c.support for c in counts)
-            ),
+            "pixel_accuracy": share_right(counts),
             "per_class": [
                 {"class": c.name, "iou": c.intersection_over_union, "n": c.support} for c in counts
             ],

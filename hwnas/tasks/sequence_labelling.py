@@ -11,7 +11,7 @@ from hwnas.data import Dataset
 from hwnas.data.arrays import KIND
 from hwnas.data.formats import SEQUENCE_LABELLING, VOID
 from hwnas.tasks.base import Meter, Task
-from hwnas.tasks.counts import ClassCounter, largest_share, mean, ratio
+from hwnas.tasks.counts import ClassCounter, largest_share, mean, per_class, share_right
 from hwnas.tasks.segmentation import labelled_cross_entropy
 
 
@@ -28,20 +28,9 @@ class LabelMeter(ClassCounter):
         """Return the metrics by name."""
         counts = self.counts()
         return {
-            "label_accuracy": ratio(
-                sum(c.true_positives for c in counts), sum(c.support for c in counts)
-            ),
+            "label_accuracy": share_right(counts),
             "f1": mean([c.f1 for c in counts]),
-            "per_class": [
-                {
-                    "class": c.name,
-                    "precision": c.precision,
-                    "recall": c.recall,
-                    "f1": c.f1,
-                    "n": c.support,
-                }
-                for c in counts
-            ],
+            "per_class": per_class(counts),
         }
 
 
