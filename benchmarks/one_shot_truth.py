@@ -89,6 +89,18 @@ METHODS = {
     "darts with a long warm-up": Method(
         "darts", 800, {"learning_rate": 0.1, "beta_decay": 0.1}, {"warmup": 0.7}
     ),
+    "darts with the norm of the Jacobian": Method(
+        "darts",
+        600,
+        {"learning_rate": 0.1, "beta_decay": 0.1},
+        {"penalties": {"jacobian": 0.01}},
+    ),
+    "darts with the trace of the Hessian": Method(
+        "darts",
+        600,
+        {"learning_rate": 0.1, "beta_decay": 0.1},
+        {"penalties": {"curvature": 0.01}},
+    ),
     "spos": Method("spos", 1800, {"population": 50, "tournament": 10, "train": 0.7}),
     "drnas": Method("drnas", 600, {"learning_rate": 0.1}),
     "gdas": Method("gdas", 1200, {"learning_rate": 0.1}),

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.explained_runs import write_explained
 from helpers.hostile_texts import TEXTS
-from helpers.run_folders import run_with, write_run
+from helpers.run_folders import run_with, written_run
 from helpers.tiny import tiny_space
 from PIL import Image
 
 from hwnas.reporting.comparison import render_comparison
-from hwnas.reporting.report import render_report
 from hwnas.reporting.theme import DARK, LIGHT
 from hwnas.runs.run_folder import RunFolder
 
@@ -25,6 +25,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 REQUIRED = os.environ.get("HWNAS_CHROMIUM") == "required"
 pytestmark = pytest.mark.skipif(CHROMIUM is None and not REQUIRED, reason="no chromium")
 
+EXPLAINED = ("Why this network?", "How far can it be trusted?", "What theory says")
+"""Chapters of `hwnas explain` and `hwnas diagnose`."""
 # Imitates a reader and records what the page then shows; runs after the page's own script.
 READER = """
 const found = {};
@@ -61,7 +63,7 @@ try {
   found.hidden = [button.getAttribute("aria-pressed"), shown(line)];
   button.click();
   found.visible = [button.getAttribute("aria-pressed"), shown(line)];
-  const table = document.querySelector("table.bars");
+  const table = document.querySelector("table.bars th button").closest("table");
   const head = [...table.tHead.rows[0].cells].at(-1);
   const column = () => [...table.tBodies[0].rows].map((row) => row.cells[head.cellIndex].innerText);
   head.querySelector("button").click();
@@ -99,11 +101,9 @@ def browse(page: Path, *options: str, width: int = 1000, dark: bool = False) -> 
 
 
 def write_page(folder: Path) -> Path:
-    run = RunFolder(folder / "run")
-    space = tiny_space("darts")
-    _, latencies = write_run(run, space)
+    run = write_explained(written_run(folder / "run", tiny_space("darts")))
     page = folder / "page.html"
-    page.write_text(render_report(run, space, latencies))
+    page.write_text(run.html())
     return page
 
 
@@ -131,6 +131,7 @@ def test_charts_tables_and_themes_react_to_the_reader(tmp_path: Path) -> None:
     assert re.fullmatch(r"trouser: 85 of 100 \(85\s%\) correct", found["matrix"])
     assert not found["cut"]
     assert found["bars"] > 300
+    assert all(f"{title}</h2>" in dom for title in EXPLAINED)
     assert found["pointer"].startswith("candidate 2: predicted 0.44")
     assert found["hidden"] == ["false", False]
     assert found["visible"] == ["true", True]
@@ -179,7 +180,7 @@ def test_foreign_scripts_do_not_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_texts_of_others_run_and_load_nothing(tmp_path: Path) -> None:
     """The page's policy would block a script too; hence it is looked at without one as well."""
-    run = run_with(tmp_path / "run", TEXTS)
+    run = write_explained(run_with(tmp_path / "run", TEXTS), TEXTS)
     report, comparison = tmp_path / "report.html", tmp_path / "comparison.html"
     report.write_text(run.html())
     comparison.write_text(render_comparison([run.folder], tmp_path))

@@ -10,6 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from helpers.explained_runs import write_explained
 from helpers.hostile_texts import TEXTS
 from helpers.run_folders import (
     assert_sound,
@@ -46,7 +47,8 @@ def structure(source: str) -> list[tuple[str, list[str]]]:
 
 def test_a_report_has_the_elements_of_a_harmless_one(tmp_path: Path) -> None:
     harmless, hostile = (
-        run_with(tmp_path / name, texts).html() for name, texts in (("a", HARMLESS), ("b", TEXTS))
+        write_explained(run_with(tmp_path / name, texts), texts).html()
+        for name, texts in (("a", HARMLESS), ("b", TEXTS))
     )
     assert structure(hostile) == structure(harmless)
     assert not TURNING.search(hostile.replace("\n", ""))

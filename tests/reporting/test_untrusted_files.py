@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.explained_runs import diagnosis_of, explanation_of, write_explained
 from helpers.run_folders import (
     HOSTILE,
     WrittenRun,
@@ -22,9 +23,11 @@ from helpers.run_folders import (
     write_predictions,
     written_run,
 )
+from helpers.tiny import tiny_space
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hwnas.errors import InputError
 from hwnas.reporting.report import render_report
 
 JSON_VALUES = st.recursive(
@@ -109,6 +112,70 @@ def test_variants_with_values_of_any_type_give_a_sound_page(
     run.folder.variants.mkdir()
     run.folder.variants_document.write_text(json.dumps(document))
     assert_sound(render_report(run.folder, run.space, {}))
+
+
+def places_in(document: Any, above: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The paths to all values in a document of JSON, of lists those to the first item."""
+    if isinstance(document, dict):
+        parts: list[tuple[str | int, Any]] = list(document.items())
+    else:
+        parts = list(enumerate(document[:1])) if isinstance(document, list) else []
+    below = [place for key, part in parts for place in places_in(part, (*above, key))]
+    return [*((above,) if above else ()), *below]
+
+
+SPACE = tiny_space("nasbench201")
+ASKED = [
+    (name, place)
+    for name, document in (
+        ("explanation", explanation_of(SPACE, {c.name: c.options[0] for c in SPACE.choices})),
+        ("diagnosis", diagnosis_of()),
+    )
+    for place in places_in(document)
+    if place != ("schema",)  # an unknown one is refused
+]
+
+
+@settings(max_examples=20, deadline=None)
+@given(asked=st.sampled_from(ASKED), value=JSON_VALUES)
+def test_explanations_with_values_of_any_type_give_a_sound_page(
+    tmp_path_factory: pytest.TempPathFactory,
+    asked: tuple[str, tuple[str | int, ...]],
+    value: object,
+) -> None:
+    name, place = asked
+    stages = ("architecture", "predictions")
+    run = write_explained(written_run(tmp_path_factory.mktemp("run"), stages=stages))
+
+    def edit(document: Any) -> None:
+        for key in place[:-1]:
+            document = document[key]
+        document[place[-1]] = value
+
+    change(getattr(run.folder, name), edit)
+    run.page()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"places": np.array([0, 24, 1])},
+        {"places": np.array([0.0, 1.0, 2.0])},
+        {"gradients": np.zeros((3, 0, 6), np.float32)},
+        {"gradients": np.full((3, 8, 6), np.nan, np.float32)},
+        {"occlusion": np.zeros((2, 8, 6), np.float32)},
+        {"occlusion": np.zeros((3, 8), np.float32)},
+    ],
+)
+def test_attributions_that_do_not_fit_are_refused(
+    tmp_path: Path, damage: dict[str, np.ndarray]
+) -> None:
+    run = write_explained(written_run(tmp_path / "run"))
+    assert "Where the network looks" in run.page().text
+    with np.load(run.folder.attributions) as file:
+        np.savez(run.folder.attributions, **{**file, **damage})
+    with pytest.raises(InputError, match=r"attributions\.npz: the arrays do not belong together"):
+        run.html()
 
 
 def step_with(probabilities: object) -> list[dict[str, Any]]:
