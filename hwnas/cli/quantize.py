@@ -41,8 +41,9 @@ def quantize(
         str,
         typer.Option(
             metavar="NAMES",
-            help="Number formats: fp16, int8, int8-tensor, int8-reduced, int8-dynamic and "
-            "int8-dynamic-reduced, separated by commas.",
+            help="Number formats: fp16, int8, int8-tensor, int8-reduced, int8-dynamic, "
+            "int8-dynamic-reduced and int8-mixed, separated by commas. The last measures each "
+            "operator, and leaves those in float32 that would be slower or lose too much.",
         ),
     ] = VARIANTS,
     exclude: Annotated[
@@ -87,7 +88,7 @@ def quantize(
     inspect_npz(data, limits)
     from hwnas.checking.inputs.open_sizes import StatedSizes, parse_shapes, parse_sizes
     from hwnas.cli.terminal import print_sensitivity, print_variants
-    from hwnas.deploy.variants import parse_variants
+    from hwnas.deploy.variants import MIXED, parse_variants
     from hwnas.pipeline.quantize import Quantization
     from hwnas.pipeline.quantize import quantize as quantize_model
     from hwnas.runs import progress
@@ -95,7 +96,7 @@ def quantize(
     shapes, *further = parse_shapes(inputs or [])
     if further:
         raise InputError("an input is named twice", where="--input")
-    names = parse_variants(variants)
+    names = parse_variants(variants, [MIXED])
     what = Quantization(names, exclude or [], sensitivity, score_output, score_threshold)
     with interruptible():
         document = quantize_model(

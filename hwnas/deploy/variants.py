@@ -27,10 +27,16 @@ from hwnas.latency_tables.statistics import Ratio
 
 EXPORTED = "fp32"
 """Name of the exported model among its variants."""
+MIXED = "int8-mixed"
+"""Stands for variants of which some operators are quantised, see `mixed_precision`."""
 
 
-def parse_variants(text: str) -> tuple[str, ...]:
+def parse_variants(text: str, further: Sequence[str] = ()) -> tuple[str, ...]:
     """Parse names of variants that are separated by commas, such as `fp16,int8`.
+
+    Args:
+        text: the names.
+        further: allowed names beside those of `VARIANTS`.
 
     Returns:
         The exported model, followed by the other variants, each once.
@@ -38,11 +44,11 @@ def parse_variants(text: str) -> tuple[str, ...]:
     Raises:
         InputError: when a name is not a variant's.
     """
-    names = [name.strip() for name in text.split(",")]
+    names, known = [name.strip() for name in text.split(",")], (*VARIANTS, *further)
     for name in names:
-        if name not in VARIANTS:
+        if name not in known:
             raise InputError(
-                "no such variant", where="--variants", expected=", ".join(VARIANTS), actual=name
+                "no such variant", where="--variants", expected=", ".join(known), actual=name
             )
     return tuple(dict.fromkeys([EXPORTED, *names]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from hwnas.deploy.judged_variants import (
     run_variant,
     unmade_variant,
 )
+from hwnas.deploy.mixed_precision import Conversion, MixedChoice, conversions, mixed_choices
 from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
-from hwnas.deploy.variants import EXPORTED, convert, fastest
+from hwnas.deploy.variants import EXPORTED, MIXED, convert, fastest
 from hwnas.durable import make_folder, write_atomic
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, InspectionLimits, inspect_model
@@ -116,20 +117,22 @@ def quantize(
     make_folder(out)
     variants: dict[str, RunningVariant] = {}
     errors: dict[str, str] = {}
+    mixed = _mixed(what, source, runtime, calibration, feeds, str(model.path), errors, stage)
+    asked = conversions(what.names, what.exclude, mixed)
     with stage("variants") as advance:
-        steps = len(what.names) + 1
-        for done, name in enumerate(what.names):
+        steps = len(asked) + 1
+        for done, (name, conversion) in enumerate(asked.items()):
             advance(done, steps, name)
             interruption.stop_if_requested()
             try:
-                made = _written(name, model, source, calibration, out, what.exclude)
+                made = _written(name, conversion, model, source, calibration, out)
                 own = _feeds(made, stated, data, what)
                 variants[name] = run_variant(made, runtime, own, reference, request)
             except HwnasError as error:
                 if name == EXPORTED:
                     raise
                 errors[name] = str(error)
-        advance(len(what.names), steps, "latency")
+        advance(len(asked), steps, "latency")
         latencies = measure_variants(
             variants, runtime, request.limits.measure_seconds, request.recorded
         )
@@ -148,7 +151,8 @@ def quantize(
         "runtime": runtime.name,
         "calibration_samples": sum(_count(one, feeds) for one in calibration),
         "exclude": list(what.exclude),
-        "variants": {n: judged.get(n) or unmade_variant(errors[n]) for n in what.names},
+        "mixed": {f"{MIXED}-{n}": asdict(choice) for n, choice in enumerate(mixed, start=1)},
+        "variants": judged | {name: unmade_variant(error) for name, error in errors.items()},
         "sensitivity": _sensitivity(what, source, runtime, calibration, str(model.path), stage),
         "environment": environment()
         | {"device": runtime.device_name(), "threads": runtime.threads},
@@ -209,18 +213,48 @@ def _prepared(model: Inspection, exclude: Collection[str]) -> onnx.ModelProto:
     return source
 
 
+def _mixed(
+    what: Quantization,
+    source: onnx.ModelProto,
+    runtime: OnnxModelRuntime,
+    calibration: Sequence[Feeds],
+    feeds: FeedMaker,
+    where: str,
+    errors: dict[str, str],
+    stage: Stage,
+) -> list[MixedChoice]:
+    """Choices of formats for single operators, if asked for; a reason in `errors` if none."""
+    if MIXED not in what.names:
+        return []
+    with stage("operators") as advance:
+
+        def progress(done: int, total: int, name: str) -> None:
+            interruption.stop_if_requested()
+            advance(done, total, name)
+
+        try:
+            single = feeds.real(feeds.batch, 0)
+            return mixed_choices(
+                source, runtime, calibration, single, where, progress, what.exclude
+            )
+        except InputError as error:
+            errors[MIXED] = str(error)
+            return []
+
+
 def _written(
     name: str,
+    conversion: Conversion,
     model: Inspection,
     source: onnx.ModelProto,
     calibration: Sequence[Feeds],
     out: Path,
-    exclude: Sequence[str],
 ) -> Inspection:
     """The variant's file, inspected; the model itself stays where it is."""
     if name == EXPORTED:
         return model
-    converted = convert(name, source, calibration, str(model.path), exclude=exclude)
+    kept = conversion.float32
+    converted = convert(conversion.format, source, calibration, str(model.path), exclude=kept)
     path = out / f"{model.path.stem}.{name}.onnx"
     if path.absolute() == model.path.absolute():
         raise InputError("would overwrite the model", where=f"--out {out}")

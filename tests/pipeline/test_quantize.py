@@ -13,6 +13,7 @@ from helpers.small_models import SIDE, labelled_data, residual_net, saved
 import hwnas.cli.app
 from hwnas.checking.request import CheckRequest
 from hwnas.config import CheckConfig
+from hwnas.deploy import mixed_precision
 from hwnas.deploy.sensitivity import named_nodes
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
@@ -93,3 +94,21 @@ def test_the_command_prints_the_variants(model, data, tmp_path, capsys, monkeypa
     out = capsys.readouterr().out
     assert "fp16" in out
     assert "fastest that passes" in out
+
+
+def test_operators_are_quantised_where_that_pays(model, data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(mixed_precision, "SECONDS", 0.1)
+    first = named_nodes(onnx.load(model)).graph.node[1].name
+    document = quantized(model, data, tmp_path / "out", ("int8-mixed",), exclude=(first,))
+    mixed, variants = document["mixed"], document["variants"]
+    if not mixed:  # int8 is faster nowhere on this processor
+        assert "faster than float32" in variants["int8-mixed"]["error"]
+        return
+    assert set(variants) == {"fp32", *mixed}
+    for name, choice in mixed.items():
+        assert first in choice["float32"]
+        assert choice["predicted_ratio"] < 1
+        made = onnx.load(tmp_path / "out" / variants[name]["model"])
+        kept = {node.name for node in made.graph.node if node.op_type == "Conv"}
+        assert kept >= {first}
+        assert variants[name]["parity"]["sqnr_db"] > 15

@@ -1,0 +1,373 @@
+"""Chooses which operators of a model are quantised to int8, and which stay float32.
+
+Where a runtime's integer operator is slower than its float32 one, or loses too much, the operator
+is left as it is; but between operators of different formats values have to be converted. So the
+latency of a choice is modelled by a cost of each operator and one of each pair of neighbours that
+have the same format, fitted to models that are measured on the device. The noise of quantised
+operators is taken for independent, so that its power adds up, as in Dong et al., HAWQ-V2, NeurIPS
+2020 (arXiv 1911.03852). The choice with the least noise within a latency is found exactly, by
+integer linear programming.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from scipy.optimize import Bounds, LinearConstraint, milp
+
+from hwnas.budget.gate import measure_together
+from hwnas.checking.outputs import Feeds
+from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
+from hwnas.deploy.variants import MIXED, convert
+from hwnas.errors import HwnasError, InputError
+from hwnas.latency_tables.runtimes import OnnxModelRuntime
+
+LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+"""Operators whose format is chosen where they have weights; all others follow their neighbours."""
+MOST_LAYERS = 100
+"""Operators whose format is chosen, those that lose least first; more stay float32."""
+CHOICES = 4
+"""Choices that are returned at most, of different latencies."""
+STEPS = 12
+"""Latencies between the fastest choice and float32 for which the least noise is sought."""
+RANDOM = 16
+"""Random choices that are measured."""
+AT_ONCE = 8
+"""Models that are measured in the same rounds, beside the float32 model."""
+SECONDS = 2.0
+"""Time of the rounds of such a group."""
+RIDGE = 1e-3
+"""Weight of the costs' squares against the squared error of the predicted latency ratios."""
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The operators whose format is chosen.
+
+    Attributes:
+        names: names of the nodes, in the order of the graph.
+        free: (layers,), whether an operator may be quantised.
+        neighbours: pairs of indices of operators of which the second reads what the first gives,
+            directly or through other operators.
+        others: of each other node, the indices of the operators before and after it.
+    """
+
+    names: tuple[str, ...]
+    free: np.ndarray
+    neighbours: tuple[tuple[int, int], ...]
+    others: dict[str, frozenset[int]]
+
+    def float32_nodes(self, quantised: np.ndarray) -> list[str]:
+        """The names of all nodes that stay float32.
+
+        Args:
+            quantised: (layers,), whether each operator is quantised. Other nodes are if all
+                operators before and after them are.
+        """
+        kept = [name for name, chosen in zip(self.names, quantised, strict=True) if not chosen]
+        return kept + [
+            name
+            for name, beside in self.others.items()
+            if not beside or not all(quantised[index] for index in beside)
+        ]
+
+
+@dataclass(frozen=True)
+class MixedChoice:
+    """One choice of formats.
+
+    Attributes:
+        float32: names of the nodes that stay float32.
+        predicted_ratio: predicted latency, as a share of that of the float32 model.
+        predicted_sqnr_db: predicted ratio of signal to noise of the outputs; None without noise.
+        layers: how many operators are quantised, and how many there are.
+    """
+
+    float32: tuple[str, ...]
+    predicted_ratio: float
+    predicted_sqnr_db: float | None
+    layers: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """How a variant is made: its number format, and the nodes that stay float32."""
+
+    format: str
+    float32: tuple[str, ...]
+
+
+def conversions(
+    names: Sequence[str], exclude: Sequence[str], choices: Sequence[MixedChoice]
+) -> dict[str, Conversion]:
+    """The variants that are made, by name: `MIXED` becomes one for each choice.
+
+    Args:
+        names: of `parse_variants`.
+        exclude: names of nodes that stay float32 in all.
+        choices: those of `mixed_choices`.
+    """
+    found: dict[str, Conversion] = {}
+    for name in names:
+        if name == MIXED:
+            for place, choice in enumerate(choices, start=1):
+                found[f"{MIXED}-{place}"] = Conversion("int8", choice.float32)
+        else:
+            found[name] = Conversion(name, tuple(exclude))
+    return found
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Latency of a choice as a share of that of the float32 model.
+
+    Attributes:
+        single: (layers,), what each quantised operator adds.
+        pairs: (neighbours,), what each pair of neighbours adds if both are quantised.
+    """
+
+    single: np.ndarray
+    pairs: np.ndarray
+
+    def ratio(self, layers: Layers, quantised: np.ndarray) -> float:
+        """The predicted latency ratio of a choice (layers,)."""
+        return 1.0 + float(_features(layers, quantised[None])[0] @ np.r_[self.single, self.pairs])
+
+
+def mixed_choices(
+    model: onnx.ModelProto,
+    runtime: OnnxModelRuntime,
+    calibration: Sequence[Feeds],
+    single: Feeds,
+    where: str,
+    progress: Progress,
+    exclude: Collection[str] = (),
+) -> list[MixedChoice]:
+    """Measure a model's operators in int8, and choose formats for several latencies.
+
+    Args:
+        model: a float32 model.
+        runtime: the runtime to measure on.
+        calibration: batches of real inputs.
+        single: the inputs that latency is measured with.
+        where: the model file, for errors.
+        progress: called with the models done, their number, and what is done next.
+        exclude: names of nodes that stay float32.
+
+    Returns:
+        Up to `CHOICES` choices that are predicted to be faster than the float32 model, the fastest
+        first; each other one has less noise than the ones before.
+
+    Raises:
+        InputError: when the model has no operator that can be quantised, or no choice is predicted
+            to be faster.
+    """
+    named_nodes(model)
+    sensitivity = operator_sensitivity(model, runtime, calibration[:2], where, progress)
+    noise = {
+        entry["node"]: 0.0 if entry["sqnr_db"] is None else 10 ** (-entry["sqnr_db"] / 10)
+        for entry in sensitivity
+        if entry["error"] is None and entry["node"] not in exclude
+    }
+    layers = layers_of(model, sorted(noise, key=lambda name: noise[name])[:MOST_LAYERS])
+    if not layers.free.any():
+        raise InputError("the model has no operator that can be quantised", where=where)
+    designs = designs_of(layers, np.random.default_rng(0))
+    ratios = _measured(model, layers, designs, runtime, single, where, progress, exclude)
+    known = np.isfinite(ratios)
+    costs = fit_costs(layers, designs[known], ratios[known])
+    powers = np.array([noise.get(name, 0.0) for name in layers.names])
+    found = [
+        _described(layers, costs, powers, chosen, exclude)
+        for chosen in frontier(layers, costs, powers)
+    ]
+    if not found:
+        raise InputError(
+            "no choice of quantised operators is predicted to be faster than float32", where=where
+        )
+    return found
+
+
+def layers_of(model: onnx.ModelProto, free: Collection[str]) -> Layers:
+    """The operators with weights in the main graph, and how they are connected.
+
+    Args:
+        model: a model whose nodes have names.
+        free: names of those that may be quantised.
+    """
+    nodes = model.graph.node
+    weights = {tensor.name for tensor in model.graph.initializer}
+    ordered = [
+        node.name
+        for node in nodes
+        if node.op_type in LAYERS and any(name in weights for name in node.input)
+    ]
+    index = {name: place for place, name in enumerate(ordered)}
+    before: dict[str, frozenset[int]] = {}
+    ahead = {node.name: frozenset[int]() for node in nodes}
+    maker = {name: node for node in nodes for name in node.output}
+    pairs: set[tuple[int, int]] = set()
+    for node in nodes:
+        made_by = [maker[name] for name in node.input if name in maker]
+        found = frozenset[int]().union(*(_seen_through(m, index, before) for m in made_by))
+        before[node.name] = found
+        if node.name in index:
+            pairs |= {(first, index[node.name]) for first in found}
+    for node in reversed(nodes):
+        behind = frozenset([index[node.name]]) if node.name in index else ahead[node.name]
+        for name in node.input:
+            if name in maker:
+                ahead[maker[name].name] |= behind
+    others = {n.name: before[n.name] | ahead[n.name] for n in nodes if n.name not in index}
+    is_free = np.array([name in free for name in ordered], dtype=bool)
+    return Layers(tuple(ordered), is_free, tuple(sorted(pairs)), others)
+
+
+def _seen_through(
+    node: onnx.NodeProto, index: dict[str, int], before: dict[str, frozenset[int]]
+) -> frozenset[int]:
+    """The operators whose values a reader of a node gets: the node itself, or those before it."""
+    return frozenset([index[node.name]]) if node.name in index else before[node.name]
+
+
+def designs_of(layers: Layers, rng: np.random.Generator) -> np.ndarray:
+    """The choices that are measured, (choices, layers): all, each alone, all but one, random ones.
+
+    None is float32 itself, whose ratio is 1.
+    """
+    alone = np.eye(len(layers.names), dtype=bool)
+    random = rng.random((RANDOM, len(alone))) < rng.random((RANDOM, 1))
+    every = np.concatenate([np.ones_like(alone[:1]), alone, ~alone, random]) & layers.free
+    unique = np.unique(every, axis=0)
+    return np.asarray(unique[unique.any(axis=1)])
+
+
+def _measured(
+    model: onnx.ModelProto,
+    layers: Layers,
+    designs: np.ndarray,
+    runtime: OnnxModelRuntime,
+    single: Feeds,
+    where: str,
+    progress: Progress,
+    exclude: Collection[str],
+) -> np.ndarray:
+    """The latency of each choice as a share of float32's, (choices,); NaN if it cannot run."""
+    ratios = np.full(len(designs), np.nan)
+    for start in range(0, len(designs), AT_ONCE):
+        progress(start, len(designs), "latency of choices")
+        calls = {"float32": runtime.prepare_onnx(model.SerializeToString(), single)}
+        for place in range(start, min(start + AT_ONCE, len(designs))):
+            kept = [*exclude, *layers.float32_nodes(designs[place])]
+            try:
+                made = convert("int8", model, [single], where, exclude=kept)
+                calls[str(place)] = runtime.prepare_onnx(made.SerializeToString(), single)
+            except HwnasError:
+                continue
+        found = measure_together(calls, runtime, seconds=SECONDS)
+        reference = np.array(found.pop("float32"))
+        for place_name, rounds_ms in found.items():
+            ratios[int(place_name)] = np.median(np.array(rounds_ms) / reference)
+    return ratios
+
+
+def fit_costs(layers: Layers, designs: np.ndarray, ratios: np.ndarray) -> Costs:
+    """Fit the costs to measured choices by least squares with a small ridge.
+
+    Args:
+        layers: the operators.
+        designs: (choices, layers) of truth values.
+        ratios: (choices,), their latencies as shares of float32's.
+    """
+    features = _features(layers, designs)
+    gram = features.T @ features + RIDGE * np.eye(features.shape[1])
+    found = np.linalg.solve(gram, features.T @ (ratios - 1.0))
+    return Costs(*np.split(found, [len(layers.names)]))
+
+
+def _features(layers: Layers, designs: np.ndarray) -> np.ndarray:
+    """Which operators and which pairs are quantised, (choices, layers + neighbours)."""
+    first, second = np.array(layers.neighbours, dtype=int).reshape(-1, 2).T
+    both = designs[:, first] & designs[:, second]
+    return np.concatenate([designs, both], axis=1).astype(float)
+
+
+def frontier(layers: Layers, costs: Costs, noise: np.ndarray) -> list[np.ndarray]:
+    """The choices of least noise for several latencies, the fastest first.
+
+    Args:
+        layers: the operators.
+        costs: what they cost.
+        noise: (layers,), power of each quantised operator's noise relative to the outputs.
+    """
+    fastest = _fastest(layers, costs)
+    least = costs.ratio(layers, fastest)
+    if least >= 1.0:
+        return []
+    found = [fastest]
+    for limit in np.linspace(least, 1.0, STEPS + 1)[:-1]:
+        chosen = least_noise(layers, costs, noise, limit + 1e-9)
+        if chosen is not None and chosen.any() and noise[chosen].sum() < noise[found[-1]].sum():
+            found.append(chosen)
+    places = np.unique(np.linspace(0, len(found) - 1, min(CHOICES, len(found))).round().astype(int))
+    return [found[place] for place in places]
+
+
+def least_noise(layers: Layers, costs: Costs, noise: np.ndarray, limit: float) -> np.ndarray | None:
+    """The choice (layers,) of least noise whose predicted ratio is within a limit; None if none."""
+    scaled = noise / (noise.max() or 1.0)
+    objective = np.r_[scaled + 1e-9, np.zeros(len(layers.neighbours))]
+    return _solve(layers, objective, LinearConstraint(_row(costs), ub=limit - 1.0))
+
+
+def _fastest(layers: Layers, costs: Costs) -> np.ndarray:
+    found = _solve(layers, _row(costs))
+    assert found is not None  # float32 itself is a solution
+    return found
+
+
+def _row(costs: Costs) -> np.ndarray:
+    return np.concatenate([costs.single, costs.pairs])
+
+
+def _solve(
+    layers: Layers, objective: np.ndarray, *constraints: LinearConstraint
+) -> np.ndarray | None:
+    """Minimise over operators and pairs; a pair is quantised exactly if both operators are."""
+    count, pairs = len(layers.names), len(layers.neighbours)
+    rows = np.zeros((3 * pairs, count + pairs))
+    lower = np.zeros(3 * pairs)
+    for place, (first, second) in enumerate(layers.neighbours):
+        pair = count + place
+        rows[3 * place, [first, pair]] = 1, -1
+        rows[3 * place + 1, [second, pair]] = 1, -1
+        rows[3 * place + 2, [first, second, pair]] = -1, -1, 1
+        lower[3 * place + 2] = -1
+    linked = [LinearConstraint(rows, lb=lower)] if pairs else []
+    found = milp(
+        objective,
+        integrality=np.r_[np.ones(count), np.zeros(pairs)],
+        bounds=Bounds(0, np.r_[layers.free, np.ones(pairs)]),
+        constraints=[*linked, *constraints],
+    )
+    return None if found.x is None else np.asarray(found.x[:count] > 0.5)
+
+
+def _described(
+    layers: Layers,
+    costs: Costs,
+    noise: np.ndarray,
+    chosen: np.ndarray,
+    exclude: Collection[str],
+) -> MixedChoice:
+    power = float(noise[chosen].sum())
+    return MixedChoice(
+        float32=tuple(dict.fromkeys([*exclude, *layers.float32_nodes(chosen)])),
+        predicted_ratio=costs.ratio(layers, chosen),
+        predicted_sqnr_db=-10 * float(np.log10(power)) if power else None,
+        layers=(int(chosen.sum()), len(layers.names)),
+    )
