@@ -99,6 +99,8 @@ class TimeLimit:
     ) -> None:
         """Train a run's architecture for as many epochs as the time allows.
 
+        A function of the user that trains decides its time itself.
+
         Args:
             run: a run with an architecture. Its number of epochs is changed, in its folder too.
             searched_s: seconds that the search took. Export and check take about as long as
@@ -106,6 +108,9 @@ class TimeLimit:
             most_epochs: the largest number of epochs; None if it is only bounded by `MOST_EPOCHS`.
             runs: number of runs that are left to be finished, which share the time.
         """
+        if not run.problem.has_data:
+            train(run)
+            return
         now = time.monotonic()
         kept_s = _bounded(searched_s, LEAST_SHARE * self.seconds, MOST_SHARE * self.seconds)
         left_s = (self.end - now) / runs - kept_s

@@ -182,6 +182,7 @@ def test_an_evaluation_that_fails_costs_its_candidate_alone(table, tmp_path) -> 
         evaluate=evaluate,
         steps=8,
         strategy="random",
+        settings=SETTINGS | {"minutes": 5.0},
     )
     history = (tmp_path / "own" / "history.jsonl").read_text().splitlines()
     failed = [r for r in map(json.loads, history) if r["event"] == "failed"]
