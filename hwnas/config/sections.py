@@ -145,10 +145,11 @@ class SearchConfig(Section):
         description="settings of single strategies, by the strategy's name, where they differ "
         "from its defaults",
     )
-    evaluator: Literal["supernet", "training", "zero-cost", "table", "function"] = Field(
+    evaluator: Literal["supernet", "training", "zero-cost", "table", "function", "size"] = Field(
         "supernet",
         description="how architectures are scored: with shared weights, by training each one, by "
-        "a zero-cost proxy, from a file, or by the function `evaluate` that was given in Python",
+        "a zero-cost proxy, from a file, by the function `evaluate` that was given in Python, or "
+        "by size alone, without any evaluation; for strategy = largest the default is size",
     )
     accuracy_table: str | None = Field(
         None,
@@ -306,13 +307,22 @@ class SearchConfig(Section):
         "(progressive shrinking)",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _largest_needs_no_evaluation(cls, stated: Any) -> Any:
+        is_largest = isinstance(stated, dict) and stated.get("strategy") == "largest"
+        return {"evaluator": "size", **stated} if is_largest else stated
+
     @model_validator(mode="after")
     def _evaluator_has_what_it_needs(self) -> SearchConfig:
+        if self.evaluator == "size" and (self.strategy != "largest" or self.warm_start):
+            raise ValueError("evaluator = size is for strategy = largest without a warm_start")
         if (self.evaluator == "table") != (self.accuracy_table is not None):
             raise ValueError("evaluator = table needs accuracy_table, and nothing else does")
-        if self.storage is not None and self.evaluator == "supernet":
+        evaluates_each = self.evaluator not in ("supernet", "size")
+        if self.storage is not None and not evaluates_each:
             raise ValueError("storage is for evaluators of single architectures, not for supernet")
-        if self.evaluator == "supernet" and (self.until is not None or self.patience is not None):
+        if not evaluates_each and (self.until is not None or self.patience is not None):
             raise ValueError("until and patience are for evaluators of single architectures")
         if self.order == 2 and self.optimizer != "sgd":
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hwnas.architecture import Architecture
-from hwnas.budget.decode import Decoder
+from hwnas.budget.decode import Decoder, params_and_macs_ranges
 from hwnas.budget.gate import measure_network
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
@@ -96,9 +96,7 @@ def search_architecture(run: Run) -> Architecture:
     for member in members:
         record_budget(member)
     training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
-    supernet = run.config.search.evaluator == "supernet"
-    search = search_supernet if supernet else _search_evaluated
-    searched = search(run, training, validation)
+    searched = _search_of(run)(run, training, validation)
     for member in members:
         if not member.folder.architecture.exists():
             chosen = _select(member, searched, training, validation)
@@ -118,7 +116,8 @@ def finished_search(run: Run) -> Searched:
         InputError: when there is no checkpoint of the end of a search.
     """
     found = load_checkpoint(run.folder.checkpoints, "search")
-    if found is None or found[0] < run.config.search.steps:
+    is_stored = run.config.search.evaluator != "size"
+    if is_stored and (found is None or found[0] < run.config.search.steps):
         raise InputError(
             "no checkpoint of a finished search",
             where=str(run.folder.checkpoints),
@@ -126,8 +125,13 @@ def finished_search(run: Run) -> Searched:
         )
     quiet = replace(run, stage=progress.silent, given=run.problem)
     training, validation = split_train(run.problem.dataset.train, 0.5, run.seed("halves"))
-    supernet = run.config.search.evaluator == "supernet"
-    return (search_supernet if supernet else _search_evaluated)(quiet, training, validation)
+    return _search_of(run)(quiet, training, validation)
+
+
+def _search_of(run: Run) -> Callable[[Run, Split, Split], Searched]:
+    """The function that searches with the run's evaluator."""
+    known = {"supernet": search_supernet, "size": _decode_largest}
+    return known.get(run.config.search.evaluator, _search_evaluated)
 
 
 def assist_search(run: Run) -> None:
@@ -243,6 +247,19 @@ def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
     return Searched(loop.strategy, loop.rank)
+
+
+def _decode_largest(run: Run, training: Split, validation: Split) -> Searched:
+    """Evaluate nothing: candidates are decoded, and compared by their size."""
+    space = run.problem.space
+    most = np.array([largest for _, largest in params_and_macs_ranges(space)])
+
+    def rank(architectures: list[Architecture]) -> list[float]:
+        """Geometric means of parameters and MACs, each as a share of the largest."""
+        counts = [np.array(space.params_and_macs(a)) for a in architectures]
+        return [float(np.sqrt(np.prod(count / most))) for count in counts]
+
+    return Searched(_strategy(run, Decoder(run.target.limits())), rank)
 
 
 def _ranking_samples(run: Run, validation: Split) -> Split:

@@ -127,7 +127,11 @@ def _prepared(
 ) -> Run:
     """The run in its folder, before anything is written."""
     path = Path(out or next_run_folder())
-    absent = {"finalists": not config.search.finalists, "controls": not config.controls}
+    absent = {
+        "search": config.search.evaluator == "size",
+        "finalists": not config.search.finalists,
+        "controls": not config.controls,
+    }
     stages = [stage for stage in STAGES if not absent.get(stage)]
     stage = progress.numbered(progress.shown if show_progress else progress.silent, stages)
     return Run.start(

@@ -57,6 +57,12 @@ CANDIDATE_SCORES = {
         "Candidates are compared by a score of untrained networks: the share of all architectures "
         "that the search evaluated which score lower. It is no {metric}.",
     ),
+    "size": (
+        "share of the largest size",
+        "Candidates are compared by their size alone, since the largest networks within a latency "
+        "budget are hard to beat. It is the geometric mean of parameters and multiply-accumulates, "
+        "each as a share of the most in the search space.",
+    ),
     "shrink": (
         "{metric} before training",
         "Candidates are compared by their {metric} on training samples, with the channels that are "

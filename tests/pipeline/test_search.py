@@ -23,6 +23,8 @@ from hwnas.config import load_config
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.pipeline import compatibility
 from hwnas.pipeline.profile import profiled_space
+from hwnas.pipeline.run import Run
+from hwnas.pipeline.search import finished_search
 from hwnas.pipeline.stages import search
 
 SPACE = profiled_space(load_config(None, settings("nasbench201")))
@@ -83,6 +85,31 @@ def test_a_warm_start_begins_with_the_best_by_a_proxy(tmp_path) -> None:
     assert losses["warm"][3] < np.median(losses["cold"])
     with pytest.raises(InputError, match="proposes single architectures"):
         search(configured("search.warm_start=5", steps=1), tmp_path / "darts", table=table)
+
+
+def test_the_largest_network_is_found_without_any_evaluation(tmp_path) -> None:
+    table = table_file("nasbench201", tmp_path)
+    config = configured("search.strategy='largest'", "budget.fraction=0.99", steps=5)
+    assert config.search.evaluator == "size"
+    found = search(config, tmp_path / "run", table=table)
+    assert not history(tmp_path / "run", "search")
+    params, macs = SPACE.params_and_macs(found)
+    every = [SPACE.params_and_macs(SPACE.sample(np.random.default_rng(i))) for i in range(300)]
+    measured = history(tmp_path / "run", "measurement")
+    kept = [one for one in measured if one["choices"] == dict(found.options)]
+    assert 0 < kept[0]["supernet_accuracy"] <= 1
+    assert sum(p > params and m > macs for p, m in every) <= 3
+    left = finished_search(Run.open(tmp_path / "run"))
+    assert left.strategy.name == "largest"
+    assert left.rank([found]) == pytest.approx([kept[0]["supernet_accuracy"]])
+
+
+def test_another_strategy_or_evaluator_evaluates(tmp_path) -> None:
+    assert configured("search.strategy='random'", steps=1).search.evaluator == "supernet"
+    more = ["search.strategy='largest'", "search.evaluator='zero-cost'"]
+    assert configured(*more, steps=1).search.evaluator == "zero-cost"
+    with pytest.raises(InputError, match="evaluator = size is for strategy = largest"):
+        configured("search.strategy='random'", "search.evaluator='size'", steps=1)
 
 
 @pytest.mark.parametrize("memory_mb", [0.001, 1e4])
