@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("which", choices=("nasbench201", "fbnet", "here"))
     parser.add_argument("table", nargs="?", type=Path)
-    parser.add_argument("--config", default="default")
+    parser.add_argument("--config", default="darts_slice")
     parser.add_argument("--networks", type=int, default=30, help="held out, for `here`")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=240.0)

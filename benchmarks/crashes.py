@@ -51,6 +51,7 @@ SETTINGS = (
     "data.test_limit=100",
     "budget.ms=1e6",
     "latency.measure_seconds=5",
+    "search.strategy='darts'",
     "search.proxy={}",
     "search.steps=24",
     "search.batch_size=8",

@@ -1,4 +1,4 @@
-"""Claim: what every strategy finds with the default configuration, in what time and memory.
+"""Claim: what every strategy finds with the configuration `darts_slice`, in what time and memory.
 
 Each strategy searches, trains, exports and checks in processes of its own, with one latency table
 that is measured first. Time and memory are those of the whole search process.
@@ -20,6 +20,9 @@ from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import STRATEGIES
 
 
+CONFIGURATION = "darts_slice"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -28,13 +31,13 @@ def main() -> None:
     arguments.folder.mkdir(parents=True, exist_ok=True)
     table = arguments.folder / "table.json"
     if not table.exists():
-        run_hwnas("profile", "default", "--out", str(table))
+        run_hwnas("profile", CONFIGURATION, "--out", str(table))
     for strategy in arguments.strategies:
         run = arguments.folder / strategy
         if not (run / "check.json").exists():
             search = run_hwnas(
                 "search",
-                "default",
+                CONFIGURATION,
                 "--strategy",
                 strategy,
                 "--table",

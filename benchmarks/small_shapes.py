@@ -4,7 +4,7 @@ There the time goes to Python, not to arithmetic. Three parts, each with rows of
 
 - `host`: what a normal cell costs outside the kernels, forward and backward, with the compiled
   library's programs replaced by nothing.
-- `step`: the search step of the default configuration (a weights and an architecture step).
+- `step`: the search step of the configuration `darts_slice` (a weights and an architecture step).
 - `sweep`: one mixed operator over batches, widths and sizes, beside plain PyTorch in channels_last
   and the project's own plain version.
 
@@ -91,8 +91,8 @@ def host(rounds: int) -> Iterator[dict[str, Any]]:
 
 
 def step(rounds: int) -> Iterator[dict[str, Any]]:
-    """Rows of the default configuration's search step."""
-    config = load_config()
+    """Rows of the search step of the configuration `darts_slice`."""
+    config = load_config("darts_slice")
     options = dict(config.space.options)
     channels = int(config.search.proxy["channels"])
     chosen = {k: options[k] for k in ("cells", "stem_multiplier", "stem_stride")}

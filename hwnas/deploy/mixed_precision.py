@@ -24,6 +24,7 @@ from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
 from hwnas.deploy.variants import MIXED, convert
 from hwnas.errors import HwnasError, InputError
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
+from hwnas.latency_tables.statistics import summarise
 
 LAYERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operators whose format is chosen where they have weights; all others follow their neighbours."""
@@ -268,10 +269,13 @@ def _measured(
                 calls[str(place)] = runtime.prepare_onnx(made.SerializeToString(), single)
             except HwnasError:
                 continue
-        found = measure_together(calls, runtime, seconds=SECONDS)
-        reference = np.array(found.pop("float32"))
-        for place_name, rounds_ms in found.items():
-            ratios[int(place_name)] = np.median(np.array(rounds_ms) / reference)
+        found_ms = {
+            name: summarise(rounds_ms, runtime.statistic).value_ms
+            for name, rounds_ms in measure_together(calls, runtime, seconds=SECONDS).items()
+        }
+        reference_ms = found_ms.pop("float32")
+        for name, value_ms in found_ms.items():
+            ratios[int(name)] = value_ms / reference_ms
     return ratios
 
 

@@ -85,9 +85,6 @@ def _configuration(
     write_atomic(source, tomli_w.dumps({"seed": seed, "data": dict(data), "budget": budget}))
     chosen = [
         "search.strategy=largest",
-        "search.evaluator=zero-cost",
-        "search.zero_cost=parameters",
-        "search.steps=1",
         f"latency.measure_seconds={limit.candidate_s()}",
         f"check.measure_seconds={limit.check_s()}",
     ]
