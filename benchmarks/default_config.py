@@ -19,7 +19,6 @@ from results import append_row
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import STRATEGIES
 
-
 CONFIGURATION = "darts_slice"
 
 
