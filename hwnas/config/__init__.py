@@ -25,6 +25,7 @@ from hwnas.config.sections import (
     TrainConfig,
 )
 from hwnas.config.shrink import ShrinkConfig
+from hwnas.config.task import TaskConfig
 
 __all__ = [
     "DEFAULT_CONFIG",
@@ -38,6 +39,7 @@ __all__ = [
     "SearchConfig",
     "ShrinkConfig",
     "SpaceConfig",
+    "TaskConfig",
     "TrainConfig",
     "apply_overrides",
     "config_name",

@@ -30,6 +30,7 @@ class DataConfig(Section):
         "table",
         "generated-ratings",
         "generated-likes",
+        "generated-disease",
         "text",
         "generated-text",
         "language",
@@ -62,6 +63,16 @@ class DataConfig(Section):
         "refuse",
         description="what to do with missing cells in numeric columns of a table: refuse the "
         "file, or fill in the mean of the column's training cells",
+    )
+    categories: Literal["one-hot", "embedding"] = Field(
+        "one-hot",
+        description="how columns of texts in a table are encoded: as a column for each text, or as "
+        "codes of which the network learns a vector each",
+    )
+    target: Literal["number", "class"] | None = Field(
+        None,
+        description="what the last column of a table is; by default a class where its training "
+        "cells are mostly texts, and a number otherwise",
     )
     kind: Literal["image", "signal", "table"] | None = Field(
         None,

@@ -11,6 +11,7 @@ from hwnas.config.base import Section
 from hwnas.config.data import DataConfig
 from hwnas.config.deployment import CheckConfig, ExportConfig
 from hwnas.config.shrink import ShrinkConfig
+from hwnas.config.task import TaskConfig
 from hwnas.config.transfer import TransferConfig
 
 
@@ -409,6 +410,7 @@ class Config(Section):
     device: Literal["cpu", "cuda"] = Field("cpu", description="where search and training run")
     threads: int = Field(2, ge=1, le=1024, description="threads of search and training on a CPU")
     data: DataConfig
+    task: TaskConfig = TaskConfig()
     space: SpaceConfig
     latency: LatencyConfig = LatencyConfig()
     budget: BudgetConfig

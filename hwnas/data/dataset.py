@@ -167,16 +167,26 @@ class Dataset:
         """What a network reads: the shape of its input, or its inputs."""
         return self.inputs or self.input_shape
 
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """Number of different codes of each of the last columns of a table, 0 for unknown texts.
+
+        Empty unless texts are encoded for an embedding, see `hwnas.data.table_columns`.
+        """
+        texts = self.reading.get("categories", {})
+        return tuple(1 + len(known) for known in texts.values())
+
     @cached_property
     def normalisation(self) -> Normalisation:
         """How raw inputs become a network's inputs; its moments are those of the training inputs.
 
-        A channel that is constant has the standard deviation 1, so that it becomes 0.
+        A channel that is constant has the standard deviation 1, so that it becomes 0. Codes of
+        categories are not changed.
 
         Raises:
             InputError: every channel is constant, so that nothing can be learned.
         """
-        return _normalisation_of(self.train.inputs, self.name)
+        return _normalisation_of(self.train.inputs, self.name, len(self.categories))
 
     @cached_property
     def normalisations(self) -> dict[str, Normalisation | None]:
@@ -282,8 +292,8 @@ def _sample_shapes(inputs: np.ndarray) -> Any:
     return several or inputs.shape[1:]
 
 
-def _normalisation_of(inputs: np.ndarray, where: str) -> Normalisation:
-    """The moments of training inputs (N, C, ...) by channel."""
+def _normalisation_of(inputs: np.ndarray, where: str, codes: int = 0) -> Normalisation:
+    """The moments of training inputs (N, C, ...) by channel; the last `codes` stay as they are."""
     mean, std = moments_of(_as_maps(inputs))
     if not std.any():
         raise InputError(
@@ -292,6 +302,8 @@ def _normalisation_of(inputs: np.ndarray, where: str) -> Normalisation:
             expected="at least two different values in a channel",
         )
     std = np.where(std == 0, 1.0, std)
+    if codes:
+        mean[-codes:], std[-codes:] = 0.0, 1.0
     return Normalisation(inputs.dtype.name, tuple(mean.tolist()), tuple(std.tolist()))
 
 

@@ -18,6 +18,7 @@ from hwnas.data.formats import (
     read_idx_folder,
     subset_indices,
 )
+from hwnas.data.generated_tables import generated_disease, generated_likes, generated_ratings
 from hwnas.data.image_folder import read_image_folder
 from hwnas.data.language import generated_language, read_language
 from hwnas.data.masks import read_masks
@@ -25,7 +26,9 @@ from hwnas.data.npz import read_npz
 from hwnas.data.shapes import shapes_detection, shapes_segmentation
 from hwnas.data.signals import generated_signals
 from hwnas.data.sounds import generated_keywords, read_sound_folder
-from hwnas.data.tables import Missing, generated_likes, generated_ratings, read_table_folder
+from hwnas.data.table_columns import Categories, Missing
+from hwnas.data.table_targets import Target
+from hwnas.data.tables import read_table_folder
 from hwnas.data.targets import Kind
 from hwnas.data.text import generated_text, read_text_folder
 from hwnas.errors import InputError
@@ -46,6 +49,8 @@ class Request:
             less; `load_dataset` applies them in any case.
         seed: selects the samples where a limit applies.
         missing: what to do with missing cells in numeric columns of a table.
+        categories: how columns of texts in a table are encoded.
+        target: what the last column of a table is.
         kind: what one sample of arrays is.
         channels: where arrays have the axis of their channels.
     """
@@ -56,6 +61,8 @@ class Request:
     limits: tuple[int | None, int | None]
     seed: int
     missing: Missing = "refuse"
+    categories: Categories = "one-hot"
+    target: Target | None = None
     kind: Kind | None = None
     channels: ChannelAxis | None = None
 
@@ -88,7 +95,8 @@ IDX_FOLDER = (
     "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 )
 IMAGE_OPTIONS, TEXT_OPTIONS = frozenset({"image_size"}), frozenset({"sequence_length"})
-TABLE_OPTIONS, ARRAY_OPTIONS = frozenset({"missing"}), frozenset({"kind", "channels"})
+TABLE_OPTIONS = frozenset({"missing", "categories", "target"})
+ARRAY_OPTIONS = frozenset({"kind", "channels"})
 
 DATASETS = {
     "fashion-mnist-slice": Source("no path: it ships with hwnas", "nowhere", _shipped_slice),
@@ -158,7 +166,7 @@ DATASETS = {
     "table": Source(
         "a folder with train.csv and test.csv, whose last column is the target",
         "folder",
-        lambda r: read_table_folder(r.path, r.missing),
+        lambda r: read_table_folder(r.path, r.missing, r.categories, r.target),
         TABLE_OPTIONS,
     ),
     "generated-ratings": Source(
@@ -166,6 +174,12 @@ DATASETS = {
     ),
     "generated-likes": Source(
         "no path: a table of likes is generated", "nowhere", lambda r: generated_likes()
+    ),
+    "generated-disease": Source(
+        "no path: a table of patients is generated",
+        "nowhere",
+        lambda r: generated_disease(r.categories),
+        frozenset({"categories"}),
     ),
     "text": Source(
         "a folder with train.csv and test.csv, each with the columns text and label",
@@ -204,6 +218,8 @@ def load_dataset(
     test_limit: int | None = None,
     seed: int = 0,
     missing: Missing = "refuse",
+    categories: Categories = "one-hot",
+    target: Target | None = None,
     kind: Kind | None = None,
     channels: ChannelAxis | None = None,
 ) -> Dataset:
@@ -221,6 +237,10 @@ def load_dataset(
         seed: selects the subsets. Generated datasets do not depend on it.
         missing: what to do with missing cells in numeric columns of a table: "refuse" the file,
             or fill in the "mean" of the column's training cells.
+        categories: how columns of texts in a table are encoded: "one-hot", or as codes of which the
+            network learns an "embedding".
+        target: what the last column of a table is, a "number" or a "class"; None for a class where
+            its training cells are mostly texts.
         kind: what one sample of an npz file is; see `hwnas.dataset_of`.
         channels: where arrays have the axis of their channels; see `hwnas.dataset_of`.
 
@@ -240,6 +260,8 @@ def load_dataset(
         "image_size": image_size,
         "sequence_length": sequence_length,
         "missing": None if missing == "refuse" else missing,
+        "categories": None if categories == "one-hot" else categories,
+        "target": target,
         "kind": kind,
         "channels": channels,
     }
@@ -248,7 +270,9 @@ def load_dataset(
     _require_place(place, source)
     limits = train_limit, test_limit
     length = sequence_length or SEQUENCE_LENGTH
-    request = Request(place, image_size, length, limits, seed, missing, kind, channels)
+    request = Request(
+        place, image_size, length, limits, seed, missing, categories, target, kind, channels
+    )
     try:
         raw = source.read(request)
     except (OSError, MemoryError) as error:

@@ -182,6 +182,12 @@ class Description:
         """Names of the columns of a table, in the model's order."""
         return tuple(self.reading.get("columns", ()))
 
+    @property
+    def categories(self) -> Mapping[str, Sequence[str]]:
+        """The texts of each column of codes; the code of a text is its place, counted from 1."""
+        found: Mapping[str, Sequence[str]] = self.reading.get("categories", {})
+        return found
+
 
 @dataclass(frozen=True)
 class _Properties:
@@ -262,6 +268,8 @@ class _Properties:
             reading["preprocess"] = self.value("preprocess") is True
         if "columns" in self.stated:
             reading["columns"] = self.names("columns")
+        if "categories" in self.stated:
+            reading["categories"] = self.categories()
         if "missing" in self.stated:
             found = self.value("missing")
             if not isinstance(found, dict) or not all(
@@ -275,6 +283,15 @@ class _Properties:
                 raise self.error("words", WORD.pattern)
             reading["words"] = WORD.pattern
         return reading
+
+    def categories(self) -> dict[str, list[str]]:
+        found = self.value("categories")
+        if not isinstance(found, dict) or not all(
+            isinstance(texts, list) and all(isinstance(text, str) for text in texts)
+            for texts in found.values()
+        ):
+            raise self.error("categories", "a list of texts for each of some columns")
+        return found
 
     def raw_dtype(self, task: str) -> str:
         """The type of raw samples; models of earlier versions do not state it."""

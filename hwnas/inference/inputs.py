@@ -13,7 +13,7 @@ import numpy as np
 from hwnas.data.arrays import inputs_of
 from hwnas.data.inputs import by_position, fields_of, in_order
 from hwnas.data.sounds import SAMPLES, log_mel
-from hwnas.data.tables import is_missing, number_of
+from hwnas.data.table_cells import is_missing, number_of
 from hwnas.data.text import encode, words_of
 from hwnas.errors import InputError, printable
 from hwnas.inference.description import RAW_TYPES, Description
@@ -145,8 +145,8 @@ def rows_of(records: Sequence[Mapping[str, str]], model: Description, where: str
         where: the file, for errors.
 
     Returns:
-        (N, F) float32. A column `NAME=TEXT` of the model is 1 where the cell of NAME is TEXT;
-        missing numbers are NaN.
+        (N, F) float32. A column `NAME=TEXT` of the model is 1 where the cell of NAME is TEXT. A
+        column of codes has that of the cell's text, 0 for unknown texts. Missing numbers are NaN.
 
     Raises:
         InputError: a column is missing, or a cell of a numeric column is not a number.
@@ -168,9 +168,12 @@ def rows_of(records: Sequence[Mapping[str, str]], model: Description, where: str
                 expected=printable(name if "=" not in name else text_column, SHOWN),
                 actual=printable(", ".join(records[0]), 200),
             )
+        codes = {text: code for code, text in enumerate(model.categories.get(name, ()), start=1)}
         for row, record in enumerate(records):
             values[row, place] = (
-                _number(record[name], f"{where}: row {row + 1}, {printable(name, SHOWN)}")
+                codes.get(record[name], 0)
+                if name in model.categories
+                else _number(record[name], f"{where}: row {row + 1}, {printable(name, SHOWN)}")
                 if is_number
                 else record[text_column] == text
             )

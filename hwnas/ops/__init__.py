@@ -22,7 +22,13 @@ from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
 from hwnas.ops.recurrent import RECURRENT_OPERATORS, state_inputs
 from hwnas.ops.resized import read_operator, resized_builder
-from hwnas.ops.sequences import COLUMNS, SEQUENCE_OPERATORS, TOKENS, SequenceAttention
+from hwnas.ops.sequences import (
+    COLUMNS,
+    SEQUENCE_OPERATORS,
+    TOKENS,
+    SequenceAttention,
+    category_builder,
+)
 from hwnas.ops.tokens import PATCH_EMBEDDING, TOKEN_OPERATORS, ScaledDotProductAttention
 
 OperatorKind = Literal["operator", "source", "tokens"]
@@ -40,8 +46,8 @@ OPERATORS: dict[str, Builder] = {
 }
 """Builders by operator name.
 
-Not listed are the operators whose names are parsed (see `macro` and `resized`), and `none`, whose
-output is zero and which is never built.
+Not listed are the operators whose names are parsed (see `macro`, `resized` and `category_builder`),
+and `none`, whose output is zero and which is never built.
 """
 
 SOURCES = frozenset(
@@ -70,13 +76,14 @@ def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
         KeyError: when no operator has this name.
     """
     name = read_operator(spec.name)
-    builder = OPERATORS.get(name) or parsed_operator(name)
+    builder = OPERATORS.get(name) or category_builder(name) or parsed_operator(name)
     return resized_builder(spec.name, builder)(spec, affine)
 
 
 def reads_input(spec: OpSpec) -> bool:
     """Whether an operator reads the network's input."""
-    return read_operator(spec.name) in SOURCES
+    name = read_operator(spec.name)
+    return name in SOURCES or category_builder(name) is not None
 
 
 def operator_module(spec: OpSpec) -> OperatorModule:

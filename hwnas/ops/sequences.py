@@ -1,13 +1,16 @@
 """Operators of sequences, which are feature maps (N, C, 1, L) with one column for each time step.
 
 `token_embedding` and `column_embedding` read a network's input: token ids, or maps whose columns
-become the steps. All other operators keep the shape and have a residual connection around a branch
-that ends in a batch norm: `lstm`, `gru`, `conv1d_<kernel>`, `attention1d_h<heads>` and
+become the steps. `category_embedding_<columns>x<codes>` reads rows of a table whose last columns
+are codes of categories. All other operators keep the shape and have a residual connection around a
+branch that ends in a batch norm: `lstm`, `gru`, `conv1d_<kernel>`, `attention1d_h<heads>` and
 `feedforward1d_e<expansion>`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -16,17 +19,29 @@ from torch import Tensor, nn
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.parts import Builder, sequential
 
-TOKENS, COLUMNS = "token_embedding", "column_embedding"
+TOKENS, COLUMNS, CATEGORIES = "token_embedding", "column_embedding", "category_embedding"
+MOST_CODES = 2048
+"""Largest number of codes of a column; whole numbers up to it are exact in float16."""
+_CATEGORIES = re.compile(rf"{CATEGORIES}_([1-9]\d{{0,4}})x([1-9]\d{{0,3}})")
 
 
-def stem_operator(vocabulary: int | None, input_shape: tuple[int, ...], channels: int) -> OpSpec:
+def stem_operator(
+    vocabulary: int | None,
+    input_shape: tuple[int, ...],
+    channels: int,
+    categories: Sequence[int] = (),
+) -> OpSpec:
     """The operator that turns a network's input into a sequence.
 
     Args:
         vocabulary: number of different tokens; None for numeric inputs.
         input_shape: (L,) for tokens, (C, H, L) otherwise.
         channels: of the sequence.
+        categories: number of codes of each of the last columns of a table.
     """
+    if categories:
+        name = f"{CATEGORIES}_{len(categories)}x{max(categories)}"
+        return OpSpec(name, input_shape[0], channels, 1, 1)
     if vocabulary is not None:
         return OpSpec(TOKENS, vocabulary, channels, 1, *input_shape)
     c_in, height, steps = input_shape
@@ -62,6 +77,48 @@ class ColumnEmbedding(nn.Module):
         """(N, C_in, H, L) to (N, C, 1, L)."""
         y: Tensor = self.project(x.flatten(1, 2).unsqueeze(2)) + self.places
         return y
+
+
+class CategoryEmbedding(nn.Module):
+    """The sum of a linear projection of numbers and of a learned vector for each category.
+
+    Guo & Berkhahn, "Entity Embeddings of Categorical Variables", arXiv 1604.06737, with a sum in
+    place of the concatenation, which is what a linear layer behind it computes too. All columns
+    have equally many rows in one table of vectors.
+    """
+
+    def __init__(self, spec: OpSpec, affine: bool, *, columns: int, codes: int) -> None:
+        super().__init__()
+        self.columns, self.codes = columns, codes
+        numbers = spec.c_in - columns
+        self.embedding = nn.Embedding(columns * codes, spec.c_out)
+        self.project = nn.Conv2d(numbers, spec.c_out, 1, bias=False) if numbers > 0 else None
+        self.bn = nn.BatchNorm2d(spec.c_out, affine=affine)
+        first = torch.arange(columns) * codes
+        self.first: Tensor
+        self.register_buffer("first", first, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, 1, 1), of which the last `columns` are codes, to (N, C, 1, 1)."""
+        # Limited as whole numbers, since NaN becomes a large one.
+        codes = x[:, -self.columns :, 0, 0].round().long().clamp(0, self.codes - 1)
+        y = self.embedding(codes + self.first).sum(dim=1)[:, :, None, None]
+        if self.project is not None:
+            y = y + self.project(x[:, : -self.columns])
+        normalised: Tensor = self.bn(y)
+        return normalised
+
+    def extra_repr(self) -> str:
+        return f"columns={self.columns}, codes={self.codes}"
+
+
+def category_builder(name: str) -> Builder | None:
+    """The builder of `category_embedding_<columns>x<codes>`; None for any other name."""
+    found = _CATEGORIES.fullmatch(name)
+    if found is None:
+        return None
+    columns, codes = map(int, found.groups())
+    return partial(CategoryEmbedding, columns=columns, codes=codes)
 
 
 class SequenceBlock(nn.Module):

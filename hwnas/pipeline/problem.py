@@ -99,7 +99,7 @@ class Problem:
     @cached_property
     def task(self) -> Task:
         """What is learned from the data: loss, metrics and head."""
-        return task_of(self.dataset)
+        return task_of(self.dataset, self.config.task)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -185,6 +185,8 @@ def read_dataset(data: DataConfig, seed: int) -> Dataset:
         train_limit=data.train_limit,
         test_limit=data.test_limit,
         missing=data.missing,
+        categories=data.categories,
+        target=data.target,
         kind=data.kind,
         channels=data.channels,
         seed=derived_seed(seed, "data"),
@@ -224,4 +226,5 @@ def data_sizes(task: Task) -> dict[str, Any]:
         "classes": task.outputs,
         "head": task.head,
         "vocabulary": len(dataset.vocabulary) if is_text else None,
+        "categories": dataset.categories,
     }

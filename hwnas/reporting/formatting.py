@@ -14,7 +14,7 @@ CONFIDENCE_INTERVAL = f"95{NO_BREAK}% confidence interval"
 CI = f"95{NO_BREAK}%{NO_BREAK}CI"
 """Short form for the headers of tables."""
 
-_ABBREVIATIONS = {"iou": "IoU", "f1": "F1", "r2": "R2"}
+_ABBREVIATIONS = {"iou": "IoU", "f1": "F1", "r2": "R2", "roc": "ROC", "pr": "PR", "auc": "AUC"}
 
 
 def number(value: float | None, digits: int = 4) -> str:

@@ -34,7 +34,7 @@ from hwnas.reporting.predictions import (
 )
 from hwnas.reporting.run_files import Run, Series, number_at, objects_at
 
-SHARES = ("f1", "iou", "average_precision", "precision", "recall")
+SHARES = ("f1", "iou", "average_precision", "precision", "recall", "roc_auc", "pr_auc")
 """Metrics of a class between 0 and 1; classes are sorted by the first of these that is present."""
 CURVE = (
     "The curve is that of the moving average of the weights, without augmentation. No samples are "

@@ -175,7 +175,11 @@ def _spectrogram(facts: ModelFacts) -> list[str]:
 
 def _columns(facts: ModelFacts) -> list[str]:
     comment = f"your row, one value for each column: {_some(facts.listed('columns'))}"
-    return _normalised(facts, "float32", comment)
+    lines = _normalised(facts, "float32", comment)
+    if "categories" in facts.properties:
+        text = "# the last columns are codes: 1 for the first text, 0 for unknown ones, of"
+        lines += [text, 'print(list(json.loads(about["hwnas.categories"])))']
+    return lines
 
 
 def _signal(facts: ModelFacts) -> list[str]:

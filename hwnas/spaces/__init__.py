@@ -110,6 +110,14 @@ def _require_fits(space: type[SearchSpace], sizes: SpaceOptions, where: str) -> 
             expected="none, since inputs are images or other numbers",
             actual=sizes.vocabulary,
         )
+    if sizes.categories and not space.reads_categories:
+        raise InputError(
+            f"networks of {space.name} cannot embed categories",
+            where=f"{where}.categories",
+            expected="none, since its inputs are numbers",
+            actual=list(sizes.categories),
+            mend='set data.categories = "one-hot", or choose the space sequence',
+        )
 
 
 __all__ = ["SPACES", "LayerSpace", "SearchSpace", "build_space", "register_space"]

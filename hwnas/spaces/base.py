@@ -45,6 +45,8 @@ class SearchSpace(ChoiceSpace):
     """The heads that its networks can have."""
     reads_tokens: ClassVar[bool] = False
     """Whether its networks can read tokens."""
+    reads_categories: ClassVar[bool] = False
+    """Whether its networks learn a vector for each category of a table's columns."""
     variants: ClassVar[Variants] = {"": {}}
     """The sets of options that listings show, at the sizes of their papers."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hwnas.data.inputs import InputShape
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.heads import FACTORS, Head
+from hwnas.ops.sequences import MOST_CODES
 
 Variants = Mapping[str, Mapping[str, Any]]
 """Sets of options of a space, by name."""
@@ -38,6 +39,17 @@ class SpaceOptions(BaseModel):
         le=100_000,
         description="inputs are token ids below this number; by default inputs are numeric",
     )
+    categories: tuple[int, ...] = Field(
+        (),
+        description="number of codes of each of the last columns of a table, which are categories",
+    )
+
+    @model_validator(mode="after")
+    def _codes_are_columns(self) -> SpaceOptions:
+        numbers = all(1 < count <= MOST_CODES for count in self.categories)
+        if not numbers or len(self.categories) > self.input_channels:
+            raise ValueError(f"expected 2 to {MOST_CODES} codes for each of the last columns")
+        return self
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -52,6 +52,7 @@ class SequenceSpace(LayerSpace):
     )
     options_model = SequenceOptions
     reads_tokens = True
+    reads_categories = True
     variants: ClassVar[Variants] = {
         "text": {"vocabulary": 10_000, "width": 64, "input_channels": 1, "height": 1},
         "table": {"blocks": TABLE, "input_channels": 16, "height": 1, "width": 1, "classes": 1},
@@ -60,7 +61,9 @@ class SequenceSpace(LayerSpace):
 
     def __init__(self, options: SequenceOptions) -> None:
         channels, steps = options.channels, options.width
-        self.stem = [stem_operator(options.vocabulary, options.input_shape, channels)]
+        self.stem = [
+            stem_operator(options.vocabulary, options.input_shape, channels, options.categories)
+        ]
         self.head = [options.head_operator(channels, 1, steps)]
         super().__init__(options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hwnas.config import TaskConfig
 from hwnas.data import Dataset
 from hwnas.tasks.base import Loss, Meter, Task
 from hwnas.tasks.classification import (
@@ -39,13 +40,24 @@ OWN_TASKS: dict[str, type[Task]] = {
 """Tasks of networks of one's own alone: no shipped space has such inputs or outputs."""
 
 
-def task_of(dataset: Dataset) -> Task:
+DEFAULTS = TaskConfig()
+
+
+def task_of(dataset: Dataset, settings: TaskConfig = DEFAULTS) -> Task:
     """Return the task of a dataset.
 
+    Args:
+        dataset: the data.
+        settings: what counts, where the task leaves a choice.
+
     Raises:
-        InputError: the training targets do not suit the task, such as a single class.
+        InputError: the training targets do not suit the task, such as a single class, or the task
+            has another score than the settings ask for.
     """
-    return (TASKS | OWN_TASKS)[dataset.task](dataset)
+    task = (TASKS | OWN_TASKS)[dataset.task](dataset)
+    if settings != DEFAULTS:
+        task.choose(settings)
+    return task
 
 
 __all__ = ["OWN_TASKS", "TASKS", "Loss", "Meter", "Task", "task_of"]

@@ -9,8 +9,10 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from torch import Tensor
 
+from hwnas.config import TaskConfig
 from hwnas.data import Dataset
 from hwnas.data.inputs import NamedInput
+from hwnas.errors import InputError
 from hwnas.ops.heads import Head
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,6 +50,19 @@ class Task(ABC):
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
+
+    def choose(self, settings: TaskConfig) -> None:
+        """Take the score and the weights of classes that the settings state.
+
+        Raises:
+            InputError: the task leaves no choice.
+        """
+        raise InputError(
+            f"the task {self.name} has one score, and no classes of whole samples to be weighted",
+            where="task",
+            expected="the table [task] only for tasks with one class for each sample",
+            actual=settings.model_dump(exclude_defaults=True),
+        )
 
     @property
     def outputs(self) -> int:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestRegressor
 
-from hwnas.data import load_dataset, tables
-from hwnas.data.tables import NOISE
+from hwnas.data import load_dataset, table_columns
+from hwnas.data.generated_tables import NOISE
 from hwnas.errors import InputError
 
 TRAIN = "age,town,price\n1,Ulm,10\n2.5,Bonn,20\n3,Ulm,40\n"
@@ -201,7 +201,7 @@ def test_byte_order_marks_are_dropped_and_unicode_line_separators_kept(tmp_path:
 
 
 def test_tables_that_are_too_large_once_encoded_are_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(tables, "MAX_VALUES", 11)
+    monkeypatch.setattr(table_columns, "MAX_VALUES", 11)
     with pytest.raises(InputError, match="table is too large.*11 values"):
         load_dataset("table", save_csvs(tmp_path, TRAIN, TEST))
 
