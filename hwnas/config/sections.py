@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import ConfigDict, Field, model_validator
 
+from hwnas.config.augmentation import AugmentationConfig
 from hwnas.config.base import Section
 from hwnas.config.data import DataConfig
 from hwnas.config.deployment import CheckConfig, ExportConfig
@@ -338,7 +339,7 @@ class SearchConfig(Section):
         return self
 
 
-class TrainConfig(TransferConfig):
+class TrainConfig(AugmentationConfig, TransferConfig):
     """Training of the architecture that was found."""
 
     epochs: int = Field(
@@ -369,13 +370,6 @@ class TrainConfig(TransferConfig):
     gradient_clip: float = Field(5.0, gt=0, description="largest norm of the gradient")
     label_smoothing: float = Field(
         0.1, ge=0, lt=1, description="label smoothing, where targets are classes"
-    )
-    crop_padding: int = Field(
-        0, ge=0, description="augmentation: pixels of padding before a random crop"
-    )
-    flip: bool = Field(False, description="augmentation: random horizontal flips")
-    cutout: int = Field(
-        0, ge=0, description="augmentation: side in pixels of a square that is blanked"
     )
     drop_path: float = Field(
         0.0,

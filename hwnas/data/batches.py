@@ -13,7 +13,7 @@ import torch
 
 from hwnas.data.augmentation import Augmentation
 from hwnas.data.dataset import Dataset, Split
-from hwnas.data.formats import IMAGE_CLASSIFICATION, seeded_rng
+from hwnas.data.formats import seeded_rng
 from hwnas.data.inputs import InputTensors
 from hwnas.data.normalisation import channels_last
 from hwnas.errors import InputError
@@ -44,12 +44,12 @@ class Batches:
             dataset: its mean and standard deviation normalise the inputs.
             batch_size: number of samples in a batch.
             seed: determines the order of each epoch and the augmentation of each step.
-            augment: augmentation for image classification; None leaves the inputs unchanged.
+            augment: augmentation that suits the dataset; None leaves the samples unchanged.
             device: device on which the batches are placed.
 
         Raises:
-            InputError: the split is smaller than a batch, the seed is negative, the data are not
-                images with one class each, or the augmentation is larger than the images.
+            InputError: the split is smaller than a batch, the seed is negative, or the augmentation
+                does not suit the data, see `Augmentation.require_suits`.
         """
         _check_batch_size(batch_size)
         if len(split) < batch_size:
@@ -62,7 +62,7 @@ class Batches:
         if augment == Augmentation():
             augment = None
         if augment is not None:
-            _check_augmentation(augment, split, dataset.task)
+            augment.require_suits(dataset)
         seeded_rng(seed, "order")  # reports a bad seed now instead of in the first step
         self.steps_per_epoch = len(split) // batch_size
         self._split = split
@@ -81,7 +81,8 @@ class Batches:
 
         Returns:
             The inputs, normalised by `Dataset.normalise` and augmented, and their targets; the
-            first dimension of both is the batch size. Several inputs are a tuple.
+            first dimension of both is the batch size. Several inputs are a tuple. Samples that are
+            mixed have probabilities of classes (N, K) as targets.
 
         Raises:
             InputError: the step is negative.
@@ -92,10 +93,11 @@ class Batches:
         start = position * self._batch_size
         indices = self._epoch_order(epoch)[start : start + self._batch_size]
         inputs = self._dataset.normalise(self._split.inputs[indices], self._device)
+        targets = torch.from_numpy(self._split.targets[indices]).to(self._device)
         if self._augment is not None and isinstance(inputs, torch.Tensor):
             rng = seeded_rng(self._seed, "augmentation", step)
-            inputs = channels_last(self._augment.apply(inputs, rng))
-        targets = torch.from_numpy(self._split.targets[indices]).to(self._device)
+            inputs, targets = self._augment.apply_to_batch(inputs, targets, self._dataset, rng)
+            inputs = channels_last(inputs) if inputs.ndim == 4 else inputs
         return inputs, targets
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
@@ -134,28 +136,6 @@ def evaluation_batches(
             yield inputs, targets
 
     return batches()
-
-
-def _check_augmentation(augment: Augmentation, split: Split, task: str) -> None:
-    """Raise InputError unless augmentation keeps targets valid and leaves part of every image."""
-    # Images may be float32, like spectrograms, signals and tables.
-    is_one = split.inputs.dtype.names is None
-    are_images = is_one and (split.inputs.dtype != np.float32 or task == IMAGE_CLASSIFICATION)
-    if not are_images or split.targets.ndim != 1:
-        raise InputError(
-            "augmentation is only supported for images with one class each",
-            where="crop_padding, flip, cutout",
-            expected="0, false, 0",
-            actual=f"{augment.crop_padding}, {augment.flip}, {augment.cutout}",
-        )
-    side = min(split.inputs.shape[2:])
-    if max(augment.crop_padding, augment.cutout) >= side:
-        raise InputError(
-            "the augmentation could erase whole images",
-            where="crop_padding, cutout",
-            expected=f"less than the side of {side} pixels",
-            actual=f"{augment.crop_padding}, {augment.cutout}",
-        )
 
 
 def _check_batch_size(batch_size: int) -> None:

@@ -276,8 +276,7 @@ def _short_recipe(run: Run, epochs: int) -> TrainConfig:
 def _augmented(run: Run, training: Split) -> Batches:
     """Training batches as in the run's training."""
     train = run.config.train
-    augment = Augmentation(train.crop_padding, train.flip, train.cutout)
-    return run.batches(training, train.batch_size, "evaluation", augment)
+    return run.batches(training, train.batch_size, "evaluation", Augmentation.of(train))
 
 
 def short_training(run: Run, training: Split, validation: Split) -> Evaluator:

@@ -13,6 +13,7 @@ from hwnas.config import TrainConfig
 from hwnas.data import Augmentation, Batches
 from hwnas.durable import write_atomic
 from hwnas.evaluators.function import evaluated
+from hwnas.pipeline.problem import data_in_words
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.transfer import distillation_of, start_from
 from hwnas.runs.checkpoints import remove_checkpoints
@@ -23,14 +24,15 @@ from hwnas.tasks.own import JudgedTask
 from hwnas.training.curve import LearningCurve
 from hwnas.training.evaluate import evaluate
 from hwnas.training.predictions import PredictionRecorder
+from hwnas.training.shown_samples import shown_samples
 from hwnas.training.train import STAGE, Training, final_weights
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     """Train the architecture from scratch, or from the supernet's weights.
 
-    Writes `weights.safetensors`, `metrics.json` and, for tasks with one class for each sample,
-    `predictions.npz`.
+    Writes `weights.safetensors`, `metrics.json`, samples of the training data as
+    `training_samples.npz` and, for tasks with one class for each sample, `predictions.npz`.
 
     Args:
         run: has the architecture and the data.
@@ -57,6 +59,7 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     training = training_of(run, network, config)
     if restart:
         _discard_training(run)
+    _show_samples(run, config)
     with run.stage("train") as advance:
         training.run(run.folder, advance)
     recorder = PredictionRecorder() if isinstance(task, ImageClassification) else None
@@ -121,8 +124,16 @@ def training_of(run: Run, network: Network, config: TrainConfig, stage: str = ST
 
 def training_batches(run: Run, config: TrainConfig) -> Batches:
     """The batches of a run's training, by its seed."""
-    augment = Augmentation(config.crop_padding, config.flip, config.cutout)
+    augment = Augmentation.of(config)
     return run.batches(run.problem.dataset.train, config.batch_size, "training", augment)
+
+
+def _show_samples(run: Run, config: TrainConfig) -> None:
+    """Keep a few training samples, as they are and augmented, for the report."""
+    dataset, seed = run.problem.dataset, run.seed("shown samples")
+    shown = shown_samples(dataset, Augmentation.of(config), seed, data_in_words(dataset))
+    if shown is not None:
+        write_atomic(run.folder.training_samples, shown)
 
 
 def _discard_training(run: Run) -> None:

@@ -22,6 +22,7 @@ from hwnas.reporting.cells import Cell, choice_names, read_cells
 from hwnas.reporting.checks import check_section
 from hwnas.reporting.comparison import score_against_latency
 from hwnas.reporting.controls import controls_section
+from hwnas.reporting.data import TrainingSamples, data_section
 from hwnas.reporting.diagnosis import diagnosis_section
 from hwnas.reporting.explanation import explanation_section
 from hwnas.reporting.formatting import number
@@ -101,6 +102,7 @@ def render_report(
             *explanation_section(run, names),
             *latency_section(run, architecture, names, operator_latencies_ms),
             *_search_section(run, space, architecture),
+            *data_section(TrainingSamples.read(folder.training_samples)),
             *training_section(run),
             *diagnosis_section(run),
             *variants_section(run),

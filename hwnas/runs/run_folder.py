@@ -55,6 +55,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.predictions = self.path / "predictions.npz"
         self.samples = self.path / "samples.npz"
+        self.training_samples = self.path / "training_samples.npz"
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
         self.variants = self.path / "variants"
@@ -124,6 +125,7 @@ class RunFolder:
             self.weights: "hwnas train",
             self.metrics: "hwnas train",
             self.predictions: "hwnas train",
+            self.training_samples: "hwnas train",
             self.model: "hwnas export",
             self.check: "hwnas check",
         }
