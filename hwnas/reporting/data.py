@@ -28,8 +28,8 @@ MOST_PARTS = 32
 """Parts of an augmentation that a page shows at most."""
 ALL = (
     "Each group shows the same training samples: first as they are, then changed by one part of "
-    "the augmentation alone, and at last by all parts together, as the network sees them in one epoch. "
-    "Every epoch draws anew. Test samples are never changed."
+    "the augmentation alone, and at last by all parts together, as the network sees them in one "
+    "epoch. Every epoch draws anew. Test samples are never changed."
 )
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from hwnas.data import Augmentation, Dataset
 from hwnas.data.augmentation import SampleKind, sample_kind
 from hwnas.data.formats import VOID, seeded_rng
+from hwnas.data.text import PADDING
 
 SAMPLES = 8
 """Samples that are shown."""
@@ -36,14 +37,7 @@ MOST_LETTERS = 160
 COLUMNS = 6
 """Columns of a table that are shown."""
 AS_THEY_ARE, TOGETHER = "as they are", "all together"
-DRAWN = (
-    (230, 97, 0),
-    (93, 58, 155),
-    (26, 133, 255),
-    (212, 17, 89),
-    (64, 176, 166),
-    (225, 190, 106),
-)
+DRAWN = ((230, 97, 0), (93, 58, 155), (26, 133, 255), (212, 17, 89), (64, 176, 166))
 """Colours of classes and sensors, which differ for all kinds of colour vision."""
 
 
@@ -111,9 +105,9 @@ def _label(target: Tensor, dataset: Dataset) -> str:
 def _drawn(sample: Tensor, target: Tensor, dataset: Dataset, kind: SampleKind) -> np.ndarray | str:
     """A normalised sample as an image (C, H, W) uint8, or as a text."""
     if kind == "text":
-        words = [dataset.vocabulary[token] for token in sample.tolist() if token]
+        words = [dataset.vocabulary[token] for token in sample.tolist()]
         separator = "" if max(map(len, dataset.vocabulary[1:])) == 1 else " "
-        return separator.join(words)[:MOST_LETTERS]
+        return separator.join(word for word in words if word != PADDING)[:MOST_LETTERS]
     if kind == "table":
         return _row(sample.flatten().numpy(), dataset)
     if kind == "signal":
@@ -154,7 +148,7 @@ def _of_deviations(values: np.ndarray) -> np.ndarray:
 def _sized(image: np.ndarray) -> np.ndarray:
     """An image (C, H, W) enlarged by a whole number, or reduced, to a size that can be seen."""
     sides = image.shape[1:]
-    factor = max(1, LEAST_SIDE // max(sides))
+    factor = -(-LEAST_SIDE // max(sides))
     image = image.repeat(factor, axis=1).repeat(factor, axis=2)
     most = max(image.shape[1:])
     if most <= MOST_SIDE:

@@ -76,7 +76,8 @@ def erased(images: Tensor, probability: float, rng: np.random.Generator) -> Tens
     """
     count, _, height, width = images.shape
     area = draw(rng, *ERASED_AREA, count, images) * height * width
-    aspect = draw(rng, *(math.log(a) for a in ERASED_ASPECT), count, images).exp()
+    low, high = map(math.log, ERASED_ASPECT)
+    aspect = draw(rng, low, high, count, images).exp()
     sides = ((area * aspect).sqrt(), height), ((area / aspect).sqrt(), width)
     within = []
     for side, length in sides:
@@ -94,8 +95,9 @@ def rand_augmented(images: Tensor, strength: int, rng: np.random.Generator) -> T
 
     Cubuk et al., "RandAugment: Practical automated data augmentation with a reduced search space",
     NeurIPS 2020 (arXiv 1909.13719), with two of `OPERATIONS` for each image. At the largest
-    strength of 30 they are rotations of 30 degrees, shears of 0.3, translations of 0.3 sides, brightness of
-    one standard deviation more or less, and contrast and sharpness of 1.9 or 0.1 times.
+    strength of 30 they are rotations of 30 degrees, shears of 0.3, translations of 0.3 sides,
+    brightness of one standard deviation more or less, and contrast and sharpness of 1.9 or 0.1
+    times.
     """
     share = strength / STRONGEST
     for _ in range(RAND_AUGMENT_OPERATIONS):
@@ -122,7 +124,7 @@ def _moved(images: Tensor, amounts: dict[str, Tensor]) -> Tensor:
     moved = F.grid_sample(images, grid, align_corners=False)
     # Images that stay are not interpolated.
     kinds = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-    is_moved = sum(amounts[name].abs() for name in kinds) > 0  # type: ignore[operator]
+    is_moved = torch.stack([amounts[name] for name in kinds]).abs().sum(dim=0) > 0
     return torch.where(is_moved[:, None, None, None], moved, images)
 
 
