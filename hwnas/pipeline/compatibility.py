@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from hwnas.checking.references import compared_runtimes
-from hwnas.config import Config, SearchConfig
+from hwnas.config import Config, SearchConfig, TrainConfig
+from hwnas.data import Augmentation, Dataset
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables.measuring.energy import energy_counter
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime
@@ -164,6 +165,14 @@ def check_preprocessing(config: Config, where: str) -> None:
                 expected=f"false with {key}",
                 actual=True,
             )
+
+
+def check_augmentation(train: TrainConfig, dataset: Dataset, where: str) -> None:
+    """InputError for augmentation that does not suit the data."""
+    try:
+        Augmentation.of(train).require_suits(dataset)
+    except InputError as error:
+        raise InputError(str(error), where=f"{where}: train") from None
 
 
 def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:

@@ -19,6 +19,7 @@ from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.evaluators.storage import open_study
 from hwnas.latency_tables.remote.inventory import find_device
 from hwnas.pipeline.compatibility import (
+    check_augmentation,
     check_controls,
     check_measurements,
     check_preprocessing,
@@ -126,6 +127,8 @@ class Run:
         check_preprocessing(config, where)
         self.problem.preprocessing  # noqa: B018  # refuses what cannot be normalised
         check_controls(config, where)
+        if self.problem.has_data:
+            check_augmentation(config.train, self.problem.dataset, where)
         if config.search.accuracy_table is not None:
             self.problem.accuracy_table  # noqa: B018  # reading it finds what is malformed
         if config.search.storage is not None:

@@ -13,6 +13,7 @@ from hwnas.errors import InputError
 from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.problem import read_dataset
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.stages import run
 
 ROWS = "".join(f"{i / 7:.3f},{i % 3},{i}\n" for i in range(40))
 
@@ -48,3 +49,10 @@ def test_configurations_may_begin_with_a_byte_order_mark(folder: str, tmp_path: 
     text = f'[data]\nname = "table"\npath = {folder!r}\nmissing = "mean"\n'
     file.write_text("\ufeff" + text, "utf-8")
     assert load_config(file).data.missing == "mean"
+
+
+def test_augmentation_that_does_not_suit_the_data_is_refused_before_anything_runs(tmp_path) -> None:
+    config = load_config("sequence_ratings", ["train.flip=true", "data.train_limit=40"])
+    with pytest.raises(InputError, match=r"train: flip: .*tables.*expected only noise"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from hwnas.data.arrays import KIND
-from hwnas.data.augmentation import images as of_images
-from hwnas.data.augmentation import mixing, sequences
+from hwnas.data.augmentation.images import cropped, cut_out, erased, flipped, rand_augmented
+from hwnas.data.augmentation.mixing import cut_and_mixed, mixed_up
 from hwnas.data.augmentation.scenes import Movement
+from hwnas.data.augmentation.sequences import masked, noisy, shifted, with_dropped_tokens
+from hwnas.data.dataset import Dataset
 from hwnas.data.formats import IMAGE_CLASSIFICATION
 from hwnas.data.text import PADDING, UNKNOWN
 from hwnas.errors import InputError
-
-if TYPE_CHECKING:
-    from hwnas.data.dataset import Dataset
 
 SampleKind = Literal["image", "sound", "signal", "table", "text", "several"]
 TargetKind = Literal["class", "value", "labels", "maps", "boxes"]
@@ -209,26 +208,26 @@ class Augmentation:
         if self.scale:
             samples = Movement.drawn(samples, self.scale, 0, False, rng).of_images(samples)
         if self.crop_padding:
-            samples = of_images.cropped(samples, self.crop_padding, rng)
+            samples = cropped(samples, self.crop_padding, rng)
         if self.flip:
-            samples = of_images.flipped(samples, rng)
+            samples = flipped(samples, rng)
         if self.rand_augment:
-            samples = of_images.rand_augmented(samples, self.rand_augment, rng)
+            samples = rand_augmented(samples, self.rand_augment, rng)
         if self.cutout:
-            samples = of_images.cut_out(samples, self.cutout, rng)
+            samples = cut_out(samples, self.cutout, rng)
         if self.random_erasing:
-            samples = of_images.erased(samples, self.random_erasing, rng)
+            samples = erased(samples, self.random_erasing, rng)
         return self._apply_to_sequences(samples, rng)
 
     def _apply_to_sequences(self, samples: Tensor, rng: np.random.Generator) -> Tensor:
         if self.time_shift:
-            samples = sequences.shifted(samples, self.time_shift, rng)
+            samples = shifted(samples, self.time_shift, rng)
         if self.noise:
-            samples = sequences.noisy(samples, self.noise, rng)
+            samples = noisy(samples, self.noise, rng)
         if self.frequency_mask:
-            samples = sequences.masked(samples, 2, self.frequency_mask, rng)
+            samples = masked(samples, 2, self.frequency_mask, rng)
         if self.time_mask:
-            samples = sequences.masked(samples, 3, self.time_mask, rng)
+            samples = masked(samples, 3, self.time_mask, rng)
         return samples
 
     def apply_to_batch(
@@ -250,7 +249,7 @@ class Augmentation:
             unknown = words.index(UNKNOWN) if UNKNOWN in words else 0
             padding = words.index(PADDING) if PADDING in words else None
             probability = self.token_dropout
-            dropped = sequences.with_dropped_tokens(samples, probability, unknown, padding, rng)
+            dropped = with_dropped_tokens(samples, probability, unknown, padding, rng)
             return dropped, targets
         if _target_kind(dataset) in ("maps", "boxes"):
             return self._apply_to_scenes(samples, targets, rng)
@@ -274,7 +273,7 @@ class Augmentation:
     ) -> tuple[Tensor, Tensor]:
         cuts = bool(self.cutmix) and (not self.mixup or bool(rng.integers(2)))
         if cuts:
-            return mixing.cut_and_mixed(samples, targets, classes, self.cutmix, rng)
+            return cut_and_mixed(samples, targets, classes, self.cutmix, rng)
         if self.mixup:
-            return mixing.mixed_up(samples, targets, classes, self.mixup, rng)
+            return mixed_up(samples, targets, classes, self.mixup, rng)
         return samples, targets
