@@ -21,7 +21,7 @@ FLOORS = [
     {"hwnas.nn", "hwnas.tasks"},
     {"hwnas.spaces"},
     {"hwnas.strategies", "hwnas.training"},
-    {"hwnas.budget", "hwnas.controls", "hwnas.shrinking"},
+    {"hwnas.budget", "hwnas.controls", "hwnas.shrinking", "hwnas.knowledge"},
     {
         "hwnas.supernet",
         "hwnas.evaluators",

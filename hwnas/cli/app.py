@@ -17,6 +17,7 @@ from hwnas.cli.devices import devices_app
 from hwnas.cli.explain import diagnose, explain
 from hwnas.cli.infer import infer
 from hwnas.cli.info import info, space_app, spaces
+from hwnas.cli.knowledge import knowledge_app, remember
 from hwnas.cli.options import example
 from hwnas.cli.quantize import quantize
 from hwnas.cli.run import run, search
@@ -45,6 +46,7 @@ VERBS: dict[Callable[..., None], str] = {
     watch: "hwnas watch runs/first",
     explain: "hwnas explain runs/first",
     diagnose: "hwnas diagnose runs/first",
+    remember: "hwnas remember runs/first --knowledge searches.db",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
     demo: "hwnas demo runs/first",
     infer: "hwnas infer runs/first/model.onnx photo.png --top 3",
@@ -63,6 +65,7 @@ app.add_typer(table_app, name="table")
 app.add_typer(devices_app, name="devices")
 app.add_typer(space_app, name="space")
 app.add_typer(bench_app, name="bench")
+app.add_typer(knowledge_app, name="knowledge")
 
 
 @app.callback()

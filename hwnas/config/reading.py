@@ -163,12 +163,14 @@ def with_absolute_paths(config: Config) -> Config:
     def absolute(path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
 
+    def absolute_database(location: str | None) -> str | None:
+        if location is None or "://" not in location:
+            return absolute(location)
+        file = location.removeprefix("sqlite:///")
+        return location if file == location else f"sqlite:///{absolute(file)}"
+
     measurements = absolute(config.latency.device_measurements)
-    storage = config.search.storage
-    if storage is not None and "://" not in storage:
-        storage = absolute(storage)
-    elif storage is not None and storage.startswith("sqlite:///"):
-        storage = f"sqlite:///{absolute(storage.removeprefix('sqlite:///'))}"
+    storage = absolute_database(config.search.storage)
     search = {"accuracy_table": absolute(config.search.accuracy_table), "storage": storage}
     train = {"start": absolute(config.train.start), "teacher": absolute(config.train.teacher)}
     tables = [
@@ -185,6 +187,7 @@ def with_absolute_paths(config: Config) -> Config:
             "search": config.search.model_copy(update=search),
             "train": config.train.model_copy(update=train),
             "devices": tables,
+            "knowledge": absolute_database(config.knowledge),
         }
     )
 

@@ -418,6 +418,11 @@ class Config(Section):
     )
     export: ExportConfig = ExportConfig()
     check: CheckConfig = CheckConfig()
+    knowledge: str | None = Field(
+        None,
+        description="a knowledge base, an SQLite file or the URL of a database: the search begins "
+        "from what it says of similar data, and the finished run is added to it",
+    )
     controls: int = Field(
         0,
         ge=0,

@@ -258,6 +258,7 @@ class Run:
         stated = config.model_copy(
             update={
                 "controls": 0,
+                "knowledge": None,
                 "data": config.data.model_copy(update={"path": None}),
                 "search": config.search.model_copy(update=places),
             }

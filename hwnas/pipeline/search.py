@@ -34,6 +34,7 @@ from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.latency_tables.measuring.memory import try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.nn.mixed_op import release_memory, use_kernels
+from hwnas.pipeline.knowledge import drawn_experience
 from hwnas.pipeline.own_problem import OwnProblem
 from hwnas.pipeline.profile import example_feeds, preparation
 from hwnas.pipeline.run import Run
@@ -157,7 +158,11 @@ def _strategy(run: Run, decoder: Decoder | TableDecoder) -> SearchStrategy:
     # Searches that share a storage each draw their own.
     own = f" {run.folder.path.name}" if config.storage else ""
     seed = run.seed(f"strategy{own}")
-    return build_strategy(config.strategy, run.problem.space, seed, settings, decoder)
+    strategy = build_strategy(config.strategy, run.problem.space, seed, settings, decoder)
+    experience = drawn_experience(run)
+    if experience:
+        strategy.begin_from(experience)
+    return strategy
 
 
 def _guard(config: SearchConfig, limits: list[Limit]) -> Guard | None:

@@ -20,6 +20,7 @@ from hwnas.pipeline.check import check
 from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.controls import compare_with_controls, has_compared
 from hwnas.pipeline.export import export
+from hwnas.pipeline.knowledge import draw_on_knowledge, remember
 from hwnas.pipeline.problem import Problem
 from hwnas.pipeline.profile import profiled_space
 from hwnas.pipeline.report import report
@@ -150,6 +151,7 @@ def _begun(run: Run, table: str | Path | None) -> Iterator[None]:
         run.begin()
         check_transfer(run)
         prepare_table(run, table)
+        draw_on_knowledge(run)
         for member in (run, *run.family):
             if (note := member.target.loose_budget()) is not None:
                 logger.warning(note)
@@ -215,6 +217,8 @@ def _finish(run: Run, limit: TimeLimit | None, searched_s: float, runs: int) -> 
         interruption.stop_if_requested()
         compare_with_controls(run)
     report(run.folder.path)
+    if run.config.knowledge is not None:
+        remember(run, run.config.knowledge)
     return document
 
 

@@ -48,6 +48,7 @@ class RunFolder:
         self.preprocessing = self.path / "preprocessing.json"
         self.partial_table = self.path / "latency_table.partial.json"
         self.history = self.path / "history.jsonl"
+        self.knowledge = self.path / "knowledge.jsonl"
         self.checkpoints = self.path / "checkpoints"
         self.architecture = self.path / "architecture.json"
         self.inherited = self.path / "inherited.safetensors"

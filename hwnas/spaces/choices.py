@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -112,6 +112,13 @@ class ChoiceSpace(ABC):
         architectures.
         """
         return ()
+
+    def identity(self, architecture: Architecture) -> Hashable:
+        """What is equal for architectures that the space knows to compute the same function.
+
+        By default it is the architecture itself.
+        """
+        return architecture
 
     def open_options(self, decided: Sequence[int]) -> tuple[int, ...]:
         """Options of the next choice that can still be completed to a valid architecture.

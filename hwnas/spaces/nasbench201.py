@@ -201,6 +201,25 @@ class NasBench201Space(SearchSpace):
     def validate(self, architecture: Architecture) -> None:
         self.validate_options(architecture)
 
+    def identity(self, architecture: Architecture) -> str:
+        """The output as a sum of operators of sums, in a fixed order.
+
+        Edges without an operator and those of nodes that do not depend on the input are left out,
+        and a skip connection adds the terms of the node that it passes on. So isomorphic cells are
+        equal, and a few more than in the paper, which keeps absent terms apart (section 2.2).
+        """
+        terms: dict[int, list[str]] = {0: ["input"]}
+        for node in range(1, OUTPUT + 1):
+            found: list[str] = []
+            for source, target in EDGES:
+                option = architecture[f"{source}>{target}"]
+                if target != node or option == "none" or not terms[source]:
+                    continue
+                passed = "+".join(terms[source])
+                found += terms[source] if option == "skip_connect" else [f"{option}({passed})"]
+            terms[node] = sorted(found)
+        return "+".join(terms[OUTPUT])
+
     def sample(self, rng: np.random.Generator) -> Architecture:
         return self.architecture([int(i) for i in rng.integers(len(PRIMITIVES), size=len(EDGES))])
 

@@ -7,7 +7,7 @@ outcome; at the end it asks for the best architectures.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -17,6 +17,24 @@ from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
+
+
+class Experience(Protocol):
+    """What is known from earlier searches; implemented by `hwnas.strategies.experience`."""
+
+    @property
+    def trust(self) -> float:
+        """How far the present task can be expected to be like earlier ones, 0 to 1."""
+
+    @property
+    def option_scores(self) -> np.ndarray:
+        """The mean prediction of architectures that take an option, (choices, max_options)."""
+
+    def predict(self, architectures: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations of scores, (architectures,) each; higher is better."""
+
+    def best(self, decoder: Decoder, k: int, rng: np.random.Generator) -> list[Architecture]:
+        """Up to k architectures within the budgets that are predicted to be the best."""
 
 
 class Decoder(Protocol):
@@ -100,6 +118,16 @@ class SearchStrategy(ABC):
         self.space = space
         self.seed = seed
         self.decoder = decoder
+
+    def begin_from(self, experience: Experience) -> None:  # noqa: B027  # it may be ignored
+        """Begin from what earlier searches of the space found; by default that is ignored.
+
+        It is called before the first `ask`, and again before the state of an interrupted search is
+        loaded.
+
+        Args:
+            experience: predicts scores of architectures.
+        """
 
     @abstractmethod
     def ask(self) -> Mixture:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from hwnas.architecture import Architecture, Mixture
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.base import Decoder, Outcome, SearchStrategy, Settings
+from hwnas.strategies.base import Decoder, Experience, Outcome, SearchStrategy, Settings
 from hwnas.strategies.size_prior import DRAWS, START, By, largest_networks, largest_of
 
 MAX_DRAWS = 100
 """Number of proposals after which architectures are decoded from random scores instead."""
+TAKEN = 10
+"""Number of architectures that are proposed first from what earlier searches predict."""
 RECENT = 50
 """Number of latest proposals from which the strategy's probabilities are estimated."""
 
@@ -56,6 +58,12 @@ class SampledStrategy(SearchStrategy):
         self.suggested: list[Architecture] = []
         self.draws = 0
         self.recent: deque[Architecture] = deque(maxlen=RECENT)
+
+    def begin_from(self, experience: Experience) -> None:
+        """Propose the best of what earlier searches predict first, in place of as many others."""
+        rng = np.random.default_rng([self.seed, TAKEN])
+        self.suggested = experience.best(self.decoder, TAKEN, rng)
+        self.starts = max(0, self.starts - len(self.suggested))
 
     def skip(self, architecture: Architecture) -> None:
         """Do not propose a suggested architecture, since another process evaluates it."""

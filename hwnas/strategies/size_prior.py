@@ -28,6 +28,9 @@ MIN_TRAINED = 4
 """Number of trained networks below which nothing is learned about the effect of size."""
 LARGEST_EFFECT = 0.02
 """Standard deviation of the prior of the effect: score of a network of twice the size."""
+CAPACITY = 0.1
+"""By how much the log error of a short training falls further in a long one, for each standard
+deviation of the log of the parameters."""
 NOISE = 0.01
 """Standard deviation of a network's score over trainings and samples of images."""
 
@@ -73,6 +76,13 @@ def log_sizes(space: SearchSpace, architectures: Sequence[Architecture]) -> np.n
     totals = counts[0] + runs @ counts[1 : space.first_shared]
     logs: np.ndarray = np.log(np.maximum(totals, 1.0))
     return logs
+
+
+def size_moments(space: SearchSpace, networks: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and standard deviations of `log_sizes` over random networks, (2,) each."""
+    rng = np.random.default_rng(seed)
+    sizes = log_sizes(space, [space.sample(rng) for _ in range(networks)])
+    return sizes.mean(axis=0), sizes.std(axis=0) + 1e-12
 
 
 def largest_of(space: SearchSpace, architectures: Sequence[Architecture]) -> Architecture:

@@ -34,7 +34,7 @@ DOCS = ROOT / "docs"
 WITH_OWN_TESTS = {"tutorial", "check_any_model", "profile_a_device", "add_a_space"}
 """Pages whose commands have tests of their own, below and in `test_add_a_space`."""
 JOURNEYS = [
-    ["README", "commands", "use_the_model", "number_formats"],
+    ["README", "commands", "use_the_model", "number_formats", "generate_architectures"],
     ["tasks_and_data"],
     ["spaces"],
     ["strategies"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -100,3 +102,53 @@ def test_a_cell_without_live_edges_still_runs() -> None:
     space = tiny_space("nasbench201")
     network = space.network(space.architecture([0] * len(EDGES))).eval()
     assert network(torch.randn(2, 1, 9, 7)).shape == (2, 3)
+
+
+def unique_string(architecture) -> str:
+    """The string by which the paper's authors tell isomorphic cells, `get_unique_str`."""
+    nodes = {0: "0"}
+    for node in (1, 2, 3):
+        terms = []
+        for source in range(node):
+            option = architecture[f"{source}>{node}"]
+            if option == "none" or nodes[source] == "#":
+                terms.append("#")
+            else:
+                is_skip = option == "skip_connect"
+                terms.append(nodes[source] if is_skip else f"({nodes[source]})@{option}")
+        nodes[node] = "+".join(sorted(terms))
+    return nodes[3]
+
+
+@pytest.mark.slow
+def test_isomorphic_cells_have_one_identity() -> None:
+    """The paper counts 6,466 cells that are not isomorphic; equal ones have equal identities."""
+    space = tiny_space("nasbench201")
+    identities: dict[str, set[str]] = {}
+    for chosen in itertools.product(range(5), repeat=6):
+        architecture = space.architecture(list(chosen))
+        found = identities.setdefault(unique_string(architecture), set())
+        found.add(space.identity(architecture))
+    assert len(identities) == 6466
+    assert all(len(found) == 1 for found in identities.values())
+
+
+def test_cells_of_one_identity_compute_the_same() -> None:
+    """The nodes in the other order, and what a dead edge or a skip connection leaves open."""
+    space = tiny_space("nasbench201")
+    pairs = [
+        ([3, 2, 0, 0, 4, 2], [2, 3, 0, 0, 2, 4]),
+        ([0, 2, 3, 1, 4, 2], [0, 2, 0, 1, 0, 2]),
+        ([1, 0, 3, 0, 2, 4], [1, 3, 0, 0, 2, 4]),
+    ]
+    for chosen in pairs:
+        first, second = (space.architecture(list(options)) for options in chosen)
+        assert space.identity(first) == space.identity(second)
+        networks = [space.network(architecture).eval() for architecture in (first, second)]
+        for network in networks:
+            for parameter in network.parameters():
+                torch.nn.init.constant_(parameter, 0.3)
+        images = torch.randn(2, 1, 9, 7)
+        torch.testing.assert_close(networks[0](images), networks[1](images))
+    different = space.architecture([3, 2, 0, 0, 4, 2]), space.architecture([3, 2, 0, 0, 2, 4])
+    assert space.identity(different[0]) != space.identity(different[1])

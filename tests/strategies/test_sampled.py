@@ -17,7 +17,8 @@ from hwnas.budget.limit import Limit
 from hwnas.evaluators.accuracy_table import TableDecoder
 from hwnas.spaces import SPACES
 from hwnas.strategies import STRATEGIES, Outcome, build_strategy
-from hwnas.strategies.bayesian import GaussianProcess, expected_improvement
+from hwnas.strategies.bayesian import expected_improvement
+from hwnas.strategies.gaussian_process import GaussianProcess
 from hwnas.strategies.size_prior import largest_networks, log_sizes
 
 SPACE = tiny_space("nasbench201")

@@ -1,0 +1,1 @@
+"""What finished searches found, kept in a database for later searches of similar data."""
