@@ -140,6 +140,7 @@ setup(
     package_data={
         "hwnas": ["py.typed"],
         "hwnas.configs": ["*.toml"],
+        "hwnas.deploy.microcontroller": ["*.c"],
         "hwnas.datasets": ["*.npz", "*.md"],
         "hwnas.spaces": ["*.toml"],
         "hwnas.reporting": ["*.css", "*.js", "catalogue.json"],

@@ -59,7 +59,7 @@ class Decoder:
         self.size_weight = size_weight
 
     def is_feasible(self, architecture: Architecture) -> bool:
-        """Return whether the predicted latencies are within all budgets."""
+        """Return whether the predicted latencies and the sizes are within all budgets."""
         return all(limit.is_kept(architecture) for limit in self.limits)
 
     def best(self, scores: np.ndarray, k: int = 1) -> list[Architecture]:
@@ -79,18 +79,27 @@ class Decoder:
         else:
             found = program.solve(k)
         if not found:
-            ranges = []
-            for limit in self.limits:
-                fastest_ms, slowest_ms = latency_range_ms(limit.cost)
-                ranges.append(f"{fastest_ms:.4g} to {slowest_ms:.4g} ms")
-            raise InputError(
-                "no architecture keeps the budget",
-                where="budget_ms",
-                expected=f"a budget in the range of predicted latencies ({'; '.join(ranges)})",
-                actual="; ".join(f"{limit.budget_ms:.4g} ms" for limit in self.limits),
-                mend="raise the budget or use a search space with smaller networks",
-            )
+            raise self._nothing_found()
         return found
+
+    def _nothing_found(self) -> InputError:
+        """The error that states the budgets and what is possible."""
+        mask, ranges, sizes = self.space.mask.numpy(), [], []
+        for limit in self.limits:
+            fastest_ms, slowest_ms = latency_range_ms(limit.cost)
+            ranges.append(f"{fastest_ms:.4g} to {slowest_ms:.4g} ms")
+            sizes += [] if limit.sizes is None else limit.sizes.in_words(mask)
+        possible = f"a budget in the range of predicted latencies ({'; '.join(ranges)})"
+        if sizes:
+            possible += f" and together with it {', '.join(least for _, least in sizes)}"
+        budgets = [f"{limit.budget_ms:.4g} ms" for limit in self.limits]
+        return InputError(
+            "no architecture keeps the budget",
+            where="budget" if sizes else "budget_ms",
+            expected=possible,
+            actual="; ".join([*budgets, *(stated for stated, _ in sizes)]),
+            mend="raise the budget or use a search space with smaller networks",
+        )
 
     def largest(
         self, sizes: np.ndarray, rng: np.random.Generator | None = None
@@ -270,9 +279,15 @@ class _IntegerProgram:
         self.objective[: self.option_count] = -np.where(mask, scores, 0.0).ravel()
         self.upper_bounds = np.ones(size)
         self.upper_bounds[: self.option_count] = mask.ravel()
+        self.sized = [limit for limit in limits if limit.sizes is not None]
+        sizes = [limit.sizes for limit in self.sized if limit.sizes is not None]
+        for one in sizes:
+            self.upper_bounds[: self.option_count] *= one.allowed().ravel()
         # Which of the constraints state each limit.
         self.of_limit: dict[Limit, list[int]] = {}
         self.constraints = [self._structure(*item) for item in self.programs.items()]
+        for values, room in (row for one in sizes for row in one.rows()):
+            self._add_size(values, room)
         for limit in self.limits:
             self._add_latency(limit, limit.cost.coefficients.mean, 0.0)
             if limit.deviations:
@@ -292,11 +307,12 @@ class _IntegerProgram:
             if x is None:
                 return
             architecture = self.space.architecture(self._chosen(x))
-            over = [limit for limit in self.limits if not limit.is_kept(architecture)]
-            for limit in over:
+            slow = [one for one in self.limits if not one.is_fast_enough(architecture)]
+            for limit in slow:
                 self._add_tangent(limit, architecture)
             self._exclude(x)
-            if over:
+            # The solver's tolerance may let sizes pass that exceed a limit by a millionth.
+            if slow or not all(limit.fits(architecture) for limit in self.sized):
                 rejected += 1
             else:
                 yield architecture
@@ -367,6 +383,19 @@ class _IntegerProgram:
         room_ms = limit.budget_ms - coefficients[0] - constant_ms
         self.of_limit.setdefault(limit, []).append(len(self.constraints))
         self.constraints.append(LinearConstraint(row[None], -np.inf, room_ms))
+
+    def _add_size(self, values: np.ndarray, room: float) -> None:
+        """Add the constraint that what the chosen options take is within what is left.
+
+        It is scaled to 1, since the solver's tolerances are absolute, and half a unit is added,
+        since sizes are whole numbers.
+        """
+        row = np.zeros(self.size)
+        scale = max(float(np.abs(values).max()), 1.0)
+        row[: self.option_count] = values.ravel() / scale
+        self.constraints.append(
+            LinearConstraint(row[None], -np.inf, (np.floor(room) + 0.5) / scale)
+        )
 
     def latency_row(self, edges: EdgeRule, coefficients: np.ndarray) -> np.ndarray:
         """Return the weights (variables,) of the latency, without its constant part.

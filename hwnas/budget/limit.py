@@ -1,4 +1,4 @@
-"""A latency budget on one device; a search can have one for each of several devices."""
+"""The budgets of one device; a search can have such a limit for each of several devices."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from hwnas.architecture import Architecture, Mixture
 from hwnas.budget.coefficients import architecture_features
 from hwnas.budget.cost import CostModel
 from hwnas.budget.gate import TOLERANCE
+from hwnas.budget.sizes import SizeLimits
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The constraint `latency <= budget_ms` on the device of a cost model.
+    """The constraint `latency <= budget_ms` on the device of a cost model, and its exact sizes.
 
     Attributes:
         cost: predicts latencies on the device.
         budget_ms: largest allowed latency.
         confidence: probability with which the budget has to be kept; with None, the expected
             latency is compared with the budget.
+        sizes: exact limits of memory and work on the same device, if it has any.
     """
 
     cost: CostModel
     budget_ms: float = np.inf
     confidence: float | None = None
+    sizes: SizeLimits | None = None
 
     @property
     def deviations(self) -> float:
@@ -54,7 +57,15 @@ class Limit:
         return float(expected_ms[0] + self.deviations * std_ms[0])
 
     def is_kept(self, architecture: Architecture) -> bool:
-        """Return whether the architecture is predicted to keep the budget."""
+        """Return whether the architecture is predicted to keep the budget, and keeps the sizes."""
+        return self.fits(architecture) and self.is_fast_enough(architecture)
+
+    def fits(self, architecture: Architecture) -> bool:
+        """Return whether the architecture keeps the limits of memory and work."""
+        return self.sizes is None or self.sizes.is_kept(self.cost.space.chosen(architecture))
+
+    def is_fast_enough(self, architecture: Architecture) -> bool:
+        """Return whether the architecture is predicted to keep the latency budget."""
         return self.bound_ms(architecture) <= self.budget_ms * (1 + TOLERANCE)
 
     def probability(self, architecture: Architecture) -> float:

@@ -139,7 +139,7 @@ def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
         return [Gate(name, "skipped", None, None) for name in (f"{ACCURACY}_drop", ACCURACY)]
     metric, least = score.metric, limits.min_accuracy or None
     gates = [
-        _at_most(f"{metric}_drop", score.drop, limits.max_accuracy_drop),
+        at_most(f"{metric}_drop", score.drop, limits.max_accuracy_drop),
         _at_least(metric, score.model, least),
     ]
     if score.chance is not None:
@@ -155,7 +155,7 @@ def original_gate(metric: str, drop: float, limits: CheckConfig) -> Gate:
         drop: the original's score minus that of the network.
         limits: `limits.max_accuracy_drop` is the largest drop that passes.
     """
-    return _at_most(f"{metric}_drop_from_original", drop, limits.max_accuracy_drop)
+    return at_most(f"{metric}_drop_from_original", drop, limits.max_accuracy_drop)
 
 
 def _chance_gate(chance: Chance, *, decides: bool) -> Gate:
@@ -232,7 +232,7 @@ def serving_gates(serving: Serving | None) -> list[Gate]:
     gates = [Gate("serving_errors", _passed(answered), serving.errors, 0, bound="max")]
     if serving.memory_mb is not None and serving.growth_mb is not None:
         limit_mb = max(GROWTH_MB, GROWTH_SHARE * serving.memory_mb)
-        gates.append(_at_most("memory_growth", serving.growth_mb, limit_mb))
+        gates.append(at_most("memory_growth", serving.growth_mb, limit_mb))
     return gates
 
 
@@ -251,7 +251,7 @@ def memory_gates(memory_mb: float | None, budget_mb: float | None) -> list[Gate]
     if memory_mb is None:
         missing = "the memory cannot be measured here"
         return [Gate("memory", "inconclusive", None, budget_mb, missing, bound="max")]
-    return [_at_most("memory", memory_mb, budget_mb)]
+    return [at_most("memory", memory_mb, budget_mb)]
 
 
 def energy_gates(energy: Energy | None, budget_mj: float | None) -> list[Gate]:
@@ -261,7 +261,7 @@ def energy_gates(energy: Energy | None, budget_mj: float | None) -> list[Gate]:
     if energy is None:
         missing = "no energy counter can be read"
         return [Gate("energy", "inconclusive", None, budget_mj, missing, bound="max")]
-    return [_at_most("energy", energy.mj, budget_mj)]
+    return [at_most("energy", energy.mj, budget_mj)]
 
 
 def confidence_gate(probability: float, confidence: float) -> Gate:
@@ -300,7 +300,7 @@ def _at_least(name: str, value: float | None, limit: float | None) -> Gate:
     return Gate(name, _passed(value >= limit), value, limit, bound="min")
 
 
-def _at_most(name: str, value: float | None, limit: float | None) -> Gate:
+def at_most(name: str, value: float | None, limit: float | None) -> Gate:
     """Gate of a value that must not be above its limit, if there are both."""
     if value is None or limit is None:
         return _without_limit(name, value)

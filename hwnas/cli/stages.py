@@ -134,10 +134,17 @@ def train(
 def export(
     folder: RunArgument,
     variants: Variants = None,
+    microcontroller: Annotated[
+        bool,
+        typer.Option(
+            "--microcontroller",
+            help="Write an int8 program in plain C and a LiteRT file to DIR/microcontroller.",
+        ),
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Export the trained network to ONNX.
+    """Export the trained network to ONNX, or as a program for a microcontroller.
 
     Writes DIR/model.onnx. With --variants, other number formats are written to DIR/variants,
     checked and measured against each other; the exit code is 3 when one could not be made.
@@ -145,6 +152,9 @@ def export(
     """
     from hwnas.pipeline.export import export as export_model
 
+    if microcontroller:
+        _export_microcontroller(folder, as_json)
+        return
     if variants is not None:
         _export_variants(folder, variants, force, as_json)
         return
@@ -152,6 +162,25 @@ def export(
         path = export_model(current, force=force)
     size = path.stat().st_size
     print_result({"model": str(path), "size_bytes": size}, as_json, f"{path}: {size / 1e6:.2f} MB")
+
+
+def _export_microcontroller(folder: Path, as_json: bool) -> None:
+    """Write the program for microcontrollers, and say what it takes."""
+    from hwnas.budget.sizes import Size
+    from hwnas.pipeline.microcontroller import export_microcontroller
+    from hwnas.reporting.formatting import in_words
+
+    with opened(folder) as current:
+        document = export_microcontroller(current)
+        target = current.folder.microcontroller
+    size = Size(document["ram_bytes"], document["flash_bytes"], document["macs"])
+    text = (
+        f"{target}: {size.in_words()}; test {in_words(document['metric'])} {document['score']:.2%} "
+        f"({document['score_float32']:.2%} in float32)"
+    )
+    if document["litert"] is not None:
+        text += f"; no LiteRT file: {document['litert']}"
+    print_result(document, as_json, text)
 
 
 def _export_variants(folder: Path, variants: str, force: bool, as_json: bool) -> None:

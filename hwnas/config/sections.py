@@ -101,6 +101,20 @@ class BudgetConfig(Section):
         gt=0,
         description="time in milliseconds that the first inference of a new process may take",
     )
+    ram_kb: float | None = Field(
+        None,
+        gt=0,
+        description="working memory in kB of 1,024 bytes that the activations of an int8 model may "
+        "take on a microcontroller, with input and output; exact, as are the next two",
+    )
+    flash_kb: float | None = Field(
+        None,
+        gt=0,
+        description="flash in kB of 1,024 bytes that its weights, tables and code may take",
+    )
+    macs: float | None = Field(
+        None, gt=0, description="multiply-accumulates that one inference may take"
+    )
     confidence: float | None = Field(
         None,
         ge=0.5,
@@ -114,6 +128,11 @@ class BudgetConfig(Section):
         if (self.ms is None) == (self.fraction is None):
             raise ValueError("give either ms or fraction")
         return self
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether there is a limit of RAM, flash or multiply-accumulates."""
+        return any(most is not None for most in (self.ram_kb, self.flash_kb, self.macs))
 
 
 class DeviceConfig(Section):

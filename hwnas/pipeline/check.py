@@ -32,6 +32,7 @@ from hwnas.latency_tables.runtimes import OnnxModelRuntime, OnnxRuntimeCpu
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.further_devices import measured_gates
 from hwnas.pipeline.kept_samples import NOTE, keep_samples, kept_feeds
+from hwnas.pipeline.microcontroller import microcontroller_gates
 from hwnas.pipeline.profile import example_feeds, preparation
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.shrink_rounds import original_score
@@ -100,6 +101,7 @@ def check(
             *_prediction_gates(run),
             *measured_gates(run, model, feeds),
             *_original_gates(run),
+            *(microcontroller_gates(run) if is_own else []),
         ],
         extra_notes=[*_budget_notes(run, budget_ms), *([NOTE] if is_detached else [])],
         stage=run.stage,

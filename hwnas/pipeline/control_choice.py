@@ -16,6 +16,7 @@ from hwnas.budget.selection import FurtherBudgets, NetworkCosts, read_measuremen
 from hwnas.controls.decoded import random_architectures
 from hwnas.controls.handmade import FAMILIES
 from hwnas.controls.scaling import widest_within
+from hwnas.deploy.microcontroller.sizes import network_size
 from hwnas.errors import InputError
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.search import measure_costs
@@ -121,6 +122,8 @@ def _hand_made(run: Run, name: str, say: Say) -> Control:
     alone_ms: dict[int, float] = {}
 
     def keeps(network: Network) -> bool:
+        if not _fits(run, network):
+            return False
         costs = _costs(run, network, say)
         alone_ms[_parameters(network)] = costs.latency.value_ms
         return _are_kept(run, costs) and costs.latency.value_ms <= slowest_ms
@@ -196,6 +199,14 @@ def _are_kept(run: Run, costs: NetworkCosts) -> bool:
     """Whether the run's budgets are kept for certain."""
     further = FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj)
     return costs.latency.gate(run.target.budget_ms()) == "pass" and further.kept_by(costs)
+
+
+def _fits(run: Run, network: Network) -> bool:
+    """Whether the run's limits of RAM, flash and multiply-accumulates are kept, if it has any."""
+    sizes = run.target.sizes
+    if sizes is None:
+        return True
+    return sizes.are_kept_by(network_size(network, run.problem.space.options.input_shape))
 
 
 def _parameters(network: Network) -> int:

@@ -129,6 +129,7 @@ class Run:
         check_controls(config, where)
         if self.problem.has_data:
             check_augmentation(config.train, self.problem.dataset, where)
+        self.target.sizes  # noqa: B018  # refuses networks that no microcontroller can run
         if config.search.accuracy_table is not None:
             self.problem.accuracy_table  # noqa: B018  # reading it finds what is malformed
         if config.search.storage is not None:
@@ -220,7 +221,10 @@ class Run:
         """
         members = []
         for budget_ms in self.config.budget.family_ms:
-            budget = BudgetConfig(ms=budget_ms, confidence=self.config.budget.confidence)
+            kept = ("confidence", "ram_kb", "flash_kb", "macs")
+            budget = BudgetConfig(
+                ms=budget_ms, **{key: getattr(self.config.budget, key) for key in kept}
+            )
             folder = RunFolder(self.folder.path / "family" / f"{budget_ms:g}ms")
             config = self.config.model_copy(update={"budget": budget, "controls": 0})
             given = None if self.given is None else replace(self.given, config=config)

@@ -21,6 +21,7 @@ from hwnas.pipeline.configuration import load_config
 from hwnas.pipeline.controls import compare_with_controls, has_compared
 from hwnas.pipeline.export import export
 from hwnas.pipeline.knowledge import draw_on_knowledge, remember
+from hwnas.pipeline.microcontroller import export_microcontroller
 from hwnas.pipeline.problem import Problem
 from hwnas.pipeline.profile import profiled_space
 from hwnas.pipeline.report import report
@@ -211,6 +212,8 @@ def _finish(run: Run, limit: TimeLimit | None, searched_s: float, runs: int) -> 
             limit.train(run, searched_s=searched_s, most_epochs=most, runs=runs)
     interruption.stop_if_requested()
     export(run)
+    if run.config.budget.has_sizes:
+        export_microcontroller(run)
     interruption.stop_if_requested()
     document = check(run)
     if not has_compared(run):

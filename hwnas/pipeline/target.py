@@ -12,9 +12,11 @@ from hwnas.budget.decode import latency_range_ms
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import EVENT as MEASUREMENT
+from hwnas.budget.sizes import KB, SizeLimits
 from hwnas.budget.speed import MachineSpeed, RecordedSpeed
 from hwnas.calibration.networks import read_measurements, to_text
 from hwnas.config import Config
+from hwnas.deploy.microcontroller.sizes import layer_sizes
 from hwnas.errors import InputError
 from hwnas.latency_tables.remote.choosing import runtime_on
 from hwnas.latency_tables.runtimes import Runtime
@@ -191,10 +193,31 @@ class Target:
     def limits(self) -> list[Limit]:
         """The budgets of all devices, the first device's first."""
         confidence = self.config.budget.confidence
-        limits = [Limit(self.cost, self.budget_ms(), confidence)]
+        limits = [Limit(self.cost, self.budget_ms(), confidence, self.sizes)]
         for path, device in zip(self.further_tables, self.config.devices, strict=True):
             cost = CostModel(self.problem.space, LatencyTable.load(path))
             limits.append(Limit(cost, device.budget_ms, confidence))
+        return limits
+
+    @cached_property
+    def sizes(self) -> SizeLimits | None:
+        """The exact limits of memory and work on a microcontroller; None if there are none.
+
+        Raises:
+            InputError: when the space is none of layers, its networks have no integer form, or
+                none of them keeps a limit.
+        """
+        budget = self.config.budget
+        if not budget.has_sizes:
+            return None
+        space = self.problem.space
+        limits = SizeLimits(
+            layer_sizes(space, "budget"),
+            None if budget.ram_kb is None else budget.ram_kb * KB,
+            None if budget.flash_kb is None else budget.flash_kb * KB,
+            budget.macs,
+        )
+        limits.require_possible(space.mask.numpy())
         return limits
 
     @property

@@ -66,6 +66,10 @@ GATES: dict[str, tuple[str, Callable[[float | None], str]]] = {
     "finite": ("output values that are NaN or infinite: at most the limit", number),
     "load": ("time to create a session in a new process: at most the limit", milliseconds),
     "first_inference": ("first inference of a new process: at most the limit", milliseconds),
+    "ram_kb": ("working memory on a microcontroller in kB: at most the limit", number),
+    "flash_kb": ("flash on a microcontroller in kB: at most the limit", number),
+    "macs": ("multiply-accumulates of one inference: at most the limit", count),
+    "int8_program_drop": ("loss of the score of the int8 program: at most the limit", percent),
     "serving_errors": ("failed requests under load: at most the limit", number),
     "memory_growth": ("growth of the session's memory in MB under load: at most the limit", number),
 }

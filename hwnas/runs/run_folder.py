@@ -61,6 +61,8 @@ class RunFolder:
         self.check = self.path / "check.json"
         self.variants = self.path / "variants"
         self.variants_document = self.variants / "variants.json"
+        self.microcontroller = self.path / "microcontroller"
+        self.microcontroller_sizes = self.microcontroller / "sizes.json"
         self.controls = self.path / "controls"
         self.controls_document = self.path / "controls.json"
         self.operator_shares = self.path / "operator_shares.json"
@@ -129,6 +131,7 @@ class RunFolder:
             self.training_samples: "hwnas train",
             self.model: "hwnas export",
             self.check: "hwnas check",
+            self.microcontroller_sizes: "hwnas export --microcontroller",
         }
         return writers.get(path, "hwnas run")
 

@@ -246,7 +246,8 @@ class MacroOptions(SpaceOptions):
                 raise ValueError(f"{where}.operator: no convolution can follow a dense layer")
             was_dense = stage.is_dense
             height, width, reduction = place.height, place.width, stage.reduced_by
-            if min(height, width) < reduction:
+            # Signals are maps of height 1, of which only the width is reduced.
+            if width < reduction or 1 < height < reduction:
                 raise ValueError(
                     f"{where}: maps of {height} x {width} cannot be reduced by {reduction}"
                 )

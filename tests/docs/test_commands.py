@@ -34,7 +34,10 @@ DOCS = ROOT / "docs"
 WITH_OWN_TESTS = {"tutorial", "check_any_model", "profile_a_device", "add_a_space"}
 """Pages whose commands have tests of their own, below and in `test_add_a_space`."""
 JOURNEYS = [
-    ["README", "commands", "use_the_model", "number_formats", "generate_architectures"],
+    [
+        *("README", "commands", "use_the_model", "number_formats", "microcontrollers"),
+        "generate_architectures",
+    ],
     ["tasks_and_data"],
     ["spaces"],
     ["strategies"],
@@ -92,7 +95,7 @@ def test_every_page_with_commands_is_tested() -> None:
         for page in pages
         for language in re.findall(r"^```(.*)\n(?:.*\n)*?```$", page.read_text(), re.MULTILINE)
     }
-    assert languages <= {"sh", "python", "text", "toml", "{toctree}", "cpp", "javascript"}
+    assert languages <= {"sh", "python", "text", "toml", "{toctree}", "c", "cpp", "javascript"}
     with_commands = {page.stem for page in pages if commands_of(page)}
     assert with_commands == WITH_OWN_TESTS | {name for names in JOURNEYS for name in names}
 

@@ -1,0 +1,1 @@
+"""Networks on microcontrollers: integer operators, their memory, plain C, and LiteRT files."""
