@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import sys
 from functools import cache
 
 import gpu_first_minutes
 import pytest
+import results
 import torch
-from gpu_first_minutes import PARTS, Row, run_part
+from gpu_first_minutes import PARTS, Row, keeper, run_part
 
 QUICK = ("correctness", "cells", "search_step", "long_search", "energy")
 
@@ -49,6 +51,20 @@ def test_each_of_ours_is_compared_with_every_other() -> None:
     baselines = {row["baseline"] for row in rows if row["variant"] == "cpu"}
     assert {"eager_nchw", "eager_channels_last", "eager_channels_last_graphed"} <= baselines
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_rows_of_all_parts_are_kept_in_one_table(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    failure = gpu_first_minutes.row("tables", "", "failure", "stopped after 190 s")
+    found = [(part, row) for part in QUICK for row in rows_of(part)] + [("tables", failure)]
+    for part, row in found:
+        keeper(part, dry=False)(row)
+    with (tmp_path / "gpu_first_minutes.csv").open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    assert [(row["part"], row["metric"]) for row in kept] == [(p, r["metric"]) for p, r in found]
+    assert all(None not in row and None not in row.values() for row in kept)
+    assert all(row["date"] and row["torch"] for row in kept)
+    assert kept[-1]["value"] == "stopped after 190 s"
 
 
 @pytest.mark.parametrize(

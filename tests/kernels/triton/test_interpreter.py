@@ -11,7 +11,9 @@ import pytest
 
 pytest.importorskip("triton")
 TESTS = Path(__file__).parents[2]
-CASES = [str(TESTS / "helpers" / name) for name in ("triton_cases.py", "triton_cell_cases.py")]
+CASES = [
+    str(TESTS / "helpers" / f"triton_{name}.py") for name in ("cases", "cell_cases", "step_cases")
+]
 
 
 def run_cases(marks: str, *, interpret: bool) -> None:
