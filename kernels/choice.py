@@ -18,7 +18,11 @@ IMPLEMENTATIONS = ("auto", "triton", "cpu", "torch")
 
 
 def choose_implementation(
-    impl: str, inputs: Sequence[Tensor], misfit: Callable[[Tensor], str | None] | None = None
+    impl: str,
+    inputs: Sequence[Tensor],
+    misfit: Callable[[Tensor], str | None] | None = None,
+    *,
+    convolutions: bool = True,
 ) -> str:
     """The implementation to use. "auto" falls back to "torch" and warns once for each reason.
 
@@ -26,6 +30,8 @@ def choose_implementation(
         impl: one of `IMPLEMENTATIONS`.
         inputs: the states of the operator, or its branches.
         misfit: returns why its tensors do not suit a state, None if they do.
+        convolutions: whether the operator may have convolutions, for which there are kernels of
+            fewer channels.
 
     Raises:
         RuntimeError: when the requested implementation cannot be used here.
@@ -35,7 +41,7 @@ def choose_implementation(
     x = inputs[0]
     natural = "triton" if x.is_cuda else "cpu"
     asked = natural if impl == "auto" else impl
-    reason = _unsupported(asked, inputs, misfit)
+    reason = _unsupported(asked, inputs, misfit, convolutions)
     if reason is None:
         return asked
     if impl != "auto":
@@ -45,7 +51,10 @@ def choose_implementation(
 
 
 def _unsupported(
-    impl: str, inputs: Sequence[Tensor], misfit: Callable[[Tensor], str | None] | None
+    impl: str,
+    inputs: Sequence[Tensor],
+    misfit: Callable[[Tensor], str | None] | None,
+    convolutions: bool,
 ) -> str | None:
     """Why an implementation cannot be used; None if it can."""
     x = inputs[0]
@@ -71,7 +80,7 @@ def _unsupported(
     pixels = max(state.shape[0] * state.shape[2] * state.shape[3] for state in inputs)
     if channels * pixels == 0:
         return "the inputs are empty"
-    if impl == "triton" and not fits_triton(channels, pixels):
+    if impl == "triton" and not fits_triton(channels, pixels, convolutions=convolutions):
         return f"no kernels for {channels} channels of {pixels} pixels"
     reason: str | None = (misfit(x) if misfit else None) or _loading_error(impl, dtype)
     return reason

@@ -64,7 +64,7 @@ def weighted_norms(
         RuntimeError: when the requested `impl` cannot be used here.
     """
     _validate(branches, mixing_weights, running_means, running_variances, scales, shifts, training)
-    chosen = choose_implementation(impl, branches)
+    chosen = choose_implementation(impl, branches, convolutions=False)
     if chosen == "torch":
         return _reference(
             branches, mixing_weights, running_means, running_variances, scales, shifts, training,

@@ -297,6 +297,10 @@ class SearchConfig(Section):
         "nothing",
         description="activations that the backward pass computes again, to save memory",
     )
+    cuda_graph: bool = Field(
+        False,
+        description="on a GPU, record what a step launches and replay it (not tried on a GPU yet)",
+    )
     partial_channels: int | None = Field(
         None,
         ge=1,

@@ -15,7 +15,7 @@ from hwnas.strategies import STRATEGIES, strategy_settings
 from hwnas.strategies.gradient import DeterministicStrategy, GradientStrategy
 from hwnas.strategies.hyperband import HyperbandSettings, HyperbandStrategy
 from hwnas.strategies.sampled import SampledStrategy
-from hwnas.strategies.stochastic import DrnasSettings, DrnasStrategy
+from hwnas.strategies.stochastic import DrnasSettings, DrnasStrategy, GdasStrategy
 from hwnas.supernet.widening import partial_channels
 from hwnas.tasks import Task
 
@@ -89,11 +89,27 @@ def check_partial_channels(search: SearchConfig, supernet: Supernet, where: str)
         )
 
 
+def graph_needs(config: Config) -> list[tuple[str, bool, bool, str]]:
+    """What a recorded step needs: the setting, its value, whether that fits, what would."""
+    search = config.search
+    strategy = STRATEGIES[search.strategy]
+    same = issubclass(strategy, GradientStrategy) and not issubclass(strategy, GdasStrategy)
+    needs = (
+        (config.device == "cuda", "device = cuda"),
+        (search.evaluator == "supernet", "search.evaluator = supernet"),
+        (same, "a strategy by gradients that mixes the same options in every step"),
+        (search.order == 1, "search.order = 1"),
+        (not search.sandwich and not search.shrinking, "no sandwich rule and no shrinking"),
+    )
+    return [("search.cuda_graph", search.cuda_graph, fits, expected) for fits, expected in needs]
+
+
 def check_ranks(search: SearchConfig, ranks: Ranks, where: str) -> None:
     """InputError for what several processes cannot search together."""
     for key, fits, expected in (
         ("evaluator", search.evaluator == "supernet", "supernet; others share a storage"),
         ("batch_size", search.batch_size % ranks.size == 0, "a multiple of their number"),
+        ("cuda_graph", not search.cuda_graph, "false"),
     ):
         if ranks.size > 1 and not fits:
             raise InputError(
@@ -193,6 +209,7 @@ def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -
     needs = (
         ("search.sandwich", search.sandwich, of_supernet, "search.evaluator = supernet"),
         ("search.distillation", search.distillation, task.tells_classes, "a task of classes"),
+        *graph_needs(config),
         ("search.shrinking", search.shrinking, of_supernet, "search.evaluator = supernet"),
         ("search.shrinking", search.shrinking, has_phases, "space.name = elastic, with choices"),
         ("search.shrinking", search.shrinking, samples, "a strategy of single architectures"),

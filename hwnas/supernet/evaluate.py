@@ -28,6 +28,8 @@ Penalty = Callable[[Tensor], Tensor]
 """Maps mixing weights (choices, max_options) to a scalar."""
 Score = Callable[[Iterable[tuple[Tensor, Tensor]]], float]
 """Maps batches of outputs and targets to a score; higher is better."""
+LossAt = Callable[[Batch, Mixture], Tensor]
+"""The loss of a mixture on a batch; differentiable by the mixing weights."""
 
 
 def evaluate_mixture(
@@ -40,6 +42,7 @@ def evaluate_mixture(
     with_gradient: bool,
     loss_of: Loss = F.cross_entropy,
     penalty: Penalty | None = None,
+    loss_at: LossAt | None = None,
 ) -> Outcome:
     """Evaluate the objective of a mixture on a validation batch.
 
@@ -55,12 +58,16 @@ def evaluate_mixture(
         with_gradient: also compute the gradient with respect to the mixing weights.
         loss_of: maps outputs and targets to the loss.
         penalty: maps mixing weights to what is added to the objective; differentiable.
+        loss_at: computes the loss in place of `supernet` and `loss_of`.
     """
     inputs, targets = batch
     with torch.set_grad_enabled(with_gradient), frozen(supernet):
         weights = mixture.weights.detach().requires_grad_(with_gradient)
         attached = Mixture(weights.to(targets.device), mixture.active)
-        loss = loss_of(supernet(inputs, attached), targets)
+        if loss_at is None:
+            loss = loss_of(supernet(inputs, attached), targets)
+        else:
+            loss = loss_at(batch, attached)
         ratio = largest_ratio(limits, Mixture(weights))
         objective = dual(loss, ratio.to(loss), multiplier)
         if penalty is not None:

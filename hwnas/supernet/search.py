@@ -26,13 +26,14 @@ from hwnas.spaces.networks import Supernet
 from hwnas.strategies.base import Outcome, SearchStrategy, probability_rows
 from hwnas.strategies.gradient import GradientStrategy
 from hwnas.supernet.bilevel import evaluate_mixture_second_order
-from hwnas.supernet.evaluate import Batch, Penalty, evaluate_mixture
+from hwnas.supernet.evaluate import Batch, Penalty, evaluate_mixture, frozen
+from hwnas.supernet.graphs import CudaRecorder, SearchGraphs
 from hwnas.supernet.guard import Guard
 from hwnas.supernet.penalties import weighted_penalties
 from hwnas.supernet.sandwich import Sandwich
 from hwnas.supernet.widening import partial_channels, widen
 from hwnas.tasks import Loss
-from hwnas.training.optimizer import build_optimizer
+from hwnas.training.optimizer import build_optimizer, load_optimizer
 from hwnas.training.schedule import cosine
 
 STAGE = "search"
@@ -80,6 +81,13 @@ class SupernetSearch:
         self.sandwich = Sandwich(
             self.supernet, strategy.space, self.config, strategy.seed, self.loss_of
         )
+        self.graphs = self._new_graphs()
+
+    def _new_graphs(self) -> SearchGraphs | None:
+        """Nothing recorded yet; None where steps are not to be recorded."""
+        if not self.config.cuda_graph:
+            return None
+        return SearchGraphs(self._judge, self._train, CudaRecorder())
 
     def run(self, folder: RunFolder, progress: Advance) -> None:
         """Search to the end, starting from the newest checkpoint if there is one.
@@ -118,8 +126,12 @@ class SupernetSearch:
             HwnasError: the loss is not finite.
         """
         fraction = self.step / self.config.steps
+        rate = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
         for group in self.optimizer.param_groups:
-            group["lr"] = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
         self.supernet.train()
         self.sandwich.begin(self.step, self.optimizer)
         batch = self._own_part(self.training.batch(self.step))
@@ -156,6 +168,7 @@ class SupernetSearch:
         """Widen the candidate operators to 1 in `partial` channels if they are narrower."""
         if partial < partial_channels(self.supernet):
             widen(self.supernet, self.optimizer, partial)
+            self.graphs = self._new_graphs()
 
     def _check_collapse(self, guard: Guard) -> dict[str, Any]:
         """Return the guard's record: the eigenvalue that it watches, and a collapse."""
@@ -188,8 +201,19 @@ class SupernetSearch:
             with_gradient=with_gradient,
             loss_of=self.loss_of,
             penalty=self._penalty(samples, batch) if with_gradient and penalised else None,
+            loss_at=self.graphs.loss if self.graphs is not None and with_gradient else None,
         )
         return self._average(outcome)
+
+    def _judge(self, batch: Batch, mixture: Mixture) -> tuple[Tensor, Tensor]:
+        """The loss of a mixture on a batch, and its gradient by the mixing weights."""
+        inputs, targets = batch
+        weights = mixture.weights.detach().requires_grad_()
+        with torch.enable_grad(), frozen(self.supernet):
+            outputs = self.supernet(inputs, Mixture(weights, mixture.active))
+            loss = self.loss_of(outputs, targets)
+            (gradient,) = torch.autograd.grad(loss, weights)
+        return loss.detach(), gradient
 
     def _penalty(self, samples: Batch, step: int) -> Penalty | None:
         """The penalties of the configuration on a batch; None without any."""
@@ -257,13 +281,18 @@ class SupernetSearch:
         return outcome
 
     def _weights_step(self, mixture: Mixture, batch: Batch) -> float:
+        train = self._train if self.graphs is None else self.graphs.train
+        return train(batch, mixture.to(batch[1].device)).item()
+
+    def _train(self, batch: Batch, mixture: Mixture) -> Tensor:
+        """Train the weights on a batch, and return the loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.sandwich.backward(mixture.to(batch[1].device), batch, self.step)
+        loss = self.sandwich.backward(mixture, batch, self.step)
         gradients = [p.grad for p in self.supernet.parameters() if p.grad is not None]
         self.ranks.average([loss, *gradients])
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_clip)
         self.optimizer.step()
-        return loss.item()
+        return loss
 
     def _own_part(self, batch: Batch) -> Batch:
         inputs, targets = batch
@@ -306,7 +335,8 @@ class SupernetSearch:
         self.multiplier = state["multiplier"]
         self._widen(state["partial_channels"])
         self.supernet.load_state_dict(state["supernet"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.graphs = self._new_graphs()
         self.strategy.load_state_dict(state["strategy"])
         if self.guard is not None and state["guard"] is not None:
             self.guard.load_state_dict(state["guard"])

@@ -44,9 +44,10 @@ from hwnas.kernels.triton.layout import (
     WEIGHT_WAVES,
     PackedParameters,
     WeightSums,
+    channel_block,
     divisors,
     elementwise_pixels,
-    padded_width,
+    norm_width,
     reduce_groups,
 )
 
@@ -62,7 +63,7 @@ class TritonBackend(TritonLauncher, Backend):
     """
 
     def width(self, channels: int) -> int:
-        return padded_width(channels)
+        return norm_width(channels)
 
     def pools(self, x: Tensor, stride: int) -> Pools:
         pools, _, _ = self.source_forward(x, stride, (), (), True)
@@ -134,12 +135,13 @@ class TritonBackend(TritonLauncher, Backend):
         first = terms[0].value
         width, pixels = first.shape[-1], first.numel() // first.shape[-1]
         out = self._empty(first.shape, first.dtype, first.device)
-        block = elementwise_pixels(pixels, width)
+        channels = channel_block(width)
+        block = elementwise_pixels(pixels, channels)
         self._launch(
-            norms.mix, (triton.cdiv(pixels, block),),
+            norms.mix, (triton.cdiv(pixels, block), width // channels),
             tuple(t.value.contiguous() for t in terms), tuple(t.row.contiguous() for t in terms),
             integers(tuple(t.weight_index for t in terms), first.device), weights.contiguous(), out,
-            pixels, C=width, BLOCK=block, num_warps=4,
+            pixels, WIDTH=width, C=channels, BLOCK=block, num_warps=4,
         )  # fmt: skip
         return out
 
@@ -148,18 +150,19 @@ class TritonBackend(TritonLauncher, Backend):
         pools = [value for value in values if isinstance(value, Pooled)]
         out_shape, device = gradients[0].shape, gradients[0].device
         width, pixels = out_shape[-1], gradients[0].numel() // out_shape[-1]
-        groups = reduce_groups(pixels, width, len(terms))
+        channels = channel_block(width)
+        groups = reduce_groups(pixels, channels, len(terms))
         partials = self._empty((len(terms), groups, 2, width), torch.float32, device)
         read = tuple(v.x if isinstance(v, Pooled) else v for v in values)
         kinds = tuple(v.kind if isinstance(v, Pooled) else 0 for v in values)
         height, width_px = pools[0].x.shape[1:3] if pools else out_shape[1:3]
         self._launch(
-            norms.reduce, (len(terms), groups),
+            norms.reduce, (len(terms), groups, width // channels),
             *places_of(gradients), *places_of(read), *places_of(tables), integers(kinds, device),
             partials, out_shape[0], height, width_px, *out_shape[1:3],
             divisors(out_shape[1], out_shape[2], device), POOLED=bool(pools),
-            STRIDE=pools[0].stride if pools else 1, C=width,
-            BLOCK=elementwise_pixels(pixels, width), num_warps=4,
+            STRIDE=pools[0].stride if pools else 1, WIDTH=width, C=channels,
+            BLOCK=elementwise_pixels(pixels, channels), num_warps=4,
         )  # fmt: skip
         return partials
 
@@ -199,10 +202,11 @@ class TritonBackend(TritonLauncher, Backend):
         if batch is not None and not isinstance(batch, Tensor):
             batch = integers(tuple(map(int, batch)), device)
         sums = sums.unsqueeze(1) if sums.ndim == 3 else sums
+        channels = channel_block(width)
         terms = len(sums) if sum_rows is None else len(sum_rows)
         natural = tuple(range(terms))
         coefficients = self._empty((terms, 3, width), torch.float32, device)
-        d_affine = self._empty((2, terms, width), torch.float32, device)
+        d_gamma, d_beta = (self._empty((terms, width), torch.float32, device) for _ in range(2))
         if d_weights is None:
             shape = (terms,) if weights is None else weights.shape
             d_weights = self._empty(shape, torch.float32, device)
@@ -213,10 +217,10 @@ class TritonBackend(TritonLauncher, Backend):
             integers(natural if table_rows is None else tuple(table_rows), device),
             None if weights is None else weights.contiguous(),
             integers(natural if positions is None else tuple(positions), device), batch,
-            coefficients, d_weights, d_affine[0], d_affine[1], sums.shape[1], count, C=width,
-            BLOCK=max(512 // width, 4), num_warps=4,
+            coefficients, d_weights, d_gamma, d_beta, sums.shape[1], count, WIDTH=width,
+            C=channels, BLOCK=max(512 // channels, 4), num_warps=4,
         )  # fmt: skip
-        return coefficients, d_weights, d_affine[0], d_affine[1]
+        return coefficients, d_weights, d_gamma, d_beta
 
     def convolve_backward(
         self, values: Tensor, table: Tensor | None, stage: StageBackward, *, needs_input: bool

@@ -85,9 +85,20 @@ SUM_BLOCK = 256
 """Elements that one program of `sum_weight_gradients` adds up."""
 
 
-def fits(channels: int, pixels: int) -> bool:
-    """Whether the kernels can run activations of `pixels` = N H W."""
-    return channels <= LARGEST_WIDTH and pixels * padded_width(channels) < LARGEST_TENSOR
+def fits(channels: int, pixels: int, *, convolutions: bool = True) -> bool:
+    """Whether the kernels, with or without those of convolutions, can run on `pixels` = N H W."""
+    narrow = channels <= LARGEST_WIDTH or not convolutions
+    return narrow and pixels * norm_width(channels) < LARGEST_TENSOR
+
+
+def norm_width(channels: int) -> int:
+    """Channels with padding, also of tensors too wide for convolutions: then a multiple of 16."""
+    return padded_width(channels) if channels <= LARGEST_WIDTH else -(-channels // 16) * 16
+
+
+def channel_block(width: int) -> int:
+    """Channels that the kernels of norms compute at a time, a power of two that divides `width`."""
+    return min(width & -width, LARGEST_WIDTH)
 
 
 def padded_width(channels: int) -> int:

@@ -72,19 +72,23 @@ def normalise(
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
-def mix(values, tables, positions, weights, out, pixels, C: tl.constexpr, BLOCK: tl.constexpr):
-    """Out (N, OH, OW, C) = sum_k weights[positions[k]] (scale_k (z_k - mean_k) + shift_k).
+def mix(
+    values, tables, positions, weights, out, pixels, WIDTH: tl.constexpr, C: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Out (N, OH, OW, WIDTH) = sum_k weights[positions[k]] (scale_k (z_k - mean_k) + shift_k).
 
-    values, tables: tuples of K pointers, to (N, OH, OW, C) and (6, C). Grid: tiles of `pixels`.
+    values, tables: tuples of K pointers, to (N, OH, OW, WIDTH) and (6, WIDTH). Grid: tiles of
+    `pixels`, and blocks of C channels.
     """
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    channels = tl.arange(0, C)
+    channels = tl.program_id(1) * C + tl.arange(0, C)
     inside = (pixel < pixels)[:, None]
-    offsets = pixel[:, None] * C + channels[None, :]
+    offsets = pixel[:, None] * WIDTH + channels[None, :]
     total = tl.zeros([BLOCK, C], tl.float32)
     for k in tl.static_range(len(values)):
         weight = tl.load(weights + tl.load(positions + k)).to(tl.float32)
-        mean, scale, shift = load_table(tables[k], channels, C, True)
+        mean, scale, shift = load_table(tables[k], channels, WIDTH, True)
         z = tl.load(values[k] + offsets, mask=inside, other=0.0).to(tl.float32)
         total += (weight * scale) * (z - mean) + weight * shift
     tl.store(out + offsets, total.to(out.dtype.element_ty), mask=inside)
@@ -94,13 +98,14 @@ def mix(values, tables, positions, weights, out, pixels, C: tl.constexpr, BLOCK:
 def reduce(
     gradients, gradient_places, values, value_places, tables, table_places, kinds, partials, images,
     height, width, out_height, out_width, divisors, POOLED: tl.constexpr, STRIDE: tl.constexpr,
-    C: tl.constexpr, BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Partial sums (R, G, 2, C) of S = sum g and T = sum g (z - mean); grid (R, G).
+    """Partial sums (R, G, 2, WIDTH) of S = sum g and T = sum g (z - mean).
 
-    gradients, values and tables with their places (see `arguments.Places`) are R pointers each, to
-    (N, OH, OW, C) twice and (6, C). Where kinds (R,) is 1 or 2, the pointer is to (N, H, W, C) and
-    the value is the maximum or the mean of its 3x3 windows. POOLED: whether there are such values.
+    Grid: R, G, and blocks of C channels. gradients, values and tables with their places (see
+    `arguments.Places`) are R pointers each, to (N, OH, OW, WIDTH) twice and (6, WIDTH). Where kinds
+    (R,) is 1 or 2, the pointer is to (N, H, W, C) and the value is the maximum or the mean of its
+    3x3 windows. POOLED: whether there are such values; then C is WIDTH.
     """
     term = tl.program_id(0)
     gradient = place(gradients, gradient_places, term)
@@ -109,17 +114,17 @@ def reduce(
     numbers = load_divisors(divisors)
     if POOLED:
         kind = tl.load(kinds + term)
-    channels = tl.arange(0, C)
-    mean = tl.load(place(tables, table_places, term) + TABLE_MEAN * C + channels).to(tl.float32)[
-        None, :
-    ]
+    channels = tl.program_id(2) * C + tl.arange(0, C)
+    mean = tl.load(place(tables, table_places, term) + TABLE_MEAN * WIDTH + channels).to(
+        tl.float32
+    )[None, :]
     first = tl.zeros([BLOCK, C], tl.float32)
     second = tl.zeros([BLOCK, C], tl.float32)
     pixels = images * out_height * out_width
     for tile in range(tl.program_id(1), tl.cdiv(pixels, BLOCK), tl.num_programs(1)):
         pixel = tile * BLOCK + tl.arange(0, BLOCK)
         inside = (pixel < pixels)[:, None]
-        offsets = pixel[:, None] * C + channels[None, :]
+        offsets = pixel[:, None] * WIDTH + channels[None, :]
         g = tl.load(gradient + offsets, mask=inside, other=0.0).to(tl.float32)
         if kind == 0:
             z = tl.load(value + offsets, mask=inside, other=0.0).to(tl.float32)
@@ -140,56 +145,67 @@ def reduce(
             )
         first += g
         second += g * (z - mean)
-    target = partials + (term * tl.num_programs(1) + tl.program_id(1)) * 2 * C + channels
+    target = partials + (term * tl.num_programs(1) + tl.program_id(1)) * 2 * WIDTH + channels
     tl.store(target, tl.sum(first, 0))
-    tl.store(target + C, tl.sum(second, 0))
+    tl.store(target + WIDTH, tl.sum(second, 0))
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def normalise_backward(
     partials, sum_rows, table, table_rows, weights, positions, batch, coefficients, d_weights,
-    d_gamma, d_beta, groups, pixels, C: tl.constexpr, BLOCK: tl.constexpr,
+    d_gamma, d_beta, groups, pixels, WIDTH: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Combine partial sums and differentiate R weighted batch norms; grid (R,).
 
-    sum_rows, table_rows, positions (R,) are the indices of the terms in partials (R', G, 2, C), in
-    table (R'', 6, C), and in weights and d_weights; weights None stands for ones. batch (R,) is 1
-    where the statistics are the batch's own; None stands for ones. Writes coefficients (R, 3, C),
-    d_weights, and d_gamma and d_beta (R, C).
+    sum_rows, table_rows, positions (R,) are the indices of the terms in partials (R', G, 2, WIDTH),
+    in table (R'', 6, WIDTH), and in weights and d_weights; weights None stands for ones. batch (R,)
+    is 1 where the statistics are the batch's own; None stands for ones. Writes coefficients
+    (R, 3, WIDTH), d_weights, and d_gamma and d_beta (R, WIDTH). C channels are computed at a time.
     """
     row = tl.program_id(0)
-    channels = tl.arange(0, C)
-    source = partials + tl.load(sum_rows + row).to(tl.int64) * groups * 2 * C
+    source = partials + tl.load(sum_rows + row).to(tl.int64) * groups * 2 * WIDTH
+    norm = table + tl.load(table_rows + row) * TABLE_ROWS * WIDTH
+    position = tl.load(positions + row)
+    factor = 1.0
+    if weights is not None:
+        factor = tl.load(weights + position).to(tl.float64)
+    own = 1.0
+    if batch is not None:
+        own = tl.load(batch + row).to(tl.float64)
+    d_weight = tl.zeros([C], tl.float64)
+    for begin in range(0, WIDTH, C):
+        channels = begin + tl.arange(0, C)
+        s, t = _sums(source, channels, groups, WIDTH, C, BLOCK)
+        scale = tl.load(norm + TABLE_SCALE * WIDTH + channels).to(tl.float64)
+        shift = tl.load(norm + TABLE_SHIFT * WIDTH + channels).to(tl.float64)
+        rstd = tl.load(norm + TABLE_RSTD * WIDTH + channels).to(tl.float64)
+        residual = tl.load(norm + TABLE_RESIDUAL * WIDTH + channels).to(tl.float64)
+        centred = t - residual * s
+        weight = tl.full([C], 1.0, tl.float64) * factor
+        a = weight * scale
+        d_weight += scale * t + shift * s
+        tl.store(d_gamma + row * WIDTH + channels, (weight * rstd * centred).to(tl.float32))
+        s_weighted = weight * s
+        tl.store(d_beta + row * WIDTH + channels, s_weighted.to(tl.float32))
+        spread = a / pixels * own
+        b = -spread * rstd * rstd * centred
+        d = -spread * s - b * residual
+        target = coefficients + row * 3 * WIDTH + channels
+        tl.store(target, a.to(tl.float32))
+        tl.store(target + WIDTH, b.to(tl.float32))
+        tl.store(target + 2 * WIDTH, d.to(tl.float32))
+    tl.store(d_weights + position, tl.sum(d_weight, 0).to(d_weights.dtype.element_ty))
+
+
+@triton.jit
+def _sums(partials, channels, groups, WIDTH: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr):
+    """S and T of some channels, (C,) each, from partial sums (G, 2, WIDTH)."""
     s = tl.zeros([C], tl.float64)
     t = tl.zeros([C], tl.float64)
     for start in range(0, groups, BLOCK):
         group = start + tl.arange(0, BLOCK)
-        offsets = group[:, None] * 2 * C + channels[None, :]
+        offsets = group[:, None] * 2 * WIDTH + channels[None, :]
         inside = (group < groups)[:, None]
-        s += tl.sum(tl.load(source + offsets, mask=inside, other=0.0).to(tl.float64), 0)
-        t += tl.sum(tl.load(source + C + offsets, mask=inside, other=0.0).to(tl.float64), 0)
-    norm = table + tl.load(table_rows + row) * TABLE_ROWS * C + channels
-    scale = tl.load(norm + TABLE_SCALE * C).to(tl.float64)
-    shift = tl.load(norm + TABLE_SHIFT * C).to(tl.float64)
-    rstd = tl.load(norm + TABLE_RSTD * C).to(tl.float64)
-    residual = tl.load(norm + TABLE_RESIDUAL * C).to(tl.float64)
-    centred = t - residual * s
-    weight = tl.full([C], 1.0, tl.float64)
-    position = tl.load(positions + row)
-    if weights is not None:
-        weight *= tl.load(weights + position).to(tl.float64)
-    a = weight * scale
-    d_weight = tl.sum(scale * t + shift * s, 0)
-    tl.store(d_weights + position, d_weight.to(d_weights.dtype.element_ty))
-    tl.store(d_gamma + row * C + channels, (weight * rstd * centred).to(tl.float32))
-    s_weighted = weight * s
-    tl.store(d_beta + row * C + channels, s_weighted.to(tl.float32))
-    spread = a / pixels
-    if batch is not None:
-        spread = spread * tl.load(batch + row).to(tl.float64)
-    b = -spread * rstd * rstd * centred
-    d = -spread * s - b * residual
-    target = coefficients + row * 3 * C + channels
-    tl.store(target, a.to(tl.float32))
-    tl.store(target + C, b.to(tl.float32))
-    tl.store(target + 2 * C, d.to(tl.float32))
+        s += tl.sum(tl.load(partials + offsets, mask=inside, other=0.0).to(tl.float64), 0)
+        t += tl.sum(tl.load(partials + WIDTH + offsets, mask=inside, other=0.0).to(tl.float64), 0)
+    return s, t

@@ -8,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,8 +34,7 @@ class Captured(TorchDispatchMode):
         views = any(a.alias_info and not a.alias_info.is_write for a in function._schema.arguments)
         allocates = function._schema.name.startswith(("aten::empty", "aten::new_empty"))
         if not self.paused and not views and not allocates:
-            outputs = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
-            self._calls.append((function, args, kwargs or {}, outputs))
+            self._calls.append((function, args, kwargs or {}, _tensors(result)))
         return result
 
     def launch(self, launcher: TritonLauncher, arguments: tuple[Any, ...], options: Any) -> None:
@@ -44,13 +44,21 @@ class Captured(TorchDispatchMode):
         self.paused = False
         self._calls.append((_LAUNCH, (launcher, *arguments), options, []))
 
+    def functions(self) -> list[OpOverload]:
+        """The operators among what was noted."""
+        return [call[0] for call in self._calls if isinstance(call[0], OpOverload)]
+
     def replay(self) -> None:
         """Run everything again; results are written where they were before."""
         for function, args, kwargs, outputs in self._calls:
             result = function(*args, **kwargs)
-            for target, value in zip(outputs, tree_leaves(result), strict=False):
+            for target, value in zip(outputs, _tensors(result), strict=False):
                 if target is not value:
                     target.copy_(value)
+
+
+def _tensors(result: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
 
 
 _LAUNCH = TritonLauncher._launch

@@ -20,7 +20,7 @@ from hwnas.kernels.norms import MEAN, SCALE, SHIFT, TABLE_ROWS
 from hwnas.kernels.plan import Convolution, Norm
 from hwnas.kernels.triton.backend import TritonBackend
 from hwnas.kernels.triton.launch import interpreted
-from hwnas.kernels.triton.layout import fits
+from hwnas.kernels.triton.layout import fits, padded_width
 
 ON_GPU = not interpreted()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -384,7 +384,10 @@ def test_tf32_products_are_as_exact_as_tf32() -> None:
 def test_unsupported_sizes_and_precisions_are_refused() -> None:
     assert fits(128, 1000)
     assert not fits(64, 2**25)
+    assert fits(1280, 1000, convolutions=False)
+    assert not fits(1280, 2**21, convolutions=False)
+    assert [TritonBackend().width(c) for c in (5, 40, 128, 129, 960)] == [16, 64, 128, 144, 960]
     with pytest.raises(ValueError, match="129 channels"):
-        TritonBackend().width(129)
+        padded_width(129)
     with pytest.raises(ValueError, match="precision"):
         TritonBackend("fast")

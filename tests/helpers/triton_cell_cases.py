@@ -189,16 +189,20 @@ def test_mixed_op_refuses_what_the_kernels_do_not_support(channels, dtype, messa
         mixed_op(x, torch.ones(1), [reference.Candidate("skip_connect", {})], impl="triton")
 
 
-def test_weighted_norms_agree_with_plain_pytorch() -> None:
+@pytest.mark.parametrize("channels", [20, 129, 256])
+def test_weighted_norms_agree_with_plain_pytorch(channels) -> None:
+    """Also of wide layers, whose channels are divided into blocks."""
     results = []
     for impl in ("triton", "torch"):
         torch.manual_seed(0)
-        branches = [torch.randn(2, 20, 4, 5).to(DEVICE).requires_grad_() for _ in range(3)]
+        branches = [torch.randn(2, channels, 4, 5).to(DEVICE).requires_grad_() for _ in range(3)]
         weights = torch.rand(3).to(DEVICE).requires_grad_()
-        running = [torch.zeros(20).to(DEVICE) for _ in range(3)]
-        spread = [torch.ones(20).to(DEVICE) for _ in range(3)]
-        out = weighted_norms(branches, weights, running, spread, impl=impl)
-        leaves = (*branches, weights)
+        running, spread, scales, shifts = (
+            [torch.rand(channels).to(DEVICE) for _ in range(3)] for _ in range(4)
+        )
+        affine = [t.requires_grad_() for t in (*scales, *shifts)]
+        out = weighted_norms(branches, weights, running, spread, scales, shifts, impl=impl)
+        leaves = (*branches, weights, *affine)
         results.append([out.detach(), *torch.autograd.grad(out.sin().sum(), leaves), *running])
     for mine, plain in zip(*results, strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)

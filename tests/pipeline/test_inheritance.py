@@ -128,6 +128,7 @@ def test_only_supernets_that_share_their_weights_are_inherited_from(space: str, 
         ("search.warmup=0.1", "search", "as long as shrinking"),
         ("train.inherit=false", "train", "epochs = 0 needs inherit"),
         ("data.name='generated-ratings'", "search.distillation", "a task of classes"),
+        ("search.cuda_graph=true", "search.cuda_graph", "device = cuda"),
     ],
 )
 def test_settings_that_do_not_go_together(setting, key, expected, tmp_path) -> None:
