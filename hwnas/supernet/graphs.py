@@ -45,7 +45,7 @@ class CudaRecorder:
     """Records CUDA graphs on the current device."""
 
     def __init__(self) -> None:
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch's has no types
 
     def rehearse(self, compute: Callable[[], Result]) -> Result:
         """Compute on a stream of its own, since the default one cannot be recorded."""
