@@ -16,6 +16,7 @@ from hwnas.budget.selection import FurtherBudgets, NetworkCosts, read_measuremen
 from hwnas.controls.decoded import random_architectures
 from hwnas.controls.handmade import FAMILIES
 from hwnas.controls.scaling import widest_within
+from hwnas.data.inputs import NamedInput
 from hwnas.deploy.microcontroller.sizes import network_size
 from hwnas.errors import InputError
 from hwnas.pipeline.run import Run
@@ -117,6 +118,8 @@ def _hand_made(run: Run, name: str, say: Say) -> Control:
 
     It is not wider than the slowest network of the space, whatever the budget is.
     """
+    if any(isinstance(one, NamedInput) for one in run.problem.input_shape):
+        raise InputError("hand-made networks read images", actual="several inputs")
     family, options = FAMILIES[name], run.problem.space.options
     _, slowest_ms = run.target.latency_range_ms
     alone_ms: dict[int, float] = {}

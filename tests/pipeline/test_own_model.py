@@ -195,6 +195,40 @@ def test_an_evaluation_that_fails_costs_its_candidate_alone(table, tmp_path) -> 
     assert metrics["evaluate"] == sum(p.numel() for p in result.model.parameters())
 
 
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.image = Choice({"small": nn.Conv2d(1, 4, 3), "large": nn.Conv2d(1, 4, 5, padding=1)})
+        self.row = nn.Linear(3, 4)
+        self.last = nn.Linear(8, 3)
+
+    def forward(self, image: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.cat([self.image(image).mean((2, 3)), self.row(row)], dim=1))
+
+
+@pytest.mark.slow
+def test_controls_of_a_model_with_several_inputs_are_those_of_its_space(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    pixels, classes = images(120)
+    rows = rng.standard_normal((120, 3)).astype(np.float32)
+    result = hwnas.search(
+        TwoInputs(),
+        tmp_path / "own",
+        train=((pixels, rows), classes),
+        validation=((pixels, rows), classes),
+        budget_ms=1e6,
+        steps=6,
+        epochs=1,
+        settings=SETTINGS | {"controls": 1},
+        show_progress=False,
+    )
+    assert result.verdict == "pass"
+    controls = json.loads((tmp_path / "own" / "controls.json").read_text())["controls"]
+    assert controls["most-parameters"]["error"] is None
+    for name in ("resnet", "inverted-bottlenecks", "darts-v2"):
+        assert "hand-made networks read images, got several inputs" in controls[name]["error"]
+
+
 class Tabular(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
