@@ -24,7 +24,7 @@ from hwnas.strategies import STRATEGIES
 FILES = (
     "config.toml environment.json latency_table.json history.jsonl checkpoints architecture.json "
     "weights.safetensors metrics.json predictions.npz model.onnx check.json operator_shares.json "
-    "report.html model_card.md"
+    "training_samples.npz report.html model_card.md"
 ).split()
 
 
