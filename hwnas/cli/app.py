@@ -24,6 +24,7 @@ from hwnas.cli.run import run, search
 from hwnas.cli.shrink import shrink
 from hwnas.cli.stages import export, profile, report, train
 from hwnas.cli.strategies import bench_app, strategies, tune
+from hwnas.cli.suggest import suggest
 from hwnas.cli.table import predict_by_old_name, table_app
 from hwnas.cli.watch import watch
 from hwnas.errors import NO_MEMORY, HwnasError
@@ -47,6 +48,7 @@ VERBS: dict[Callable[..., None], str] = {
     explain: "hwnas explain runs/first",
     diagnose: "hwnas diagnose runs/first",
     remember: "hwnas remember runs/first --knowledge searches.db",
+    suggest: "hwnas suggest --knowledge searches.db --table table.json --budget-ms 0.5 -n 10",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",
     demo: "hwnas demo runs/first",
     infer: "hwnas infer runs/first/model.onnx photo.png --top 3",

@@ -18,6 +18,7 @@ from hwnas.strategies.differentiable import (
     PcDartsStrategy,
 )
 from hwnas.strategies.evolution import EvolutionStrategy, SposStrategy
+from hwnas.strategies.gan import GanStrategy
 from hwnas.strategies.hyperband import HyperbandStrategy, SuccessiveHalvingStrategy
 from hwnas.strategies.largest import LargestStrategy
 from hwnas.strategies.optuna_samplers import Nsga2Strategy, TpeStrategy
@@ -25,6 +26,7 @@ from hwnas.strategies.perturbation import PerturbationStrategy
 from hwnas.strategies.policies import EnasStrategy, ReinforceStrategy
 from hwnas.strategies.random_search import RandomStrategy
 from hwnas.strategies.stochastic import DrnasStrategy, GdasStrategy, SnasStrategy
+from hwnas.strategies.vae import VaeStrategy
 
 STRATEGIES: dict[str, type[SearchStrategy]] = {
     strategy.name: strategy
@@ -48,6 +50,8 @@ STRATEGIES: dict[str, type[SearchStrategy]] = {
         EnasStrategy,
         TpeStrategy,
         BayesianStrategy,
+        VaeStrategy,
+        GanStrategy,
     )
 }
 

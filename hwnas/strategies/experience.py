@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import islice
 
 import numpy as np
 from scipy.special import ndtri
@@ -59,10 +60,12 @@ class _Source:
     def __init__(self, search: EarlierSearch, space: SearchSpace) -> None:
         self.search, self.space = search, space
         self.size_mean, self.size_std = size_moments(space, REFERENCE_NETWORKS, seed=0)
+        self.is_log_error = search.short and float(search.scores.max()) < 1
+        self.centre, self.spread = 0.0, 1.0
         features = self._features(search.architectures)
-        self.process = GaussianProcess(groups=2, linear=1)
-        self.process.fit(features, self._targets(features[1]), search_scales=True)
         targets = self._targets(features[1])
+        self.process = GaussianProcess(groups=2, linear=1)
+        self.process.fit(features, targets, search_scales=True)
         correlation = float(spearmanr(self.process.left_out_means(), targets).statistic)
         least = SIGNIFICANT / np.sqrt(len(targets) - 1)
         self.reliability = correlation if correlation > least else 0.0
@@ -70,12 +73,40 @@ class _Source:
     def _targets(self, sizes: np.ndarray) -> np.ndarray:
         """Standardised log errors with what longer trainings change, else normal scores."""
         scores = self.search.scores
-        if self.search.short and scores.max() < 1:
+        if self.is_log_error:
             values = CAPACITY * sizes[:, 0] - np.log(1 - scores)
-            standardised: np.ndarray = (values - values.mean()) / (values.std() + 1e-12)
+            self.centre, self.spread = float(values.mean()), float(values.std()) + 1e-12
+            standardised: np.ndarray = (values - self.centre) / self.spread
             return standardised
         normal: np.ndarray = ndtri((rankdata(scores) - 0.5) / len(scores))
         return normal
+
+    def _to_scores(self, targets: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+        """Scores of the search's evaluator from targets, which are inverted; (n,) each."""
+        if self.is_log_error:
+            errors: np.ndarray = np.exp(
+                CAPACITY * sizes[:, 0] - (self.centre + self.spread * targets)
+            )
+            return 1 - errors
+        ordered = np.sort(self.search.scores)
+        normal = ndtri((np.arange(len(ordered)) + 0.5) / len(ordered))
+        scores: np.ndarray = np.interp(targets, normal, ordered)
+        return scores
+
+    def expected_scores(
+        self, architectures: Sequence[Architecture]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Means and standard deviations in the units of the scores, (architectures,) each."""
+        features = self._features(architectures)
+        mean, deviation = self.process.predict(features)
+        if not self.is_log_error:
+            # The map to scores ends at those that are known, which must not end the uncertainty.
+            scores = self._to_scores(mean, features[1])
+            return scores, deviation * self.search.scores.std()
+        low, middle, high = (
+            self._to_scores(mean + shift * deviation, features[1]) for shift in (-1, 0, 1)
+        )
+        return middle, (high - low) / 2
 
     def _features(self, architectures: Sequence[Architecture]) -> list[np.ndarray]:
         one_hots = self.space.one_hots(architectures)
@@ -110,6 +141,16 @@ class Experience:
         """The largest similarity of a source times its reliability, 0 to 1."""
         return max((s.reliability * s.search.similarity for s in self.sources), default=0.0)
 
+    def _combined(
+        self, found: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The mean and the deviation of the sources' mixture, from those of each source."""
+        weights = np.array([s.reliability * s.search.similarity for s in self.sources])
+        weights /= weights.sum()
+        means, deviations = (np.array(values) for values in zip(*found, strict=True))
+        mean = weights @ means
+        return mean, np.sqrt(weights @ (deviations**2 + (means - mean) ** 2))
+
     def predict(self, architectures: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
         """Predict scores, in standard deviations of the scores of an earlier search.
 
@@ -120,13 +161,21 @@ class Experience:
             Means and standard deviations, (architectures,) each. The deviations contain the
             differences between the sources.
         """
-        weights = np.array([s.reliability * s.search.similarity for s in self.sources])
-        weights /= weights.sum()
-        found = [source.predict(architectures) for source in self.sources]
-        means, deviations = (np.array(values) for values in zip(*found, strict=True))
-        mean = weights @ means
-        variance = weights @ (deviations**2 + (means - mean) ** 2)
-        return mean, np.sqrt(variance)
+        return self._combined([source.predict(architectures) for source in self.sources])
+
+    def expected_scores(
+        self, architectures: Sequence[Architecture]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict scores in the units of the earlier searches.
+
+        Args:
+            architectures: of the space.
+
+        Returns:
+            The scores that the evaluators of the sources would give on their data, and standard
+            deviations, (architectures,) each.
+        """
+        return self._combined([source.expected_scores(architectures) for source in self.sources])
 
     def best(self, decoder: Decoder, k: int, rng: np.random.Generator) -> list[Architecture]:
         """Find architectures within the budgets that are predicted to be good, the best first.
@@ -139,18 +188,19 @@ class Experience:
             rng: draws random architectures and mutants.
         """
         space = self.space
-        known = [a for source in self.sources for a in source.search.architectures]
-        drawn = [space.sample(rng) for _ in range(POOL)]
+        drawn = [a for source in self.sources for a in source.search.architectures]
+        drawn += [space.sample(rng) for _ in range(POOL)]
         drawn += decoder.best(self.option_scores, k)
-        scored: dict[Architecture, float] = {}
+        predicted: dict[Architecture, float] = {}
+        is_feasible = cache(decoder.is_feasible)
         for _ in range(ROUNDS):
-            new = list(dict.fromkeys(a for a in (*known, *drawn) if a not in scored))
-            kept = [a for a in new if decoder.is_feasible(a)]
-            if kept:
-                scored |= dict(zip(kept, self.predict(kept)[0].tolist(), strict=True))
-            parents = sorted(scored, key=lambda a: -scored[a])[:PARENTS]
+            new = list(dict.fromkeys(a for a in drawn if a not in predicted))
+            if new:
+                predicted |= dict(zip(new, self.predict(new)[0].tolist(), strict=True))
+            ranked = sorted(predicted, key=lambda a: -predicted[a])
+            parents = islice(filter(is_feasible, ranked), PARENTS)
             drawn = [space.mutate(parent, rng) for parent in parents for _ in range(MUTANTS)]
-        return _different(space, sorted(scored, key=lambda a: -scored[a]), k)
+        return _different(space, filter(is_feasible, ranked), k)
 
     @cached_property
     def option_scores(self) -> np.ndarray:
@@ -184,11 +234,11 @@ def earlier_search(
     return EarlierSearch(architectures, scores, similarity, short)
 
 
-def _different(space: SearchSpace, ranked: Sequence[Architecture], k: int) -> list[Architecture]:
+def _different(space: SearchSpace, ranked: Iterable[Architecture], k: int) -> list[Architecture]:
     """The first k architectures that do not compute the same as an earlier one."""
     found: dict[Hashable, Architecture] = {}
     for architecture in ranked:
+        found.setdefault(space.identity(architecture), architecture)
         if len(found) == k:
             break
-        found.setdefault(space.identity(architecture), architecture)
     return list(found.values())

@@ -105,8 +105,17 @@ def test_only_architectures_that_keep_the_budget_are_proposed(name: str) -> None
     assert all(limit.is_kept(architecture) for architecture in search(strategy, 25))
 
 
-# These propose at random, at least in so few evaluations, or have a test of their own (bayesian).
-NOT_LEARNING = ("random", "largest", "spos", "bayesian", "successive-halving", "hyperband")
+# These propose at random, at least in so few evaluations, or have tests of their own.
+NOT_LEARNING = (
+    "random",
+    "largest",
+    "spos",
+    "bayesian",
+    "vae",
+    "gan",
+    "successive-halving",
+    "hyperband",
+)
 
 
 @pytest.mark.parametrize("size_prior", [True, False])
