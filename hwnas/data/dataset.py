@@ -12,6 +12,7 @@ and targets one of::
 
     classes   (N,) int64
     labels    (N, L) int64, one class per position, `VOID` (-1) for positions that are not labelled
+    spans     (N, 2) int64, first and last position of an answer
     maps      (N, H, W) int64, one class per pixel, `VOID` (-1) for pixels that are not labelled;
               (N, 1, L) for the next token at each position
     values    (N, 1) float32
@@ -30,6 +31,8 @@ import torch
 
 from hwnas.data.formats import (
     IMAGE_CLASSIFICATION,
+    NEXT_REPLY,
+    QUESTION_ANSWERING,
     SEGMENTATION,
     SEQUENCE_LABELLING,
     VOID,
@@ -140,9 +143,10 @@ class Dataset:
             )
         for split, name in ((self.train, "train"), (self.test, "test")):
             where, targets = f"{self.name}: {name}", split.targets
-            if self.task in (SEGMENTATION, SEQUENCE_LABELLING):
+            if self.task in (SEGMENTATION, SEQUENCE_LABELLING, NEXT_REPLY):
                 targets = targets[targets != VOID]
-            _check_targets(targets, len(self.classes), where)
+            positions = shapes[0][-1] if self.task == QUESTION_ANSWERING else None
+            _check_targets(targets, positions or len(self.classes), where)
             for field_name, array in (fields_of(split.inputs) or {"": split.inputs}).items():
                 if array.dtype == np.float32:
                     require_finite(array, f"{where} {field_name}".rstrip())

@@ -40,6 +40,7 @@ FASHION_MNIST_CLASSES = (
 IMAGE_CLASSIFICATION, SEGMENTATION = "image-classification", "segmentation"
 DETECTION, REGRESSION = "detection", "regression"
 SEQUENCE_LABELLING = "sequence-labelling"
+QUESTION_ANSWERING, NEXT_REPLY = "question-answering", "next-reply"
 DEEPEST = 2**16 - 1
 """Largest value of images with 16 bits per channel."""
 VOID = -1

@@ -23,6 +23,8 @@ from hwnas.data.image_folder import read_image_folder
 from hwnas.data.language import generated_language, read_language
 from hwnas.data.masks import read_masks
 from hwnas.data.npz import read_npz
+from hwnas.data.questions import generated_questions, read_questions
+from hwnas.data.replies import generated_replies, read_replies
 from hwnas.data.shapes import shapes_detection, shapes_segmentation
 from hwnas.data.signals import generated_signals
 from hwnas.data.sounds import generated_keywords, read_sound_folder
@@ -197,6 +199,30 @@ DATASETS = {
         "no path: sentences of a grammar are generated",
         "nowhere",
         lambda r: generated_language(r.sequence_length),
+        TEXT_OPTIONS,
+    ),
+    "questions": Source(
+        "a folder with train.csv and test.csv, each with the columns question, text and answer",
+        "folder",
+        lambda r: read_questions(r.path, r.sequence_length),
+        TEXT_OPTIONS,
+    ),
+    "generated-questions": Source(
+        "no path: texts and questions are generated",
+        "nowhere",
+        lambda r: generated_questions(r.sequence_length),
+        TEXT_OPTIONS,
+    ),
+    "replies": Source(
+        "a folder with train.csv and test.csv, each with the columns context, reply1, ..., right",
+        "folder",
+        lambda r: read_replies(r.path, r.sequence_length),
+        TEXT_OPTIONS,
+    ),
+    "generated-replies": Source(
+        "no path: dialogues are generated",
+        "nowhere",
+        lambda r: generated_replies(r.sequence_length),
         TEXT_OPTIONS,
     ),
     "generated-text": Source(

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwnas.errors import InputError, printable
 from hwnas.inference.boxes import Detections
-from hwnas.inference.description import LABELS, OWN
+from hwnas.inference.description import LABELS, OWN, QUESTIONS, REPLIES
 from hwnas.inference.files import Crop, FileSamples, read_samples
 from hwnas.inference.predictor import Predictor
 
@@ -68,6 +68,12 @@ def _told(
     elif model.task == OWN:
         for outputs in np.asarray(predictor.predict(read.samples)):
             yield {"outputs": outputs.tolist()}
+    elif model.task == QUESTIONS:
+        for answer in np.asarray(predictor.predict(read.samples)).tolist():
+            yield {"answer": answer}
+    elif model.task == REPLIES:
+        for reply in np.asarray(predictor.predict(read.samples)).tolist():
+            yield {"reply": reply + 1}
     elif model.task == "regression":
         for value in np.asarray(predictor.predict(read.samples)):
             yield {"value": float(value), "name": model.classes[0]}
@@ -136,6 +142,10 @@ def in_words(answer: Answer) -> str:
     place = printable(answer["file"]) + row
     if "value" in answer:
         return f"{place}: {printable(answer['name'], 40)} {answer['value']:.6g}"
+    if "answer" in answer:
+        return f"{place}: {printable(answer['answer'], 200)}"
+    if "reply" in answer:
+        return f"{place}: reply {answer['reply']}"
     if "labels" in answer:
         return f"{place}: {' '.join(printable(label, 40) for label in answer['labels'])}"
     if "outputs" in answer:

@@ -20,7 +20,8 @@ from hwnas.errors import InputError
 PREFIX = "hwnas."
 """What the names of the properties begin with."""
 IMAGE_TASKS = ("image-classification", "segmentation", "detection")
-TEXT_TASKS = ("text-classification", "language-modelling")
+QUESTIONS, REPLIES = "question-answering", "next-reply"
+TEXT_TASKS = ("text-classification", "language-modelling", QUESTIONS, REPLIES)
 CLASS_TASKS = (
     "image-classification",
     "audio-keywords",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +12,8 @@ from hwnas.data.image_folder import opened, read_image, upright_size
 from hwnas.data.inputs import in_order
 from hwnas.data.sounds import read_sound
 from hwnas.data.text_files import read_csv, read_text
-from hwnas.errors import InputError
-from hwnas.inference.description import IMAGE_TASKS, Description
+from hwnas.errors import InputError, printable
+from hwnas.inference.description import IMAGE_TASKS, QUESTIONS, REPLIES, Description
 from hwnas.inference.inputs import rows_of
 from hwnas.inspection.arrays import read_npz_arrays
 
@@ -31,7 +31,7 @@ class FileSamples(NamedTuple):
             upright image; None for all else.
     """
 
-    samples: np.ndarray | list[str] | dict[str, np.ndarray]
+    samples: np.ndarray | list[Any] | dict[str, np.ndarray]
     rows: list[int]
     crop: Crop | None = None
 
@@ -41,8 +41,9 @@ def read_samples(file: Path, model: Description) -> FileSamples:
 
     Args:
         file: an image; a sound; a text, of which every line that is not blank is a sample; a CSV
-            file with the columns of the table; or `.npy`, an array of one or several samples. For a
-            model with several inputs `.npz`, with an array (N, ...) for each input under its name.
+            file with the columns of the table, or with questions and texts, or with dialogues and
+            replies; or `.npy`, an array of one or several samples. For a model with several inputs
+            `.npz`, with an array (N, ...) for each input under its name.
         model: what it is read for.
 
     Raises:
@@ -58,6 +59,8 @@ def read_samples(file: Path, model: Description) -> FileSamples:
             where=str(file),
             expected=f".npy, integers (N, {model.shape[0]})",
         )
+    if model.task in (QUESTIONS, REPLIES):
+        return _pairs(file, model)
     if model.vocabulary:
         lines = read_text(file).splitlines()
         rows = [number for number, line in enumerate(lines, start=1) if line.strip()]
@@ -77,6 +80,29 @@ def read_samples(file: Path, model: Description) -> FileSamples:
         where=str(file),
         expected=f".npy, an array (N, {', '.join(map(str, model.shape))})",
     )
+
+
+def _pairs(file: Path, model: Description) -> FileSamples:
+    """Questions with their texts, or dialogues with their candidates, in a CSV file."""
+    header, cells = read_csv(file)
+    is_question = model.task == QUESTIONS
+    replies = [name for name in header if name.startswith("reply")]
+    needed = ("question", "text") if is_question else ("context", *replies[:2])
+    if any(name not in header for name in needed) or len(needed) < 2:
+        raise InputError(
+            "a column is missing",
+            where=str(file),
+            expected="question, text" if is_question else "context, reply1, reply2, ...",
+            actual=printable(", ".join(header), 200),
+        )
+    rows = [dict(zip(header, row, strict=True)) for row in cells]
+    pairs: list[Any] = [
+        (row["question"], row["text"])
+        if is_question
+        else (row["context"], [row[name] for name in replies if row[name].strip()])
+        for row in rows
+    ]
+    return FileSamples(pairs, list(range(1, len(pairs) + 1)))
 
 
 def _image(file: Path, model: Description) -> FileSamples:

@@ -12,11 +12,13 @@ import numpy as np
 
 from hwnas.data.arrays import inputs_of
 from hwnas.data.inputs import by_position, fields_of, in_order
+from hwnas.data.questions import question_words
+from hwnas.data.replies import dialogue_words
 from hwnas.data.sounds import SAMPLES, log_mel
 from hwnas.data.table_cells import is_missing, number_of
 from hwnas.data.text import encode, words_of
 from hwnas.errors import InputError, printable
-from hwnas.inference.description import RAW_TYPES, Description
+from hwnas.inference.description import QUESTIONS, RAW_TYPES, REPLIES, Description
 
 SHOWN = 30
 """Characters of a cell or text that an error shows."""
@@ -78,7 +80,8 @@ def prepare(samples: Any, model: Description) -> np.ndarray:
     Args:
         samples: what the model was trained on: images (N, C, H, W), (N, H, W, C) or (N, H, W);
             signals (N, C, L) or (N, L, C); tables (N, F); spectrograms (N, 1, mels, frames) or
-            sounds (N, samples); texts, or tokens (N, L).
+            sounds (N, samples); texts, or tokens (N, L); pairs of a question and its text, or of a
+            dialogue and its candidates.
         model: what to prepare them for.
 
     Returns:
@@ -264,6 +267,8 @@ def _spectrograms(sounds: np.ndarray) -> np.ndarray:
 def _tokens(samples: Any, model: Description) -> np.ndarray:
     """Tokens (N, L) of texts; tokens that are given as such are checked."""
     (length,) = model.shape
+    if model.task in (QUESTIONS, REPLIES) and not isinstance(samples, np.ndarray):
+        return encode(pair_words(samples, model), model.vocabulary, length)
     texts = [samples] if isinstance(samples, str) else samples
     listed = texts.ravel().tolist() if isinstance(texts, np.ndarray) and texts.ndim == 1 else texts
     if not isinstance(listed, np.ndarray) and all(isinstance(text, str) for text in listed):
@@ -292,6 +297,37 @@ def _tokens(samples: Any, model: Description) -> np.ndarray:
             "a token out of range", where="inputs", expected=f"0 to {len(model.vocabulary) - 1}"
         )
     return tokens.astype(np.int64)
+
+
+def pair_words(samples: Any, model: Description) -> list[list[str]]:
+    """The words of pairs: a question and its text, or a dialogue and its candidates.
+
+    Raises:
+        InputError: other samples, fewer than two candidates, or candidates beyond the model's
+            length.
+    """
+    is_question = model.task == QUESTIONS
+    expected = "pairs (question, text)" if is_question else "pairs (dialogue, candidates)"
+    found = []
+    for number, pair in enumerate(samples):
+        parts = tuple(pair) if isinstance(pair, tuple | list) else ()
+        texts = list(parts[1:]) if is_question or len(parts) != 2 else list(parts[1])
+        if len(parts) != 2 or not all(isinstance(text, str) for text in (parts[0], *texts)):
+            raise InputError("not a pair of texts", where=f"sample {number}", expected=expected)
+        words = question_words(*parts) if is_question else dialogue_words(parts[0], texts)
+        if not is_question and (len(texts) < 2 or len(words) > model.shape[0]):
+            raise InputError(
+                "too few candidates" if len(texts) < 2 else "the dialogue is too long",
+                where=f"sample {number}",
+                expected="at least two candidates"
+                if len(texts) < 2
+                else f"at most {model.shape[0]} words with the candidates",
+                actual=len(texts) if len(texts) < 2 else len(words),
+            )
+        found.append(words)
+    if not found:
+        raise InputError("no samples", where="inputs", expected=expected)
+    return found
 
 
 def _characters(texts: list[str], vocabulary: Sequence[str], length: int) -> np.ndarray:

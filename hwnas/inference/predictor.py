@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from hwnas.data.replies import REPLY
 from hwnas.errors import InputError
 from hwnas.inference.boxes import Detections, decode_boxes
-from hwnas.inference.description import OWN, Description, GraphInput
-from hwnas.inference.inputs import feeds_of
+from hwnas.inference.description import OWN, QUESTIONS, REPLIES, Description, GraphInput
+from hwnas.inference.inputs import feeds_of, pair_words, prepare
+from hwnas.inference.spans import best_position, best_spans
 
 BATCH = 256
 """Samples in one call of the model."""
@@ -96,7 +98,9 @@ class Predictor:
             Names of classes (N,), or (N, T) for each position of a sequence; of segmentation the
             index of each pixel's class (N, H, W); of detection the `Detections` of each image, in
             pixels of the model's input; of language models the token (N,) that follows each text;
-            of regression the values (N,); with a loss of one's own the model's outputs (N, ...).
+            of regression the values (N,); of questions the answers (N,); of dialogues the number
+            (N,) of the best candidate, counted from 0; with a loss of one's own the model's outputs
+            (N, ...).
 
         Raises:
             InputError: samples that do not fit the model.
@@ -110,12 +114,28 @@ class Predictor:
             return values
         if model.task == OWN:
             return outputs
+        if model.task == QUESTIONS:
+            return self._answers_in_texts(outputs, samples)
+        if model.task == REPLIES:
+            tokens = prepare(samples, model)
+            return best_position(outputs[:, 0, 0], tokens == model.vocabulary.index(REPLY))
         if model.task == "segmentation":
             classes: np.ndarray = outputs.argmax(axis=1)
             return classes
         logits = self._next_tokens(outputs, samples)
         names: np.ndarray = np.array(self.answers)[logits.argmax(axis=1)]
         return names
+
+    def _answers_in_texts(self, outputs: np.ndarray, samples: Any) -> np.ndarray:
+        """The words (N,) between the best first and last position of each sample."""
+        model = self.description
+        if isinstance(samples, np.ndarray):
+            words = [[model.vocabulary[token] for token in row] for row in samples.tolist()]
+        else:
+            words = pair_words(samples, model)
+        spans = best_spans(outputs[:, :, 0]).tolist()
+        answers = [" ".join(w[a : b + 1]) for w, (a, b) in zip(words, spans, strict=True)]
+        return np.array(answers)
 
     def predict_proba(self, samples: Any) -> np.ndarray:
         """The probabilities of the classes.
@@ -131,7 +151,7 @@ class Predictor:
             InputError: samples that do not fit the model, or a task without probabilities.
         """
         model = self.description
-        if model.task in ("detection", "regression", OWN):
+        if model.task in ("detection", "regression", QUESTIONS, REPLIES, OWN):
             raise InputError(
                 f"the task {model.task} has no probabilities of classes",
                 where=model.where,

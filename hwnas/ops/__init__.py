@@ -18,6 +18,7 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.cells import CELL_OPERATORS
 from hwnas.ops.heads import HEAD_OPERATORS
 from hwnas.ops.macro import parsed_operator
+from hwnas.ops.masked import MASKED_OPERATORS, masked_name
 from hwnas.ops.mobile import MOBILE_OPERATORS
 from hwnas.ops.parts import ACTIVATIONS, Builder, sequential
 from hwnas.ops.recurrent import RECURRENT_OPERATORS, state_inputs
@@ -43,6 +44,7 @@ OPERATORS: dict[str, Builder] = {
     **HEAD_OPERATORS,
     **SEQUENCE_OPERATORS,
     **RECURRENT_OPERATORS,
+    **MASKED_OPERATORS,
 }
 """Builders by operator name.
 
@@ -50,12 +52,14 @@ Not listed are the operators whose names are parsed (see `macro`, `resized` and 
 and `none`, whose output is zero and which is never built.
 """
 
+TOKEN_SOURCES = (TOKENS, masked_name(TOKENS))
+"""Operators that read tokens (N, L)."""
 SOURCES = frozenset(
     {
         "conv_bn_3x3",
         *(f"conv_bn_3x3_{activation}" for activation in ACTIVATIONS),
         PATCH_EMBEDDING,
-        TOKENS,
+        *TOKEN_SOURCES,
         COLUMNS,
     }
 )
@@ -89,7 +93,7 @@ def reads_input(spec: OpSpec) -> bool:
 def operator_module(spec: OpSpec) -> OperatorModule:
     """What is measured for an operator: a new module, the shapes of its inputs, and its kind."""
     kind: OperatorKind = "source" if reads_input(spec) else "operator"
-    if spec.name == TOKENS:
+    if spec.name in TOKEN_SOURCES:
         kind = "tokens"
     return build(spec), input_shapes(spec), kind
 
@@ -117,7 +121,7 @@ def input_shapes(spec: OpSpec) -> list[tuple[int, ...]]:
     """
     if spec.name in TOKEN_READERS:
         return [(spec.height * spec.width, spec.c_in)]
-    if spec.name == TOKENS:
+    if spec.name in TOKEN_SOURCES:
         return [(spec.width,)]
     states = state_inputs(spec.name)
     if states is not None:
@@ -138,7 +142,7 @@ def params_and_macs(spec: OpSpec) -> tuple[int, int]:
         return 0, 0
     with torch.device("meta"):
         module = build(spec).eval()
-        dtype = torch.int64 if spec.name == TOKENS else torch.float32
+        dtype = torch.int64 if spec.name in TOKEN_SOURCES else torch.float32
         inputs = [torch.empty(1, *shape, dtype=dtype) for shape in input_shapes(spec)]
     macs = 0
 

@@ -14,9 +14,10 @@ from torch import nn
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.parts import Builder, sequential
 
-Head = Literal["classifier", "dense", "upsampled"]
+Head = Literal["classifier", "dense", "upsampled", "positions"]
 """What gets an output vector of K values: each sample (N, K), each position of the feature map
-(N, K, h, w), or each position of the input (N, K, H, W)."""
+(N, K, h, w), each position of the input (N, K, H, W), or each token of a text that is read as a
+whole (N, K, 1, L)."""
 FACTORS = (1, 2, 4, 8, 16, 32)
 """By how much features can be enlarged."""
 

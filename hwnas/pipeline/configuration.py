@@ -36,6 +36,8 @@ TEMPLATES = {
     "audio-keywords": "mbconv_keywords",
     "text-classification": "sequence_text",
     "language-modelling": "rnn_text",
+    "question-answering": "sequence_questions",
+    "next-reply": "sequence_replies",
     "signal-classification": "sequence_signals",
     "table-classification": "sequence_likes",
     "regression": "sequence_ratings",

@@ -14,6 +14,7 @@ from hwnas.calibration.networks import read_accuracies
 from hwnas.config import Config, DataConfig
 from hwnas.data import Dataset, Normalisation, load_dataset
 from hwnas.data.inputs import InputShape, named_inputs
+from hwnas.data.text import PADDING
 from hwnas.errors import InputError, printable
 from hwnas.evaluators.function import Evaluate
 from hwnas.spaces import SearchSpace, build_space
@@ -227,4 +228,5 @@ def data_sizes(task: Task) -> dict[str, Any]:
         "head": task.head,
         "vocabulary": len(dataset.vocabulary) if is_text else None,
         "categories": dataset.categories,
+        "padding": is_text and dataset.vocabulary[0] == PADDING,
     }

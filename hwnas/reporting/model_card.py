@@ -26,6 +26,8 @@ PIPELINES = {
     "audio-keywords": "audio-classification",
     "text-classification": "text-classification",
     "language-modelling": "text-generation",
+    "question-answering": "question-answering",
+    "next-reply": "text-ranking",
     "table-classification": "tabular-classification",
 }
 """The hub's names of the tasks; tasks without one have none."""

@@ -120,7 +120,7 @@ def program(facts: ModelFacts) -> list[str]:
     make, show = PROGRAMS.get(task, OWN_PROGRAMS.get(task, (_raw, _shape)))
     if "vocabulary" in facts.properties and "words" not in facts.properties:
         make = _tokens
-    needs_words = make is _words
+    needs_words = make in (_words, _question, _dialogue)
     return [
         "import json, re" if needs_words else "import json",
         "import numpy as np",
@@ -211,6 +211,41 @@ def _tokens(facts: ModelFacts) -> list[str]:
     ]
 
 
+def _question(facts: ModelFacts) -> list[str]:
+    return _pair(facts, '"your question"', '["<separator>"] + cut("your text")')
+
+
+def _dialogue(facts: ModelFacts) -> list[str]:
+    candidates = '["<separator>"] + cut("one reply") + ["<reply>"] + cut("another") + ["<reply>"]'
+    return _pair(facts, '"your dialogue"', candidates)
+
+
+def _pair(facts: ModelFacts, first: str, second: str) -> list[str]:
+    (length,) = facts.shape
+    lower = ".lower()" if facts.properties.get("lower_case") == "true" else ""
+    return [
+        _read("vocabulary", "words"),
+        f"cut = lambda text: re.findall(words, text{lower})",
+        f"found = (cut({first}) + {second})[:{length}]",
+        f"inputs = np.zeros({length}, np.int64)  # 0 pads, 1 stands for unknown words",
+        "inputs[: len(found)] = [vocabulary.index(w) if w in vocabulary else 1 for w in found]",
+    ]
+
+
+def _span(facts: ModelFacts) -> list[str]:
+    return [
+        "first, last = outputs[0, :, 0].argmax(axis=1)",
+        "print(found[first : last + 1])  # hwnas.inference.spans finds the best first <= last",
+    ]
+
+
+def _best_reply(facts: ModelFacts) -> list[str]:
+    return [
+        'places = [place for place, word in enumerate(found) if word == "<reply>"]',
+        "print(outputs[0, 0, 0, places].argmax())  # the best reply, counted from 0",
+    ]
+
+
 def _raw(facts: ModelFacts) -> list[str]:
     return [f"inputs = np.zeros({facts.shape}, np.float32)  # your sample"]
 
@@ -266,6 +301,8 @@ PROGRAMS: dict[str, tuple[Lines, Lines]] = {
     "regression": (_of_its_kind, _value),
     "text-classification": (_words, _class),
     "language-modelling": (_tokens, _next_token),
+    "question-answering": (_question, _span),
+    "next-reply": (_dialogue, _best_reply),
 }
 """How a program makes the inputs of each task, and how it shows the outputs."""
 OWN_PROGRAMS: dict[str, tuple[Lines, Lines]] = {

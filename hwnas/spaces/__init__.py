@@ -103,6 +103,13 @@ def _require_fits(space: type[SearchSpace], sizes: SpaceOptions, where: str) -> 
             expected=f"one of {', '.join(space.heads)}",
             actual=sizes.head,
         )
+    if sizes.head == "positions" and not sizes.padding:
+        raise InputError(
+            "scores of positions are those of texts with padding",
+            where=f"{where}.head",
+            expected="another head, or padding = true",
+            actual=sizes.head,
+        )
     if sizes.vocabulary is not None and not space.reads_tokens:
         raise InputError(
             f"networks of {space.name} cannot read tokens",

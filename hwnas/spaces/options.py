@@ -31,7 +31,8 @@ class SpaceOptions(BaseModel):
     head: Head = Field(
         "classifier",
         description="one output vector for each sample (classifier), for each position of the "
-        "feature map (dense), or for each position of the input (upsampled)",
+        "feature map (dense), for each position of the input (upsampled), or for each token of a "
+        "text (positions)",
     )
     vocabulary: int | None = Field(
         None,
@@ -44,11 +45,19 @@ class SpaceOptions(BaseModel):
         description="number of codes of each of the last columns of a table, which are categories",
     )
 
+    padding: bool = Field(
+        False,
+        description="token 0 fills short texts; networks of the space sequence leave it out of "
+        "everything that they compute",
+    )
+
     @model_validator(mode="after")
     def _codes_are_columns(self) -> SpaceOptions:
         numbers = all(1 < count <= MOST_CODES for count in self.categories)
         if not numbers or len(self.categories) > self.input_channels:
             raise ValueError(f"expected 2 to {MOST_CODES} codes for each of the last columns")
+        if self.padding and self.vocabulary is None:
+            raise ValueError("only texts are padded")
         return self
 
     @property

@@ -7,11 +7,13 @@ recurrent layers, all layers have the same width, and each has a residual connec
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
 from hwnas.latency_tables.table import OpSpec
+from hwnas.ops.masked import masked_name
 from hwnas.ops.sequences import HEADS, SEQUENCE_BLOCKS, stem_operator
 from hwnas.spaces.choices import Choice
 from hwnas.spaces.layers import SKIP, LayerSpace
@@ -51,6 +53,7 @@ class SequenceSpace(LayerSpace):
         "recurrent layers"
     )
     options_model = SequenceOptions
+    heads = ("classifier", "positions")
     reads_tokens = True
     reads_categories = True
     variants: ClassVar[Variants] = {
@@ -61,10 +64,9 @@ class SequenceSpace(LayerSpace):
 
     def __init__(self, options: SequenceOptions) -> None:
         channels, steps = options.channels, options.width
-        self.stem = [
-            stem_operator(options.vocabulary, options.input_shape, channels, options.categories)
-        ]
-        self.head = [options.head_operator(channels, 1, steps)]
+        reads = options.vocabulary, options.input_shape, channels, options.categories
+        self.stem = [self._named(stem_operator(*reads), options)]
+        self.head = [self._named(options.head_operator(channels, 1, steps), options)]
         super().__init__(options)
 
     def _choices(self) -> tuple[Choice, ...]:
@@ -72,4 +74,11 @@ class SequenceSpace(LayerSpace):
         return tuple(Choice(f"stage1/layer{i + 1}", blocks) for i in range(self.options.layers))
 
     def spec(self, choice: int, option: str) -> OpSpec:
-        return OpSpec(option, self.options.channels, self.options.channels, 1, self.options.width)
+        options = self.options
+        block = OpSpec(option, options.channels, options.channels, 1, options.width)
+        return block if option == SKIP else self._named(block, options)
+
+    @staticmethod
+    def _named(spec: OpSpec, options: SequenceOptions) -> OpSpec:
+        """The operator, in the form that leaves padding out where texts have it."""
+        return replace(spec, name=masked_name(spec.name)) if options.padding else spec

@@ -15,6 +15,7 @@ from hwnas.tasks.classification import (
 )
 from hwnas.tasks.detection import Detection
 from hwnas.tasks.language import LanguageModelling
+from hwnas.tasks.reading import NextReply, QuestionAnswering
 from hwnas.tasks.regression import Regression
 from hwnas.tasks.segmentation import Segmentation
 from hwnas.tasks.sequence_labelling import SequenceLabelling
@@ -28,6 +29,8 @@ TASKS: dict[str, type[Task]] = {
         SignalClassification,
         TableClassification,
         LanguageModelling,
+        QuestionAnswering,
+        NextReply,
         Regression,
         Segmentation,
         Detection,

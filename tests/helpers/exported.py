@@ -22,11 +22,18 @@ from hwnas.spaces import build_space
 from hwnas.spaces.networks import Network
 from hwnas.tasks import Task, task_of
 
-SPACE_OF = {"text-classification": "sequence", "language-modelling": "rnn"}
+SPACE_OF = {
+    "text-classification": "sequence",
+    "question-answering": "sequence",
+    "next-reply": "sequence",
+    "language-modelling": "rnn",
+}
 """Spaces of tasks that read tokens; all others use `mbconv`."""
 GENERATED = {
     "text-classification": "generated-text",
     "language-modelling": "generated-language",
+    "question-answering": "generated-questions",
+    "next-reply": "generated-replies",
 }
 SAMPLES = 60
 SHAPES = {"signal-classification": (3, 20), "table-classification": (5,), "regression": (5,)}
@@ -37,7 +44,8 @@ def dataset_for(task: str) -> Dataset:
     """A small dataset of a task."""
     if task in GENERATED:
         limits = {"train_limit": SAMPLES, "test_limit": 12}
-        return load_dataset(GENERATED[task], sequence_length=8, **limits)
+        length = {"question-answering": 32, "next-reply": 40}.get(task, 8)
+        return load_dataset(GENERATED[task], sequence_length=length, **limits)
     rng = np.random.default_rng(0)
     labels = np.tile(["cat", "dog", "owl"], SAMPLES // 3)
     if task in SHAPES:

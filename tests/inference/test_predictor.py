@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 from hwnas.deploy.export import export_network, set_metadata
 from hwnas.errors import InputError
 from hwnas.inference.boxes import decode_boxes, sigmoid
+from hwnas.inference.description import TEXT_TASKS
 from hwnas.inference.predictor import Predictor, softmax
 from hwnas.tasks import TASKS
 
@@ -54,7 +55,7 @@ def test_raw_samples_are_prepared_exactly_as_in_training(task, predictors) -> No
     np.testing.assert_allclose(outputs, network_outputs(task), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("task", sorted(set(TASKS) - {"text-classification", "language-modelling"}))
+@pytest.mark.parametrize("task", sorted(set(TASKS) - set(TEXT_TASKS)))
 def test_the_inputs_equal_those_of_training_bit_by_bit(task, predictors) -> None:
     from hwnas.inference.inputs import prepare
 
@@ -274,3 +275,36 @@ def test_probabilities_do_not_overflow(logits: np.ndarray) -> None:
         np.testing.assert_allclose(softmax(logits).sum(axis=1), 1, rtol=1e-5)
         expected = torch.from_numpy(logits).double().sigmoid().numpy()
         np.testing.assert_allclose(sigmoid(logits), expected, atol=1e-6)
+
+
+def test_questions_are_answered_in_words_of_the_text(predictors) -> None:
+    data, predictor = dataset_for("question-answering"), predictors("question-answering")
+    tokens = data.test.inputs
+    texts = [" ".join(data.vocabulary[i] for i in row if i) for row in tokens]
+    pairs = [tuple(text.split(" <separator> ")) for text in texts]
+    np.testing.assert_array_equal(predictor.outputs(pairs), predictor.outputs(tokens))
+    answers = predictor.predict(pairs).tolist()
+    assert answers == predictor.predict(tokens).tolist()
+    assert all(answer in text for answer, text in zip(answers, texts, strict=True))
+    with pytest.raises(InputError, match=r"sample 1: not a pair of texts.*\(question, text\)"):
+        predictor.predict([pairs[0], "a question alone"])
+    with pytest.raises(InputError, match="no probabilities"):
+        predictor.predict_proba(pairs)
+
+
+def test_the_best_of_a_dialogue_s_candidates_is_named(predictors) -> None:
+    data, predictor = dataset_for("next-reply"), predictors("next-reply")
+    tokens = data.test.inputs
+    texts = [" ".join(data.vocabulary[i] for i in row if i) for row in tokens]
+    pairs = []
+    for text in texts:
+        context, replies = text.split(" <separator> ")
+        pairs.append((context, [r.strip() for r in replies.split("<reply>") if r.strip()]))
+    np.testing.assert_array_equal(predictor.outputs(pairs), predictor.outputs(tokens))
+    scores = [o[0, 0][t == data.vocabulary.index("<reply>")] for o, t in
+              zip(predictor.outputs(tokens), tokens, strict=True)]  # fmt: skip
+    assert predictor.predict(pairs).tolist() == [int(s.argmax()) for s in scores]
+    with pytest.raises(InputError, match="too few candidates"):
+        predictor.predict([("hello", ["one reply"])])
+    with pytest.raises(InputError, match="at most 40 words"):
+        predictor.predict([("hello " * 40, ["one", "two"])])

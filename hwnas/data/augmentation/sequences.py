@@ -6,6 +6,8 @@ the mean of the training data and one is a standard deviation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -48,7 +50,11 @@ def noisy(samples: Tensor, deviation: float, rng: np.random.Generator) -> Tensor
 
 
 def with_dropped_tokens(
-    tokens: Tensor, probability: float, unknown: int, padding: int | None, rng: np.random.Generator
+    tokens: Tensor,
+    probability: float,
+    unknown: int,
+    kept: Sequence[int],
+    rng: np.random.Generator,
 ) -> Tensor:
     """Replace each token (N, L) with a probability by that of an unknown word.
 
@@ -59,10 +65,10 @@ def with_dropped_tokens(
         tokens: (N, L) int64.
         probability: of each token to be replaced.
         unknown: the token of unknown words.
-        padding: the token that fills short texts, which stays; None if there is none.
+        kept: tokens that stay, such as the one that fills short texts.
         rng: source of the random numbers.
     """
     is_dropped = torch.from_numpy(rng.random(tuple(tokens.shape)) < probability).to(tokens.device)
-    if padding is not None:
-        is_dropped &= tokens != padding
+    for token in kept:
+        is_dropped &= tokens != token
     return torch.where(is_dropped, torch.full_like(tokens, unknown), tokens)

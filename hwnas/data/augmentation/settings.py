@@ -18,6 +18,8 @@ from hwnas.data.augmentation.scenes import Movement
 from hwnas.data.augmentation.sequences import masked, noisy, shifted, with_dropped_tokens
 from hwnas.data.dataset import Dataset
 from hwnas.data.formats import IMAGE_CLASSIFICATION
+from hwnas.data.questions import SEPARATOR
+from hwnas.data.replies import REPLY
 from hwnas.data.text import PADDING, UNKNOWN
 from hwnas.errors import InputError
 
@@ -247,9 +249,8 @@ class Augmentation:
         if dataset.vocabulary:
             words = dataset.vocabulary
             unknown = words.index(UNKNOWN) if UNKNOWN in words else 0
-            padding = words.index(PADDING) if PADDING in words else None
-            probability = self.token_dropout
-            dropped = with_dropped_tokens(samples, probability, unknown, padding, rng)
+            kept = [words.index(mark) for mark in (PADDING, SEPARATOR, REPLY) if mark in words]
+            dropped = with_dropped_tokens(samples, self.token_dropout, unknown, kept, rng)
             return dropped, targets
         if _target_kind(dataset) in ("maps", "boxes"):
             return self._apply_to_scenes(samples, targets, rng)

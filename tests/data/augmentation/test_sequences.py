@@ -42,7 +42,7 @@ def test_dropped_words_become_unknown_and_padding_stays() -> None:
     tokens = torch.randint(2, 50, (200, 30))
     tokens[:, 20:] = 0
     rng = np.random.default_rng(0)
-    result = with_dropped_tokens(tokens, 0.2, unknown=1, padding=0, rng=rng)
+    result = with_dropped_tokens(tokens, 0.2, unknown=1, kept=[0], rng=rng)
     assert torch.equal(result[:, 20:], tokens[:, 20:])
     dropped = result[:, :20] != tokens[:, :20]
     assert (result[:, :20][dropped] == 1).all()
