@@ -15,6 +15,7 @@ from hwnas.config.reading import (
     shipped_configs,
     with_absolute_paths,
 )
+from hwnas.config.recipe import RangeConfig
 from hwnas.config.sections import (
     BudgetConfig,
     Config,
@@ -36,6 +37,7 @@ __all__ = [
     "DeviceConfig",
     "ExportConfig",
     "LatencyConfig",
+    "RangeConfig",
     "SearchConfig",
     "ShrinkConfig",
     "SpaceConfig",

@@ -11,6 +11,7 @@ from hwnas.config.augmentation import AugmentationConfig
 from hwnas.config.base import Section
 from hwnas.config.data import DataConfig
 from hwnas.config.deployment import CheckConfig, ExportConfig
+from hwnas.config.recipe import SEARCHED, RangeConfig
 from hwnas.config.shrink import ShrinkConfig
 from hwnas.config.task import TaskConfig
 from hwnas.config.transfer import TransferConfig
@@ -255,6 +256,15 @@ class SearchConfig(Section):
         {}, description="weights of terms of the architecture's objective: squared norm of the "
         "Jacobian by the inputs, trace of the Hessian by the mixing weights (gradient strategies)",
     )  # fmt: skip
+    recipe: dict[str, RangeConfig] = Field(
+        {},
+        description="settings of `[train]` that are searched beside the architecture, each with "
+        "`low` and `high` (and `log = true`) or `options`, and with the user's `prior` and its "
+        "`confidence` (low, medium, high); for evaluator = training",
+    )
+    recipe_sampler: Literal["tpe", "random", "quasi-random"] = Field(
+        "tpe", description="the sampler of Optuna that proposes the settings of the recipe"
+    )
     latency_rate: float = Field(
         0.1, ge=0, description="step size of the Lagrange multiplier of the budget"
     )
@@ -353,6 +363,12 @@ class SearchConfig(Section):
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")
         if self.distillation and not self.sandwich:
             raise ValueError("distillation needs the largest architecture in each step: sandwich")
+        unknown = sorted(set(self.recipe) - set(SEARCHED))
+        if unknown:
+            known = ", ".join(SEARCHED)
+            raise ValueError(f"recipe has {unknown[0]}, and can have {known}")
+        if self.recipe and (self.evaluator != "training" or self.storage or self.finalists):
+            raise ValueError("recipe needs evaluator = training, without storage and finalists")
         if self.finalists and self.evaluator in ("table", "function"):
             raise ValueError("finalists are trained, and these evaluators need no training")
         if self.finalists == 1 or self.finalists > self.max_measured:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from hwnas.architecture import Architecture
 from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig
+from hwnas.evaluators.recipes import Recipes
 from hwnas.evaluators.stopping import Stopping
 from hwnas.runs.loop import is_sparse_record, run_steps
 from hwnas.runs.progress import Advance
@@ -55,6 +56,7 @@ class EvaluatedSearch:
         limits: the latency budgets, which the strategies themselves respect.
         config: settings.
         step: number of evaluations done.
+        recipes: what the evaluator takes settings of trainings from; None where none are searched.
         stopping: ends the search before its last step.
     """
 
@@ -63,6 +65,7 @@ class EvaluatedSearch:
     limits: list[Limit]
     config: SearchConfig
     step: int = 0
+    recipes: Recipes | None = None
     stopping: Stopping = field(init=False)
 
     def __post_init__(self) -> None:
@@ -121,6 +124,8 @@ class EvaluatedSearch:
             "entropy": self.strategy.entropy(),
             "architecture": space.to_genotype(architecture),
         }
+        if self.recipes is not None:
+            record["recipe"] = self.recipes.trials[-1][0]
         if (weight := self.strategy.size_weight()) is not None:
             record["size_weight"] = weight
         if is_sparse_record(self.step, self.config.steps, LOG_EVERY):
@@ -139,6 +144,7 @@ class EvaluatedSearch:
             "strategy": self.strategy.state_dict(),
             "known": known,
             "stopping": self.stopping.state_dict(),
+            "recipes": self.recipes and self.recipes.state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -146,4 +152,6 @@ class EvaluatedSearch:
         self.step = state["step"]
         self.strategy.load_state_dict(state["strategy"])
         self.stopping.load_state_dict(state["stopping"])
+        if self.recipes is not None:
+            self.recipes.load(state["recipes"])
         self.evaluator.known.update(self.evaluator.space.from_rows(state["known"]))

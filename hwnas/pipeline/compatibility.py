@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
 from hwnas.checking.references import compared_runtimes
 from hwnas.config import Config, SearchConfig, TrainConfig
+from hwnas.config.recipe import WHOLE
 from hwnas.data import Augmentation, Dataset
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.latency_tables.measuring.energy import energy_counter
@@ -189,6 +194,44 @@ def check_augmentation(train: TrainConfig, dataset: Dataset, where: str) -> None
         Augmentation.of(train).require_suits(dataset)
     except InputError as error:
         raise InputError(str(error), where=f"{where}: train") from None
+
+
+def check_recipe(config: Config, dataset: Dataset, where: str) -> None:
+    """InputError for values of a searched recipe with which nothing could be trained."""
+    place = f"{where}: search.recipe"
+    largest = {
+        name: max(one.options) if one.options is not None else float(one.high or 0)
+        for name, one in config.search.recipe.items()
+    }
+    try:
+        train = TrainConfig.model_validate(
+            config.train.model_dump(by_alias=True) | _whole(largest), strict=False
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            first["msg"], where=f"{place}.{first['loc'][0]}", actual=first["input"]
+        ) from None
+    check_augmentation(train, dataset, place)
+    samples = len(dataset.train) // 2
+    if "batch_size" in largest and largest["batch_size"] > samples:
+        raise InputError(
+            "the batch is larger than the half of the samples that a search trains with",
+            where=f"{place}.batch_size",
+            expected=f"at most {samples}",
+            actual=int(largest["batch_size"]),
+        )
+    if "epochs" in largest and config.minutes is not None:
+        raise InputError(
+            "a time limit decides the number of epochs",
+            where=f"{place}.epochs",
+            mend="leave out minutes, or epochs",
+        )
+
+
+def _whole(values: Mapping[str, float]) -> dict[str, float]:
+    """The values, whole numbers as such where the setting is one."""
+    return {name: int(v) if name in WHOLE and v == int(v) else v for name, v in values.items()}
 
 
 def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -> None:

@@ -111,7 +111,7 @@ def _finished(run: Run, name: str, earlier: Sequence[Control], say: Say) -> Cont
 
 def _train(run: Run, control: Control, say: Say) -> float:
     """Train and export a control; returns the seconds of the training."""
-    folder, config, task = _folder(run, control.name), run.config.train, run.problem.task
+    folder, config, task = _folder(run, control.name), run.recipe, run.problem.task
     network = control.network(run)
     if network.auxiliary is None:
         config = config.model_copy(update={"auxiliary_weight": 0.0})

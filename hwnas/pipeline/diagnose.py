@@ -123,7 +123,7 @@ def _initial(run: Run, notes: list[str]) -> dict[str, Tensor]:
 
 def _convergence(run: Run, trained: Trained, part: Split) -> dict[str, Any]:
     """Gradient and noise at the final weights, effective learning rates, and the loss's trend."""
-    config, dataset = run.config.train, run.problem.dataset
+    config, dataset = run.recipe, run.problem.dataset
     size = max(2, min(config.batch_size, len(part) // NOISE_BATCHES))
 
     def batch(place: int) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from hwnas.architecture import Architecture
-from hwnas.config import BudgetConfig, Config, load_config, with_absolute_paths
+from hwnas.config import BudgetConfig, Config, TrainConfig, load_config, with_absolute_paths
 from hwnas.data import Augmentation, Batches, Split
 from hwnas.durable import write_atomic
 from hwnas.errors import InputError, RuntimeMissingError
+from hwnas.evaluators.recipes import with_recipe
 from hwnas.evaluators.storage import open_study
 from hwnas.latency_tables.remote.inventory import find_device
 from hwnas.pipeline.compatibility import (
@@ -24,6 +25,7 @@ from hwnas.pipeline.compatibility import (
     check_measurements,
     check_preprocessing,
     check_ranks,
+    check_recipe,
     check_strategy,
     check_supernet,
 )
@@ -129,6 +131,7 @@ class Run:
         check_controls(config, where)
         if self.problem.has_data:
             check_augmentation(config.train, self.problem.dataset, where)
+            check_recipe(config, self.problem.dataset, where)
         self.target.sizes  # noqa: B018  # refuses networks that no microcontroller can run
         if config.search.accuracy_table is not None:
             self.problem.accuracy_table  # noqa: B018  # reading it finds what is malformed
@@ -284,6 +287,14 @@ class Run:
         """Batches of a split on the run's device, in an order that depends on their purpose."""
         dataset, seed = self.problem.dataset, self.seed(purpose)
         return Batches(split, dataset, size, seed, augment=augment, device=self.device)
+
+    @property
+    def recipe(self) -> TrainConfig:
+        """The settings of the training, with those that the search chose."""
+        if not self.config.search.recipe or not self.folder.recipe.exists():
+            return self.config.train
+        found = self.folder.read_json(self.folder.recipe).get("recipe", {})
+        return with_recipe(self.config.train, found)
 
     def architecture(self) -> Architecture:
         """The architecture that the search chose."""

@@ -28,6 +28,7 @@ from hwnas.evaluators.finalists import STAGE as FINALISTS
 from hwnas.evaluators.finalists import SuccessiveHalving, rung_sizes
 from hwnas.evaluators.function import OwnFunction
 from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
+from hwnas.evaluators.recipes import Recipes
 from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.evaluators.zero_cost import ZeroCost
@@ -245,12 +246,15 @@ def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:
     evaluator = EVALUATORS[search.evaluator](run, training, validation)
     strategy = _strategy(run, _within_table(run, limits) if table else Decoder(limits))
     _warm_start(run, strategy, training)
-    loop = EvaluatedSearch(strategy, evaluator, limits, search)
+    recipes = evaluator.recipes if isinstance(evaluator, ShortTraining) else None
+    loop = EvaluatedSearch(strategy, evaluator, limits, search, recipes=recipes)
     if search.storage is not None:
         ledger = Ledger(run.open_study(), run.problem.space)
         loop = SharedSearch(strategy, evaluator, limits, search, ledger=ledger)
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
+    if recipes is not None:
+        run.folder.write_json(run.folder.recipe, {"schema": 1, "recipe": recipes.best})
     return Searched(loop.strategy, loop.rank)
 
 
@@ -278,22 +282,25 @@ def _short_recipe(run: Run, epochs: int) -> TrainConfig:
     return run.config.train.model_copy(update=plain)
 
 
-def _augmented(run: Run, training: Split) -> Batches:
-    """Training batches as in the run's training."""
-    train = run.config.train
+def _augmented(run: Run, training: Split, train: TrainConfig) -> Batches:
+    """Training batches as in a training with these settings."""
     return run.batches(training, train.batch_size, "evaluation", Augmentation.of(train))
 
 
 def short_training(run: Run, training: Split, validation: Split) -> Evaluator:
     """What trains networks for `search.evaluation_epochs` and scores them on held-out samples."""
+    search = run.config.search
+    recipes = Recipes(search.recipe, run.seed("recipe"), search.recipe_sampler)
     return ShortTraining(
         run.problem.proxy_space,
-        _short_recipe(run, run.config.search.evaluation_epochs),
-        _augmented(run, training),
+        _short_recipe(run, search.evaluation_epochs),
+        _augmented(run, training, run.config.train),
         validation,
         run.problem.task,
         run.seed("evaluation"),
         run.device,
+        recipes=recipes if search.recipe else None,
+        batches_of=lambda train: _augmented(run, training, train),
     )
 
 
@@ -407,7 +414,8 @@ def _best_finalist(
 ) -> Architecture:
     """The finalist that wins successive halving, trained on one half and judged on the other."""
     config, task = run.config.search, run.problem.task
-    batches, judged_on = _augmented(run, training), _ranking_samples(run, validation)
+    batches = _augmented(run, training, run.config.train)
+    judged_on = _ranking_samples(run, validation)
     recipe = _short_recipe(run, config.finalist_epochs * len(rung_sizes(len(finalists))))
 
     def training_of(architecture: Architecture) -> Training:

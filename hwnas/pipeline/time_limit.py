@@ -135,7 +135,7 @@ def train_until(run: Run, end: float) -> None:
         # What is trained is the latest checkpoint; training of so few epochs ends at once.
         saved = load_checkpoint(run.folder.checkpoints, TRAINING)
         done = 0 if saved is None else saved[0]
-        batches = len(run.problem.dataset.train) // run.config.train.batch_size
+        batches = len(run.problem.dataset.train) // run.recipe.batch_size
         _set_epochs(run, max(1, done // batches), "ended early, because the time was over")
         run.stage = shown
         train(run)
@@ -149,7 +149,7 @@ def _bounded(value: float, least: float, most: float) -> float:
 def _epochs_within(run: Run, seconds: float) -> int:
     """How many epochs take so long, by the speed of a few steps."""
     torch.manual_seed(0)
-    training = training_of(run, run.problem.space.network(run.architecture()), run.config.train)
+    training = training_of(run, run.problem.space.network(run.architecture()), run.recipe)
     per_epoch = training.batches.steps_per_epoch
     training.advance()  # the first step allocates memory
     started, steps = time.monotonic(), 0

@@ -46,7 +46,7 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     """
     if not run.problem.has_data:
         return _train_by_function(run)
-    config, task = run.config.train, run.problem.task
+    config, task = run.recipe, run.problem.task
     if run.config.shrink is not None and run.config.shrink.elastic:
         config = config.model_copy(update={"epochs": 0})  # trained together with its family
     torch.manual_seed(run.seed("network"))

@@ -56,6 +56,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.predictions = self.path / "predictions.npz"
         self.samples = self.path / "samples.npz"
+        self.recipe = self.path / "recipe.json"
         self.training_samples = self.path / "training_samples.npz"
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
@@ -129,6 +130,7 @@ class RunFolder:
             self.metrics: "hwnas train",
             self.predictions: "hwnas train",
             self.training_samples: "hwnas train",
+            self.recipe: "hwnas search",
             self.model: "hwnas export",
             self.check: "hwnas check",
             self.microcontroller_sizes: "hwnas export --microcontroller",
