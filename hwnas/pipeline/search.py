@@ -18,25 +18,22 @@ from hwnas.budget.gate import measure_network
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
 from hwnas.checking.performance import counted_energy
-from hwnas.config import SearchConfig, TrainConfig
-from hwnas.data import Augmentation, Batches, Split, evaluation_batches, split_train
+from hwnas.config import SearchConfig
+from hwnas.data import Split, evaluation_batches, split_train
 from hwnas.deploy.export import export_network
 from hwnas.durable import write_atomic
 from hwnas.errors import InputError
-from hwnas.evaluators.accuracy_table import TabledAccuracy, TableDecoder
+from hwnas.evaluators.accuracy_table import TableDecoder
 from hwnas.evaluators.finalists import STAGE as FINALISTS
 from hwnas.evaluators.finalists import SuccessiveHalving, rung_sizes
-from hwnas.evaluators.function import OwnFunction
-from hwnas.evaluators.loop import EvaluatedSearch, Evaluator
-from hwnas.evaluators.recipes import Recipes
+from hwnas.evaluators.loop import EvaluatedSearch
 from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
-from hwnas.evaluators.zero_cost import ZeroCost
 from hwnas.latency_tables.measuring.memory import try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
 from hwnas.nn.mixed_op import release_memory, use_kernels
+from hwnas.pipeline.evaluation import EVALUATORS, augmented, short_recipe, zero_cost
 from hwnas.pipeline.knowledge import drawn_experience
-from hwnas.pipeline.own_problem import OwnProblem
 from hwnas.pipeline.profile import example_feeds, preparation
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption, progress
@@ -276,68 +273,6 @@ def _ranking_samples(run: Run, validation: Split) -> Split:
     return validation.take(np.arange(min(run.config.search.ranking_images, len(validation))))
 
 
-def _short_recipe(run: Run, epochs: int) -> TrainConfig:
-    """The run's training for fewer epochs, without what helps in long ones only."""
-    plain = {"epochs": epochs, "auxiliary_weight": 0.0, "drop_path": 0.0}
-    return run.config.train.model_copy(update=plain)
-
-
-def _augmented(run: Run, training: Split, train: TrainConfig) -> Batches:
-    """Training batches as in a training with these settings."""
-    return run.batches(training, train.batch_size, "evaluation", Augmentation.of(train))
-
-
-def short_training(run: Run, training: Split, validation: Split) -> Evaluator:
-    """What trains networks for `search.evaluation_epochs` and scores them on held-out samples."""
-    search = run.config.search
-    recipes = Recipes(search.recipe, run.seed("recipe"), search.recipe_sampler)
-    return ShortTraining(
-        run.problem.proxy_space,
-        _short_recipe(run, search.evaluation_epochs),
-        _augmented(run, training, run.config.train),
-        validation,
-        run.problem.task,
-        run.seed("evaluation"),
-        run.device,
-        recipes=recipes if search.recipe else None,
-        batches_of=lambda train: _augmented(run, training, train),
-    )
-
-
-def _zero_cost(run: Run, training: Split, validation: Split | None = None) -> Evaluator:
-    search = run.config.search
-    inputs, targets = run.batches(training, search.batch_size, "evaluation").batch(0)
-    seed, loss_of = run.seed("evaluation"), run.problem.task.loss
-    return ZeroCost(run.problem.proxy_space, search.zero_cost, inputs, targets, seed, loss_of)
-
-
-def _tabled(run: Run, training: Split, validation: Split) -> Evaluator:
-    where = str(run.config.search.accuracy_table)
-    return TabledAccuracy(run.problem.space, run.problem.accuracy_table, where)
-
-
-def _own_function(run: Run, training: Split, validation: Split) -> Evaluator:
-    problem = run.problem
-    assert problem.evaluate is not None and isinstance(problem, OwnProblem)
-
-    def on_failure(architecture: Architecture, reason: str) -> None:
-        genotype = problem.space.to_genotype(architecture)
-        run.folder.append_history({"event": "failed", "architecture": genotype, "reason": reason})
-        logger.warning("%s; this candidate is scored as the worst one so far", reason)
-
-    known = dict(problem.first_score)
-    space = problem.space
-    return OwnFunction(space, space.module, problem.evaluate, on_failure, known)
-
-
-EVALUATORS: dict[str, Callable[[Run, Split, Split], Evaluator]] = {
-    "training": short_training,
-    "zero-cost": _zero_cost,
-    "table": _tabled,
-    "function": _own_function,
-}
-
-
 def _within_table(run: Run, limits: list[Limit]) -> TableDecoder:
     """What of the table of accuracies keeps the budgets."""
     decoder = Decoder(limits)
@@ -361,7 +296,7 @@ def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
     goes_on = load_checkpoint(run.folder.checkpoints, "search") is not None
     if not search.warm_start or goes_on or not isinstance(strategy, SampledStrategy):
         return
-    score = _zero_cost(run, training)
+    score = zero_cost(run, training)
     rng = np.random.default_rng(run.seed("warm start"))
     scores: dict[Architecture, float] = {}
     with run.stage("warm start") as advance:
@@ -414,9 +349,9 @@ def _best_finalist(
 ) -> Architecture:
     """The finalist that wins successive halving, trained on one half and judged on the other."""
     config, task = run.config.search, run.problem.task
-    batches = _augmented(run, training, run.config.train)
+    batches = augmented(run, training, run.config.train)
     judged_on = _ranking_samples(run, validation)
-    recipe = _short_recipe(run, config.finalist_epochs * len(rung_sizes(len(finalists))))
+    recipe = short_recipe(run, config.finalist_epochs * len(rung_sizes(len(finalists))))
 
     def training_of(architecture: Architecture) -> Training:
         torch.manual_seed(run.seed("evaluation"))
