@@ -181,6 +181,8 @@ def _drawn(one: RangeConfig, name: str, rng: np.random.Generator, spread: float)
         strays = spread * (1.0 if one.prior is None else DEVIATIONS[one.confidence])
         return float(rng.choice(options)) if rng.random() < strays else float(expected)
     assert one.low is not None and one.high is not None
+    if one.prior is not None and not spread:
+        return one.prior
     low, high = (np.log(v) if one.log else v for v in (one.low, one.high))
     if one.prior is None:
         place = rng.uniform() if spread else 0.5
