@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +16,14 @@ from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder, params_and_macs_ranges
 from hwnas.budget.gate import measure_network
 from hwnas.budget.limit import Limit
-from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
+from hwnas.budget.selection import (
+    BudgetError,
+    FurtherBudgets,
+    Measured,
+    NetworkCosts,
+    Selection,
+    UndecidedError,
+)
 from hwnas.checking.performance import counted_energy
 from hwnas.config import SearchConfig
 from hwnas.data import Split, evaluation_batches, split_train
@@ -31,6 +38,7 @@ from hwnas.evaluators.shared import Ledger, SharedSearch
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.latency_tables.measuring.memory import try_session
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
+from hwnas.latency_tables.statistics import SESSION_SPREAD
 from hwnas.nn.mixed_op import release_memory, use_kernels
 from hwnas.pipeline.evaluation import EVALUATORS, augmented, short_recipe, zero_cost
 from hwnas.pipeline.knowledge import drawn_experience
@@ -310,34 +318,58 @@ def _warm_start(run: Run, strategy: SearchStrategy, training: Split) -> None:
 
 
 def _select(run: Run, searched: Searched, training: Split, validation: Split) -> Measured:
-    """Measure what the search found, and choose by its scores or by training the finalists."""
-    config = run.config.search
+    """Measure what the search found, and choose by its scores or by training the finalists.
+
+    A share of the budget is kept free, unless no candidate keeps what is left.
+    """
     limits = run.target.limits()
     with run.stage("measure") as advance:
-
-        def measure(architecture: Architecture) -> NetworkCosts:
-            budget_ms = limits[0].budget_ms
-            costs = measure_architecture(run, architecture, budget_ms)
-            text = f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
-            advance(len(selection.measured) + 1, config.max_measured, text)
-            return costs
-
-        selection = Selection(
-            searched.strategy,
-            limits,
-            searched.rank,
-            measure,
-            run.folder,
-            FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj),
-            candidates=config.candidates,
-            max_measured=config.max_measured,
-            size_weight=config.size_weight,
-        )
-        if not config.finalists:
-            return selection.run()
-        kept = selection.finalists(config.finalists)
+        try:
+            reserved = replace(limits[0], budget_ms=(1 - _reserve(run)) * limits[0].budget_ms)
+            kept = _measured(run, searched, [reserved, *limits[1:]], advance)
+        except (InputError, BudgetError, UndecidedError):
+            kept = _measured(run, searched, limits, advance)
+    if len(kept) == 1:
+        return kept[0]
     best = _best_finalist(run, searched, [m.architecture for m in kept], training, validation)
     return next(m for m in kept if m.architecture == best)
+
+
+def _reserve(run: Run) -> float:
+    """The share of the budget that is kept free for sessions that are slower than others."""
+    return SESSION_SPREAD if run.target.device_measurements is None else 0.0
+
+
+def _measured(
+    run: Run, searched: Searched, limits: Sequence[Limit], advance: progress.Advance
+) -> list[Measured]:
+    """The best measured candidate, or the finalists.
+
+    Raises:
+        InputError: no architecture is predicted to keep the budget.
+        BudgetError: none of the measured candidates keeps it.
+        UndecidedError: the measurements are too noisy to tell.
+    """
+    config, budget_ms = run.config.search, run.target.budget_ms()
+
+    def measure(architecture: Architecture) -> NetworkCosts:
+        costs = measure_architecture(run, architecture, limits[0].budget_ms)
+        text = f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
+        advance(len(selection.measured) + 1, config.max_measured, text)
+        return costs
+
+    selection = Selection(
+        searched.strategy,
+        limits,
+        searched.rank,
+        measure,
+        run.folder,
+        FurtherBudgets(run.config.budget.memory_mb, run.config.budget.energy_mj),
+        candidates=config.candidates,
+        max_measured=config.max_measured,
+        size_weight=config.size_weight,
+    )
+    return selection.finalists(config.finalists) if config.finalists else [selection.run()]
 
 
 def _best_finalist(
