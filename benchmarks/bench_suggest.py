@@ -1,11 +1,12 @@
 """Claim: architectures suggested from CIFAR-10 searches alone are near the best of CIFAR-100.
 
     HWNAS_DATA=... python benchmarks/bench_suggest.py [--base random] [--bases 5] [--searches 3]
+        [--confidence 0.9]
 
 NAS-Bench-201. A base has searches on CIFAR-10 without a budget (100 evaluations each, accuracies
 after 12 epochs). For each of 19 published devices, known by its shipped table, and for the budgets
 that 10, 25, 50, 75 and 90 % of the cells keep, ten cells are suggested for CIFAR-100 with a
-confidence of 90 %; nothing is evaluated. Regret is the test accuracy after 200 epochs of the best
+confidence; nothing is evaluated. Regret is the test accuracy after 200 epochs of the best
 cell that keeps the budget less that of the best suggestion, and of the first one, that keep it.
 """
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--bases", type=int, default=5)
     parser.add_argument("--searches", type=int, default=3)
     parser.add_argument("--base", default="random", help="strategy of the base's searches")
+    parser.add_argument("--confidence", type=float, default=CONFIDENCE)
     parser.set_defaults(shuffled=False)
     arguments = parser.parse_args()
     path = Path(os.environ["HWNAS_DATA"]) / "help_nb201_latency_ms.npz"
@@ -52,7 +54,7 @@ def main() -> None:
             found = suggestions(
                 SPACE,
                 bases[(number + len(records)) % len(bases)],
-                Limit(cost, budget_ms, CONFIDENCE),
+                Limit(cost, budget_ms, arguments.confidence),
                 COUNT,
                 np.random.default_rng(number),
             )
@@ -71,7 +73,7 @@ def main() -> None:
             "base": f"{arguments.searches} {arguments.base}",
             "bases": arguments.bases,
             "suggested": COUNT,
-            "confidence": CONFIDENCE,
+            "confidence": arguments.confidence,
             "regret_of_best": float(best_of.mean()),
             "error": float(best_of.std(ddof=1) / len(best_of) ** 0.5),
             "worst_regret_of_best": float(best_of.max()),

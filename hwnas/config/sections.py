@@ -431,6 +431,8 @@ class TrainConfig(AugmentationConfig, TransferConfig):
             raise ValueError("nesterov needs optimizer = sgd")
         if not self.epochs and not self.inherit:
             raise ValueError("epochs = 0 needs inherit = true")
+        if self.grow and (self.start is not None or self.inherit):
+            raise ValueError("grow starts from a network of its own: neither from nor inherit")
         if self.start is not None and self.inherit:
             raise ValueError("weights come from one place: give either from or inherit")
         return self

@@ -8,13 +8,18 @@ from hwnas.config.base import Section
 
 
 class TransferConfig(Section):
-    """First weights from another network, and a teacher."""
+    """First weights from another network, growth from a smaller one, and a teacher."""
 
     start: str | None = Field(
         None,
         alias="from",
         description="a safetensors file with weights of another network: those of the same name "
         "are taken over, their first channels where shapes differ",
+    )
+    grow: bool = Field(
+        False,
+        description="train the smallest network that can grow into the chosen one for the first "
+        "half of the epochs, then the whole one (Net2Net); for space.name = mbconv",
     )
     teacher: str | None = Field(
         None,

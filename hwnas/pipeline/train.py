@@ -12,20 +12,26 @@ from safetensors.torch import save
 from hwnas.config import TrainConfig
 from hwnas.data import Augmentation, Batches
 from hwnas.durable import write_atomic
+from hwnas.errors import InputError
 from hwnas.evaluators.function import evaluated
 from hwnas.pipeline.problem import data_in_words
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.transfer import distillation_of, start_from
 from hwnas.runs.checkpoints import remove_checkpoints
+from hwnas.spaces.mbconv import MbconvNetwork, MbconvSpace
 from hwnas.spaces.networks import Network
 from hwnas.spaces.traced.space import TracedNetwork
 from hwnas.tasks.classification import ImageClassification
 from hwnas.tasks.own import JudgedTask
 from hwnas.training.curve import LearningCurve
 from hwnas.training.evaluate import evaluate
+from hwnas.training.growing import grow, smallest_start
 from hwnas.training.predictions import PredictionRecorder
 from hwnas.training.shown_samples import shown_samples
 from hwnas.training.train import STAGE, Training, final_weights
+
+GROWING = "grow"
+"""The stage that trains the network that grows."""
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
@@ -49,16 +55,21 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     config, task = run.recipe, run.problem.task
     if run.config.shrink is not None and run.config.shrink.elastic:
         config = config.model_copy(update={"epochs": 0})  # trained together with its family
+    if restart:
+        _discard_training(run)
+    epochs = config.epochs
     torch.manual_seed(run.seed("network"))
     network = run.problem.space.network(run.architecture())
-    if config.inherit:
+    if config.grow:
+        first = epochs // 2
+        config = config.model_copy(update={"epochs": epochs - first})
+        _grow(run, network, first)
+    elif config.inherit:
         network.auxiliary = None
         run.load_weights(network, run.folder.inherited)
     elif config.start is not None:
         start_from(run, network, Path(config.start))
     training = training_of(run, network, config)
-    if restart:
-        _discard_training(run)
     _show_samples(run, config)
     with run.stage("train") as advance:
         training.run(run.folder, advance)
@@ -66,15 +77,49 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     metrics = {
         "schema": 1,
         **evaluate(training.average, task, run.device, recorder),
-        "epochs": config.epochs,
+        "epochs": epochs,
         "seconds": training.seconds,
     }
     write_atomic(run.folder.weights, save(final_weights(training.average)))
     if recorder is not None:
         write_atomic(run.folder.predictions, recorder.to_npz(run.problem.dataset))
     run.folder.write_json(run.folder.metrics, metrics)
-    remove_checkpoints(run.folder.checkpoints, "train")
+    for stage in (STAGE, GROWING):
+        remove_checkpoints(run.folder.checkpoints, stage)
     return metrics
+
+
+def _grow(run: Run, network: Network, epochs: int) -> None:
+    """Train the smallest network that can grow into a new one, and let it grow.
+
+    A resumed run trains it from its checkpoint, which stays until all is trained.
+
+    Args:
+        run: the run.
+        network: of the run's architecture; changed in place.
+        epochs: for which the small network is trained.
+
+    Raises:
+        InputError: when the networks of the space cannot grow.
+        Interrupted: after a signal, with a checkpoint written.
+    """
+    space = run.problem.space
+    if not isinstance(space, MbconvSpace) or not isinstance(network, MbconvNetwork):
+        raise InputError(
+            "the networks of this space cannot grow",
+            where=f"{run.where}: train.grow",
+            expected="space.name = mbconv",
+            actual=space.name,
+        )
+    if not epochs:
+        return
+    small = space.network(smallest_start(space, run.architecture()))
+    assert isinstance(small, MbconvNetwork)
+    config = run.config.train.model_copy(update={"epochs": epochs})
+    training = training_of(run, small, config, GROWING)
+    with run.stage("grow") as advance:
+        training.run(run.folder, advance)
+    grow(small.cpu(), network)
 
 
 def _train_by_function(run: Run) -> dict[str, Any]:
@@ -138,7 +183,8 @@ def _show_samples(run: Run, config: TrainConfig) -> None:
 
 def _discard_training(run: Run) -> None:
     """Forget an earlier training, so that the next one starts anew."""
-    remove_checkpoints(run.folder.checkpoints, "train")
-    run.folder.rewind_history("train", 0)
+    for stage in (STAGE, GROWING):
+        remove_checkpoints(run.folder.checkpoints, stage)
+        run.folder.rewind_history(stage, 0)
     for path in (run.folder.weights, run.folder.metrics, run.folder.predictions):
         path.unlink(missing_ok=True)

@@ -129,7 +129,8 @@ class Experience:
 
     def __init__(self, space: SearchSpace, searches: Iterable[EarlierSearch]) -> None:
         self.space = space
-        fitted = [_Source(s, space) for s in searches if len(s.architectures) >= LEAST_SCORES]
+        told = [s for s in searches if len(s.scores) >= LEAST_SCORES and np.ptp(s.scores) > 0]
+        fitted = [_Source(search, space) for search in told]
         self.sources = [s for s in fitted if s.reliability * s.search.similarity > 0]
 
     def __bool__(self) -> bool:
@@ -180,7 +181,8 @@ class Experience:
     def best(self, decoder: Decoder, k: int, rng: np.random.Generator) -> list[Architecture]:
         """Find architectures within the budgets that are predicted to be good, the best first.
 
-        A local search from the architectures of the earlier searches and from random ones.
+        A local search from the architectures of the earlier searches and from random ones, or, if
+        none of these keeps the budgets, from those that are decoded from `option_scores`.
 
         Args:
             decoder: knows the budgets.
@@ -190,7 +192,6 @@ class Experience:
         space = self.space
         drawn = [a for source in self.sources for a in source.search.architectures]
         drawn += [space.sample(rng) for _ in range(POOL)]
-        drawn += decoder.best(self.option_scores, k)
         predicted: dict[Architecture, float] = {}
         is_feasible = cache(decoder.is_feasible)
         for _ in range(ROUNDS):
@@ -198,8 +199,10 @@ class Experience:
             if new:
                 predicted |= dict(zip(new, self.predict(new)[0].tolist(), strict=True))
             ranked = sorted(predicted, key=lambda a: -predicted[a])
-            parents = islice(filter(is_feasible, ranked), PARENTS)
+            parents = list(islice(filter(is_feasible, ranked), PARENTS))
             drawn = [space.mutate(parent, rng) for parent in parents for _ in range(MUTANTS)]
+            if not parents:
+                drawn = decoder.best(self.option_scores, k)
         return _different(space, filter(is_feasible, ranked), k)
 
     @cached_property

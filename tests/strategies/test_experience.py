@@ -76,8 +76,9 @@ def test_shuffled_scores_have_no_weight(shuffled) -> None:
     assert shuffled.trust == 0
 
 
-def test_few_scores_are_no_source() -> None:
-    assert not Experience(SPACE, [earlier_search(scored(5), 1.0)])
+def test_few_or_equal_scores_are_no_source() -> None:
+    equal = [(architecture, 0.5) for architecture, _ in scored(30)]
+    assert not Experience(SPACE, [earlier_search(pairs, 1.0) for pairs in (scored(5), equal)])
 
 
 def test_short_trainings_count_for_less_than_size(rng) -> None:
