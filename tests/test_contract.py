@@ -23,7 +23,11 @@ from hwnas.strategies.base import probability_rows
 from hwnas.supernet.evaluate import evaluate_mixture
 
 SETTINGS = {"darts": {"learning_rate": 0.1, "beta_decay": 1.0}}
-ENUMERABLE = {"darts": {"nodes": 1}, "elastic": {"kernels": [3]}}
+ENUMERABLE = {
+    "darts": {"nodes": 1},
+    "elastic": {"kernels": [3]},
+    "nasnet": {"blocks": 1, "operators": ["skip_connect", "sep_conv_3x3"]},
+}
 """Options with which all architectures of a space can be enumerated."""
 KINDS = [*sorted(SPACES), TRACED]
 """The registered spaces, and one that is found in a model."""
@@ -208,10 +212,16 @@ class TestDecoder:
 
 
 SMALL = {"darts": {"nodes": 2}}
+LONG = {"nasnet"}
+"""Spaces that run with every strategy among the slow tests alone: their cells are like others'."""
 
 
 class TestStrategy:
-    @pytest.fixture(params=KINDS)
+    @pytest.fixture(
+        params=[
+            pytest.param(kind, marks=pytest.mark.slow if kind in LONG else ()) for kind in KINDS
+        ]
+    )
     def space(self, request):
         """Smaller cells than elsewhere, since there are many pairs of space and strategy."""
         return tiny_space(request.param, **SMALL.get(request.param, {}))

@@ -91,6 +91,44 @@ def read_accuracies(path: Path, space: SearchSpace) -> dict[Architecture, float]
     return found
 
 
+def read_columns(
+    path: Path, space: SearchSpace, names: Sequence[str]
+) -> tuple[list[Architecture], dict[str, np.ndarray]]:
+    """Read the networks of a CSV file with a column `arch`, and columns of numbers.
+
+    Args:
+        path: the file.
+        space: the search space of the networks.
+        names: of the columns.
+
+    Returns:
+        The architectures, and the values (networks,) of each column.
+
+    Raises:
+        InputError: the file cannot be read, a column is missing, or a line (named in the message)
+            does not hold an architecture of the search space and finite numbers.
+    """
+    rows = _rows(path, space, tuple(names))
+    columns = {
+        name: np.array([_finite(values[name], where, name) for _, (where, values) in rows])
+        for name in names
+    }
+    return [architecture for architecture, _ in rows], columns
+
+
+def _finite(text: str, where: str, name: str) -> float:
+    """A finite number in a column; InputError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(
+            f"not a number: {name}", where=where, expected="a finite number", actual=text
+        )
+    return value
+
+
 def write_networks(
     path: Path,
     space: SearchSpace,

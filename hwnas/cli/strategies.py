@@ -110,6 +110,88 @@ def nasbench201(
     print_result(document, as_json, text)
 
 
+@bench_app.command(
+    "table",
+    epilog=example(
+        "hwnas bench table scores.csv --space mbconv --strategy evolution --fitness valid "
+        "--score test"
+    ),
+)
+def table(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.csv",
+            help="Architectures and their scores: the column arch, and columns of numbers.",
+        ),
+    ],
+    space: Annotated[str, typer.Option(metavar="NAME", help="Search space of the architectures.")],
+    strategy: Annotated[
+        str, typer.Option(metavar="S", help="Search strategy, one of `hwnas strategies`.")
+    ],
+    fitness: Annotated[
+        str, typer.Option(metavar="COLUMN", help="The column that the strategy sees.")
+    ] = "accuracy",
+    score: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The column that the choice is judged by, such as another task's. Default: what "
+            "the strategy sees.",
+        ),
+    ] = None,
+    minimise: Annotated[
+        bool, typer.Option("--minimise", help="Small numbers are good, such as errors.")
+    ] = False,
+    evaluations: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Architectures that may be looked up.")
+    ] = 100,
+    seeds: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Number of searches, with seeds from 0 on.")
+    ] = 5,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--budget-ms", metavar="X", help="Largest value of the column latency_ms.", min=0
+        ),
+    ] = None,
+    options: Annotated[
+        list[str] | None,
+        typer.Option("--space-option", metavar="K=V", help="An option of the space, as TOML."),
+    ] = None,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Run a strategy on a table of architectures and scores.
+
+    The table need not have all architectures of the space: the strategy proposes those that it has.
+    """
+    from hwnas.config import read_overrides
+    from hwnas.runs import progress
+    from hwnas.spaces import build_space
+    from hwnas.studies.tables import TableBenchmark, bench_table
+
+    built = build_space(space, read_overrides(options or []), "--space-option")
+    benchmark = TableBenchmark.read(
+        path, built, fitness, score or fitness, minimise=minimise, budget_ms=budget_ms
+    )
+    with progress.shown("bench") as advance:
+        document = bench_table(
+            benchmark,
+            strategy,
+            evaluations=evaluations,
+            seeds=range(seeds),
+            settings=read_overrides(settings or []),
+            progress=advance,
+        )
+    text = (
+        f"{strategy}, {path.name}, {document['architectures']:,} architectures, {evaluations} "
+        f"evaluations, {seeds} seeds: {score or fitness} {document['mean']:.4g} +- "
+        f"{document['std']:.3g}, best {document['best']:.4g}"
+    )
+    print_result(document, as_json, text)
+
+
 def tune(
     strategy: Annotated[
         str, typer.Option(metavar="S", help="Search strategy, one of `hwnas strategies`.")

@@ -108,7 +108,7 @@ def build_candidate(spec: OpSpec, *, normalise_pools: bool) -> nn.Module:
     if spec.name == "none":
         return nn.Identity()
     operator = build(spec, affine=False)
-    if normalise_pools and spec.name in ("max_pool_3x3", "avg_pool_3x3"):
+    if normalise_pools and spec.name.startswith(("max_pool_", "avg_pool_")):
         return sequential(pool=operator, bn=nn.BatchNorm2d(spec.c_out, affine=False))
     return operator
 

@@ -126,6 +126,12 @@ def bn_relu_classifier(c_in: int, classes: int) -> nn.Sequential:
     return sequential(bn=nn.BatchNorm2d(c_in), relu=nn.ReLU(), classifier=classifier(c_in, classes))
 
 
+def relu_classifier(c_in: int, classes: int, *, bias: bool) -> nn.Sequential:
+    """ReLU, global average pooling and a linear layer, (N, c_in, H, W) to (N, classes)."""
+    pool, fc = nn.AdaptiveAvgPool2d(1), nn.Linear(c_in, classes, bias=bias)
+    return sequential(relu=nn.ReLU(), pool=pool, flat=nn.Flatten(), fc=fc)
+
+
 def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
     """Twice: ReLU, depthwise convolution, pointwise convolution, batch norm."""
     return sequential(
@@ -150,6 +156,46 @@ def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequen
     )
 
 
+def bottleneck(
+    channels: int, kernels: list[tuple[int, int]], stride: int, affine: bool
+) -> nn.Module:
+    """Convolutions of a quarter of the channels between two 1x1 convolutions.
+
+    Each follows a ReLU and is followed by a batch norm, as in the code of AmoebaNet (Real et al.,
+    AAAI 2019, arXiv 1802.01548).
+
+    Args:
+        channels: of input and output.
+        kernels: (height, width) of the kernel of each convolution between the two.
+        stride: along each side, taken by the first kernel that is longer than 1 along it.
+        affine: whether the batch norms have a learned scale and shift.
+    """
+    narrow = max(1, channels // 4)
+    layers: dict[str, nn.Module] = {"reduce": relu_conv_bn(channels, narrow, 1, 1, affine)}
+    left = [stride, stride]
+    for number, kernel in enumerate(kernels, start=1):
+        strides = [left[axis] if kernel[axis] > 1 else 1 for axis in (0, 1)]
+        left = [1 if kernel[axis] > 1 else left[axis] for axis in (0, 1)]
+        padding = kernel[0] // 2, kernel[1] // 2
+        layers[f"conv{number}"] = sequential(
+            relu=nn.ReLU(),
+            conv=nn.Conv2d(narrow, narrow, kernel, (strides[0], strides[1]), padding, bias=False),
+            bn=nn.BatchNorm2d(narrow, affine=affine),
+        )
+    layers["expand"] = relu_conv_bn(narrow, channels, 1, 1, affine)
+    return sequential(**layers)
+
+
+def without_norm(module: nn.Module) -> nn.Module:
+    """A convolution's module without its batch norm.
+
+    It is the share that one of several concatenated maps has in a 1x1 convolution over all of them.
+    """
+    assert isinstance(module, FactorizedReduce | nn.Sequential)
+    module.bn = nn.Identity()
+    return module
+
+
 def skip_connect(spec: OpSpec, affine: bool) -> nn.Module:
     """The identity at stride 1, FactorizedReduce at stride 2."""
     if spec.stride == 1:
@@ -159,18 +205,32 @@ def skip_connect(spec: OpSpec, affine: bool) -> nn.Module:
 
 CELL_OPERATORS: dict[str, Builder] = {
     "max_pool_3x3": lambda s, affine: nn.MaxPool2d(3, s.stride, padding=1),
+    "max_pool_5x5": lambda s, affine: nn.MaxPool2d(5, s.stride, padding=2),
+    "max_pool_7x7": lambda s, affine: nn.MaxPool2d(7, s.stride, padding=3),
     "avg_pool_3x3": lambda s, affine: nn.AvgPool2d(3, s.stride, padding=1, count_include_pad=False),
     "relu": lambda s, affine: nn.ReLU(),
     "shift_by_pixel": lambda s, affine: ShiftByPixel(),
     "skip_connect": skip_connect,
     "sep_conv_3x3": lambda s, affine: sep_conv(s.c_in, 3, s.stride, affine),
     "sep_conv_5x5": lambda s, affine: sep_conv(s.c_in, 5, s.stride, affine),
+    "sep_conv_7x7": lambda s, affine: sep_conv(s.c_in, 7, s.stride, affine),
+    "conv_3x3": lambda s, affine: bottleneck(s.c_in, [(3, 3)], s.stride, affine),
+    "conv_1x3_3x1": lambda s, affine: bottleneck(s.c_in, [(1, 3), (3, 1)], s.stride, affine),
+    "conv_1x7_7x1": lambda s, affine: bottleneck(s.c_in, [(1, 7), (7, 1)], s.stride, affine),
     "dil_conv_3x3": lambda s, affine: dil_conv(s.c_in, 3, s.stride, affine),
     "dil_conv_5x5": lambda s, affine: dil_conv(s.c_in, 5, s.stride, affine),
     "nor_conv_1x1": lambda s, affine: relu_conv_bn(s.c_in, s.c_out, 1, s.stride, affine),
     "nor_conv_3x3": lambda s, affine: relu_conv_bn(s.c_in, s.c_out, 3, s.stride, affine),
     "conv_bn_3x3": lambda s, affine: conv_bn(s.c_in, s.c_out, 3, s.stride),
     "factorized_reduce": lambda s, affine: FactorizedReduce(s.c_in, s.c_out, affine),
+    "nor_conv_1x1_share": lambda s, affine: without_norm(
+        relu_conv_bn(s.c_in, s.c_out, 1, s.stride, affine)
+    ),
+    "factorized_reduce_share": lambda s, affine: without_norm(
+        FactorizedReduce(s.c_in, s.c_out, affine)
+    ),
+    "relu_classifier": lambda s, affine: relu_classifier(s.c_in, s.c_out, bias=True),
+    "relu_classifier_share": lambda s, affine: relu_classifier(s.c_in, s.c_out, bias=False),
     "residual_reduction": lambda s, affine: ResidualReduction(s.c_in, s.c_out),
     "add": lambda s, affine: Add(),
     "concat": lambda s, affine: Concat(),

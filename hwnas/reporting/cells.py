@@ -30,6 +30,7 @@ _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
 _HALF_NAME = re.compile(r"(block\d{1,3})/(attention|mlp)")
 _NODE_NAME = re.compile(r"node(\d{1,3})")
 _DEPTH_NAME = re.compile(r"stage(\d{1,3})/depth")
+_HALF_OF_BLOCK = re.compile(r"(normal|reduce)/(\d{1,3})([ab])/(input|operator)")
 _STAGES = ("stage", "block", _EMBEDDING, _SIZES)
 
 
@@ -105,8 +106,15 @@ class Cell:
     @property
     def output(self) -> str:
         """How the output combines the nodes, in words."""
+        if self.has_blocks:
+            return "the output concatenates the nodes that no other reads"
         combined = "averages" if self.cell_type == _NODES else "concatenates"
         return f"the output {combined} all intermediate nodes"
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether each node adds two operators of any earlier nodes, as in NASNet."""
+        return any(_HALF_OF_BLOCK.fullmatch(edge.choice) for edge in self.edges)
 
     @property
     def summary(self) -> str:
@@ -135,11 +143,15 @@ class Cell:
         """The name of a choice whose operator leads from one node to another."""
         if self.is_stage or self.cell_type == _NODES:
             return _spaced(choice)
+        if half := _HALF_OF_BLOCK.fullmatch(choice):
+            return f"{self.title}, node {self.node_name(target)}{half[3]}, {half[4]}"
         return f"{self.title}, {self.node_name(source)} to {self.node_name(target)}"
 
     def describe(self, edge: Edge) -> str:
         """An edge in words: its name, its operator and its cost."""
         reads = f" of node {edge.source}" if self.cell_type == _NODES else ""
+        if self.has_blocks:
+            reads = f" of {self.node_name(edge.source)}"
         return f"{self.name_of(edge)}: {edge.operator}{reads} {edge.cost}".rstrip()
 
 
@@ -153,6 +165,7 @@ def read_cells(
     - `type/source>target` and `source>target`: an edge of a cell;
     - `stage1/layer1`: a layer of a stage;
     - `embedding`, `block1/attention`, `block1/mlp`: parts of a transformer;
+    - `normal/2a/input`, `normal/2a/operator`: a half of a block, the node that it reads, and how;
     - `node1`: a node of a recurrent cell, whose option names the node that it reads: `tanh~0`;
     - `resolution`, `stage1/depth`: sizes.
 
@@ -175,6 +188,10 @@ def read_cells(
         if option == "none":
             continue
         operator = option
+        if half := _HALF_OF_BLOCK.fullmatch(name):
+            if half[4] == "input":
+                continue
+            source = int(architecture[f"{half[1]}/{half[2]}{half[3]}/input"])
         if cell_type == _NODES:
             operator, _, node = option.partition("~")
             source = int(node)
@@ -246,6 +263,8 @@ def _parse_name(choice: str) -> tuple[str, int, int] | None:
     """Cell type, source and target from the name of a choice; None if it has an unknown form."""
     if layer := _LAYER_NAME.fullmatch(choice):
         return layer[1], int(layer[2]) - 1, int(layer[2])
+    if block := _HALF_OF_BLOCK.fullmatch(choice):
+        return block[1], int(block[2]) - 1, int(block[2])
     if half := _HALF_NAME.fullmatch(choice):
         return (half[1], 0, 1) if half[2] == "attention" else (half[1], 1, 2)
     if choice == _EMBEDDING:

@@ -15,6 +15,7 @@ from hwnas.spaces.layers import LayerSpace
 from hwnas.spaces.macro import MacroSpace
 from hwnas.spaces.mbconv import MbconvSpace
 from hwnas.spaces.nasbench201 import NasBench201Space
+from hwnas.spaces.nasnet import NasnetSpace
 from hwnas.spaces.options import SpaceOptions
 from hwnas.spaces.rnn import RnnSpace
 from hwnas.spaces.sequence import SequenceSpace
@@ -29,6 +30,7 @@ SPACES: dict[str, type[SearchSpace]] = {
         MacroSpace,
         MbconvSpace,
         NasBench201Space,
+        NasnetSpace,
         RnnSpace,
         SequenceSpace,
         VitSpace,

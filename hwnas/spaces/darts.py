@@ -299,7 +299,13 @@ class DartsSpace(SearchSpace):
         return genotype
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        """Read DARTS' notation, a mapping with `normal`, `reduce` and optional concat keys."""
+        """Read DARTS' notation, a mapping with `normal`, `reduce` and optional concat keys.
+
+        NASLib's compact notation is read too: for both cells a list of [source, operator] with
+        operators numbered from 0, in the order of `PRIMITIVES` without `none`.
+        """
+        if isinstance(genotype, list):
+            genotype = _from_numbers(genotype)
         chosen = {choice.name: "none" for choice in self.choices}
         for cell_type in CELL_TYPES:
             where = f"genotype: {cell_type}"
@@ -340,6 +346,28 @@ class DartsSpace(SearchSpace):
             for cell_type, offset in zip(CELL_TYPES, (0, len(self.edges)), strict=True)
         }
         return DartsNetwork(self.stem, self.cells, kept, self.head)
+
+
+def _from_numbers(cells: list[Any]) -> dict[str, list[list[Any]]]:
+    """DARTS' notation of NASLib's compact one; InputError when it is malformed."""
+    try:
+        return {
+            cell_type: [[PRIMITIVES[1:][_index(number)], _index(source)] for source, number in cell]
+            for cell_type, cell in zip(CELL_TYPES, cells, strict=True)
+        }
+    except (TypeError, ValueError, IndexError):
+        raise InputError(
+            "malformed",
+            where="genotype",
+            expected="[[source, operator] ...] for the normal and for the reduction cell",
+        ) from None
+
+
+def _index(number: Any) -> int:
+    """A number that is no truth value and not negative; ValueError for anything else."""
+    if type(number) is not int or number < 0:
+        raise ValueError(number)
+    return number
 
 
 def is_free(spec: OpSpec) -> bool:

@@ -37,6 +37,8 @@ STAGES = 3
 
 
 PRIMITIVES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+NASLIB_PRIMITIVES = ("skip_connect", "none", "nor_conv_3x3", "nor_conv_1x1", "avg_pool_3x3")
+"""The operators in the order in which NASLib numbers them."""
 EDGES = cell_edges(1, 3)
 OUTPUT = 3
 """The last node, whose state is the output of the cell."""
@@ -237,7 +239,9 @@ class NasBench201Space(SearchSpace):
         return "+".join(nodes)
 
     def from_genotype(self, genotype: Any) -> Architecture:
-        """Read the benchmark's string."""
+        """Read the benchmark's string, or the six numbers by which NASLib names a cell."""
+        if isinstance(genotype, list):
+            return self._from_numbers(genotype)
         expected = "a string like |op~0|+|op~0|op~1|+|op~0|op~1|op~2|"
         terms = re.findall(r"([a-z0-9_]+)~(\d)", genotype) if isinstance(genotype, str) else []
         chosen = {
@@ -249,6 +253,19 @@ class NasBench201Space(SearchSpace):
             if self.to_genotype(architecture) == genotype:
                 return architecture
         raise InputError("malformed", where="genotype", expected=expected, actual=repr(genotype))
+
+    def _from_numbers(self, numbers: list[Any]) -> Architecture:
+        """NASLib's `op_indices`: an operator for each edge, sorted by its source."""
+        known = range(len(NASLIB_PRIMITIVES))
+        if len(numbers) != len(EDGES) or any(type(n) is not int or n not in known for n in numbers):
+            raise InputError(
+                "malformed",
+                where="genotype",
+                expected=f"{len(EDGES)} numbers from 0 to {len(known) - 1}",
+                actual=repr(numbers),
+            )
+        of_edge = dict(zip(sorted(EDGES), numbers, strict=True))
+        return self.architecture({f"{a}>{b}": NASLIB_PRIMITIVES[of_edge[a, b]] for a, b in EDGES})
 
     def supernet(self, partial_channels: int = 1) -> Supernet:
         require_divisible(self.options.channels, partial_channels)

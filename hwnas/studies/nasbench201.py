@@ -21,7 +21,7 @@ from hwnas.data.nasbench201 import load_nasbench201
 from hwnas.errors import InputError
 from hwnas.evaluators.accuracy_table import AccuracyTable, TableDecoder
 from hwnas.spaces import build_space
-from hwnas.strategies import STRATEGIES, build_strategy
+from hwnas.studies.lookups import for_each_seed, look_up, require_evaluations
 
 PREFIXES = {"cifar10": "c10", "cifar100": "c100"}
 
@@ -106,26 +106,20 @@ def bench_strategy(
     Raises:
         InputError: for an unknown strategy or one that needs a supernet.
     """
-    if strategy in STRATEGIES and STRATEGIES[strategy].uses_gradient:
-        able = [name for name, known in STRATEGIES.items() if not known.uses_gradient]
-        raise InputError(
-            "needs the gradient of a supernet, and a table has none",
-            where=f"--strategy {strategy}",
-            expected=f"one of {', '.join(able)}",
-        )
-    records = []
-    for done, seed in enumerate(seeds):
-        records.append(_search(benchmark, strategy, evaluations, seed, settings or {}))
-        progress(done + 1, len(seeds), f"{records[-1]['test_accuracy']:.2f} %")
-    accuracies = [record["test_accuracy"] for record in records]
+    require_evaluations(strategy)
+    found = for_each_seed(
+        lambda seed: _search(benchmark, strategy, evaluations, seed, settings or {}),
+        "test_accuracy",
+        seeds,
+        progress,
+        " %",
+    )
     return {
         "strategy": strategy,
         "dataset": benchmark.dataset,
         "evaluations": evaluations,
         "budget_ms": benchmark.budget_ms if benchmark.latency_ms is not None else None,
-        "seeds": records,
-        "mean": float(np.mean(accuracies)),
-        "std": float(np.std(accuracies)),
+        **found,
     }
 
 
@@ -135,12 +129,9 @@ def _search(
     decoder = benchmark.decoder
     space = build_space("nasbench201")
     table = AccuracyTable(benchmark.fitness, benchmark.latencies, benchmark.budget_ms)
-    strategy = build_strategy(name, space, seed, settings, decoder)
-    for done in range(evaluations):
-        mixture = strategy.ask()
-        outcome = table(space.most_likely(mixture))
-        strategy.tell(mixture, outcome, (done + 1) / evaluations)
-    (chosen,) = strategy.best(decoder, 1)
+    chosen, strategy = look_up(
+        space, table, decoder, name, evaluations=evaluations, seed=seed, settings=settings
+    )
     index = benchmark.index[chosen]
     latency_ms = benchmark.latencies.get(chosen)
     test_accuracy = float(benchmark.accuracy("test", 200)[index])

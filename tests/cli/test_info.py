@@ -23,7 +23,8 @@ def file(request, tmp_path, rng):
     stated = architecture.to_json() | {"space_options": space.options.model_dump()}
     path.write_text(json.dumps(stated))
     # Of a recurrent cell's node the drawing has the state as a line.
-    taken = [option.partition("~")[0] for _, option in architecture]
+    # Of a block's half it has the input as one.
+    taken = [o.partition("~")[0] for name, o in architecture if not name.endswith("/input")]
     return path, [name for name in taken if name not in ("none", "skip_connect")]
 
 

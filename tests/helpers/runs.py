@@ -44,6 +44,10 @@ SPACE = {
     ],
     "mbconv": ["space={name='mbconv', layout='small', width_multiplier=0.25, head_channels=16}"],
     "nasbench201": ["space={name='nasbench201', cells=1, channels=4}"],
+    "nasnet": [
+        "space={name='nasnet', cells=1, channels=4, blocks=2, "
+        "operators=['skip_connect', 'conv_3x3']}"
+    ],
     "rnn": ["space={name='rnn', nodes=2, channels=8}"],
     "sequence": ["space={name='sequence', layers=2, channels=8}"],
     "vit": [

@@ -44,6 +44,13 @@ TINY_OPTIONS = {
     },
     "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},
     "nasbench201": {"cells": 1, "channels": 4},
+    "nasnet": {
+        "cells": 1,
+        "channels": 4,
+        "blocks": 2,
+        "stem_multiplier": 1,
+        "operators": ["skip_connect", "max_pool_3x3", "conv_1x3_3x1"],
+    },
     "rnn": {"nodes": 2, "channels": 3},
     "sequence": {"layers": 3, "channels": 4},
     "vit": {
@@ -58,6 +65,8 @@ TINY_OPTIONS = {
 }
 CHECKED_BY_COMMANDS = {"mbconv", "nasbench201", "sequence"}
 """Spaces whose networks the tests of the README's commands export and check."""
+LONG_TO_EXPORT = {"nasnet"}
+"""Spaces whose networks take the exporter seconds, and have operators as others have."""
 TINY_SIZES = {"input_channels": 1, "height": 9, "width": 7, "classes": 3}
 
 
@@ -69,9 +78,10 @@ def tiny_space(name: str, **options: Any) -> SearchSpace:
 
 
 def spaces_to_export() -> list[Any]:
-    """The names of all spaces as test parameters, marked slow if commands are tested with them."""
+    """The names of all spaces as test parameters, marked slow if others say the same of them."""
+    slow = CHECKED_BY_COMMANDS | LONG_TO_EXPORT
     return [
-        pytest.param(name, marks=pytest.mark.slow if name in CHECKED_BY_COMMANDS else ())
+        pytest.param(name, marks=pytest.mark.slow if name in slow else ())
         for name in sorted(SPACES)
     ]
 

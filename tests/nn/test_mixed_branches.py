@@ -9,6 +9,7 @@ import torch
 from helpers.own_networks import Residual, conv_bn
 from torch import Tensor, nn
 
+import hwnas
 from hwnas.architecture import Mixture
 from hwnas.nn import Choice, Repeat, Width
 from hwnas.nn.mixed_branches import MixedBranches, MixedRepeat, MixedWidth, Mixing, mixed
@@ -123,3 +124,30 @@ def test_a_module_that_is_called_twice_is_replaced_once() -> None:
     found = mixed(model, {}, mixing(WEIGHTS))
     assert found[0] is found[2]
     assert isinstance(found[0], MixedBranches)
+
+
+def test_a_choice_of_any_modules_is_their_sum_weighted_by_a_softmax() -> None:
+    """The mixed operator of DARTS, equation 2, written out by hand; gradients too, in float64."""
+    torch.manual_seed(0)
+    modules = {
+        "identity": nn.Identity(),
+        "conv": nn.Conv2d(16, 16, 3, padding=1),
+        "pool": nn.MaxPool2d(3, stride=1, padding=1),
+    }
+    space = hwnas.space_of(nn.Sequential(Choice(modules)), torch.zeros(1, 16, 8, 8))
+    supernet = space.supernet().double()
+    x = torch.randn(2, 16, 8, 8, dtype=torch.float64)
+    alphas = torch.tensor([[0.3, -1.2, 0.5]], dtype=torch.float64, requires_grad=True)
+    found = supernet(x, Mixture(alphas.softmax(dim=1)))
+    (conv,) = (m for m in supernet.modules() if isinstance(m, nn.Conv2d))
+    odds = alphas[0].exp() / alphas[0].exp().sum()
+    convolved = nn.functional.conv2d(x, conv.weight, conv.bias, padding=1)
+    expected = odds[0] * x + odds[1] * convolved + odds[2] * nn.functional.max_pool2d(x, 3, 1, 1)
+    torch.testing.assert_close(found, expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(found.square().sum(), [alphas, conv.weight], retain_graph=True),
+        torch.autograd.grad(expected.square().sum(), [alphas, conv.weight]),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
+    assert space.most_likely(Mixture(alphas)).options[0][1] == "pool"

@@ -54,7 +54,10 @@ def test_activations_are_within_a_step_of_their_functions(activation) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("arm-none-eabi-gcc"), reason="needs gcc-arm-none-eabi")
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    "name",
+    ["signals", *(pytest.param(n, marks=pytest.mark.slow) for n in SPACES if n != "signals")],
+)
 def test_flash_is_predicted_within_two_percent_of_what_a_cross_compiler_makes(
     tmp_path, name
 ) -> None:

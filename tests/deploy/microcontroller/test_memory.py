@@ -52,14 +52,14 @@ def test_the_best_order_is_that_of_a_search_of_all(seed) -> None:
     check_places(found)
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 @pytest.mark.parametrize("name", SPACES)
-def test_arenas_of_networks_are_as_small_as_their_peaks(name) -> None:
-    for seed in range(3):
-        network = random_network(SPACES[name], seed)
-        found = plan(lower(network, SPACES[name].options.input_shape))
-        assert found.is_best
-        assert found.bytes == found.peak_bytes
-        check_places(found)
+def test_arenas_of_networks_are_as_small_as_their_peaks(name, seed) -> None:
+    network = random_network(SPACES[name], seed)
+    found = plan(lower(network, SPACES[name].options.input_shape))
+    assert found.is_best
+    assert found.bytes == found.peak_bytes
+    check_places(found)
 
 
 def check_places(found: Plan) -> None:

@@ -31,7 +31,7 @@ def run_in_floats(program: Program, samples: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", SPACES)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_a_program_computes_what_its_network_computes(name, seed) -> None:
     network, samples = random_network(SPACES[name], seed), samples_of(SPACES[name], 4)
     with torch.no_grad():
