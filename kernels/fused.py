@@ -236,17 +236,18 @@ class FusedCell:
             sums, table, weights.reshape(-1), self._count(targets), self._batch(rows, table),
             table_rows=rows, positions=positions, d_weights=d_weights.view(-1),
         )  # fmt: skip
-        coefficients = coefficients.to(table.dtype)
         norms = group.norms
-        for position, row in enumerate(rows):
-            if row < len(norms) and norms[row].gamma is not None:
-                self._store_affine(
-                    norms[row], d_gamma[position], d_beta[position], weight_gradients
-                )
-        before = d_states[group.source]
+        if any(norm.gamma is not None for norm in norms):
+            for position, row in enumerate(rows):
+                if row < len(norms):
+                    self._store_affine(
+                        norms[row], d_gamma[position], d_beta[position], weight_gradients
+                    )
+        before, of_terms = d_states[group.source], coefficients.to(table.dtype).unbind()
         return self._convolutions_backward(
-            group, values, source, targets, coefficients, weight_gradients, before, needs_input
-        )
+            group, values, source, targets, of_terms, table_rows, weight_gradients, before,
+            needs_input,
+        )  # fmt: skip
 
     def _convolutions_backward(
         self,
@@ -254,32 +255,32 @@ class FusedCell:
         values: GroupValues,
         source: Tensor,
         targets: Sequence[Tensor | None],
-        coefficients: Tensor,
+        coefficients: Sequence[Tensor],
+        table_rows: Sequence[Tensor],
         weight_gradients: Sequence[Tensor | None],
         before: Tensor | None,
         needs_input: bool,
     ) -> Tensor | None:
         """Backward pass of second stages, then of first stages, pools and skip connections."""
-        table = values.table
         first: dict[int, tuple[Tensor, Tensor]] = {}
         second: dict[int, tuple[Tensor, Tensor]] = {}
-        for term, g, coefficient in zip(group.terms, targets, coefficients.unbind(), strict=True):
+        for term, g, coefficient in zip(group.terms, targets, coefficients, strict=True):
             assert g is not None
             if term.value == "first":
                 first[term.position] = (g, coefficient)
             elif term.value == "second":
                 second[term.position] = (g, coefficient)
         if group.second:
-            first |= self._second_backward(group, values, second, weight_gradients)
+            first |= self._second_backward(group, values, second, table_rows, weight_gradients)
         stage = None
         if group.first:
             assert values.first is not None
             ordered = [first[position] for position in range(len(group.first))]
             stage = StageBackward(
                 group.first, self.parameters, values.first, [g for g, _ in ordered],
-                [c for _, c in ordered], list(table[: len(group.first)]), weight_gradients,
+                [c for _, c in ordered], table_rows[: len(group.first)], weight_gradients,
             )  # fmt: skip
-        edges = self._pool_gradients(group, values, targets, coefficients)
+        edges = self._pool_gradients(group, targets, coefficients, table_rows)
         return self.backend.source_backward(
             source, group.stride, stage, edges, before, needs_input=needs_input
         )
@@ -289,6 +290,7 @@ class FusedCell:
         group: Group,
         values: GroupValues,
         second: dict[int, tuple[Tensor, Tensor]],
+        table_rows: Sequence[Tensor],
         weight_gradients: Sequence[Tensor | None],
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Gradient and coefficients of each first-stage convolution that a second stage reads."""
@@ -299,7 +301,7 @@ class FusedCell:
         ordered = [second[position] for position in range(len(group.second))]
         stage = StageBackward(
             group.second, self.parameters, values.second, [g for g, _ in ordered],
-            [c for _, c in ordered], list(table[start:-1]), weight_gradients,
+            [c for _, c in ordered], table_rows[start:-1], weight_gradients,
         )  # fmt: skip
         d_values, sums = backend.convolve_backward(
             values.first, table[: len(group.first)], stage, needs_input=True
@@ -311,23 +313,23 @@ class FusedCell:
             sums, table, None, self._count([d_values[0]]), self._batch(read, table),
             sum_rows=read, table_rows=read,
         )  # fmt: skip
-        coefficients = coefficients.to(table.dtype)
         for position, row in enumerate(read):
             norm = group.first[row].norm
-            self._store_affine(norm, d_gamma[position], d_beta[position], weight_gradients)
-        return {row: (d_values[row], coefficients[p]) for p, row in enumerate(read)}
+            if norm.gamma is not None:
+                self._store_affine(norm, d_gamma[position], d_beta[position], weight_gradients)
+        gradients, of_reads = d_values.unbind(), coefficients.to(table.dtype).unbind()
+        return {row: (gradients[row], of_reads[p]) for p, row in enumerate(read)}
 
     def _pool_gradients(
         self,
         group: Group,
-        values: GroupValues,
         targets: Sequence[Tensor | None],
-        coefficients: Tensor,
+        coefficients: Sequence[Tensor],
+        table_rows: Sequence[Tensor],
     ) -> list[PoolGradient]:
         """A `PoolGradient` for each edge that has a pool or a skip connection."""
         edges: dict[int, PoolGradient] = {}
-        table_rows = values.table.unbind()
-        terms = zip(group.terms, group.rows, targets, coefficients.unbind(), strict=True)
+        terms = zip(group.terms, group.rows, targets, coefficients, strict=True)
         for term, row, g, coefficient in terms:
             if term.value not in ("pool", "identity"):
                 continue

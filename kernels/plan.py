@@ -47,8 +47,7 @@ class Edge(NamedTuple):
                 yield k, self.candidates[k]
 
 
-@dataclass(frozen=True)
-class Norm:
+class Norm(NamedTuple):
     """A batch norm, as positions of its tensors in the cell's lists.
 
     Attributes:
@@ -62,8 +61,7 @@ class Norm:
     beta: int | None
 
 
-@dataclass(frozen=True)
-class Convolution:
+class Convolution(NamedTuple):
     """ReLU, convolution, batch norm.
 
     Attributes:

@@ -80,22 +80,44 @@ class Places(NamedTuple):
 
 
 def places_of(tensors: Sequence[Tensor]) -> Places:
-    """The places of tensors, each of which is made contiguous."""
+    """The places of tensors, each of which is made contiguous.
+
+    Tensors of one storage are recognised by its address, which is known sooner than the storage.
+    """
     bases: list[Tensor] = []
-    starts: list[int] = []
-    known: dict[int, int] = {}
+    known: dict[int, tuple[int, int]] = {}
     numbers: list[int] = []
+    element = tensors[0].element_size()
     for tensor in tensors:
-        dense = tensor.contiguous()
-        storage, start = dense.untyped_storage()._cdata, int(dense.storage_offset())
-        index = known.get(storage)
-        if index is None:
-            index = known[storage] = len(bases)
+        dense = tensor if tensor.is_contiguous() else tensor.contiguous()
+        start = dense.storage_offset()
+        storage = dense.data_ptr() - start * element
+        found = known.get(storage)
+        if found is None:
+            found = known[storage] = len(bases), start
             bases.append(dense)
-            starts.append(start)
-        numbers += [index, start - starts[index]]
+        numbers += [found[0], start - found[1]]
     missing = -len(bases) % BASES
     return Places((*bases, *bases[:1] * missing), _pairs(tuple(numbers), bases[0].device))
+
+
+def offsets_in_one(tensors: Sequence[Tensor | None]) -> tuple[Tensor, tuple[int, ...]] | None:
+    """The first part of a storage that has all the tensors, and their offsets from it.
+
+    Returns:
+        The tensor, and for each tensor the elements from there, -1 for None; None if the tensors
+        are not contiguous parts of one storage.
+    """
+    known = [t for t in tensors if t is not None]
+    starts = [t.storage_offset() for t in known]
+    element = known[0].element_size()
+    storages = {t.data_ptr() - s * element for t, s in zip(known, starts, strict=True)}
+    if len(storages) > 1 or not all(t.is_contiguous() for t in known):
+        return None
+    first = min(starts)
+    places = iter(starts)
+    offsets = tuple(-1 if t is None else next(places) - first for t in tensors)
+    return known[starts.index(first)], offsets
 
 
 def stage_arguments(stage: StageBackward | None) -> tuple[Any, ...]:

@@ -276,7 +276,11 @@ class TritonBackend(TritonLauncher, Backend):
         if work.partials is not None:
             assert stage is not None
             assert work.tables is not None
-            weight_sums = WeightSums(work.partials, work.tables)
+            assert work.packed is not None
+            weight_sums = WeightSums(
+                work.partials, work.tables, tuple(stage.convolutions), work.packed.channels,
+                work.packed.width,
+            )  # fmt: skip
             if isinstance(stage.parameters, PackedParameters):
                 stage.parameters.pending.append(weight_sums)
             else:

@@ -430,14 +430,12 @@ def stage_backward_inputs(
 def sum_weight_gradients(partials, destinations, stages, out, BLOCK: tl.constexpr):
     """Add up the partial weight gradients of S stages in a fixed order; grid (blocks, S).
 
-    partials: tuple of S pointers, to (G, elements). stages (S, 3): G, the number of elements, and
-    the offset of the stage's parameters in `out`. destinations: tuple of S pointers, to the
-    position of each element after that offset, -1 for padding.
+    partials: tuple of S pointers, to (G, elements). stages (S, 2): G and the number of elements.
+    destinations: tuple of S pointers, to the position of each element in `out`, -1 for none.
     """
     stage = tl.program_id(1)
-    groups = tl.load(stages + 3 * stage)
-    elements = tl.load(stages + 3 * stage + 1)
-    start = tl.load(stages + 3 * stage + 2)
+    groups = tl.load(stages + 2 * stage)
+    elements = tl.load(stages + 2 * stage + 1)
     j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = j < elements
     total = tl.zeros([BLOCK], tl.float32)
@@ -446,4 +444,4 @@ def sum_weight_gradients(partials, destinations, stages, out, BLOCK: tl.constexp
         total += tl.load(source, mask=inside, other=0.0)
         source += elements
     destination = tl.load(select(destinations, stage) + j, mask=inside, other=-1)
-    tl.store(out + start + destination, total.to(out.dtype.element_ty), mask=destination >= 0)
+    tl.store(out + destination, total.to(out.dtype.element_ty), mask=destination >= 0)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import torch
 from torch import Tensor
 
-P = ParamSpec("P")
+Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T", bound=Tensor | tuple[Any, ...])
 
 OF_FAKE_MODE = "_hwnas_constants"
 """Attribute of a `FakeTensorMode` that holds the constants made under it, of no use elsewhere."""
 
 
-class DeviceConstants(Generic[P, T]):
+class DeviceConstants(Generic[T, *Arguments]):
     """A function whose results are kept, by its arguments.
 
     When it is full, all results are freed but those that a CUDA graph has been captured with, since
@@ -32,7 +32,7 @@ class DeviceConstants(Generic[P, T]):
         limit: number of results that are kept.
     """
 
-    def __init__(self, make: Callable[P, T], limit: int) -> None:
+    def __init__(self, make: Callable[[*Arguments], T], limit: int) -> None:
         self.__doc__ = make.__doc__
         self.__wrapped__ = make
         self._limit = limit
@@ -40,19 +40,18 @@ class DeviceConstants(Generic[P, T]):
         self._captured: dict[Any, T] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        key = (args, *kwargs.items())
+    def __call__(self, *args: *Arguments) -> T:
         mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
         if mode is not None:
-            return self._under_fake_mode(mode, key, *args, **kwargs)
-        found = self._kept.get(key)
+            return self._under_fake_mode(mode, *args)
+        found = self._kept.get(args)
         if found is None:
-            found = self._make(*args, **kwargs)
+            found = self._make(*args)
             if any(type(t) is not Tensor for t in _tensors(found)):
                 return found  # of a mode that wraps tensors, outside of which it has no value
-            self._keep(key, found)
+            self._keep(args, found)
         if _capturing():
-            self._captured[key] = found
+            self._captured[args] = found
         return found
 
     def clear(self) -> None:
@@ -63,9 +62,9 @@ class DeviceConstants(Generic[P, T]):
             self._kept.clear()
             self._kept.update(self._captured)
 
-    def _make(self, *args: P.args, **kwargs: P.kwargs) -> T:
+    def _make(self, *args: *Arguments) -> T:
         with torch.device("cpu"):
-            return self.__wrapped__(*args, **kwargs)
+            return self.__wrapped__(*args)
 
     def _keep(self, key: Any, made: T) -> None:
         # The device cannot be waited for during a capture.
@@ -73,15 +72,17 @@ class DeviceConstants(Generic[P, T]):
             self.clear()
         self._kept[key] = made
 
-    def _under_fake_mode(self, mode: Any, key: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+    def _under_fake_mode(self, mode: Any, *args: *Arguments) -> T:
         kept: dict[Any, T] = vars(mode).setdefault(OF_FAKE_MODE, {})
-        if (self, key) not in kept:
-            kept[self, key] = self._make(*args, **kwargs)
-        return kept[self, key]
+        if (self, args) not in kept:
+            kept[self, args] = self._make(*args)
+        return kept[self, args]
 
 
-def kept_on_device(limit: int) -> Callable[[Callable[P, T]], DeviceConstants[P, T]]:
-    """Decorate a function with `DeviceConstants`."""
+def kept_on_device(
+    limit: int,
+) -> Callable[[Callable[[*Arguments], T]], DeviceConstants[T, *Arguments]]:
+    """Decorate a function of hashable positional arguments with `DeviceConstants`."""
     return lambda make: DeviceConstants(make, limit)
 
 
@@ -91,10 +92,9 @@ def _tensors(made: Any) -> Iterator[Tensor]:
             yield part
 
 
-def _devices(key: Any) -> Iterator[torch.device]:
+def _devices(arguments: tuple[Any, ...]) -> Iterator[torch.device]:
     """The CUDA devices among the arguments of a call."""
-    args, *named = key
-    for part in (*args, *(value for _, value in named)):
+    for part in arguments:
         if isinstance(part, torch.device) and part.type == "cuda":
             yield part
 

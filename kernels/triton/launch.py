@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import triton
 from torch import Tensor
 
 from hwnas.kernels.plan import CellPlan, Convolution
-from hwnas.kernels.triton.arguments import Size, integers
+from hwnas.kernels.triton.arguments import Size, integers, offsets_in_one
 from hwnas.kernels.triton.backward import sum_weight_gradients
 from hwnas.kernels.triton.layout import (
     SUM_BLOCK,
@@ -24,6 +25,7 @@ from hwnas.kernels.triton.layout import (
     padded_width,
     shapes_of,
     stage_tables,
+    weight_destinations,
 )
 
 PRECISIONS = ("ieee", "tf32")
@@ -71,28 +73,46 @@ class TritonLauncher:
         parameters: Sequence[Tensor],
         weight_gradients: Sequence[Tensor | None],
     ) -> None:
-        """Add up the partial weight gradients of some stages, and copy them to their tensors."""
-        positions = [i for stage in stages for i in stage.tables.weights]
-        rows, start = [], 0
-        for partials, tables in stages:
-            rows += [len(partials), tables.elements, start]
-            start += sum(parameters[i].numel() for i in tables.weights)
-        device = stages[0].partials.device
-        out = self._empty((start,), parameters[positions[0]].dtype, device)
+        """Add up the partial weight gradients of some stages in their tensors.
+
+        These are usually parts of one tensor, which the kernel writes to. Else it writes to such a
+        tensor, from which they are copied.
+        """
+        targets = [weight_gradients[i] for stage in stages for i in stage.tables.weights]
+        wanted = [target for target in targets if target is not None]
+        found = offsets_in_one(targets)
+        copied: list[Tensor] = []
+        if found is None:
+            out = self._empty((sum(t.numel() for t in wanted),), wanted[0].dtype, wanted[0].device)
+            copied = list(torch.split(out, [t.numel() for t in wanted]))
+            parts = iter(copied)
+            found = offsets_in_one([None if t is None else next(parts) for t in targets])
+            assert found is not None
+        self._sum_weight_gradients(stages, *found)
+        if copied:
+            shaped = [part.view(t.shape) for part, t in zip(copied, wanted, strict=True)]
+            torch._foreach_copy_(wanted, shaped)
+
+    def _sum_weight_gradients(
+        self, stages: Sequence[WeightSums], out: Tensor, offsets: tuple[int, ...]
+    ) -> None:
+        """Add up partial weight gradients; offsets from `out` of all weights, -1 if not needed."""
+        starts, rows = iter(offsets), []
+        destinations = []
+        for stage in stages:
+            rows += [len(stage.partials), stage.tables.elements]
+            own = tuple(islice(starts, len(stage.tables.weights)))
+            destinations.append(
+                weight_destinations(
+                    stage.convolutions, own, stage.channels, stage.width, out.device
+                )
+            )
         largest = max(stage.tables.elements for stage in stages)
         self._launch(
             sum_weight_gradients, (triton.cdiv(largest, SUM_BLOCK), len(stages)),
-            tuple(stage.partials for stage in stages),
-            tuple(stage.tables.destinations for stage in stages),
-            integers(tuple(rows), device), out, BLOCK=SUM_BLOCK, num_warps=4,
+            tuple(stage.partials for stage in stages), tuple(destinations),
+            integers(tuple(rows), out.device), out, BLOCK=SUM_BLOCK, num_warps=4,
         )  # fmt: skip
-        pieces = torch.split(out, [parameters[i].numel() for i in positions])
-        wanted = [
-            (target, piece.view(target.shape))
-            for piece, target in zip(pieces, (weight_gradients[i] for i in positions), strict=True)
-            if target is not None
-        ]
-        torch._foreach_copy_([target for target, _ in wanted], [piece for _, piece in wanted])
 
     def _tables(
         self,
@@ -142,7 +162,10 @@ class TritonLauncher:
     def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         """Run a kernel on its tensors' device."""
         device = next(a for a in arguments if isinstance(a, Tensor)).device
-        with torch.cuda.device(device if device.type == "cuda" else -1):
+        if device.type != "cuda" or device.index == torch.cuda.current_device():
+            kernel[grid](*arguments, **options)
+            return
+        with torch.cuda.device(device):
             kernel[grid](*arguments, **options)
 
 

@@ -197,8 +197,6 @@ class StageTables(NamedTuple):
         readers: (B,), convolutions in the order of the values that they read.
         parts: (P, 2), each part of the weight gradients that is summed by itself: a convolution,
             and a row of its taps if it is depthwise, or one tap if it is dense.
-        destinations: for each packed element of the stage its position among the parameters,
-            concatenated in the order of `weights`; -1 for padding.
         weights: positions of the stage's weights among the cell's parameters.
         elements: number of the stage's packed elements.
     """
@@ -208,7 +206,6 @@ class StageTables(NamedTuple):
     first_readers: Tensor
     readers: Tensor
     parts: Tensor
-    destinations: Tensor
     weights: tuple[int, ...]
     elements: int
 
@@ -235,10 +232,16 @@ class WeightSums(NamedTuple):
     Attributes:
         partials: (G, packed elements).
         tables: the tables of the stage.
+        convolutions: of the stage.
+        channels: number of channels without padding.
+        width: number of channels with padding.
     """
 
     partials: Tensor
     tables: StageTables
+    convolutions: tuple[Convolution, ...]
+    channels: int
+    width: int
 
 
 @kept_on_device(limit=1024)
@@ -279,12 +282,45 @@ def stage_tables(
         return torch.tensor(entries, dtype=torch.int32).to(device)
 
     positions = tuple(position for c in convolutions for position in c.weights)
-    destinations = packing_index(convolutions, channels, width)
     return StageTables(
         table(rows), table([v for v, found in enumerate(readers) if found]), table(first),
-        table([b for r in readers for b in r]), table(parts), destinations.int().to(device),
-        positions, start,
+        table([b for r in readers for b in r]), table(parts), positions, start,
     )  # fmt: skip
+
+
+@kept_on_device(limit=1024)
+def weight_destinations(
+    convolutions: tuple[Convolution, ...],
+    offsets: tuple[int, ...],
+    channels: int,
+    width: int,
+    device: torch.device,
+) -> Tensor:
+    """For each packed element where its gradient is written, -1 for nowhere, as int32.
+
+    Args:
+        convolutions: of a stage.
+        offsets: where the gradients of their weights begin, in their order; -1 if not needed.
+        channels: number of channels without padding.
+        width: number of channels with padding.
+        device: where the result is to be.
+    """
+    sizes = [size for c in convolutions for size in weight_sizes(c, channels)]
+    moved = torch.cat([
+        torch.full((size,), -1) if offset < 0 else offset + torch.arange(size)
+        for size, offset in zip(sizes, offsets, strict=True)
+    ])  # fmt: skip
+    index = packing_index(convolutions, channels, width)
+    return torch.where(index < 0, -1, moved[index.clamp_min(0)]).int().to(device)
+
+
+def weight_sizes(convolution: Convolution, channels: int) -> tuple[int, ...]:
+    """Elements of each of a convolution's weights."""
+    if convolution.kind == "separable":
+        return tap_count(convolution) * channels, channels**2
+    if convolution.kind == "dense":
+        return (tap_count(convolution) * channels**2,)
+    return channels // 2 * channels, (channels - channels // 2) * channels
 
 
 def packing_index(convolutions: Sequence[Convolution], channels: int, width: int) -> Tensor:
