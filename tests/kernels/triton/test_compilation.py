@@ -44,6 +44,7 @@ def measured(width: int, dtype: str, capability: int) -> dict[str, Resources]:
     return dict(measure(width, dtype, capability))
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("width,dtype,capability", MATRIX)
 def test_nothing_spills_and_loads_are_wide(width, dtype, capability) -> None:
     for name, found in measured(width, dtype, capability).items():
@@ -63,6 +64,7 @@ def test_resources_are_those_of_the_table() -> None:
     assert measured(*TABLE_CASE) == expected
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("width,dtype,capability", MATRIX)
 def test_loops_over_taps_read_sixteen_bytes_at_a_time(width, dtype, capability) -> None:
     """Two further loops are over the edges of pools and skip connections, and read tables."""
