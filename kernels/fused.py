@@ -150,7 +150,7 @@ class FusedCell:
     ) -> None:
         """Fill table rows `out`, from the batch's statistics at `rows` or the running ones."""
         if self.running is not None and norms:
-            kept = [torch.stack([side[n.index] for n in norms]) for side in self.running]
+            kept = [torch.stack([side[n.position] for n in norms]) for side in self.running]
             stacked = torch.stack(kept, dim=1)
             statistics = torch.nn.functional.pad(stacked, (0, out.shape[-1] - stacked.shape[-1]))
             rows = [*range(len(norms)), -1][: len(rows)]
@@ -382,5 +382,5 @@ def batch_statistics(
         mean = (table[:, MEAN] + table[:, RESIDUAL])[:, :channels]
         variance = table[:, VARIANCE, :channels] * (pixels / (pixels - 1))
         for row, norm in enumerate(group.norms):
-            means[norm.index], variances[norm.index] = mean[row], variance[row]
+            means[norm.position], variances[norm.position] = mean[row], variance[row]
     return means, variances

@@ -51,12 +51,12 @@ class Norm(NamedTuple):
     """A batch norm, as positions of its tensors in the cell's lists.
 
     Attributes:
-        index: position of its running statistics.
+        position: position of its running statistics.
         gamma: position of its scale among the parameters, None if it has none.
         beta: position of its shift among the parameters, None if it has none.
     """
 
-    index: int
+    position: int
     gamma: int | None
     beta: int | None
 

@@ -125,8 +125,8 @@ class _Forward(Compiler):
                 "statistics": statistics + row * self.bytes_of_doubles if self.batch else 0,
                 "gamma": self.parameter(norm.gamma),
                 "beta": self.parameter(norm.beta),
-                "mean": reference(self.bases.means + norm.index),
-                "variance": reference(self.bases.variances + norm.index),
+                "mean": reference(self.bases.means + norm.position),
+                "variance": reference(self.bases.variances + norm.position),
             }
             for i, (norm, row) in enumerate(zip(norms, rows, strict=True))
         ]

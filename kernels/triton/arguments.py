@@ -90,7 +90,7 @@ def places_of(tensors: Sequence[Tensor]) -> Places:
     element = tensors[0].element_size()
     for tensor in tensors:
         dense = tensor if tensor.is_contiguous() else tensor.contiguous()
-        start = dense.storage_offset()
+        start = int(dense.storage_offset())
         storage = dense.data_ptr() - start * element
         found = known.get(storage)
         if found is None:
@@ -109,7 +109,7 @@ def offsets_in_one(tensors: Sequence[Tensor | None]) -> tuple[Tensor, tuple[int,
         are not contiguous parts of one storage.
     """
     known = [t for t in tensors if t is not None]
-    starts = [t.storage_offset() for t in known]
+    starts = [int(t.storage_offset()) for t in known]
     element = known[0].element_size()
     storages = {t.data_ptr() - s * element for t, s in zip(known, starts, strict=True)}
     if len(storages) > 1 or not all(t.is_contiguous() for t in known):
