@@ -31,6 +31,7 @@ from hwnas.latency_tables.devices import cuda_device_name
 from hwnas.latency_tables.measuring.energy import energy_counter, measure_energy
 from hwnas.latency_tables.runtimes import create_runtime
 from hwnas.latency_tables.table import LatencyTable
+from hwnas.supernet.graphs import REHEARSALS, CudaRecorder
 
 Row = dict[str, Any]
 STEPS_OF_A_SEARCH = 50 * (25_000 // 64)
@@ -141,16 +142,11 @@ def captured(function: Callable[[], Any], device: str) -> Callable[[], Any]:
     """The function as a CUDA graph; on a CPU itself."""
     if device == "cpu":
         return function
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            function()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        function()
-    return graph.replay
+    recorder = CudaRecorder()
+    for _ in range(REHEARSALS):
+        recorder.rehearse(function)
+    replay, _ = recorder.record(function)
+    return replay
 
 
 def search_step(dry: bool) -> Iterator[Row]:

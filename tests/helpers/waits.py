@@ -12,6 +12,8 @@ WAITING = {
     "aten::nonzero": "has a result whose size is not known",
 }
 
+COPYING = ("aten::_to_copy", "aten::copy_")
+
 
 class Watch(TorchDispatchMode):
     """Counts operators that would wait for a device or copy to it."""
@@ -26,4 +28,7 @@ class Watch(TorchDispatchMode):
             self.found[f"{name} {WAITING[name]}"] += 1
         if name.startswith(("aten::index.", "aten::index_put")):
             self.found[f"{name} with a list or a mask"] += 1
-        return function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
+        if name in COPYING and args[-1].device != result.device:
+            self.found[f"{name} copies from {args[-1].device} to {result.device}"] += 1
+        return result
