@@ -2,7 +2,7 @@
 
 A column is numeric if most of its training cells are numbers; whatever else such a column holds is
 an error, except for missing cells, which may be filled in. Every other column holds categories,
-which are encoded in one of two ways:
+which are encoded in one of two ways::
 
     one-hot    a column for each different text of the training rows, 1 where a cell is that text
     embedding  one column of codes behind all numeric ones: 1 for the first of the sorted texts of

@@ -1,7 +1,7 @@
 """Int8 numbers for the values and weights of a program.
 
 A value's real numbers are `scale * (q - zero)` with int8 `q`; a weight's are `scale * q` with one
-scale for each output channel and |q| <= 127; biases are int32 at the scale of the accumulator
+scale for each output channel and `|q| <= 127`; biases are int32 at the scale of the accumulator
 (Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference", CVPR 2018; the scheme is that of LiteRT's int8 specification). The range of a value is
 that of calibration samples, and values that a pool or a concatenation copies from one to the other
