@@ -14,8 +14,8 @@ from hwnas.budget.sizes import Size
 from hwnas.checking.gates import Gate, at_most
 from hwnas.data.inputs import parts_of
 from hwnas.deploy.microcontroller import c_source, interpreter, litert
+from hwnas.deploy.microcontroller.lowering import lower
 from hwnas.deploy.microcontroller.memory import Plan, plan
-from hwnas.deploy.microcontroller.program import lower
 from hwnas.deploy.microcontroller.quantise import QuantisedProgram, quantise
 from hwnas.durable import make_folder, write_atomic
 from hwnas.errors import HwnasError, InputError

@@ -13,8 +13,8 @@ from helpers.tiny import tiny_space
 from torch import nn
 
 from hwnas.deploy.microcontroller import c_source
+from hwnas.deploy.microcontroller.lowering import lower
 from hwnas.deploy.microcontroller.memory import Plan, plan
-from hwnas.deploy.microcontroller.program import lower
 from hwnas.deploy.microcontroller.quantise import QuantisedProgram, quantise
 from hwnas.spaces import SearchSpace
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from hwnas.budget.sizes import LayerSizes, Size
 from hwnas.deploy.microcontroller.c_source import CODE_BYTES, flash_bytes, step_bytes
+from hwnas.deploy.microcontroller.lowering import lower
 from hwnas.deploy.microcontroller.memory import plan
-from hwnas.deploy.microcontroller.program import lower
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import OpSpec
 from hwnas.spaces.base import SearchSpace

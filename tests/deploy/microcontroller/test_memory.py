@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers.integer_programs import random_network, spaces
 
+from hwnas.deploy.microcontroller.lowering import lower
 from hwnas.deploy.microcontroller.memory import Plan, aligned, best_order, lifetimes, peak_of, plan
-from hwnas.deploy.microcontroller.program import Program, Step, lower
+from hwnas.deploy.microcontroller.program import Program, Step
 
 SPACES = spaces()
 

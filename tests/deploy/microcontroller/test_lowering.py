@@ -9,7 +9,8 @@ from helpers.integer_programs import random_network, samples_of, spaces
 from helpers.tiny import tiny_space
 from torch import nn
 
-from hwnas.deploy.microcontroller.program import FUNCTIONS, Program, lower
+from hwnas.deploy.microcontroller.lowering import lower
+from hwnas.deploy.microcontroller.program import FUNCTIONS, Program
 from hwnas.deploy.microcontroller.quantise import compute
 from hwnas.errors import InputError
 
