@@ -9,6 +9,7 @@ input.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from hwnas.latency_tables.table import OpSpec
@@ -24,13 +25,26 @@ from hwnas.ops.sequences import (
 MASKED = "masked_"
 """What the names of these operators begin with."""
 PADDING_TOKEN = 0
-EXCLUDED = -1e4
-"""Score of a padded position; its exponential is 0, and it is finite in float16."""
+SMALLEST = 1e-4
+"""What is divided by for texts of padding alone; it is a normal number in float16."""
+BELOW = 8.0
+"""How far the scores of padded positions are below the lowest one: enough to have no part in a
+softmax, and little beside the range of the scores, which int8 divides into equal steps."""
 
 
 def is_filled(x: Tensor) -> Tensor:
     """Whether a column of (N, C, 1, L) is no padding, (N, 1, 1, L) bool."""
     return x.abs().amax(dim=1, keepdim=True) > 0
+
+
+def below_others(scores: Tensor, filled: Tensor) -> Tensor:
+    """Scores (N, K, M, L) of which those of padding are `BELOW` the lowest one.
+
+    Args:
+        scores: of L positions.
+        filled: whether a position is no padding, (N, 1, 1, L) bool.
+    """
+    return torch.where(filled, scores, scores.amin(dim=3, keepdim=True) - BELOW)
 
 
 class MaskedTokenEmbedding(TokenEmbedding):
@@ -48,7 +62,9 @@ class MaskedAttention(SequenceAttention):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.read(x).squeeze(2).unflatten(1, (3, self.heads, -1)).unbind(1)
         scores = q.transpose(2, 3) @ k / q.shape[2] ** 0.5
-        weights = scores.masked_fill(~is_filled(x), EXCLUDED).softmax(dim=3)
+        # The same as scores of minus infinity, without large numbers that int8 could not hold.
+        weights = below_others(scores, is_filled(x)).softmax(dim=3) * is_filled(x)
+        weights = weights / weights.sum(dim=3, keepdim=True).clamp(min=SMALLEST)
         y = v @ weights.transpose(2, 3)
         projected: Tensor = self.project(y.flatten(1, 2).unsqueeze(2))
         return projected
@@ -75,15 +91,14 @@ class MaskedMean(nn.Module):
 
 
 class PositionScores(nn.Module):
-    """K scores for each column, (N, C, 1, L) to (N, K, 1, L); `EXCLUDED` for padding."""
+    """K scores for each column, (N, C, 1, L) to (N, K, 1, L), the lowest ones for padding."""
 
     def __init__(self, c_in: int, outputs: int) -> None:
         super().__init__()
         self.scores = nn.Conv2d(c_in, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.scores(x).masked_fill(~is_filled(x), EXCLUDED)
-        return scores
+        return below_others(self.scores(x), is_filled(x))
 
 
 def masked_name(name: str) -> str:
