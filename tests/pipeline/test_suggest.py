@@ -89,6 +89,7 @@ def test_a_tight_budget_is_kept_with_the_stated_confidence(suggested) -> None:
         assert one["probability"] >= 0.95 - 1e-6
 
 
+@pytest.mark.slow
 def test_the_terminal_lists_scores_and_latencies(suggested) -> None:
     code, out, err = suggested(1e6, "-n", "3")
     assert code == 0, err
