@@ -60,7 +60,7 @@ TILES = {
     16: Tiles(Tile(64, 16, 4, 168), Tile(64, 16, 4), Tile(64, 16, 4)),
     32: Tiles(Tile(32, 16, 4, 168), Tile(32, 32, 4), Tile(32, 32, 4)),
     64: Tiles(Tile(32, 16, 4, 200), Tile(32, 32, 8), Tile(32, 64, 8)),
-    128: Tiles(Tile(16, 32, 4, 224), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
+    128: Tiles(Tile(16, 32, 4, 255), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
 }
 """Of float32, by width; 4 to 16 elements of a tile for each thread. Matrix products of a few input
 channels at a time leave registers for two programs or more on a multiprocessor."""
