@@ -16,12 +16,12 @@ from hwnas.config.reading import (
     with_absolute_paths,
 )
 from hwnas.config.recipe import RangeConfig
+from hwnas.config.search import SearchConfig
 from hwnas.config.sections import (
     BudgetConfig,
     Config,
     DeviceConfig,
     LatencyConfig,
-    SearchConfig,
     SpaceConfig,
     TrainConfig,
 )
