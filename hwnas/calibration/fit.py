@@ -214,7 +214,7 @@ def to_calibration(space: SearchSpace, fitted: Fitted, *, networks: int, prior: 
     columns += range(first, first + len(shared_ms))
     return Calibration(
         space=space.name,
-        space_options=space.options.model_dump(mode="json"),
+        space_options=space.options.model_dump(),
         edges=fitted.edges,
         fixed_ms=float(known.mean[0]),
         costs_ms=costs_ms,

@@ -40,11 +40,10 @@ class SpaceOptions(BaseModel):
         le=100_000,
         description="inputs are token ids below this number; by default inputs are numeric",
     )
-    categories: tuple[int, ...] = Field(
-        (),
+    categories: list[int] = Field(
+        [],
         description="number of codes of each of the last columns of a table, which are categories",
     )
-
     padding: bool = Field(
         False,
         description="token 0 fills short texts; networks of the space sequence leave it out of "

@@ -83,6 +83,8 @@ def test_every_variant_of_every_space_is_listed() -> None:
         "mbconv proxylessnas",
         "mbconv small",
         "nasbench201",
+        "nasnet nasnet-a",
+        "nasnet amoebanet-a",
         "rnn",
         "sequence text",
         "sequence table",
