@@ -35,7 +35,10 @@ def tiny(*more: str) -> list[str]:
         (["run", "--set", "search.settings.darts.rate=1"], ["rate", "unknown key", "beta_decay"]),
         (["run", "--strategy", "spos", "--set", "search.max_skips=2"], ["max_skips", "spos"]),
         (["run", "--strategy", "gdas", "--set", "search.max_growth=1.3"], ["max_growth", "darts"]),
-        (["run", "--set", "search.evaluator=training"], ["darts", "gradient", "training"]),
+        (
+            ["run", "darts_slice", "--set", "search.evaluator=training"],
+            ["darts", "gradient", "training"],
+        ),
         (["run", "--set", "space.cels=3"], ["space.cels"]),
         (["run", "--set", "space.height=32"], ["space.height", "28", "32"]),
         (["run", "--set", "data.name=npz"], ["needs a path"]),
@@ -241,7 +244,7 @@ def test_help_has_an_example(cli, verb: str) -> None:
         (["run", "--set", "space.name=drats"], "did you mean darts?"),
         (["run", "--runtime", "onnxruntime-cup"], "did you mean onnxruntime-cpu?"),
         (["run", "--set", "search.settings.darts.learning_rat=1"], "did you mean learning_rate?"),
-        (["run", "--set", "space.chanels=8"], "did you mean channels?"),
+        (["run", "darts_slice", "--set", "space.chanels=8"], "did you mean channels?"),
         (["run", "mbconv_slise"], "did you mean mbconv_slice?"),
     ],
 )

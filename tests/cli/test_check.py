@@ -82,6 +82,7 @@ def assert_is_junit(path: Path, document: dict) -> None:
         assert len(case) <= 1
 
 
+@pytest.mark.slow
 def test_a_model_at_chance_level_is_told_everywhere(check, tmp_path) -> None:
     """Exit code, terminal, JUnit and Markdown; and only a warning where a limit was set."""
     model, data = tmp_path / "m.onnx", tmp_path / "data.npz"
@@ -255,6 +256,7 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
         assert word in lines[0]
 
 
+@pytest.mark.slow
 def test_a_budget_of_energy(check, tmp_path, monkeypatch) -> None:
     model = saved(residual_net(), tmp_path / "m.onnx")
     monkeypatch.setattr(energy, "POWERCAP", tmp_path / "nowhere")

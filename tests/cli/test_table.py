@@ -141,6 +141,7 @@ def test_help_file_is_converted_as_shipped(cli, tmp_path, real_data) -> None:
     refused(cli(*line, "--device", "gold"), "no such device", "gold_6240")
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_without_torch_and_imported(cli, tmp_path) -> None:
     bundle, table = tmp_path / "bundle", tmp_path / "t.json"
     line = ["profile", *TINY, "--bundle", str(bundle), "-n", "3", "--json"]

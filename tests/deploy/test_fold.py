@@ -29,7 +29,8 @@ def with_statistics(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize("name", sorted(OPERATORS))
+# Operators that read the lengths of texts have no batch norm behind a convolution.
+@pytest.mark.parametrize("name", sorted(n for n in OPERATORS if not n.startswith("masked")))
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_folded_operator_computes_the_same(name: str, stride: int) -> None:
     c_out = 12 if name == "concat" else 4

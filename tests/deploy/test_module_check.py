@@ -61,6 +61,7 @@ def test_a_module_with_several_inputs_and_outputs_is_checked(tmp_path, by_name) 
     assert all(part.training for part in module.modules()), "the module is left in its mode"
 
 
+@pytest.mark.slow
 def test_samples_with_labels_give_an_accuracy(tmp_path) -> None:
     module = classifier()
     images = torch.randn(200, 3, 2, 2)

@@ -34,6 +34,7 @@ DOCS = ROOT / "docs"
 WITH_OWN_TESTS = {"tutorial", "check_any_model", "profile_a_device", "add_a_space"}
 """Pages whose commands have tests of their own, below and in `test_add_a_space`."""
 JOURNEYS = [
+    ["README"],
     [
         *("README", "commands", "use_the_model", "number_formats", "microcontrollers"),
         "generate_architectures",
@@ -45,8 +46,9 @@ JOURNEYS = [
     ["distributed"],
 ]
 """Pages whose commands run one after the other in one folder."""
-SLOW_PAGES = ("spaces", "strategies", "tasks_and_data")
-"""Pages whose commands run each space, strategy and task, as other tests do."""
+SLOW_PAGES = ("spaces", "strategies", "tasks_and_data", "generate_architectures")
+"""Last pages of those whose commands run each space, strategy and task, or each command, as other
+tests do."""
 SLOW = [
     "hwnas run mbconv_segmentation",
     "hwnas run sequence_text",
@@ -104,10 +106,10 @@ def test_every_page_with_commands_is_tested() -> None:
 @pytest.mark.parametrize(
     "pages",
     [
-        pytest.param(pages, marks=pytest.mark.slow if pages[0] in SLOW_PAGES else ())
+        pytest.param(pages, marks=pytest.mark.slow if pages[-1] in SLOW_PAGES else ())
         for pages in JOURNEYS
     ],
-    ids=lambda pages: pages[0],
+    ids=lambda pages: pages[-1],
 )
 def test_the_commands_of_a_page_run(cli, tmp_path, monkeypatch, pages) -> None:
     monkeypatch.chdir(tmp_path)

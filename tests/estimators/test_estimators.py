@@ -136,6 +136,7 @@ def test_it_works_at_the_end_of_a_pipeline() -> None:
     assert pipeline.score(TABLE, CODES) > 0.85
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_named_keeps_the_run(tmp_path) -> None:
     folder = tmp_path / "kept"
     estimator = SignalClassifier(settings=SEQUENCES, out=folder)

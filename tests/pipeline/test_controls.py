@@ -173,6 +173,7 @@ def test_a_run_without_its_comparison_is_not_finished(run_folder) -> None:
     assert not is_finished(Run.open(run_folder))
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_continues_where_it_stopped(run_folder) -> None:
     controls = run_folder / "controls"
     weights = (controls / "resnet" / "weights.safetensors").read_bytes()

@@ -118,6 +118,7 @@ def test_the_folder_alone_can_be_checked_and_reported_and_says_what_it_lacks(fin
     assert cli("report", folder)[0] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_like_another_one(
     finished, table, tmp_path, monkeypatch
 ) -> None:
@@ -245,6 +246,7 @@ class Deep(nn.Sequential):
         super().__init__(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, outputs))
 
 
+@pytest.mark.slow
 def test_rows_of_a_table_reach_the_model_as_rows(tmp_path) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((120, 5)).astype(np.float32)

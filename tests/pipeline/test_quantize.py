@@ -96,6 +96,7 @@ def test_the_command_prints_the_variants(model, data, tmp_path, capsys, monkeypa
     assert "fastest that passes" in out
 
 
+@pytest.mark.slow
 def test_operators_are_quantised_where_that_pays(model, data, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(mixed_precision, "SECONDS", 0.1)
     first = named_nodes(onnx.load(model)).graph.node[1].name

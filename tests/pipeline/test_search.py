@@ -71,6 +71,7 @@ def test_a_malformed_table_is_refused(text: str, message: str, tmp_path, rng) ->
         read_accuracies(path, SPACE)
 
 
+@pytest.mark.slow
 def test_a_warm_start_begins_with_the_best_by_a_proxy(tmp_path) -> None:
     more = ["search.evaluator='zero-cost'", "search.zero_cost='parameters'"]
     warm = ["search.warm_start=30", "search.warm_start_kept=4"]
@@ -145,6 +146,7 @@ def test_what_cannot_be_measured_is_refused_at_the_start(
     assert not (tmp_path / "run" / "config.toml").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_search_as_one_and_one_may_die(tmp_path) -> None:
     table = table_file("nasbench201", tmp_path)
     storage = tmp_path / "shared.log"
@@ -186,6 +188,7 @@ def _evaluated(folder: Path) -> bool:
     return (folder / "history.jsonl").exists() and bool(history(folder, "search"))
 
 
+@pytest.mark.slow
 def test_finalists_are_measured_trained_and_the_winner_is_chosen(tmp_path) -> None:
     more = ["search.finalists=3", "search.max_measured=4", "search.candidates=3"]
     table, folder = table_file("nasbench201", tmp_path), tmp_path / "run"

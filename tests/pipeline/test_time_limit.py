@@ -32,6 +32,7 @@ def test_measurements_and_the_search_get_shares_of_the_time() -> None:
     assert limit.applied(stated, operators=100).search.minutes == 0.1
 
 
+@pytest.mark.slow
 def test_a_run_that_has_no_time_ends_with_a_checked_model_and_is_resumed(
     tmp_path, monkeypatch
 ) -> None:

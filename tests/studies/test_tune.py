@@ -52,6 +52,7 @@ def test_what_cannot_be_tuned_is_refused(cli, tmp_path) -> None:
     assert (tmp_path / "other.json").read_text() == '{"no": "journal"}', "it is not overwritten"
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_and_one_may_die(tmp_path) -> None:
     storage = str(tmp_path / "shared.log")
     line = [sys.executable, "-m", "hwnas", "tune", "--strategy", "evolution", "--storage", storage]
