@@ -212,8 +212,8 @@ class TestDecoder:
 
 
 SMALL = {"darts": {"nodes": 2}}
-LONG = {"nasnet"}
-"""Spaces that run with every strategy among the slow tests alone: their cells are like others'."""
+LONG = {"elastic", "macro", "nasnet", "rnn", "vit"}
+"""Spaces that run with every strategy among the slow tests alone, since others have such choices."""
 
 
 class TestStrategy:

@@ -36,6 +36,7 @@ def document(path: Path) -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_the_check_judges_the_whole(finished: Path) -> None:
     check = document(finished / "check.json")
     (given,) = check["model"]["inputs"]
@@ -50,6 +51,7 @@ def test_the_check_judges_the_whole(finished: Path) -> None:
     assert properties["hwnas.input_dtype"] == '"uint8"'
 
 
+@pytest.mark.slow
 def test_the_model_scores_raw_images_as_its_network_scores_normalised_ones(
     finished: Path,
 ) -> None:
@@ -62,6 +64,7 @@ def test_the_model_scores_raw_images_as_its_network_scores_normalised_ones(
     assert accuracy == document(finished / "metrics.json")["accuracy"]
 
 
+@pytest.mark.slow
 def test_predictions_include_what_normalising_adds(finished: Path) -> None:
     opened = Run.open(finished)
     added_ms = document(finished / "preprocessing.json")["added_ms"]
@@ -72,6 +75,7 @@ def test_predictions_include_what_normalising_adds(finished: Path) -> None:
     assert stated == pytest.approx(without_ms + added_ms)
 
 
+@pytest.mark.slow
 def test_the_report_s_program_feeds_raw_images(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
