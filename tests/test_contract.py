@@ -213,7 +213,7 @@ class TestDecoder:
 
 SMALL = {"darts": {"nodes": 2}}
 LONG = {"elastic", "macro", "nasnet", "rnn", "vit"}
-"""Spaces that run with every strategy among the slow tests alone, since others have such choices."""
+"""Spaces that meet every strategy among the slow tests alone, since others have such choices."""
 
 
 class TestStrategy:
