@@ -11,8 +11,9 @@ integer linear programming.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,7 +21,6 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from hwnas.budget.gate import measure_together
 from hwnas.checking.outputs import Feeds
-from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
 from hwnas.deploy.variants import MIXED, convert
 from hwnas.errors import HwnasError, InputError
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
@@ -141,8 +141,8 @@ class Costs:
 
 def mixed_choices(
     model: onnx.ModelProto,
+    sensitivity: Sequence[Mapping[str, Any]],
     runtime: OnnxModelRuntime,
-    calibration: Sequence[Feeds],
     single: Feeds,
     where: str,
     progress: Progress,
@@ -151,9 +151,9 @@ def mixed_choices(
     """Measure a model's operators in int8, and choose formats for several latencies.
 
     Args:
-        model: a float32 model.
+        model: a float32 model whose nodes have names.
+        sensitivity: what `operator_sensitivity` found for it.
         runtime: the runtime to measure on.
-        calibration: batches of real inputs.
         single: the inputs that latency is measured with.
         where: the model file, for errors.
         progress: called with the models done, their number, and what is done next.
@@ -167,8 +167,6 @@ def mixed_choices(
         InputError: when the model has no operator that can be quantised, or no choice is predicted
             to be faster.
     """
-    named_nodes(model)
-    sensitivity = operator_sensitivity(model, runtime, calibration[:2], where, progress)
     noise = {
         entry["node"]: 0.0 if entry["sqnr_db"] is None else 10 ** (-entry["sqnr_db"] / 10)
         for entry in sensitivity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import Inspection, InspectionLimits, inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, create_runtime
 from hwnas.runs import interruption
-from hwnas.runs.progress import Stage, silent
+from hwnas.runs.progress import Advance, Stage, silent
 from hwnas.runs.run_folder import environment
 
 SCHEMA = 1
@@ -117,7 +117,8 @@ def quantize(
     make_folder(out)
     variants: dict[str, RunningVariant] = {}
     errors: dict[str, str] = {}
-    mixed = _mixed(what, source, runtime, calibration, feeds, str(model.path), errors, stage)
+    sensitivity = _sensitivity(what, source, runtime, calibration, str(model.path), stage)
+    mixed = _mixed(what, source, sensitivity, runtime, feeds, str(model.path), errors, stage)
     asked = conversions(what.names, what.exclude, mixed)
     with stage("variants") as advance:
         steps = len(asked) + 1
@@ -153,7 +154,7 @@ def quantize(
         "exclude": list(what.exclude),
         "mixed": {f"{MIXED}-{n}": asdict(choice) for n, choice in enumerate(mixed, start=1)},
         "variants": judged | {name: unmade_variant(error) for name, error in errors.items()},
-        "sensitivity": _sensitivity(what, source, runtime, calibration, str(model.path), stage),
+        "sensitivity": sensitivity if what.sensitivity else None,
         "environment": environment()
         | {"device": runtime.device_name(), "threads": runtime.threads},
     }
@@ -216,8 +217,8 @@ def _prepared(model: Inspection, exclude: Collection[str]) -> onnx.ModelProto:
 def _mixed(
     what: Quantization,
     source: onnx.ModelProto,
+    sensitivity: Sequence[Mapping[str, Any]],
     runtime: OnnxModelRuntime,
-    calibration: Sequence[Feeds],
     feeds: FeedMaker,
     where: str,
     errors: dict[str, str],
@@ -227,15 +228,10 @@ def _mixed(
     if MIXED not in what.names:
         return []
     with stage("operators") as advance:
-
-        def progress(done: int, total: int, name: str) -> None:
-            interruption.stop_if_requested()
-            advance(done, total, name)
-
+        progress, single = _stoppable(advance), feeds.real(feeds.batch, 0)
         try:
-            single = feeds.real(feeds.batch, 0)
             return mixed_choices(
-                source, runtime, calibration, single, where, progress, what.exclude
+                source, sensitivity, runtime, single, where, progress, what.exclude
             )
         except InputError as error:
             errors[MIXED] = str(error)
@@ -269,15 +265,20 @@ def _sensitivity(
     calibration: Sequence[Feeds],
     where: str,
     stage: Stage,
-) -> list[dict[str, Any]] | None:
-    """How much each operator loses when it alone is quantised, if that is asked for."""
-    if not what.sensitivity:
-        return None
-
+) -> list[dict[str, Any]]:
+    """How much each operator loses when it alone is quantised; empty if nothing asks for it."""
+    if not what.sensitivity and MIXED not in what.names:
+        return []
     with stage("sensitivity") as advance:
-
-        def progress(done: int, total: int, name: str) -> None:
-            interruption.stop_if_requested()
-            advance(done, total, name)
-
+        progress = _stoppable(advance)
         return operator_sensitivity(source, runtime, calibration[:2], where, progress)
+
+
+def _stoppable(advance: Advance) -> Advance:
+    """Shows progress, and ends the work after a signal."""
+
+    def progress(done: int, total: int, text: str) -> None:
+        interruption.stop_if_requested()
+        advance(done, total, text)
+
+    return progress

@@ -322,12 +322,14 @@ def _select(run: Run, searched: Searched, training: Split, validation: Split) ->
 
     A share of the budget is kept free, unless no candidate keeps what is left.
     """
-    limits = run.target.limits()
+    limits, reserve = run.target.limits(), _reserve(run)
+    reserved = replace(limits[0], budget_ms=(1 - reserve) * limits[0].budget_ms)
     with run.stage("measure") as advance:
         try:
-            reserved = replace(limits[0], budget_ms=(1 - _reserve(run)) * limits[0].budget_ms)
             kept = _measured(run, searched, [reserved, *limits[1:]], advance)
         except (InputError, BudgetError, UndecidedError):
+            if not reserve:
+                raise
             kept = _measured(run, searched, limits, advance)
     if len(kept) == 1:
         return kept[0]
