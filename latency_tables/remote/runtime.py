@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from hwnas.errors import DeviceError, InputError, RuntimeMissingError
-from hwnas.latency_tables.device_profile import DeviceProfile
 from hwnas.latency_tables.devices import cpu_name
 from hwnas.latency_tables.on_device.measure import Call
 from hwnas.latency_tables.remote.connection import Connection, RemoteModel, State
@@ -185,21 +184,9 @@ class RemoteRuntime(OnnxModelRuntime):
         stated = {} if cpus is None else {"cpus": ", ".join(map(str, cpus))}
         return self._kind.options() | stated
 
-    def profile(
-        self, *, dtype: str, batch: int, versions: Mapping[str, str] | None = None
-    ) -> DeviceProfile:
-        """See `Runtime.profile`; the versions are those on the device."""
-        return DeviceProfile(
-            device=self.device_name(),
-            device_class=self.device_class,
-            runtime=self.name,
-            dtype=dtype,
-            batch=batch,
-            threads=self.threads,
-            layout=self.layout,
-            options=self.options(),
-            versions=self._connection.facts.versions | dict(versions or {}),
-        )
+    def _versions(self) -> dict[str, str]:
+        # Those on the device.
+        return self._connection.facts.versions
 
     def prepare_onnx(self, model: Model, feeds: Mapping[str, np.ndarray]) -> RemoteCall:
         """See `OnnxModelRuntime.prepare_onnx`; the session starts when it is measured."""

@@ -158,11 +158,11 @@ class Runtime(ABC):
             threads=self.threads,
             layout=self.layout,
             options=self.options() or None,
-            versions=library_versions() | self._driver_versions() | dict(versions or {}),
+            versions=self._versions() | dict(versions or {}),
         )
 
-    def _driver_versions(self) -> dict[str, str]:
-        return {}
+    def _versions(self) -> dict[str, str]:
+        return library_versions()
 
 
 class OnnxModelRuntime(Runtime):

@@ -293,8 +293,8 @@ class OnnxRuntimeCuda(OnnxRuntime):
         """See `Runtime.device_name`."""
         return cuda_device_name()
 
-    def _driver_versions(self) -> dict[str, str]:
-        return cuda_versions()
+    def _versions(self) -> dict[str, str]:
+        return super()._versions() | cuda_versions()
 
 
 class TensorRtCuda(OnnxRuntimeCuda):

@@ -175,8 +175,8 @@ class TorchCuda(TorchRuntime):
         end.synchronize()
         return float(start.elapsed_time(end))
 
-    def _driver_versions(self) -> dict[str, str]:
-        return cuda_versions()
+    def _versions(self) -> dict[str, str]:
+        return super()._versions() | cuda_versions()
 
     def _input_copies(self, inputs: tuple[torch.Tensor, ...]) -> int:
         """Return how many copies of the inputs exceed the L2 cache, 1 if too many would."""
