@@ -93,7 +93,7 @@ def write_data(config: Config, path: Path) -> None:
     else:
         packed = lzma.decompress((source / "cifar10_test.npz.xz").read_bytes())
         with np.load(io.BytesIO(packed), allow_pickle=False) as full:
-            x_test, y_test, classes = images(full["dx"]), full["y"], full["classes"]
+            x_test, y_test, classes = decoded_images(full["dx"]), full["y"], full["classes"]
     if list(dataset.classes) != [str(name) for name in classes]:
         sys.exit(f"the classes of {config.data.name} are not those of the test images")
     x_train = dataset.train.inputs
@@ -108,7 +108,7 @@ def write_data(config: Config, path: Path) -> None:
     )
 
 
-def images(differences: np.ndarray) -> np.ndarray:
+def decoded_images(differences: np.ndarray) -> np.ndarray:
     """CIFAR-10's images (N, 3, 32, 32) from the differences that the folder stores."""
     decoded = np.cumsum(np.cumsum(differences, 2, dtype=np.uint8), 3, dtype=np.uint8)
     decoded[:, 0] += decoded[:, 1]

@@ -1,14 +1,16 @@
 """Claim: a network that hwnas shrinks keeps the latency budget and scores higher than baselines.
 
-A network is trained on a part of Fashion-MNIST, reduced to 14 x 14 pixels so that a shared
-processor gets through it. It is then brought to a share of its own measured latency by
-`hwnas.shrink` and by baselines:
+A network is trained on a part of Fashion-MNIST (14 x 14 pixels) or of CIFAR-10 from `HWNAS_DATA`
+(16 x 16), whose sides are halved so that a shared processor gets through it. It is then brought to
+a share of its own measured latency by `hwnas.shrink` and by baselines:
 
 - `channels`: the same without removing residual blocks
 - `uniform`: all groups of channels narrowed by one factor, the most important channels kept by the
   same Taylor importance; the factor is the largest whose network keeps the budget as measured
 - `macs`: Torch-Pruning's global pruner with its Taylor importance, which removes the least
   important channels step by step until the network keeps the budget as measured
+- `fastnas`: FastNAS of NVIDIA's Model Optimizer with the largest number of FLOPs whose network
+  keeps the budget as measured (`pip install nvidia-modelopt huggingface_hub`)
 
 All are trained for the same number of epochs with the same teacher, schedule and batches: hwnas'
 rounds use a part of them. Latencies are those of ONNX Runtime on one thread, measured by hwnas.
@@ -20,6 +22,9 @@ from __future__ import annotations
 
 import argparse
 import copy
+import io
+import lzma
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -29,8 +34,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torch_pruning
 from results import append_row
+from search_value import decoded_images
+from shrink_baselines import (
+    BATCH,
+    Plain,
+    by_macs,
+    fastnas,
+    latency_ms,
+    sample_batches,
+    score,
+    uniform,
+)
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -38,56 +53,45 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.plain_networks import MobileNetV2, ResNet, Vgg
 
 import hwnas
-from hwnas.budget.gate import measure_network
 from hwnas.config import TrainConfig
 from hwnas.data import Batches, Dataset, Split, load_dataset
-from hwnas.deploy.export import INPUT, export_network
-from hwnas.latency_tables.runtimes import create_runtime
-from hwnas.shrinking.channels import (
-    channel_groups,
-    narrowed,
-)
-from hwnas.shrinking.importance import unit_importance
-from hwnas.spaces.networks import Network
 from hwnas.tasks import task_of
-from hwnas.training.evaluate import predictions
 from hwnas.training.recalibration import recalibrate_norms
 from hwnas.training.teacher import Distillation
 from hwnas.training.train import Training
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "resnet20": lambda: ResNet(3, channels=1),
-    "resnet8": lambda: ResNet(1, channels=1),
-    "vgg11": lambda: Vgg(channels=1, width=16),
-    "mobilenetv2": lambda: MobileNetV2(channels=1, width=0.5),
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet20": lambda channels: ResNet(3, channels=channels),
+    "resnet8": lambda channels: ResNet(1, channels=channels),
+    "vgg11": lambda channels: Vgg(channels=channels, width=16),
+    "mobilenetv2": lambda channels: MobileNetV2(channels=channels, width=0.5),
 }
-METHODS = ["hwnas", "channels", "uniform", "macs"]
-BATCH = 64
+BASELINES = {"uniform": uniform, "macs": by_macs, "fastnas": fastnas}
+METHODS = ["hwnas", "channels", *BASELINES]
+DATA = ["fashion-mnist-slice", "cifar10"]
 RATE = {"teacher": 0.05, "recovery": 0.02}
-FACTORS = 24
-"""Steps of the uniform factor between 0 and 1."""
 
 
-class Plain(Network):
-    """Any module as a network of hwnas."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.model(x)
-
-
-def small_images(samples: int, tests: int) -> Dataset:
-    """A part of Fashion-MNIST whose sides are halved by averaging."""
-    data = load_dataset("fashion-mnist-slice", None)
+def small_images(name: str, samples: int, tests: int) -> Dataset:
+    """A part of a set of images whose sides are halved by averaging."""
+    data = cifar10() if name == "cifar10" else load_dataset("fashion-mnist-slice", None)
     parts = []
     for split, count in ((data.train, samples), (data.test, tests)):
         images = torch.from_numpy(split.inputs[:count].astype(np.float32))
         halved = F.avg_pool2d(images, 2).round().numpy().astype(np.uint8)
         parts.append(Split(halved, split.targets[:count]))
     return Dataset(data.name, data.classes, *parts, data.task)
+
+
+def cifar10() -> Dataset:
+    """The first half of the training images, and the test images."""
+    splits = []
+    for name in ("train_a", "test"):
+        path = Path(os.environ["HWNAS_DATA"]) / f"cifar10_{name}.npz.xz"
+        with np.load(io.BytesIO(lzma.open(path).read()), allow_pickle=False) as file:
+            splits.append(Split(decoded_images(file["dx"]), file["y"].astype(np.int64)))
+            classes = tuple(str(one) for one in file["classes"])
+    return Dataset("cifar10", classes, *splits)
 
 
 def trained(
@@ -109,73 +113,6 @@ def trained(
     while training.step < training.steps:
         training.advance()
     return training.average.model.eval()
-
-
-def score(model: nn.Module, data: Dataset) -> float:
-    found = predictions(Plain(model).eval(), data.test, data, torch.device("cpu"))
-    return task_of(data).score(found)
-
-
-def latency_ms(model: nn.Module, data: Dataset, seconds: float = 4.0) -> float:
-    """The measured latency of the exported module."""
-    runtime = create_runtime("onnxruntime-cpu", 1)
-    onnx = export_network(Plain(model).eval(), data.input_shape).SerializeToString()
-    feeds = {INPUT: np.zeros((1, *data.input_shape), np.float32)}
-    return measure_network(
-        lambda: runtime.prepare_onnx(onnx, feeds), runtime, budget_ms=None, seconds=seconds
-    ).value_ms
-
-
-def sample_batches(data: Dataset, count: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    batches = Batches(data.train, data, BATCH, seed, augment=None)
-    return [batches.batch(step) for step in range(count)]
-
-
-def uniform(model: nn.Module, data: Dataset, budget_ms: float, seed: int) -> nn.Module:
-    """The widest uniformly narrowed network that keeps the budget."""
-    batches = sample_batches(data, 16, seed)
-    groups, _ = channel_groups(model, (batches[0][0][:2],))
-    importance = unit_importance(model, groups, batches, task_of(data).loss)
-
-    def at(step: int) -> nn.Module:
-        kept = {
-            g.name: np.argsort(-importance[g.name])[: max(1, round(g.units * step / FACTORS))]
-            for g in groups
-        }
-        return narrowed(model, groups, {name: sorted(v.tolist()) for name, v in kept.items()})
-
-    low, high = 1, FACTORS
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = latency_ms(at(middle), data) <= budget_ms
-        low, high = (middle, high) if fits else (low, middle)
-    return at(low)
-
-
-def by_macs(model: nn.Module, data: Dataset, budget_ms: float, seed: int) -> nn.Module:
-    """Torch-Pruning's global pruner, stepped until the network keeps the budget."""
-    model = copy.deepcopy(model)
-    batches, steps = sample_batches(data, 16, seed), 24
-    heads = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    pruner = torch_pruning.pruner.BasePruner(
-        model,
-        batches[0][0][:2],
-        importance=torch_pruning.importance.GroupTaylorImportance(),
-        global_pruning=True,
-        pruning_ratio=0.98,
-        max_pruning_ratio=0.9,
-        iterative_steps=steps,
-        ignored_layers=heads[-1:],
-    )
-    for _ in range(steps):
-        model.zero_grad()
-        for inputs, targets in batches:
-            task_of(data).loss(model(inputs), targets).backward()
-        pruner.step()
-        if latency_ms(model, data, 2.0) <= budget_ms and latency_ms(model, data) <= budget_ms:
-            break
-    model.zero_grad()
-    return model
 
 
 def shrunk(
@@ -217,6 +154,9 @@ def shrunk(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
+    parser.add_argument(
+        "--data", choices=["fashion-mnist-slice", "cifar10"], default="fashion-mnist-slice"
+    )
     parser.add_argument("--shares", type=float, nargs="+", default=[0.5, 1 / 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
@@ -226,10 +166,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    data = small_images(arguments.samples, arguments.tests)
+    data = small_images(arguments.data, arguments.samples, arguments.tests)
+    channels, height, width = data.input_shape
     for seed in arguments.seeds:
         torch.manual_seed(seed)
-        model = NETWORKS[arguments.network]()
+        model = NETWORKS[arguments.network](channels)
         teacher = trained(model, data, arguments.teacher_epochs, seed)
         whole_ms, whole = latency_ms(teacher, data), score(teacher, data)
         for share in arguments.shares:
@@ -243,15 +184,14 @@ def main() -> None:
                         blocks = method == "hwnas"
                         final, verdict = shrunk(teacher, data, budget_ms, seed, epochs, out, blocks)
                 else:
-                    prune = uniform if method == "uniform" else by_macs
-                    smaller = prune(teacher, data, budget_ms, seed)
+                    smaller = BASELINES[method](teacher, data, budget_ms, seed)
                     recalibrate_norms(smaller, (x for x, _ in sample_batches(data, 8, seed)))
                     final = trained(smaller, data, arguments.epochs, seed, teacher)
                 append_row(
                     "shrink",
                     {
                         "network": arguments.network,
-                        "data": f"fashion-mnist-slice 14x14, {arguments.samples} samples",
+                        "data": f"{data.name} {height}x{width}, {arguments.samples} samples",
                         "share": round(share, 3),
                         "seed": seed,
                         "method": method,
