@@ -18,6 +18,7 @@ from hwnas.cli.explain import diagnose, explain
 from hwnas.cli.infer import infer
 from hwnas.cli.info import info, space_app, spaces
 from hwnas.cli.knowledge import knowledge_app, remember
+from hwnas.cli.meta_train import meta_train
 from hwnas.cli.options import example
 from hwnas.cli.quantize import quantize
 from hwnas.cli.run import run, search
@@ -47,6 +48,7 @@ VERBS: dict[Callable[..., None], str] = {
     watch: "hwnas watch runs/first",
     explain: "hwnas explain runs/first",
     diagnose: "hwnas diagnose runs/first",
+    meta_train: "hwnas meta-train first.toml second.toml --out starts/photos",
     remember: "hwnas remember runs/first --knowledge searches.db",
     suggest: "hwnas suggest --knowledge searches.db --table table.json --budget-ms 0.5 -n 10",
     check: "hwnas check model.onnx --budget-ms 5 --junit check.xml",

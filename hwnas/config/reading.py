@@ -171,7 +171,11 @@ def with_absolute_paths(config: Config) -> Config:
 
     measurements = absolute(config.latency.device_measurements)
     storage = absolute_database(config.search.storage)
-    search = {"accuracy_table": absolute(config.search.accuracy_table), "storage": storage}
+    search = {
+        "accuracy_table": absolute(config.search.accuracy_table),
+        "storage": storage,
+        "start": absolute(config.search.start),
+    }
     train = {"start": absolute(config.train.start), "teacher": absolute(config.train.teacher)}
     tables = [
         # The name of a table that ships stays a name.

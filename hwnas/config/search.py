@@ -55,6 +55,13 @@ class SearchConfig(Section):
     order: Literal[1, 2] = Field(
         1, description="first or second order gradient of the architecture, where one is used"
     )
+    start: str | None = Field(
+        None,
+        alias="from",
+        description="a safetensors file with weights that the supernet begins with, as "
+        "`hwnas meta-train` writes them; tensors of the same name are taken over, their first "
+        "channels where shapes differ",
+    )
     steps: int = Field(
         ge=1,
         description="training steps of the supernet; with other evaluators, the number of "
@@ -211,6 +218,8 @@ class SearchConfig(Section):
             raise ValueError("storage is for evaluators of single architectures, not for supernet")
         if not evaluates_each and (self.until is not None or self.patience is not None):
             raise ValueError("until and patience are for evaluators of single architectures")
+        if self.start is not None and self.evaluator != "supernet":
+            raise ValueError("from has weights of a supernet, for evaluator = supernet")
         if self.order == 2 and self.optimizer != "sgd":
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")
         if self.distillation and not self.sandwich:

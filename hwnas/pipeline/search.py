@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ from hwnas.pipeline.evaluation import EVALUATORS, augmented, short_recipe, zero_
 from hwnas.pipeline.knowledge import drawn_experience
 from hwnas.pipeline.profile import example_feeds, preparation
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.transfer import SEARCH_FROM, start_from
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import load_checkpoint, remove_checkpoints
 from hwnas.spaces.networks import Network
@@ -193,6 +195,8 @@ def search_supernet(run: Run, training: Split, validation: Split) -> Searched:
     torch.manual_seed(run.seed("supernet"))
     supernet = run.problem.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     use_kernels(supernet, config.kernels, config.recompute)
+    if config.start is not None and load_checkpoint(run.folder.checkpoints, "search") is None:
+        start_from(run, supernet, Path(config.start), SEARCH_FROM)
     limits = run.target.limits()
     strategy = _strategy(run, Decoder(limits))
     _warm_start(run, strategy, training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,44 +22,52 @@ from hwnas.inspection.process import Inspection, inspect_model
 from hwnas.latency_tables.runtimes import Infer, OnnxRuntimeCpu
 from hwnas.pipeline.run import Run
 from hwnas.shrinking.space import ShrinkSpace
-from hwnas.spaces.networks import Network
 from hwnas.spaces.traced.space import TracedNetwork
-from hwnas.training.first_weights import take_weights
+from hwnas.training.first_weights import known_tensors, take_weights
 from hwnas.training.teacher import Distillation, Features, Outputs
 
 logger = logging.getLogger("hwnas")
 TRANSFER = "transfer"
 """The event of the record about first weights in a run's history."""
+TRAIN_FROM, SEARCH_FROM = "train.from", "search.from"
+"""The settings that name files of first weights."""
 
 
 def check_transfer(run: Run) -> None:
-    """Find what is wrong with the files of `train.from` and `train.teacher` before long work.
+    """Find what is wrong with the files of `search.from`, `train.from` and `train.teacher`.
 
     Raises:
-        InputError: when a file is missing or damaged, or the teacher does not suit the data.
+        InputError: when a file is missing or damaged, has no weights of the supernet, or the
+            teacher does not suit the data.
     """
     config = run.config.train
+    if run.config.search.start is not None:
+        path = Path(run.config.search.start)
+        with torch.device("meta"):
+            supernet = run.problem.supernet()
+        _require_known(supernet, _read_weights(path, SEARCH_FROM), f"{SEARCH_FROM}: {path}")
     if config.start is not None:
-        _read_weights(Path(config.start))
+        _read_weights(Path(config.start), TRAIN_FROM)
     if config.teacher is not None:
         _require_suited(run, teacher_of_file(run, Path(config.teacher)), config.teacher)
 
 
-def start_from(run: Run, network: Network, path: Path) -> None:
-    """Give a network first weights from a file, and report what became of each of its tensors.
+def start_from(run: Run, network: nn.Module, path: Path, setting: str = TRAIN_FROM) -> None:
+    """Give a network or a supernet first weights from a file, and report what each tensor took.
+
+    Args:
+        run: the run.
+        network: changed in place.
+        path: a safetensors file.
+        setting: that names the file.
 
     Raises:
         InputError: when the file cannot be read, or has no tensor of a name of the network's.
     """
-    report = take_weights(network, _read_weights(path))
+    weights = _read_weights(path, setting)
+    _require_known(network, weights, f"{setting}: {path}")
+    report = take_weights(network, weights)
     counts = Counter(one.taken for one in report)
-    if counts["nothing"] == len(report):
-        raise InputError(
-            "no tensor of this file has the name of one of the network's",
-            where=f"train.from: {path}",
-            expected=f"names such as {report[0].name}",
-            mend="take weights of the same search space",
-        )
     logger.info(
         "first weights from %s: %d tensors as they are, %d in part, %d new",
         path,
@@ -66,9 +75,9 @@ def start_from(run: Run, network: Network, path: Path) -> None:
         counts["part"],
         counts["nothing"],
     )
-    run.folder.append_history(
-        {"event": TRANSFER, "file": str(path), "tensors": [asdict(one) for one in report]}
-    )
+    if run.ranks.writes:
+        record = {"event": TRANSFER, "setting": setting, "file": str(path)}
+        run.folder.append_history(record | {"tensors": [asdict(one) for one in report]})
 
 
 def distillation_of(run: Run, network: nn.Module, config: TrainConfig) -> Distillation | None:
@@ -197,15 +206,25 @@ def _require_suited(run: Run, teacher: Outputs, path: str) -> None:
         )
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _require_known(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuse a file of which a network could not take a single tensor."""
+    if not known_tensors(network, weights):
+        raise InputError(
+            "no tensor of this file has the name of one of the network's",
+            where=where,
+            expected=f"names such as {next(iter(network.state_dict()))}",
+            mend="take weights of the same search space",
+        )
+
+
+def _read_weights(path: Path, setting: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    where = f"{setting}: {path}"
     if not path.is_file():
-        raise InputError("no such file", where=f"train.from: {path}")
+        raise InputError("no such file", where=where)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise InputError(
-            "not a safetensors file", where=f"train.from: {path}", actual=first_line(error)
-        ) from None
+        raise InputError("not a safetensors file", where=where, actual=first_line(error)) from None

@@ -31,6 +31,21 @@ class TakenTensor:
     found: tuple[int, ...] | None
 
 
+def known_tensors(network: nn.Module, others: Mapping[str, Tensor]) -> list[str]:
+    """The names of a network's tensors for which the other one has a tensor of as many dimensions.
+
+    Args:
+        network: the network.
+        others: the other network's tensors; names with and without the prefix `model.` are equal.
+    """
+    by_name = {name.removeprefix(PREFIX): value.dim() for name, value in others.items()}
+    return [
+        name
+        for name, own in network.state_dict().items()
+        if by_name.get(name.removeprefix(PREFIX)) == own.dim()
+    ]
+
+
 @torch.no_grad()
 def take_weights(network: nn.Module, others: Mapping[str, Tensor]) -> list[TakenTensor]:
     """Copy tensors of the same name into a network, in place.
