@@ -26,8 +26,9 @@ from hwnas.budget.decode import Decoder
 from hwnas.config import load_config
 from hwnas.controls.decoded import most_macs, most_parameters
 from hwnas.data import split_train
+from hwnas.pipeline.candidates import Searched
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import Searched, search_supernet
+from hwnas.pipeline.search import search_supernet
 from hwnas.pipeline.table import prepare_table
 from hwnas.runs.progress import shown
 from hwnas.training.evaluate import predictions

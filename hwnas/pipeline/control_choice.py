@@ -19,8 +19,8 @@ from hwnas.controls.scaling import widest_within
 from hwnas.data.inputs import NamedInput
 from hwnas.deploy.microcontroller.sizes import network_size
 from hwnas.errors import InputError
+from hwnas.pipeline.candidates import measure_costs
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import measure_costs
 from hwnas.runs import interruption
 from hwnas.spaces.networks import Network
 from hwnas.strategies.size_prior import By, largest_networks

@@ -26,9 +26,10 @@ from hwnas.explaining.alternatives import (
 from hwnas.explaining.budget_change import first_change
 from hwnas.explaining.certainty import agreements, certainties, shared_choices
 from hwnas.explaining.importance import importances
+from hwnas.pipeline.candidates import Searched
 from hwnas.pipeline.evaluation import short_training
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import Searched, finished_search
+from hwnas.pipeline.search import finished_search
 from hwnas.pipeline.trust import trust
 from hwnas.reporting.run_files import Run as RunFiles
 from hwnas.runs import interruption

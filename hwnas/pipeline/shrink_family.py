@@ -16,8 +16,8 @@ from torch import nn
 from hwnas.architecture import Architecture
 from hwnas.budget.selection import Measured
 from hwnas.durable import write_atomic
+from hwnas.pipeline.candidates import write_architecture
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import write_architecture
 from hwnas.pipeline.shrink_rounds import ORIGINAL, Rounds
 from hwnas.pipeline.train import training_batches
 from hwnas.pipeline.transfer import distillation_of

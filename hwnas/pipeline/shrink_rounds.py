@@ -22,14 +22,18 @@ from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
 from hwnas.budget.limit import Limit
-from hwnas.budget.selection import FurtherBudgets, Measured, NetworkCosts, Selection
+from hwnas.budget.selection import Measured
 from hwnas.config import ShrinkConfig
 from hwnas.data.inputs import parts_of
 from hwnas.durable import write_atomic
 from hwnas.errors import InputError
+from hwnas.pipeline.candidates import (
+    candidate_selection,
+    measure_architecture,
+    write_architecture,
+)
 from hwnas.pipeline.own_problem import examples_of
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import measure_architecture, write_architecture
 from hwnas.pipeline.train import training_of
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import (
@@ -253,25 +257,13 @@ class Rounds:
             BudgetError: no measured candidate keeps it.
             UndecidedError: the measurements are too noisy to tell.
         """
-        search, limits, budget = run.config.search, run.target.limits(), run.config.budget
-        budget_ms = limits[0].budget_ms
         with run.stage("measure") as advance:
-
-            def measure(architecture: Architecture) -> NetworkCosts:
-                costs = measure_architecture(run, architecture, budget_ms)
-                text = f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms"
-                advance(len(selection.measured) + 1, search.max_measured, text)
-                return costs
-
-            selection = Selection(
+            selection = candidate_selection(
+                run,
                 self.worth,
-                limits,
+                run.target.limits(),
                 lambda found: [self._score(self._shrunk(a)) for a in found],
-                measure,
-                run.folder,
-                FurtherBudgets(budget.memory_mb, budget.energy_mj),
-                candidates=search.candidates,
-                max_measured=search.max_measured,
+                advance,
                 earlier=list(self.measured.values()),
             )
             chosen = selection.run()
