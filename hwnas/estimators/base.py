@@ -119,7 +119,7 @@ class Estimator(BaseEstimator):
                 files = RunFolder(folder)
                 metrics = files.read_json(files.metrics)
                 self.onnx_ = files.model.read_bytes()
-        self.__dict__.pop("_loaded", None)
+        self._predictor = Predictor(self.onnx_, threads=1)
         self.verdict_ = str(self.check_["verdict"])
         self.latency_ms_ = float(self.check_["measured"]["value_ms"])
         self.test_score_ = float(metrics[metrics["metric"]])
@@ -146,19 +146,26 @@ class Estimator(BaseEstimator):
     ) -> dict[str, Any]:
         """Write training and test samples to a folder; returns the table `[data]`."""
 
-    @property
-    def _predictor(self) -> Predictor:
-        """The fitted model, loaded once in each process."""
-        check_is_fitted(self, "onnx_")
-        if "_loaded" not in self.__dict__:
-            self._loaded = Predictor(self.onnx_, threads=1)
-        return self._loaded
-
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the session of ONNX Runtime, which cannot be pickled."""
         state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_loaded", None)
+        state.pop("_predictor", None)
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Load the model again."""
+        super().__setstate__(state)
+        if "onnx_" in state:
+            self._predictor = Predictor(self.onnx_, threads=1)
+
+    def _loaded(self) -> Predictor:
+        """The fitted model.
+
+        Raises:
+            NotFittedError: before `fit`.
+        """
+        check_is_fitted(self, "onnx_")
+        return self._predictor
 
     def _require_parameters(self) -> None:
         for name, value in (("minutes", self.minutes), ("budget_ms", self.budget_ms)):
@@ -241,7 +248,7 @@ class Classifier(ClassifierMixin, Estimator):
             ValueError: samples that do not fit the model.
             NotFittedError: before `fit`.
         """
-        predictor = self._predictor
+        predictor = self._loaded()
         with value_errors():
             probabilities = predictor.predict_proba(self._samples(X))
         order = [predictor.classes.index(name) for name in self._names]

@@ -66,7 +66,7 @@ class TabularRegressor(RegressorMixin, Tabular):
             ValueError: rows that do not fit the model.
             NotFittedError: before `fit`.
         """
-        predictor = self._predictor
+        predictor = self._loaded()
         with value_errors():
             values: np.ndarray = np.asarray(predictor.predict(self._samples(X)))
         return values
