@@ -8,7 +8,7 @@ import numpy as np
 
 from hwnas.checking.inputs.samples import Samples
 from hwnas.checking.outputs import Outputs, Predict, single_arrays
-from hwnas.errors import InputError
+from hwnas.errors import InputError, printable
 
 PROBABILITY_THRESHOLD = 0.5
 """Least probability of class 1, where a model gives one probability for each sample."""
@@ -109,6 +109,7 @@ def _classes(outputs: Outputs, name: str, count: int, samples: Samples, where: s
         return array.ravel()
     columns = _columns(array, count)
     if columns > 1:
+        _require_indices(samples, columns, f"{where}: output {name!r}")
         return np.asarray(array.argmax(axis=1))
     if columns == 1:
         return _above_threshold(array.ravel(), samples, where)
@@ -117,6 +118,25 @@ def _classes(outputs: Outputs, name: str, count: int, samples: Samples, where: s
         where=f"{where}: output {name!r}",
         expected=f"scores ({count}, classes) or classes ({count},)",
         actual=f"{array.dtype} {list(array.shape)}",
+    )
+
+
+def _require_indices(samples: Samples, columns: int, where: str) -> None:
+    """Refuse labels that are no indices of the scores."""
+    labels = samples.targets
+    assert labels is not None
+    if labels.dtype.kind in "iu":
+        found = f"{labels.min()} to {labels.max()}"
+        if labels.min() >= 0 and labels.max() < columns:
+            return
+    else:
+        found = f"the text {printable(str(labels.flat[0]), 40)!r}"
+    raise InputError(
+        "the labels are no indices of its scores",
+        where=where,
+        expected=f"labels 0 to {columns - 1}",
+        actual=found,
+        mend="store the index of each sample's class as its label",
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.checking.inputs.feeds import FeedMaker
-from hwnas.checking.outputs import Feeds, Output, Predict, arrays_of
+from hwnas.checking.outputs import Feeds, Output, Predict, arrays_of, in_order_of
 from hwnas.checking.references import Reference
 
 MOST_SAMPLES = 256
@@ -68,7 +68,8 @@ def count_not_finite(
                 theirs = reference.predict(given)
             else:
                 theirs = reference.expected(chosen)
-            expected = dict(zip(outputs, theirs.values(), strict=False))
+            ordered = in_order_of(theirs, [*outputs]).values()
+            expected = dict(zip(outputs, ordered, strict=False))
             masks = {n: _unless_same(m, outputs[n], expected.get(n)) for n, m in masks.items()}
         for name, found in masks.items():
             if found:

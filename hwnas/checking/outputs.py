@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,11 @@ def as_predict(infer: Infer, where: str) -> Predict:
 def arrays_of(output: Output) -> tuple[np.ndarray, ...]:
     """The arrays of an output: one, or those of its sequence."""
     return output if isinstance(output, tuple) else (output,)
+
+
+def in_order_of(outputs: Outputs, names: Sequence[str]) -> Outputs:
+    """Outputs in the order of those of another model, where both have the same names."""
+    return {name: outputs[name] for name in names} if outputs.keys() == set(names) else outputs
 
 
 def single_arrays(outputs: Outputs) -> Iterator[tuple[str, np.ndarray]]:

@@ -15,7 +15,7 @@ from hwnas.checking.agreement import (
     Agreement,
     agreement_of,
 )
-from hwnas.checking.outputs import Feeds, Output, Predict, arrays_of
+from hwnas.checking.outputs import Feeds, Output, Predict, arrays_of, in_order_of
 from hwnas.errors import InputError
 from hwnas.inspection.process import Precision
 
@@ -103,7 +103,9 @@ def compare(
     found: list[list[Output]] = []
     constant, variable = True, set[int]()
     for pair in pairs:
-        theirs, ours = ([[*run(feeds).values()] for feeds in pair] for run in (reference, model))
+        outputs = [(reference(feeds), model(feeds)) for feeds in pair]
+        theirs = [[*in_order_of(one, [*other]).values()] for one, other in outputs]
+        ours = [[*other.values()] for _, other in outputs]
         constant = constant and all(map(_is_same_output, *theirs)) and not _is_same_feed(*pair)
         for first, second in (theirs, ours):
             sizes = enumerate(zip(map(_shapes, first), map(_shapes, second), strict=True))

@@ -17,7 +17,7 @@ import numpy as np
 from hwnas.checking.inputs.feeds import FeedMaker
 from hwnas.checking.inputs.input_sizes import DTYPES, InputSizes
 from hwnas.checking.outputs import Feeds, Outputs, Predict, as_predict
-from hwnas.checking.trial import probe
+from hwnas.checking.trial import FirstRunError, probe
 from hwnas.checking.widen import WIDENED, write_widened
 from hwnas.config import CheckConfig
 from hwnas.errors import InputError, RuntimeMissingError
@@ -85,7 +85,11 @@ def onnx_reference(
         take = samples.take
         samples = replace(samples, take=lambda chosen: converted(take(chosen)))
     own = replace(feeds, inputs=inputs, samples=samples, first=converted(feeds.first))
-    trial = probe(model, runtime, own, limits)
+    try:
+        trial = probe(model, runtime, own, limits)
+    except FirstRunError as error:
+        cause = f"the reference: {error.cause}"
+        raise FirstRunError(cause, where=where, details=error.details) from None
     infer = runtime.infer_unoptimised(model.path, limit_s=limits.max_session_seconds)
     predict = as_predict(infer, where)
     return Reference("reference", lambda given: predict(converted(given)), trial=trial)

@@ -13,7 +13,7 @@ from hwnas.checking.accuracy import accuracy_of, score_output
 from hwnas.checking.chance import Chance
 from hwnas.checking.inputs.feeds import FeedMaker
 from hwnas.checking.inputs.samples import Samples
-from hwnas.checking.outputs import Outputs, Predict, single_arrays
+from hwnas.checking.outputs import Feeds, Outputs, Predict, in_order_of, single_arrays
 from hwnas.checking.references import Reference
 from hwnas.errors import InputError
 from hwnas.tasks import Task
@@ -68,7 +68,7 @@ def score_beside(
 ) -> Score | None:
     """Score a model and its reference on the samples of its feeds.
 
-    The same output of both is scored, by its place among the outputs.
+    The same output of both is scored: by its name if all names are the same, else by its place.
 
     Args:
         predict: runs the model.
@@ -110,8 +110,13 @@ def score_beside(
 
 
 def _renamed(predict: Predict, names: Sequence[str]) -> Predict:
-    """A function whose outputs have other names, in the same order."""
-    return lambda feeds: dict(zip(names, predict(feeds).values(), strict=False))
+    """A function whose outputs have other names, in the same order, unless all names are known."""
+
+    def renamed(feeds: Feeds) -> Outputs:
+        outputs = in_order_of(predict(feeds), names)
+        return dict(zip(names, outputs.values(), strict=False))
+
+    return renamed
 
 
 def score_of(predict: Predict, samples: Samples, batch: int, where: str) -> float:

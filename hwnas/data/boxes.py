@@ -31,6 +31,8 @@ MIN_VISIBLE = 0.25
 """A box is dropped if cropping the image leaves less than this fraction of its area."""
 BORDER = 1.0
 """Boxes that lie less than this many pixels outside their image are left out, not refused."""
+MAX_PIXELS = 1e9
+"""Largest magnitude of a number in a box."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -46,7 +48,8 @@ def _four_or_none(numbers: list[float]) -> list[float]:
 
 
 _Id = Annotated[int, BeforeValidator(_whole)]
-_Box = Annotated[list[FiniteFloat], AfterValidator(_four_or_none)]
+_Number = Annotated[FiniteFloat, Field(ge=-MAX_PIXELS, le=MAX_PIXELS)]
+_Box = Annotated[list[_Number], AfterValidator(_four_or_none)]
 
 
 class _Image(BaseModel):
@@ -58,7 +61,7 @@ class _Image(BaseModel):
 
 class _Category(BaseModel):
     id: _Id
-    name: str
+    name: str = Field(min_length=1)
 
 
 class _Annotation(BaseModel):
@@ -184,12 +187,14 @@ class _Sample(NamedTuple):
         image: its entry in the annotation file.
         objects: its objects.
         at_border: counts the objects of the split that lie at the border of their image.
+        mostly_outside: counts those of which little lies in the image, or in what is cropped of it.
     """
 
     file: Path
     image: _Image
     objects: list[_Object]
     at_border: _LeftOut
+    mostly_outside: _LeftOut
 
 
 class _Split:
@@ -215,14 +220,19 @@ class _Split:
         self.where = where = folder.with_name(f"{folder.name}.json")
         self.turned = 0
         self._empty = _LeftOut(where, "for a box without area")
+        self._groups = _LeftOut(where, "as groups (iscrowd)")
+        self._mostly_outside = _LeftOut(
+            where, "as less than a quarter of the box lies in the image as it is read"
+        )
         self._at_border = _LeftOut(where, "for a box outside the image that touches its border")
-        objects = _objects_by_image(found, where, self._empty)
+        objects = _objects_by_image(found, where, self._empty, self._groups)
         self.samples = [
             _Sample(
                 _path_within(folder, image.file_name, where),
                 image,
                 objects[image.id],
                 self._at_border,
+                self._mostly_outside,
             )
             for image in (found.images[index] for index in chosen)
         ]
@@ -233,7 +243,9 @@ class _Split:
             f"{self.where}: boxes are drawn on the images as they are stored, and were turned with "
             f"{self.turned:,} of them by their EXIF orientation"
         )
-        return [*self._empty.notes, *self._at_border.notes, *([turned] if self.turned else [])]
+        kinds = (self._empty, self._groups, self._at_border, self._mostly_outside)
+        left_out = [note for kind in kinds for note in kind.notes]
+        return [*left_out, *([turned] if self.turned else [])]
 
 
 def _read_annotations(path: Path) -> _Annotations:
@@ -253,7 +265,8 @@ def _read_annotations(path: Path) -> _Annotations:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(
-            f"not valid annotations in the COCO format: {first['msg']}", where=f"{where}: {place}"
+            f"not valid annotations in the COCO format: {first['msg']}",
+            where=f"{where}: {place}" if place else where,
         ) from None
     for kind in ("images", "categories"):
         ids = [entry.id for entry in getattr(found, kind)]
@@ -264,8 +277,13 @@ def _read_annotations(path: Path) -> _Annotations:
     return found
 
 
-def _objects_by_image(found: _Annotations, path: Path, empty: _LeftOut) -> dict[int, list[_Object]]:
-    """Return the objects by image id; `empty` counts those whose box has no area."""
+def _objects_by_image(
+    found: _Annotations, path: Path, empty: _LeftOut, groups: _LeftOut
+) -> dict[int, list[_Object]]:
+    """Return the objects by image id.
+
+    `empty` counts those whose box has no area, and `groups` the annotations of groups.
+    """
     where = str(path)
     index = {id_: place for place, id_ in enumerate(found.names)}
     objects: dict[int, list[_Object]] = {image.id: [] for image in found.images}
@@ -286,6 +304,7 @@ def _objects_by_image(found: _Annotations, path: Path, empty: _LeftOut) -> dict[
                 actual=annotation.category_id,
             )
         if annotation.iscrowd:
+            groups.add(f"annotations.{number}")
             continue
         left, top, width, height = annotation.bbox or (0, 0, 0, 0)
         if width <= 0 or height <= 0:
@@ -299,6 +318,8 @@ def _objects_by_image(found: _Annotations, path: Path, empty: _LeftOut) -> dict[
             "no objects",
             where=where,
             expected="at least one annotation whose bbox = left, top, width, height has an area",
+            actual=f"{len(found.annotations)} annotations, "
+            f"{sum(not one.bbox for one in found.annotations)} of them without a bbox",
         )
     return objects
 
@@ -380,4 +401,6 @@ def _visible_boxes(
         has_area = (np.diff(clipped.astype(np.float32), axis=0) > 0).all()
         if has_area and visible >= MIN_VISIBLE * area:
             rows.append((float(class_), *clipped.ravel().tolist()))
+        else:
+            sample.mostly_outside.add(f"{place} of {sample.file.name}")
     return rows

@@ -49,7 +49,7 @@ from hwnas.data.inputs import (
     joined,
 )
 from hwnas.data.normalisation import Normalisation, moments_of
-from hwnas.errors import InputError
+from hwnas.errors import InputError, printable
 
 INPUTS = {(4, "uint8"), (4, "uint16"), (4, "float32"), (2, "int64")}
 SEVERAL_INPUTS = INPUTS | {(3, "float32"), (2, "float32")}
@@ -119,7 +119,8 @@ class Dataset:
         notes: what was left out or filled in while reading, in words.
 
     Raises:
-        InputError: the input shapes of the splits differ, or a target is out of range.
+        InputError: the input shapes of the splits differ, a target is out of range, there is
+            nothing to tell apart, or a class has the name of another one.
     """
 
     name: str
@@ -133,6 +134,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Check the splits against each other and against the classes."""
+        _check_names(self.classes, self.name)
+        _check_distinct(self.train.targets, self.classes, self.name)
         shapes = _sample_shapes(self.train.inputs), _sample_shapes(self.test.inputs)
         if shapes[0] != shapes[1]:
             raise InputError(
@@ -324,6 +327,41 @@ def _normalised(
 def _as_maps(inputs: np.ndarray) -> np.ndarray:
     """Inputs (N, C, ...) as (N, C, H, W)."""
     return inputs if inputs.ndim == 4 else inputs.reshape(*inputs.shape[:2], -1, 1)
+
+
+def _check_names(classes: tuple[str, ...], where: str) -> None:
+    """Refuse names of classes that a file cannot hold, or that do not tell the classes apart."""
+    if len(set(classes)) < len(classes):
+        name = next(name for name in classes if classes.count(name) > 1)
+        raise InputError("two classes have the same name", where=where, actual=name)
+    wrong = [name for name in classes if any("\ud800" <= c <= "\udfff" for c in name)]
+    if wrong:
+        raise InputError(
+            "the name of a class is not text",
+            where=where,
+            expected="characters that UTF-8 can hold",
+            actual=ascii(wrong[0]),
+            mend="rename the class; a folder's name may have been written in another encoding",
+        )
+
+
+def _check_distinct(targets: np.ndarray, classes: tuple[str, ...], where: str) -> None:
+    """Refuse training targets of a single class, or of a single value."""
+    if targets.ndim == 1 and len(classes) < 2:
+        raise InputError(
+            "there is only one class",
+            where=where,
+            expected="samples of at least two classes",
+            actual=", ".join(printable(name, 40) for name in classes),
+        )
+    is_values = targets.ndim == 2 and targets.dtype == np.float32
+    if is_values and (targets == targets[0]).all():
+        raise InputError(
+            "all training targets are the same",
+            where=where,
+            expected="at least two different values",
+            actual=targets[0].tolist(),
+        )
 
 
 def _check_targets(targets: np.ndarray, classes: int, where: str) -> None:

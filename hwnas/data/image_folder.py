@@ -317,6 +317,8 @@ def opened(file: Path) -> Iterator[ImageFile]:
 
     try:
         with warnings.catch_warnings():
+            # Damaged metadata, which Pillow warns of, does not change the pixels.
+            warnings.simplefilter("ignore")
             # Pillow only warns of images between one and two times MAX_IMAGE_PIXELS.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             # From a path instead of a stream, Pillow 13 maps TIFF files to memory, and scrambles
@@ -325,8 +327,6 @@ def opened(file: Path) -> Iterator[ImageFile]:
                 yield image
     except FileNotFoundError:
         raise InputError("no such image", where=str(file), expected="an image file") from None
-    except (PermissionError, IsADirectoryError) as error:
-        raise InputError("the image cannot be read", where=str(file), actual=error) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(
             "the image is too large",
@@ -340,6 +340,10 @@ def opened(file: Path) -> Iterator[ImageFile]:
             "not an image in a supported format", where=str(file), expected=formats
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError) as error:
+        number = getattr(error, "errno", None)
+        if number is not None:  # an error of the file system; Pillow's have no number
+            cause = "the image cannot be read"
+            raise InputError(cause, where=str(file), actual=os.strerror(number)) from error
         raise InputError("truncated or damaged image", where=str(file), actual=error) from error
     except (struct.error, zlib.error, OverflowError) as error:
         raise InputError("truncated or damaged image", where=str(file), actual=error) from error

@@ -25,6 +25,7 @@ from hwnas.data.image_folder import (
     upright,
     upright_size,
 )
+from hwnas.data.table_cells import listed
 from hwnas.data.text_files import read_text
 from hwnas.errors import InputError
 
@@ -89,37 +90,49 @@ def read_masks(
         y_test,
         SEGMENTATION,
         reading=image_reading(images),
-        notes=_void_notes(path, y_train, y_test, classes),
+        notes=_notes(path, y_train, y_test, classes),
     )
 
 
-def _void_notes(
+def _notes(
     path: Path, y_train: np.ndarray, y_test: np.ndarray, classes: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Describe the void pixels.
+    """Describe the void pixels, and the classes that no training mask holds.
 
     Raises:
-        InputError: only one class is left without them, so that 255 is likely a class.
+        InputError: the training masks hold fewer than two classes, or the test masks none.
     """
-    shares = [float((targets == VOID).mean()) for targets in (y_train, y_test)]
-    if not any(shares):
-        return ()
     labelled = np.unique(y_train[y_train != VOID])
+    has_void = bool((y_train == VOID).any())
     if len(labelled) < 2:
         only = ", ".join(classes[label] for label in labelled) or "no class"
+        besides = f" besides the value {STORED_VOID}, which marks pixels of no class" * has_void
         raise InputError(
-            f"the training masks hold {only} besides the value {STORED_VOID}, which marks pixels "
-            "of no class",
+            f"the training masks hold {only}{besides or ' alone'}",
             where=str(path / "train" / "masks"),
             expected=f"at least two of the classes 0 to {len(classes) - 1}",
-            mend=f"if {STORED_VOID} stands for a class, store that class's number instead",
+            mend=f"if {STORED_VOID} stands for a class, store that class's number instead"
+            if has_void
+            else "",
+        )
+    if (y_test == VOID).all():
+        raise InputError(
+            f"all pixels of the test masks have the value {STORED_VOID}, which marks pixels of no "
+            "class",
+            where=str(path / held_out_folder(path) / "masks"),
+            expected=f"pixels of the classes 0 to {len(classes) - 1}",
+        )
+    notes = []
+    shares = [float((targets == VOID).mean()) for targets in (y_train, y_test)]
+    if any(shares):
+        notes.append(
+            f"{path}: pixels with the value {STORED_VOID} have no class and are ignored, "
+            f"{shares[0]:.2%} of the training masks and {shares[1]:.2%} of the test masks"
         )
     absent = [name for label, name in enumerate(classes) if label not in set(labelled.tolist())]
-    never = f"; the training masks hold no pixel of {', '.join(absent[:10])}" if absent else ""
-    return (
-        f"{path}: pixels with the value {STORED_VOID} have no class and are ignored, "
-        f"{shares[0]:.2%} of the training masks and {shares[1]:.2%} of the test masks{never}",
-    )
+    if absent:
+        notes.append(f"{path}: the training masks hold no pixel of {listed(absent)}")
+    return tuple(notes)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

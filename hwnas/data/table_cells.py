@@ -9,7 +9,8 @@ import numpy as np
 
 from hwnas.errors import InputError
 
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# No two parts can match the same digits, so that the time to refuse a text grows with its length.
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 LIKE_NUMBER = re.compile(r"[+-]?[0-9][0-9.,'_ ]*%?")
 """Texts that may be meant as numbers, such as 0,5 or 12 %; they are read as texts."""
 MAX_NUMBER = float(np.finfo(np.float32).max)

@@ -9,10 +9,13 @@ import numpy as np
 
 from hwnas.data.table_cells import is_missing, listed, number_of
 from hwnas.data.targets import targets_of
+from hwnas.data.text_files import require_labels
 from hwnas.errors import InputError, printable
 
 Target = Literal["number", "class"]
 """What the last column of a table is: a value to be predicted, or a class."""
+LARGEST_WHOLE = 2**53
+"""Whole numbers above this are not all different as floats, so that they are read as texts."""
 
 
 def is_classes(texts: Sequence[str]) -> bool:
@@ -62,18 +65,10 @@ def classes_of(
         InputError: a label is missing, there is a single class, or the test file has another one.
     """
     for texts, name in ((train, "train.csv"), (test, "test.csv")):
-        empty = [f"row {row + 1}" for row, text in enumerate(texts) if not text.strip()]
-        if empty:
-            raise InputError(
-                "a label is missing" if len(empty) == 1 else f"{len(empty):,} labels are missing",
-                where=f"{where}{name}",
-                expected="a class in every cell of the last column",
-                actual=f"no class in {listed(empty)}",
-                mend="remove rows without a label",
-            )
+        require_labels(texts, f"{where}{name}")
     columns = np.array([number_of(t) for t in train]), np.array([number_of(t) for t in test])
     labels: tuple[np.ndarray, np.ndarray]
-    if all(np.isfinite(c).all() and (c == np.rint(c)).all() for c in columns):
+    if all(((abs(c) <= LARGEST_WHOLE) & (c == np.rint(c))).all() for c in columns):
         labels = columns[0].astype(np.int64), columns[1].astype(np.int64)
     else:
         stripped = [np.array([t.strip() for t in texts], np.str_) for texts in (train, test)]

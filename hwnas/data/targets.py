@@ -128,6 +128,13 @@ def _readable(targets: np.ndarray, where: str) -> np.ndarray:
             expected="integers, texts or floats",
             actual=targets.dtype,
         )
+    if targets.dtype.kind == "u" and targets.max() > np.iinfo(np.int64).max:
+        raise InputError(
+            "a target is too large",
+            where=where,
+            expected=f"integers up to {np.iinfo(np.int64).max}",
+            actual=targets.max(),
+        )
     if targets.dtype.kind in "bu" or targets.dtype == np.int8:
         targets = targets.astype(np.int64)
     if targets.ndim == 2 and targets.shape[1] == 1:

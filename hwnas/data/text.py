@@ -15,7 +15,7 @@ import numpy as np
 
 from hwnas.data.formats import RawData, seeded_rng
 from hwnas.data.grammar import CLASSES, opinion
-from hwnas.data.text_files import read_csv
+from hwnas.data.text_files import read_csv, require_labels
 from hwnas.errors import InputError
 
 TASK = "text-classification"
@@ -143,4 +143,6 @@ def _labelled_texts(path: Path) -> list[tuple[str, str]]:
             actual=",".join(header),
         )
     text, label = header.index("text"), header.index("label")
-    return [(row[text], row[label]) for row in rows]
+    pairs = [(row[text], row[label].strip()) for row in rows]
+    require_labels([name for _, name in pairs], str(path))
+    return pairs

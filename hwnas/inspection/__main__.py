@@ -34,7 +34,7 @@ from hwnas.errors import InputError, first_line, printable
 from hwnas.inspection.arrays import npz_types
 from hwnas.inspection.graphs import operator_counts, require_finite_functions, require_names
 from hwnas.inspection.indices import index_limits
-from hwnas.inspection.leniency import mend, with_shapes
+from hwnas.inspection.leniency import mend, with_dense_weights, with_shapes
 from hwnas.inspection.precision import FLOATS, HALVES, precision_of
 from hwnas.inspection.tensors import (
     TensorValidator,
@@ -284,6 +284,7 @@ def _infer_shapes(model: ModelProto, where: str) -> tuple[dict[str, Any], ModelP
 
     The model has the types and shapes that could be inferred.
     """
+    model = with_dense_weights(model)
     data, contradiction = model.SerializeToString(), None
     try:
         inferred = onnx.shape_inference.infer_shapes(data, True, True, True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto
+from onnx.helper import make_tensor_value_info
 
 from hwnas.inspection.tensors import subgraphs
 
@@ -60,6 +61,26 @@ def with_shapes(model: ModelProto) -> ModelProto:
     copy.CopyFrom(model)
     for value in _without_shape(copy.graph):
         value.type.tensor_type.shape.CopyFrom(TensorShapeProto())
+    return copy
+
+
+def with_dense_weights(model: ModelProto) -> ModelProto:
+    """The model, or a copy in which sparse weights of the main graph are inputs of their shape.
+
+    The inference of shapes by onnx takes the shape of sparse weights for that of a scalar.
+    """
+    if not model.graph.sparse_initializer:
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    declared = {value.name for value in copy.graph.input}
+    for weights in model.graph.sparse_initializer:
+        if weights.values.name not in declared:
+            value = make_tensor_value_info(
+                weights.values.name, weights.values.data_type, weights.dims
+            )
+            copy.graph.input.append(value)
+    del copy.graph.sparse_initializer[:]
     return copy
 
 

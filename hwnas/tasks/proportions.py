@@ -26,4 +26,6 @@ def wilson_interval(share: float, samples: int) -> tuple[float, float]:
     centre = (share + weight / 2) / (1 + weight)
     spread = share * (1 - share) / samples + weight / (4 * samples)
     reach = Z_95 * math.sqrt(spread) / (1 + weight)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    # Rounding would leave 7e-18 in place of 0.
+    low, high = max(0.0, centre - reach), min(1.0, centre + reach)
+    return low if share else 0.0, high if share < 1 else 1.0

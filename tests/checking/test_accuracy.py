@@ -14,6 +14,7 @@ from hwnas.checking.request import CheckRequest
 from hwnas.config import CheckConfig
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
+from hwnas.tasks.proportions import wilson_interval
 
 COUNT = 60
 RNG = np.random.default_rng(0)
@@ -78,6 +79,24 @@ def test_one_score_for_each_sample_is_compared_with_a_threshold(shape) -> None:
     assert accuracy(labels, {"y": logit}, threshold=0.0) == 1.0
     with pytest.raises(InputError, match="labels 0 and 1.*got 3 labels"):
         accuracy(LABELS, {"y": probability})
+
+
+@pytest.mark.parametrize(
+    "labels, words",
+    [
+        (LABELS + 1, "labels 0 to 2, got 1 to 3"),
+        (LABELS - 1, "got -1 to 1"),
+        (LABELS.astype(str), "got the text"),
+    ],
+)
+def test_labels_that_are_no_indices_of_the_scores_are_refused(labels, words) -> None:
+    with pytest.raises(InputError, match=words):
+        accuracy(labels, {"y": LOGITS})
+
+
+def test_no_right_answer_has_an_interval_from_zero() -> None:
+    assert wilson_interval(0.0, 50)[0] == 0.0
+    assert wilson_interval(1.0, 50)[1] == 1.0
 
 
 def test_a_model_and_its_reference_are_scored_by_the_same_output(tmp_path) -> None:

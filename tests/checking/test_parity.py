@@ -139,3 +139,15 @@ def test_lower_precision_has_wider_limits() -> None:
         for precision in ("float32", "float16", "int8")
     }
     assert sqnr == {"float32": "fail", "float16": "fail", "int8": "pass"}
+
+
+def test_outputs_of_the_same_names_are_compared_whatever_their_order() -> None:
+    def outputs(order):
+        return lambda feeds: {name: feeds["x"] * (1 + len(name)) for name in order}
+
+    pairs = [tuple({"x": RNG.standard_normal((3, 4))} for _ in range(2))]
+    found = compare(outputs(["a", "bb"]), outputs(["bb", "a"]), pairs, "m.onnx")
+    assert found.within_tolerance
+    # Outputs of other names are compared by their place.
+    found = compare(outputs(["a", "bb"]), outputs(["cc", "d"]), pairs, "m.onnx")
+    assert not found.within_tolerance

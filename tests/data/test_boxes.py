@@ -48,6 +48,12 @@ def save_folder(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
     return path
 
 
+def notes_on_groups(path: Path) -> list[str]:
+    """What is said of the group that both files of `save_folder` hold."""
+    words = "1 object is left out as groups (iscrowd); the first is annotations.2"
+    return [f"{path / file}: {words}" for file in ("train.json", "test.json")]
+
+
 def test_boxes_are_read_as_corners_with_classes_in_the_order_of_ids(tmp_path: Path) -> None:
     data = load_dataset("boxes", str(save_folder(tmp_path)))
     assert (data.task, data.classes) == ("detection", ("cat", "dog"))
@@ -129,7 +135,8 @@ def with_keys(path: Path, split: str = "train", **values: Any) -> str:
 def test_objects_without_area_are_left_out_and_counted(bbox: Any, tmp_path: Path) -> None:
     data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=bbox))
     assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
-    (note,) = data.notes
+    note, *groups = data.notes
+    assert groups == notes_on_groups(tmp_path)
     assert note.startswith(str(tmp_path / "train.json"))
     assert "1 object is left out for a box without area" in note
     assert "annotations.0" in note
@@ -164,6 +171,41 @@ def test_files_as_published_are_read_with_a_note(tmp_path: Path) -> None:
 def test_boxes_too_small_for_float32_are_left_out(tmp_path: Path) -> None:
     data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=[5, 2, 1e-9, 3]))
     assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
+    assert "less than a quarter of the box lies in the image" in data.notes[1]
+
+
+def test_boxes_that_lie_mostly_outside_are_left_out_and_counted(tmp_path: Path) -> None:
+    data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=[-9, -9, 24, 24]))
+    assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
+    assert "1 object is left out as less than a quarter of the box lies in" in data.notes[1]
+    assert "annotations.0 of 10.png" in data.notes[1]
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("annotations__0__bbox", [-1e308, 0, 1.7e308, 1], "annotations.0.bbox.0"),
+        ("categories__0__name", "cat", "boxes: two classes have the same name, got cat"),
+        ("categories__1__name", "", "categories.1.name"),
+    ],
+)
+def test_values_that_no_annotation_has_are_refused(
+    key: str, value: Any, words: str, tmp_path: Path
+) -> None:
+    folder = with_keys(tmp_path, **{key: value})
+    (tmp_path / "test.json").write_text((tmp_path / "train.json").read_text())
+    for number in (11, 12):
+        (tmp_path / "test" / f"{number}.png").write_bytes(
+            (tmp_path / "train" / f"{number}.png").read_bytes()
+        )
+    assert words in refusal(load_dataset, "boxes", folder)
+
+
+def test_annotations_without_boxes_are_counted_in_the_refusal(tmp_path: Path) -> None:
+    bare = [{"image_id": 10, "category_id": 7, "segmentation": [[1, 1, 5, 1, 5, 5]]}]
+    message = refusal(load_dataset, "boxes", with_keys(tmp_path, annotations=bare))
+    assert "no objects" in message
+    assert "got 1 annotations, 1 of them without a bbox" in message
 
 
 def test_ids_as_floats_and_absent_crowds_are_read(tmp_path: Path) -> None:
@@ -180,7 +222,8 @@ def test_ids_as_floats_and_absent_crowds_are_read(tmp_path: Path) -> None:
     expected = load_dataset("boxes", str(save_folder(tmp_path / "plain")))
     data = load_dataset("boxes", with_keys(tmp_path / "floats", **keys))
     np.testing.assert_array_equal(data.train.targets, expected.train.targets)
-    assert (data.classes, data.notes) == (expected.classes, ())
+    assert data.classes == expected.classes
+    assert data.notes == tuple(notes_on_groups(tmp_path / "floats"))
     message = refusal(load_dataset, "boxes", with_keys(tmp_path / "half", images__0__id=10.5))
     assert "images.0.id" in message
 
@@ -189,7 +232,7 @@ def test_ids_as_floats_and_absent_crowds_are_read(tmp_path: Path) -> None:
 def test_boxes_that_touch_the_border_from_outside_are_left_out(bbox: Any, tmp_path: Path) -> None:
     data = load_dataset("boxes", with_keys(tmp_path, annotations__0__bbox=bbox))
     assert data.train.targets[0].tolist() == [[1, 0.5, 0, 2.5, 6], [-1] * 5]
-    (note,) = data.notes
+    note = data.notes[1]
     assert "1 object is left out for a box outside the image that touches its border" in note
     assert "annotations.0 of 10.png" in note
 
@@ -222,7 +265,8 @@ def test_sizes_that_differ_from_the_image_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stated", [None, 0, 6.0])
 def test_sizes_that_are_absent_or_floats_are_accepted(stated: float | None, tmp_path: Path) -> None:
-    assert load_dataset("boxes", with_keys(tmp_path, images__0__height=stated)).notes == ()
+    data = load_dataset("boxes", with_keys(tmp_path, images__0__height=stated))
+    assert data.notes == tuple(notes_on_groups(tmp_path))
 
 
 def test_missing_and_truncated_annotation_files_are_refused(tmp_path: Path) -> None:

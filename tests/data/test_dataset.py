@@ -26,6 +26,7 @@ from hwnas.data import (
     split_train,
 )
 from hwnas.data.formats import FASHION_MNIST_CLASSES, seeded_rng, subset_indices
+from hwnas.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HWNAS_DATA", "no-such-folder"))
@@ -129,7 +130,7 @@ def test_splits_are_checked() -> None:
 )
 def test_mean_and_std_match_float64(images: np.ndarray) -> None:
     split = Split(images, np.zeros(len(images), np.int64))
-    data = Dataset("x", ("only",), split, split)
+    data = Dataset("x", ("one", "other"), split, split)
     scaled = images.astype(np.float64) / 255
     std = scaled.std(axis=(0, 2, 3))
     if std.max() < 5e-5:
@@ -273,3 +274,17 @@ def test_evaluation_batches_hold_all_samples_in_order() -> None:
     images = torch.cat([images for images, _ in parts])
     assert torch.equal(images, data.normalise(data.test.inputs))
     assert "batch_size" in refusal(evaluation_batches, data.test, data, 0)
+
+
+@pytest.mark.parametrize(
+    "classes, words",
+    [
+        (("one",), "only one class"),
+        (("one", "one"), "two classes have the same name"),
+        (("one", "\udcff"), "not text"),
+    ],
+)
+def test_classes_that_cannot_be_told_apart_or_written_are_refused(classes, words) -> None:
+    split = Split(np.zeros((2, 1, 2, 2), np.uint8), np.zeros(2, np.int64))
+    with pytest.raises(InputError, match=words):
+        Dataset("x", classes, split, split)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 from hwnas.data import load_dataset
 from hwnas.data.cropping import central_box
 from hwnas.data.formats import subset_indices
+from hwnas.data.image_folder import read_images
 
 
 def save_folder(path: Path, mode: str = "RGB", size: tuple[int, int] = (8, 6)) -> Path:
@@ -190,3 +192,23 @@ def test_the_crop_lies_within_the_image(sizes) -> None:
     width, height, *wanted = sizes
     left, top, right, bottom = central_box((width, height), tuple(wanted))
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
+
+
+def test_names_that_the_file_system_refuses_are_no_damaged_images(tmp_path: Path) -> None:
+    message = refusal(read_images, [tmp_path / f"{'x' * 300}.png"], None)
+    assert "the image cannot be read" in message
+    assert "File name too long" in message
+
+
+def test_damaged_metadata_is_read_without_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[0x010F] = "maker" * 9
+    Image.fromarray(pixels(6, 8, 3)).save(file, exif=exif)
+    file.write_bytes(file.read_bytes().replace(b"\x01\x0f\x00\x02", b"\x01\x0f\x00\x63"))
+    content = file.read_bytes()
+    place = content.index(b"makermaker")
+    file.write_bytes(content[: place - 8] + b"\xff" * 4 + content[place - 4 :])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_images([file], None).shape == (1, 3, 6, 8)

@@ -109,7 +109,16 @@ def test_masks_may_be_wholly_void(tmp_path: Path) -> None:
     data = load_dataset("masks", str(tmp_path))
     assert (data.train.targets[0] == VOID).all()
     save_mask(tmp_path, np.full((6, 8), 255, np.uint8), "test")
-    assert "no samples" in refusal(load_dataset, "masks", str(tmp_path))
+    message = refusal(load_dataset, "masks", str(tmp_path))
+    assert message.startswith(str(tmp_path / "test" / "masks"))
+    assert "all pixels of the test masks have the value 255" in message
+
+
+def test_masks_of_one_class_are_refused(tmp_path: Path) -> None:
+    save_folder(tmp_path)
+    for number in range(3):
+        save_mask(tmp_path, np.ones((6, 8), np.uint8), name=str(number))
+    assert "the training masks hold cat alone" in refusal(load_dataset, "masks", str(tmp_path))
 
 
 def test_masks_of_0_and_255_are_not_taken_as_void(tmp_path: Path) -> None:
@@ -128,8 +137,9 @@ def test_a_class_that_only_void_pixels_may_be_is_noted(tmp_path: Path) -> None:
     for number in range(3):
         values = mask_of(8, 6, number)
         save_mask(tmp_path, np.where(values == 2, 255, values).astype(np.uint8), name=str(number))
-    (note,) = load_dataset("masks", str(tmp_path)).notes
-    assert note.endswith("the training masks hold no pixel of dog")
+    void, absent = load_dataset("masks", str(tmp_path)).notes
+    assert "value 255 have no class" in void
+    assert absent.endswith("the training masks hold no pixel of dog")
 
 
 def test_255_is_a_class_if_there_are_256(tmp_path: Path) -> None:
@@ -137,7 +147,7 @@ def test_255_is_a_class_if_there_are_256(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("".join(f"class {i}\n" for i in range(256)))
     data = load_dataset("masks", str(tmp_path))
     assert (data.train.targets[0] == 255).all()
-    assert data.notes == ()
+    assert not any("have no class" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint16])

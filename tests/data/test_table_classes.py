@@ -90,3 +90,9 @@ def test_the_disease_is_rare_and_its_risk_is_the_truth() -> None:
         error = np.sqrt((risk[group] * (1 - risk[group])).sum()) / len(group)
         assert abs(ill[group].mean() - risk[group].mean()) < 4 * error
     assert roc_auc_score(ill, risk) == pytest.approx(0.8983, abs=1e-4)
+
+
+def test_labels_that_floats_cannot_tell_apart_are_different_classes(tmp_path: Path) -> None:
+    text = f"x,y\n1,{2**53}\n2,{2**53 + 1}\n3,{10**20}\n"
+    data = load_dataset("table", save_csvs(tmp_path, text, text), target="class")
+    assert sorted(data.classes) == sorted(map(str, (2**53, 2**53 + 1, 10**20)))

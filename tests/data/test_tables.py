@@ -13,6 +13,7 @@ from sklearn.ensemble import RandomForestRegressor
 
 from hwnas.data import load_dataset, table_columns
 from hwnas.data.generated_tables import NOISE
+from hwnas.data.table_cells import number_of
 from hwnas.errors import InputError
 
 TRAIN = "age,town,price\n1,Ulm,10\n2.5,Bonn,20\n3,Ulm,40\n"
@@ -44,6 +45,13 @@ def test_numeric_columns_are_kept_and_text_columns_one_hot_encoded(tmp_path: Pat
         ("age,age,price\n1,2,3\n", TEST, "two columns have the same name"),
         ("price\n1\n", TEST, "no columns to predict the target from"),
         ("age,town,price\n", TEST, "no samples"),
+        ("age;town;price\n1,5;Ulm;1\n", TEST, "not separated by commas"),
+        ("age\ttown\tprice\n1\tUlm\t1\n", TEST, "in place of tabs"),
+        (",age,price\n0,3,1\n", TEST, "a column has no name"),
+        ("age,price,\n3,1,\n", TEST, "a column has no name"),
+        ('age,price\n3,1\n4,"2\n', TEST, "train.csv: line 3: not a CSV file"),
+        ("a\0g\0e\0\n", TEST, "a byte of value 0 in line 1"),
+        ("age,price\n3,5\n4,5\n", "age,price\n3,5\n", "all training targets are the same"),
     ],
 )
 def test_malformed_tables_are_refused(tmp_path: Path, train: str, test: str, words: str) -> None:
@@ -158,6 +166,16 @@ def test_columns_without_values_are_named(missing: str, tmp_path: Path) -> None:
     folder = save_csvs(tmp_path, "a,b,y\n1,,1\n2,NA,2\n", "a,b,y\n1,2,1\n")
     message = refusal(load_dataset, "table", folder, missing=missing)
     assert message.startswith(f"{tmp_path / 'train.csv'}: b: a column without values")
+
+
+def test_the_time_to_refuse_a_long_number_grows_with_its_length() -> None:
+    # Where two parts of a pattern can match the same digits, this takes hours.
+    assert np.isnan(number_of("1" * 500_000 + "x"))
+
+
+def test_spaces_around_names_of_columns_do_not_count(tmp_path: Path) -> None:
+    save_csvs(tmp_path, TRAIN.replace(",price", ", price"), TEST)
+    assert load_dataset("table", str(tmp_path)).classes == ("price",)
 
 
 def test_columns_of_many_texts_and_empty_texts_are_noted(tmp_path: Path) -> None:

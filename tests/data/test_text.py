@@ -44,6 +44,8 @@ def test_texts_become_padded_tokens(tmp_path: Path) -> None:
         ("text,label\nx,a\ny,a\n", TEST, "two labels"),
         ("text,label\nx\n", TEST, "row 1"),
         ('text,label\n"x,a\n', TEST, "not a CSV file"),
+        (TRAIN + ",x\n", TEST, "train.csv: a label is missing"),
+        ("text;label\nx;a\n", TEST, "in place of semicolons"),
     ],
 )
 def test_malformed_files_are_refused(tmp_path: Path, train: str, test: str, words: str) -> None:
@@ -150,3 +152,9 @@ def test_cells_may_hold_long_texts(tmp_path: Path) -> None:
     data = load_dataset("text", save_csvs(tmp_path, table, table))
     assert data.vocabulary[2] == "word"
     assert csv.field_size_limit() == limit
+
+
+def test_spaces_around_labels_do_not_count(tmp_path: Path) -> None:
+    text = "text,label\nx,a\ny,b\n"
+    data = load_dataset("text", save_csvs(tmp_path, text, text.replace(",a", ", a ")))
+    assert data.test.targets.tolist() == [0, 1]

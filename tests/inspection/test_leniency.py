@@ -6,6 +6,7 @@ import pytest
 from helpers import odd_models
 from helpers.model_checks import observed
 from helpers.small_models import saved
+from onnx import TensorProto, helper
 
 
 def model():
@@ -36,6 +37,22 @@ def without_a_name():
     changed = model()
     changed.graph.name = ""
     return changed
+
+
+def with_sparse_weights():
+    changed = model()
+    dense = changed.graph.initializer.pop()
+    values = helper.make_tensor(dense.name, TensorProto.FLOAT, [2], [0.5, -1.0])
+    indices = helper.make_tensor("indices", TensorProto.INT64, [2], [0, 3])
+    sparse = helper.make_sparse_tensor(values, indices, dense.dims)
+    changed.graph.sparse_initializer.append(sparse)
+    return changed
+
+
+def test_sparse_weights_have_their_shape(tmp_path) -> None:
+    behaviour, gates = observed(saved(with_sparse_weights(), tmp_path / "model.onnx"))
+    assert behaviour.contradiction is None
+    assert gates["shapes"] == gates["parity: unoptimised"] == "pass"
 
 
 @pytest.mark.parametrize(

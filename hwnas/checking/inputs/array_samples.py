@@ -51,12 +51,15 @@ def samples_from_arrays(
         if isinstance(part, _Parts):
             parts[given.name] = part
     rows_of = {g.name: g.sample_of_row for g in inputs if g.sample_of_row is not None}
-    counts = {part.count for name, part in parts.items() if name not in rows_of} or {1}
+    divided = {name: part for name, part in parts.items() if name not in rows_of}
+    counts = {part.count for part in divided.values()} or {1}
     if len(counts) > 1 or 0 in counts:
+        least = max(part.rows for part in divided.values())
         raise InputError(
-            "arrays of unequal length, or shorter than the batch",
+            "arrays of unequal length" if len(counts) > 1 else "too few rows for one inference",
             where=where,
-            actual=sorted(counts),
+            expected="as many samples in each" if len(counts) > 1 else f"{least} or more",
+            actual=", ".join(f"{arrays[n].shape[p.axis]} in {n}" for n, p in divided.items()),
         )
     count = counts.pop()
     rows = max((given.sizes[0] or 0 for given in inputs if given.sizes), default=1)
@@ -149,8 +152,10 @@ def _take(
 
 
 def _targets(labels: np.ndarray, count: int, batch: int, where: str) -> np.ndarray:
-    """Labels as (samples, batch)."""
-    if labels.ndim != 1 or len(labels) < count * batch or labels.dtype.kind not in "iuU":
+    """Labels as (samples, batch); those of rows behind the last whole batch are left out."""
+    if labels.dtype == np.bool_:
+        labels = labels.astype(np.int64)
+    if labels.ndim != 1 or len(labels) // batch != count or labels.dtype.kind not in "iuU":
         raise InputError(
             "the labels do not fit the samples",
             where=f"{where}: {LABELS}",
@@ -171,7 +176,24 @@ def _converted(array: np.ndarray, given: InputSizes, where: str) -> np.ndarray:
             expected=np.dtype(given.dtype),
             actual=array.dtype,
         )
-    return array.astype(given.dtype)
+    with np.errstate(over="ignore"):
+        converted = array.astype(given.dtype)
+    if np.dtype(given.dtype).itemsize < array.dtype.itemsize:
+        _require_held(array, converted, f"{where}: {given.name}")
+    return converted
+
+
+def _require_held(array: np.ndarray, converted: np.ndarray, where: str) -> None:
+    """Refuse numbers that the shorter type of an input cannot hold."""
+    is_float = converted.dtype.kind == "f"
+    is_lost = np.isinf(converted) & np.isfinite(array) if is_float else converted != array
+    if is_lost.any():
+        raise InputError(
+            "a number is too large for the input",
+            where=where,
+            expected=f"numbers that {converted.dtype} can hold",
+            actual=array[is_lost][0],
+        )
 
 
 def _require_shape(array: np.ndarray, given: InputSizes, axis: int | None, where: str) -> None:

@@ -132,17 +132,29 @@ def test_a_model_of_a_fixed_batch_takes_whole_batches(tmp_path) -> None:
         ({"labels": np.zeros(2, int)}, "has no array"),
         ({"x": np.zeros((2, 3, 4, 5))}, "wrong shape.*'N', 3, 4, 4"),
         ({"x": np.zeros((2, 3, 4))}, "wrong number of dimensions"),
-        ({"x": np.zeros((0, 3, 4, 4))}, "shorter than the batch"),
+        (
+            {"x": np.zeros((0, 3, 4, 4))},
+            "too few rows.*expected 1 or more, got 0 in x",
+        ),
         ({"x": np.full((2, 3, 4, 4), "a")}, "wrong type"),
         ({"x": np.zeros((2, 3, 4, 4), complex)}, "wrong type"),
         ({"x": np.zeros((2, 3, 4, 4)), "labels": np.zeros(1, int)}, "labels do not fit"),
         ({"x": np.zeros((2, 3, 4, 4)), "labels": np.zeros(2)}, "labels do not fit"),
+        ({"x": np.zeros((2, 3, 4, 4)), "labels": np.zeros(3, int)}, "labels do not fit"),
+        ({"x": np.full((2, 3, 4, 4), 1e300)}, "too large for the input.*float32.*got 1e"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, words) -> None:
     np.savez(tmp_path / "data.npz", **arrays)
     with pytest.raises(InputError, match=words):
         feeds_for(IMAGES, StatedSizes(), tmp_path / "data.npz", 1)
+
+
+def test_integers_that_the_input_cannot_hold_are_refused(tmp_path) -> None:
+    tokens = model(Value("x", "int32", ("n", 2)))
+    np.savez(tmp_path / "data.npz", x=np.array([[1, 2], [3, 2**32 + 1]]))
+    with pytest.raises(InputError, match=f"too large.*int32 can hold, got {2**32 + 1}"):
+        feeds_for(tokens, StatedSizes(), tmp_path / "data.npz", 1)
 
 
 def test_a_pair_is_a_sample_and_random_values_or_two_samples(tmp_path) -> None:
