@@ -5,7 +5,8 @@ compiled for the GPU. For each launch the model counts
 
 - instructions: those of a program are the instructions of its loops, times how often each runs
   (tiles of a program, rows of a kernel, convolutions that read a value), and those outside of
-  them;
+  them; and what the last program of each convolution or sum does to combine partial results, which
+  is the difference to a kernel that is compiled without it;
 - bytes: every tensor that the launch reads or writes, once;
 - waves: programs, divided by those that the device has registers for at once.
 
@@ -38,6 +39,7 @@ from hwnas.kernels.fused import FusedCell
 from hwnas.kernels.plan import CellPlan, tensors_of
 from hwnas.kernels.triton import tiles
 from hwnas.kernels.triton.layout import REGISTERS
+from hwnas.kernels.triton.statistics import ELEMENTS
 
 
 class Device(NamedTuple):
@@ -218,13 +220,58 @@ def cost_of(launch: Launch, device: Device) -> Cost:
     """
     code = code_of(variant_of(launch, device.capability))
     warps = launch.options["num_warps"]
-    count = INSTRUCTIONS[launch.name](launch, code, device.capability) * warps
+    plain = without_end(launch)
+    simple = code_of(variant_of(plain, device.capability))
+    count = INSTRUCTIONS[launch.name](plain, simple, device.capability)
+    if plain is not launch:
+        count += of_end(launch, code, simple)
     programs = 1
     for size in launch.grid:
         programs *= size
     allocated = -(-code.registers // 8) * 8 * 32 * warps
     resident = min(REGISTERS // allocated, 64 // warps)
-    return Cost(count, bytes_of(launch), programs / (resident * device.processors))
+    return Cost(count * warps, bytes_of(launch), programs / (resident * device.processors))
+
+
+END = {
+    "stage_forward": ("filled", "rows", "counters"),
+    "reduce": ("coefficients", "d_weights", "d_gamma", "d_beta", "counters"),
+    "stage_backward_inputs": ("coefficients", "d_gamma", "d_beta", "counters"),
+}
+"""Arguments of what the last program of a launch does."""
+
+
+def without_end(launch: Launch) -> Launch:
+    """The launch without what its last programs do; the same one if they do nothing."""
+    names = END.get(launch.name, ())
+    given = arguments_of(launch)
+    if all(given[name] is None for name in names):
+        return launch
+    arguments = [
+        None if parameter.name in names else value
+        for parameter, value in zip(launch.kernel.params, launch.arguments, strict=False)
+    ]
+    return launch._replace(arguments=tuple(arguments))
+
+
+def of_end(launch: Launch, code: Code, simple: Code) -> float:
+    """Instructions of the last programs: one for each convolution, sum, or value that is read."""
+    given = arguments_of(launch)
+    programs, groups = launch.grid[0], launch.grid[-1]
+    if launch.name == "stage_forward":
+        # The last program of the pools fills the rows of two statistics.
+        programs, groups = launch.grid[1] + (given["maximum"] is not None), launch.grid[0]
+    elif launch.name == "reduce":
+        groups = launch.grid[1]
+    else:
+        programs, groups = len(given["read_values"]), given["input_groups"]
+    blocks = -(-groups * given["C"] // int(ELEMENTS.value))
+    loops = sum(
+        loop.own * ((blocks if loop.wide else given.get("row_count", 0)) - 1)
+        for loop in code.loops
+        if loop.finishes and loop.innermost
+    )
+    return programs * (len(code.instructions) - len(simple.instructions) + loops)
 
 
 def outside(code: Code) -> float:
@@ -299,29 +346,22 @@ def of_reduce(launch: Launch, code: Code, capability: int) -> float:
     simple = nests_of(code_of(variant_of(plain, capability)).loops)[0].loop.instructions
     (loop, *_) = nests_of(code.loops)
     pooled = loop.loop.own + sum(3 * nest.loop.instructions for nest in loop.inside)
-    kinds = given["kinds"].tolist()
+    kinds = given["terms"][::4].tolist()
     each = sum(pooled if kind else simple for kind in kinds)
     return each * tiles_of(given) + launch.grid[0] * launch.grid[1] * outside(code)
 
 
 def of_sums(launch: Launch, code: Code, capability: int) -> float:
-    """Instructions of the kernels that add up partial results, with all loops over all of them."""
-    given = arguments_of(launch)
-    if launch.name == "sum_weight_gradients":
-        groups = max(len(partial) for partial in given["partials"])
-    else:
-        groups = -(-given["groups"] // given["BLOCK"])
-    programs = 1
-    for size in launch.grid:
-        programs *= size
+    """Instructions of `sum_weight_gradients`, with all loops over all partial results."""
+    groups = max(len(partial) for partial in arguments_of(launch)["partials"])
     loops = sum(x.own for x in code.loops)
-    return float(programs * (outside(code) + groups * loops))
+    return float(launch.grid[0] * launch.grid[1] * (outside(code) + groups * loops))
 
 
 INSTRUCTIONS = {
     "stage_forward": by_tiles, "stage_backward_outputs": by_tiles,
     "stage_backward_inputs": of_inputs, "mix": of_mix, "reduce": of_reduce,
-    "normalise": of_sums, "normalise_backward": of_sums, "sum_weight_gradients": of_sums,
+    "sum_weight_gradients": of_sums,
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from triton.compiler import ASTSource
 from hwnas.kernels.triton.backend import TritonBackend
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_DOUBLE = re.compile(r"\bD(ADD|MUL|FMA|SETP)\b")
 COMPILER_OPTIONS = ("num_warps", "num_stages", "maxnreg")
 TYPES = {
     torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64",
@@ -68,6 +69,8 @@ class Loop(NamedTuple):
         wide: loads of 16 bytes a thread from global memory in its body.
         narrow: shorter ones.
         innermost: whether there is no loop inside it.
+        finishes: whether it computes in float64, as only the last program of a launch does that
+            combines partial results.
     """
 
     depth: int
@@ -76,6 +79,7 @@ class Loop(NamedTuple):
     wide: int
     narrow: int
     innermost: bool
+    finishes: bool
 
 
 class Code(NamedTuple):
@@ -189,9 +193,10 @@ def _loops(instructions: Sequence[str], spans: Sequence[tuple[int, int]]) -> lis
         around = [s for s in spans if s != (first, last) and s[0] <= first and last <= s[1]]
         covered = {i for start, end in inside for i in range(start, end + 1)}
         body = instructions[first : last + 1]
-        loops.append(
-            Loop(len(around), len(body), len(body) - len(covered), *_loads(body), not inside)
-        )
+        wide, narrow = _loads(body)
+        finishes = any(_DOUBLE.search(line) for line in body)
+        own = len(body) - len(covered)
+        loops.append(Loop(len(around), len(body), own, wide, narrow, not inside, finishes))
     return loops
 
 

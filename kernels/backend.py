@@ -4,8 +4,8 @@ Activations are contiguous tensors (N, H, W, C). C is the backend's width: the n
 padded with zero channels to what the kernels need.
 
 Statistics, tables, sums and coefficients of batch norms have the shapes that `hwnas.kernels.norms`
-describes. A backend may return statistics and sums in a form of its own, such as partial sums, as
-long as its `normalise` and `normalise_backward` accept both forms.
+describes. The abstract methods are single kernels. The others are made of them, and a backend may
+do their work at once instead.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from hwnas.kernels.norms import MEAN, RSTD, SCALE, fill_table, gradients_of_terms
-from hwnas.kernels.plan import CellPlan, Convolution
+from hwnas.kernels.plan import CellPlan, Convolution, Norm
 
 Value = Any
 """A tensor (N, OH, OW, C), or an object that the same backend's kernels read as one."""
@@ -50,6 +50,60 @@ class Pools(NamedTuple):
     maximum: Value
     mean: Value
     statistics: Tensor | None
+
+
+class TableRows(NamedTuple):
+    """Rows of a table to fill from the statistics of a batch.
+
+    Attributes:
+        norms: the batch norms.
+        sources: for each of them the row of the statistics; one more, -1, for the identity as the
+            last row.
+        out: the rows, (R, 6, C).
+    """
+
+    norms: Sequence[Norm]
+    sources: Sequence[int]
+    out: Tensor
+
+
+class NormTerms(NamedTuple):
+    """R terms w_k y_k with batch norms, as `Backend.normalise_backward` differentiates them.
+
+    Attributes:
+        table: (_, 6, C).
+        rows: for each term its row of the table.
+        pixels: N OH OW, the number of values of a channel.
+        batch: for each term whether its statistics are the batch's own; None if all are.
+        weights: mixing weights; None for ones.
+        positions: for each term the position of its weight; None for 0 to R - 1.
+        d_weights: tensor shaped like `weights` that their gradients are written to; None for a new
+            one.
+    """
+
+    table: Tensor
+    rows: Sequence[int]
+    pixels: int
+    batch: Sequence[bool] | None = None
+    weights: Tensor | None = None
+    positions: Sequence[int] | None = None
+    d_weights: Tensor | None = None
+
+
+class NormGradients(NamedTuple):
+    """Gradients of R terms with batch norms.
+
+    Attributes:
+        coefficients: (R, 3, C).
+        d_weights: of the mixing weights.
+        d_gamma: of the scales, (R, C).
+        d_beta: of the shifts, (R, C).
+    """
+
+    coefficients: Tensor
+    d_weights: Tensor
+    d_gamma: Tensor
+    d_beta: Tensor
 
 
 class MixTerm(NamedTuple):
@@ -249,8 +303,9 @@ class Backend(ABC):
         convolutions: Sequence[Convolution],
         parameters: Sequence[Tensor],
         needs_pools: bool,
-    ) -> tuple[Pools | None, Tensor | None, Tensor]:
-        """`convolve` of a state's first stages, and `pools`.
+        filled: TableRows | None = None,
+    ) -> tuple[Pools | None, Tensor | None]:
+        """`convolve` of a state's first stages, and `pools`, with their batch norms.
 
         Args:
             x: the state, (N, H, W, C).
@@ -258,10 +313,11 @@ class Backend(ABC):
             convolutions: the B first-stage convolutions, possibly none.
             parameters: the cell's parameters, which `Convolution.weights` index.
             needs_pools: whether the pools are needed.
+            filled: rows to fill from the statistics of the outputs, then of the maximum and the
+                mean; None for none.
 
         Returns:
-            The pools, None if not needed; outputs (B, N, OH, OW, C), None without convolutions;
-            statistics of the outputs, then of the maximum and the mean.
+            The pools, None if not needed; outputs (B, N, OH, OW, C), None without convolutions.
         """
         pools, outputs, found = None, None, []
         if convolutions:
@@ -272,7 +328,66 @@ class Backend(ABC):
             if pools.statistics is not None:
                 found.append(pools.statistics)
         none = x.new_empty(0, 2, x.shape[-1])
-        return pools, outputs, torch.cat(found) if found else none
+        self._fill(torch.cat(found) if found else none, filled, parameters)
+        return pools, outputs
+
+    def stage_forward(
+        self,
+        values: Tensor,
+        table: Tensor | None,
+        convolutions: Sequence[Convolution],
+        parameters: Sequence[Tensor],
+        filled: TableRows | None = None,
+    ) -> Tensor:
+        """Outputs of `convolve`, and rows that are filled from their statistics."""
+        outputs, statistics = self.convolve(values, table, convolutions, parameters)
+        self._fill(statistics, filled, parameters)
+        return outputs
+
+    def _fill(
+        self, statistics: Tensor, filled: TableRows | None, parameters: Sequence[Tensor]
+    ) -> None:
+        if filled is not None:
+            gammas = [None if n.gamma is None else parameters[n.gamma] for n in filled.norms]
+            betas = [None if n.beta is None else parameters[n.beta] for n in filled.norms]
+            self.normalise(statistics, gammas, betas, filled.out, filled.sources)
+
+    def reduce_terms(
+        self,
+        terms: Sequence[tuple[Tensor, Value]],
+        norms: NormTerms,
+        parameters: Sequence[Tensor] = (),
+    ) -> NormGradients:
+        """`reduce` of pairs (g, z), and `normalise_backward` of their sums.
+
+        Args:
+            terms: R pairs.
+            norms: of the terms.
+            parameters: the cell's parameters, if the terms are those of a cell.
+        """
+        rows = norms.table.unbind()
+        sums = self.reduce([(g, z, rows[r]) for (g, z), r in zip(terms, norms.rows, strict=True)])
+        return self.normalise_backward(sums, norms)
+
+    def stage_backward(
+        self, values: Tensor, stage: StageBackward, norms: NormTerms
+    ) -> tuple[Tensor, NormGradients]:
+        """`convolve_backward` of a second stage, and `normalise_backward` of the first.
+
+        Args:
+            values: outputs of the first stage, (R, N, H, W, C).
+            stage: the convolutions and the gradients of their outputs.
+            norms: the values that the convolutions read, in ascending order.
+
+        Returns:
+            The gradient with respect to the values after the table, (R, N, H, W, C), and those of
+            the norms.
+        """
+        table = norms.table[: len(values)]
+        d_values, sums = self.convolve_backward(values, table, stage, needs_input=True)
+        assert d_values is not None
+        assert sums is not None
+        return d_values, self.normalise_backward(sums, norms, norms.rows)
 
     def normalise(
         self,
@@ -285,7 +400,7 @@ class Backend(ABC):
         """Fill the rows of a table from statistics.
 
         Args:
-            statistics: of at least R tensors, (_, 2, C), or as another method returned them.
+            statistics: of at least R tensors, (_, 2, C).
             gammas: scales of the norms, vectors of at most C elements; None for ones.
             betas: shifts of the norms, likewise; None for zeros.
             out: the rows of the table to fill, (R, 6, C).
@@ -306,45 +421,25 @@ class Backend(ABC):
             fill_table(statistics[: len(out)], gammas, betas, out)
 
     def normalise_backward(
-        self,
-        sums: Tensor,
-        table: Tensor,
-        weights: Tensor | None,
-        count: int,
-        batch: Tensor | Sequence[bool] | None,
-        sum_rows: Sequence[int] | None = None,
-        table_rows: Sequence[int] | None = None,
-        positions: Sequence[int] | None = None,
-        d_weights: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, sums: Tensor, terms: NormTerms, sum_rows: Sequence[int] | None = None
+    ) -> NormGradients:
         """Gradients of R normalised terms w_k y_k.
 
         Args:
-            sums: of at least R terms, (_, 2, C), or as another method returned them.
-            table: of at least R terms, (_, 6, C).
-            weights: of at least R terms; None for ones.
-            count: N OH OW, the number of values of a channel.
-            batch: (R,), true where the statistics are the batch's own and depend on z; None if all
-                are.
+            sums: of at least R terms, (_, 2, C).
+            terms: their norms and weights.
             sum_rows: for each term its row of `sums`; None for 0 to R - 1.
-            table_rows: for each term its row of `table`; None for 0 to R - 1.
-            positions: for each term the position of its weight; None for 0 to R - 1.
-            d_weights: tensor shaped like `weights` that their gradients are written to; None for a
-                new one.
-
-        Returns:
-            Coefficients (R, 3, C), and the gradients of the weights, of the scales (R, C) and of
-            the shifts (R, C).
         """
         sums = sums if sum_rows is None else sums[list(sum_rows)]
-        table = table if table_rows is None else table[list(table_rows)]
-        if weights is not None and positions is not None:
-            weights = weights[list(positions)]
-        own = None if batch is None else torch.as_tensor(batch).to(table)
+        table, weights = terms.table[list(terms.rows)], terms.weights
+        if weights is not None and terms.positions is not None:
+            weights = weights[list(terms.positions)]
+        own = None if terms.batch is None else torch.tensor(terms.batch).to(table)
         coefficients, d_chosen, d_gamma, d_beta = gradients_of_terms(
-            sums, table, weights, count, own
+            sums, table, weights, terms.pixels, own
         )
-        if d_weights is not None:
-            d_weights[list(positions or range(len(sums)))] = d_chosen.to(d_weights.dtype)
-            d_chosen = d_weights
-        return coefficients, d_chosen, d_gamma, d_beta
+        if terms.d_weights is not None:
+            positions = list(terms.positions or range(len(sums)))
+            terms.d_weights[positions] = d_chosen.to(terms.d_weights.dtype)
+            d_chosen = terms.d_weights
+        return NormGradients(coefficients, d_chosen, d_gamma, d_beta)

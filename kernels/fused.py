@@ -18,7 +18,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import Backend, MixTerm, PoolGradient, Pools, StageBackward, Value
+from hwnas.kernels.backend import (
+    Backend,
+    MixTerm,
+    NormGradients,
+    NormTerms,
+    PoolGradient,
+    Pools,
+    StageBackward,
+    TableRows,
+    Value,
+)
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.plan import CellPlan, Group, Norm, Term
 
@@ -127,45 +137,58 @@ class FusedCell:
         wide = torch.promote_types(source.dtype, torch.float32)
         table = source.new_empty(len(norms) + 1, TABLE_ROWS, source.shape[-1], dtype=wide)
         values = GroupValues(table)
-        values.pools, values.first, statistics = self.backend.source_forward(
-            source, group.stride, group.first, self.parameters, group.uses_pools
-        )
-        rows = [*range(first), *(first + term.position for term in group.pooled)]
+        sources = [*range(first), *(first + term.position for term in group.pooled)]
         if not group.second:
-            self._normalise(norms, statistics, [*rows, -1], table)
+            filled = self._filled(TableRows(norms, [*sources, -1], table))
+            values.pools, values.first = self._first(group, source, filled)
             return values
-        self._normalise(norms[:split], statistics, rows, table[:split])
-        values.second, statistics = self._second(group, values)
-        self._normalise(norms[split:], statistics, [*range(len(group.second)), -1], table[split:])
+        filled = self._filled(TableRows(norms[:split], sources, table[:split]))
+        values.pools, values.first = self._first(group, source, filled)
+        of_second = [*range(len(group.second)), -1]
+        filled = self._filled(TableRows(norms[split:], of_second, table[split:]))
+        values.second = self._second(group, values, filled)
         return values
 
-    def _second(self, group: Group, values: GroupValues) -> tuple[Tensor, Tensor]:
-        """Outputs and statistics of the second-stage convolutions."""
+    def _first(
+        self, group: Group, source: Tensor, filled: TableRows | None
+    ) -> tuple[Pools | None, Tensor | None]:
+        """Pools of the source, and outputs of the first-stage convolutions."""
+        return self.backend.source_forward(
+            source, group.stride, group.first, self.parameters, group.uses_pools, filled
+        )
+
+    def _second(self, group: Group, values: GroupValues, filled: TableRows | None) -> Tensor:
+        """Outputs of the second-stage convolutions."""
         assert values.first is not None
         table = values.table[: len(group.first)]
-        return self.backend.convolve(values.first, table, group.second, self.parameters)
+        return self.backend.stage_forward(
+            values.first, table, group.second, self.parameters, filled
+        )
 
-    def _normalise(
-        self, norms: Sequence[Norm], statistics: Tensor, rows: Sequence[int], out: Tensor
-    ) -> None:
-        """Fill table rows `out`, from the batch's statistics at `rows` or the running ones."""
-        if self.running is not None and norms:
+    def _filled(self, rows: TableRows) -> TableRows | None:
+        """The rows to fill from the batch's statistics; None if running ones have filled them."""
+        if self.running is None:
+            return rows
+        norms, out = rows.norms, rows.out
+        statistics = out.new_empty(0, 2, out.shape[-1])
+        if norms:
             kept = [torch.stack([side[n.position] for n in norms]) for side in self.running]
             stacked = torch.stack(kept, dim=1)
             statistics = torch.nn.functional.pad(stacked, (0, out.shape[-1] - stacked.shape[-1]))
-            rows = [*range(len(norms)), -1][: len(rows)]
         gammas = [None if n.gamma is None else self.parameters[n.gamma] for n in norms]
         betas = [None if n.beta is None else self.parameters[n.beta] for n in norms]
-        self.backend.normalise(statistics, gammas, betas, out, rows)
+        sources = [*range(len(norms)), -1][: len(rows.sources)]
+        self.backend.normalise(statistics, gammas, betas, out, sources)
+        return None
 
     def recompute(self, group: Group, source: Tensor, values: GroupValues) -> None:
         """Compute again what the forward pass did not keep."""
         if group.first and values.first is None:
-            values.first, _ = self.backend.convolve(
+            values.first = self.backend.stage_forward(
                 source.unsqueeze(0), None, group.first, self.parameters
             )
         if group.second and values.second is None:
-            values.second, _ = self._second(group, values)
+            values.second = self._second(group, values, None)
         if group.uses_pools and values.pools is None:
             values.pools = self.backend.pool_values(source, group.stride)
 
@@ -220,30 +243,23 @@ class FusedCell:
         """Add a group's part to the gradient of its source; fills d_weights, weight_gradients."""
         if not group.terms:
             return d_states[group.source]
-        backend, table = self.backend, values.table
-        rows = group.rows
+        table, rows = values.table, group.rows
         table_rows = table.unbind()
         targets = [d_states[term.target] for term in group.terms]
-        sums = backend.reduce(
-            [
-                (g, values.of(term, source), table_rows[row])
-                for g, term, row in zip(targets, group.terms, rows, strict=True)
-                if g is not None
-            ]
-        )
+        terms = [
+            (g, values.of(term, source))
+            for g, term in zip(targets, group.terms, strict=True)
+            if g is not None
+        ]
         positions = [t.edge * weights.shape[1] + t.option for t in group.terms]
-        coefficients, _, d_gamma, d_beta = backend.normalise_backward(
-            sums, table, weights.reshape(-1), self._count(targets), self._batch(rows, table),
-            table_rows=rows, positions=positions, d_weights=d_weights.view(-1),
+        norms = NormTerms(
+            table, rows, self._count(targets), self._batch(rows, table), weights.reshape(-1),
+            positions, d_weights.view(-1),
         )  # fmt: skip
-        norms = group.norms
-        if any(norm.gamma is not None for norm in norms):
-            for position, row in enumerate(rows):
-                if row < len(norms):
-                    self._store_affine(
-                        norms[row], d_gamma[position], d_beta[position], weight_gradients
-                    )
-        before, of_terms = d_states[group.source], coefficients.to(table.dtype).unbind()
+        found = self.backend.reduce_terms(terms, norms, self.parameters)
+        of_rows = [group.norms[row] if row < len(group.norms) else None for row in rows]
+        self._store_affine(of_rows, found, weight_gradients)
+        before, of_terms = d_states[group.source], found.coefficients.to(table.dtype).unbind()
         return self._convolutions_backward(
             group, values, source, targets, of_terms, table_rows, weight_gradients, before,
             needs_input,
@@ -294,7 +310,7 @@ class FusedCell:
         weight_gradients: Sequence[Tensor | None],
     ) -> dict[int, tuple[Tensor, Tensor]]:
         """Gradient and coefficients of each first-stage convolution that a second stage reads."""
-        backend, table = self.backend, values.table
+        table = values.table
         assert values.first is not None
         assert values.second is not None
         start = len(group.first) + len(group.pooled)
@@ -303,21 +319,11 @@ class FusedCell:
             group.second, self.parameters, values.second, [g for g, _ in ordered],
             [c for _, c in ordered], table_rows[start:-1], weight_gradients,
         )  # fmt: skip
-        d_values, sums = backend.convolve_backward(
-            values.first, table[: len(group.first)], stage, needs_input=True
-        )
-        assert d_values is not None
-        assert sums is not None
         read = [c.reads for c in group.second if c.reads is not None]
-        coefficients, _, d_gamma, d_beta = backend.normalise_backward(
-            sums, table, None, self._count([d_values[0]]), self._batch(read, table),
-            sum_rows=read, table_rows=read,
-        )  # fmt: skip
-        for position, row in enumerate(read):
-            norm = group.first[row].norm
-            if norm.gamma is not None:
-                self._store_affine(norm, d_gamma[position], d_beta[position], weight_gradients)
-        gradients, of_reads = d_values.unbind(), coefficients.to(table.dtype).unbind()
+        norms = NormTerms(table, read, self._count(stage.gradients), self._batch(read, table))
+        d_values, found = self.backend.stage_backward(values.first, stage, norms)
+        self._store_affine([group.first[row].norm for row in read], found, weight_gradients)
+        gradients, of_reads = d_values.unbind(), found.coefficients.to(table.dtype).unbind()
         return {row: (gradients[row], of_reads[p]) for p, row in enumerate(read)}
 
     def _pool_gradients(
@@ -344,13 +350,18 @@ class FusedCell:
         return list(edges.values())
 
     def _store_affine(
-        self, norm: Norm, d_gamma: Tensor, d_beta: Tensor, out: Sequence[Tensor | None]
+        self, norms: Sequence[Norm | None], found: NormGradients, out: Sequence[Tensor | None]
     ) -> None:
-        """Write the gradients of a norm's scale and shift where they are needed."""
-        for position, gradient in ((norm.gamma, d_gamma), (norm.beta, d_beta)):
-            target = None if position is None else out[position]
-            if target is not None:
-                target.copy_(gradient[: len(target)])
+        """Write the gradients of scales and shifts where they are needed; None has neither."""
+        if all(norm is None or norm.gamma is None for norm in norms):
+            return
+        for norm, d_gamma, d_beta in zip(norms, found.d_gamma, found.d_beta, strict=True):
+            if norm is None or norm.gamma is None:
+                continue
+            for position, gradient in ((norm.gamma, d_gamma), (norm.beta, d_beta)):
+                target = None if position is None else out[position]
+                if target is not None:
+                    target.copy_(gradient[: len(target)])
 
     def _count(self, values: Sequence[Tensor | None]) -> int:
         """N OH OW, the number of values of a channel."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import MixTerm
+from hwnas.kernels.backend import MixTerm, NormTerms
 from hwnas.kernels.choice import choose_implementation, compute_dtype
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.operator import (
@@ -254,9 +254,12 @@ def weighted_norms_backward_op(
         (g, to_layout(branch, width), row)
         for branch, row in zip(branches, table.unbind(), strict=True)
     ]
-    own = None if batch else table.new_zeros(len(table))
-    coefficients, d_weights, d_scale, d_shift = kernels.normalise_backward(
-        kernels.reduce(terms), table, weights, g.numel() // width, own
+    rows = range(len(table))
+    norms = NormTerms(
+        table, rows, g.numel() // width, None if batch else [False] * len(rows), weights
+    )
+    coefficients, d_weights, d_scale, d_shift = kernels.reduce_terms(
+        [(g, z) for _, z, _ in terms], norms
     )
     d_branches = kernels.apply(terms, coefficients.to(table.dtype))
     vectors = [d[:, :channels].to(weights.dtype) for d in (d_scale, d_shift)]

@@ -9,17 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import PoolGradient, StageBackward
+from hwnas.kernels.backend import NormTerms, PoolGradient, StageBackward, TableRows
 from hwnas.kernels.plan import Convolution
 from hwnas.kernels.triton.constants import kept_on_device
-from hwnas.kernels.triton.layout import (
-    SHORT_TILES,
-    TILES,
-    PackedParameters,
-    StageTables,
-    Tiles,
-    divisors,
-)
+from hwnas.kernels.triton.layout import SHORT_TILES, TILES, StageTables, Tiles, divisors
+from hwnas.kernels.triton.packing import PackedParameters
 
 BASES = 4
 """Numbers of pointers are rounded up to a multiple of it."""
@@ -164,6 +158,7 @@ class StageWork:
     Attributes:
         size: sizes of the stage.
         convolutions: the B convolutions of the stage.
+        parameters: the cell's parameters.
         tables: their tables; None without convolutions.
         packed: the packed weights; None without convolutions.
         intermediate: dy or dz, (B, N, OH, OW, C); None without convolutions.
@@ -174,6 +169,7 @@ class StageWork:
 
     size: Size
     convolutions: Sequence[Convolution]
+    parameters: Sequence[Tensor]
     tables: StageTables | None
     packed: PackedParameters | None
     intermediate: Tensor | None = None
@@ -204,26 +200,21 @@ def _pairs(values: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, dtype=torch.int64).view(-1, 2).to(device)
 
 
-@kept_on_device(limit=64)
-def _constant(value: float, width: int, device: torch.device) -> Tensor:
-    """A vector of equal elements."""
-    return torch.full((width,), value).to(device)
+def rows_to_fill(
+    filled: TableRows, packed: PackedParameters | None, device: torch.device
+) -> Tensor:
+    """For each row the row of its statistics, and the offset of its scale and shift or -1."""
+    offsets = [
+        -1 if n.gamma is None or packed is None else packed.affine[n.gamma] for n in filled.norms
+    ]
+    pairs = zip(filled.sources, [*offsets, -1], strict=False)
+    return integers(tuple(number for pair in pairs for number in pair), device)
 
 
-def affine(
-    gammas: Sequence[Tensor | None], betas: Sequence[Tensor | None], rows: int, out: Tensor
-) -> tuple[tuple[Tensor, ...] | None, tuple[Tensor, ...] | None, int]:
-    """Scales and shifts of `rows` norms, and their length.
-
-    Missing ones are replaced by ones and zeros; both are None if there are none at all.
-    """
-    known = [gamma for gamma in gammas if gamma is not None]
-    if not known:
-        return None, None, 0
-    channels = len(known[0])
-    columns = []
-    for vectors, default in ((gammas, 1.0), (betas, 0.0)):
-        missing = _constant(default, channels, out.device)
-        filled = [missing if v is None else v.contiguous() for v in vectors]
-        columns.append(tuple(filled + [missing] * (rows - len(filled))))
-    return columns[0], columns[1], channels
+def terms_of(kinds: Sequence[int], norms: NormTerms, device: torch.device) -> Tensor:
+    """For each term its kind, its row of the table, the position of its weight, and its batch."""
+    count = len(kinds)
+    positions = norms.positions or range(count)
+    batch = norms.batch or (True,) * count
+    terms = zip(kinds, norms.rows, positions, batch, strict=True)
+    return integers(tuple(int(number) for term in terms for number in term), device)

@@ -1,13 +1,14 @@
 """The backend in Triton: allocation of results, and launches of the kernels.
 
-Statistics and sums are returned as the partial results of G programs, (R, G, 4, C) and
-(R, G, 2, C); `normalise` and `normalise_backward` combine them. There are no atomic additions, so
-results are bitwise repeatable for the same shapes.
+Each of the G programs of a launch writes partial statistics (R, G, 4, C) or sums (R, G, 2, C). The
+last one combines all of them in a fixed order, so results are bitwise repeatable for the same
+shapes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import triton
@@ -16,24 +17,27 @@ from torch import Tensor
 from hwnas.kernels.backend import (
     Backend,
     MixTerm,
+    NormGradients,
+    NormTerms,
     Pooled,
     PoolGradient,
     Pools,
     StageBackward,
+    TableRows,
     Value,
 )
 from hwnas.kernels.plan import Convolution
-from hwnas.kernels.reference import BATCH_NORM_EPS
-from hwnas.kernels.triton import norms
+from hwnas.kernels.triton import norms as kernels
 from hwnas.kernels.triton.arguments import (
     NO_EDGES,
     EdgeGradients,
     Size,
     StageWork,
-    affine,
     integers,
     places_of,
+    rows_to_fill,
     stage_arguments,
+    terms_of,
 )
 from hwnas.kernels.triton.backward import stage_backward_inputs, stage_backward_outputs
 from hwnas.kernels.triton.forward import stage_forward
@@ -42,14 +46,13 @@ from hwnas.kernels.triton.layout import (
     FORWARD_WAVES,
     INPUT_WAVES,
     WEIGHT_WAVES,
-    PackedParameters,
-    WeightSums,
     channel_block,
     divisors,
     elementwise_pixels,
     norm_width,
     reduce_groups,
 )
+from hwnas.kernels.triton.packing import PackedParameters, WeightSums
 
 
 class TritonBackend(TritonLauncher, Backend):
@@ -66,9 +69,9 @@ class TritonBackend(TritonLauncher, Backend):
         return norm_width(channels)
 
     def pools(self, x: Tensor, stride: int) -> Pools:
-        pools, _, _ = self.source_forward(x, stride, (), (), True)
+        pools, _ = self.source_forward(x, stride, (), (), True)
         assert pools is not None
-        return pools
+        return pools._replace(statistics=self.statistics(pools[:2]))
 
     def convolve(
         self,
@@ -77,9 +80,20 @@ class TritonBackend(TritonLauncher, Backend):
         convolutions: Sequence[Convolution],
         parameters: Sequence[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        _, outputs, statistics = self._forward(values, table, convolutions, parameters, None)
+        outputs = self.stage_forward(values, table, convolutions, parameters)
+        return outputs, self.statistics(outputs.unbind())
+
+    def stage_forward(
+        self,
+        values: Tensor,
+        table: Tensor | None,
+        convolutions: Sequence[Convolution],
+        parameters: Sequence[Tensor],
+        filled: TableRows | None = None,
+    ) -> Tensor:
+        _, outputs = self._forward(values, table, convolutions, parameters, None, filled)
         assert outputs is not None
-        return outputs, statistics
+        return outputs
 
     def source_forward(
         self,
@@ -88,11 +102,12 @@ class TritonBackend(TritonLauncher, Backend):
         convolutions: Sequence[Convolution],
         parameters: Sequence[Tensor],
         needs_pools: bool,
-    ) -> tuple[Pools | None, Tensor | None, Tensor]:
+        filled: TableRows | None = None,
+    ) -> tuple[Pools | None, Tensor | None]:
         if not convolutions and not needs_pools:
-            return None, None, x.new_empty(0, 2, x.shape[-1])
+            return super().source_forward(x, stride, (), parameters, False, filled)
         pool_stride = stride if needs_pools else None
-        return self._forward(x.unsqueeze(0), None, convolutions, parameters, pool_stride)
+        return self._forward(x.unsqueeze(0), None, convolutions, parameters, pool_stride, filled)
 
     def _forward(
         self,
@@ -101,35 +116,42 @@ class TritonBackend(TritonLauncher, Backend):
         convolutions: Sequence[Convolution],
         parameters: Sequence[Tensor],
         pool_stride: int | None,
-    ) -> tuple[Pools | None, Tensor | None, Tensor]:
+        filled: TableRows | None,
+    ) -> tuple[Pools | None, Tensor | None]:
         """The convolutions of a stage, and with a `pool_stride` the pools, in one launch."""
-        values = values.contiguous()
+        values, device = values.contiguous(), values.device
         stride = convolutions[0].stride if pool_stride is None else pool_stride
         size = Size.of(values, stride)
         count = len(convolutions)
         outputs = pooled = None
         if count:
-            outputs = self._empty((count, *size.output), values.dtype, values.device)
+            outputs = self._empty((count, *size.output), values.dtype, device)
         if pool_stride is not None:
-            pooled = self._empty((2, *size.output), values.dtype, values.device)
-        tables, packed = self._tables(values, convolutions, parameters)
+            pooled = self._empty((2, *size.output), values.dtype, device)
+        norms = () if filled is None else filled.norms
+        packed = self._packed(parameters, convolutions, size.width, norms)
+        tables = self._tables(values, convolutions, packed)
         columns = count if pooled is None else count + 1
-        groups = self._groups(size.pixels, size, "forward", FORWARD_WAVES, columns, values.device)
+        groups = self._groups(size.pixels, size, "forward", FORWARD_WAVES, columns, device)
         rows = count if pooled is None else count + 2
-        partials = self._empty((rows, groups, 4, size.width), torch.float32, values.device)
+        partials = self._empty((rows, groups, 4, size.width), torch.float32, device)
+        filling: tuple[Any, ...] = (None, None, 0, None)
+        if filled is not None:
+            filling = (
+                filled.out, rows_to_fill(filled, packed, device), len(filled.sources),
+                self._counters(parameters, columns, device),
+            )  # fmt: skip
         self._launch(
             stage_forward,
             (groups, columns),
             values, values if table is None else table, None if packed is None else packed.flat,
             None if tables is None else tables.convolutions, outputs,
             None if pooled is None else pooled[0], None if pooled is None else pooled[1],
-            partials, *size.shape, size.output_divisors(values.device), values.stride(0),
+            partials, *filling, *size.shape, size.output_divisors(device), values.stride(0),
             size.pixels * size.width, count, NORMALISED=table is not None,
             PIN=not interpreted(), **self._options(size, "forward", convolutions),
         )  # fmt: skip
-        if pooled is None:
-            return None, outputs, partials
-        return Pools(pooled[0], pooled[1], partials[count:]), outputs, partials
+        return None if pooled is None else Pools(pooled[0], pooled[1], None), outputs
 
     def mix(self, terms: Sequence[MixTerm], weights: Tensor) -> Tensor:
         first = terms[0].value
@@ -138,7 +160,7 @@ class TritonBackend(TritonLauncher, Backend):
         channels = channel_block(width)
         block = elementwise_pixels(pixels, channels)
         self._launch(
-            norms.mix, (triton.cdiv(pixels, block), width // channels),
+            kernels.mix, (triton.cdiv(pixels, block), width // channels),
             tuple(t.value.contiguous() for t in terms), tuple(t.row.contiguous() for t in terms),
             integers(tuple(t.weight_index for t in terms), first.device), weights.contiguous(), out,
             pixels, WIDTH=width, C=channels, BLOCK=block, num_warps=4,
@@ -146,7 +168,29 @@ class TritonBackend(TritonLauncher, Backend):
         return out
 
     def reduce(self, terms: Sequence[tuple[Tensor, Value, Tensor]]) -> Tensor:
-        gradients, values, tables = zip(*terms, strict=True)
+        table = torch.stack([row for _, _, row in terms])
+        norms = NormTerms(table, range(len(terms)), 1)
+        partials, _ = self._reduce([(g, z) for g, z, _ in terms], norms, None)
+        return partials.sum(1)
+
+    def reduce_terms(
+        self,
+        terms: Sequence[tuple[Tensor, Value]],
+        norms: NormTerms,
+        parameters: Sequence[Tensor] = (),
+    ) -> NormGradients:
+        _, gradients = self._reduce(terms, norms, parameters)
+        assert gradients is not None
+        return gradients
+
+    def _reduce(
+        self,
+        terms: Sequence[tuple[Tensor, Value]],
+        norms: NormTerms,
+        parameters: Sequence[Tensor] | None,
+    ) -> tuple[Tensor, NormGradients | None]:
+        """Partial sums, and unless the parameters are None the gradients that follow from them."""
+        gradients, values = zip(*terms, strict=True)
         pools = [value for value in values if isinstance(value, Pooled)]
         out_shape, device = gradients[0].shape, gradients[0].device
         width, pixels = out_shape[-1], gradients[0].numel() // out_shape[-1]
@@ -156,76 +200,48 @@ class TritonBackend(TritonLauncher, Backend):
         read = tuple(v.x if isinstance(v, Pooled) else v for v in values)
         kinds = tuple(v.kind if isinstance(v, Pooled) else 0 for v in values)
         height, width_px = pools[0].x.shape[1:3] if pools else out_shape[1:3]
+        found, counters = None, None
+        if parameters is not None:
+            found = self._norm_gradients(len(terms), norms.d_weights, norms.weights, partials)
+            counters = self._counters(parameters, len(terms), device)
+        weights = None if norms.weights is None else norms.weights.contiguous()
         self._launch(
-            norms.reduce, (len(terms), groups, width // channels),
-            *places_of(gradients), *places_of(read), *places_of(tables), integers(kinds, device),
-            partials, out_shape[0], height, width_px, *out_shape[1:3],
-            divisors(out_shape[1], out_shape[2], device), POOLED=bool(pools),
+            kernels.reduce, (len(terms), groups, width // channels),
+            *places_of(gradients), *places_of(read), norms.table.contiguous(),
+            terms_of(kinds, norms, device), partials, weights,
+            *((None,) * 4 if found is None else found), counters, out_shape[0], height, width_px,
+            *out_shape[1:3], divisors(out_shape[1], out_shape[2], device), POOLED=bool(pools),
             STRIDE=pools[0].stride if pools else 1, WIDTH=width, C=channels,
             BLOCK=elementwise_pixels(pixels, channels), num_warps=4,
         )  # fmt: skip
-        return partials
+        return partials, found
 
-    def normalise(
-        self,
-        statistics: Tensor,
-        gammas: Sequence[Tensor | None],
-        betas: Sequence[Tensor | None],
-        out: Tensor,
-        rows: Sequence[int] | None = None,
-    ) -> None:
-        if statistics.ndim == 3:
-            super().normalise(statistics, gammas, betas, out, rows)
-            return
-        width = out.shape[-1]
-        chosen = tuple(range(len(out))) if rows is None else tuple(rows)
-        scales, shifts, channels = affine(gammas, betas, len(out), out)
-        self._launch(
-            norms.normalise, (len(out),), statistics, integers(chosen, out.device), scales,
-            shifts, out, statistics.shape[1], channels, EPS=BATCH_NORM_EPS, C=width,
-            BLOCK=max(512 // width, 4), num_warps=4,
-        )  # fmt: skip
-
-    def normalise_backward(
-        self,
-        sums: Tensor,
-        table: Tensor,
-        weights: Tensor | None,
-        count: int,
-        batch: Tensor | Sequence[bool] | None,
-        sum_rows: Sequence[int] | None = None,
-        table_rows: Sequence[int] | None = None,
-        positions: Sequence[int] | None = None,
-        d_weights: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        device, width = table.device, table.shape[-1]
-        if batch is not None and not isinstance(batch, Tensor):
-            batch = integers(tuple(map(int, batch)), device)
-        sums = sums.unsqueeze(1) if sums.ndim == 3 else sums
-        channels = channel_block(width)
-        terms = len(sums) if sum_rows is None else len(sum_rows)
-        natural = tuple(range(terms))
+    def _norm_gradients(
+        self, terms: int, d_weights: Tensor | None, weights: Tensor | None, like: Tensor
+    ) -> NormGradients:
+        """Memory for the gradients of norms."""
+        width, device = like.shape[-1], like.device
         coefficients = self._empty((terms, 3, width), torch.float32, device)
         d_gamma, d_beta = (self._empty((terms, width), torch.float32, device) for _ in range(2))
         if d_weights is None:
             shape = (terms,) if weights is None else weights.shape
             d_weights = self._empty(shape, torch.float32, device)
-        self._launch(
-            norms.normalise_backward, (terms,), sums.contiguous(),
-            integers(natural if sum_rows is None else tuple(sum_rows), device),
-            table.contiguous(),
-            integers(natural if table_rows is None else tuple(table_rows), device),
-            None if weights is None else weights.contiguous(),
-            integers(natural if positions is None else tuple(positions), device), batch,
-            coefficients, d_weights, d_gamma, d_beta, sums.shape[1], count, WIDTH=width,
-            C=channels, BLOCK=max(512 // channels, 4), num_warps=4,
-        )  # fmt: skip
-        return coefficients, d_weights, d_gamma, d_beta
+        return NormGradients(coefficients, d_weights, d_gamma, d_beta)
 
     def convolve_backward(
         self, values: Tensor, table: Tensor | None, stage: StageBackward, *, needs_input: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        return self._backward(values, table, stage, None, None, needs_input)
+        d_values, sums, _ = self._backward(values, table, stage, None, None, needs_input)
+        return d_values, None if sums is None else sums.sum(1)
+
+    def stage_backward(
+        self, values: Tensor, stage: StageBackward, norms: NormTerms
+    ) -> tuple[Tensor, NormGradients]:
+        table = norms.table[: len(values)]
+        d_values, _, found = self._backward(values, table, stage, None, None, True, norms=norms)
+        assert d_values is not None
+        assert found is not None
+        return d_values, found
 
     def pools_backward(
         self, x: Tensor, stride: int, edges: Sequence[PoolGradient], dx: Tensor
@@ -247,7 +263,7 @@ class TritonBackend(TritonLauncher, Backend):
         if stage is None and of_edges is None:
             return None
         before = None if before is None else before.contiguous()
-        dx, _ = self._backward(x.unsqueeze(0), None, stage, of_edges, before, needs_input)
+        dx, _, _ = self._backward(x.unsqueeze(0), None, stage, of_edges, before, needs_input)
         return None if dx is None else dx[0]
 
     def _backward(
@@ -259,20 +275,25 @@ class TritonBackend(TritonLauncher, Backend):
         before: Tensor | None,
         needs_input: bool,
         in_place: bool = False,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        """Both launches of a stage's backward pass; returns what `convolve_backward` does.
+        norms: NormTerms | None = None,
+    ) -> tuple[Tensor | None, Tensor | None, NormGradients | None]:
+        """Both launches of a stage's backward pass.
 
         With `in_place` the gradient of the values is written to `before`.
+
+        Returns:
+            The gradient of the values and its partial sums, None where not needed; and the
+            gradients of `norms`, of the values that are read.
         """
         values = values.contiguous()
         needs_weights = stage is not None and stage.needs_weights
         if not needs_input and not needs_weights:
-            return None, None
+            return None, None, None
         work = self._backward_outputs(values, table, stage, edges, needs_weights)
         d_values = before.unsqueeze(0) if in_place and before is not None else None
         if needs_input and d_values is None:
             d_values = self._empty(values.shape, values.dtype, values.device)
-        sums = self._backward_inputs(values, table, work, edges, before, d_values)
+        sums, found = self._backward_inputs(values, table, work, edges, before, d_values, norms)
         if work.partials is not None:
             assert stage is not None
             assert work.tables is not None
@@ -287,7 +308,7 @@ class TritonBackend(TritonLauncher, Backend):
                 self._write_weight_gradients(
                     [weight_sums], stage.parameters, stage.weight_gradients
                 )
-        return d_values, sums
+        return d_values, sums, found
 
     def _backward_outputs(
         self,
@@ -302,8 +323,10 @@ class TritonBackend(TritonLauncher, Backend):
         stride = edges.stride if edges is not None else convolutions[0].stride
         size, count = Size.of(values, stride), len(convolutions)
         device, dtype = values.device, values.dtype
-        tables, packed = self._tables(values, convolutions, stage and stage.parameters)
-        work = StageWork(size, convolutions, tables, packed)
+        parameters = () if stage is None else stage.parameters
+        packed = self._packed(parameters, convolutions, size.width)
+        tables = self._tables(values, convolutions, packed)
+        work = StageWork(size, convolutions, parameters, tables, packed)
         if stage is not None:
             work.intermediate = self._empty((count, *size.output), dtype, device)
         if edges is not None and edges.has_pools:
@@ -339,8 +362,13 @@ class TritonBackend(TritonLauncher, Backend):
         edges: EdgeGradients | None,
         before: Tensor | None,
         d_values: Tensor | None,
-    ) -> Tensor | None:
-        """The second launch: fills `d_values`, returns its sums, and finishes `work.partials`."""
+        norms: NormTerms | None,
+    ) -> tuple[Tensor | None, NormGradients | None]:
+        """The second launch: fills `d_values`, finishes `work.partials`.
+
+        Returns:
+            Partial sums of `d_values` and the gradients of `norms`; None where not needed.
+        """
         size, tables, sums = work.size, work.tables, None
         pixels = size.shape[0] * size.shape[1] * size.shape[2]
         read = 1 if tables is None else len(tables.read_values)
@@ -351,6 +379,13 @@ class TritonBackend(TritonLauncher, Backend):
             if table is not None:
                 shape = (len(values), groups, 2, size.width)
                 sums = self._empty(shape, torch.float32, values.device)
+        found: NormGradients | None = None
+        differentiated: tuple[Any, ...] = (None, None, None, None, 1)
+        if norms is not None and sums is not None:
+            found = self._norm_gradients(read, None, None, sums)
+            own = norms.batch is None or all(norms.batch)
+            counters = self._counters(work.parameters, read, values.device)
+            differentiated = found.coefficients, found.d_gamma, found.d_beta, counters, int(own)
         part_groups, parts = 1, None
         if work.partials is not None:
             assert tables is not None
@@ -362,12 +397,12 @@ class TritonBackend(TritonLauncher, Backend):
             (programs + (0 if parts is None else part_groups * len(parts)),),
             values, values if table is None else table, work.flat, work.convolution_table,
             *((None,) * 3 if tables is None else tables[1:4]), parts, work.intermediate, before,
-            d_values, values if sums is None else sums, work.partials, d_maximum, d_mean,
-            work.winners, *of_edges[:4], of_edges[6] + of_edges[7], of_edges[8], *size.shape,
-            divisors(size.shape[1], size.shape[2], values.device),
+            d_values, values if sums is None else sums, *differentiated, work.partials, d_maximum,
+            d_mean, work.winners, *of_edges[:4], of_edges[6] + of_edges[7], of_edges[8],
+            *size.shape, divisors(size.shape[1], size.shape[2], values.device),
             size.output_divisors(values.device), values.stride(0), size.pixels * size.width,
             0 if tables is None else tables.elements, programs, groups, part_groups,
             NORMALISED=table is not None,
             **self._options(size, "inputs", work.convolutions),
         )  # fmt: skip
-        return sums
+        return sums, found

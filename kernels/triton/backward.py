@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from hwnas.kernels.triton.pools import gather_pools, pool_outputs
+from hwnas.kernels.triton.statistics import differentiate, is_last
 from hwnas.kernels.triton.tiles import (
     DENSE,
     FIELDS,
@@ -376,8 +377,9 @@ def _weight_gradient(
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def stage_backward_inputs(
     values, table, weights, convolutions, read_values, first_readers, readers, parts, intermediate,
-    before, dx, sums, partials, d_maximum, d_mean, winners, edges, edge_places, edge_coefficients,
-    edge_coefficient_places, first_skip, skips, images, height, width, out_height, out_width,
+    before, dx, sums, coefficients, d_gamma, d_beta, counters, batch, partials, d_maximum, d_mean,
+    winners, edges, edge_places, edge_coefficients, edge_coefficient_places, first_skip, skips,
+    images, height, width, out_height, out_width,
     input_divisors, output_divisors, value_stride, output_stride, partial_stride, input_programs,
     input_groups, part_groups, STRIDE: tl.constexpr, C: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
@@ -388,14 +390,17 @@ def stage_backward_inputs(
     Grid: input_programs = V input_groups programs for the gradients of the V values that are read,
     then part_groups programs for each row of parts (see `layout.StageTables`, also for
     read_values, first_readers and readers). Writes dx (R, N, H, W, C), to which `before` and the
-    gradients of skip connections are added; if NORMALISED the partial sums (R, input_groups, 2, C);
-    and the depthwise and dense part of the partial weight gradients, partials (part_groups, packed
+    gradients of skip connections are added; if NORMALISED the partial sums (R, input_groups, 2, C),
+    and if coefficients are not None what `statistics.differentiate` makes of those of the V values,
+    all with or without statistics of their `batch`, and with counters (V,) that are zero; and the
+    depthwise and dense part of the partial weight gradients, partials (part_groups, packed
     weights).
     """
     program = tl.program_id(0)
     if dx is not None:
         if program < input_programs:
-            value = program // input_groups
+            index = program // input_groups
+            value = index
             if convolutions is not None:
                 value = tl.load(read_values + value)
             group = program % input_groups
@@ -408,6 +413,14 @@ def stage_backward_inputs(
                 height, width, out_height, out_width, load_divisors(input_divisors),
                 output_stride, STRIDE, C, BLOCK, BLOCK_K, KINDS, SHAPES, NORMALISED, PRECISION,
             )  # fmt: skip
+            if coefficients is not None:
+                if is_last(counters + index, input_groups):
+                    differentiate(
+                        sums + value.to(tl.int64) * input_groups * 2 * C,
+                        table + value * TABLE_ROWS * C, 1.0, batch.to(tl.float64),
+                        coefficients + index * 3 * C, d_gamma + index * C, d_beta + index * C,
+                        input_groups, images * height * width, C, C,
+                    )  # fmt: skip
     if parts is not None:
         if program >= input_programs:
             index = (program - input_programs) // part_groups

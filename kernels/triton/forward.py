@@ -10,6 +10,8 @@ import triton.language as tl
 from hwnas.kernels.triton.pools import pools
 from hwnas.kernels.triton.statistics import (
     PARTIAL_ROWS,
+    fill_rows,
+    is_last,
     store_statistics,
     tile_mean,
 )
@@ -143,10 +145,11 @@ def _convolution(
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
 def stage_forward(
-    values, table, weights, convolutions, outputs, maximum, mean, partials, images, height, width,
-    out_height, out_width, divisors, value_stride, output_stride, count, STRIDE: tl.constexpr,
-    C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
-    SHAPES: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr, PIN: tl.constexpr,
+    values, table, weights, convolutions, outputs, maximum, mean, partials, filled, rows, row_count,
+    counters, images, height, width, out_height, out_width, divisors, value_stride, output_stride,
+    count, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr,
+    KINDS: tl.constexpr, SHAPES: tl.constexpr, NORMALISED: tl.constexpr, PRECISION: tl.constexpr,
+    PIN: tl.constexpr,
 ):  # fmt: skip
     """Convolutions that read the same states, and pools; grid (G, B), or (G, B + 1) with pools.
 
@@ -154,7 +157,9 @@ def stage_forward(
     `layout`); and convolutions (B, 9) (see `layout.StageTables`). divisors are those of the
     output. Programs (_, b) write
     outputs[b] of (B, N, OH, OW, C); programs (_, B) write both pools, maximum and mean
-    (N, OH, OW, C). Partial statistics go to partials (B + 2, G, 4, C), the pools' last.
+    (N, OH, OW, C). Partial statistics go to partials (B + 2, G, 4, C), the pools' last. If not
+    None, the table `filled` (R, 6, C) is filled from them (see `statistics.fill_rows`); then
+    counters, one for each column of the grid, are zero.
     """
     branch = tl.program_id(1)
     numbers = load_divisors(divisors)
@@ -177,3 +182,8 @@ def stage_forward(
                 values, maximum, mean, partial, partial_stride, images, height, width, out_height,
                 out_width, numbers, STRIDE, C, BLOCK,
             )  # fmt: skip
+    if filled is not None:
+        groups = tl.num_programs(0)
+        if is_last(counters + branch, groups):
+            found = tl.where(branch == count, 2, 1)
+            fill_rows(partials, branch, found, filled, rows, row_count, weights, groups, C)

@@ -11,20 +11,22 @@ import torch
 import triton
 from torch import Tensor
 
-from hwnas.kernels.plan import CellPlan, Convolution
+from hwnas.kernels.plan import CellPlan, Convolution, Norm
 from hwnas.kernels.triton.arguments import Size, integers, offsets_in_one
 from hwnas.kernels.triton.backward import sum_weight_gradients
 from hwnas.kernels.triton.layout import (
     SUM_BLOCK,
-    PackedParameters,
     StageTables,
-    WeightSums,
-    channels_of,
     groups_of,
     kinds_of,
     padded_width,
     shapes_of,
     stage_tables,
+)
+from hwnas.kernels.triton.packing import (
+    PackedParameters,
+    WeightSums,
+    channels_of,
     weight_destinations,
 )
 
@@ -57,7 +59,10 @@ class TritonLauncher:
         if not convolutions:
             return parameters
         width = padded_width(channels_of(convolutions, parameters))
-        return PackedParameters(parameters, convolutions, width)
+        norms = [norm for group in groups for norm in group.norms]
+        # One for each sum of a term, and for each convolution and pair of pools.
+        counters = sum(len(g.terms) + len(g.first) + len(g.second) + 1 for g in groups)
+        return PackedParameters(parameters, convolutions, width, norms, counters)
 
     def finish(
         self, parameters: Sequence[Tensor], weight_gradients: Sequence[Tensor | None]
@@ -114,23 +119,38 @@ class TritonLauncher:
             integers(tuple(rows), out.device), out, BLOCK=SUM_BLOCK, num_warps=4,
         )  # fmt: skip
 
+    def _packed(
+        self,
+        parameters: Sequence[Tensor],
+        convolutions: Sequence[Convolution],
+        width: int,
+        norms: Sequence[Norm] = (),
+    ) -> PackedParameters | None:
+        """The parameters of a stage in the layout of the kernels; None if there are none."""
+        if isinstance(parameters, PackedParameters) and parameters.width == width:
+            return parameters
+        if not convolutions and all(norm.gamma is None for norm in norms):
+            return None
+        return PackedParameters(parameters, tuple(convolutions), width, norms)
+
     def _tables(
         self,
         values: Tensor,
         convolutions: Sequence[Convolution],
-        parameters: Sequence[Tensor] | None,
-    ) -> tuple[StageTables | None, PackedParameters | None]:
-        """The tables and the packed weights of a stage; None without convolutions."""
-        if not convolutions or parameters is None:
-            return None, None
+        packed: PackedParameters | None,
+    ) -> StageTables | None:
+        """The tables of a stage; None without convolutions."""
+        if not convolutions or packed is None:
+            return None
         chosen, width = tuple(convolutions), values.shape[-1]
-        if isinstance(parameters, PackedParameters) and parameters.width == width:
-            packed = parameters
-        else:
-            packed = PackedParameters(parameters, chosen, width)
         offsets = tuple(packed.offsets[c.weights] for c in chosen)
-        tables = stage_tables(chosen, offsets, packed.channels, width, len(values), values.device)
-        return tables, packed
+        return stage_tables(chosen, offsets, packed.channels, width, len(values), values.device)
+
+    def _counters(self, parameters: Sequence[Tensor], count: int, device: torch.device) -> Tensor:
+        """Counters that are zero, (count,)."""
+        if isinstance(parameters, PackedParameters):
+            return parameters.counters(count)
+        return torch.zeros(count, dtype=torch.int32, device=device)
 
     def _options(
         self, size: Size, kernel: str, convolutions: Sequence[Convolution]

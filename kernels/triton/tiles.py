@@ -20,8 +20,8 @@ ALIGNMENT = tl.constexpr(16)
 """Offsets of packed weights and of rows are multiples of it, since it is the smallest width."""
 UNSPECIALISED = (
     "images", "height", "width", "out_height", "out_width", "count", "groups", "pixels",
-    "input_programs", "input_groups", "part_groups", "maxima", "means", "skips",
-    "first_skip",
+    "input_programs", "input_groups", "part_groups", "maxima", "means", "skips", "first_skip",
+    "row_count", "batch",
 )  # fmt: skip
 """Numbers for whose values, such as 1 or multiples of 16, no kernel is compiled anew."""
 

@@ -15,7 +15,7 @@ from helpers.launch_counter import count_launches
 from helpers.reference_backend import ReferenceBackend
 from torch import Tensor
 
-from hwnas.kernels.backend import MixTerm, PoolGradient, StageBackward
+from hwnas.kernels.backend import MixTerm, NormTerms, PoolGradient, StageBackward, TableRows
 from hwnas.kernels.norms import MEAN, SCALE, SHIFT, TABLE_ROWS
 from hwnas.kernels.plan import Convolution, Norm
 from hwnas.kernels.triton.backend import TritonBackend
@@ -114,13 +114,17 @@ def weights_of(convolutions: Sequence[Convolution], channels: int) -> list[Tenso
     return [weights[i] for i in sorted(weights)]
 
 
-def normalised(backend, statistics: Tensor, values: Tensor) -> Tensor:
-    """Values (R, N, H, W, C) normalised by their own statistics."""
-    table = torch.zeros(len(values), TABLE_ROWS, values.shape[-1], device=values.device)
-    table = table.to(statistics.dtype if statistics.dtype == WIDE else FLOAT32)
-    backend.normalise(statistics, [None] * len(values), [None] * len(values), table)
+def rows_of(count: int, like: Tensor) -> TableRows:
+    """Rows to fill from the first `count` statistics, in order, for values like `like`."""
+    kind = WIDE if like.dtype == WIDE else FLOAT32
+    out = torch.full((count, TABLE_ROWS, like.shape[-1]), torch.nan, dtype=kind, device=DEVICE)
+    return TableRows([Norm(0, None, None)] * count, range(count), out)
+
+
+def normalised(table: Tensor, values: Tensor) -> Tensor:
+    """Values (R, N, H, W, C) normalised by the rows of a table."""
     t = table[:, :, None, None, None]
-    return t[:, :, ..., :][:, SCALE] * (values.to(table.dtype) - t[:, MEAN]) + t[:, SHIFT]
+    return t[:, SCALE] * (values.to(table.dtype) - t[:, MEAN]) + t[:, SHIFT]
 
 
 FEW_DTYPES = DTYPES if ON_GPU else [FLOAT32]
@@ -164,17 +168,27 @@ def test_convolutions_and_their_statistics(stage, size, channels, dtype) -> None
     ):  # fmt: skip
         kind = wide or dtype
         parameters = weights if wide is None else [w.to(dtype).to(kind) for w in weights]
-        y, statistics = backend.convolve(
+        filled = rows_of(len(convolutions), values.to(kind))
+        y = backend.stage_forward(
             values.to(kind), table if wide is None else wide_or_none(table, kind), convolutions,
-            parameters,
+            parameters, filled,
         )  # fmt: skip
-        results.append((y, normalised(backend, statistics, y)[..., :channels]))
+        results.append((y, normalised(filled.out, y)[..., :channels]))
     assert (results[0][0][..., channels:] == 0).all()
     assert_close(*results, dtype)
 
 
 @pytest.mark.parametrize("stage,size,channels,dtype", CASES)
 def test_gradients_of_convolutions(stage, size, channels, dtype) -> None:
+    check_gradients_of_convolutions(stage, size, channels, dtype, batch=True)
+
+
+def test_gradients_of_norms_with_running_statistics() -> None:
+    check_gradients_of_convolutions("second", (1, 4, 5), 4, FLOAT32, batch=False)
+
+
+def check_gradients_of_convolutions(stage, size, channels, dtype, *, batch: bool) -> None:
+    """With a table also those of its norms, whose statistics are the batch's own if `batch`."""
     values, table, convolutions, weights = stage_of(stage, size, channels, dtype)
     outputs, _ = TritonBackend().convolve(values, table, convolutions, weights)
     width, count = outputs.shape[-1], len(convolutions)
@@ -194,22 +208,17 @@ def test_gradients_of_convolutions(stage, size, channels, dtype) -> None:
             convolutions, parameters, outputs.to(kind), [t.to(kind) for t in g],
             small[1 : 1 + count], small[1 + count :], d_weights,
         )  # fmt: skip
-        d_values, sums = backend.convolve_backward(
-            values.to(kind), small[0], stage_backward, needs_input=True
-        )
-        affine = []
-        if table is not None:
-            unit = torch.zeros_like(small[0])
-            unit[:, SCALE] = 1
-            unit[:, 3] = 1
-            read = sorted({c.reads for c in convolutions})
-            affine = list(
-                backend.normalise_backward(
-                    sums, unit, None, 10, None, sum_rows=read, table_rows=read
-                )[2:]
-            )
         read = sorted({c.reads or 0 for c in convolutions})
-        results.append((d_values[read], *affine, *d_weights))
+        of_norms = []
+        if table is None:
+            d_values, _ = backend.convolve_backward(
+                values.to(kind), None, stage_backward, needs_input=True
+            )
+        else:
+            norms = NormTerms(small[0], read, values[0].numel() // width, [batch] * len(read))
+            d_values, found = backend.stage_backward(values.to(kind), stage_backward, norms)
+            of_norms = [found.coefficients, found.d_gamma, found.d_beta]
+        results.append((d_values[read], *of_norms, *d_weights))
     assert_close(*results, dtype)
 
 
@@ -263,12 +272,13 @@ def test_pools_and_their_gradients(size, channels, stride, dtype) -> None:
         ]
         values = backend.pool_values(x.to(kind), stride)
         reduced = backend.reduce([(g[0].to(kind), v, t[0]) for v in values[:2]])
-        reduced = reduced.sum(1) if reduced.ndim == 4 else reduced
+        filled = rows_of(2, x.to(kind))
+        backend.source_forward(x.to(kind), stride, (), (), True, filled)
         dx = before.to(kind).clone()
         backend.pools_backward(x.to(kind), stride, edges, dx)
         both = torch.stack((pools.maximum, pools.mean))
         results.append(
-            (both, normalised(backend, pools.statistics, both)[..., :channels], reduced, dx)
+            (both, normalised(filled.out, both)[..., :channels], pools.statistics, reduced, dx)
         )
     assert torch.equal(results[0][0][0].to(WIDE), results[1][0][0])
     assert_close(*results, dtype)
@@ -291,45 +301,47 @@ def test_mix_and_the_sums_of_its_terms(dtype) -> None:
             [MixTerm(v, row, i) for v, row, i in zip(values, t, chosen, strict=True)], w
         )
         sums = backend.reduce([(g.to(kind), v, row) for v, row in zip(values, t, strict=True)])
-        batch = torch.tensor([1.0, 1, 0, 1, 1], device=DEVICE, dtype=small)
-        gradients = backend.normalise_backward(sums, t, w[chosen], 105, batch)
-        results.append((mixed, *gradients))
+        of_terms = torch.zeros_like(w)
+        norms = NormTerms(t, [3, 1, 4, 0, 2], 105, [True, True, False, True, True], w, chosen,
+                          of_terms)  # fmt: skip
+        found = backend.reduce_terms([(g.to(kind), values[row]) for row in norms.rows], norms)
+        assert found.d_weights is of_terms
+        results.append((mixed, sums, *found))
     assert_close(*results, dtype)
 
 
 @pytest.mark.parametrize("affine", [False, True])
 def test_statistics_of_values_with_a_large_mean(affine) -> None:
     x = torch.randn(2, 9, 8, 16, dtype=WIDE, device=DEVICE).mul(0.1).add(10).float()
-    gammas = [torch.rand(9, device=DEVICE), None] if affine else [None, None]
-    betas = [torch.rand(9, device=DEVICE), None] if affine else [None, None]
+    norms = [Norm(0, 0, 1) if affine else Norm(0, None, None), Norm(1, None, None)]
+    parameters = [torch.rand(9, device=DEVICE) for _ in range(2)]
     results = []
     for backend, kind in (
         (PoisonedBackend(), FLOAT32), (ReferenceBackend(), WIDE), (ReferenceBackend(), FLOAT32)
     ):  # fmt: skip
-        pools = backend.pools(x.to(kind), 1)
-        table = torch.zeros(2, TABLE_ROWS, 16, device=DEVICE, dtype=kind)
-        backend.normalise(pools.statistics, gammas, betas, table)
-        t = table[:, :, None, None, None]
+        filled = rows_of(2, x.to(kind))._replace(norms=norms)
+        pools, _ = backend.source_forward(x.to(kind), 1, (), parameters, True, filled)
         both = torch.stack((pools.maximum, pools.mean))
-        results.append((t[:, SCALE] * (both - t[:, MEAN]) + t[:, SHIFT], table[:, 3:5]))
+        shown = slice(9 if affine else None)  # of others the reference scales by one, we by zero
+        results.append((normalised(filled.out, both)[..., shown], filled.out[:, 3:5]))
     assert_close(*results, FLOAT32)
 
 
-def test_table_from_partial_and_from_combined_statistics() -> None:
+def test_table_from_the_statistics_of_a_batch_and_from_running_ones() -> None:
     """The last row is the identity's."""
     backend = PoisonedBackend()
     x = values_of(2, 5, 7, 16, channels=9, dtype=FLOAT32)
-    pools = backend.pools(x, 1)
+    tables = torch.full((2, 3, TABLE_ROWS, 16), torch.nan, device=DEVICE)
+    norms = [Norm(0, None, None)] * 2
+    pools, _ = backend.source_forward(x, 1, (), (), True, TableRows(norms, [1, 0, -1], tables[0]))
     both = torch.stack((pools.mean, pools.maximum)).flatten(1, 3)
     running = torch.stack((both.mean(1), both.var(1, unbiased=False)), dim=1)
-    tables = torch.full((2, 3, TABLE_ROWS, 16), torch.nan, device=DEVICE)
-    backend.normalise(pools.statistics, [None] * 2, [None] * 2, tables[0], [1, 0, -1])
     backend.normalise(running, [None] * 2, [None] * 2, tables[1], [0, 1, -1])
     torch.testing.assert_close(tables[0, :, :5], tables[1, :, :5], rtol=1e-4, atol=1e-5)
-    pools, outputs, nothing = backend.source_forward(x, 1, (), (), False)
+    tables[0, 2] = torch.nan
+    pools, outputs = backend.source_forward(x, 1, (), (), False, TableRows([], [-1], tables[0, 2:]))
     assert pools is None
     assert outputs is None
-    backend.normalise(nothing, [], [], tables[0, 2:], [-1])
     identity = torch.tensor([0.0, 1, 0, 1, 0, 0], device=DEVICE)
     assert torch.equal(tables[:, 2], identity[None, :, None].expand(2, 6, 16))
 
@@ -341,12 +353,13 @@ def test_results_are_bitwise_repeatable() -> None:
     rows = list(table_of(2, 16, 16))
     for _ in range(2):
         backend = PoisonedBackend()
-        outputs, statistics = backend.convolve(values, table, convolutions, weights)
+        filled = rows_of(len(convolutions), values)
+        outputs = backend.stage_forward(values, table, convolutions, weights, filled)
         kept = [torch.zeros_like(w) for w in weights]
         stage = StageBackward(convolutions, weights, outputs, g, [r[:3] for r in rows], rows, kept)
         d_values, _ = backend.convolve_backward(values, None, stage, needs_input=True)
         sums = backend.reduce([(g[0], values[0], rows[0])])
-        runs.append((outputs, statistics, d_values, sums, *kept))
+        runs.append((outputs, filled.out, d_values, sums, *kept))
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
@@ -358,7 +371,7 @@ def test_a_state_takes_one_launch_forward_and_two_backward() -> None:
     edges = [PoolGradient(g, (rows[0][:3], rows[0]), (rows[1][:3], rows[1]), rows[0][0])]
     for _ in range(2):  # the first time copies tables to the device
         with count_launches() as forward:
-            _, outputs, _ = backend.source_forward(values[0], 1, convolutions, weights, True)
+            _, outputs = backend.source_forward(values[0], 1, convolutions, weights, True)
         stage = StageBackward(
             convolutions, weights, outputs, [g, g], [r[:3] for r in rows], rows, [None] * 4
         )

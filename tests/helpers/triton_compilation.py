@@ -17,7 +17,7 @@ import torch
 import triton
 from machine_code import Launch, Loop, RecordingBackend, compile_launch, read_code, run_tool
 
-from hwnas.kernels.backend import MixTerm, PoolGradient, StageBackward
+from hwnas.kernels.backend import MixTerm, NormTerms, PoolGradient, StageBackward, TableRows
 from hwnas.kernels.plan import Convolution, Norm
 
 TABLE = Path(__file__).with_name("triton_resources.json")
@@ -38,7 +38,8 @@ class Resources(NamedTuple):
         shared: bytes of shared memory of a program.
         wide_loads: number of instructions that load 16 bytes from global memory.
         loads: number of all instructions that load from global memory.
-        inner: instructions, wide loads and narrow loads of each innermost loop that loads.
+        inner: instructions, wide loads and narrow loads of each innermost loop that loads, without
+            those of the last program.
     """
 
     registers: int
@@ -83,22 +84,24 @@ def launches(channels: int, dtype: torch.dtype, stride: int, precision: str) -> 
     first, second, parameters = stages(channels, stride)
     table = torch.zeros(9, 6, width)
     coefficients = torch.zeros(9, 3, width)
-    pools, y, statistics = backend.source_forward(x, stride, first, parameters, True)
+    norms = [Norm(0, None, None)] * 6
+    filled = TableRows(norms, [*range(6), -1], table[:7])
+    pools, y = backend.source_forward(x, stride, first, parameters, True, filled)
     assert pools is not None
     assert y is not None
-    backend.normalise(statistics, [None] * 6, [None] * 6, table[:6])
-    z, statistics = backend.convolve(y, table[:4], second, parameters)
+    filled = TableRows(norms[:2], range(2), table[6:8])
+    z = backend.stage_forward(y, table[:4], second, parameters, filled)
     values = [pools.maximum, pools.mean, *y, *z]
     backend.mix([MixTerm(v, t, i) for i, (v, t) in enumerate(zip(values, table, strict=False))],
                 torch.zeros(16))  # fmt: skip
     values[:2] = backend.pool_values(x, stride)[:2]
-    sums = backend.reduce([(g, v, t) for v, t in zip(values, table, strict=False)])
-    backend.normalise_backward(sums, table, torch.zeros(16), 1, None)
+    of_terms = NormTerms(table, range(len(values)), 1, None, torch.zeros(16))
+    backend.reduce_terms([(g, v) for v in values], of_terms)
     gradients = [torch.zeros_like(p) for p in parameters]
     stage = StageBackward(
         second, parameters, z, [g, g], list(coefficients[:2]), list(table[4:6]), gradients
     )
-    backend.convolve_backward(y, table[:4], stage, needs_input=True)
+    backend.stage_backward(y, stage, NormTerms(table, range(2), 1))
     of_pool = (coefficients[0], table[0])
     of_edge = PoolGradient(g, of_pool, of_pool, coefficients[0] if stride == 1 else None)
     stage = StageBackward(
@@ -107,7 +110,8 @@ def launches(channels: int, dtype: torch.dtype, stride: int, precision: str) -> 
     backend.source_backward(x, stride, stage, [of_edge], None, needs_input=True)
     if stride == 1:
         dense, parameters = dense_stage(channels)
-        y, _ = backend.convolve(x.unsqueeze(0), None, dense, parameters)
+        filled = TableRows(norms[:2], range(2), table[:2])
+        y = backend.stage_forward(x.unsqueeze(0), None, dense, parameters, filled)
         gradients = [torch.zeros_like(p) for p in parameters]
         stage = StageBackward(
             dense, parameters, y, [g, g], list(coefficients[:2]), list(table[:2]), gradients
@@ -128,7 +132,11 @@ def resources(compiled: object) -> Resources:
     """Read the resources of a compiled kernel from its machine code."""
     code = read_code(compiled)
     wide, narrow = code.loads()
-    inner = [tap_loop(loop) for loop in code.loops if loop.innermost and loop.wide + loop.narrow]
+    inner = [
+        tap_loop(loop)
+        for loop in code.loops
+        if loop.innermost and loop.wide + loop.narrow and not loop.finishes
+    ]
     return Resources(code.registers, code.spills, code.shared, wide, wide + narrow, inner)
 
 

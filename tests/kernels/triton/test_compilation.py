@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
@@ -17,10 +19,11 @@ from helpers.triton_compilation import (
     TABLE_CASE,
     WIDTHS,
     Resources,
+    launches,
     measure,
     versions,
 )
-from machine_code import TOOLS
+from machine_code import TOOLS, compile_launch
 
 if not (TOOLS / "cuobjdump").exists():
     pytest.skip("this build of Triton has no NVIDIA tools", allow_module_level=True)
@@ -29,7 +32,7 @@ MATRIX = [
     pytest.param(*case, marks=() if case == TABLE_CASE else pytest.mark.slow)
     for case in ((w, d, c) for w in WIDTHS for d in DTYPES for c in CAPABILITIES)
 ]
-ONCE_EACH = ("normalise", "normalise_backward", "sum_weight_gradients")
+ONCE_EACH = ("sum_weight_gradients",)
 """Kernels that run once on little data, so that the width of their loads does not matter."""
 
 
@@ -88,3 +91,16 @@ def test_taps_take_few_instructions() -> None:
                     assert instructions <= limit * wide, (name, found.inner)
                     checked += 1
     assert checked >= 20
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_the_last_program_sees_what_the_others_wrote(capability) -> None:
+    """Writes of all threads, a barrier, the addition with its fences, a barrier, reads."""
+    launch = next(x for x in launches(16, torch.float32, 1, "ieee") if x.name == "reduce")
+    code = compile_launch(launch, capability).asm["ptx"]
+    before, addition, after = re.split(r"(atom\.\S+)", code)
+    assert addition == "atom.global.gpu.acq_rel.add.u32"
+    assert "st.global" in before
+    assert "st.global" not in before[before.rindex("bar.sync") :]
+    assert "ld.global" in after
+    assert "ld.global" not in after[: after.index("bar.sync")]

@@ -13,9 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas.kernels.plan import CellPlan, Convolution, tensors_of
-from hwnas.kernels.triton import arguments, layout
+from hwnas.kernels.triton import arguments, packing
 from hwnas.kernels.triton.constants import DeviceConstants
-from hwnas.kernels.triton.layout import PackedParameters, StageTables, stage_tables
+from hwnas.kernels.triton.layout import StageTables, stage_tables
+from hwnas.kernels.triton.packing import PackedParameters
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
@@ -102,9 +103,9 @@ def test_constants_are_only_copied_to_their_device(cell) -> None:
     with Watch() as watch:
         made = [
             *(t for t in tables(cell, META, 128) if isinstance(t, Tensor)),
-            layout.weight_destinations(cell[0], offsets, 6, 128, META),
-            layout._zero(META, torch.float16), layout._gather(cell[0], 6, 128, META),
-            arguments._constant(1.5, 7, META), arguments.integers((3, 1), META),
+            packing.weight_destinations(cell[0], offsets, 6, 128, META),
+            packing._zero(META, torch.float16), packing._gather(cell[0], 0, 6, 128, META),
+            arguments.integers((3, 1), META),
         ]  # fmt: skip
     assert {t.device for t in made} == {META}
     assert watch.seen == [("aten::_to_copy", True)] * len(made)
