@@ -1,8 +1,10 @@
 """What the launches of a DARTS cell cost the host, with Triton's own launcher and no GPU.
 
 The kernels are compiled for sm_90 and launched on CPU tensors through a driver that does nothing
-(`stub_driver.c`), so what is measured is Python, PyTorch and Triton's launcher. The first
-evaluation compiles. All times are CPU time of one thread, medians of the rounds after it.
+(`stub_driver.c`), so what is measured is Python, PyTorch and Triton's launcher: of a cell that is
+computed kernel by kernel, as a program that was prepared before, and as a program with autograd and
+running statistics around it. The first evaluation compiles. All times are CPU time of one thread,
+medians of rounds in which the three take turns.
 
     python benchmarks/launch_cost.py [--rounds 15] [--save]
 """
@@ -15,11 +17,15 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+Ways = tuple[Callable[[], Any], Callable[[Any], None]]
+"""A forward pass, and a backward pass of what it returned."""
 
 
 def use_stub_driver(folder: Path) -> None:
@@ -52,12 +58,15 @@ def use_stub_driver(folder: Path) -> None:
     triton.runtime.driver.set_active(Stub())
 
 
-def timed(rounds: int) -> dict[str, Any]:
-    """A row: time of the first evaluation, and of forward and backward passes after it."""
+def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str, Ways], int]:
+    """What is timed, by name, and the number of launches of a pass forward and backward."""
     from bench_mixed_op import Case, Tensors
 
+    from hwnas.kernels.cell import Selection
+    from hwnas.kernels.function import CellCall, run_cell
     from hwnas.kernels.fused import FusedCell
-    from hwnas.kernels.plan import CellPlan, tensors_of
+    from hwnas.kernels.plan import CellPlan
+    from hwnas.kernels.triton import cell as programs
     from hwnas.kernels.triton.backend import TritonBackend
 
     class Counting(TritonBackend):
@@ -65,35 +74,72 @@ def timed(rounds: int) -> dict[str, Any]:
 
         launches = 0
 
-        def _launch(self, *arguments: Any, **options: Any) -> None:
+        def _launch(self, *arguments: Any, **options: Any) -> Any:
             Counting.launches += 1
-            super()._launch(*arguments, **options)
+            return super()._launch(*arguments, **options)
 
-    tensors = Tensors(Case("normal_cell", 4, 16, 8), "cpu", torch.float32, torch.channels_last)
-    plan = CellPlan.of(CellPlan.describe(2, tensors.edges))
-    parameters = [c.tensors[n].detach() for c, n in tensors_of(tensors.edges)[0]]
+    case = Case("normal_cell", batch, channels, size)
+    tensors = Tensors(case, "cpu", torch.float32, torch.channels_last)
+    selection = Selection(2, tensors.edges)
+    plan = CellPlan.of(selection.description)
+    parameters = [p.detach() for p in selection.parameters]
     backend = Counting()
-    states = [torch.zeros(4, 8, 8, 16) for _ in range(6)]
+    states = [torch.zeros(batch, size, size, channels) for _ in range(6)]
+    images = [x.permute(0, 3, 1, 2) for x in states]
     weights = tensors.weights.detach()
     # Parts of one vector, as the operator of a cell makes them.
     joined = torch.zeros(sum(p.numel() for p in parameters))
     parts = joined.split([p.numel() for p in parameters])
     gradients = [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
-    times: list[tuple[float, float]] = []
-    for _ in range(rounds + 3):
-        Counting.launches = 0
-        start = time.process_time()
-        _, groups = FusedCell(plan, backend, parameters, None).forward(states[:2], weights)
-        middle = time.process_time()
+    call = CellCall(selection.description, True, 0.1, "nothing", selection.running)
+    leaves = [t.clone().requires_grad_() for t in (*images[:2], weights, *parameters)]
+    needed, counts = [True] * len(leaves), (2, len(parameters))
+    of_nodes = images[2:]
+
+    def by_kernels() -> Any:
+        return FusedCell(plan, backend, parameters, None).forward(states[:2], weights)[1]
+
+    def by_kernels_back(groups: Any) -> None:
         cell = FusedCell(plan, backend, parameters, None)
         cell.backward(states, groups, weights, states[2:], gradients, [True, True])
-        times.append((middle - start, time.process_time() - middle))
-    forward, backward = (float(v) * 1e3 for v in np.median(times[3:], axis=0))
+
+    def by_program() -> Any:
+        return programs.forward(call, images[:2], weights, parameters, save=True)[1]
+
+    def by_program_back(kept: Any) -> None:
+        read = images[2:5]
+        saved = [*images[:2], weights, *parameters, *read, kept]
+        programs.backward(call, counts, needed, saved, of_nodes)
+
+    def by_autograd() -> Any:
+        return run_cell(programs, call, leaves[:2], leaves[2], leaves[3:])
+
+    def by_autograd_back(nodes: Any) -> None:
+        torch.autograd.grad(list(nodes), leaves, of_nodes)
+
+    by_kernels_back(by_kernels())
     return {
-        "case": "normal_cell", "c": 16, "launches": Counting.launches,
-        "first_s": sum(times[0]), "forward_ms": forward, "backward_ms": backward,
-        "us_a_launch": (forward + backward) * 1e3 / Counting.launches,
-    }  # fmt: skip
+        "kernel_by_kernel": (by_kernels, by_kernels_back),
+        "program": (by_program, by_program_back),
+        "program_with_autograd": (by_autograd, by_autograd_back),
+    }, Counting.launches
+
+
+def timed(ways: dict[str, Ways], rounds: int) -> dict[str, tuple[float, float]]:
+    """Milliseconds forward and backward of each way, medians of rounds that take turns."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(rounds + 3):
+        for name, (forward, backward) in ways.items():
+            start = time.process_time()
+            kept = forward()
+            middle = time.process_time()
+            backward(kept)
+            times[name].append((middle - start, time.process_time() - middle))
+    found = {}
+    for name, pairs in times.items():
+        forward_ms, backward_ms = (float(v) * 1e3 for v in np.median(pairs[3:], axis=0))
+        found[name] = forward_ms, backward_ms
+    return found
 
 
 def main() -> None:
@@ -104,12 +150,21 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         use_stub_driver(Path(folder))
-        row = timed(arguments.rounds)
-    print(" ".join(f"{key}={value}" for key, value in row.items()))
-    if arguments.save:
-        from results import append_row
+        start = time.process_time()
+        ways, launches = ways_of()
+        first_s = time.process_time() - start
+        found = timed(ways, arguments.rounds)
+    for name, (forward_ms, backward_ms) in found.items():
+        row = {
+            "case": "normal_cell", "c": 16, "launches": launches, "first_s": first_s,
+            "forward_ms": forward_ms, "backward_ms": backward_ms,
+            "us_a_launch": (forward_ms + backward_ms) * 1e3 / launches, "way": name,
+        }  # fmt: skip
+        print(" ".join(f"{key}={value}" for key, value in row.items()))
+        if arguments.save:
+            from results import append_row
 
-        append_row("launch_cost", row, quiet=True)
+            append_row("launch_cost", row, quiet=True)
 
 
 if __name__ == "__main__":

@@ -172,6 +172,10 @@ class Backend(ABC):
     def width(self, channels: int) -> int:
         """The number of channels of an activation with padding, at least `channels`."""
 
+    def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """An uninitialised tensor that a kernel fills."""
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
+
     @abstractmethod
     def pools(self, x: Tensor, stride: int) -> Pools:
         """Maximum and mean over 3x3 windows; pixels outside the image count for neither."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from hwnas.kernels.fused import RECOMPUTE
 from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
+
+if TYPE_CHECKING:
+    from hwnas.kernels.function import Passes
 
 Active = Sequence[Sequence[int] | None]
 """For each edge the candidates to evaluate, None for all."""
@@ -279,19 +283,31 @@ def _fused(
     weights = mixing_weights.to(torch.promote_types(dtype, torch.float32))
     states = [x if x.dtype == dtype else x.to(dtype) for x in inputs]
     found: Sequence[Tensor]
-    if backend == "cpu" and not (
-        torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack()
-    ):
-        from hwnas.kernels.cpu.cell import CellCall, run_cell
+    passes = _passes(backend, selection, training)
+    if passes is not None:
+        from hwnas.kernels.function import CellCall, run_cell
 
         call = CellCall(selection.description, training, momentum, recompute, selection.running)
-        found = run_cell(call, states, weights, tensors)
+        found = run_cell(passes, call, states, weights, tensors)
     else:
         found = _by_operator(
             states, weights, tensors, selection, nodes, counts, training, momentum, backend,
             recompute,
         )  # fmt: skip
     return [node if node.dtype == returned else node.to(returned) for node in found]
+
+
+def _passes(backend: str, selection: Selection, training: bool) -> Passes | None:
+    """What computes a cell by one call for each pass; None if the operator has to compute it."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return None
+    if backend == "cpu":
+        from hwnas.kernels.cpu import cell as on_cpu
+
+        return on_cpu
+    from hwnas.kernels.triton import cell as on_gpu
+
+    return on_gpu if training and on_gpu.suits(CellPlan.of(selection.description)) else None
 
 
 def _by_operator(

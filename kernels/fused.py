@@ -135,7 +135,8 @@ class FusedCell:
         norms, first = group.norms, len(group.first)
         split = first + len(group.pooled)
         wide = torch.promote_types(source.dtype, torch.float32)
-        table = source.new_empty(len(norms) + 1, TABLE_ROWS, source.shape[-1], dtype=wide)
+        shape = len(norms) + 1, TABLE_ROWS, source.shape[-1]
+        table = self.backend.empty(shape, wide, source.device)
         values = GroupValues(table)
         sources = [*range(first), *(first + term.position for term in group.pooled)]
         if not group.second:
@@ -200,6 +201,7 @@ class FusedCell:
         gradients: Sequence[Tensor | None],
         weight_gradients: Sequence[Tensor | None],
         needs_input: Sequence[bool],
+        d_weights: Tensor | None = None,
     ) -> tuple[list[Tensor | None], Tensor]:
         """Gradients of the inputs, and of the mixing weights (edges, options).
 
@@ -212,9 +214,12 @@ class FusedCell:
             weight_gradients: for each parameter the tensor that its gradient is written to, None
                 where not needed.
             needs_input: for each input, whether its gradient is needed.
+            d_weights: zeros that the gradients of the mixing weights are written to; None for new
+                ones.
         """
         d_states: list[Tensor | None] = [*(None for _ in range(self.plan.inputs)), *gradients]
-        d_weights = weights.new_zeros(weights.shape)
+        if d_weights is None:
+            d_weights = weights.new_zeros(weights.shape)
         for group, values in zip(reversed(self.plan.groups), reversed(groups), strict=True):
             source = states[group.source]
             needed = group.source >= self.plan.inputs or needs_input[group.source]

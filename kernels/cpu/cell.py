@@ -1,16 +1,14 @@
-"""A cell on a CPU, outside of `torch.compile`: one call of the compiled kernels for each pass.
+"""Both passes through a cell on a CPU, each one call of the compiled kernels.
 
-The operator `hwnas::mixed_cell` computes the same, step by step. It is what compilers and fake
-tensors need, but each call of it costs more than the arithmetic of a small cell.
+This module is one of `hwnas.kernels.function.Passes`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import attrgetter, or_
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,58 +20,20 @@ from hwnas.kernels.cpu.compile_forward import compile_forward
 from hwnas.kernels.cpu.compiler import Strides
 from hwnas.kernels.cpu.memory import MEMORY, SMALLEST_BYTES
 from hwnas.kernels.cpu.program import Program, Sizes
+from hwnas.kernels.function import CellCall, split
 from hwnas.kernels.operator import (
     ALIGNMENT,
-    SavedTensors,
     aligned,
     backend_for,
     kept_stages,
     readable,
-    refuse_second_derivatives,
 )
 from hwnas.kernels.plan import CellPlan
 
 DTYPE = attrgetter("dtype")
 
 
-class CellCall(NamedTuple):
-    """What a call of a cell is besides its tensors.
-
-    Attributes:
-        description: of the cell, as `CellPlan.describe` returns it.
-        training: whether to use the batch's statistics and to update the running ones.
-        momentum: of the running statistics.
-        recompute: one of `RECOMPUTE`.
-        running: running means, then variances, in the plan's order.
-    """
-
-    description: str
-    training: bool
-    momentum: float
-    recompute: str
-    running: Sequence[Tensor]
-
-
-def run_cell(
-    call: CellCall, inputs: Sequence[Tensor], weights: Tensor, parameters: Sequence[Tensor]
-) -> Sequence[Tensor]:
-    """The nodes of a cell, (N, C, OH, OW) each, in channels_last.
-
-    Args:
-        call: everything else.
-        inputs: (N, C, H, W) each, in the type of the computation, as all tensors.
-        weights: mixing weights, (edges, options).
-        parameters: in the plan's order.
-    """
-    tensors = (*inputs, weights, *parameters)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        apply: Callable[..., Sequence[Tensor]] = _CellFunction.apply
-        return apply(call, len(inputs), *tensors)
-    nodes, _ = _forward(call, inputs, weights, parameters, save=False)
-    return nodes
-
-
-def _forward(
+def forward(
     call: CellCall,
     inputs: Sequence[Tensor],
     weights: Tensor,
@@ -81,7 +41,7 @@ def _forward(
     *,
     save: bool,
 ) -> tuple[list[Tensor], Tensor]:
-    """Nodes, and the workspace that the backward pass reads."""
+    """Nodes, and the workspace that the backward pass reads; see `Passes`."""
     plan = CellPlan.of(call.description)
     backend, sizes = _sizes(inputs, weights)
     given = [_as_read(x, sizes) for x in inputs]
@@ -107,67 +67,16 @@ def _forward(
     return nodes, kept
 
 
-class _CellFunction(torch.autograd.Function):
-    """A cell with its first derivatives."""
-
-    @staticmethod
-    def forward(ctx: Any, call: CellCall, inputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.set_materialize_grads(False)
-        states, weights, parameters = _split(tensors, inputs)
-        nodes, kept = _forward(call, states, weights, parameters, save=True)
-        plan = CellPlan.of(call.description)
-        read = [nodes[i - plan.inputs] for i in sorted(plan.sources) if i >= plan.inputs]
-        ctx.call = call._replace(running=())
-        ctx.counts = inputs, len(parameters)
-        ctx.saved = SavedTensors(ctx, [*tensors, *read, kept])
-        return tuple(nodes)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients):
-            raise RuntimeError(
-                "the gradients of a fused cell cannot be batched (is_grads_batched): "
-                "use impl='torch'"
-            )
-        saved = ctx.saved.of(ctx)
-        needed = ctx.needs_input_grad[2:]
-        results: Sequence[Tensor | None]
-        if torch.is_grad_enabled():
-            apply: Callable[..., Sequence[Tensor | None]] = _GradientFunction.apply
-            results = apply(ctx.call, ctx.counts, needed, *saved, *gradients)
-        else:
-            results = _backward(ctx.call, ctx.counts, needed, saved, gradients)
-        return None, None, *results
-
-
-class _GradientFunction(torch.autograd.Function):
-    """The first derivatives of a cell, as results that depend on its tensors (`create_graph`)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        call: CellCall,
-        counts: tuple[int, int],
-        needed: Sequence[bool],
-        *tensors: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        nodes = CellPlan.of(call.description).nodes
-        saved: Any = tensors[:-nodes]
-        return tuple(_backward(call, counts, needed, saved, tensors[-nodes:]))
-
-    backward = staticmethod(refuse_second_derivatives)
-
-
-def _backward(
+def backward(
     call: CellCall,
     counts: tuple[int, int],
     needed: Sequence[bool],
     saved: Sequence[Tensor],
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
-    """Gradients of the inputs, the mixing weights and the parameters, None where not needed."""
+    """Gradients of the inputs, the mixing weights and the parameters; see `Passes`."""
     plan, (inputs, count) = CellPlan.of(call.description), counts
-    states, weights, rest = _split(saved, inputs)
+    states, weights, rest = split(saved, inputs)
     parameters, nodes, kept = rest[:count], rest[count:-1], rest[-1]
     backend, sizes = _sizes(states, weights)
     by_number = dict(zip((i for i in sorted(plan.sources) if i >= inputs), nodes, strict=True))
@@ -209,13 +118,6 @@ def _backward(
             d_parameters[position] = part
         start += length
     return [*d_inputs, d_weights, *d_parameters]
-
-
-def _split(
-    tensors: Sequence[Tensor], inputs: int
-) -> tuple[Sequence[Tensor], Tensor, Sequence[Tensor]]:
-    """Inputs, mixing weights, and the rest."""
-    return tensors[:inputs], tensors[inputs], tensors[inputs + 1 :]
 
 
 def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[CpuBackend, Sizes]:

@@ -15,7 +15,6 @@ import triton
 from torch import Tensor
 
 from hwnas.kernels.backend import (
-    Backend,
     MixTerm,
     NormGradients,
     NormTerms,
@@ -55,7 +54,7 @@ from hwnas.kernels.triton.layout import (
 from hwnas.kernels.triton.packing import PackedParameters, WeightSums
 
 
-class TritonBackend(TritonLauncher, Backend):
+class TritonBackend(TritonLauncher):
     """The kernels in Triton, on an NVIDIA GPU or in Triton's interpreter.
 
     Args:
@@ -125,16 +124,16 @@ class TritonBackend(TritonLauncher, Backend):
         count = len(convolutions)
         outputs = pooled = None
         if count:
-            outputs = self._empty((count, *size.output), values.dtype, device)
+            outputs = self.empty((count, *size.output), values.dtype, device)
         if pool_stride is not None:
-            pooled = self._empty((2, *size.output), values.dtype, device)
+            pooled = self.empty((2, *size.output), values.dtype, device)
         norms = () if filled is None else filled.norms
         packed = self._packed(parameters, convolutions, size.width, norms)
         tables = self._tables(values, convolutions, packed)
         columns = count if pooled is None else count + 1
         groups = self._groups(size.pixels, size, "forward", FORWARD_WAVES, columns, device)
         rows = count if pooled is None else count + 2
-        partials = self._empty((rows, groups, 4, size.width), torch.float32, device)
+        partials = self.empty((rows, groups, 4, size.width), torch.float32, device)
         filling: tuple[Any, ...] = (None, None, 0, None)
         if filled is not None:
             filling = (
@@ -156,7 +155,7 @@ class TritonBackend(TritonLauncher, Backend):
     def mix(self, terms: Sequence[MixTerm], weights: Tensor) -> Tensor:
         first = terms[0].value
         width, pixels = first.shape[-1], first.numel() // first.shape[-1]
-        out = self._empty(first.shape, first.dtype, first.device)
+        out = self.empty(first.shape, first.dtype, first.device)
         channels = channel_block(width)
         block = elementwise_pixels(pixels, channels)
         self._launch(
@@ -196,7 +195,7 @@ class TritonBackend(TritonLauncher, Backend):
         width, pixels = out_shape[-1], gradients[0].numel() // out_shape[-1]
         channels = channel_block(width)
         groups = reduce_groups(pixels, channels, len(terms))
-        partials = self._empty((len(terms), groups, 2, width), torch.float32, device)
+        partials = self.empty((len(terms), groups, 2, width), torch.float32, device)
         read = tuple(v.x if isinstance(v, Pooled) else v for v in values)
         kinds = tuple(v.kind if isinstance(v, Pooled) else 0 for v in values)
         height, width_px = pools[0].x.shape[1:3] if pools else out_shape[1:3]
@@ -221,11 +220,11 @@ class TritonBackend(TritonLauncher, Backend):
     ) -> NormGradients:
         """Memory for the gradients of norms."""
         width, device = like.shape[-1], like.device
-        coefficients = self._empty((terms, 3, width), torch.float32, device)
-        d_gamma, d_beta = (self._empty((terms, width), torch.float32, device) for _ in range(2))
+        coefficients = self.empty((terms, 3, width), torch.float32, device)
+        d_gamma, d_beta = (self.empty((terms, width), torch.float32, device) for _ in range(2))
         if d_weights is None:
             shape = (terms,) if weights is None else weights.shape
-            d_weights = self._empty(shape, torch.float32, device)
+            d_weights = self.empty(shape, torch.float32, device)
         return NormGradients(coefficients, d_weights, d_gamma, d_beta)
 
     def convolve_backward(
@@ -292,7 +291,7 @@ class TritonBackend(TritonLauncher, Backend):
         work = self._backward_outputs(values, table, stage, edges, needs_weights)
         d_values = before.unsqueeze(0) if in_place and before is not None else None
         if needs_input and d_values is None:
-            d_values = self._empty(values.shape, values.dtype, values.device)
+            d_values = self.empty(values.shape, values.dtype, values.device)
         sums, found = self._backward_inputs(values, table, work, edges, before, d_values, norms)
         if work.partials is not None:
             assert stage is not None
@@ -328,10 +327,10 @@ class TritonBackend(TritonLauncher, Backend):
         tables = self._tables(values, convolutions, packed)
         work = StageWork(size, convolutions, parameters, tables, packed)
         if stage is not None:
-            work.intermediate = self._empty((count, *size.output), dtype, device)
+            work.intermediate = self.empty((count, *size.output), dtype, device)
         if edges is not None and edges.has_pools:
-            work.d_pools = self._empty((2, *size.output), dtype, device)
-            work.winners = self._empty(size.output, torch.int8, device)
+            work.d_pools = self.empty((2, *size.output), dtype, device)
+            work.winners = self.empty(size.output, torch.int8, device)
         columns = count + (work.winners is not None)
         if columns == 0:
             return work
@@ -339,7 +338,7 @@ class TritonBackend(TritonLauncher, Backend):
         groups = self._groups(size.pixels, size, "outputs", waves, columns, device)
         if needs_weights:
             assert tables is not None
-            work.partials = self._empty((groups, tables.elements), torch.float32, device)
+            work.partials = self.empty((groups, tables.elements), torch.float32, device)
         d_maximum, d_mean = (None, None) if work.d_pools is None else work.d_pools
         self._launch(
             stage_backward_outputs, (groups, columns),
@@ -378,7 +377,7 @@ class TritonBackend(TritonLauncher, Backend):
             programs = groups * read
             if table is not None:
                 shape = (len(values), groups, 2, size.width)
-                sums = self._empty(shape, torch.float32, values.device)
+                sums = self.empty(shape, torch.float32, values.device)
         found: NormGradients | None = None
         differentiated: tuple[Any, ...] = (None, None, None, None, 1)
         if norms is not None and sums is not None:

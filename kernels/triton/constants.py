@@ -16,6 +16,8 @@ from torch import Tensor
 Arguments = TypeVarTuple("Arguments")
 T = TypeVar("T", bound=Tensor | tuple[Any, ...])
 
+MARK = "_hwnas_constant"
+"""Attribute of a tensor that is a constant."""
 OF_FAKE_MODE = "_hwnas_constants"
 """Attribute of a `FakeTensorMode` that holds the constants made under it, of no use elsewhere."""
 
@@ -64,7 +66,10 @@ class DeviceConstants(Generic[T, *Arguments]):
 
     def _make(self, *args: *Arguments) -> T:
         with torch.device("cpu"):
-            return self.__wrapped__(*args)
+            made = self.__wrapped__(*args)
+        for tensor in _tensors(made):
+            setattr(tensor, MARK, True)
+        return made
 
     def _keep(self, key: Any, made: T) -> None:
         # The device cannot be waited for during a capture.
@@ -77,6 +82,11 @@ class DeviceConstants(Generic[T, *Arguments]):
         if (self, args) not in kept:
             kept[self, args] = self._make(*args)
         return kept[self, args]
+
+
+def is_constant(tensor: Tensor) -> bool:
+    """Whether a tensor is one of the results of `DeviceConstants`."""
+    return getattr(tensor, MARK, False)
 
 
 def kept_on_device(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import triton
 from torch import Tensor
 
+from hwnas.kernels.backend import Backend
 from hwnas.kernels.plan import CellPlan, Convolution, Norm
 from hwnas.kernels.triton.arguments import Size, integers, offsets_in_one
 from hwnas.kernels.triton.backward import sum_weight_gradients
@@ -34,7 +36,7 @@ PRECISIONS = ("ieee", "tf32")
 MULTIPROCESSORS = 132
 
 
-class TritonLauncher:
+class TritonLauncher(Backend):
     """Allocates memory, launches kernels, and packs weights in the layout of the kernels.
 
     Args:
@@ -60,9 +62,7 @@ class TritonLauncher:
             return parameters
         width = padded_width(channels_of(convolutions, parameters))
         norms = [norm for group in groups for norm in group.norms]
-        # One for each sum of a term, and for each convolution and pair of pools.
-        counters = sum(len(g.terms) + len(g.first) + len(g.second) + 1 for g in groups)
-        return PackedParameters(parameters, convolutions, width, norms, counters)
+        return PackedParameters(parameters, convolutions, width, norms, counters_of(plan))
 
     def finish(
         self, parameters: Sequence[Tensor], weight_gradients: Sequence[Tensor | None]
@@ -88,7 +88,7 @@ class TritonLauncher:
         found = offsets_in_one(targets)
         copied: list[Tensor] = []
         if found is None:
-            out = self._empty((sum(t.numel() for t in wanted),), wanted[0].dtype, wanted[0].device)
+            out = self.empty((sum(t.numel() for t in wanted),), wanted[0].dtype, wanted[0].device)
             copied = list(torch.split(out, [t.numel() for t in wanted]))
             parts = iter(copied)
             found = offsets_in_one([None if t is None else next(parts) for t in targets])
@@ -175,18 +175,23 @@ class TritonLauncher:
         tile = getattr(size.tiles, kernel)
         return groups_of(pixels, tile, waves, columns, multiprocessors(device))
 
-    def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """An uninitialised tensor that a kernel fills."""
-        return torch.empty(tuple(shape), dtype=dtype, device=device)
+    def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:
+        """Run a kernel on its tensors' device; returns the compiled one."""
+        with on_device_of(next(a for a in arguments if isinstance(a, Tensor))):
+            return kernel[grid](*arguments, **options)
 
-    def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-        """Run a kernel on its tensors' device."""
-        device = next(a for a in arguments if isinstance(a, Tensor)).device
-        if device.type != "cuda" or device.index == torch.cuda.current_device():
-            kernel[grid](*arguments, **options)
-            return
-        with torch.cuda.device(device):
-            kernel[grid](*arguments, **options)
+
+def counters_of(plan: CellPlan) -> int:
+    """Counters of a pass: for each sum of a term, each convolution, and each pair of pools."""
+    return sum(len(g.terms) + len(g.first) + len(g.second) + 1 for g in plan.groups)
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
+    """A context in which kernels run on a tensor's device."""
+    device = tensor.device
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
 
 
 @cache

@@ -124,6 +124,7 @@ class PackedParameters(list[Tensor]):
         affine: offset of a norm's scale and shift in `flat`, by its `Norm.gamma`.
         channels: number of channels without padding.
         width: number of channels with padding.
+        free_counters: zeros that no launch uses yet.
         pending: partial weight gradients, to be added up by `TritonBackend.finish`.
     """
 
@@ -155,14 +156,14 @@ class PackedParameters(list[Tensor]):
         gather = _gather(convolutions, len(pairs), self.channels, width, device)
         self.flat = joined.index_select(0, gather)
         self._block = counters
-        self._counters = self.flat.new_empty(0, dtype=torch.int32)
+        self.free_counters = self.flat.new_empty(0, dtype=torch.int32)
 
     def counters(self, count: int) -> Tensor:
         """Counters that are zero and that no other launch uses, (count,)."""
-        if len(self._counters) < count:
+        if len(self.free_counters) < count:
             block = max(self._block, count)
-            self._counters = torch.zeros(block, dtype=torch.int32, device=self.flat.device)
-        taken, self._counters = self._counters[:count], self._counters[count:]
+            self.free_counters = torch.zeros(block, dtype=torch.int32, device=self.flat.device)
+        taken, self.free_counters = self.free_counters[:count], self.free_counters[count:]
         return taken
 
 

@@ -33,7 +33,7 @@ DTYPES = [FLOAT32, HALF] if interpreted() else [FLOAT32, HALF, torch.bfloat16]
 class PoisonedBackend(TritonBackend):
     """Fills new tensors with NaN, or 77 for integers, so that unwritten elements are found."""
 
-    def _empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    def empty(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
         poison = float("nan") if dtype.is_floating_point else 77
         return torch.full(tuple(shape), poison, dtype=dtype, device=device)
 

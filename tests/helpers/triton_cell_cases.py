@@ -25,8 +25,12 @@ from helpers.waits import Watch
 from torch import Tensor
 
 from hwnas.kernels import mixed_op, reference, weighted_norms
+from hwnas.kernels.cell import Selection
+from hwnas.kernels.function import CellCall, run_cell
 from hwnas.kernels.fused import FusedCell
+from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 from hwnas.kernels.plan import CellPlan, Edge, tensors_of
+from hwnas.kernels.triton import cell as programs
 from hwnas.kernels.triton.backend import TritonBackend
 
 CELLS = [
@@ -156,6 +160,58 @@ def test_a_captured_cell_follows_new_values(space) -> None:
     anew = [*evaluate(), *gradients]
     assert all(torch.equal(a, b) for a, b in zip(replayed, anew, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(before, anew, strict=False))
+
+
+TWO_NODES = [(0, 2, 1), (1, 2, 1), (2, 3, 1)]
+
+
+@pytest.mark.parametrize(
+    "space,structure,recompute",
+    [
+        ("nasbench201", [(0, 1, 1)], "nothing"),
+        pytest.param("nasbench201", TWO_NODES, "first", marks=pytest.mark.slow),
+        pytest.param("nasbench201", TWO_NODES, "all", marks=pytest.mark.slow),
+        pytest.param("darts", TWO_NODES, "nothing", marks=pytest.mark.slow),
+    ],
+)
+def test_programs_compute_what_the_operator_does(space, structure, recompute) -> None:
+    """Nodes, gradients and running statistics, bit by bit; the second time with other values.
+
+    Then all inputs are the same tensor, and some gradients are not needed.
+    """
+    count = min(target for _, target, _ in structure)
+    edges = [Edge(s, t, candidates_of(space, 12, (3, 4), r)[1], r) for s, t, r in structure]
+    for edge in edges:
+        for candidate in edge.candidates:
+            moved = {k: v.detach().to(DEVICE) for k, v in candidate.tensors.items()}
+            candidate.tensors.update(moved)
+    selection = Selection(count, edges)
+    plan = CellPlan.of(selection.description)
+    assert programs.suits(plan)
+    for again in (False, True):
+        x = [torch.randn(2, 12, 3, 4, device=DEVICE).requires_grad_() for _ in range(count)]
+        inputs = [x[0]] * count if again else x
+        weights = torch.rand(len(edges), len(edges[0].candidates), device=DEVICE).requires_grad_()
+        parameters = [torch.randn_like(p).mul(0.3) for p in selection.parameters]
+        learned = [p.requires_grad_() for p in parameters[:: 2 if again else 1]]
+        gradients = [torch.randn_like(x[0]) for _ in range(plan.nodes)]
+        results = []
+        for is_program in (True, False):
+            running = [r.clone() for r in selection.running]
+            if is_program:
+                call = CellCall(selection.description, True, 0.1, recompute, running)
+                nodes = list(run_cell(programs, call, inputs, weights, parameters))
+            else:
+                found = mixed_cell_op(
+                    inputs, weights, parameters, [], selection.description, "triton", recompute,
+                    True,
+                )  # fmt: skip
+                nodes, tables = found[: plan.nodes], found[plan.nodes :][: len(plan.groups)]
+                counts = selection.counts(inputs)
+                update_running_statistics(running, tables, selection.description, counts, 0.1)
+            leaves = [*dict.fromkeys(inputs), weights, *learned]
+            results.append([*nodes, *torch.autograd.grad(nodes, leaves, gradients), *running])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("recompute", ["nothing", "all"])

@@ -1,0 +1,400 @@
+"""Both passes through a cell by the Triton kernels, each a program of prepared launches.
+
+This module is one of `hwnas.kernels.function.Passes`. A program is recorded when a cell is first
+called with some sizes, and kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hwnas.kernels.function import CellCall, split
+from hwnas.kernels.fused import FusedCell, GroupValues
+from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
+from hwnas.kernels.operator import (
+    aligned,
+    backend_for,
+    from_layout,
+    kept_stages,
+    to_layout,
+    without_base,
+)
+from hwnas.kernels.plan import CellPlan, parameter_shape
+from hwnas.kernels.triton.backend import TritonBackend
+from hwnas.kernels.triton.launch import counters_of
+from hwnas.kernels.triton.packing import PackedParameters
+from hwnas.kernels.triton.program import Program, Recorder
+
+PROGRAMS = 512
+"""Programs that are kept."""
+
+
+class Sizes(NamedTuple):
+    """What a program depends on beside the plan.
+
+    Attributes:
+        images: N.
+        channels: C without padding.
+        inputs: (height, width) of each input.
+        options: number of options of each edge.
+        dtype: of activations.
+        device: of all tensors.
+        precision: of float32 matrix products.
+    """
+
+    images: int
+    channels: int
+    inputs: tuple[tuple[int, int], ...]
+    options: int
+    dtype: torch.dtype
+    device: torch.device
+    precision: str
+
+
+class ForwardProgram(NamedTuple):
+    """A forward pass.
+
+    Attributes:
+        program: its launches; bases are the inputs, the mixing weights, the packed parameters and
+            the counters, results are the nodes.
+        saved: shapes and types of what is kept for the backward pass.
+        groups: for each group the positions of its table and of the outputs of its first and its
+            second stage there; None where they are not kept.
+    """
+
+    program: Program
+    saved: list[tuple[tuple[int, ...], torch.dtype]]
+    groups: list[tuple[int, int | None, int | None]]
+
+    def values(self, saved: Tensor) -> list[GroupValues]:
+        """What `FusedCell.forward` returned, as views of what was kept."""
+        views = [
+            _view(saved, offset, shape, dtype)
+            for offset, (shape, dtype) in zip(self.program.saved, self.saved, strict=True)
+        ]
+        return [
+            GroupValues(
+                views[table], None, None if first is None else views[first],
+                None if second is None else views[second],
+            )
+            for table, first, second in self.groups
+        ]  # fmt: skip
+
+
+def suits(plan: CellPlan) -> bool:
+    """Whether a cell in training consists of launches alone.
+
+    Gradients of scales and shifts are copied, and nodes that nothing leads to are filled with
+    zeros, by PyTorch.
+    """
+    reached = {term.target for group in plan.groups for term in group.terms}
+    return (
+        any(group.first for group in plan.groups)
+        and len(reached) == plan.nodes
+        and all(norm.gamma is None for group in plan.groups for norm in group.norms)
+    )
+
+
+def forward(
+    call: CellCall,
+    inputs: Sequence[Tensor],
+    weights: Tensor,
+    parameters: Sequence[Tensor],
+    *,
+    save: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """Nodes, and the workspace that the backward pass reads; see `Passes`."""
+    plan = CellPlan.of(call.description)
+    sizes, backend = _sizes(inputs, weights)
+    width = backend.width(sizes.channels)
+    states, weights = [to_layout(x, width) for x in inputs], aligned(weights)
+    packed = backend.pack(plan, parameters)
+    assert isinstance(packed, PackedParameters)
+    keeps = kept_stages(call.recompute, save)
+    found = _forward_program(call.description, sizes, keeps)
+    device = sizes.device
+    nodes = [torch.empty(shape, dtype=sizes.dtype, device=device) for shape in _nodes(plan, sizes)]
+    saved = torch.empty(found.program.saved_bytes, dtype=torch.uint8, device=device)
+    counters = torch.zeros(counters_of(plan), dtype=torch.int32, device=device)
+    found.program.run([*states, weights, packed.flat, counters, *nodes], saved)
+    _update_running(call, sizes, keeps, saved)
+    return [without_base(from_layout(x, sizes.channels)) for x in nodes], saved
+
+
+def backward(
+    call: CellCall,
+    counts: tuple[int, int],
+    needed: Sequence[bool],
+    saved: Sequence[Tensor],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Gradients of the inputs, the mixing weights and the parameters; see `Passes`."""
+    plan, (inputs, count) = CellPlan.of(call.description), counts
+    given, weights, rest = split(saved, inputs)
+    parameters, nodes, kept = rest[:count], rest[count:-1], aligned(rest[-1])
+    sizes, backend = _sizes(given, weights)
+    width, channels = backend.width(sizes.channels), sizes.channels
+    shapes = _nodes(plan, sizes)
+    states = [to_layout(x, width) for x in (*given, *nodes)]
+    of_nodes = [
+        weights.new_zeros(shape, dtype=sizes.dtype) if g is None else to_layout(g, width)
+        for g, shape in zip(gradients, shapes, strict=True)
+    ]
+    weights = aligned(weights)
+    packed = backend.pack(plan, parameters)
+    assert isinstance(packed, PackedParameters)
+    needs_input, needs_parameter = tuple(needed[:inputs]), bytes(needed[inputs + 1 :])
+    program = _backward_program(
+        call.description, sizes, kept_stages(call.recompute, True), needs_input, needs_parameter
+    )
+    zeros = _zeros(plan, weights)
+    order = _order(call.description, channels, needs_parameter)
+    vector = weights.new_empty(sum(part.elements for part in order), dtype=sizes.dtype)
+    d_inputs = [torch.empty_like(x) for x, n in zip(states, needs_input, strict=False) if n]
+    program.run(
+        [*states, *of_nodes, weights, packed.flat, kept, zeros.counters, zeros.d_weights, vector,
+         *d_inputs], kept,
+    )  # fmt: skip
+    d_parameters: list[Tensor | None] = [None] * count
+    for part in order:
+        for position, view in part.views(vector):
+            d_parameters[position] = view
+    found = iter(d_inputs)
+    shown = [from_layout(next(found), channels) if n else None for n in needs_input]
+    return [*shown, zeros.d_weights, *d_parameters]
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _forward_program(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -> ForwardProgram:
+    """Record a forward pass on zeros."""
+    plan = CellPlan.of(description)
+    stand_ins = _StandIns(plan, sizes)
+    recorder = Recorder(sizes.precision, stand_ins.packed)
+    cell = FusedCell(plan, recorder, stand_ins.parameters, None)
+    nodes, values = cell.forward(stand_ins.states, stand_ins.weights, keeps)
+    saved: list[Tensor] = []
+    groups = []
+    for value in values:
+        places: list[int | None] = []
+        for tensor in (value.table, value.first, value.second):
+            places.append(None if tensor is None else len(saved))
+            saved += [] if tensor is None else [tensor]
+        table, first, second = places
+        assert table is not None
+        groups.append((table, first, second))
+    bases = [*stand_ins.states, stand_ins.weights, stand_ins.packed.flat, stand_ins.counters]
+    program = Program(recorder, bases, nodes, saved)
+    return ForwardProgram(program, [(tuple(t.shape), t.dtype) for t in saved], groups)
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _backward_program(
+    description: str,
+    sizes: Sizes,
+    keeps: tuple[bool, bool],
+    needs_input: tuple[bool, ...],
+    needs_parameter: bytes,
+) -> Program:
+    """Record a backward pass on zeros.
+
+    Bases are the inputs, the nodes that edges read, the gradients of the nodes, the mixing weights,
+    the packed parameters, what the forward pass kept, counters, the gradients of the mixing weights
+    and of the parameters; results are the gradients of the inputs.
+    """
+    plan = CellPlan.of(description)
+    stand_ins = _StandIns(plan, sizes)
+    shapes = _nodes(plan, sizes)
+    gradients = [stand_ins.zeros(shape) for shape in shapes]
+    nodes = [
+        stand_ins.zeros(shape) if plan.inputs + i in plan.sources else gradients[i]
+        for i, shape in enumerate(shapes)
+    ]
+    forward_program = _forward_program(description, sizes, keeps)
+    kept = stand_ins.zeros((forward_program.program.saved_bytes,), torch.uint8)
+    d_weights = torch.zeros_like(stand_ins.weights)
+    order = _order(description, sizes.channels, needs_parameter)
+    vector = stand_ins.zeros((sum(part.elements for part in order),))
+    targets: list[Tensor | None] = [None] * len(plan.parameters)
+    for part in order:
+        for position, view in part.views(vector):
+            targets[position] = view
+    recorder = Recorder(sizes.precision, stand_ins.packed)
+    cell = FusedCell(plan, recorder, stand_ins.parameters, None)
+    d_inputs, _ = cell.backward(
+        [*stand_ins.states, *nodes], forward_program.values(kept), stand_ins.weights, gradients,
+        targets, needs_input, d_weights,
+    )  # fmt: skip
+    read = [node for i, node in enumerate(nodes) if plan.inputs + i in plan.sources]
+    bases = [
+        *stand_ins.states, *read, *gradients, stand_ins.weights, stand_ins.packed.flat, kept,
+        stand_ins.counters, d_weights, vector,
+    ]  # fmt: skip
+    wanted = zip(d_inputs, needs_input, strict=True)
+    return Program(recorder, bases, [d for d, needed in wanted if needed and d is not None])
+
+
+class _StandIns:
+    """Zeros in place of the tensors of a call, each with memory of its own.
+
+    Args:
+        plan: the cell.
+        sizes: of the tensors.
+    """
+
+    def __init__(self, plan: CellPlan, sizes: Sizes) -> None:
+        self._sizes = sizes
+        backend = TritonBackend(sizes.precision)
+        width, channels = backend.width(sizes.channels), sizes.channels
+        self.states = [self.zeros((sizes.images, *size, width)) for size in sizes.inputs]
+        edges = 1 + max(term.edge for group in plan.groups for term in group.terms)
+        self.weights = self.zeros((edges, sizes.options), torch.float32)
+        self.counters = self.zeros((counters_of(plan),), torch.int32)
+        self.parameters = [self.zeros(parameter_shape(*p, channels)) for p in plan.parameters]
+        packed = backend.pack(plan, self.parameters)
+        assert isinstance(packed, PackedParameters)
+        packed.free_counters = self.counters
+        self.packed = packed
+
+    def zeros(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """Zeros, of the activations' type by default."""
+        return torch.zeros(
+            tuple(shape), dtype=dtype or self._sizes.dtype, device=self._sizes.device
+        )
+
+
+class Part(NamedTuple):
+    """Where the gradients of parameters of one shape lie, one after the other.
+
+    Attributes:
+        start: position of the first in the vector of all gradients.
+        shape: of each.
+        positions: of the parameters.
+    """
+
+    start: int
+    shape: tuple[int, ...]
+    positions: tuple[int, ...]
+
+    def views(self, vector: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(position, gradient) of each parameter."""
+        elements = len(self.positions) * math.prod(self.shape)
+        block = vector[self.start : self.start + elements]
+        parts = block.view(len(self.positions), *self.shape).unbind()
+        return zip(self.positions, parts, strict=True)
+
+    @property
+    def elements(self) -> int:
+        """Of all gradients."""
+        return len(self.positions) * math.prod(self.shape)
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _order(description: str, channels: int, needed: bytes) -> tuple[Part, ...]:
+    """The parameters whose gradients are needed, by shape."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for position, names in enumerate(CellPlan.of(description).parameters):
+        if needed[position]:
+            by_shape.setdefault(parameter_shape(*names, channels), []).append(position)
+    sizes = [len(positions) * math.prod(shape) for shape, positions in by_shape.items()]
+    starts = accumulate(sizes, initial=0)
+    return tuple(
+        Part(start, shape, tuple(positions))
+        for start, (shape, positions) in zip(starts, by_shape.items(), strict=False)
+    )
+
+
+class _Zeros(NamedTuple):
+    """What a backward pass begins with, in one piece of memory.
+
+    Attributes:
+        counters: of the launches.
+        d_weights: gradients of the mixing weights, (edges, options).
+    """
+
+    counters: Tensor
+    d_weights: Tensor
+
+
+def _zeros(plan: CellPlan, weights: Tensor) -> _Zeros:
+    count, elements = counters_of(plan), weights.numel()
+    start = -(-count // 4) * 4
+    zeros = torch.zeros(start + elements, dtype=torch.int32, device=weights.device)
+    d_weights = zeros[start:].view(torch.float32).view(weights.shape)
+    return _Zeros(zeros[:count], d_weights)
+
+
+def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[Sizes, TritonBackend]:
+    """What a program depends on, and the backend."""
+    images, channels, *_ = inputs[0].shape
+    backend = backend_for("triton", inputs[0].dtype)
+    assert isinstance(backend, TritonBackend)
+    spatial = tuple((x.shape[2], x.shape[3]) for x in inputs)
+    sizes = Sizes(
+        images, channels, spatial, weights.shape[1], inputs[0].dtype, inputs[0].device,
+        backend.precision,
+    )  # fmt: skip
+    return sizes, backend
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _nodes(plan: CellPlan, sizes: Sizes) -> list[tuple[int, ...]]:
+    """Shapes of the nodes, with padded channels."""
+    width = TritonBackend(sizes.precision).width(sizes.channels)
+    spatial = plan.sizes(sizes.inputs)[plan.inputs :]
+    return [(sizes.images, *size, width) for size in spatial]
+
+
+def _view(memory: Tensor, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A part of some bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    return memory[offset : offset + size].view(dtype).view(shape)
+
+
+class Statistics(NamedTuple):
+    """How a batch's statistics are read off what a forward pass kept.
+
+    Attributes:
+        places: (3, norms, C), positions of means, their rounding errors, and variances.
+        unbiased: (norms, 1), M / (M - 1) with M the number of values of a channel.
+    """
+
+    places: Tensor
+    unbiased: Tensor
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _statistics(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -> Statistics:
+    plan = CellPlan.of(description)
+    found = _forward_program(description, sizes, keeps)
+    index = torch.empty(3, plan.norms, sizes.channels, dtype=torch.int64)
+    unbiased = torch.empty(plan.norms, 1)
+    states = plan.sizes(sizes.inputs)
+    for group, (table, _, _) in zip(plan.groups, found.groups, strict=True):
+        height, width_px = states[group.terms[0].target]
+        pixels = sizes.images * height * width_px
+        width = found.saved[table][0][-1]
+        for row, norm in enumerate(group.norms):
+            first = found.program.saved[table] // 4 + row * TABLE_ROWS * width
+            for i, kind in enumerate((MEAN, RESIDUAL, VARIANCE)):
+                start = first + kind * width
+                index[i, norm.position] = torch.arange(start, start + sizes.channels)
+            unbiased[norm.position] = pixels / (pixels - 1)
+    return Statistics(index.to(sizes.device), unbiased.to(sizes.device))
+
+
+def _update_running(call: CellCall, sizes: Sizes, keeps: tuple[bool, bool], saved: Tensor) -> None:
+    """Move running statistics towards the batch's own, as `torch.nn.BatchNorm2d` does."""
+    if not call.running:
+        return
+    statistics = _statistics(call.description, sizes, keeps)
+    means, errors, variances = saved.view(torch.float32)[statistics.places]
+    batch = [*(means + errors).unbind(), *(variances * statistics.unbiased).unbind()]
+    batch = [new.to(old.dtype) for old, new in zip(call.running, batch, strict=True)]
+    torch._foreach_lerp_(list(call.running), batch, call.momentum)
