@@ -121,6 +121,15 @@ def conv_bn(c_in: int, c_out: int, kernel: int, stride: int) -> nn.Sequential:
     return sequential(conv=conv(c_in, c_out, kernel, stride), bn=nn.BatchNorm2d(c_out))
 
 
+def conv_bn_relu(c_in: int, c_out: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """Dense convolution, batch norm and ReLU, as in NAS-Bench-101."""
+    return sequential(
+        conv=conv(c_in, c_out, kernel, stride),
+        bn=nn.BatchNorm2d(c_out, affine=affine),
+        relu=nn.ReLU(),
+    )
+
+
 def bn_relu_classifier(c_in: int, classes: int) -> nn.Sequential:
     """Batch norm, ReLU and classifier: the head of NAS-Bench-201's networks."""
     return sequential(bn=nn.BatchNorm2d(c_in), relu=nn.ReLU(), classifier=classifier(c_in, classes))
@@ -204,6 +213,7 @@ def skip_connect(spec: OpSpec, affine: bool) -> nn.Module:
 
 
 CELL_OPERATORS: dict[str, Builder] = {
+    "max_pool_2x2": lambda s, affine: nn.MaxPool2d(2, s.stride, ceil_mode=True),
     "max_pool_3x3": lambda s, affine: nn.MaxPool2d(3, s.stride, padding=1),
     "max_pool_5x5": lambda s, affine: nn.MaxPool2d(5, s.stride, padding=2),
     "max_pool_7x7": lambda s, affine: nn.MaxPool2d(7, s.stride, padding=3),
@@ -221,6 +231,8 @@ CELL_OPERATORS: dict[str, Builder] = {
     "dil_conv_5x5": lambda s, affine: dil_conv(s.c_in, 5, s.stride, affine),
     "nor_conv_1x1": lambda s, affine: relu_conv_bn(s.c_in, s.c_out, 1, s.stride, affine),
     "nor_conv_3x3": lambda s, affine: relu_conv_bn(s.c_in, s.c_out, 3, s.stride, affine),
+    "conv1x1-bn-relu": lambda s, affine: conv_bn_relu(s.c_in, s.c_out, 1, s.stride, affine),
+    "conv3x3-bn-relu": lambda s, affine: conv_bn_relu(s.c_in, s.c_out, 3, s.stride, affine),
     "conv_bn_3x3": lambda s, affine: conv_bn(s.c_in, s.c_out, 3, s.stride),
     "factorized_reduce": lambda s, affine: FactorizedReduce(s.c_in, s.c_out, affine),
     "nor_conv_1x1_share": lambda s, affine: without_norm(

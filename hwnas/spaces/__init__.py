@@ -14,6 +14,7 @@ from hwnas.spaces.elastic import ElasticSpace
 from hwnas.spaces.layers import LayerSpace
 from hwnas.spaces.macro import MacroSpace
 from hwnas.spaces.mbconv import MbconvSpace
+from hwnas.spaces.nasbench101 import NasBench101Space
 from hwnas.spaces.nasbench201 import NasBench201Space
 from hwnas.spaces.nasnet import NasnetSpace
 from hwnas.spaces.options import SpaceOptions
@@ -29,6 +30,7 @@ SPACES: dict[str, type[SearchSpace]] = {
         ElasticSpace,
         MacroSpace,
         MbconvSpace,
+        NasBench101Space,
         NasBench201Space,
         NasnetSpace,
         RnnSpace,

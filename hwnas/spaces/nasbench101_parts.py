@@ -1,0 +1,129 @@
+"""What the graphs of NAS-Bench-101 run: expectations and the decoder's program.
+
+Both go over all graphs without their operators (`Skeletons`), of which the published space has
+6,472. So both are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwnas.spaces.decoding import DecodingProgram
+from hwnas.spaces.nasbench101_graphs import OPERATORS, Skeletons
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which parts each graph runs.
+
+    Attributes:
+        has: (skeletons, edges), whether a graph has an edge.
+        of_edge: for each edge (skeletons, parts), whether a graph runs each of its parts.
+        of_size: for each inner vertex (skeletons, sizes), whether it has each size.
+        of_slot: for each inner vertex (skeletons, slots), whether it has each slot.
+    """
+
+    has: np.ndarray
+    of_edge: list[np.ndarray]
+    of_size: list[np.ndarray]
+    of_slot: list[np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        graphs: Skeletons,
+        edges: Sequence[tuple[int, int]],
+        size_of_slot: Sequence[int],
+    ) -> Parts:
+        """Find the parts of all graphs.
+
+        Args:
+            graphs: the graphs.
+            edges: (source, target) of each edge.
+            size_of_slot: the index of each slot's size; -1 if no graph has it.
+        """
+        output = edges[-1][1]
+        sizes = np.array([*size_of_slot, -1])[graphs.size]
+        of_size = [sizes[:, [v]] == np.arange(max(size_of_slot) + 1) for v in range(output - 1)]
+        of_slot = [graphs.slot[:, [v]] == np.arange(len(size_of_slot)) for v in range(output - 1)]
+        of_edge = []
+        for row, (source, target) in enumerate(edges):
+            earlier = [edges.index((s, target)) for s in range(source)]
+            adds = graphs.edges[:, row] & graphs.edges[:, earlier].any(axis=1)
+            if target < output:
+                pays = adds if source else graphs.edges[:, row]
+                of_edge.append(pays[:, None] & of_size[target - 1])
+            elif source:
+                of_edge.append(graphs.edges[:, [row]])
+            else:
+                joins = (graphs.slot >= 0).any(axis=1)
+                has = graphs.edges[:, row]
+                of_edge.append(np.stack([has, has & joins], axis=1))
+        return cls(graphs.edges, of_edge, of_size, of_slot)
+
+    def program(self, taken: np.ndarray, max_parts: int) -> DecodingProgram:
+        """The architectures as a linear program.
+
+        There is a variable for each graph, which is 1 if exactly its edges are taken. The others
+        follow from these: whether a part of an edge runs, and whether an operator runs at a size.
+
+        Args:
+            taken: (choices, max_options), the index of each option's variable. The choices are the
+                edges with the options absent and present, and then the operators of the vertices.
+            max_parts: the largest number of parts of any choice.
+        """
+        count = len(self.has)
+        graphs = taken.size + np.arange(count)
+        runs = np.full((len(taken), max_parts), -1)
+        rows = _Rows(taken.size + count)
+        for choice in taken:
+            rows.add({int(variable): 1.0 for variable in choice}, 1, 1)
+        rows.add(dict.fromkeys(graphs.tolist(), 1.0), 1, 1)
+        for row, parts in enumerate(self.of_edge):
+            rows.add_sum(graphs[self.has[:, row]], {int(taken[row, 1]): -1.0})
+            for part in range(parts.shape[1]):
+                runs[row, part] = rows.new_variable()
+                rows.add_sum(graphs[parts[:, part]], {int(runs[row, part]): -1.0})
+        for vertex, sizes in enumerate(self.of_size):
+            row = len(self.of_edge) + vertex
+            own = np.array([[rows.new_variable() for _ in sizes.T] for _ in OPERATORS])
+            runs[row, : own.size] = own.ravel()
+            for size, members in enumerate(sizes.T):
+                rows.add_sum(graphs[members], dict.fromkeys(own[:, size].tolist(), -1.0))
+            for option in range(len(OPERATORS)):
+                at_most = dict.fromkeys(own[option].tolist(), 1.0)
+                rows.add(at_most | {int(taken[row, option]): -1.0}, -np.inf, 0)
+        return rows.program(taken.size, runs)
+
+
+class _Rows:
+    """Linear constraints, and the variables that they are about."""
+
+    def __init__(self, variables: int) -> None:
+        self.variables = variables
+        self.terms: list[dict[int, float]] = []
+        self.lower: list[float] = []
+        self.upper: list[float] = []
+
+    def new_variable(self) -> int:
+        self.variables += 1
+        return self.variables - 1
+
+    def add(self, terms: dict[int, float], lower: float, upper: float) -> None:
+        self.terms.append(terms)
+        self.lower.append(lower)
+        self.upper.append(upper)
+
+    def add_sum(self, variables: np.ndarray, others: dict[int, float]) -> None:
+        """The sum of variables, and of other terms, is 0."""
+        self.add(dict.fromkeys(variables.tolist(), 1.0) | others, 0, 0)
+
+    def program(self, options: int, runs: np.ndarray) -> DecodingProgram:
+        matrix = np.zeros((len(self.terms), self.variables))
+        for row, terms in enumerate(self.terms):
+            matrix[row, list(terms)] = list(terms.values())
+        lower, upper = np.array(self.lower), np.array(self.upper)
+        return DecodingProgram(self.variables - options, matrix, lower, upper, runs)
