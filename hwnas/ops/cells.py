@@ -1,4 +1,4 @@
-"""Operators of the cells of DARTS and NAS-Bench-201.
+"""Operators of the cells of DARTS, NASNet, NAS-Bench-101 and NAS-Bench-201.
 
 The DARTS operators are those of Liu et al., ICLR 2019 (arXiv 1806.09055), the `nor_conv` operators
 those of Dong & Yang, "NAS-Bench-201", ICLR 2020 (arXiv 2001.00326). `hwnas.kernels` finds a

@@ -261,7 +261,7 @@ def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -
         ("train.grow", train.grow, config.minutes is None, "no minutes"),
         ("train.grow", train.grow, train.teacher is None, "no train.teacher"),
         ("train.inherit", train.inherit, of_supernet, "search.evaluator = supernet"),
-        ("train.inherit", train.inherit, shares, "space.name = elastic or vit"),
+        ("train.inherit", train.inherit, shares, "space.name = elastic, vit or nasbench101"),
         ("train.inherit", train.inherit, not search.proxy, "no search.proxy"),
     )
     for key, value, fits, expected in needs:

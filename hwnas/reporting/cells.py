@@ -30,6 +30,7 @@ _LAYER_NAME = re.compile(r"(stage\d{1,3})/layer(\d{1,3})")
 _HALF_NAME = re.compile(r"(block\d{1,3})/(attention|mlp)")
 _NODE_NAME = re.compile(r"node(\d{1,3})")
 _DEPTH_NAME = re.compile(r"stage(\d{1,3})/depth")
+_VERTEX_NAME = re.compile(r"vertex(\d{1,3})")
 _HALF_OF_BLOCK = re.compile(r"(normal|reduce)/(\d{1,3})([ab])/(input|operator)")
 _STAGES = ("stage", "block", _EMBEDDING, _SIZES)
 
@@ -71,12 +72,16 @@ class Cell:
         inputs: number of input nodes, which come first.
         nodes: number of nodes including the inputs.
         edges: the selected operators.
+        has_vertices: whether operators are at the vertices of a graph, as in NAS-Bench-101. Then
+            there are two nodes for a vertex, and its operator leads from the first, the sum of what
+            the vertex reads, to the second.
     """
 
     cell_type: str
     inputs: int
     nodes: int
     edges: tuple[Edge, ...]
+    has_vertices: bool = False
 
     @property
     def title(self) -> str:
@@ -133,6 +138,8 @@ class Cell:
             return str(node)
         if self.joins_nodes:
             return ("c_{k-2}", "c_{k-1}")[node] if node < 2 else str(node - 2)
+        if self.has_vertices and 0 < node < self.nodes - 1:
+            return f"sum {(node + 1) // 2}" if node % 2 else str(node // 2)
         return {0: "input", self.nodes - 1: "output"}.get(node, str(node))
 
     def name_of(self, edge: Edge) -> str:
@@ -143,6 +150,8 @@ class Cell:
         """The name of a choice whose operator leads from one node to another."""
         if self.is_stage or self.cell_type == _NODES:
             return _spaced(choice)
+        if _VERTEX_NAME.fullmatch(choice):
+            return f"{self.title}, {choice.replace('vertex', 'vertex ')}"
         if half := _HALF_OF_BLOCK.fullmatch(choice):
             return f"{self.title}, node {self.node_name(target)}{half[3]}, {half[4]}"
         return f"{self.title}, {self.node_name(source)} to {self.node_name(target)}"
@@ -166,6 +175,7 @@ def read_cells(
     - `stage1/layer1`: a layer of a stage;
     - `embedding`, `block1/attention`, `block1/mlp`: parts of a transformer;
     - `normal/2a/input`, `normal/2a/operator`: a half of a block, the node that it reads, and how;
+    - `vertex1`: the operator of a vertex of a graph, whose edges are named `0>1`;
     - `node1`: a node of a recurrent cell, whose option names the node that it reads: `tanh~0`;
     - `resolution`, `stage1/depth`: sizes.
 
@@ -188,6 +198,8 @@ def read_cells(
         if option == "none":
             continue
         operator = option
+        if _VERTEX_NAME.fullmatch(name) and not runs[row]:
+            continue
         if half := _HALF_OF_BLOCK.fullmatch(name):
             if half[4] == "input":
                 continue
@@ -199,7 +211,7 @@ def read_cells(
         kept[cell_type].append(Edge(name, source, target, operator, latency_ms, bool(runs[row])))
     return [
         replace(cell, edges=tuple(kept[cell_type]))
-        for cell_type, cell in _empty_cells(edges).items()
+        for cell_type, cell in _empty_cells(edges, space.choices).items()
     ]
 
 
@@ -210,14 +222,14 @@ def choice_names(choices: Sequence[Choice]) -> dict[str, str]:
 
     - `normal/0>2` becomes `Normal cell, c_{k-2} to 0`, with the papers' names of the nodes;
     - `stage1/layer2` becomes `Stage 1, layer 2`, and `block1/mlp` becomes `Block 1, mlp`;
-    - `node3` becomes `Node 3`.
+    - `node3` becomes `Node 3`, and `vertex3` becomes `Cell, vertex 3`.
 
     Names of another form stay as they are.
     """
     edges = _parse_names(choices)
     if edges is None:
         return {choice.name: choice.name for choice in choices}
-    cells = _empty_cells(edges)
+    cells = _empty_cells(edges, choices)
     return {
         choice.name: cells[cell_type].name_between(choice.name, source, target)
         for choice, (cell_type, source, target) in zip(choices, edges, strict=True)
@@ -229,7 +241,7 @@ def cell_titles(choices: Sequence[Choice]) -> dict[str, str]:
     edges = _parse_names(choices)
     if edges is None:
         return {choice.name: choice.name.rpartition("/")[0] or "Choices" for choice in choices}
-    cells = _empty_cells(edges)
+    cells = _empty_cells(edges, choices)
     return {
         choice.name: cells[cell_type].title
         for choice, (cell_type, _, _) in zip(choices, edges, strict=True)
@@ -244,17 +256,28 @@ def _spaced(name: str) -> str:
 
 def _parse_names(choices: Sequence[Choice]) -> list[tuple[str, int, int]] | None:
     """Cell type, source and target of each choice; None if a name has an unknown form."""
-    edges = [_parse_name(choice.name) for choice in choices]
+    vertices = {c.name for c in choices if _VERTEX_NAME.fullmatch(c.name)}
+    edges = [_parse_name(choice.name) for choice in choices if choice.name not in vertices]
+    if vertices and None not in edges:
+        # A vertex is two nodes: what it reads leads to the first, and what reads it comes from the
+        # second.
+        doubled = [(kind, 2 * s, 2 * t - 1) for kind, s, t in (e for e in edges if e is not None)]
+        return doubled + [("", 2 * n - 1, 2 * n) for n in range(1, len(vertices) + 1)]
     return None if None in edges else [edge for edge in edges if edge is not None]
 
 
-def _empty_cells(edges: Sequence[tuple[str, int, int]]) -> dict[str, Cell]:
+def _empty_cells(
+    edges: Sequence[tuple[str, int, int]], choices: Sequence[Choice]
+) -> dict[str, Cell]:
     """The cells without their edges, by type."""
+    has_vertices = any(_VERTEX_NAME.fullmatch(choice.name) for choice in choices)
     targets: dict[str, list[int]] = {}
     for cell_type, _, target in edges:
         targets.setdefault(cell_type, []).append(target)
     return {
-        cell_type: Cell(cell_type, inputs=min(found), nodes=1 + max(found), edges=())
+        cell_type: Cell(
+            cell_type, inputs=min(found), nodes=1 + max(found), edges=(), has_vertices=has_vertices
+        )
         for cell_type, found in targets.items()
     }
 

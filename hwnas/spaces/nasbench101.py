@@ -15,7 +15,6 @@ operators (6,472), so expectations and the decoder's program go over all of them
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
@@ -27,7 +26,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from hwnas.architecture import Architecture, Mixture
+from hwnas.architecture import Architecture
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
@@ -38,7 +37,6 @@ from hwnas.spaces.choices import Choice
 from hwnas.spaces.decoding import DecodingProgram
 from hwnas.spaces.nasbench101_graphs import (
     INPUT,
-    NASLIB_LABELS,
     OPERATORS,
     OUTPUT,
     Graph,
@@ -53,7 +51,6 @@ from hwnas.spaces.nasbench101_networks import (
     Layers,
     NasBench101Network,
     NasBench101Supernet,
-    Widths,
 )
 from hwnas.spaces.nasbench101_parts import Parts
 from hwnas.spaces.networks import Network, Supernet
@@ -62,10 +59,6 @@ from hwnas.spaces.options import SpaceOptions
 STACKS = 3
 ABSENT = 0
 EDGE_OPTIONS = ("none", "edge")
-NEGLIGIBLE = 1e-9
-"""A skeleton of smaller probability than this counts as impossible."""
-LEAST, OUTSIDE = 1e-12, 0.05
-"""Added to the weights of edges, and to those of a mixture that gives no graph a probability."""
 MUTATIONS = 1000
 """Attempts to find another valid graph."""
 
@@ -84,7 +77,7 @@ class NasBench101Options(SpaceOptions):
 
 
 class NasBench101Space(SearchSpace):
-    """NAS-Bench-101 cells; the choices are the edges, `0>1` ... `5>6`, then `vertex1` ... `vertex5`.
+    """NAS-Bench-101 cells; the choices are the edges, `0>1` ... `5>6`, and `vertex1` ... `vertex5`.
 
     Vertex 0 is the input and the last one the output. Every edge lies on a path from the input to
     the output, and a cell with fewer vertices has the first of them. So the paper's pruned graphs
@@ -115,7 +108,6 @@ class NasBench101Space(SearchSpace):
         known = np.unique(skeletons(options.vertices, options.max_edges).size)
         used = [widths[slot] for slot in known.tolist() if slot >= 0]
         self.sizes = sorted(set(used), reverse=True)
-        self._used_slots = [slot for slot in known.tolist() if slot >= 0]
         self.size_of_slot = [self.sizes.index(w) if w in self.sizes else -1 for w in widths]
         super().__init__(options)
         self.stem = OpSpec(
@@ -169,8 +161,9 @@ class NasBench101Space(SearchSpace):
             elif self.edges[row][1] > self.inner:
                 names = ["edge"]
             else:
-                kind = "addition" if self.edges[row][0] else "projection"
-                names = [f"{kind} {width}" for width in widths]
+                inner = self.edges[row][0] > 0
+                kind = "addition" if inner else "projection"
+                names = [f"{kind} {width}" for width in widths] + ["edge"] * inner
             found.append(tuple(names))
         return tuple(found)
 
@@ -178,7 +171,8 @@ class NasBench101Space(SearchSpace):
         """The operator of a part in every cell.
 
         The input is projected to the channels of a vertex. An edge pays for an addition unless it
-        is its vertex' first. Concatenation, and that a wider vertex is cut, are not priced.
+        is its vertex' first; then its part is `edge`, without operators. Concatenation, and that a
+        wider vertex is cut, are not priced.
         """
         name, _, _ = self.parts[choice][part].partition(" ")
         if name == "edge":
@@ -207,55 +201,14 @@ class NasBench101Space(SearchSpace):
         graphs = skeletons(self.options.vertices, self.options.max_edges)
         return Parts.of(graphs, self.edges, self.size_of_slot)
 
-    @cached_property
-    def _columns(self) -> dict[str, Tensor]:
-        """What each graph has, (skeletons, columns) by kind, as numbers."""
-        parts = self._of_graphs
-        # A mixture may be on another device than the one that a context asks for.
-        with torch.device("cpu"):
-            kinds = {
-                "edges": parts.has,
-                "parts": np.concatenate([*parts.of_edge, *parts.of_size], axis=1),
-                "sizes": np.concatenate(parts.of_size, axis=1),
-                "slots": np.concatenate(parts.of_slot, axis=1),
-            }
-            return {kind: torch.from_numpy(has).float() for kind, has in kinds.items()}
-
-    def skeleton_probabilities(self, weights: Tensor) -> Tensor:
-        """The probability of each graph without its operators, differentiable.
-
-        It is in proportion to the product of the weights of the edges that the graph has and of
-        `none` for the others. A mixture may exclude every graph, such as one whose edges were drawn
-        one by one; then the nearest graphs share the probability.
-
-        Args:
-            weights: (..., choices, max_options).
-
-        Returns:
-            (..., skeletons).
-        """
-        pairs = weights[..., : len(self.edges), : len(EDGE_OPTIONS)].clamp_min(0.0)
-        pairs = pairs / pairs.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-        has = self._columns["edges"].to(pairs)
-        logits = _logits(pairs, has, LEAST)
-        outside = logits.detach().amax(dim=-1, keepdim=True) < math.log(NEGLIGIBLE)
-        soft = torch.where(outside, _logits(pairs, has, OUTSIDE), logits).softmax(dim=-1)
-        kept = soft.detach().where(soft.detach() > NEGLIGIBLE, 0.0)
-        # What is negligible has a gradient, but no part in the result.
-        return soft + (kept / kept.sum(dim=-1, keepdim=True) - soft.detach())
-
     def _run_probability(self, weights: Tensor, edges: EdgeRule) -> Tensor:
         """The expectation over all graphs; operators are independent of the graph.
 
         The rules do not differ, since all edges of a graph lie on a path to the output.
         """
-        graphs = self.skeleton_probabilities(weights)
         operators = weights / weights.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-        counts = [table.shape[1] for table in self._of_graphs.of_edge]
-        counts += [len(self.sizes)] * self.inner
         columns = []
-        of_parts = graphs @ self._columns["parts"].to(graphs)
-        for row, own in enumerate(of_parts.split(counts, dim=-1)):
+        for row, own in enumerate(self._of_graphs.expected_parts(weights)):
             if self._vertex(row) >= 0:
                 taken = operators[..., row, : len(OPERATORS), None]
                 own = (taken * own.unsqueeze(-2)).flatten(-2)
@@ -266,28 +219,6 @@ class NasBench101Space(SearchSpace):
         taken = np.arange(self.mask.numel()).reshape(self.mask.shape)
         return self._of_graphs.program(taken, self.max_parts)
 
-    def widths(self, mixture: Mixture) -> Widths:
-        """How wide the vertices of a supernet's cells are."""
-        graphs = self.skeleton_probabilities(mixture.weights)
-        sizes, slots = (
-            (graphs @ self._columns[kind].to(graphs)).unflatten(-1, (self.inner, -1))
-            for kind in ("sizes", "slots")
-        )
-        if mixture.active is None:
-            every = [range(len(self.sizes))] * self.inner, [self._used_slots] * self.inner
-            return Widths(sizes, slots, *every)
-        # With equal weights of what is active, what is possible has a probability.
-        even = torch.zeros(self.mask.shape, device="cpu")
-        for row, active in enumerate(mixture.active):
-            even[row, list(active)] = 1.0
-        found = self.skeleton_probabilities(even).numpy()
-        of_graphs = self._of_graphs
-        possible = (
-            [np.flatnonzero(found @ table > NEGLIGIBLE).tolist() for table in tables]
-            for tables in (of_graphs.of_size, of_graphs.of_slot)
-        )
-        return Widths(sizes, slots, *possible)
-
     def size(self) -> int:
         """Every full graph, with all operators of its vertices."""
         return int(self._ways.sum())
@@ -296,7 +227,8 @@ class NasBench101Space(SearchSpace):
     def _ways(self) -> np.ndarray:
         """The number of architectures of each graph without its operators, (skeletons,)."""
         graphs = skeletons(self.options.vertices, self.options.max_edges)
-        return len(OPERATORS) ** (graphs.size >= 0).sum(axis=1)
+        ways: np.ndarray = len(OPERATORS) ** (graphs.size >= 0).sum(axis=1)
+        return ways
 
     def idle(self, chosen: Sequence[int]) -> tuple[int, ...]:
         """The operators of vertices without edges."""
@@ -448,21 +380,15 @@ class NasBench101Space(SearchSpace):
 
         NASLib's notation is read too: the matrix row by row, and then a number for each vertex.
         """
-        where = "genotype"
-        if isinstance(genotype, list):
-            genotype = _from_numbers(genotype)
-        if not isinstance(genotype, dict) or not {"matrix", "ops"} <= genotype.keys():
-            raise InputError(
-                "malformed", where=where, expected="an object of matrix and ops", actual=genotype
-            )
-        found = self._of_graph(Graph.read(genotype["matrix"], genotype["ops"], where))
+        graph = Graph.read(genotype, "genotype")
+        found = self._of_graph(graph)
         if found is None:
             raise InputError(
                 "the graph is not in the space",
-                where=where,
+                where="genotype",
                 expected=f"a path from the input to the output, and after pruning at most "
                 f"{self.options.vertices} vertices and {self.options.max_edges} edges",
-                actual=genotype["matrix"],
+                actual=[list(row) for row in graph.matrix],
             )
         return found
 
@@ -471,37 +397,9 @@ class NasBench101Space(SearchSpace):
 
     def supernet(self, partial_channels: int = 1) -> Supernet:
         of_size = [self.size_of_slot.index(size) for size in range(len(self.sizes))]
-        frame = Frame(self.edges, slots(self.options.vertices), of_size, self.widths)
+        frame = Frame(self.edges, slots(self.options.vertices), of_size, self._of_graphs.widths)
         return NasBench101Supernet(frame, self._layers(), self.graph)
 
     def network(self, architecture: Architecture) -> Network:
         names = [choice.name for choice in self.choices[len(self.edges) :]]
         return NasBench101Network(self.graph(architecture), self._layers(), names)
-
-
-def _logits(pairs: Tensor, has: Tensor, added: float) -> Tensor:
-    """The logarithms of the products of all edges' weights, (..., skeletons).
-
-    Args:
-        pairs: (..., edges, 2), the weights of absence and presence.
-        has: (skeletons, edges), 1 where a graph has an edge.
-        added: to the weights, so that the logarithms are finite.
-    """
-    absent, present = (pairs + added).log().unbind(dim=-1)
-    return (present - absent) @ has.T + absent.sum(dim=-1, keepdim=True)
-
-
-def _from_numbers(numbers: list[Any]) -> dict[str, Any]:
-    """The benchmark's notation of NASLib's numbers; InputError when they are malformed."""
-    vertices = (math.isqrt(1 + 4 * len(numbers)) - 1) // 2
-    known = all(type(n) is int and n >= 0 for n in numbers)
-    labels = numbers[vertices**2 :] if known else []
-    if vertices * (vertices + 1) != len(numbers) or not labels or max(labels) >= len(NASLIB_LABELS):
-        raise InputError(
-            "malformed",
-            where="genotype",
-            expected="the numbers of a square matrix, and for each vertex one from 0 to 4",
-            actual=numbers,
-        )
-    rows = [numbers[i * vertices : (i + 1) * vertices] for i in range(vertices)]
-    return {"matrix": rows, "ops": [NASLIB_LABELS[label] for label in labels]}

@@ -12,10 +12,12 @@ none into it.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -116,38 +118,65 @@ class Graph:
         return [found[vertex] for vertex in range(1, last)]
 
     @classmethod
-    def read(cls, matrix: object, labels: object, where: str) -> Graph:
-        """Read an adjacency matrix and the labels of all vertices, as the benchmark has them.
+    def read(cls, notation: Any, where: str) -> Graph:
+        """Read a graph in the benchmark's notation or in NASLib's.
+
+        Args:
+            notation: an object with `matrix` and with `ops`, the labels of all vertices; or a list
+                of the matrix' numbers, row by row, and then a number for each label.
+            where: its place for error messages.
 
         Raises:
-            InputError: when they are no upper triangular matrix of 0 and 1 and known names.
+            InputError: when it is neither.
         """
-        expected = "an upper triangular matrix of 0 and 1, and for each vertex its operator"
+        if isinstance(notation, list):
+            notation = _from_numbers(notation, where)
+        if not isinstance(notation, dict) or not {"matrix", "ops"} <= notation.keys():
+            raise InputError(
+                "malformed", where=where, expected="an object of matrix and ops", actual=notation
+            )
+        matrix, expected = notation["matrix"], "an upper triangular matrix of 0 and 1, and labels"
         try:
-            rows = tuple(tuple(_bit(value) for value in row) for row in matrix)  # type: ignore[attr-defined]
-            first, *operators, last = labels  # type: ignore[misc]
+            rows = tuple(tuple(_bit(value) for value in row) for row in matrix)
+            labels = [str(label) for label in notation["ops"]]
         except (TypeError, ValueError):
             raise InputError("malformed", where=where, expected=expected) from None
         size = len(rows)
-        square = size == len(operators) + 2 and all(len(row) == size for row in rows)
+        square = 2 <= size == len(labels) and all(len(row) == size for row in rows)
         if not square or any(rows[s][t] for s in range(size) for t in range(s + 1)):
             raise InputError("malformed", where=where, expected=expected, actual=matrix)
-        known = (first, last) == (INPUT, OUTPUT) and all(name in OPERATORS for name in operators)
-        if not known:
+        ends, operators = (labels[0], labels[-1]), tuple(labels[1:-1])
+        if ends != (INPUT, OUTPUT) or not set(operators) <= set(OPERATORS):
             raise InputError(
                 "unknown operator",
                 where=where,
                 expected=f"{INPUT}, then {', '.join(OPERATORS)}, then {OUTPUT}",
-                actual=list(labels),  # type: ignore[call-overload]
+                actual=labels,
             )
-        return cls(rows, tuple(operators))
+        return cls(rows, operators)
 
 
-def _bit(value: object) -> int:
+def _from_numbers(numbers: list[Any], where: str) -> dict[str, Any]:
+    """The benchmark's notation of NASLib's numbers; InputError when they are malformed."""
+    vertices = (math.isqrt(1 + 4 * len(numbers)) - 1) // 2
+    known = all(type(n) is int and n >= 0 for n in numbers)
+    labels = numbers[vertices**2 :] if known else []
+    if vertices * (vertices + 1) != len(numbers) or not labels or max(labels) >= len(NASLIB_LABELS):
+        raise InputError(
+            "malformed",
+            where=where,
+            expected="the numbers of a square matrix, and for each vertex one from 0 to 4",
+            actual=numbers,
+        )
+    rows = [numbers[i * vertices : (i + 1) * vertices] for i in range(vertices)]
+    return {"matrix": rows, "ops": [NASLIB_LABELS[label] for label in labels]}
+
+
+def _bit(value: Any) -> int:
     """0 or 1; ValueError for anything else."""
     if type(value) is not int or value not in (0, 1):
         raise ValueError(value)
-    return value
+    return int(value)
 
 
 def _md5(text: str) -> str:

@@ -6,13 +6,24 @@ Both go over all graphs without their operators (`Skeletons`), of which the publ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from hwnas.architecture import Mixture
 from hwnas.spaces.decoding import DecodingProgram
 from hwnas.spaces.nasbench101_graphs import OPERATORS, Skeletons
+from hwnas.spaces.nasbench101_networks import Widths
+
+NEGLIGIBLE = 1e-9
+"""A skeleton of smaller probability than this counts as impossible."""
+LEAST, OUTSIDE = 1e-12, 0.05
+"""Added to the weights of edges, and to those of a mixture that gives no graph a probability."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +63,88 @@ class Parts:
         of_edge = []
         for row, (source, target) in enumerate(edges):
             earlier = [edges.index((s, target)) for s in range(source)]
-            adds = graphs.edges[:, row] & graphs.edges[:, earlier].any(axis=1)
+            has = graphs.edges[:, row]
+            adds = has & graphs.edges[:, earlier].any(axis=1)
             if target < output:
-                pays = adds if source else graphs.edges[:, row]
-                of_edge.append(pays[:, None] & of_size[target - 1])
+                pays = adds if source else has
+                of_sizes = pays[:, None] & of_size[target - 1]
+                alone = [(has & ~adds)[:, None]] if source else []
+                of_edge.append(np.concatenate([of_sizes, *alone], axis=1))
             elif source:
-                of_edge.append(graphs.edges[:, [row]])
+                of_edge.append(has[:, None])
             else:
                 joins = (graphs.slot >= 0).any(axis=1)
-                has = graphs.edges[:, row]
                 of_edge.append(np.stack([has, has & joins], axis=1))
         return cls(graphs.edges, of_edge, of_size, of_slot)
+
+    @cached_property
+    def _columns(self) -> dict[str, Tensor]:
+        """What each graph has, (skeletons, columns) by kind, as numbers."""
+        # A mixture may be on another device than the one that a context asks for.
+        with torch.device("cpu"):
+            kinds = {
+                "edges": self.has,
+                "parts": np.concatenate([*self.of_edge, *self.of_size], axis=1),
+                "sizes": np.concatenate(self.of_size, axis=1),
+                "slots": np.concatenate(self.of_slot, axis=1),
+            }
+            return {kind: torch.from_numpy(has).float() for kind, has in kinds.items()}
+
+    def probabilities(self, weights: Tensor) -> Tensor:
+        """The probability of each graph without its operators, differentiable.
+
+        It is in proportion to the product of the weights of the edges that the graph has and of
+        `none` for the others. A mixture may exclude every graph, such as one whose edges were drawn
+        one by one; then the nearest graphs share the probability.
+
+        Args:
+            weights: (..., choices, max_options).
+
+        Returns:
+            (..., skeletons).
+        """
+        pairs = weights[..., : self.has.shape[1], :2].clamp_min(0.0)
+        pairs = pairs / pairs.sum(dim=-1, keepdim=True).clamp_min(1e-12)
+        has = self._columns["edges"].to(pairs)
+        logits = _logits(pairs, has, LEAST)
+        outside = logits.detach().amax(dim=-1, keepdim=True) < math.log(NEGLIGIBLE)
+        soft = torch.where(outside, _logits(pairs, has, OUTSIDE), logits).softmax(dim=-1)
+        kept = soft.detach().where(soft.detach() > NEGLIGIBLE, 0.0)
+        # What is negligible has a gradient, but no part in the result.
+        return soft + (kept / kept.sum(dim=-1, keepdim=True) - soft.detach())
+
+    def expected_parts(self, weights: Tensor) -> Sequence[Tensor]:
+        """The probability of each part of the edges, then of each size of the inner vertices.
+
+        Args:
+            weights: (..., choices, max_options).
+
+        Returns:
+            (..., parts) of each edge, and (..., sizes) of each inner vertex.
+        """
+        graphs = self.probabilities(weights)
+        counts = [table.shape[1] for table in (*self.of_edge, *self.of_size)]
+        return torch.split(graphs @ self._columns["parts"].to(graphs), counts, dim=-1)
+
+    def widths(self, mixture: Mixture) -> Widths:
+        """How wide the vertices of a supernet's cells are."""
+        graphs = self.probabilities(mixture.weights)
+        sizes, slots = (
+            (graphs @ self._columns[kind].to(graphs)).reshape(len(self.of_size), -1)
+            for kind in ("sizes", "slots")
+        )
+        with torch.device("cpu"):
+            # With equal weights of what is active, what is possible has a probability.
+            even = torch.ones(mixture.weights.shape)
+            for row, active in enumerate(mixture.active or ()):
+                even[row] = 0.0
+                even[row, list(active)] = 1.0
+            found = self.probabilities(even).numpy()
+        possible = (
+            [np.flatnonzero(found @ table > NEGLIGIBLE).tolist() for table in tables]
+            for tables in (self.of_size, self.of_slot)
+        )
+        return Widths(sizes, slots, *possible)
 
     def program(self, taken: np.ndarray, max_parts: int) -> DecodingProgram:
         """The architectures as a linear program.
@@ -127,3 +209,15 @@ class _Rows:
             matrix[row, list(terms)] = list(terms.values())
         lower, upper = np.array(self.lower), np.array(self.upper)
         return DecodingProgram(self.variables - options, matrix, lower, upper, runs)
+
+
+def _logits(pairs: Tensor, has: Tensor, added: float) -> Tensor:
+    """The logarithms of the products of all edges' weights, (..., skeletons).
+
+    Args:
+        pairs: (..., edges, 2), the weights of absence and presence.
+        has: (skeletons, edges), 1 where a graph has an edge.
+        added: to the weights, so that the logarithms are finite.
+    """
+    absent, present = (pairs + added).log().unbind(dim=-1)
+    return (present - absent) @ has.T + absent.sum(dim=-1, keepdim=True)

@@ -24,7 +24,13 @@ def file(request, tmp_path, rng):
     path.write_text(json.dumps(stated))
     # Of a recurrent cell's node the drawing has the state as a line.
     # Of a block's half it has the input as one.
-    taken = [o.partition("~")[0] for name, o in architecture if not name.endswith("/input")]
+    chosen = dict(zip(space.choices, architecture, strict=True))
+    idle = {space.choices[row] for row in space.idle(space.chosen(architecture))}
+    taken = [
+        option.partition("~")[0]
+        for choice, (name, option) in chosen.items()
+        if not name.endswith("/input") and not (choice in idle and name.startswith("vertex"))
+    ]
     return path, [name for name in taken if name not in ("none", "skip_connect")]
 
 

@@ -43,6 +43,7 @@ SPACE = {
         "space={name='macro', stages=[{layers=[1, 2], kernel=[3, 5], width=[4, 8], stride=2}]}"
     ],
     "mbconv": ["space={name='mbconv', layout='small', width_multiplier=0.25, head_channels=16}"],
+    "nasbench101": ["space={name='nasbench101', cells=1, channels=6, vertices=4}"],
     "nasbench201": ["space={name='nasbench201', cells=1, channels=4}"],
     "nasnet": [
         "space={name='nasnet', cells=1, channels=4, blocks=2, "

@@ -43,6 +43,7 @@ TINY_OPTIONS = {
         ],
     },
     "mbconv": {"layout": "small", "width_multiplier": 0.25, "stage_layers": 1, "head_channels": 8},
+    "nasbench101": {"cells": 1, "channels": 5, "vertices": 4},
     "nasbench201": {"cells": 1, "channels": 4},
     "nasnet": {
         "cells": 1,

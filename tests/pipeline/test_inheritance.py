@@ -113,7 +113,7 @@ def test_only_supernets_that_share_their_weights_are_inherited_from(space: str, 
         run.begin()
         assert isinstance(run.problem.supernet(), SharedSupernet)
     else:
-        with pytest.raises(InputError, match=r"train.inherit.*elastic or vit"):
+        with pytest.raises(InputError, match=r"train.inherit.*elastic, vit or nasbench101"):
             run.begin()
 
 

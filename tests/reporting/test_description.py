@@ -82,6 +82,7 @@ def test_every_variant_of_every_space_is_listed() -> None:
         "mbconv fbnet",
         "mbconv proxylessnas",
         "mbconv small",
+        "nasbench101",
         "nasbench201",
         "nasnet nasnet-a",
         "nasnet amoebanet-a",
