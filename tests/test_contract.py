@@ -57,6 +57,12 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(IMAGES, generator=generator), labels
 
 
+def loss_of(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """The cross-entropy of the classes' scores; those of a map are the means over its places."""
+    scores = outputs.flatten(2).mean(dim=2) if outputs.ndim > 2 else outputs
+    return torch.nn.functional.cross_entropy(scores, labels)
+
+
 def advance(strategy, supernet, cost, steps: int, first: int = 0) -> None:
     for step in range(first, first + steps):
         mixture = strategy.ask()
@@ -67,6 +73,7 @@ def advance(strategy, supernet, cost, steps: int, first: int = 0) -> None:
             batch(step),
             multiplier=0.5,
             with_gradient=strategy.uses_gradient,
+            loss_of=loss_of,
         )
         strategy.tell(mixture, outcome, step / 10)
 
@@ -115,7 +122,7 @@ class TestSpace:
 
         def loss(w: torch.Tensor) -> torch.Tensor:
             net = copy.deepcopy(supernet)
-            return torch.nn.functional.cross_entropy(net(images.double(), Mixture(w)), labels)
+            return loss_of(net(images.double(), Mixture(w)), labels)
 
         attached = weights.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(loss(attached), attached)

@@ -39,6 +39,12 @@ def infer(
             "size.",
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Also write generated images to this folder, as PNG files."
+        ),
+    ] = None,
     threads: Annotated[
         int, typer.Option(min=0, max=1024, help="Threads; 0 leaves it to ONNX Runtime.")
     ] = 1,
@@ -46,8 +52,9 @@ def infer(
 ) -> None:
     """Ask an exported model about files.
 
-    Prints classes, boxes, shares of pixels or values. Needs ONNX Runtime alone. A file that cannot
-    be read costs one line on stderr, and the exit code is 2 when all others are answered.
+    Prints classes, boxes, shares of pixels, values, or sizes of generated images. Needs ONNX
+    Runtime alone. A file that cannot be read costs one line on stderr, and the exit code is 2 when
+    all others are answered.
     """
     from hwnas.inspection.process import inspect_model
 
@@ -56,17 +63,22 @@ def infer(
     from hwnas.inference.predictor import Predictor
 
     predictor = Predictor(inspected.path, threads)
-    if masks is not None and predictor.description.task != "segmentation":
-        raise InputError(
-            "the model does not predict masks",
-            where="--masks",
-            expected="a model of segmentation",
-            actual=predictor.description.task,
-        )
-    answers, errors = [], []
+    task = predictor.description.task
+    for option, given, suits in (
+        ("masks", masks, "segmentation"),
+        ("images", images, "image-generation"),
+    ):
+        if given is not None and task != suits:
+            raise InputError(
+                f"the model does not predict {option}",
+                where=f"--{option}",
+                expected=f"a model of {suits.replace('-', ' ')}",
+                actual=task,
+            )
+    answers, errors, folder = [], [], masks or images
     for file in files:
         try:
-            found = answers_to(file, predictor, top=top, threshold=threshold, masks=masks)
+            found = answers_to(file, predictor, top=top, threshold=threshold, folder=folder)
         except InputError as error:
             errors.append({"file": str(file), "error": str(error)})
             print(f"hwnas: {error}", file=sys.stderr)
@@ -76,7 +88,6 @@ def infer(
             for answer in found:
                 print(in_words(answer))
     if as_json:
-        task = predictor.description.task
         print(json.dumps({"model": str(model), "task": task, "answers": answers, "errors": errors}))
     if errors:
         raise typer.Exit(2)

@@ -83,6 +83,13 @@ class DataConfig(Section):
         description="what one sample of an npz file is; by default two dimensions are a table, "
         "four are images, and three are signals, or grey images of uint8 or uint16",
     )
+    latents: int | None = Field(
+        None,
+        ge=2,
+        le=1024,
+        description="length of the latent vectors from which networks are to generate images like "
+        "those of the dataset; by default images are classified",
+    )
     channels: Literal["first", "last"] | None = Field(
         None,
         description="whether the channels of arrays (.npz, .npy) come before or behind the other "

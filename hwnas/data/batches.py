@@ -13,8 +13,9 @@ import torch
 
 from hwnas.data.augmentation import Augmentation
 from hwnas.data.dataset import Dataset, Split
-from hwnas.data.formats import seeded_rng
+from hwnas.data.formats import IMAGE_GENERATION, seeded_rng
 from hwnas.data.inputs import InputTensors
+from hwnas.data.latents import scaled_images
 from hwnas.data.normalisation import channels_last
 from hwnas.errors import InputError
 
@@ -82,7 +83,9 @@ class Batches:
         Returns:
             The inputs, normalised by `Dataset.normalise` and augmented, and their targets; the
             first dimension of both is the batch size. Several inputs are a tuple. Samples that are
-            mixed have probabilities of classes (N, K) as targets.
+            mixed have probabilities of classes (N, K) as targets. Where images are to be generated,
+            the inputs are what their encoder reads: noise of the shape of the latent vectors, which
+            is drawn for each step, and the images (N, C, H, W), 0 to 1.
 
         Raises:
             InputError: the step is negative.
@@ -92,6 +95,8 @@ class Batches:
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self._batch_size
         indices = self._epoch_order(epoch)[start : start + self._batch_size]
+        if self._dataset.task == IMAGE_GENERATION:
+            return self._noise_and_images(indices, step)
         inputs = self._dataset.normalise(self._split.inputs[indices], self._device)
         targets = torch.from_numpy(self._split.targets[indices]).to(self._device)
         if self._augment is not None and isinstance(inputs, torch.Tensor):
@@ -99,6 +104,16 @@ class Batches:
             inputs, targets = self._augment.apply_to_batch(inputs, targets, self._dataset, rng)
             inputs = channels_last(inputs) if inputs.ndim == 4 else inputs
         return inputs, targets
+
+    def _noise_and_images(
+        self, indices: np.ndarray, step: int
+    ) -> tuple[InputTensors, torch.Tensor]:
+        """What an encoder reads of some samples, and their images as they are, (N, C, H, W)."""
+        shape = len(indices), *self._dataset.input_shape
+        drawn = seeded_rng(self._seed, "noise", step).standard_normal(shape, dtype=np.float32)
+        images = torch.from_numpy(self._split.targets[indices]).to(self._device)
+        noise = torch.from_numpy(drawn).to(self._device)
+        return (noise, channels_last(scaled_images(images))), images
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         """Return the permutation (N,) of an epoch; the latest is cached for the next step."""

@@ -3,8 +3,8 @@
 Shapes: N samples, C channels, H rows, W columns, L tokens, B boxes. Inputs are one of::
 
     images    (N, C, H, W) uint8 or uint16
-    features  (N, C, H, W) float32, such as spectrograms; a signal has one row, and a table one
-              channel per column and one place
+    features  (N, C, H, W) float32, such as spectrograms; a signal has one row, and a table or a
+              latent vector has one channel per column and one place
     tokens    (N, L) int64, indices into a vocabulary
     several   a structured array (N,) with a field for each input, see `hwnas.data.inputs`
 
@@ -17,6 +17,7 @@ and targets one of::
               (N, 1, L) for the next token at each position
     values    (N, 1) float32
     boxes     (N, B, 5) float32: class, left, top, right, bottom in pixels; class -1 pads
+    images    (N, C, H, W) uint8, which networks learn to generate
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ import torch
 
 from hwnas.data.formats import (
     IMAGE_CLASSIFICATION,
+    IMAGE_GENERATION,
     NEXT_REPLY,
     QUESTION_ANSWERING,
     SEGMENTATION,
@@ -53,7 +55,7 @@ from hwnas.errors import InputError, printable
 
 INPUTS = {(4, "uint8"), (4, "uint16"), (4, "float32"), (2, "int64")}
 SEVERAL_INPUTS = INPUTS | {(3, "float32"), (2, "float32")}
-TARGETS = {(1, "int64"), (2, "int64"), (3, "int64"), (2, "float32"), (3, "float32")}
+TARGETS = {(1, "int64"), (2, "int64"), (3, "int64"), (2, "float32"), (3, "float32"), (4, "uint8")}
 """Number of dimensions and dtype of each kind, in the order of the module docstring."""
 
 
@@ -110,7 +112,7 @@ class Dataset:
     Attributes:
         name: the dataset's name in the configuration.
         classes: class names. For language modelling these are the tokens, for regression the
-            name of the predicted value.
+            name of the predicted value, and for generated images the names of their channels.
         train, test: the splits.
         task: a key of `hwnas.tasks.TASKS` or `OWN_TASKS`.
         vocabulary: the text of each token; empty if the inputs are not tokens.
@@ -188,11 +190,14 @@ class Dataset:
         """How raw inputs become a network's inputs; its moments are those of the training inputs.
 
         A channel that is constant has the standard deviation 1, so that it becomes 0. Codes of
-        categories are not changed.
+        categories are not changed, nor are latent vectors.
 
         Raises:
             InputError: every channel is constant, so that nothing can be learned.
         """
+        if self.task == IMAGE_GENERATION:
+            latents = self.input_shape[0]
+            return Normalisation("float32", (0.0,) * latents, (1.0,) * latents)
         return _normalisation_of(self.train.inputs, self.name, len(self.categories))
 
     @cached_property

@@ -41,6 +41,7 @@ IMAGE_CLASSIFICATION, SEGMENTATION = "image-classification", "segmentation"
 DETECTION, REGRESSION = "detection", "regression"
 SEQUENCE_LABELLING = "sequence-labelling"
 QUESTION_ANSWERING, NEXT_REPLY = "question-answering", "next-reply"
+IMAGE_GENERATION = "image-generation"
 DEEPEST = 2**16 - 1
 """Largest value of images with 16 bits per channel."""
 VOID = -1

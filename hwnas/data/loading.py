@@ -21,6 +21,7 @@ from hwnas.data.formats import (
 from hwnas.data.generated_tables import generated_disease, generated_likes, generated_ratings
 from hwnas.data.image_folder import read_image_folder
 from hwnas.data.language import generated_language, read_language
+from hwnas.data.latents import to_generate
 from hwnas.data.masks import read_masks
 from hwnas.data.npz import read_npz
 from hwnas.data.questions import generated_questions, read_questions
@@ -96,38 +97,45 @@ IDX_FOLDER = (
     "a folder with train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, "
     "t10k-images-idx3-ubyte.gz and t10k-labels-idx1-ubyte.gz"
 )
+GENERATED = frozenset({"latents"})
 IMAGE_OPTIONS, TEXT_OPTIONS = frozenset({"image_size"}), frozenset({"sequence_length"})
 TABLE_OPTIONS = frozenset({"missing", "categories", "target"})
 ARRAY_OPTIONS = frozenset({"kind", "channels"})
 
 DATASETS = {
-    "fashion-mnist-slice": Source("no path: it ships with hwnas", "nowhere", _shipped_slice),
+    "fashion-mnist-slice": Source(
+        "no path: it ships with hwnas", "nowhere", _shipped_slice, GENERATED
+    ),
     "npz": Source(
         "an .npz file with x_train, y_train, x_test, y_test and, optionally, classes",
         "file",
         lambda r: read_npz(r.path, r.kind, r.channels),
-        ARRAY_OPTIONS,
+        ARRAY_OPTIONS | GENERATED,
     ),
     "folder": Source(
         "a folder with train/<class>/*.png and test/<class>/*.png (or .jpg, .npy, ...)",
         "folder",
         lambda r: read_image_folder(r.path, r.image_size, r.limits, r.seed, r.channels),
-        IMAGE_OPTIONS | {"channels"},
+        IMAGE_OPTIONS | GENERATED | {"channels"},
     ),
     "cifar10": Source(
         f"{CIFAR10.archive}, or the folder with the .bin files that it extracts to",
         "either",
         lambda r: read_cifar(r.path, CIFAR10),
+        GENERATED,
     ),
     "cifar100": Source(
         f"{CIFAR100.archive}, or the folder with the .bin files that it extracts to",
         "either",
         lambda r: read_cifar(r.path, CIFAR100),
+        GENERATED,
     ),
     "fashion-mnist": Source(
-        IDX_FOLDER, "folder", lambda r: read_idx_folder(r.path, FASHION_MNIST_CLASSES)
+        IDX_FOLDER, "folder", lambda r: read_idx_folder(r.path, FASHION_MNIST_CLASSES), GENERATED
     ),
-    "mnist": Source(IDX_FOLDER, "folder", lambda r: read_idx_folder(r.path, tuple("0123456789"))),
+    "mnist": Source(
+        IDX_FOLDER, "folder", lambda r: read_idx_folder(r.path, tuple("0123456789")), GENERATED
+    ),
     "masks": Source(
         "a folder with classes.txt, train/images, train/masks, test/images and test/masks",
         "folder",
@@ -248,6 +256,7 @@ def load_dataset(
     target: Target | None = None,
     kind: Kind | None = None,
     channels: ChannelAxis | None = None,
+    latents: int | None = None,
 ) -> Dataset:
     """Read or generate a dataset into memory.
 
@@ -269,6 +278,8 @@ def load_dataset(
             its training cells are mostly texts.
         kind: what one sample of an npz file is; see `hwnas.dataset_of`.
         channels: where arrays have the axis of their channels; see `hwnas.dataset_of`.
+        latents: length of the latent vectors from which images like these are to be generated; None
+            to classify them.
 
     Raises:
         InputError: the name is unknown, an option does not fit the dataset, the path is missing,
@@ -290,6 +301,7 @@ def load_dataset(
         "target": target,
         "kind": kind,
         "channels": channels,
+        "latents": latents,
     }
     _check_options(name, path, options)
     place = Path(path or ".").expanduser()
@@ -308,6 +320,8 @@ def load_dataset(
             expected=source.expected,
             actual=error,
         ) from error
+    if latents is not None:
+        raw = to_generate(raw, latents, path or name)
     train = _limited(Split(raw.x_train, raw.y_train), train_limit, seed, "train")
     test = _limited(Split(raw.x_test, raw.y_test), test_limit, seed, "test")
     return Dataset(name, raw.classes, train, test, raw.task, raw.vocabulary, raw.reading, raw.notes)

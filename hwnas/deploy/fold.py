@@ -19,13 +19,13 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
         module: a network or an operator; it is not changed.
 
     Returns:
-        A deep copy in eval mode that computes the same function; a network loses its auxiliary
-        head. Its weights are contiguous: in the channels_last memory format global pooling is
+        A deep copy in eval mode that computes the same function; a network loses what only training
+        needs. Its weights are contiguous: in the channels_last memory format global pooling is
         exported as three operators more.
     """
     folded = copy.deepcopy(module).eval()
     if isinstance(folded, Network):
-        folded.auxiliary = None
+        folded.drop_training_parts()
     folded.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # in no stub
     return _fold(folded)
 
@@ -41,9 +41,12 @@ def _fold(module: nn.Module) -> nn.Module:
     previous = None
     for name, child in list(module.named_children()):
         child = _fold(child)
-        follows = isinstance(module, nn.Sequential) and isinstance(previous, nn.Conv2d)
+        is_convolution = isinstance(previous, nn.Conv2d | nn.ConvTranspose2d)
+        follows = isinstance(module, nn.Sequential) and is_convolution
         if follows and isinstance(child, nn.BatchNorm2d):
-            module[list(module._modules).index(name) - 1] = fuse_conv_bn_eval(previous, child)  # type: ignore[operator, type-var]
+            transposed = isinstance(previous, nn.ConvTranspose2d)
+            fused = fuse_conv_bn_eval(previous, child, transposed)  # type: ignore[type-var]
+            module[list(module._modules).index(name) - 1] = fused  # type: ignore[operator]
             child = nn.Identity()
         setattr(module, name, child)
         previous = child

@@ -18,7 +18,7 @@ def plain_module(network: nn.Module) -> nn.Module:
     further. Parameters and buffers keep their names.
 
     Args:
-        network: is not changed. Its auxiliary head, which is for training only, is left out.
+        network: is not changed. What only training needs is left out.
 
     Returns:
         The module in eval mode, with tensors of its own.
@@ -29,7 +29,7 @@ def plain_module(network: nn.Module) -> nn.Module:
     """
     copied = copy.deepcopy(network).eval()
     if isinstance(copied, Network):
-        copied.auxiliary = None
+        copied.drop_training_parts()
     try:
         traced = fx.symbolic_trace(copied)
     except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwnas.errors import InputError, printable
 from hwnas.inference.boxes import Detections
-from hwnas.inference.description import LABELS, OWN, QUESTIONS, REPLIES
+from hwnas.inference.description import IMAGES, LABELS, OWN, QUESTIONS, REPLIES
 from hwnas.inference.files import Crop, FileSamples, read_samples
 from hwnas.inference.predictor import Predictor
 
@@ -21,7 +21,7 @@ Answer = dict[str, Any]
 
 
 def answers_to(
-    file: Path, predictor: Predictor, *, top: int, threshold: float, masks: Path | None
+    file: Path, predictor: Predictor, *, top: int, threshold: float, folder: Path | None
 ) -> list[Answer]:
     """Ask a model about the samples of a file.
 
@@ -30,16 +30,19 @@ def answers_to(
         predictor: the model.
         top: how many classes or tokens of each sample are told.
         threshold: least probability of a box.
-        masks: folder that the class of each pixel is written to as a PNG, for segmentation.
+        folder: where PNG files are written to: of segmentation the class of each pixel, of
+            generators the images.
 
     Raises:
-        InputError: a file that the model cannot read, or a mask that cannot be written.
+        InputError: a file that the model cannot read, or an image that cannot be written.
     """
     read = read_samples(file, predictor.description)
     rows: list[int | None] = list(read.rows) or [None] * len(read.samples)
     return [
         {"file": str(file), "row": row, **told}
-        for row, told in zip(rows, _told(read, predictor, top, threshold, file, masks), strict=True)
+        for row, told in zip(
+            rows, _told(read, predictor, top, threshold, file, folder), strict=True
+        )
     ]
 
 
@@ -49,7 +52,7 @@ def _told(
     top: int,
     threshold: float,
     file: Path,
-    masks: Path | None,
+    folder: Path | None,
 ) -> Iterator[Answer]:
     """What the task says of each sample."""
     model = predictor.description
@@ -58,10 +61,17 @@ def _told(
             yield {"boxes": _boxes(found, model.shape, model.classes, threshold, read.crop)}
     elif model.task == "segmentation":
         for index, classes in enumerate(predictor.predict(read.samples)):
-            path = None if masks is None else _mask_path(masks, file, index, len(read.samples))
+            path = _png_path(folder, file, index, len(read.samples))
             if path is not None:
-                _write_mask(classes, path)
+                _write_png(classes.astype(np.uint16 if classes.max() > 255 else np.uint8), path)
             yield {"shares": _shares(classes, model.classes), "mask": path and str(path)}
+    elif model.task == IMAGES:
+        for index, image in enumerate(np.asarray(predictor.predict(read.samples))):
+            path = _png_path(folder, file, index, len(read.samples))
+            if path is not None:
+                _write_png(_for_png(image, model.where), path)
+            brightness = float(image.mean()) / 255
+            yield {"size": list(image.shape), "brightness": brightness, "image": path and str(path)}
     elif model.task == LABELS:
         for labels in np.asarray(predictor.predict(read.samples)):
             yield {"labels": labels.tolist()}
@@ -113,27 +123,40 @@ def _shares(pixels: np.ndarray, classes: tuple[str, ...]) -> list[Answer]:
     ]
 
 
-def _mask_path(folder: Path, file: Path, index: int, count: int) -> Path:
+def _png_path(folder: Path | None, file: Path, index: int, count: int) -> Path | None:
+    """Where the image of a sample is written; None without a folder."""
     number = f"_{index + 1}" if count > 1 else ""
-    return folder / f"{file.stem}{number}.png"
+    return None if folder is None else folder / f"{file.stem}{number}.png"
 
 
-def _write_mask(classes: np.ndarray, path: Path) -> None:
-    """Write the class of each pixel as a grey image, as the reader of masks takes them."""
+def _for_png(image: np.ndarray, where: str) -> np.ndarray:
+    """An image (C, H, W) with the axes of a PNG file; InputError for other than 1 or 3 channels."""
+    if len(image) not in (1, 3):
+        raise InputError(
+            "images of so many channels cannot be written as PNG files",
+            where=where,
+            expected="1 or 3 channels",
+            actual=len(image),
+            mend="leave --images out, or use `hwnas.Predictor.predict` in Python",
+        )
+    return image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+
+
+def _write_png(pixels: np.ndarray, path: Path) -> None:
+    """Write an image (H, W) or (H, W, 3), in the form that the readers of images take."""
     from PIL import Image
 
     if path.exists():
         raise InputError(
-            "the file of the mask exists already",
+            "the file of the image exists already",
             where=str(path),
-            mend="choose an empty folder with --masks, and files of different names",
+            mend="choose an empty folder, and files of different names",
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        deep = classes.max() > 255
-        Image.fromarray(classes.astype(np.uint16 if deep else np.uint8)).save(path)
+        Image.fromarray(np.ascontiguousarray(pixels)).save(path)
     except OSError as error:
-        raise InputError("the mask cannot be written", where=str(path), actual=error) from None
+        raise InputError("the image cannot be written", where=str(path), actual=error) from None
 
 
 def in_words(answer: Answer) -> str:
@@ -146,6 +169,10 @@ def in_words(answer: Answer) -> str:
         return f"{place}: {printable(answer['answer'], 200)}"
     if "reply" in answer:
         return f"{place}: reply {answer['reply']}"
+    if "brightness" in answer:
+        size = " x ".join(map(str, answer["size"]))
+        written = f", {printable(answer['image'])}" if answer["image"] else ""
+        return f"{place}: an image of {size}, mean brightness {answer['brightness']:.1%}{written}"
     if "labels" in answer:
         return f"{place}: {' '.join(printable(label, 40) for label in answer['labels'])}"
     if "outputs" in answer:

@@ -31,11 +31,13 @@ CLASS_TASKS = (
     "multi-input-classification",
 )
 """Tasks with one class for each sample."""
+IMAGES = "image-generation"
+"""The task whose samples are latent vectors, and whose answers are images."""
 OWN = "own"
 """The task of networks whose loss and metric are a user's own: only they know the outputs."""
 LABELS = "sequence-labelling"
 """The task with one class for each position of a sequence."""
-TASKS = {*IMAGE_TASKS, *TEXT_TASKS, *CLASS_TASKS, "regression", LABELS, OWN}
+TASKS = {*IMAGE_TASKS, *TEXT_TASKS, *CLASS_TASKS, "regression", LABELS, IMAGES, OWN}
 KINDS: dict[str, Kind] = {"signal-classification": "signal", "table-classification": "table"}
 """What a sample is where the task tells."""
 TYPES = {

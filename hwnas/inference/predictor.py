@@ -10,7 +10,14 @@ import numpy as np
 from hwnas.data.replies import REPLY
 from hwnas.errors import InputError
 from hwnas.inference.boxes import Detections, decode_boxes
-from hwnas.inference.description import OWN, QUESTIONS, REPLIES, Description, GraphInput
+from hwnas.inference.description import (
+    IMAGES,
+    OWN,
+    QUESTIONS,
+    REPLIES,
+    Description,
+    GraphInput,
+)
 from hwnas.inference.inputs import feeds_of, pair_words, prepare
 from hwnas.inference.spans import best_position, best_spans
 
@@ -99,8 +106,8 @@ class Predictor:
             index of each pixel's class (N, H, W); of detection the `Detections` of each image, in
             pixels of the model's input; of language models the token (N,) that follows each text;
             of regression the values (N,); of questions the answers (N,); of dialogues the number
-            (N,) of the best candidate, counted from 0; with a loss of one's own the model's outputs
-            (N, ...).
+            (N,) of the best candidate, counted from 0; of generators images (N, C, H, W) uint8;
+            with a loss of one's own the model's outputs (N, ...).
 
         Raises:
             InputError: samples that do not fit the model.
@@ -112,6 +119,8 @@ class Predictor:
             mean, std = model.target
             values: np.ndarray = outputs[:, 0] * np.float32(std) + np.float32(mean)
             return values
+        if model.task == IMAGES:
+            return pixels_of(outputs)
         if model.task == OWN:
             return outputs
         if model.task == QUESTIONS:
@@ -151,7 +160,7 @@ class Predictor:
             InputError: samples that do not fit the model, or a task without probabilities.
         """
         model = self.description
-        if model.task in ("detection", "regression", QUESTIONS, REPLIES, OWN):
+        if model.task in ("detection", "regression", QUESTIONS, REPLIES, IMAGES, OWN):
             raise InputError(
                 f"the task {model.task} has no probabilities of classes",
                 where=model.where,
@@ -177,6 +186,12 @@ class Predictor:
         last = [min(len(text), length) - 1 if isinstance(text, str) else -1 for text in texts]
         found: np.ndarray = outputs[np.arange(len(outputs)), :, 0, last]
         return found
+
+
+def pixels_of(images: np.ndarray) -> np.ndarray:
+    """Generated images, 0 to 1, as uint8."""
+    pixels: np.ndarray = np.rint(255 * np.clip(images, 0, 1)).astype(np.uint8)
+    return pixels
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops.cells import CELL_OPERATORS
+from hwnas.ops.generators import GENERATOR_OPERATORS, projection_builder
 from hwnas.ops.heads import HEAD_OPERATORS
 from hwnas.ops.macro import parsed_operator
 from hwnas.ops.masked import MASKED_OPERATORS, masked_name
@@ -45,11 +46,12 @@ OPERATORS: dict[str, Builder] = {
     **SEQUENCE_OPERATORS,
     **RECURRENT_OPERATORS,
     **MASKED_OPERATORS,
+    **GENERATOR_OPERATORS,
 }
 """Builders by operator name.
 
-Not listed are the operators whose names are parsed (see `macro`, `resized` and `category_builder`),
-and `none`, whose output is zero and which is never built.
+Not listed are the operators whose names are parsed (see `macro`, `resized`, `category_builder` and
+`projection_builder`), and `none`, whose output is zero and which is never built.
 """
 
 TOKEN_SOURCES = (TOKENS, masked_name(TOKENS))
@@ -80,14 +82,19 @@ def build(spec: OpSpec, *, affine: bool = True) -> nn.Module:
         KeyError: when no operator has this name.
     """
     name = read_operator(spec.name)
-    builder = OPERATORS.get(name) or category_builder(name) or parsed_operator(name)
+    builder = OPERATORS.get(name) or parsed_source(name) or parsed_operator(name)
     return resized_builder(spec.name, builder)(spec, affine)
+
+
+def parsed_source(name: str) -> Builder | None:
+    """The builder of an operator that reads the network's input and whose name is parsed."""
+    return category_builder(name) or projection_builder(name)
 
 
 def reads_input(spec: OpSpec) -> bool:
     """Whether an operator reads the network's input."""
     name = read_operator(spec.name)
-    return name in SOURCES or category_builder(name) is not None
+    return name in SOURCES or parsed_source(name) is not None
 
 
 def operator_module(spec: OpSpec) -> OperatorModule:
@@ -150,6 +157,8 @@ def params_and_macs(spec: OpSpec) -> tuple[int, int]:
         nonlocal macs
         if isinstance(layer, nn.Conv2d):
             macs += layer.weight[0].numel() * output.numel()
+        elif isinstance(layer, nn.ConvTranspose2d):
+            macs += layer.weight[0].numel() * given[0].numel()
         elif isinstance(layer, nn.Linear):
             macs += layer.in_features * output.numel()
         elif isinstance(layer, ScaledDotProductAttention):

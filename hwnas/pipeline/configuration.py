@@ -41,6 +41,7 @@ TEMPLATES = {
     "signal-classification": "sequence_signals",
     "table-classification": "sequence_likes",
     "regression": "sequence_ratings",
+    "image-generation": "decoder_slice",
     "sequence-labelling": "sequence_text",
 }
 """The shipped configuration whose settings suit a task."""

@@ -192,7 +192,7 @@ def _costs(run: Run, network: Network, say: Say) -> NetworkCosts:
     """What a network takes as it would be deployed."""
     interruption.stop_if_requested()
     budget_ms = run.target.budget_ms()
-    network.auxiliary = None
+    network.drop_training_parts()
     costs = measure_costs(run, network.eval(), budget_ms)
     say(f"{costs.latency.value_ms:.3f} ms, budget {budget_ms:.3f} ms")
     return costs
@@ -213,8 +213,8 @@ def _fits(run: Run, network: Network) -> bool:
 
 
 def _parameters(network: Network) -> int:
-    """Parameters of the deployed network, which has no auxiliary head."""
-    network.auxiliary = None
+    """Parameters of the deployed network, without what only training needs."""
+    network.drop_training_parts()
     return sum(tensor.numel() for tensor in network.parameters())
 
 

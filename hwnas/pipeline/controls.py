@@ -132,7 +132,7 @@ def _train(run: Run, control: Control, say: Say) -> float:
 def _trained(run: Run, control: Control) -> Network:
     """A control's network with its trained weights, in eval mode on the CPU."""
     network = control.network(run)
-    network.auxiliary = None
+    network.drop_training_parts()
     network.load_state_dict(load_file(_folder(run, control.name).weights))
     return network.eval()
 

@@ -190,6 +190,7 @@ def read_dataset(data: DataConfig, seed: int) -> Dataset:
         target=data.target,
         kind=data.kind,
         channels=data.channels,
+        latents=data.latents,
         seed=derived_seed(seed, "data"),
     )
 
@@ -228,5 +229,6 @@ def data_sizes(task: Task) -> dict[str, Any]:
         "head": task.head,
         "vocabulary": len(dataset.vocabulary) if is_text else None,
         "categories": dataset.categories,
+        "image_size": list(dataset.train.targets.shape[2:]) if task.head == "image" else [],
         "padding": is_text and dataset.vocabulary[0] == PADDING,
     }

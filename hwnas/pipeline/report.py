@@ -65,7 +65,7 @@ def _logged(run: Run) -> LoggedRun:
     space, network = _stated_space(run), None
     if run.folder.weights.exists():
         network = space.network(Architecture.load(run.folder.architecture))
-        network.auxiliary = None
+        network.drop_training_parts()
         run.load_weights(network, run.folder.weights)
     return LoggedRun(run.folder, space, network)
 

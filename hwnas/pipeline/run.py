@@ -309,7 +309,7 @@ class Run:
             InputError: when the weights are missing, or another architecture's.
         """
         network = self.problem.space.network(self.architecture())
-        network.auxiliary = None
+        network.drop_training_parts()
         self.load_weights(network, self.folder.weights)
         return network.eval()
 

@@ -22,9 +22,11 @@ from hwnas.spaces.mbconv import MbconvNetwork, MbconvSpace
 from hwnas.spaces.networks import Network
 from hwnas.spaces.traced.space import TracedNetwork
 from hwnas.tasks.classification import ImageClassification
+from hwnas.tasks.generation import ImageGeneration
 from hwnas.tasks.own import JudgedTask
 from hwnas.training.curve import LearningCurve
 from hwnas.training.evaluate import evaluate
+from hwnas.training.generated_images import generated_images
 from hwnas.training.growing import grow, smallest_start
 from hwnas.training.predictions import PredictionRecorder
 from hwnas.training.shown_samples import shown_samples
@@ -38,7 +40,8 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     """Train the architecture from scratch, or from the supernet's weights.
 
     Writes `weights.safetensors`, `metrics.json`, samples of the training data as
-    `training_samples.npz` and, for tasks with one class for each sample, `predictions.npz`.
+    `training_samples.npz` and, for tasks with one class for each sample, `predictions.npz`, for
+    generators `generated_images.npz`.
 
     Args:
         run: has the architecture and the data.
@@ -83,6 +86,9 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     write_atomic(run.folder.weights, save(final_weights(training.average)))
     if recorder is not None:
         write_atomic(run.folder.predictions, recorder.to_npz(run.problem.dataset))
+    if isinstance(task, ImageGeneration):
+        made = generated_images(training.average, run.problem.dataset, run.device)
+        write_atomic(run.folder.generated_images, made)
     run.folder.write_json(run.folder.metrics, metrics)
     for stage in (STAGE, GROWING):
         remove_checkpoints(run.folder.checkpoints, stage)
@@ -186,5 +192,6 @@ def _discard_training(run: Run) -> None:
     for stage in (STAGE, GROWING):
         remove_checkpoints(run.folder.checkpoints, stage)
         run.folder.rewind_history(stage, 0)
-    for path in (run.folder.weights, run.folder.metrics, run.folder.predictions):
+    folder = run.folder
+    for path in (folder.weights, folder.metrics, folder.predictions, folder.generated_images):
         path.unlink(missing_ok=True)

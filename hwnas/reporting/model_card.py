@@ -29,6 +29,7 @@ PIPELINES = {
     "question-answering": "question-answering",
     "next-reply": "text-ranking",
     "table-classification": "tabular-classification",
+    "image-generation": "unconditional-image-generation",
 }
 """The hub's names of the tasks; tasks without one have none."""
 TO_WRITE = "*To be written by whoever publishes the model.*"

@@ -26,6 +26,7 @@ from hwnas.reporting.data import TrainingSamples, data_section
 from hwnas.reporting.diagnosis import diagnosis_section
 from hwnas.reporting.explanation import explanation_section
 from hwnas.reporting.formatting import number
+from hwnas.reporting.generated import GeneratedImages
 from hwnas.reporting.html import (
     Html,
     Section,
@@ -93,7 +94,7 @@ def render_report(
         [
             *_family_section(run, [Run.read(member) for member in family]),
             *usage_section(folder),
-            *results_section(run, predictions),
+            *results_section(run, predictions, GeneratedImages.read(folder.generated_images)),
             *trust_section(run, predictions, maps),
             *check_section(run),
             *controls_section(run),

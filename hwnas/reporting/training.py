@@ -15,6 +15,7 @@ from hwnas.reporting.formatting import (
     percent,
     sentence_case,
 )
+from hwnas.reporting.generated import GeneratedImages, generated_figures
 from hwnas.reporting.html import (
     Html,
     Section,
@@ -48,16 +49,19 @@ NOT_METRICS = ("schema", "metric", "per_class", "epochs", "seconds")
 """Keys of the metrics file that are no metrics of the whole test set."""
 
 
-def results_section(run: Run, predictions: Predictions | None) -> list[Section]:
+def results_section(
+    run: Run, predictions: Predictions | None, generated: GeneratedImages | None
+) -> list[Section]:
     """The trained network on the test samples; nothing before it was tested.
 
     Args:
         run: the run.
         predictions: predicted classes of the test samples, where they are stored.
+        generated: images that the network made, where they are stored.
     """
     if not run.metrics:
         return []
-    parts = [facts(_metric_facts(run))]
+    parts = [facts(_metric_facts(run)), *generated_figures(generated)]
     by_class = _metrics_by_class(run.metrics)
     if predictions is not None:
         tables = [*frequent_mistakes(predictions), *by_class]

@@ -279,6 +279,15 @@ def _shape(facts: ModelFacts) -> list[str]:
     return ["print(outputs.shape)"]
 
 
+def _latents(facts: ModelFacts) -> list[str]:
+    drawn = f"np.random.default_rng().standard_normal({facts.shape})"
+    return [f"inputs = {drawn}  # another image each time"]
+
+
+def _image(facts: ModelFacts) -> list[str]:
+    return ["print(outputs[0].shape)  # the image: channels, height, width; 0 to 1"]
+
+
 def _maps(facts: ModelFacts) -> list[str]:
     return ["print(outputs.shape)  # scores and boxes by cell; hwnas.tasks.detection decodes them"]
 
@@ -303,6 +312,7 @@ PROGRAMS: dict[str, tuple[Lines, Lines]] = {
     "language-modelling": (_tokens, _next_token),
     "question-answering": (_question, _span),
     "next-reply": (_dialogue, _best_reply),
+    "image-generation": (_latents, _image),
 }
 """How a program makes the inputs of each task, and how it shows the outputs."""
 OWN_PROGRAMS: dict[str, tuple[Lines, Lines]] = {

@@ -58,6 +58,7 @@ class RunFolder:
         self.samples = self.path / "samples.npz"
         self.recipe = self.path / "recipe.json"
         self.training_samples = self.path / "training_samples.npz"
+        self.generated_images = self.path / "generated_images.npz"
         self.model = self.path / "model.onnx"
         self.check = self.path / "check.json"
         self.variants = self.path / "variants"
@@ -130,6 +131,7 @@ class RunFolder:
             self.metrics: "hwnas train",
             self.predictions: "hwnas train",
             self.training_samples: "hwnas train",
+            self.generated_images: "hwnas train",
             self.recipe: "hwnas search",
             self.model: "hwnas export",
             self.check: "hwnas check",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hwnas.errors import InputError, did_you_mean
 from hwnas.spaces.base import SearchSpace
 from hwnas.spaces.darts import DartsSpace
+from hwnas.spaces.decoder import DecoderSpace
 from hwnas.spaces.elastic import ElasticSpace
 from hwnas.spaces.layers import LayerSpace
 from hwnas.spaces.macro import MacroSpace
@@ -27,6 +28,7 @@ SPACES: dict[str, type[SearchSpace]] = {
     space.name: space
     for space in (
         DartsSpace,
+        DecoderSpace,
         ElasticSpace,
         MacroSpace,
         MbconvSpace,

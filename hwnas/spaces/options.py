@@ -31,8 +31,8 @@ class SpaceOptions(BaseModel):
     head: Head = Field(
         "classifier",
         description="one output vector for each sample (classifier), for each position of the "
-        "feature map (dense), for each position of the input (upsampled), or for each token of a "
-        "text (positions)",
+        "feature map (dense), for each position of the input (upsampled), for each token of a text "
+        "(positions), or for each pixel of an image to be generated (image)",
     )
     vocabulary: int | None = Field(
         None,
@@ -44,6 +44,9 @@ class SpaceOptions(BaseModel):
         [],
         description="number of codes of each of the last columns of a table, which are categories",
     )
+    image_size: list[int] = Field(
+        [], description="height and width of the images to be generated, for the head of that kind"
+    )
     padding: bool = Field(
         False,
         description="token 0 fills short texts; networks of the space sequence leave it out of "
@@ -51,12 +54,16 @@ class SpaceOptions(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _codes_are_columns(self) -> SpaceOptions:
+    def _sizes_fit(self) -> SpaceOptions:
         numbers = all(1 < count <= MOST_CODES for count in self.categories)
         if not numbers or len(self.categories) > self.input_channels:
             raise ValueError(f"expected 2 to {MOST_CODES} codes for each of the last columns")
         if self.padding and self.vocabulary is None:
             raise ValueError("only texts are padded")
+        if self.image_size and not (
+            len(self.image_size) == 2 and all(0 < side <= 4096 for side in self.image_size)
+        ):
+            raise ValueError("expected image_size = [height, width], each from 1 to 4096")
         return self
 
     @property

@@ -14,6 +14,7 @@ from hwnas.tasks.classification import (
     TextClassification,
 )
 from hwnas.tasks.detection import Detection
+from hwnas.tasks.generation import ImageGeneration
 from hwnas.tasks.language import LanguageModelling
 from hwnas.tasks.reading import NextReply, QuestionAnswering
 from hwnas.tasks.regression import Regression
@@ -34,6 +35,7 @@ TASKS: dict[str, type[Task]] = {
         Regression,
         Segmentation,
         Detection,
+        ImageGeneration,
     )
 }
 """The tasks of the networks of all search spaces."""

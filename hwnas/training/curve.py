@@ -24,6 +24,7 @@ from torch import nn
 from hwnas.data import Batches, Split
 from hwnas.tasks import Task
 from hwnas.tasks.detection import Detection
+from hwnas.tasks.generation import ImageGeneration
 from hwnas.training.evaluate import predictions
 
 MIN_SAMPLES, MAX_SAMPLES = 100, 1000
@@ -31,7 +32,7 @@ SHARE_OF_SAMPLES = 1 / 40
 """Each subset has this share of the number of training samples, within the limits above."""
 SHARE_OF_WORK = 0.02
 """Measuring takes at most this share of the forward passes of the training, counted in samples."""
-METRIC_PASSES = {Detection.name: 2.0}
+METRIC_PASSES = {Detection.name: 2.0, ImageGeneration.name: 2.0}
 """The work of a task's metric for a sample in forward passes, where it is not negligible."""
 PASSES_OF_A_STEP = 3.0
 """Computation of a training step in forward passes; the backward pass takes about two."""

@@ -77,7 +77,7 @@ class PredictionRecorder:
             pass  # several inputs are not shown
         elif inputs.dtype != np.float32 or dataset.task == IMAGE_CLASSIFICATION:
             shown = _as_bytes(inputs, dataset.normalisation)
-            arrays["sample_images"] = np.stack([_small(image) for image in shown])
+            arrays["sample_images"] = np.stack([small_image(image) for image in shown])
         file = io.BytesIO()
         np.savez_compressed(file, allow_pickle=False, **arrays)
         return file.getvalue()
@@ -111,7 +111,7 @@ def _as_bytes(images: np.ndarray, normalisation: Normalisation) -> np.ndarray:
     return scaled
 
 
-def _small(image: np.ndarray) -> np.ndarray:
+def small_image(image: np.ndarray) -> np.ndarray:
     """An image (C, H, W) with one or three channels and sides of at most `MAX_PIXELS`."""
     channels, height, width = image.shape
     shown = image[: 3 if channels >= 3 else 1]

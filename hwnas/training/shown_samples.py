@@ -9,7 +9,8 @@ The file `training_samples.npz` has the arrays
     images          (P, M, C, H, W) uint8 with one or three channels, unless there are texts
     texts           (P, M) text, for texts and rows of tables
 
-and holds no pickled objects. Boxes and maps are drawn into their images, signals as lines.
+and holds no pickled objects. Boxes and maps are drawn into their images, signals as lines;
+of images that are to be generated the images alone are kept.
 """
 
 from __future__ import annotations
@@ -112,6 +113,9 @@ def _drawn(sample: Tensor, target: Tensor, dataset: Dataset, kind: SampleKind) -
         return _row(sample.flatten().numpy(), dataset)
     if kind == "signal":
         return _lines(sample[:, 0].numpy())
+    if kind == "latent":
+        image = target.numpy()
+        return _sized(image[: 3 if len(image) >= 3 else 1])
     values = sample.numpy()
     if kind == "sound":
         return _sized(_of_deviations(values)[:, ::-1])  # low frequencies at the bottom

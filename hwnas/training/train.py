@@ -21,7 +21,7 @@ from hwnas.errors import HwnasError, InputError
 from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
-from hwnas.spaces.networks import Network
+from hwnas.spaces.networks import TRAINING_PARTS, Network
 from hwnas.training.curve import LearningCurve
 from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
@@ -210,10 +210,11 @@ def _step_seed(seed: int, step: int) -> int:
 
 
 def final_weights(network: Network) -> dict[str, Tensor]:
-    """Return the tensors of the deployed network, which has no auxiliary head."""
+    """Return the tensors of the deployed network, without those of parts for training only."""
     state = network.state_dict()
+    parts = tuple(f"{name}." for name in TRAINING_PARTS)
     return {
         name: value.clone(memory_format=torch.contiguous_format)
         for name, value in state.items()
-        if not name.startswith("auxiliary.")
+        if not name.startswith(parts)
     }

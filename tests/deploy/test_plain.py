@@ -41,7 +41,7 @@ CASES = READING + [
 
 def moved_statistics(network: Network, inputs: torch.Tensor) -> Network:
     """The network after some steps of training mode, as batch norms of a trained one are."""
-    network.auxiliary = None
+    network.drop_training_parts()
     with torch.no_grad():
         for _ in range(3):
             network.train()(inputs)

@@ -27,8 +27,9 @@ SPACE_OF = {
     "question-answering": "sequence",
     "next-reply": "sequence",
     "language-modelling": "rnn",
+    "image-generation": "decoder",
 }
-"""Spaces of tasks that read tokens; all others use `mbconv`."""
+"""Spaces of tasks that read tokens or latent vectors; all others use `mbconv`."""
 GENERATED = {
     "text-classification": "generated-text",
     "language-modelling": "generated-language",
@@ -46,6 +47,8 @@ def dataset_for(task: str) -> Dataset:
         limits = {"train_limit": SAMPLES, "test_limit": 12}
         length = {"question-answering": 32, "next-reply": 40}.get(task, 8)
         return load_dataset(GENERATED[task], sequence_length=length, **limits)
+    if task == "image-generation":
+        return load_dataset(latents=6, train_limit=SAMPLES, test_limit=12)
     rng = np.random.default_rng(0)
     labels = np.tile(["cat", "dog", "owl"], SAMPLES // 3)
     if task in SHAPES:

@@ -18,6 +18,14 @@ from hwnas.spaces.traced.described import TRACED
 
 TINY_OPTIONS = {
     "darts": {"cells": 3, "channels": 4, "stem_multiplier": 1},
+    "decoder": {
+        "channels": 2,
+        "doublings": 1,
+        "layers": 1,
+        "image_size": [4, 6],
+        "head": "image",
+        "widths": [1, 2],
+    },
     "elastic": {
         "layout": "small",
         "width_multiplier": 0.25,

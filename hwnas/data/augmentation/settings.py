@@ -17,15 +17,15 @@ from hwnas.data.augmentation.mixing import cut_and_mixed, mixed_up
 from hwnas.data.augmentation.scenes import Movement
 from hwnas.data.augmentation.sequences import masked, noisy, shifted, with_dropped_tokens
 from hwnas.data.dataset import Dataset
-from hwnas.data.formats import IMAGE_CLASSIFICATION
+from hwnas.data.formats import IMAGE_CLASSIFICATION, IMAGE_GENERATION
 from hwnas.data.questions import SEPARATOR
 from hwnas.data.replies import REPLY
 from hwnas.data.text import PADDING, UNKNOWN
 from hwnas.errors import InputError
 
-SampleKind = Literal["image", "sound", "signal", "table", "text", "several"]
-TargetKind = Literal["class", "value", "labels", "maps", "boxes"]
-"""One class, one value, a class for each position or pixel, or boxes."""
+SampleKind = Literal["image", "sound", "signal", "table", "text", "latent", "several"]
+TargetKind = Literal["class", "value", "labels", "maps", "boxes", "images"]
+"""One class, one value, a class for each position or pixel, boxes, or an image."""
 
 
 class Suits(NamedTuple):
@@ -67,6 +67,8 @@ def sample_kind(dataset: Dataset) -> SampleKind:
         return "text"
     if dataset.task == "audio-keywords":
         return "sound"
+    if dataset.task == IMAGE_GENERATION:
+        return "latent"
     stated: SampleKind | None = dataset.reading.get(KIND)
     if stated is not None:
         return stated
@@ -80,7 +82,8 @@ def _target_kind(dataset: Dataset) -> TargetKind:
         by_dimensions: dict[int, TargetKind] = {1: "class", 2: "labels"}
         spread: TargetKind = "labels" if dataset.vocabulary else "maps"
         return by_dimensions.get(targets.ndim, spread)
-    return "boxes" if targets.ndim == 3 else "value"
+    by_size: dict[int, TargetKind] = {3: "boxes", 4: "images"}
+    return by_size.get(targets.ndim, "value")
 
 
 @dataclass(frozen=True)
