@@ -7,7 +7,10 @@ images stay those of the configuration.
 
     HWNAS_DATA=FOLDER python benchmarks/search_value.py CONFIG FOLDER [--pairs 16]
 
-Differences are those of the searched model to a control with the same seed, in points of accuracy.
+Other settings than those of the configuration are given as `--set train.epochs=2`, and stand in the
+rows beside its name. Generators are compared by the same images, with latent vectors as inputs.
+Differences are those of the searched model to a control with the same seed, in points of accuracy
+or of the task's score.
 After `FEWEST` pairs the script stops early for futility, when the upper 95 % bound of the
 difference to some control is below 0.5 points, or for success, when the difference to every control
 exceeds 0.5 points by two standard errors. Finished runs in FOLDER are kept and unfinished ones are
@@ -35,7 +38,7 @@ from results import append_row
 from scipy.stats import t as student
 
 from hwnas.config import Config, load_config
-from hwnas.controls.handmade import FAMILIES
+from hwnas.pipeline.control_choice import RANDOM
 from hwnas.pipeline.problem import read_dataset
 from hwnas.runs.run_folder import RunFolder
 
@@ -54,18 +57,22 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--random", type=int, default=3, help="random networks of each pair")
     parser.add_argument("--at-once", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--set", action="append", default=[], help="another setting, KEY=VALUE")
     arguments = parser.parse_args()
-    folder, config = arguments.folder, load_config(arguments.config)
+    folder, config = arguments.folder, load_config(arguments.config, arguments.set)
+    label = ", ".join([arguments.config, *arguments.set])
     folder.mkdir(parents=True, exist_ok=True)
     data, table = folder / "data.npz", folder / "table.json"
     if not data.exists():
         write_data(config, data)
     if not table.exists():
         run_hwnas("profile", arguments.config, "--out", str(table))
+    latents = "" if config.data.latents is None else f", latents={config.data.latents}"
     settings = [
         f"controls={arguments.random}",
         "threads=1",
-        f"data={{name='npz', path={json.dumps(str(data.resolve()))}}}",
+        f"data={{name='npz', path={json.dumps(str(data.resolve()))}{latents}}}",
+        *(setting for setting in arguments.set if not setting.startswith("data.")),
     ]
     documents: list[dict[str, Any]] = []
     # Pairs are judged in the order of their seeds, so that fast runs are not preferred.
@@ -74,18 +81,18 @@ def main() -> None:
         with ThreadPoolExecutor(arguments.at_once) as pool:
             runs = [folder / f"seed-{seed}" for seed in seeds]
             done = pool.map(lambda run: compare(arguments.config, run, table, settings), runs)
-            documents += [record(arguments.config, run) for run in done if run is not None]
+            documents += [record(label, run) for run in done if run is not None]
         show(documents)
         if (reason := decided(documents)) is not None:
             print(f"stopped after {len(documents)} pairs: {reason}", flush=True)
             break
     for name, differences in differences_of(documents).items():
-        append_row("search_value", summary(arguments.config, name, documents, differences))
+        append_row("search_value", summary(label, name, documents, differences))
 
 
 def write_data(config: Config, path: Path) -> None:
     """Write the configuration's training images with all published test images."""
-    dataset = read_dataset(config.data, config.seed)
+    dataset = read_dataset(config.data.model_copy(update={"latents": None}), config.seed)
     source = Path(os.environ["HWNAS_DATA"])
     if "fashion" in config.data.name:
         with np.load(source / "fashion_mnist.npz", allow_pickle=False) as full:
@@ -202,10 +209,9 @@ def differences_of(documents: Sequence[Mapping[str, Any]]) -> dict[str, list[flo
             found[MEAN].append(random["difference"]["value"])
             if random["equal_time"] is not None:
                 found[BEST].append(random["equal_time"]["difference"])
-        for name in ("most-parameters", "most-macs", *FAMILIES):
-            if controls[name]["error"] is None:
-                value = controls[name]["difference"]["value"]
-                found.setdefault(name, []).append(value)
+        for name, control in controls.items():
+            if not name.startswith(RANDOM) and control["error"] is None:
+                found.setdefault(name, []).append(control["difference"]["value"])
     return {name: values for name, values in found.items() if values}
 
 

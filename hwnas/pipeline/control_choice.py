@@ -14,7 +14,8 @@ from hwnas.architecture import Architecture
 from hwnas.budget.decode import Decoder
 from hwnas.budget.selection import FurtherBudgets, NetworkCosts, read_measurements
 from hwnas.controls.decoded import random_architectures
-from hwnas.controls.handmade import FAMILIES
+from hwnas.controls.generators import GENERATORS
+from hwnas.controls.handmade import FAMILIES, Family
 from hwnas.controls.scaling import widest_within
 from hwnas.data.inputs import NamedInput
 from hwnas.deploy.microcontroller.sizes import network_size
@@ -72,7 +73,7 @@ class Control:
         torch.manual_seed(run.seed("network"))
         space = run.problem.space
         if self.width is not None:
-            return FAMILIES[self.name].build(space.options, self.width)
+            return families(run)[self.name].build(space.options, self.width)
         assert self.choices is not None
         return space.network(Architecture.of(space.name, self.choices))
 
@@ -86,9 +87,15 @@ class Control:
         return cls(**{key: value for key, value in document.items() if key != "schema"})
 
 
-def control_names(count: int) -> list[str]:
-    """The names of the controls with so many random networks."""
-    return [*(f"{RANDOM}{number}" for number in range(1, count + 1)), *LARGEST, *FAMILIES]
+def families(run: Run) -> dict[str, Family]:
+    """The hand-made networks that do what those of the run's space do."""
+    return GENERATORS if run.problem.task.head == "image" else FAMILIES
+
+
+def control_names(run: Run) -> list[str]:
+    """The names of a run's controls."""
+    numbers = range(1, run.config.controls + 1)
+    return [*(f"{RANDOM}{number}" for number in numbers), *LARGEST, *families(run)]
 
 
 def choose(run: Run, name: str, earlier: Sequence[Control], say: Say) -> Control:
@@ -105,7 +112,8 @@ def choose(run: Run, name: str, earlier: Sequence[Control], say: Say) -> Control
     """
     started = time.monotonic()
     try:
-        control = _hand_made(run, name, say) if name in FAMILIES else _decoded(run, name, say)
+        is_hand_made = name in families(run)
+        control = _hand_made(run, name, say) if is_hand_made else _decoded(run, name, say)
     except InputError as error:
         control = Control(name, error=str(error))
     else:
@@ -120,7 +128,7 @@ def _hand_made(run: Run, name: str, say: Say) -> Control:
     """
     if any(isinstance(one, NamedInput) for one in run.problem.input_shape):
         raise InputError("hand-made networks read images", actual="several inputs")
-    family, options = FAMILIES[name], run.problem.space.options
+    family, options = families(run)[name], run.problem.space.options
     _, slowest_ms = run.target.latency_range_ms
     alone_ms: dict[int, float] = {}
 

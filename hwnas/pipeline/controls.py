@@ -66,7 +66,7 @@ def compare_with_controls(run: Run) -> dict[str, Any]:
     Raises:
         Interrupted: after a signal, with everything saved.
     """
-    names = control_names(run.config.controls)
+    names = control_names(run)
     controls: list[Control] = []
     with run.stage("controls") as advance:
         for place, name in enumerate(names):

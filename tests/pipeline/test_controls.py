@@ -72,7 +72,7 @@ def document_of(folder: Path) -> dict[str, Any]:
 
 
 def controls_of(folder: Path) -> dict[str, Control]:
-    names = control_names(2)
+    names = control_names(Run.open(folder))
     files = (folder / "controls" / name / "control.json" for name in names)
     return {
         name: Control.from_json(json.loads(file.read_text()))
