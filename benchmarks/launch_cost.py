@@ -2,17 +2,18 @@
 
 The kernels are compiled for sm_90 and launched on CPU tensors through a driver that does nothing
 (`stub_driver.c`), so what is measured is Python, PyTorch and Triton's launcher: of a cell that is
-computed kernel by kernel, as a program that was prepared before, and as a program with autograd and
-running statistics around it. The first evaluation compiles. All times are CPU time of one thread,
-medians of rounds in which the three take turns.
+computed kernel by kernel, as a program that was prepared before (with running statistics), and as a
+program with autograd around it. The first evaluation compiles. All times are CPU time of one thread,
+medians of rounds in which the three take turns, or of rounds of one of them.
 
-    python benchmarks/launch_cost.py [--rounds 15] [--save]
+    python benchmarks/launch_cost.py [--rounds 15] [--only program] [--save]
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import os
 import subprocess
 import tempfile
@@ -103,9 +104,11 @@ def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str
         cell = FusedCell(plan, backend, parameters, None)
         cell.backward(states, groups, weights, states[2:], gradients, [True, True])
 
+    @torch.no_grad()
     def by_program() -> Any:
         return programs.forward(call, images[:2], weights, parameters, save=True)[1]
 
+    @torch.no_grad()
     def by_program_back(kept: Any) -> None:
         read = images[2:5]
         saved = [*images[:2], weights, *parameters, *read, kept]
@@ -126,7 +129,11 @@ def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str
 
 
 def timed(ways: dict[str, Ways], rounds: int) -> dict[str, tuple[float, float]]:
-    """Milliseconds forward and backward of each way, medians of rounds that take turns."""
+    """Milliseconds forward and backward of each way, medians of rounds that take turns.
+
+    As in `timeit`, garbage is not collected meanwhile.
+    """
+    gc.disable()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds + 3):
         for name, (forward, backward) in ways.items():
@@ -135,6 +142,7 @@ def timed(ways: dict[str, Ways], rounds: int) -> dict[str, tuple[float, float]]:
             middle = time.process_time()
             backward(kept)
             times[name].append((middle - start, time.process_time() - middle))
+    gc.enable()
     found = {}
     for name, pairs in times.items():
         forward_ms, backward_ms = (float(v) * 1e3 for v in np.median(pairs[3:], axis=0))
@@ -145,6 +153,7 @@ def timed(ways: dict[str, Ways], rounds: int) -> dict[str, tuple[float, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", help="time one way alone, for example `program`")
     parser.add_argument("--save", action="store_true", help="append to results/launch_cost.csv")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -153,12 +162,15 @@ def main() -> None:
         start = time.process_time()
         ways, launches = ways_of()
         first_s = time.process_time() - start
+        if arguments.only:
+            ways = {arguments.only: ways[arguments.only]}
         found = timed(ways, arguments.rounds)
     for name, (forward_ms, backward_ms) in found.items():
         row = {
             "case": "normal_cell", "c": 16, "launches": launches, "first_s": first_s,
             "forward_ms": forward_ms, "backward_ms": backward_ms,
             "us_a_launch": (forward_ms + backward_ms) * 1e3 / launches, "way": name,
+            "alone": bool(arguments.only),
         }  # fmt: skip
         print(" ".join(f"{key}={value}" for key, value in row.items()))
         if arguments.save:

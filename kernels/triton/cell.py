@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
@@ -29,8 +30,8 @@ from hwnas.kernels.operator import (
 from hwnas.kernels.plan import CellPlan, parameter_shape
 from hwnas.kernels.triton.backend import TritonBackend
 from hwnas.kernels.triton.launch import counters_of
-from hwnas.kernels.triton.packing import PackedParameters
-from hwnas.kernels.triton.program import Program, Recorder
+from hwnas.kernels.triton.packing import PackedParameters, joined
+from hwnas.kernels.triton.program import ALIGNMENT, Program, Recorder
 
 PROGRAMS = 512
 """Programs that are kept."""
@@ -64,19 +65,35 @@ class ForwardProgram(NamedTuple):
     Attributes:
         program: its launches; bases are the inputs, the mixing weights, the packed parameters and
             the counters, results are the nodes.
+        nodes: shapes of the nodes, with padded channels.
         saved: shapes and types of what is kept for the backward pass.
         groups: for each group the positions of its table and of the outputs of its first and its
             second stage there; None where they are not kept.
+        order: positions of the weights among the parameters, as they are packed.
+        gather: as `packing.gather` returns it.
     """
 
     program: Program
+    nodes: list[tuple[int, ...]]
     saved: list[tuple[tuple[int, ...], torch.dtype]]
     groups: list[tuple[int, int | None, int | None]]
+    order: tuple[int, ...]
+    gather: Tensor
 
-    def values(self, saved: Tensor) -> list[GroupValues]:
+    def workspace(self, sizes: Sizes) -> Tensor:
+        """Memory for what is kept, and behind it for the packed parameters, as bytes."""
+        packed = -(-self.gather.numel() * sizes.dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        size = self.program.saved_bytes + packed
+        return torch.empty(size, dtype=torch.uint8, device=sizes.device)
+
+    def packed(self, workspace: Tensor, sizes: Sizes) -> Tensor:
+        """The place of the packed parameters."""
+        return workspace[self.program.saved_bytes :].view(sizes.dtype)[: self.gather.numel()]
+
+    def values(self, workspace: Tensor) -> list[GroupValues]:
         """What `FusedCell.forward` returned, as views of what was kept."""
         views = [
-            _view(saved, offset, shape, dtype)
+            workspace[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)
             for offset, (shape, dtype) in zip(self.program.saved, self.saved, strict=True)
         ]
         return [
@@ -111,21 +128,20 @@ def forward(
     save: bool,
 ) -> tuple[list[Tensor], Tensor]:
     """Nodes, and the workspace that the backward pass reads; see `Passes`."""
-    plan = CellPlan.of(call.description)
-    sizes, backend = _sizes(inputs, weights)
-    width = backend.width(sizes.channels)
-    states, weights = [to_layout(x, width) for x in inputs], aligned(weights)
-    packed = backend.pack(plan, parameters)
-    assert isinstance(packed, PackedParameters)
+    sizes, width = _sizes(inputs, weights)
     keeps = kept_stages(call.recompute, save)
     found = _forward_program(call.description, sizes, keeps)
-    device = sizes.device
-    nodes = [torch.empty(shape, dtype=sizes.dtype, device=device) for shape in _nodes(plan, sizes)]
-    saved = torch.empty(found.program.saved_bytes, dtype=torch.uint8, device=device)
-    counters = torch.zeros(counters_of(plan), dtype=torch.int32, device=device)
-    found.program.run([*states, weights, packed.flat, counters, *nodes], saved)
-    _update_running(call, sizes, keeps, saved)
-    return [without_base(from_layout(x, sizes.channels)) for x in nodes], saved
+    states, weights = [to_layout(x, width) for x in inputs], aligned(weights)
+    workspace = found.workspace(sizes)
+    packed = found.packed(workspace, sizes)
+    chosen = [parameters[position] for position in found.order]
+    torch.index_select(joined(chosen), 0, found.gather, out=packed)
+    counters, _ = _zeros(call.description, weights)
+    nodes = [weights.new_empty(shape, dtype=sizes.dtype) for shape in found.nodes]
+    found.program.run([*states, weights, packed, counters, *nodes], workspace)
+    if call.running:
+        _update_running(call, sizes, keeps, workspace)
+    return [without_base(from_layout(x, sizes.channels)) for x in nodes], workspace
 
 
 def backward(
@@ -136,39 +152,35 @@ def backward(
     gradients: Sequence[Tensor | None],
 ) -> list[Tensor | None]:
     """Gradients of the inputs, the mixing weights and the parameters; see `Passes`."""
-    plan, (inputs, count) = CellPlan.of(call.description), counts
+    inputs, count = counts
     given, weights, rest = split(saved, inputs)
-    parameters, nodes, kept = rest[:count], rest[count:-1], aligned(rest[-1])
-    sizes, backend = _sizes(given, weights)
-    width, channels = backend.width(sizes.channels), sizes.channels
-    shapes = _nodes(plan, sizes)
-    states = [to_layout(x, width) for x in (*given, *nodes)]
+    nodes, workspace = rest[count:-1], aligned(rest[-1])
+    sizes, width = _sizes(given, weights)
+    keeps = kept_stages(call.recompute, True)
+    found = _forward_program(call.description, sizes, keeps)
+    states, weights = [to_layout(x, width) for x in (*given, *nodes)], aligned(weights)
     of_nodes = [
         weights.new_zeros(shape, dtype=sizes.dtype) if g is None else to_layout(g, width)
-        for g, shape in zip(gradients, shapes, strict=True)
+        for g, shape in zip(gradients, found.nodes, strict=True)
     ]
-    weights = aligned(weights)
-    packed = backend.pack(plan, parameters)
-    assert isinstance(packed, PackedParameters)
     needs_input, needs_parameter = tuple(needed[:inputs]), bytes(needed[inputs + 1 :])
-    program = _backward_program(
-        call.description, sizes, kept_stages(call.recompute, True), needs_input, needs_parameter
-    )
-    zeros = _zeros(plan, weights)
-    order = _order(call.description, channels, needs_parameter)
+    program = _backward_program(call.description, sizes, keeps, needs_input, needs_parameter)
+    counters, d_weights = _zeros(call.description, weights)
+    order = _order(call.description, sizes.channels, needs_parameter)
     vector = weights.new_empty(sum(part.elements for part in order), dtype=sizes.dtype)
     d_inputs = [torch.empty_like(x) for x, n in zip(states, needs_input, strict=False) if n]
+    packed = found.packed(workspace, sizes)
     program.run(
-        [*states, *of_nodes, weights, packed.flat, kept, zeros.counters, zeros.d_weights, vector,
-         *d_inputs], kept,
-    )  # fmt: skip
+        [*states, *of_nodes, weights, packed, workspace, counters, d_weights, vector, *d_inputs],
+        workspace,
+    )
     d_parameters: list[Tensor | None] = [None] * count
     for part in order:
         for position, view in part.views(vector):
             d_parameters[position] = view
-    found = iter(d_inputs)
-    shown = [from_layout(next(found), channels) if n else None for n in needs_input]
-    return [*shown, zeros.d_weights, *d_parameters]
+    results = iter(d_inputs)
+    shown = [from_layout(next(results), sizes.channels) if n else None for n in needs_input]
+    return [*shown, d_weights, *d_parameters]
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -191,7 +203,10 @@ def _forward_program(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -
         groups.append((table, first, second))
     bases = [*stand_ins.states, stand_ins.weights, stand_ins.packed.flat, stand_ins.counters]
     program = Program(recorder, bases, nodes, saved)
-    return ForwardProgram(program, [(tuple(t.shape), t.dtype) for t in saved], groups)
+    kinds = [(tuple(t.shape), t.dtype) for t in saved]
+    packed = stand_ins.packed
+    shapes = [tuple(node.shape) for node in nodes]
+    return ForwardProgram(program, shapes, kinds, groups, packed.order, packed.gather)
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -210,13 +225,13 @@ def _backward_program(
     """
     plan = CellPlan.of(description)
     stand_ins = _StandIns(plan, sizes)
-    shapes = _nodes(plan, sizes)
+    forward_program = _forward_program(description, sizes, keeps)
+    shapes = forward_program.nodes
     gradients = [stand_ins.zeros(shape) for shape in shapes]
     nodes = [
         stand_ins.zeros(shape) if plan.inputs + i in plan.sources else gradients[i]
         for i, shape in enumerate(shapes)
     ]
-    forward_program = _forward_program(description, sizes, keeps)
     kept = stand_ins.zeros((forward_program.program.saved_bytes,), torch.uint8)
     d_weights = torch.zeros_like(stand_ins.weights)
     order = _order(description, sizes.channels, needs_parameter)
@@ -310,28 +325,16 @@ def _order(description: str, channels: int, needed: bytes) -> tuple[Part, ...]:
     )
 
 
-class _Zeros(NamedTuple):
-    """What a backward pass begins with, in one piece of memory.
-
-    Attributes:
-        counters: of the launches.
-        d_weights: gradients of the mixing weights, (edges, options).
-    """
-
-    counters: Tensor
-    d_weights: Tensor
-
-
-def _zeros(plan: CellPlan, weights: Tensor) -> _Zeros:
-    count, elements = counters_of(plan), weights.numel()
+def _zeros(description: str, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Counters of a pass, and gradients of the mixing weights, in one piece of memory."""
+    count = counters_of(CellPlan.of(description))
     start = -(-count // 4) * 4
-    zeros = torch.zeros(start + elements, dtype=torch.int32, device=weights.device)
-    d_weights = zeros[start:].view(torch.float32).view(weights.shape)
-    return _Zeros(zeros[:count], d_weights)
+    zeros = weights.new_zeros(start + weights.numel())
+    return zeros[:count].view(torch.int32), zeros[start:].view(weights.shape)
 
 
-def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[Sizes, TritonBackend]:
-    """What a program depends on, and the backend."""
+def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[Sizes, int]:
+    """What a program depends on, and the number of channels with padding."""
     images, channels, *_ = inputs[0].shape
     backend = backend_for("triton", inputs[0].dtype)
     assert isinstance(backend, TritonBackend)
@@ -340,21 +343,7 @@ def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[Sizes, TritonBack
         images, channels, spatial, weights.shape[1], inputs[0].dtype, inputs[0].device,
         backend.precision,
     )  # fmt: skip
-    return sizes, backend
-
-
-@lru_cache(maxsize=PROGRAMS)
-def _nodes(plan: CellPlan, sizes: Sizes) -> list[tuple[int, ...]]:
-    """Shapes of the nodes, with padded channels."""
-    width = TritonBackend(sizes.precision).width(sizes.channels)
-    spatial = plan.sizes(sizes.inputs)[plan.inputs :]
-    return [(sizes.images, *size, width) for size in spatial]
-
-
-def _view(memory: Tensor, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A part of some bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    return memory[offset : offset + size].view(dtype).view(shape)
+    return sizes, backend.width(channels)
 
 
 class Statistics(NamedTuple):
@@ -389,12 +378,13 @@ def _statistics(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -> Sta
     return Statistics(index.to(sizes.device), unbiased.to(sizes.device))
 
 
-def _update_running(call: CellCall, sizes: Sizes, keeps: tuple[bool, bool], saved: Tensor) -> None:
+def _update_running(
+    call: CellCall, sizes: Sizes, keeps: tuple[bool, bool], workspace: Tensor
+) -> None:
     """Move running statistics towards the batch's own, as `torch.nn.BatchNorm2d` does."""
-    if not call.running:
-        return
     statistics = _statistics(call.description, sizes, keeps)
-    means, errors, variances = saved.view(torch.float32)[statistics.places]
+    means, errors, variances = workspace.view(torch.float32)[statistics.places]
     batch = [*(means + errors).unbind(), *(variances * statistics.unbiased).unbind()]
-    batch = [new.to(old.dtype) for old, new in zip(call.running, batch, strict=True)]
+    if set(map(attrgetter("dtype"), call.running)) != {torch.float32}:
+        batch = [new.to(old.dtype) for old, new in zip(call.running, batch, strict=True)]
     torch._foreach_lerp_(list(call.running), batch, call.momentum)

@@ -52,7 +52,7 @@ class DeviceConstants(Generic[T, *Arguments]):
             if any(type(t) is not Tensor for t in _tensors(found)):
                 return found  # of a mode that wraps tensors, outside of which it has no value
             self._keep(args, found)
-        if _capturing():
+        if capturing():
             self._captured[args] = found
         return found
 
@@ -73,7 +73,7 @@ class DeviceConstants(Generic[T, *Arguments]):
 
     def _keep(self, key: Any, made: T) -> None:
         # The device cannot be waited for during a capture.
-        if len(self._kept) - len(self._captured) >= self._limit and not _capturing():
+        if len(self._kept) - len(self._captured) >= self._limit and not capturing():
             self.clear()
         self._kept[key] = made
 
@@ -109,7 +109,7 @@ def _devices(arguments: tuple[Any, ...]) -> Iterator[torch.device]:
             yield part
 
 
-def _capturing() -> bool:
+def capturing() -> bool:
     """Whether kernels that are launched now are captured in a CUDA graph."""
     initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # PyTorch's has no types
     return initialized and torch.cuda.is_current_stream_capturing()

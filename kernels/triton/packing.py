@@ -122,6 +122,8 @@ class PackedParameters(list[Tensor]):
         flat: all packed weights, then scales and shifts, one vector.
         offsets: offset of a convolution's packed weights in `flat`, by its `Convolution.weights`.
         affine: offset of a norm's scale and shift in `flat`, by its `Norm.gamma`.
+        order: positions of the parameters that are packed, one after the other.
+        gather: for each packed element its position among a zero and these parameters.
         channels: number of channels without padding.
         width: number of channels with padding.
         free_counters: zeros that no launch uses yet.
@@ -146,15 +148,15 @@ class PackedParameters(list[Tensor]):
         self.offsets = {c.weights: s for c, s in zip(convolutions, starts, strict=True)}
         pairs = [(n.gamma, n.beta) for n in norms if n.gamma is not None and n.beta is not None]
         self.affine = {gamma: start + 2 * i * width for i, (gamma, _) in enumerate(pairs)}
-        weights = [parameters[i].reshape(-1) for c in convolutions for i in c.weights]
-        weights += [parameters[i] for pair in pairs for i in pair]
+        self.order = tuple(i for c in convolutions for i in c.weights)
+        self.order += tuple(i for pair in pairs for i in pair)
+        weights = [parameters[i] for i in self.order]
         self.channels = (
             channels_of(convolutions, parameters) if convolutions else weights[-1].numel()
         )
-        device, dtype = weights[0].device, weights[0].dtype
-        joined = torch.cat([_zero(device, dtype), *weights])
-        gather = _gather(convolutions, len(pairs), self.channels, width, device)
-        self.flat = joined.index_select(0, gather)
+        device = weights[0].device
+        self.gather = gather(convolutions, len(pairs), self.channels, width, device)
+        self.flat = joined(weights).index_select(0, self.gather)
         self._block = counters
         self.free_counters = self.flat.new_empty(0, dtype=torch.int32)
 
@@ -167,6 +169,15 @@ class PackedParameters(list[Tensor]):
         return taken
 
 
+def joined(parameters: Sequence[Tensor]) -> Tensor:
+    """A zero and all elements of some parameters, one vector."""
+    first = parameters[0]
+    vector: Tensor = torch._C._nn.flatten_dense_tensors(
+        [_zero(first.device, first.dtype), *parameters]
+    )
+    return vector
+
+
 @kept_on_device(limit=64)
 def _zero(device: torch.device, dtype: torch.dtype) -> Tensor:
     """The element that padding is copied from."""
@@ -174,14 +185,22 @@ def _zero(device: torch.device, dtype: torch.dtype) -> Tensor:
 
 
 @kept_on_device(limit=256)
-def _gather(
+def gather(
     convolutions: tuple[Convolution, ...],
     norms: int,
     channels: int,
     width: int,
     device: torch.device,
 ) -> Tensor:
-    """For each packed element its position among a zero and the concatenated parameters."""
+    """For each packed element its position among a zero and the concatenated parameters.
+
+    Args:
+        convolutions: whose weights come first.
+        norms: number of batch norms, whose scales and shifts come last.
+        channels: number of channels without padding.
+        width: number of channels with padding.
+        device: where the result is to be.
+    """
     sizes = [size for c in convolutions for size in weight_sizes(c, channels)]
     vectors = sum(sizes) + torch.arange(2 * norms * channels).view(2 * norms, channels)
     parts = [_padded(vectors, (2 * norms, width)).reshape(-1)]

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import triton
 from torch import Tensor
 
 from hwnas.kernels.plan import CellPlan
 from hwnas.kernels.triton.backend import TritonBackend
-from hwnas.kernels.triton.constants import is_constant
+from hwnas.kernels.triton.constants import capturing, is_constant
 from hwnas.kernels.triton.launch import interpreted, on_device_of
 from hwnas.kernels.triton.packing import PackedParameters
 
@@ -27,6 +30,10 @@ CONSTANT = -1
 """Base of tensors that every call reads, and that stay where they are."""
 ALIGNMENT = 256
 """Bytes that every offset into a workspace is a multiple of."""
+
+
+CAPTURED: set[Program] = set()
+"""Programs that a CUDA graph was captured with, since it reads their constants when replayed."""
 
 
 class Place(NamedTuple):
@@ -110,7 +117,9 @@ class Recorder(TritonBackend):
         return tensor
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:
-        compiled = super()._launch(kernel, grid, *arguments, **options)
+        compiled = None
+        if not interpreted():
+            compiled = super()._launch(kernel, grid, *arguments, **options)
         full = (*grid, *(1,) * (3 - len(grid)))
         self.steps.append(Step(kernel, full, arguments, options, compiled))
         return compiled
@@ -155,7 +164,6 @@ class Program:
         offsets, self.scratch_bytes = arranged(list(own.values()))
         self._places |= {k: (count + 1, o) for k, o in zip(own, offsets, strict=True)}
         self.steps = [s._replace(arguments=self._placed(s.arguments)) for s in recorder.steps]
-        self._prepared = [] if interpreted() else [_prepared(step) for step in self.steps]
 
     def run(self, bases: Sequence[Tensor], saved: Tensor) -> None:
         """Make all launches.
@@ -170,28 +178,40 @@ class Program:
             for step in self.steps:
                 step.kernel[step.grid](*_moved(step.arguments, tensors), **step.options)
             return
+        if capturing():
+            CAPTURED.add(self)
         with on_device_of(saved):
             driver = triton.runtime.driver.active
             stream = driver.get_current_stream(driver.get_current_device())
-            for (launch, *_, head), arguments in zip(
-                self._prepared, self.arguments(tensors), strict=True
-            ):
-                launch(*head[:3], stream, *head[3:], None, None, None, *arguments)
+            launches = zip(self._launches, self.arguments(tensors), strict=True)
+            for (launch, x, y, z, function, metadata), arguments in launches:
+                launch(x, y, z, stream, function, metadata, None, None, None, *arguments)
 
-    def arguments(self, tensors: Sequence[Tensor]) -> Iterator[list[Any]]:
+    def arguments(self, tensors: Sequence[Tensor]) -> list[tuple[Any, ...]]:
         """The arguments of each launch, with addresses in place of tensors.
 
         Args:
             tensors: at the bases, those for `saved` and the workspace included.
         """
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        for _, template, places, tuples, _ in self._prepared:
-            arguments = template.copy()
-            for i, base, offset in places:
-                arguments[i] = addresses[base] + offset
-            for i, parts in tuples:
-                arguments[i] = tuple([addresses[base] + offset for base, offset in parts])
-            yield arguments
+        return self._arguments.at([tensor.data_ptr() for tensor in tensors])
+
+    @cached_property
+    def _launches(self) -> list[tuple[Any, ...]]:
+        """For each step its launcher, the grid, the function and its metadata."""
+        compiled = [step.compiled for step in self.steps]
+        return [
+            (code.run, *step.grid, code.function, code.packed_metadata)
+            for code, step in zip(compiled, self.steps, strict=True)
+        ]
+
+    @cached_property
+    def _arguments(self) -> Arguments:
+        """The arguments of all steps, those of compile time included."""
+        lists = []
+        for step in self.steps:
+            rest = [parameter.name for parameter in step.kernel.params[len(step.arguments) :]]
+            lists.append((*step.arguments, *(step.options[name] for name in rest)))
+        return Arguments(lists)
 
     def _placed(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments, with a `Place` for each tensor that is no constant."""
@@ -250,32 +270,49 @@ def _tensor_at(place: Place, tensors: Sequence[Tensor]) -> Tensor:
     return place.like.new_empty(0).set_(base.untyped_storage(), start, (1,), (1,))
 
 
-def _prepared(step: Step) -> tuple[Any, ...]:
-    """What `Program.run` needs of a step: how to launch it, and what differs between runs.
+class Arguments:
+    """Lists of arguments whose places become addresses, all at once.
 
-    Returns:
-        The launcher; the arguments, those of compile time included; (index, base, offset) of
-        addresses, and (index, pairs) of tuples of addresses among them; the grid, the function and
-        its metadata.
+    A table has the addresses, then the constants, then the tuples among the arguments. Tuples and
+    lists are taken from it by position, which takes Python one call for each.
+
+    Args:
+        lists: the arguments of each launch.
     """
-    names = [parameter.name for parameter in step.kernel.params]
-    given = [*step.arguments, *(step.options[name] for name in names[len(step.arguments) :])]
-    places, tuples = [], []
-    for i, value in enumerate(given):
+
+    def __init__(self, lists: Sequence[Sequence[Any]]) -> None:
+        self._addresses: dict[tuple[int, int], int] = {}
+        self._constants: list[Any] = []
+        self._tuples: list[list[tuple[int, int]]] = []
+        found = [[self._entry(value) for value in arguments] for arguments in lists]
+        places = np.array(list(self._addresses), dtype=np.int64).reshape(-1, 2)
+        self._bases, self._offsets = places[:, 0], places[:, 1]
+        starts = 0, len(places), len(places) + len(self._constants)
+        self._of_tuples, self._of_lists = (
+            [itemgetter(*(starts[kind] + i for kind, i in entries), 0) for entries in all_entries]
+            for all_entries in (self._tuples, found)
+        )
+
+    def at(self, addresses: Sequence[int]) -> list[tuple[Any, ...]]:
+        """All lists, for the addresses of the bases."""
+        table = (np.array(addresses, dtype=np.int64)[self._bases] + self._offsets).tolist()
+        table += self._constants
+        # Each ends in an element more, since one element alone would be no tuple.
+        table += [take(table)[:-1] for take in self._of_tuples]
+        return [take(table)[:-1] for take in self._of_lists]
+
+    def _entry(self, value: Any) -> tuple[int, int]:
+        """Which part of the table a value is in, and its position there."""
+        if isinstance(value, Place) and value.base != CONSTANT:
+            key = value.base, value.offset
+            return 0, self._addresses.setdefault(key, len(self._addresses))
         if isinstance(value, Place):
-            if value.base == CONSTANT:
-                given[i] = value.like.data_ptr()
-            else:
-                places.append((i, value.base, value.offset))
+            value = value.like.data_ptr()
         elif isinstance(value, tuple) and any(isinstance(part, Place) for part in value):
-            if all(part.base == CONSTANT for part in value):
-                given[i] = tuple(part.like.data_ptr() for part in value)
-            else:
-                assert all(part.base != CONSTANT for part in value)
-                tuples.append((i, [(part.base, part.offset) for part in value]))
-    compiled = step.compiled
-    head = (*step.grid, compiled.function, compiled.packed_metadata)
-    return compiled.run, given, places, tuples, head
+            self._tuples.append([self._entry(part) for part in value])
+            return 2, len(self._tuples) - 1
+        self._constants.append(value)
+        return 1, len(self._constants) - 1
 
 
 def arranged(regions: Sequence[Region]) -> tuple[list[int], int]:

@@ -104,7 +104,7 @@ def test_constants_are_only_copied_to_their_device(cell) -> None:
         made = [
             *(t for t in tables(cell, META, 128) if isinstance(t, Tensor)),
             packing.weight_destinations(cell[0], offsets, 6, 128, META),
-            packing._zero(META, torch.float16), packing._gather(cell[0], 0, 6, 128, META),
+            packing._zero(META, torch.float16), packing.gather(cell[0], 0, 6, 128, META),
             arguments.integers((3, 1), META),
         ]  # fmt: skip
     assert {t.device for t in made} == {META}

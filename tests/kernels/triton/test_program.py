@@ -72,7 +72,7 @@ def test_launches_get_the_addresses_of_the_tensors(monkeypatch) -> None:
         seen = set()
         for step, arguments in zip(program.steps, program.arguments(tensors), strict=True):
             expected = _moved(step.arguments, tensors)
-            assert list(map(addresses_of, expected)) == arguments[: len(expected)]
+            assert addresses_of(expected) == arguments[: len(expected)]
             seen |= {t.data_ptr() for t in expected if isinstance(t, Tensor)}
         assert len(seen) > 10
     assert [len(p.steps) for p in (forward, backward)] == [8, 16]
