@@ -3,8 +3,8 @@
 The kernels are compiled for sm_90 and launched on CPU tensors through a driver that does nothing
 (`stub_driver.c`), so what is measured is Python, PyTorch and Triton's launcher: of a cell that is
 computed kernel by kernel, as a program that was prepared before (with running statistics), and as a
-program with autograd around it. The first evaluation compiles. All times are CPU time of one thread,
-medians of rounds in which the three take turns, or of rounds of one of them.
+program with autograd around it. The first evaluation compiles. All times are CPU time of one
+thread, medians of rounds in which the three take turns, or of rounds of one of them.
 
     python benchmarks/launch_cost.py [--rounds 15] [--only program] [--save]
 """
