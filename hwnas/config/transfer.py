@@ -18,8 +18,15 @@ class TransferConfig(Section):
     )
     grow: bool = Field(
         False,
-        description="train the smallest network that can grow into the chosen one for the first "
-        "half of the epochs, then the whole one (Net2Net); for space.name = mbconv",
+        description="begin with the smallest network that can grow into the chosen one, which it "
+        "does in the first half of the epochs (Net2Net); for space.name = mbconv, macro, elastic",
+    )
+    growths: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="times at which it grows, each time where the gradient of what is new is "
+        "largest",
     )
     teacher: str | None = Field(
         None,

@@ -156,7 +156,7 @@ class ConvolutionLayer:
             parts["project"] = nn.Conv2d(width, spec.c_out, 1, bias=not self.norm)
             if self.norm:
                 parts["project_bn"] = nn.BatchNorm2d(spec.c_out, affine=affine)
-        return _Residual(parts) if self.residual else sequential(**parts)
+        return Residual(parts) if self.residual else sequential(**parts)
 
     def _conv(self, c_in: int, c_out: int, stride: int, groups: int) -> nn.Conv2d:
         padding = self.dilation * (self.kernel // 2)
@@ -164,7 +164,7 @@ class ConvolutionLayer:
         return nn.Conv2d(c_in, c_out, *sizes, bias=not self.norm)
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Layers whose input is added to their output."""
 
     def __init__(self, parts: dict[str, nn.Module]) -> None:

@@ -23,6 +23,7 @@ from hwnas.strategies.sampled import SampledStrategy
 from hwnas.strategies.stochastic import DrnasSettings, DrnasStrategy, GdasStrategy
 from hwnas.supernet.widening import partial_channels
 from hwnas.tasks import Task
+from hwnas.training.growing import GROWING_SPACES
 
 
 def check_strategy(search: SearchConfig, where: str) -> None:
@@ -257,7 +258,12 @@ def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -
         ("search.shrinking", search.shrinking, has_phases, "space.name = elastic, with choices"),
         ("search.shrinking", search.shrinking, samples, "a strategy of single architectures"),
         ("search.finalists", search.finalists, train.epochs > 0, "train.epochs above 0"),
-        ("train.grow", train.grow, config.space.name == "mbconv", "space.name = mbconv"),
+        (
+            "train.grow",
+            train.grow,
+            config.space.name in GROWING_SPACES,
+            f"space.name one of {', '.join(GROWING_SPACES)}",
+        ),
         ("train.grow", train.grow, config.minutes is None, "no minutes"),
         ("train.grow", train.grow, train.teacher is None, "no train.teacher"),
         ("train.inherit", train.inherit, of_supernet, "search.evaluator = supernet"),

@@ -24,6 +24,9 @@ from hwnas.strategies.experience import Experience
 CONFIDENCE = 0.9
 """Probability with which a suggested network's predicted latency keeps the budget."""
 
+OPTIMISM = 1.0
+"""Standard deviations that are added to predictions where several architectures are suggested."""
+
 
 @dataclass(frozen=True)
 class Suggestion:
@@ -114,10 +117,15 @@ def suggestions(
 ) -> list[Suggestion]:
     """The architectures within a budget that are predicted to be the best.
 
+    Several are chosen by an optimistic prediction, so that the best of them is good, and one by the
+    expected score alone. The first has the largest expected score.
+
     Raises:
         InputError: when no architecture keeps the budget.
     """
-    found = experience.best(Decoder([limit]), count, rng)
+    optimism = OPTIMISM if count > 1 else 0.0
+    found = experience.best(Decoder([limit]), count, rng, optimism=optimism)
+    found = [found[i] for i in np.argsort(-experience.predict(found)[0], kind="stable")]
     scores, score_deviations = experience.expected_scores(found)
     latencies_ms, deviations_ms = limit.cost.predict(found)
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from hwnas.architecture import Architecture
 from hwnas.config import TrainConfig
 from hwnas.data import Augmentation, Batches
 from hwnas.durable import write_atomic
@@ -18,7 +20,8 @@ from hwnas.pipeline.problem import data_in_words
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.transfer import distillation_of, start_from
 from hwnas.runs.checkpoints import remove_checkpoints
-from hwnas.spaces.mbconv import MbconvNetwork, MbconvSpace
+from hwnas.spaces.base import SearchSpace
+from hwnas.spaces.layers import LayerNetwork
 from hwnas.spaces.networks import Network
 from hwnas.spaces.traced.space import TracedNetwork
 from hwnas.tasks.classification import ImageClassification
@@ -27,13 +30,23 @@ from hwnas.tasks.own import JudgedTask
 from hwnas.training.curve import LearningCurve
 from hwnas.training.evaluate import evaluate
 from hwnas.training.generated_images import generated_images
-from hwnas.training.growing import grow, smallest_start
+from hwnas.training.growing import (
+    GROWING_SPACES,
+    GrowingSpace,
+    gains_of,
+    grow,
+    grown_at,
+    order_of_growth,
+    smallest_start,
+)
 from hwnas.training.predictions import PredictionRecorder
 from hwnas.training.shown_samples import shown_samples
 from hwnas.training.train import STAGE, Training, final_weights
 
-GROWING = "grow"
-"""The stage that trains the network that grows."""
+GROWING, GROWTH = "grow", "growth"
+"""How the stages are named that train a network that grows, and the event of its growth."""
+GROWTH_BATCHES = 4
+"""Batches on which the gradients are taken that decide where a network grows."""
 
 
 def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
@@ -60,19 +73,10 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
         config = config.model_copy(update={"epochs": 0})  # trained together with its family
     if restart:
         _discard_training(run)
-    epochs = config.epochs
-    torch.manual_seed(run.seed("network"))
-    network = run.problem.space.network(run.architecture())
-    if config.grow:
-        first = epochs // 2
-        config = config.model_copy(update={"epochs": epochs - first})
-        _grow(run, network, first)
-    elif config.inherit:
-        network.auxiliary = None
-        run.load_weights(network, run.folder.inherited)
-    elif config.start is not None:
-        start_from(run, network, Path(config.start))
-    training = training_of(run, network, config)
+    if config.grow and config.epochs:
+        training = _grown(run, config)
+    else:
+        training = training_of(run, _beginning(run, config), config)
     _show_samples(run, config)
     with run.stage("train") as advance:
         training.run(run.folder, advance)
@@ -80,7 +84,7 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
     metrics = {
         "schema": 1,
         **evaluate(training.average, task, run.device, recorder),
-        "epochs": epochs,
+        "epochs": config.epochs,
         "seconds": training.seconds,
     }
     write_atomic(run.folder.weights, save(final_weights(training.average)))
@@ -90,42 +94,113 @@ def train(run: Run, *, restart: bool = False) -> dict[str, Any]:
         made = generated_images(training.average, run.problem.dataset, run.device)
         write_atomic(run.folder.generated_images, made)
     run.folder.write_json(run.folder.metrics, metrics)
-    for stage in (STAGE, GROWING):
+    for stage in _stages(config):
         remove_checkpoints(run.folder.checkpoints, stage)
     return metrics
 
 
-def _grow(run: Run, network: Network, epochs: int) -> None:
-    """Train the smallest network that can grow into a new one, and let it grow.
+def _beginning(run: Run, config: TrainConfig) -> Network:
+    """The network of the run's architecture with the weights that its training begins with."""
+    torch.manual_seed(run.seed("network"))
+    network = run.problem.space.network(run.architecture())
+    if config.inherit:
+        network.auxiliary = None
+        run.load_weights(network, run.folder.inherited)
+    elif config.start is not None:
+        start_from(run, network, Path(config.start))
+    return network
 
-    A resumed run trains it from its checkpoint, which stays until all is trained.
 
-    Args:
-        run: the run.
-        network: of the run's architecture; changed in place.
-        epochs: for which the small network is trained.
+def _stages(config: TrainConfig) -> list[str]:
+    """The stages of a training, those in which a network has not grown to the end before the last.
+
+    Each has its own checkpoints, from which all networks are made again when a run is resumed.
+    """
+    growths = config.growths if config.grow else 0
+    return [*(f"{GROWING}{number}" for number in range(1, growths + 1)), STAGE]
+
+
+def _grown(run: Run, config: TrainConfig) -> Training:
+    """Train the smallest network that can grow into the run's, and let it grow.
+
+    It grows `growths` times in the first half of the steps, at equal distances, and learning rate
+    and batches go on as if it were one training.
+
+    Returns:
+        The training of the whole network, from the middle on.
 
     Raises:
         InputError: when the networks of the space cannot grow.
         Interrupted: after a signal, with a checkpoint written.
     """
-    space = run.problem.space
-    if not isinstance(space, MbconvSpace) or not isinstance(network, MbconvNetwork):
+    space, end, stages = run.problem.space, run.architecture(), _stages(config)
+    if not isinstance(space, GrowingSpace):
         raise InputError(
             "the networks of this space cannot grow",
             where=f"{run.where}: train.grow",
-            expected="space.name = mbconv",
+            expected=f"space.name one of {', '.join(GROWING_SPACES)}",
             actual=space.name,
         )
-    if not epochs:
-        return
-    small = space.network(smallest_start(space, run.architecture()))
-    assert isinstance(small, MbconvNetwork)
-    config = run.config.train.model_copy(update={"epochs": epochs})
-    training = training_of(run, small, config, GROWING)
-    with run.stage("grow") as advance:
-        training.run(run.folder, advance)
-    grow(small.cpu(), network)
+    now = smallest_start(space, end)
+    torch.manual_seed(run.seed("network"))
+    training = training_of(run, space.network(now), config, stages[0])
+    for number, stage in enumerate(stages[1:], start=1):
+        until = number * training.steps // (2 * config.growths)
+        with run.stage("grow") as advance:
+            training.run(run.folder, advance, until)
+        torch.manual_seed(run.seed(f"growth {number}"))
+        after, order = _next_growth(run, training, now, end, config.growths + 1 - number)
+        network = _grown_network(space, training.network, after)
+        record = {"event": GROWTH, "step": until, "grown": _changes(now, after)}
+        record["gains"] = dict(order)
+        if record not in run.folder.read_history():
+            run.folder.append_history(record)
+        seconds, now = training.seconds, after
+        training = training_of(run, network, config, stage)
+        training.step, training.seconds = until, seconds
+    return training
+
+
+def _next_growth(
+    run: Run, training: Training, now: Architecture, end: Architecture, times: int
+) -> tuple[Architecture, list[tuple[str, float]]]:
+    """The next architecture of a network that grows, and the choices that could by their gains.
+
+    Args:
+        run: the run.
+        training: of the network as it is.
+        now: its architecture.
+        end: the architecture that it grows into.
+        times: how often it grows, this time included.
+    """
+    space = run.problem.space
+    assert isinstance(space, GrowingSpace)
+    whole = _grown_network(space, training.network, end)
+    probes = [
+        training_of(run, network, training.config)
+        for network in (copy.deepcopy(training.network), whole)
+    ]
+    for probe in probes:
+        probe.step = training.step
+        probe.add_gradients(GROWTH_BATCHES)
+    small, large = (probe.network for probe in probes)
+    assert isinstance(small, LayerNetwork) and isinstance(large, LayerNetwork)
+    order = order_of_growth(space, now, end, gains_of(small, large))
+    names = [name for name, _ in order[: -(-len(order) // times)]]
+    return grown_at(space, now, end, names), order
+
+
+def _changes(now: Architecture, after: Architecture) -> dict[str, list[str]]:
+    """The options of the choices that grew, before and after it."""
+    return {name: [option, after[name]] for name, option in now if option != after[name]}
+
+
+def _grown_network(space: SearchSpace, small: Network, architecture: Architecture) -> Network:
+    """The network of an architecture, which computes what a smaller one does."""
+    large = space.network(architecture)
+    assert isinstance(small, LayerNetwork) and isinstance(large, LayerNetwork)
+    grow(copy.deepcopy(small).cpu(), large)
+    return large
 
 
 def _train_by_function(run: Run) -> dict[str, Any]:
@@ -189,7 +264,7 @@ def _show_samples(run: Run, config: TrainConfig) -> None:
 
 def _discard_training(run: Run) -> None:
     """Forget an earlier training, so that the next one starts anew."""
-    for stage in (STAGE, GROWING):
+    for stage in (*_stages(run.config.train), GROWTH):
         remove_checkpoints(run.folder.checkpoints, stage)
         run.folder.rewind_history(stage, 0)
     folder = run.folder

@@ -178,7 +178,9 @@ class Experience:
         """
         return self._combined([source.expected_scores(architectures) for source in self.sources])
 
-    def best(self, decoder: Decoder, k: int, rng: np.random.Generator) -> list[Architecture]:
+    def best(
+        self, decoder: Decoder, k: int, rng: np.random.Generator, *, optimism: float = 0.0
+    ) -> list[Architecture]:
         """Find architectures within the budgets that are predicted to be good, the best first.
 
         A local search from the architectures of the earlier searches and from random ones, or, if
@@ -188,6 +190,8 @@ class Experience:
             decoder: knows the budgets.
             k: how many architectures.
             rng: draws random architectures and mutants.
+            optimism: standard deviations that are added to the predicted means. Of several
+                architectures with an uncertain prediction, one is more often very good.
         """
         space = self.space
         drawn = [a for source in self.sources for a in source.search.architectures]
@@ -197,7 +201,9 @@ class Experience:
         for _ in range(ROUNDS):
             new = list(dict.fromkeys(a for a in drawn if a not in predicted))
             if new:
-                predicted |= dict(zip(new, self.predict(new)[0].tolist(), strict=True))
+                means, deviations = self.predict(new)
+                values = means + optimism * deviations
+                predicted |= dict(zip(new, values.tolist(), strict=True))
             ranked = sorted(predicted, key=lambda a: -predicted[a])
             parents = list(islice(filter(is_feasible, ranked), PARENTS))
             drawn = [space.mutate(parent, rng) for parent in parents for _ in range(MUTANTS)]

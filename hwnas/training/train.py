@@ -92,12 +92,13 @@ class Training:
         half = self.config.mixed_precision and self.device.type == "cuda"
         self.dtype = torch.bfloat16 if half else torch.float32
 
-    def run(self, folder: RunFolder, progress: Advance) -> None:
+    def run(self, folder: RunFolder, progress: Advance, until: int | None = None) -> None:
         """Train to the end, starting from the newest checkpoint if there is one.
 
         Args:
             folder: folder of the run, for checkpoints and the history.
             progress: called after each step.
+            until: the step to stop at, if that is not the last one.
 
         Raises:
             Interrupted: a signal was received; a checkpoint has been written.
@@ -107,7 +108,7 @@ class Training:
             self,
             folder,
             stage=self.stage,
-            steps=self.steps,
+            steps=self.steps if until is None else until,
             log_every=LOG_EVERY,
             checkpoint_every=self.config.checkpoint_every,
             progress=progress,
@@ -161,6 +162,14 @@ class Training:
         if self.curve is not None and self.step in self._measured_steps:
             record |= self.curve.measure(self.average, self.step, self.device)
         return record
+
+    def add_gradients(self, batches: int) -> None:
+        """Add up the gradients of the next batches in training mode, without drop path or steps."""
+        self.network.train()
+        self.network.drop_path = 0.0
+        for step in range(self.step, self.step + batches):
+            torch.manual_seed(_step_seed(self.seed, step))
+            torch.autograd.backward(self._loss(*self.batches.batch(step)))
 
     def _loss(self, inputs: InputTensors, targets: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing

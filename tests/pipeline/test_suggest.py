@@ -77,6 +77,8 @@ def test_the_best_that_is_known_is_suggested_with_its_score(suggested) -> None:
         assert one["score_deviation"] > 0
         assert (one["params"], one["macs"]) == SPACE.params_and_macs(architecture)
     assert accuracy(SPACE.architecture(found[0]["choices"])) >= 0.4 + 4 * 0.08
+    scores = [one["score"] for one in found]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_a_tight_budget_is_kept_with_the_stated_confidence(suggested) -> None:

@@ -109,3 +109,15 @@ def test_a_gradient_strategy_begins_with_options_that_were_good(experience) -> N
     gained = (strategy.probabilities() - without.probabilities()).mean(dim=0)
     assert gained.argmax() == 2
     assert gained.argmin() == 4
+
+
+def test_optimism_prefers_uncertain_predictions(experience) -> None:
+    decoder = decoder_of(SPACE)
+    deviations = []
+    for optimism in (0.0, 5.0):
+        found = experience.best(decoder, 10, np.random.default_rng(3), optimism=optimism)
+        mean, deviation = experience.predict(found)
+        values = mean + optimism * deviation
+        assert (np.diff(values) <= 1e-9).all()
+        deviations.append(deviation.mean())
+    assert deviations[1] > deviations[0]
