@@ -50,11 +50,11 @@ from hwnas.checking.references import Reference, onnx_reference
 from hwnas.checking.request import CheckRequest
 from hwnas.checking.saturation import cpu_instructions, saturation_of
 from hwnas.checking.shape_latencies import shape_latencies
-from hwnas.checking.trial import FirstRunError, probe
+from hwnas.checking.trial import probe
 from hwnas.config import CheckConfig
 from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
-from hwnas.latency_tables.measuring.memory import Trial
+from hwnas.latency_tables.measuring.memory import RunError, Trial
 from hwnas.latency_tables.remote.choosing import runtime_on
 from hwnas.latency_tables.remote.inventory import find_device
 from hwnas.latency_tables.runtimes import OnnxModelRuntime, Runtime, create_runtime
@@ -332,7 +332,7 @@ def check_file(
             measured_latency=elsewhere,
             stage=stage,
         )
-    except FirstRunError as error:
+    except RunError as error:
         if data is not None:
             raise
         raise with_proposal(error, model, onnx_runtime, stated, request.limits) from None

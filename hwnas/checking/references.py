@@ -17,7 +17,7 @@ import numpy as np
 from hwnas.checking.inputs.feeds import FeedMaker
 from hwnas.checking.inputs.input_sizes import DTYPES, InputSizes
 from hwnas.checking.outputs import Feeds, Outputs, Predict, as_predict
-from hwnas.checking.trial import FirstRunError, probe
+from hwnas.checking.trial import probe
 from hwnas.checking.widen import WIDENED, write_widened
 from hwnas.config import CheckConfig
 from hwnas.errors import InputError, RuntimeMissingError
@@ -87,9 +87,8 @@ def onnx_reference(
     own = replace(feeds, inputs=inputs, samples=samples, first=converted(feeds.first))
     try:
         trial = probe(model, runtime, own, limits)
-    except FirstRunError as error:
-        cause = f"the reference: {error.cause}"
-        raise FirstRunError(cause, where=where, details=error.details) from None
+    except InputError as error:
+        raise InputError(f"the reference: {error}", where=where, details=error.details) from None
     infer = runtime.infer_unoptimised(model.path, limit_s=limits.max_session_seconds)
     predict = as_predict(infer, where)
     return Reference("reference", lambda given: predict(converted(given)), trial=trial)

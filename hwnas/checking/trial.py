@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from hwnas.checking.inputs.feeds import FeedMaker
 from hwnas.config import CheckConfig
-from hwnas.errors import InputError
 from hwnas.inspection.process import Inspection
 from hwnas.latency_tables.measuring.limits import session_limit_mb
 from hwnas.latency_tables.measuring.memory import Trial, TrialBatches, try_session
@@ -24,10 +23,6 @@ BATCH_SECONDS = 2.0
 """A batch size that is expected to take longer than this is not tried."""
 
 
-class FirstRunError(InputError):
-    """The runtime refuses a model, or its first inference fails or exceeds a limit."""
-
-
 def probe(
     model: Inspection, runtime: OnnxModelRuntime, feeds: FeedMaker, limits: CheckConfig
 ) -> Trial:
@@ -36,8 +31,9 @@ def probe(
     The model is untrusted, so this comes before it is loaded in the current process.
 
     Raises:
-        InputError: when the file has changed since the inspection.
-        FirstRunError: when the runtime refuses the model, or it exceeds the limits of a session.
+        RunError: when the runtime loads the model, and cannot run it.
+        InputError: when the file has changed since the inspection, the runtime refuses the model,
+            or it exceeds the limits of a session.
     """
     model.require_unchanged()
     sizes = {*BATCHES, *FEWEST_BATCHES, *THROUGHPUT_BATCHES}
@@ -50,14 +46,11 @@ def probe(
         BATCH_SECONDS,
         max(FEWEST_BATCHES),
     )
-    try:
-        return try_session(
-            runtime,
-            model.path,
-            feeds.real(feeds.batch, 0),
-            batches,
-            limit_mb=session_limit_mb(limits.max_session_mb),
-            limit_s=limits.max_session_seconds,
-        )
-    except InputError as error:
-        raise FirstRunError(str(error), details=error.details) from None
+    return try_session(
+        runtime,
+        model.path,
+        feeds.real(feeds.batch, 0),
+        batches,
+        limit_mb=session_limit_mb(limits.max_session_mb),
+        limit_s=limits.max_session_seconds,
+    )

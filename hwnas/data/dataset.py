@@ -51,7 +51,7 @@ from hwnas.data.inputs import (
     joined,
 )
 from hwnas.data.normalisation import Normalisation, moments_of
-from hwnas.errors import InputError, printable
+from hwnas.errors import InputError
 
 INPUTS = {(4, "uint8"), (4, "uint16"), (4, "float32"), (2, "int64")}
 SEVERAL_INPUTS = INPUTS | {(3, "float32"), (2, "float32")}
@@ -121,8 +121,8 @@ class Dataset:
         notes: what was left out or filled in while reading, in words.
 
     Raises:
-        InputError: the input shapes of the splits differ, a target is out of range, there is
-            nothing to tell apart, or a class has the name of another one.
+        InputError: the input shapes of the splits differ, a target is out of range, or a
+            class has the name of another one.
     """
 
     name: str
@@ -137,7 +137,6 @@ class Dataset:
     def __post_init__(self) -> None:
         """Check the splits against each other and against the classes."""
         _check_names(self.classes, self.name)
-        _check_distinct(self.train.targets, self.classes, self.name)
         shapes = _sample_shapes(self.train.inputs), _sample_shapes(self.test.inputs)
         if shapes[0] != shapes[1]:
             raise InputError(
@@ -347,25 +346,6 @@ def _check_names(classes: tuple[str, ...], where: str) -> None:
             expected="characters that UTF-8 can hold",
             actual=ascii(wrong[0]),
             mend="rename the class; a folder's name may have been written in another encoding",
-        )
-
-
-def _check_distinct(targets: np.ndarray, classes: tuple[str, ...], where: str) -> None:
-    """Refuse training targets of a single class, or of a single value."""
-    if targets.ndim == 1 and len(classes) < 2:
-        raise InputError(
-            "there is only one class",
-            where=where,
-            expected="samples of at least two classes",
-            actual=", ".join(printable(name, 40) for name in classes),
-        )
-    is_values = targets.ndim == 2 and targets.dtype == np.float32
-    if is_values and (targets == targets[0]).all():
-        raise InputError(
-            "all training targets are the same",
-            where=where,
-            expected="at least two different values",
-            actual=targets[0].tolist(),
         )
 
 

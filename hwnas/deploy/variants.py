@@ -29,6 +29,8 @@ EXPORTED = "fp32"
 """Name of the exported model among its variants."""
 MIXED = "int8-mixed"
 """Stands for variants of which some operators are quantised, see `mixed_precision`."""
+QUIET, WARNINGS = 4, 2
+"""ONNX Runtime's levels of messages: fatal errors alone, and its default."""
 
 
 def parse_variants(text: str, further: Sequence[str] = ()) -> tuple[str, ...]:
@@ -107,10 +109,10 @@ def convert(
     Raises:
         InputError: when the model cannot be converted.
     """
-    source = onnx.ModelProto.FromString(model.SerializeToString())
-    # Conversion changes element types, so the types that the exporter inferred become invalid.
-    del source.graph.value_info[:]
     try:
+        source = onnx.ModelProto.FromString(model.SerializeToString())
+        # Conversion changes element types, so the types that the exporter inferred become invalid.
+        del source.graph.value_info[:]
         with _quiet(), _temporary_folder(folder) as temporary:
             found = VARIANTS[name](_Source(source, calibration, temporary, tuple(exclude)))
             onnx.checker.check_model(found)
@@ -281,11 +283,15 @@ VARIANTS: dict[str, Callable[[_Source], onnx.ModelProto]] = {
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the converters: they log advice, and warn of each weight that float16 truncates."""
+    import onnxruntime
+
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    onnxruntime.set_default_logger_severity(QUIET)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+        onnxruntime.set_default_logger_severity(WARNINGS)

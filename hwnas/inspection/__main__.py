@@ -126,9 +126,9 @@ def open_regular(path: Path) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise InputError(
-            "no such file", where=where, mend="`hwnas export` writes a run's model"
-        ) from None
+        is_model = path.suffix == ".onnx"
+        mend = "`hwnas export` writes a run's model" if is_model else ""
+        raise InputError("no such file", where=where, mend=mend) from None
     except OSError as error:
         raise InputError("cannot be read", where=where, actual=error.strerror) from None
     mode = os.fstat(descriptor).st_mode

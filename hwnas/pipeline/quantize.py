@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def quantize(
 
     Raises:
         InputError: when the model is no float32 model, has no node of an excluded name, or the
-            data do not fit it.
+            data do not fit it or are not finite.
         RuntimeMissingError: when the runtime is not installed.
     """
     runtime = create_runtime(runtime_name, threads)
@@ -114,6 +114,7 @@ def quantize(
     reference = onnx_reference(model, runtime, feeds, request.limits)
     source = _prepared(model, what.exclude)
     calibration = calibration_of(feeds)
+    _require_finite(calibration, data)
     make_folder(out)
     variants: dict[str, RunningVariant] = {}
     errors: dict[str, str] = {}
@@ -169,6 +170,19 @@ def calibration_of(feeds: FeedMaker) -> list[Feeds]:
     count = min(feeds.samples.count, CALIBRATION_SAMPLES)
     starts = range(0, count, size)
     return [feeds.samples.take(np.arange(start, min(start + size, count))) for start in starts]
+
+
+def _require_finite(calibration: Iterable[Feeds], data: Path) -> None:
+    """Refuse samples from which no range of values can be taken."""
+    for batch in calibration:
+        for name, array in batch.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise InputError(
+                    "NaN or infinity among the samples that the ranges of values are taken from",
+                    where=f"{data}: {name}",
+                    expected=f"finite numbers in the first {CALIBRATION_SAMPLES} samples",
+                    mend="leave such samples out",
+                )
 
 
 def _count(one: Feeds, feeds: FeedMaker) -> int:
@@ -255,7 +269,15 @@ def _written(
     if path.absolute() == model.path.absolute():
         raise InputError("would overwrite the model", where=f"--out {out}")
     write_atomic(path, converted.SerializeToString())
-    return inspect_model(path, LIMITS)
+    found = inspect_model(path, LIMITS)
+    if conversion.format != EXPORTED and found.precision == model.precision:
+        path.unlink()
+        raise InputError(
+            f"cannot be converted to {name}: no operator on which an output depends was converted",
+            where=str(model.path),
+            expected="weights in float32 that operators of the main graph read",
+        )
+    return found
 
 
 def _sensitivity(

@@ -20,6 +20,10 @@ RESET = Path("/proc/self/clear_refs")
 RUNS = 3
 
 
+class RunError(InputError):
+    """A model that its runtime loads cannot run with the given inputs."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """The result of running a model in a separate process.
@@ -83,7 +87,8 @@ def try_session(
             again for each batch size.
 
     Raises:
-        InputError: the runtime cannot run the model, or a limit is exceeded.
+        RunError: the runtime loads the model, and cannot run it.
+        InputError: the runtime cannot load the model, or a limit is exceeded.
     """
     limit_mb = limit_mb if runtime.device_class == "cpu" else None
     stated = ((limit_mb, "MB"), (limit_s, "s"))
@@ -150,7 +155,7 @@ def _run(
     except HwnasError:
         raise
     except Exception as error:  # the runtime's exceptions share no base class
-        raise InputError(
+        raise RunError(
             f"the runtime cannot run the model: {cause_of(error)}",
             where=runtime.name,
             details=str(error),

@@ -9,6 +9,7 @@ import onnx
 import pytest
 from helpers import odd_models
 from helpers.small_models import SIDE, labelled_data, residual_net, saved
+from onnx import TensorProto
 
 import hwnas.cli.app
 from hwnas.checking.request import CheckRequest
@@ -83,6 +84,27 @@ def test_what_cannot_be_converted_is_refused(model, data, tmp_path) -> None:
     with pytest.raises(InputError, match="only float32 models.*float16"):
         quantized(half, data, tmp_path / "out", ("int8",))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_variant_in_which_nothing_is_converted_is_an_error(tmp_path, capfd) -> None:
+    """Weights within branches stay as they are, and so do those in float64."""
+    wide = [odd_models.value(name, "n", 4, kind=TensorProto.DOUBLE) for name in ("x", "y")]
+    weights = odd_models.random_weights(4, 4).astype(np.float64)
+    nodes = [odd_models.node("MatMul", "x w", "y")]
+    model = saved(odd_models.model_of(nodes, wide[:1], wide[1:], w=weights), tmp_path / "m.onnx")
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).standard_normal((20, 4)))
+    document = quantized(model, tmp_path / "data.npz", tmp_path / "out", ("int8-dynamic",))
+    error = document["variants"]["int8-dynamic"]["error"]
+    assert "no operator on which an output depends was converted" in error
+    assert not list((tmp_path / "out").glob("*.onnx"))
+    assert "[W:onnxruntime" not in capfd.readouterr().err
+
+
+def test_samples_without_a_range_are_refused(model, tmp_path) -> None:
+    images = np.full((4, 3, SIDE, SIDE), np.nan, np.float32)
+    np.savez(tmp_path / "data.npz", x=images)
+    with pytest.raises(InputError, match="data.npz: x: NaN or infinity among the samples"):
+        quantized(model, tmp_path / "data.npz", tmp_path / "out", ("int8",))
 
 
 def test_the_command_prints_the_variants(model, data, tmp_path, capsys, monkeypatch) -> None:

@@ -34,17 +34,24 @@ def with_proposal(
         limits: limits of that process.
 
     Returns:
-        The same error if the model runs with none of the sizes that are tried.
+        The error with another end: options with which the model runs. If it runs with none of the
+        sizes that are tried, an error of random inputs says that they are random.
     """
     is_unknown = isinstance(error, UnknownSizesError)
     sizes = error.sizes if isinstance(error, UnknownSizesError) else _first_sizes(model, stated)
-    if not sizes:
-        return error
     is_image = any(len(size.value.shape or ()) >= 4 for size in sizes)
     numbers = IMAGE_SIZES + SEQUENCE_SIZES if is_image else SEQUENCE_SIZES + IMAGE_SIZES
-    number = next((n for n in numbers if _runs(model, runtime, stated, limits, sizes, n)), None)
-    if number is None:
+    tried = (n for n in numbers if sizes and _runs(model, runtime, stated, limits, sizes, n))
+    number = next(tried, None)
+    if number is None and is_unknown:
         return error
+    if number is None:
+        return InputError(
+            error.cause,
+            where=error.where,
+            mend="the inputs were random, and --data gives others",
+            details=error.details,
+        )
     options = options_for(sizes, number)
     if is_unknown:
         mend = f"it runs with {options}; --data gives samples"
