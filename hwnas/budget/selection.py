@@ -316,11 +316,17 @@ class Selection:
                 mend="raise budget.memory_mb or budget.energy_mj, or lower the latency budget",
             )
         closest = min(self.measured.values(), key=lambda m: m.latency.ci_high_ms)
+        if undecided:
+            cause = "the measurements do not settle whether a candidate keeps the latency budget"
+            mend = "measure longer (latency.measure_seconds), or while the machine is less busy"
+        else:
+            cause = "no measured candidate keeps the latency budget"
+            mend = "raise the budget, or measure longer (latency.measure_seconds)"
         return (UndecidedError if undecided else BudgetError)(
-            "no measured candidate keeps the latency budget",
+            cause,
             expected=f"at most {self.budget_ms:.4g} ms",
             actual=f"{closest.latency.ci_high_ms:.4g} ms for the fastest of {len(self.measured)}",
-            mend="raise the budget, or measure longer (latency.measure_seconds)",
+            mend=mend,
         )
 
     def _next_candidate(self) -> Architecture | None:
