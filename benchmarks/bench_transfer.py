@@ -107,8 +107,8 @@ def search(
     base: Experience | None,
 ) -> tuple[list[tuple[Architecture, float]], Architecture]:
     """The scores that a search saw, and what it chose."""
-    table = AccuracyTable(benchmark.fitness)
-    strategy = build_strategy(name, SPACE, seed, settings, benchmark.decoder)
+    table = AccuracyTable(benchmark.table.percent)
+    strategy = build_strategy(name, SPACE, seed, settings, benchmark.table.decoder)
     if base:
         strategy.begin_from(base)
     seen = []
@@ -118,7 +118,7 @@ def search(
         outcome = table(architecture)
         strategy.tell(mixture, outcome, (done + 1) / evaluations)
         seen.append((architecture, 1 - outcome.objective))
-    return seen, strategy.best(benchmark.decoder, 1)[0]
+    return seen, strategy.best(benchmark.table.decoder, 1)[0]
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -46,16 +46,19 @@ class Decoder:
     """Finds the best architectures of a search space that are predicted to keep all budgets.
 
     Args:
-        limits: at least one, all of the same search space.
+        limits: all of the same search space.
         size_weight: what size adds to the score of an architecture: as many standard deviations of
             the scores as its size is above the mean, times this weight. The deviations are those
             of random architectures. With a weight, architectures with weights that have no
             influence on the output are left out, and the order is exact to within `TIE_NOISE`.
+        space: the search space; needed where there are no limits.
     """
 
-    def __init__(self, limits: Sequence[Limit], size_weight: float = 0.0) -> None:
+    def __init__(
+        self, limits: Sequence[Limit], size_weight: float = 0.0, space: SearchSpace | None = None
+    ) -> None:
         self.limits = tuple(limits)
-        self.space = limits[0].cost.space
+        self.space = limits[0].cost.space if space is None else space
         self.size_weight = size_weight
 
     def is_feasible(self, architecture: Architecture) -> bool:
@@ -72,15 +75,22 @@ class Decoder:
         Raises:
             InputError: no architecture keeps the budgets; the message states the possible range.
         """
-        program = self._program(scores)
-        if self.size_weight:
-            sizes = standardised_sizes(self.space)
-            found = list(islice(self._without_useless(program, sizes), k))
-        else:
-            found = program.solve(k)
+        found = list(islice(self.ranked(scores), k))
         if not found:
             raise self._nothing_found()
         return found
+
+    def ranked(self, scores: np.ndarray) -> Iterator[Architecture]:
+        """Yield the architectures within the budgets in descending order of their total score.
+
+        Args:
+            scores: (choices, max_options), as for `best`.
+        """
+        program = self._program(scores)
+        if self.size_weight:
+            yield from self._without_useless(program, standardised_sizes(self.space))
+        else:
+            yield from program.solutions()
 
     def _nothing_found(self) -> InputError:
         """The error that states the budgets and what is possible."""

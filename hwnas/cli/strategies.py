@@ -121,8 +121,9 @@ def table(
     path: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE.csv",
-            help="Architectures and their scores: the column arch, and columns of numbers.",
+            metavar="FILE",
+            help="Architectures and their scores: a CSV file with the column arch and columns of "
+            "numbers, or NAS-Bench-101's .tfrecord.",
         ),
     ],
     space: Annotated[str, typer.Option(metavar="NAME", help="Search space of the architectures.")],
@@ -133,11 +134,11 @@ def table(
         str, typer.Option(metavar="COLUMN", help="The column that the strategy sees.")
     ] = "accuracy",
     score: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="COLUMN",
-            help="The column that the choice is judged by, such as another task's. Default: what "
-            "the strategy sees.",
+            help="A column that the choice is judged by, such as another task's; again for each "
+            "further one. Default: what the strategy sees.",
         ),
     ] = None,
     minimise: Annotated[
@@ -172,10 +173,16 @@ def table(
     from hwnas.studies.tables import TableBenchmark, bench_table
 
     built = build_space(space, read_overrides(options or []), "--space-option")
-    benchmark = TableBenchmark.read(
-        path, built, fitness, score or fitness, minimise=minimise, budget_ms=budget_ms
-    )
     with progress.shown("bench") as advance:
+        benchmark = TableBenchmark.read(
+            path,
+            built,
+            fitness,
+            list(dict.fromkeys(score or [fitness])),
+            minimise=minimise,
+            budget_ms=budget_ms,
+            progress=advance,
+        )
         document = bench_table(
             benchmark,
             strategy,
@@ -186,8 +193,10 @@ def table(
         )
     text = (
         f"{strategy}, {path.name}, {document['architectures']:,} architectures, {evaluations} "
-        f"evaluations, {seeds} seeds: {score or fitness} {document['mean']:.4g} +- "
-        f"{document['std']:.3g}, best {document['best']:.4g}"
+        f"evaluations, {seeds} seeds: "
+    ) + "; ".join(
+        f"{name} {found['mean']:.4g} +- {found['std']:.3g}, best {found['best']:.4g}"
+        for name, found in document["scores"].items()
     )
     print_result(document, as_json, text)
 

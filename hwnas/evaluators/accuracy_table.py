@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
 from hwnas.architecture import Architecture
-from hwnas.budget.decode import spread, standardised_sizes
+from hwnas.budget.decode import Decoder, spread, standardised_sizes
 from hwnas.errors import InputError
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.base import Outcome
@@ -173,3 +174,40 @@ class TableDecoder:
         live = self.space.run_probability(one_hots, "live").flatten(start_dim=1).numpy()
         chosen = self.space.run_probability(one_hots, "all").flatten(start_dim=1).numpy()
         return live, chosen
+
+
+class KnownDecoder(Decoder):
+    """Decodes the architectures of a space that a table knows, for tables of most of a space.
+
+    They are decoded in order, and those that the table does not know are passed over. So nothing of
+    the size of the table is computed.
+
+    Args:
+        space: the search space.
+        known: the architectures of the table.
+    """
+
+    def __init__(self, space: SearchSpace, known: Container[Architecture]) -> None:
+        super().__init__((), space=space)
+        self.known = known
+
+    def is_feasible(self, architecture: Architecture) -> bool:
+        """Return whether the architecture is in the table."""
+        return architecture in self.known
+
+    def best(self, scores: np.ndarray, k: int = 1) -> list[Architecture]:
+        """Return the k architectures of highest total score in the table, best first.
+
+        Raises:
+            InputError: the table has no architecture of the space.
+        """
+        found = list(islice(filter(self.is_feasible, self.ranked(scores)), k))
+        if not found:
+            raise InputError("the table has no architecture of the space", where=self.space.name)
+        return found
+
+    def largest(
+        self, sizes: np.ndarray, rng: np.random.Generator | None = None
+    ) -> Iterator[Architecture]:
+        """Yield the architectures of the table in descending order of size."""
+        return filter(self.is_feasible, super().largest(sizes, rng))

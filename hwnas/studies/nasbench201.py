@@ -6,7 +6,7 @@ what it chose is judged by the test accuracy after 200 epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,8 @@ from hwnas.calibration.make import all_cells
 from hwnas.calibration.networks import read_measurements
 from hwnas.data.nasbench201 import load_nasbench201
 from hwnas.errors import InputError
-from hwnas.evaluators.accuracy_table import AccuracyTable, TableDecoder
 from hwnas.spaces import build_space
-from hwnas.studies.lookups import for_each_seed, look_up, require_evaluations
+from hwnas.studies.tables import Progress, TableBenchmark, bench_table, silent
 
 PREFIXES = {"cifar10": "c10", "cifar100": "c100"}
 
@@ -51,28 +50,20 @@ class Benchmark:
         return {cell: i for i, cell in enumerate(self.cells)}
 
     @cached_property
-    def fitness(self) -> dict[Architecture, float]:
-        """What strategies see."""
-        return dict(zip(self.cells, self.accuracy("val", 12).tolist(), strict=True))
-
-    @cached_property
-    def latencies(self) -> dict[Architecture, float]:
-        """Milliseconds of each cell's network; empty without a device."""
-        if self.latency_ms is None:
-            return {}
-        return dict(zip(self.cells, self.latency_ms.tolist(), strict=True))
-
-    @cached_property
-    def decoder(self) -> TableDecoder:
-        """Knows which cells keep the budget."""
-        space = build_space("nasbench201")
-        return TableDecoder(space, self.cells, self.latency_ms, self.budget_ms)
-
-    @cached_property
-    def optimum(self) -> float:
-        """The best test accuracy of a cell that keeps the budget."""
-        test = self.accuracy("test", 200)
-        return float(max(test[self.index[cell]] for cell in self.decoder.kept))
+    def table(self) -> TableBenchmark:
+        """The benchmark as a table: what strategies see, and what they are judged by."""
+        return TableBenchmark(
+            build_space("nasbench201"),
+            self.index,
+            self.accuracy("val", 12),
+            {
+                "test_accuracy": self.accuracy("test", 200),
+                "validation_accuracy": self.accuracy("val", 200),
+            },
+            latency_ms=self.latency_ms,
+            budget_ms=self.budget_ms,
+            perfect=100.0,
+        )
 
     def accuracy(self, split: str, epochs: int) -> np.ndarray:
         """(15625,) in percent."""
@@ -87,7 +78,7 @@ def bench_strategy(
     evaluations: int,
     seeds: Sequence[int],
     settings: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Search once for each seed.
 
@@ -106,46 +97,35 @@ def bench_strategy(
     Raises:
         InputError: for an unknown strategy or one that needs a supernet.
     """
-    require_evaluations(strategy)
-    found = for_each_seed(
-        lambda seed: _search(benchmark, strategy, evaluations, seed, settings or {}),
-        "test_accuracy",
-        seeds,
-        progress,
-        " %",
+    found = bench_table(
+        benchmark.table,
+        strategy,
+        evaluations=evaluations,
+        seeds=seeds,
+        settings=settings,
+        progress=progress,
     )
+    reached = found["scores"]["test_accuracy"]
     return {
         "strategy": strategy,
         "dataset": benchmark.dataset,
         "evaluations": evaluations,
         "budget_ms": benchmark.budget_ms if benchmark.latency_ms is not None else None,
-        **found,
+        "seeds": [_judged(record, benchmark.budget_ms) for record in found["seeds"]],
+        "mean": reached["mean"],
+        "std": reached["std"],
     }
 
 
-def _search(
-    benchmark: Benchmark, name: str, evaluations: int, seed: int, settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    decoder = benchmark.decoder
-    space = build_space("nasbench201")
-    table = AccuracyTable(benchmark.fitness, benchmark.latencies, benchmark.budget_ms)
-    chosen, strategy = look_up(
-        space, table, decoder, name, evaluations=evaluations, seed=seed, settings=settings
-    )
-    index = benchmark.index[chosen]
-    latency_ms = benchmark.latencies.get(chosen)
-    test_accuracy = float(benchmark.accuracy("test", 200)[index])
+def _judged(record: dict[str, Any], budget_ms: float) -> dict[str, Any]:
+    """The record of a search, with the test accuracy as what it is judged by."""
+    latency_ms = record["latency_ms"]
+    plain = {name: value for name, value in record.items() if name not in ("scores", "regrets")}
     return {
-        "seed": seed,
-        "architecture": space.to_genotype(chosen),
-        "fitness": benchmark.fitness[chosen],
-        "validation_accuracy": float(benchmark.accuracy("val", 200)[index]),
-        "test_accuracy": test_accuracy,
-        "latency_ms": latency_ms,
-        "violated": latency_ms is not None and latency_ms > benchmark.budget_ms,
-        "regret": benchmark.optimum - test_accuracy,
-        "size_weight": strategy.size_weight(),
-        "evaluations": len(table.evaluated),
+        **plain,
+        **record["scores"],
+        "violated": latency_ms is not None and latency_ms > budget_ms,
+        "regret": record["regrets"]["test_accuracy"],
     }
 
 

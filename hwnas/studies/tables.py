@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,33 +12,88 @@ import numpy as np
 
 from hwnas.architecture import Architecture
 from hwnas.calibration.networks import LATENCY_MS, read_columns
-from hwnas.errors import InputError
-from hwnas.evaluators.accuracy_table import AccuracyTable, TableDecoder
+from hwnas.data.nasbench101 import SUFFIX, Records, read_records
+from hwnas.errors import InputError, did_you_mean
+from hwnas.evaluators.accuracy_table import AccuracyTable, KnownDecoder, TableDecoder
 from hwnas.spaces.base import SearchSpace
-from hwnas.studies.lookups import for_each_seed, look_up, require_evaluations
+from hwnas.spaces.nasbench101 import NasBench101Space
+from hwnas.strategies import STRATEGIES, build_strategy
+
+Progress = Callable[[int, int, str], None]
+
+
+def silent(done: int, total: int, text: str) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Graphs(Mapping[Architecture, int]):
+    """Where architectures of `nasbench101` stand in a record file, whatever their vertices' order.
+
+    Attributes:
+        space: the search space.
+        places: of each hash.
+    """
+
+    space: SearchSpace
+    places: Mapping[str, int]
+
+    def __getitem__(self, architecture: Architecture) -> int:
+        return self.places[str(self.space.identity(architecture))]
+
+    def __iter__(self) -> Iterator[Architecture]:
+        raise TypeError("the architectures of a record file are not listed")
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+@dataclass(frozen=True)
+class Column(Mapping[Architecture, float]):
+    """A column of a table.
+
+    Attributes:
+        places: where each architecture stands.
+        figures: (architectures,).
+    """
+
+    places: Mapping[Architecture, int]
+    figures: np.ndarray
+
+    def __getitem__(self, architecture: Architecture) -> float:
+        return float(self.figures[self.places[architecture]])
+
+    def __iter__(self) -> Iterator[Architecture]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 @dataclass(frozen=True)
 class TableBenchmark:
-    """A table of architectures, of which a strategy sees one column and is judged by another.
+    """A table of architectures, of which a strategy sees one column and is judged by others.
 
     Attributes:
         space: the search space of the architectures.
-        architectures: those of the table, which need not be all of the space.
+        places: where each architecture of the table stands; they need not be all of the space.
         fitness: (architectures,) what strategies see.
-        score: (architectures,) what the choice is judged by.
-        minimise: whether small numbers of both are good, such as errors and losses.
+        scores: (architectures,) by name, what the choice is judged by, such as several tasks. The
+            first one is compared between seeds.
+        minimise: whether small numbers of all of them are good, such as errors and losses.
         latency_ms: (architectures,) latencies; None without a budget.
         budget_ms: the largest latency allowed.
+        perfect: the fitness that counts as 100 %; None for its largest magnitude in the table.
     """
 
     space: SearchSpace
-    architectures: Sequence[Architecture]
+    places: Mapping[Architecture, int]
     fitness: np.ndarray
-    score: np.ndarray
+    scores: Mapping[str, np.ndarray]
     minimise: bool = False
     latency_ms: np.ndarray | None = None
     budget_ms: float = np.inf
+    perfect: float | None = None
 
     @classmethod
     def read(
@@ -46,68 +101,118 @@ class TableBenchmark:
         path: Path,
         space: SearchSpace,
         fitness: str,
-        score: str,
+        scores: Sequence[str],
         *,
         minimise: bool = False,
         budget_ms: float | None = None,
+        progress: Progress = silent,
     ) -> TableBenchmark:
-        """Read a CSV file with a column `arch` and columns of numbers.
+        """Read a CSV file with a column `arch` and columns of numbers, or NAS-Bench-101's records.
 
         Args:
             path: the file.
             space: the search space of the architectures.
             fitness: the column that strategies see.
-            score: the column that the choice is judged by.
+            scores: the columns that the choice is judged by.
             minimise: whether small numbers are good.
             budget_ms: the largest value of the column `latency_ms`; None for no budget.
+            progress: told what was read of a record file.
 
         Raises:
             InputError: when the file is malformed, or a column is missing.
         """
-        names = [fitness, score, *([] if budget_ms is None else [LATENCY_MS])]
-        architectures, columns = read_columns(path, space, list(dict.fromkeys(names)))
-        if len(set(architectures)) < len(architectures):
-            raise InputError(
-                "an architecture stands in two lines",
-                where=str(path),
-                expected=f"{len(architectures)} different ones",
-                actual=len(set(architectures)),
-            )
-        latency_ms = None if budget_ms is None else columns[LATENCY_MS]
-        most = np.inf if budget_ms is None else budget_ms
+        names = [fitness, *scores, *([] if budget_ms is None else [LATENCY_MS])]
+        places: Mapping[Architecture, int]
+        if path.suffix == SUFFIX:
+            places, columns = _read_graphs(path, space, list(dict.fromkeys(names)), progress)
+        else:
+            architectures, columns = read_columns(path, space, list(dict.fromkeys(names)))
+            places = {architecture: place for place, architecture in enumerate(architectures)}
+            if len(places) < len(architectures):
+                raise InputError(
+                    "an architecture stands in two lines",
+                    where=str(path),
+                    expected=f"{len(architectures)} different ones",
+                    actual=len(places),
+                )
         return cls(
-            space, architectures, columns[fitness], columns[score], minimise, latency_ms, most
+            space,
+            places,
+            columns[fitness],
+            {name: columns[name] for name in scores},
+            minimise,
+            None if budget_ms is None else columns[LATENCY_MS],
+            np.inf if budget_ms is None else budget_ms,
         )
 
     @cached_property
-    def index(self) -> dict[Architecture, int]:
-        """Where each architecture stands."""
-        return {architecture: i for i, architecture in enumerate(self.architectures)}
+    def percent(self) -> Mapping[Architecture, float]:
+        """The fitness in percent of what is perfect; large numbers are good."""
+        shares = self.fitness / (self.perfect or np.abs(self.fitness).max() or 1.0)
+        return Column(self.places, 100 * (1 - shares if self.minimise else shares))
 
     @cached_property
-    def percent(self) -> dict[Architecture, float]:
-        """The fitness in percent of its largest magnitude; large numbers are good."""
-        shares = self.fitness / (np.abs(self.fitness).max() or 1.0)
-        shares = 1 - shares if self.minimise else shares
-        return dict(zip(self.architectures, (100 * shares).tolist(), strict=True))
-
-    @cached_property
-    def latencies(self) -> dict[Architecture, float]:
+    def latencies(self) -> Mapping[Architecture, float]:
         """Milliseconds of each network; empty without a budget."""
-        if self.latency_ms is None:
-            return {}
-        return dict(zip(self.architectures, self.latency_ms.tolist(), strict=True))
+        return {} if self.latency_ms is None else Column(self.places, self.latency_ms)
 
     @cached_property
-    def decoder(self) -> TableDecoder:
+    def decoder(self) -> TableDecoder | KnownDecoder:
         """Knows which architectures are in the table and keep the budget."""
-        return TableDecoder(self.space, self.architectures, self.latency_ms, self.budget_ms)
+        if isinstance(self.places, Graphs):
+            return KnownDecoder(self.space, self.places)
+        return TableDecoder(self.space, list(self.places), self.latency_ms, self.budget_ms)
 
     @cached_property
-    def best(self) -> float:
-        """The best score of an architecture that keeps the budget."""
-        kept = self.score[[self.index[a] for a in self.decoder.kept]]
-        return float(kept.min() if self.minimise else kept.max())
+    def best(self) -> dict[str, float]:
+        """The best of each score of an architecture that keeps the budget."""
+        kept = np.full(len(self.fitness), True)
+        if self.latency_ms is not None:
+            kept = self.latency_ms <= self.budget_ms
+        choose = np.min if self.minimise else np.max
+        return {name: float(choose(values[kept])) for name, values in self.scores.items()}
+
+
+def _read_graphs(
+    path: Path, space: SearchSpace, names: Sequence[str], progress: Progress
+) -> tuple[Graphs, dict[str, np.ndarray]]:
+    """The graphs of a record file that are in the space and have all columns, and these columns.
+
+    Raises:
+        InputError: for another space, a malformed file, or a column that it does not have.
+    """
+    if not isinstance(space, NasBench101Space):
+        raise InputError(
+            "a record file has graphs of nasbench101",
+            where="--space",
+            expected=NasBench101Space.name,
+            actual=space.name,
+        )
+    records = read_records(path, progress)
+    for name in names:
+        if name not in records.columns:
+            known = [name for name in records.columns if not name[-2:].startswith("_")]
+            raise InputError(
+                f"missing column {name}",
+                where=str(path),
+                expected=f"one of {', '.join(known)}",
+                mend=did_you_mean(name, records.columns),
+            )
+    kept = _are_in(space, records)
+    for name in names:
+        kept = kept & np.isfinite(records.columns[name])
+    if not kept.any():
+        raise InputError("no graph of the space has these columns", where=str(path))
+    place_of = np.cumsum(kept) - 1
+    places = {name: int(place_of[at]) for name, at in records.places.items() if kept[at]}
+    return Graphs(space, places), {name: records.columns[name][kept] for name in names}
+
+
+def _are_in(space: NasBench101Space, records: Records) -> np.ndarray:
+    """Whether each graph of a record file is as small as those of the space, (graphs,)."""
+    sizes = np.array([[len(matrix), matrix.count("1")] for matrix, _ in records.graphs])
+    most = np.array([space.options.vertices**2, space.options.max_edges])
+    return np.asarray((sizes <= most).all(axis=1))
 
 
 def bench_table(
@@ -117,7 +222,7 @@ def bench_table(
     evaluations: int,
     seeds: Sequence[int],
     settings: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Search once for each seed.
 
@@ -127,44 +232,61 @@ def bench_table(
         evaluations: architectures that may be looked up.
         seeds: one search each.
         settings: of the strategy.
-        progress: told the seeds done, all seeds, and the score.
+        progress: told the seeds done, all seeds, and the first score.
 
     Returns:
-        `strategy`, `evaluations`, `architectures` (their number), `best` (score of the table),
-        `seeds` (one record each), and `mean` and `std` of the score of what was chosen.
+        `strategy`, `evaluations`, `architectures` (their number), `scores` (of each one the `best`
+        of the table, and `mean` and `std` of what was chosen) and `seeds` (one record each).
 
     Raises:
         InputError: for an unknown strategy or one that needs a supernet.
     """
-    require_evaluations(strategy)
-
-    def search(seed: int) -> dict[str, Any]:
-        table = AccuracyTable(benchmark.percent, benchmark.latencies, benchmark.budget_ms)
-        chosen, _ = look_up(
-            benchmark.space,
-            table,
-            benchmark.decoder,
-            strategy,
-            evaluations=evaluations,
-            seed=seed,
-            settings=settings or {},
+    if strategy in STRATEGIES and STRATEGIES[strategy].uses_gradient:
+        able = [name for name, known in STRATEGIES.items() if not known.uses_gradient]
+        raise InputError(
+            "needs the gradient of a supernet, and a table has none",
+            where=f"--strategy {strategy}",
+            expected=f"one of {', '.join(able)}",
         )
-        place = benchmark.index[chosen]
-        score = float(benchmark.score[place])
-        return {
-            "seed": seed,
-            "architecture": benchmark.space.to_genotype(chosen),
-            "fitness": float(benchmark.fitness[place]),
-            "score": score,
-            "regret": abs(benchmark.best - score),
-            "latency_ms": benchmark.latencies.get(chosen),
-            "evaluations": len(table.evaluated),
-        }
-
+    first, *_ = benchmark.scores
+    records: list[dict[str, Any]] = []
+    for seed in seeds:
+        records.append(_search(benchmark, strategy, evaluations, seed, settings or {}))
+        progress(len(records), len(seeds), f"{records[-1]['scores'][first]:.4g}")
+    reached = {name: [r["scores"][name] for r in records] for name in benchmark.scores}
     return {
         "strategy": strategy,
         "evaluations": evaluations,
-        "architectures": len(benchmark.architectures),
-        "best": benchmark.best,
-        **for_each_seed(search, "score", seeds, progress),
+        "architectures": len(benchmark.places),
+        "scores": {
+            name: {"best": best, "mean": float(np.mean(of)), "std": float(np.std(of))}
+            for (name, best), of in zip(benchmark.best.items(), reached.values(), strict=True)
+        },
+        "seeds": records,
+    }
+
+
+def _search(
+    benchmark: TableBenchmark, name: str, evaluations: int, seed: int, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The record of one search."""
+    space, decoder = benchmark.space, benchmark.decoder
+    table = AccuracyTable(benchmark.percent, benchmark.latencies, benchmark.budget_ms)
+    strategy = build_strategy(name, space, seed, settings, decoder)
+    for done in range(evaluations):
+        mixture = strategy.ask()
+        outcome = table(space.most_likely(mixture))
+        strategy.tell(mixture, outcome, (done + 1) / evaluations)
+    (chosen,) = strategy.best(decoder, 1)
+    place = benchmark.places[chosen]
+    scores = {name: float(values[place]) for name, values in benchmark.scores.items()}
+    return {
+        "seed": seed,
+        "architecture": space.to_genotype(chosen),
+        "fitness": float(benchmark.fitness[place]),
+        "scores": scores,
+        "regrets": {name: abs(benchmark.best[name] - scores[name]) for name in scores},
+        "latency_ms": benchmark.latencies.get(chosen),
+        "size_weight": strategy.size_weight(),
+        "evaluations": len(table.evaluated),
     }

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from helpers.data_files import pixels, save_wav
+from helpers.graph_records import evaluations_of, framed, message, record, unique_graphs
 from helpers.run_folders import written_run
 from helpers.small_models import residual_net
 from helpers.tiny import table_of, tiny_space
@@ -20,6 +21,7 @@ from PIL import Image
 from hwnas.calibration.networks import read_accuracies, read_measurements, write_networks
 from hwnas.config import load_config
 from hwnas.data import load_dataset
+from hwnas.data.nasbench101 import read_records
 from hwnas.inspection.__main__ import describe_model
 from hwnas.inspection.arrays import read_npz_arrays
 from hwnas.latency_tables.convert import convert
@@ -126,6 +128,22 @@ def accuracies(folder: Path) -> Reader:
     file, drawn = folder / "n.csv", [SPACE.sample(np.random.default_rng(i)) for i in range(3)]
     write_networks(file, SPACE, drawn, {"accuracy": [10.0, 20.0, 30.0]})
     return _alone(file, lambda path: read_accuracies(path, SPACE), file.read_bytes())
+
+
+def graph_records(folder: Path) -> Reader:
+    """A record of NAS-Bench-101 whose checksums are right whatever it contains."""
+    file, framed_file = folder / "record", folder / "r.tfrecord"
+    seeds = [
+        record(graph, message(1, evaluations_of(graph, 0)), epochs)
+        for graph in unique_graphs(3)
+        for epochs in (4, 108)
+    ]
+
+    def read() -> object:
+        framed_file.write_bytes(framed(file.read_bytes()))
+        return read_records(framed_file)
+
+    return Reader(file, tuple(seeds), read)
 
 
 def npz(folder: Path) -> Reader:
@@ -251,6 +269,7 @@ READERS: dict[str, Callable[[Path], Reader]] = {
     "trtexec": trtexec,
     "networks": networks,
     "accuracies": accuracies,
+    "graph_records": graph_records,
     "npz": npz,
     "arrays": arrays,
     "model": model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -105,9 +106,9 @@ def test_a_strategy_sees_only_what_it_evaluates(monkeypatch) -> None:
     )
     first = bench_strategy(benchmark, "evolution", evaluations=20, seeds=[3])
     other = Benchmark("cifar100")
-    other.__dict__["fitness"] = {
-        cell: (value if cell in asked else 0.0) for cell, value in benchmark.fitness.items()
-    }
+    seen = np.isin(np.arange(len(other.cells)), [benchmark.index[cell] for cell in asked])
+    fitness = np.where(seen, benchmark.table.fitness, 0.0)
+    other.__dict__["table"] = replace(benchmark.table, fitness=fitness)
     again = bench_strategy(other, "evolution", evaluations=20, seeds=[3])
     assert again["seeds"][0]["architecture"] == first["seeds"][0]["architecture"]
 

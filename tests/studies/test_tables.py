@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 from helpers.command_line import refused
+from helpers.graph_records import unique_graphs, worth, write_records
 from helpers.tiny import tiny_space
 
 from hwnas.calibration.networks import write_networks
@@ -46,30 +47,95 @@ def test_a_strategy_with_enough_evaluations_finds_the_best(cli, path) -> None:
     document = json.loads(out)
     assert document["architectures"] == len(ARCHITECTURES)
     (record,) = document["seeds"]
-    assert document["best"] == record["score"] == pytest.approx(TOTALS.max(), rel=1e-5)
-    assert record["regret"] == 0
+    found = document["scores"]["segmentation"]
+    assert found == {"best": pytest.approx(TOTALS.max(), rel=1e-5), "mean": found["best"], "std": 0}
+    assert record["scores"]["segmentation"] == found["best"]
+    assert record["regrets"]["segmentation"] == 0
     best = ARCHITECTURES[int(TOTALS.argmax())]
     assert record["architecture"] == SPACE.to_genotype(best)
 
 
 def test_small_numbers_are_good_where_that_is_said(path) -> None:
-    benchmark = TableBenchmark.read(path, SPACE, "loss", "segmentation", minimise=True)
+    benchmark = TableBenchmark.read(path, SPACE, "loss", ["segmentation"], minimise=True)
     assert min(benchmark.percent.values()) >= 0
     found = bench_table(benchmark, "evolution", evaluations=100, seeds=[0, 1])
     for record in found["seeds"]:
         assert record["fitness"] < np.median(5 - TOTALS)
-    assert benchmark.best == pytest.approx(TOTALS.min(), rel=1e-5)
+    assert benchmark.best["segmentation"] == pytest.approx(TOTALS.min(), rel=1e-5)
 
 
 def test_a_budget_is_kept(path) -> None:
     budget_ms = float(np.quantile(10 + TOTALS, 0.4))
     benchmark = TableBenchmark.read(
-        path, SPACE, "segmentation", "segmentation", budget_ms=budget_ms
+        path, SPACE, "segmentation", ["segmentation"], budget_ms=budget_ms
     )
     found = bench_table(benchmark, "evolution", evaluations=60, seeds=range(3))
     kept = TOTALS[budget_ms >= 10 + TOTALS]
-    assert found["best"] == pytest.approx(kept.max(), rel=1e-5)
+    assert found["scores"]["segmentation"]["best"] == pytest.approx(kept.max(), rel=1e-5)
     assert all(record["latency_ms"] <= budget_ms for record in found["seeds"])
+
+
+def test_several_tasks_are_reported_side_by_side(cli, path) -> None:
+    """What is best for one task is worst for the other here."""
+    common = ["--strategy", "random", "--evaluations", "2000", "--seeds", "2"]
+    tasks = ["--fitness", "segmentation", "--score", "loss", "--score", "segmentation"]
+    code, out, err = cli(*bench(path, *common, *tasks))
+    assert code == 0, err
+    scores = json.loads(out)["scores"]
+    assert list(scores) == ["loss", "segmentation"]
+    assert scores["segmentation"]["mean"] == scores["segmentation"]["best"]
+    assert scores["loss"]["mean"] == pytest.approx(5 - TOTALS.max(), rel=1e-5)
+    assert scores["loss"]["best"] == pytest.approx(5 - TOTALS.min(), rel=1e-5)
+    code, out, _ = cli(*[word for word in bench(path, *common, *tasks) if word != "--json"])
+    assert code == 0
+    assert "; segmentation" in out
+
+
+GRAPHS = unique_graphs(4)
+RECORDS = ["--space", "nasbench101", "--space-option", "vertices=4", "--json"]
+COLUMNS = ["--fitness", "validation_accuracy_108_1", "--score", "test_accuracy_108"]
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    return write_records(tmp_path_factory.mktemp("records") / "r.tfrecord", GRAPHS)
+
+
+@pytest.mark.parametrize("strategy", ["random", "evolution", "tpe"])
+def test_records_are_looked_up_in_any_order_of_the_vertices(cli, records, strategy) -> None:
+    line = ["bench", "table", str(records), *RECORDS, *COLUMNS, "--strategy", strategy]
+    code, out, err = cli(*line, "--evaluations", "120", "--seeds", "1")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["architectures"] == len(GRAPHS) == 91
+    best = max(GRAPHS, key=worth)
+    assert document["scores"]["test_accuracy_108"]["best"] == pytest.approx(100 * worth(best))
+    (record,) = document["seeds"]
+    space = build_space("nasbench101", {"vertices": 4})
+    found = space.graph(space.from_genotype(record["architecture"]))
+    assert record["scores"]["test_accuracy_108"] == pytest.approx(100 * worth(found))
+    # The first training is a point below the mean, and validation five points above.
+    assert record["fitness"] == pytest.approx(100 * worth(found) + 4)
+    assert record["regrets"]["test_accuracy_108"] <= 5
+
+
+def test_graphs_that_are_not_in_the_records_are_not_proposed(tmp_path) -> None:
+    few = [graph for graph in GRAPHS if "maxpool3x3" not in graph.operators]
+    path = write_records(tmp_path / "few.tfrecord", few)
+    space = build_space("nasbench101", {"vertices": 4})
+    benchmark = TableBenchmark.read(path, space, "test_accuracy_108", ["test_accuracy_108"])
+    found = bench_table(benchmark, "evolution", evaluations=40, seeds=[0])
+    assert found["architectures"] == len(few)
+    assert "maxpool3x3" not in found["seeds"][0]["architecture"]["ops"]
+    (largest,) = benchmark.decoder.best(np.ones(space.mask.shape))
+    assert largest in benchmark.places
+
+
+def test_records_that_do_not_fit_are_one_line(cli, records) -> None:
+    line = ["bench", "table", str(records), "--strategy", "random"]
+    refused(cli(*line, "--space", "mbconv", *COLUMNS), "nasbench101", "mbconv")
+    refused(cli(*line, *RECORDS, "--fitness", "test_acuracy_108"), "test_accuracy_108", "mean")
+    refused(cli(*line, *RECORDS, *COLUMNS, "--budget-ms", "1"), "missing column latency_ms")
 
 
 def test_bad_tables_are_one_line(cli, path, tmp_path) -> None:
