@@ -66,7 +66,8 @@ def test_open_options_lead_to_exactly_the_architectures(name: str, data) -> None
     space.architecture(decided)
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+# Of a graph each edge may change, as in its paper.
+@pytest.mark.parametrize("name", sorted(SPACES.keys() - {"nasbench101"}))
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_a_mutant_is_a_neighbour(name: str, seed: int) -> None:
