@@ -76,6 +76,7 @@ def test_every_variant_of_every_space_is_listed() -> None:
     listed = dict(listed_spaces())
     assert list(listed) == [
         "darts",
+        "decoder",
         "elastic ofa",
         "elastic small",
         "macro example",
