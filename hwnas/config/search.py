@@ -180,6 +180,22 @@ class SearchConfig(Section):
         default_factory=dict,
         description="sizes of the supernet, where they differ from those of the deployed network",
     )
+    clients: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="clients of a federated search that the training samples are divided among; "
+        "they are simulated in one process",
+    )
+    local_steps: int = Field(
+        5, ge=1, description="steps of each client between two rounds of a federated search"
+    )
+    client_skew: float | None = Field(
+        None,
+        gt=0,
+        description="concentration of the Dirichlet distribution by which clients have different "
+        "shares of the classes; the smaller, the more they differ. Equal shares if not given",
+    )
     sandwich: int = Field(
         0,
         ge=0,
@@ -220,6 +236,17 @@ class SearchConfig(Section):
             raise ValueError("until and patience are for evaluators of single architectures")
         if self.start is not None and self.evaluator != "supernet":
             raise ValueError("from has weights of a supernet, for evaluator = supernet")
+        if self.clients > 1 and self.evaluator != "supernet":
+            raise ValueError("clients train a supernet together, for evaluator = supernet")
+        watched = self.max_skips is not None or self.max_growth is not None
+        other = self.order == 2 or self.sandwich or self.shrinking or self.cuda_graph or watched
+        if self.clients > 1 and other:
+            raise ValueError(
+                "clients search with order = 1, without sandwich, shrinking, cuda_graph, "
+                "max_skips and max_growth"
+            )
+        if self.clients == 1 and self.client_skew is not None:
+            raise ValueError("client_skew needs several clients")
         if self.order == 2 and self.optimizer != "sgd":
             raise ValueError("order = 2 unrolls a step of optimizer = sgd")
         if self.distillation and not self.sandwich:

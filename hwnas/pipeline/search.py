@@ -31,16 +31,19 @@ from hwnas.pipeline.candidates import (
     ranking_samples,
     write_architecture,
 )
+from hwnas.pipeline.clients import federated_clients
 from hwnas.pipeline.evaluation import EVALUATORS, zero_cost
 from hwnas.pipeline.knowledge import drawn_experience
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.transfer import SEARCH_FROM, start_from
 from hwnas.runs import interruption, progress
 from hwnas.runs.checkpoints import load_checkpoint, remove_checkpoints
+from hwnas.spaces.networks import Supernet
 from hwnas.spaces.sharing import SharedSupernet
 from hwnas.strategies import SearchStrategy, build_strategy
 from hwnas.strategies.sampled import SampledStrategy
 from hwnas.supernet.evaluate import rank_architectures, recalibrate, score_blocks
+from hwnas.supernet.federated import FederatedSearch
 from hwnas.supernet.guard import Guard
 from hwnas.supernet.search import SupernetSearch
 
@@ -155,20 +158,9 @@ def search_supernet(run: Run, training: Split, validation: Split) -> Searched:
     use_kernels(supernet, config.kernels, config.recompute)
     if config.start is not None and load_checkpoint(run.folder.checkpoints, "search") is None:
         start_from(run, supernet, Path(config.start), SEARCH_FROM)
-    limits = run.target.limits()
-    strategy = _strategy(run, Decoder(limits))
+    strategy = _strategy(run, Decoder(run.target.limits()))
     _warm_start(run, strategy, training)
-    loop = SupernetSearch(
-        supernet,
-        strategy,
-        limits,
-        config,
-        run.batches(training, config.batch_size, "search training"),
-        run.batches(validation, config.batch_size, "search validation"),
-        guard=_guard(config, limits),
-        ranks=run.ranks,
-        loss_of=run.problem.task.loss,
-    )
+    loop = _supernet_loop(run, supernet, strategy, training, validation)
     with run.stage("search") as advance:
         loop.run(run.folder, advance)
     batches = run.batches(training, config.batch_size, "recalibration")
@@ -204,6 +196,45 @@ def search_supernet(run: Run, training: Split, validation: Split) -> Searched:
         )
 
     return Searched(loop.strategy, rank, weights_of, by_block, loop)
+
+
+def _supernet_loop(
+    run: Run, supernet: Supernet, strategy: SearchStrategy, training: Split, validation: Split
+) -> SupernetSearch:
+    """The search on all samples, or by clients that have a part of them each."""
+    config, limits = run.config.search, run.target.limits()
+    if config.clients > 1:
+        if run.ranks.size > 1:
+            raise InputError(
+                "a federated search runs in one process",
+                where="search.clients",
+                expected=1,
+                actual=config.clients,
+                mend="start it without torchrun",
+            )
+        clients = federated_clients(run, training, validation)
+        return FederatedSearch(
+            supernet,
+            strategy,
+            limits,
+            config,
+            clients[0].training,
+            clients[0].validation,
+            loss_of=run.problem.task.loss,
+            clients=clients,
+            local_steps=config.local_steps,
+        )
+    return SupernetSearch(
+        supernet,
+        strategy,
+        limits,
+        config,
+        run.batches(training, config.batch_size, "search training"),
+        run.batches(validation, config.batch_size, "search validation"),
+        guard=_guard(config, limits),
+        ranks=run.ranks,
+        loss_of=run.problem.task.loss,
+    )
 
 
 def _search_evaluated(run: Run, training: Split, validation: Split) -> Searched:

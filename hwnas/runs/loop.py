@@ -26,7 +26,7 @@ class Resumable(Protocol):
     step: int
 
     def advance(self) -> dict[str, Any]:
-        """Do one step and count it; returns what the history says of it, `loss` among it."""
+        """Do one or more steps and count them; returns what the history says, `loss` among it."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that resumed work needs."""
@@ -90,19 +90,32 @@ def run_steps(
                 _record_end(folder, stage, work.step, reason)
                 progress(work.step, steps, reason)
             return
+        before = work.step
         record = work.advance()
         stops = ranks.any(interruption.requested())
-        logged = work.step % log_every == 0 or work.step == steps or work.step in also_log
+        logged = reached(log_every, before, work.step, steps) or work.step in also_log
         if logged and ranks.writes:
             folder.append_history({"event": stage, "step": work.step, **record})
         progress(work.step, steps, describe(record))
-        due = work.step % checkpoint_every == 0 or work.step == steps
+        due = reached(checkpoint_every, before, work.step, steps)
         if (due or stops) and ranks.writes:
             save()
         if stops:
             # The launcher ends all processes when the first one leaves: not before all is saved.
             ranks.wait()
             interruption.stop()
+
+
+def reached(every: int, before: int, step: int, steps: int) -> bool:
+    """Whether work that went from one step to another, by one or more, is due for something.
+
+    Args:
+        every: it is due at the multiples of this number of steps, and at the end.
+        before: steps that were done.
+        step: steps that are done now.
+        steps: all steps.
+    """
+    return step // every > before // every or step == steps
 
 
 def time_is_over(minutes: float | None, spent_s: float, setting: str) -> str | None:
@@ -119,7 +132,14 @@ def _record_end(folder: RunFolder, stage: str, step: int, reason: str) -> None:
         folder.append_history(record)
 
 
-def is_sparse_record(step: int, steps: int, log_every: int) -> bool:
-    """Whether a step's record is one of the about `SPARSE_RECORDS` spread over a stage."""
+def is_sparse_record(step: int, steps: int, log_every: int, before: int | None = None) -> bool:
+    """Whether a step's record is one of the about `SPARSE_RECORDS` spread over a stage.
+
+    Args:
+        step: steps that are done.
+        steps: all steps.
+        log_every: steps between records.
+        before: steps that were done at the record before; one less than `step` if None.
+    """
     every = log_every * -(-steps // (log_every * SPARSE_RECORDS))
-    return step % every == 0 or step == steps
+    return reached(every, step - 1 if before is None else before, step, steps)

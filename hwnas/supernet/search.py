@@ -125,19 +125,12 @@ class SupernetSearch:
         Raises:
             HwnasError: the loss is not finite.
         """
-        fraction = self.step / self.config.steps
-        rate = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+        self._set_rate(self.step)
         self.supernet.train()
         self.sandwich.begin(self.step, self.optimizer)
         batch = self._own_part(self.training.batch(self.step))
         outcome = None
-        collapsed = self.guard is not None and self.guard.collapsed
-        if self.step >= self.warmup_steps and not collapsed:
+        if self._judges():
             mixture = self.strategy.ask()
             outcome = self._architecture_step(mixture, batch)
             self._widen(max(1, self.first_partial // self.strategy.widening))
@@ -148,21 +141,39 @@ class SupernetSearch:
         else:
             assert outcome is not None, "a step trains the architecture, the weights or both"
             loss = outcome.loss
+        self._require_finite(loss, outcome)
+        self.step += 1
+        if self.step % LOG_EVERY == 0:
+            same = [torch.tensor(self.step), mixture.weights.detach()]
+            self.ranks.require_equal([*same, *self.supernet.parameters()])
+        record = self._record(loss, mixture, outcome, self.step - 1)
+        can_check = outcome is not None and not self.strategy.judged_on
+        if self.guard is not None and can_check and self.step % GUARD_EVERY == 0:
+            record |= self._check_collapse(self.guard)
+        return record
+
+    def _set_rate(self, step: int) -> None:
+        """Set the learning rate of the weights for a step."""
+        fraction = step / self.config.steps
+        rate = cosine(self.config.learning_rate, self.config.learning_rate_min, fraction)
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _judges(self) -> bool:
+        """Whether the present step is one of the architecture too."""
+        collapsed = self.guard is not None and self.guard.collapsed
+        return self.step >= self.warmup_steps and not collapsed
+
+    def _require_finite(self, loss: float, outcome: Outcome | None) -> None:
         if not math.isfinite(loss) or (outcome and not math.isfinite(outcome.objective)):
             raise HwnasError(
                 "the loss is no longer finite",
                 where=f"search step {self.step}",
                 mend="lower search.learning_rate",
             )
-        self.step += 1
-        if self.step % LOG_EVERY == 0:
-            same = [torch.tensor(self.step), mixture.weights.detach()]
-            self.ranks.require_equal([*same, *self.supernet.parameters()])
-        record = self._record(loss, mixture, outcome)
-        can_check = outcome is not None and not self.strategy.judged_on
-        if self.guard is not None and can_check and self.step % GUARD_EVERY == 0:
-            record |= self._check_collapse(self.guard)
-        return record
 
     def _widen(self, partial: int) -> None:
         """Widen the candidate operators to 1 in `partial` channels if they are narrower."""
@@ -274,11 +285,15 @@ class SupernetSearch:
                 with_gradient=uses_gradient,
                 penalised=True,
             )
+        self._learn(mixture, outcome)
+        return outcome
+
+    def _learn(self, mixture: Mixture, outcome: Outcome) -> None:
+        """Tell the strategy an outcome, and move the multiplier of the budget."""
         self.strategy.tell(mixture, outcome, self.step / self.config.steps)
         self.multiplier = updated_multiplier(
             self.multiplier, outcome.ratio, self.config.latency_rate
         )
-        return outcome
 
     def _weights_step(self, mixture: Mixture, batch: Batch) -> float:
         train = self._train if self.graphs is None else self.graphs.train
@@ -300,7 +315,10 @@ class SupernetSearch:
         own = tuple(map(part, inputs)) if isinstance(inputs, tuple) else part(inputs)
         return own, part(targets)
 
-    def _record(self, loss: float, mixture: Mixture, outcome: Outcome | None) -> dict[str, Any]:
+    def _record(
+        self, loss: float, mixture: Mixture, outcome: Outcome | None, before: int
+    ) -> dict[str, Any]:
+        """What the history says of the steps since another one."""
         cost = self.limits[0].cost
         with torch.no_grad():
             latency_ms = float(cost(mixture))
@@ -313,7 +331,7 @@ class SupernetSearch:
             "skips": expected_skips(cost.space, mixture),
             "partial_channels": partial_channels(self.supernet),
         }
-        if is_sparse_record(self.step, self.config.steps, LOG_EVERY):
+        if is_sparse_record(self.step, self.config.steps, LOG_EVERY, before):
             record["probabilities"] = probability_rows(self.strategy)
         return record
 
