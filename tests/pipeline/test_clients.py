@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.runs import settings, table_file
+from helpers.runs import settings
+from helpers.tiny import table_of
 
 from hwnas.config import load_config
 from hwnas.errors import InputError
@@ -16,7 +17,8 @@ from hwnas.pipeline.stages import search
 
 def searched(folder: Path, *more: str, space: str = "nasbench201"):
     config = load_config(None, settings(space, *more))
-    return search(config, folder / "run", table=table_file(space, folder)), config
+    table_of(profiled_space(config)).save(folder / "table.json")
+    return search(config, folder / "run", table=folder / "table.json"), config
 
 
 def test_clients_that_differ_find_an_architecture(tmp_path) -> None:
