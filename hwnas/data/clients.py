@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hwnas.data.dataset import Split
 from hwnas.data.formats import seeded_rng
-from hwnas.errors import InputError
 
 
-def client_shares(clients: int, classes: int, skew: float | None, seed: int) -> np.ndarray:
+def client_shares(
+    clients: int, classes: int, skew: float | None, seed: int, draw: int = 0
+) -> np.ndarray:
     """The share of each class that each client has, (classes, clients); rows sum to 1.
 
     Args:
@@ -19,10 +22,11 @@ def client_shares(clients: int, classes: int, skew: float | None, seed: int) -> 
             from (Hsu et al., arXiv 1909.06335): the smaller, the more do clients differ. All
             clients have the same shares if None.
         seed: of the drawing.
+        draw: another number gives other shares.
     """
     if skew is None:
         return np.full((classes, clients), 1 / clients)
-    return seeded_rng(seed, "clients").dirichlet([skew] * clients, classes)
+    return seeded_rng(seed, "clients", draw).dirichlet([skew] * clients, classes)
 
 
 def divided(split: Split, shares: np.ndarray, seed: int) -> list[Split]:
@@ -44,20 +48,6 @@ def divided(split: Split, shares: np.ndarray, seed: int) -> list[Split]:
     return [split.take(np.sort(np.concatenate(own))) for own in owned]
 
 
-def require_batches(parts: list[Split], batch_size: int, mend: str) -> None:
-    """Raise InputError for a client that has fewer samples than a batch.
-
-    Args:
-        parts: the samples of each client.
-        batch_size: samples in a batch.
-        mend: what helps.
-    """
-    for number, part in enumerate(parts, start=1):
-        if len(part) < batch_size:
-            raise InputError(
-                "a client has fewer samples than a batch",
-                where=f"client {number} of {len(parts)}",
-                expected=f"at least {batch_size}",
-                actual=len(part),
-                mend=mend,
-            )
+def fewest(parts: Sequence[Split]) -> int:
+    """The number of samples of the client that has the fewest."""
+    return min(len(part) for part in parts)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from hwnas.config import SearchConfig
 from hwnas.data import Split
-from hwnas.data.clients import client_shares, divided, require_batches
+from hwnas.data.clients import client_shares, divided, fewest
 from hwnas.errors import InputError
 from hwnas.pipeline.run import Run
 from hwnas.supernet.federated import Client
+
+DRAWS = 100
+"""How often shares of the classes are drawn before a client counts as too small."""
 
 
 def federated_clients(run: Run, training: Split, validation: Split) -> list[Client]:
@@ -34,15 +38,8 @@ def federated_clients(run: Run, training: Split, validation: Split) -> list[Clie
             actual=f"the task {dataset.task}",
             mend="leave it out",
         )
-    seed = run.seed("clients")
-    classes = len(dataset.classes) if has_classes else 1
-    shares = client_shares(config.clients, classes, config.client_skew, seed)
-    halves = [divided(split, shares, seed) for split in (training, validation)]
-    mend = "state fewer search.clients or a smaller search.batch_size"
-    if config.client_skew is not None:
-        mend += ", or a larger search.client_skew"
-    for parts in halves:
-        require_batches(parts, config.batch_size, mend)
+    classes = 1 if config.client_skew is None else len(dataset.classes)
+    halves = _halves(training, validation, classes, config, run.seed("clients"))
     total = len(training) + len(validation)
     return [
         Client(
@@ -52,3 +49,27 @@ def federated_clients(run: Run, training: Split, validation: Split) -> list[Clie
         )
         for number, (own, judged) in enumerate(zip(*halves, strict=True), start=1)
     ]
+
+
+def _halves(
+    training: Split, validation: Split, classes: int, config: SearchConfig, seed: int
+) -> list[list[Split]]:
+    """Each client's samples for the weights, and those for the architecture.
+
+    Shares are drawn again while a client would have less than a batch, as by Li et al., "Federated
+    Learning on Non-IID Data Silos", ICDE 2022 (arXiv 2102.02079).
+    """
+    for draw in range(DRAWS if config.client_skew is not None else 1):
+        shares = client_shares(config.clients, classes, config.client_skew, seed, draw)
+        halves = [divided(split, shares, seed) for split in (training, validation)]
+        least = min(fewest(parts) for parts in halves)
+        if least >= config.batch_size:
+            return halves
+    mend = "state fewer search.clients or a smaller search.batch_size"
+    raise InputError(
+        "a client has fewer samples than a batch",
+        where="search.clients",
+        expected=f"at least {config.batch_size} for the weights and for the architecture",
+        actual=least,
+        mend=mend if config.client_skew is None else f"{mend}, or a larger search.client_skew",
+    )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.data import Split
-from hwnas.data.clients import client_shares, divided, require_batches
-from hwnas.errors import InputError
+from hwnas.data.clients import client_shares, divided, fewest
 
 
 def labelled(count: int, classes: int) -> Split:
@@ -50,8 +48,7 @@ def test_without_a_skew_all_have_the_same() -> None:
     assert client_shares(4, 3, 0.3, 1).std() > client_shares(4, 3, 30.0, 1).std()
 
 
-def test_a_client_with_less_than_a_batch_is_named() -> None:
-    parts = divided(labelled(100, 2), np.array([[0.95, 0.05]] * 2), 0)
-    with pytest.raises(InputError, match=r"client 2 of 2.*at least 16, got 4") as error:
-        require_batches(parts, 16, "state fewer search.clients")
-    assert "fewer search.clients" in str(error.value)
+def test_another_draw_has_other_shares() -> None:
+    first, second = (client_shares(4, 3, 0.3, 1, draw) for draw in (0, 1))
+    assert abs(first - second).max() > 0.01
+    assert fewest(divided(labelled(100, 2), np.array([[0.95, 0.05]] * 2), 0)) == 4

@@ -21,6 +21,7 @@ def searched(folder: Path, *more: str, space: str = "nasbench201"):
     return search(config, folder / "run", table=folder / "table.json"), config
 
 
+@pytest.mark.slow
 def test_clients_that_differ_find_an_architecture(tmp_path) -> None:
     more = ["search.clients=2", "search.client_skew=2.0", "search.local_steps=4"]
     found, config = searched(tmp_path, *more)
@@ -33,7 +34,7 @@ def test_clients_that_differ_find_an_architecture(tmp_path) -> None:
 
 
 def test_more_clients_than_batches_are_refused(tmp_path) -> None:
-    with pytest.raises(InputError, match=r"client 1 of 40: .*at least 8, got [34]"):
+    with pytest.raises(InputError, match=r"than a batch, expected at least 8 .*got 5"):
         searched(tmp_path, "search.clients=40")
 
 
