@@ -35,6 +35,8 @@ PATIENCE_S = 180.0
 MOST_ENDINGS = 4
 """Times that a request may end the process on the device before it answers anything."""
 LONGEST_PAUSE_S = 10.0
+FIRST_ATTEMPTS = 3
+"""How often a device is logged in to before it counts as out of reach."""
 FIRST_PAUSE_S = 0.5
 PART_BYTES = 192 * 1024
 """Size of the parts that files are sent in."""
@@ -125,12 +127,15 @@ class Connection:
             RuntimeMissingError: the program of the transport is not installed here.
         """
         if self._facts is None:
-            try:
-                self._open()
-            except DeviceLostError:
-                # A login may be cut off once; what is wrong for good stays wrong.
-                time.sleep(FIRST_PAUSE_S)
-                self._open()
+            for left in reversed(range(FIRST_ATTEMPTS)):
+                try:
+                    self._open()
+                    break
+                except DeviceLostError:
+                    # A login may be cut off; what is wrong for good stays wrong.
+                    if not left:
+                        raise
+                    time.sleep(FIRST_PAUSE_S)
         assert self._facts is not None
         return self._facts
 
