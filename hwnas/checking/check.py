@@ -310,6 +310,10 @@ def check_file(
         feeds = _file_feeds(model, properties, stated, data)
     except UnknownSizesError as error:
         raise with_proposal(error, model, onnx_runtime, stated, request.limits) from None
+    others = [
+        feeds_for(model, replace(stated, shapes=further), None, feeds.batch)
+        for further in more_shapes
+    ]
     if feeds.samples is not None:
         labelled = replace(feeds.samples, score_output=score_output, threshold=score_threshold)
         feeds = replace(feeds, samples=labelled)
@@ -336,12 +340,8 @@ def check_file(
         if data is not None:
             raise
         raise with_proposal(error, model, onnx_runtime, stated, request.limits) from None
-    if not more_shapes or measured is not None or not isinstance(runtime, OnnxModelRuntime):
+    if not others or measured is not None or not isinstance(runtime, OnnxModelRuntime):
         return document
-    others = [
-        feeds_for(model, replace(stated, shapes=further), None, feeds.batch)
-        for further in more_shapes
-    ]
     rows = shape_latencies(model, runtime, [feeds, *others], request.limits)
     return document | {"shape_latencies": rows}
 

@@ -21,7 +21,7 @@ from hwnas.data.box_orientation import Photo, drawn_as_stored, require_stated_si
 from hwnas.data.class_folders import held_out_folder
 from hwnas.data.cropping import central_box
 from hwnas.data.damaged_files import DamagedFiles
-from hwnas.data.formats import RawData, image_reading, subset_indices
+from hwnas.data.formats import RawData, image_reading, require_no_pipe, subset_indices
 from hwnas.data.image_folder import opened, orientation, read_images, upright_size
 from hwnas.errors import InputError
 
@@ -250,6 +250,7 @@ class _Split:
 
 def _read_annotations(path: Path) -> _Annotations:
     where = str(path)
+    require_no_pipe(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(

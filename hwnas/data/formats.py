@@ -65,6 +65,18 @@ class RawData(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+def require_no_pipe(path: Path) -> None:
+    """Refuse a pipe, socket or device, which may be read without an end.
+
+    Folders and missing files are left to the reader, whose errors say what it expects.
+
+    Raises:
+        InputError: the path is one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError("not a regular file", where=str(path), actual="a pipe, socket or device")
+
+
 def image_reading(images: np.ndarray) -> dict[str, Any]:
     """Return the `reading` of images: the value that they were divided by, unless they are uint8.
 

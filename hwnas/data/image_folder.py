@@ -27,7 +27,7 @@ from hwnas.data.class_folders import FileKind, list_class_folders
 from hwnas.data.cropping import fitted
 from hwnas.data.damaged_files import DamagedFiles
 from hwnas.data.deep_colours import deep_colours, deep_planes
-from hwnas.data.formats import DEEPEST, RawData, image_reading
+from hwnas.data.formats import DEEPEST, RawData, image_reading, require_no_pipe
 from hwnas.errors import InputError
 
 if TYPE_CHECKING:
@@ -315,6 +315,7 @@ def opened(file: Path) -> Iterator[ImageFile]:
     """
     from PIL import Image, UnidentifiedImageError
 
+    require_no_pipe(file)
     try:
         with warnings.catch_warnings():
             # Damaged metadata, which Pillow warns of, does not change the pixels.

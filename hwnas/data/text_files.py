@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from hwnas.data.formats import require_no_pipe
 from hwnas.data.table_cells import listed
 from hwnas.errors import InputError
 
@@ -27,6 +28,7 @@ def read_text(path: Path, expected: str = "a text file in UTF-8") -> str:
         InputError: the file is missing, too large or in a different encoding.
     """
     where = str(path)
+    require_no_pipe(path)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(

@@ -38,12 +38,14 @@ def answers_to(
     """
     read = read_samples(file, predictor.description)
     rows: list[int | None] = list(read.rows) or [None] * len(read.samples)
-    return [
-        {"file": str(file), "row": row, **told}
-        for row, told in zip(
-            rows, _told(read, predictor, top, threshold, file, folder), strict=True
-        )
-    ]
+    try:
+        told = [*_told(read, predictor, top, threshold, file, folder)]
+    except InputError as error:
+        # The predictor knows the samples, but not the file that they come from.
+        if str(file) in str(error):
+            raise
+        raise InputError(str(error), where=str(file), details=error.details) from None
+    return [{"file": str(file), "row": row, **one} for row, one in zip(rows, told, strict=True)]
 
 
 def _told(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hwnas.data.cropping import central_box
+from hwnas.data.formats import require_no_pipe
 from hwnas.data.image_folder import opened, read_image, upright_size
 from hwnas.data.inputs import in_order
 from hwnas.data.sounds import read_sound
@@ -49,6 +50,7 @@ def read_samples(file: Path, model: Description) -> FileSamples:
     Raises:
         InputError: the file is missing, damaged, or not what the model reads.
     """
+    require_no_pipe(file)
     if model.several:
         return _arrays(file, model)
     if file.suffix.lower() == ".npy":

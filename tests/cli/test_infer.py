@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,18 @@ def test_wrong_files_cost_a_line_each_while_the_others_are_judged(cli, tmp_path,
     document = json.loads(cli("infer", str(model), *map(str, given), "--json")[1])
     assert [error["file"] for error in document["errors"]] == [str(file) for file in wrong]
     assert len(document["answers"]) == 2
+
+
+def test_pipes_are_refused_and_samples_of_another_type_named_by_their_file(cli, tmp_path) -> None:
+    model = str(model_for("image-classification", tmp_path))
+    os.mkfifo(tmp_path / "pipe.png")
+    code, _, err = cli("infer", model, str(tmp_path / "pipe.png"))
+    assert (code, "pipe.png: not a regular file" in err) == (2, True)
+    Image.fromarray(np.full((16, 16), 9, np.uint16)).save(tmp_path / "deep.png")
+    np.save(tmp_path / "none.npy", np.zeros((0, 3, 16, 16), np.uint8))
+    for name in ("deep.png", "none.npy"):
+        code, _, err = cli("infer", model, str(tmp_path / name))
+        assert (code, f"{name}: inputs: samples of another" in err) == (2, True), err
 
 
 def test_boxes_are_in_pixels_of_the_file(cli, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,11 @@ def test_damaged_annotation_files_load_or_are_refused(
     file = path / "train.json"
     file.write_bytes(damaged(file.read_bytes(), draw))
     loads_or_is_refused("boxes", path)
+
+
+@pytest.mark.parametrize("name", ["train.json", "train/10.png"])
+def test_pipes_are_refused_rather_than_read(name: str, tmp_path: Path) -> None:
+    file = save_folder(tmp_path) / name
+    file.unlink()
+    os.mkfifo(file)
+    assert "not a regular file, got a pipe" in refusal(load_dataset, "boxes", str(tmp_path))
