@@ -16,9 +16,9 @@ from hwnas.spaces.darts_networks import DartsSupernet
 from hwnas.supernet.evaluate import frozen
 
 
-def two_cells() -> tuple[DartsSpace, DartsSupernet]:
-    """A normal and a reduction cell of DARTS, of 2 nodes and 5 edges with 8 candidates each."""
-    sizes = {"input_channels": 3, "height": 4, "width": 4, "classes": 3, "nodes": 2}
+def two_cells(nodes: int) -> tuple[DartsSpace, DartsSupernet]:
+    """A normal and a reduction cell of DARTS, with 8 candidates on each edge."""
+    sizes = {"input_channels": 3, "height": 4, "width": 4, "classes": 3, "nodes": nodes}
     space = build_space("darts", {"cells": 3, "channels": 4, "stem_multiplier": 1} | sizes)
     assert isinstance(space, DartsSpace)
     last = space.cells[1]
@@ -27,9 +27,9 @@ def two_cells() -> tuple[DartsSpace, DartsSupernet]:
     return space, DartsSupernet(space.stem, space.cells[:2], space.edges, head, 1)
 
 
-def search_step(impl: str, dtype: torch.dtype) -> list[Tensor]:
+def search_step(impl: str, dtype: torch.dtype, nodes: int) -> list[Tensor]:
     """The gradient of the mixing weights, the loss, and all weights and statistics afterwards."""
-    space, supernet = two_cells()
+    space, supernet = two_cells(nodes)
     supernet.to(DEVICE, dtype)
     use_kernels(supernet, impl, "nothing")
     generator = torch.Generator().manual_seed(1)
@@ -52,8 +52,13 @@ def search_step(impl: str, dtype: torch.dtype) -> list[Tensor]:
 
 
 @pytest.mark.slow
-def test_a_search_step_of_two_cells() -> None:
-    """Forward and backward pass of the architecture and of the weights, and the optimiser."""
-    found = search_step("triton", FLOAT32)
-    exact, native = (search_step("torch", kind) for kind in (WIDE, FLOAT32))
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("nodes", [2, 4])
+def test_a_search_step_of_two_cells(nodes) -> None:
+    """Forward and backward pass of the architecture and of the weights, and the optimiser.
+
+    With 4 nodes, these are the cells of the paper, of 14 edges each.
+    """
+    found = search_step("triton", FLOAT32, nodes)
+    exact, native = (search_step("torch", kind, nodes) for kind in (WIDE, FLOAT32))
     assert_close(found, exact, native, FLOAT32)
