@@ -219,7 +219,7 @@ class TestDecoder:
 
 
 SMALL = {"darts": {"nodes": 2}}
-LONG = {"elastic", "macro", "nasbench101", "nasnet", "rnn", "vit"}
+LONG = {"decoder", "elastic", "macro", "nasbench101", "nasnet", "rnn", "vit"}
 """Spaces that meet every strategy among the slow tests alone, since others have such choices."""
 
 

@@ -2,8 +2,8 @@
 
 `project_<height>x<width>` reads a network's input, a latent vector, and makes a map of it. The ways
 to enlarge maps are those of Gong et al., "AutoGAN: Neural Architecture Search for Generative
-Adversarial Networks", ICCV 2019 (arXiv 1908.03835), section 3.1, and the sub-pixel convolution of
-Shi et al., CVPR 2016 (arXiv 1609.05158):
+Adversarial Networks", ICCV 2019 (arXiv 1908.03835), and the sub-pixel convolution of Shi et al.,
+CVPR 2016 (arXiv 1609.05158):
 
 - `up_nearest_<k>x<k>` and `up_bilinear_<k>x<k>`: interpolation, then a convolution;
 - `up_transposed_<k>x<k>`: a transposed convolution of stride 2;

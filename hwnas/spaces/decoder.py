@@ -38,8 +38,13 @@ class DecoderOptions(SpaceOptions):
         16,
         ge=1,
         le=4096,
-        description="channels of the map of the image's size; every halving of the sides doubles "
-        "them",
+        description="channels of the map of the image's size",
+    )
+    growth: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="what every halving of the map's sides multiplies its channels by",
     )
     doublings: int = Field(2, ge=1, le=8, description="how often the sides of the map are doubled")
     layers: int = Field(
@@ -92,14 +97,15 @@ class DecoderSpace(LayerSpace):
     def __init__(self, options: DecoderOptions) -> None:
         factor = 2**options.doublings
         height, width = (side // factor for side in options.image_size)
-        c_out = options.channels * factor
+        c_out = options.channels * options.growth**options.doublings
         read = options.input_channels, c_out, options.height, options.width
         self.stem = [OpSpec(f"project_{height}x{width}", *read)]
         self.places: list[tuple[int, int, int, int]] = []
         """Channels in and out, height and width of the input of each layer."""
         for _ in range(options.doublings):
-            self.places.append((c_out, c_out // 2, height, width))
-            c_out, height, width = c_out // 2, 2 * height, 2 * width
+            c_in, c_out = c_out, c_out // options.growth
+            self.places.append((c_in, c_out, height, width))
+            height, width = 2 * height, 2 * width
             self.places += [(c_out, c_out, height, width)] * options.layers
         self.head = [options.head_operator(c_out, height, width)]
         super().__init__(options)

@@ -9,9 +9,9 @@ of Multivariate Analysis 12, 1982 computed:
 
 Their features are those of a network for photos of ImageNet. Here they are those of three
 convolutions with random weights, which Naeem et al., "Reliable Fidelity and Diversity Metrics for
-Generative Models", ICML 2020 (arXiv 2002.09797), section 5.1, found to tell more of images of
-another kind. The features are decorrelated by the real images: without that, the brightness of an
-image decides three quarters of the distance.
+Generative Models", ICML 2020 (arXiv 2002.09797), propose for images of another kind. The features
+are decorrelated by the real images: their first component, brightness, has most of the variance
+and would decide most of the distance.
 
 Shapes: N images, C channels, H rows, W columns, F features.
 """

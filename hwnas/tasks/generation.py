@@ -81,8 +81,8 @@ class ImageGeneration(Task):
 
         The likelihood of an image is normal around the decoded one, with the variance, common to
         all pixels, that is best for the batch: the mean squared error (Rybkin, Daniilidis & Levine,
-        "Simple and Effective VAE Training with Calibrated Decoders", ICML 2021, arXiv 2006.13202,
-        section 3.3). Constants are left out.
+        "Simple and Effective VAE Training with Calibrated Decoders", ICML 2021, arXiv 2006.13202).
+        Constants are left out.
 
         Args:
             outputs: `Decoded`.

@@ -30,6 +30,15 @@ def test_every_stage_doubles_the_sides_and_refines_the_map() -> None:
     assert [str(spec.name) for spec in space.stem] == ["project_2x3"]
 
 
+def test_channels_grow_where_sides_are_halved() -> None:
+    space = small_space(channels=3, growth=4, layers=0)
+    channels = [
+        (spec.c_in, spec.c_out)
+        for spec in (space.spec(0, "up_nearest_3x3"), space.spec(1, "up_nearest_3x3"))
+    ]
+    assert (space.stem[0].c_out, *channels) == (48, (48, 12), (12, 3))
+
+
 def test_a_network_makes_images_of_latent_vectors(rng) -> None:
     space = small_space()
     network = space.network(space.sample(rng)).eval()
