@@ -250,7 +250,11 @@ def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -
     has_phases = isinstance(supernet, SharedSupernet) and supernet.phases > 0
     samples = issubclass(STRATEGIES[search.strategy], SampledStrategy)
     of_supernet = search.evaluator == "supernet"
+    # In training, a generator's outputs are those of its encoder too.
+    is_plain = task.head != "image"
     needs = (
+        ("search.penalties", search.penalties, is_plain, "another task than image generation"),
+        ("train.teacher", train.teacher, is_plain, "another task than image generation"),
         ("search.sandwich", search.sandwich, of_supernet, "search.evaluator = supernet"),
         ("search.distillation", search.distillation, task.tells_classes, "a task of classes"),
         *graph_needs(config),

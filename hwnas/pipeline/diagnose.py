@@ -86,6 +86,13 @@ def diagnose(run: Run) -> dict[str, Any]:
 def _trained(run: Run, notes: list[str]) -> tuple[Trained, Split]:
     """The trained network, and random training samples of which the first ones are measured."""
     dataset = run.problem.dataset
+    if run.problem.task.head == "image":
+        raise InputError(
+            "generators cannot be diagnosed: the encoder of their training is not kept",
+            where=run.where,
+            expected="a network with a loss of its own outputs",
+            actual=run.problem.task.name,
+        )
     size = min(SAMPLES, len(dataset.train))
     order = np.random.default_rng(run.seed("diagnosis")).permutation(len(dataset.train))
     needed = max(size, NOISE_BATCHES * run.config.train.batch_size)

@@ -44,10 +44,9 @@ JOURNEYS = [
     ["strategies"],
     ["devices_and_budgets"],
     ["distributed"],
-    ["generators"],
 ]
 """Pages whose commands run one after the other in one folder."""
-SLOW_PAGES = ("spaces", "strategies", "tasks_and_data", "generate_architectures", "generators")
+SLOW_PAGES = ("spaces", "strategies", "tasks_and_data", "generate_architectures")
 """Last pages of those whose commands run each space, strategy and task, or each command, as other
 tests do."""
 SLOW = [
