@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 from results import append_row
-from shrink import Plain, trained
+from shrink import trained
+from shrink_baselines import Plain
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
