@@ -133,17 +133,18 @@ class Parts:
             (graphs @ self._columns[kind].to(graphs)).reshape(len(self.of_size), -1)
             for kind in ("sizes", "slots")
         )
-        with torch.device("cpu"):
-            # With equal weights of what is active, what is possible has a probability.
-            even = torch.ones(mixture.weights.shape)
-            for row, active in enumerate(mixture.active or ()):
-                even[row] = 0.0
-                even[row, list(active)] = 1.0
-            found = self.probabilities(even).numpy()
+        # Which graphs the active options allow; if none, the nearest are of any kind.
+        allowed = np.ones(len(self.has), dtype=bool)
+        for edge, active in enumerate((mixture.active or ())[: self.has.shape[1]]):
+            allowed &= np.isin(self.has[:, edge], active)
         possible = (
-            [np.flatnonzero(found @ table > NEGLIGIBLE).tolist() for table in tables]
+            [np.flatnonzero(table[allowed].any(axis=0)).tolist() for table in tables]
             for tables in (self.of_size, self.of_slot)
         )
+        if not allowed.any():
+            possible = (
+                [range(t.shape[1]) for t in tables] for tables in (self.of_size, self.of_slot)
+            )
         return Widths(sizes, slots, *possible)
 
     def program(self, taken: np.ndarray, max_parts: int) -> DecodingProgram:
