@@ -137,14 +137,12 @@ class Parts:
         allowed = np.ones(len(self.has), dtype=bool)
         for edge, active in enumerate((mixture.active or ())[: self.has.shape[1]]):
             allowed &= np.isin(self.has[:, edge], active)
+        if not allowed.any():
+            allowed[:] = True
         possible = (
             [np.flatnonzero(table[allowed].any(axis=0)).tolist() for table in tables]
             for tables in (self.of_size, self.of_slot)
         )
-        if not allowed.any():
-            possible = (
-                [range(t.shape[1]) for t in tables] for tables in (self.of_size, self.of_slot)
-            )
         return Widths(sizes, slots, *possible)
 
     def program(self, taken: np.ndarray, max_parts: int) -> DecodingProgram:
