@@ -28,13 +28,13 @@ class Decoded(NamedTuple):
 
     Attributes:
         images: decoded images (N, C, H, W), 0 to 1.
-        mean: of q(z|x), (N, Z).
-        log_variance: logarithm of the variances of q(z|x), (N, Z).
+        means: of q(z|x), (N, Z).
+        log_variances: logarithms of the variances of q(z|x), (N, Z).
     """
 
     images: Tensor
-    mean: Tensor
-    log_variance: Tensor
+    means: Tensor
+    log_variances: Tensor
 
 
 class Encoder(nn.Module):

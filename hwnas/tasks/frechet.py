@@ -5,7 +5,7 @@ NeurIPS 2017 (arXiv 1706.08500), take for the distance of two sets of images tha
 distributions with the means and covariances of the images' features, which Dowson & Landau, Journal
 of Multivariate Analysis 12, 1982 computed:
 
-    d^2 = |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2)).
+    `d^2 = |m_1 - m_2|^2 + tr(S_1 + S_2 - 2 (S_1 S_2)^(1/2))`.
 
 Their features are those of a network for photos of ImageNet. Here they are those of three
 convolutions with random weights, which Naeem et al., "Reliable Fidelity and Diversity Metrics for

@@ -92,7 +92,7 @@ class ImageGeneration(Task):
         assert isinstance(outputs, Decoded)
         error = (outputs.images - scaled_images(targets)).square().mean()
         likelihood = 0.5 * error.clamp_min(LEAST_VARIANCE).log()
-        mean, log_variance = outputs.mean, outputs.log_variance
+        mean, log_variance = outputs.means, outputs.log_variances
         divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=1)
         return likelihood + divergence.mean() / targets[0].numel()
 

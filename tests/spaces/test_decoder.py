@@ -60,8 +60,8 @@ def test_training_decodes_what_the_encoder_finds(rng) -> None:
     ):
         found = module((noise, images))
         assert isinstance(found, Decoded)
-        deviation = (found.log_variance / 2).exp()
-        latents = found.mean + deviation * noise[:, :, 0, 0]
+        deviation = (found.log_variances / 2).exp()
+        latents = found.means + deviation * noise[:, :, 0, 0]
         torch.testing.assert_close(found.images, decode(latents[:, :, None, None]))
 
 
