@@ -69,7 +69,8 @@ def uniform(model: nn.Module, data: Dataset, budget_ms: float, seed: int) -> nn.
     """The widest uniformly narrowed network that keeps the budget."""
     batches = sample_batches(data, 16, seed)
     groups, _ = channel_groups(model, (batches[0][0][:2],))
-    importance = unit_importance(model, groups, batches, task_of(data).loss)
+    given = [((inputs,), targets) for inputs, targets in batches]
+    importance = unit_importance(model, groups, given, task_of(data).loss)
 
     def at(step: int) -> nn.Module:
         kept = {
