@@ -185,7 +185,7 @@ def main() -> None:
                         final, verdict = shrunk(teacher, data, budget_ms, seed, epochs, out, blocks)
                 else:
                     smaller = BASELINES[method](teacher, data, budget_ms, seed)
-                    recalibrate_norms(smaller, (x for x, _ in sample_batches(data, 8, seed)))
+                    recalibrate_norms(smaller, ((x,) for x, _ in sample_batches(data, 8, seed)))
                     final = trained(smaller, data, arguments.epochs, seed, teacher)
                 append_row(
                     "shrink",
