@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,12 +69,16 @@ class RawData(NamedTuple):
 def require_no_pipe(path: Path) -> None:
     """Refuse a pipe, socket or device, which may be read without an end.
 
-    Folders and missing files are left to the reader, whose errors say what it expects.
+    Folders and files that cannot be found are left to the reader, whose errors say what it expects.
 
     Raises:
         InputError: the path is one.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError("not a regular file", where=str(path), actual="a pipe, socket or device")
 
 
