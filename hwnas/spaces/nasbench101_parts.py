@@ -81,7 +81,7 @@ class Parts:
     def _columns(self) -> dict[str, Tensor]:
         """What each graph has, (skeletons, columns) by kind, as numbers."""
         # A mixture may be on another device than the one that a context asks for.
-        with torch.device("cpu"):
+        with torch.device("cpu"), torch.inference_mode(False):
             kinds = {
                 "edges": self.has,
                 "parts": np.concatenate([*self.of_edge, *self.of_size], axis=1),
@@ -89,6 +89,22 @@ class Parts:
                 "slots": np.concatenate(self.of_slot, axis=1),
             }
             return {kind: torch.from_numpy(has).float() for kind, has in kinds.items()}
+
+    @cached_property
+    def _moved(self) -> dict[tuple[str, torch.device, torch.dtype], Tensor]:
+        """Columns on the devices and in the number formats that were asked for."""
+        return {}
+
+    def _column(self, kind: str, like: Tensor) -> Tensor:
+        """Columns of one kind, on the device and in the number format of a tensor."""
+        key = kind, like.device, like.dtype
+        if key not in self._moved:
+            with torch.inference_mode(False):
+                moved = self._columns[kind].to(like.device, like.dtype)
+            if type(moved) is not Tensor:
+                return moved  # a fake tensor, whose mode ends
+            self._moved[key] = moved
+        return self._moved[key]
 
     def probabilities(self, weights: Tensor) -> Tensor:
         """The probability of each graph without its operators, differentiable.
@@ -105,7 +121,7 @@ class Parts:
         """
         pairs = weights[..., : self.has.shape[1], :2].clamp_min(0.0)
         pairs = pairs / pairs.sum(dim=-1, keepdim=True).clamp_min(1e-12)
-        has = self._columns["edges"].to(pairs)
+        has = self._column("edges", pairs)
         logits = _logits(pairs, has, LEAST)
         outside = logits.detach().amax(dim=-1, keepdim=True) < math.log(NEGLIGIBLE)
         soft = torch.where(outside, _logits(pairs, has, OUTSIDE), logits).softmax(dim=-1)
@@ -124,13 +140,13 @@ class Parts:
         """
         graphs = self.probabilities(weights)
         counts = [table.shape[1] for table in (*self.of_edge, *self.of_size)]
-        return torch.split(graphs @ self._columns["parts"].to(graphs), counts, dim=-1)
+        return torch.split(graphs @ self._column("parts", graphs), counts, dim=-1)
 
     def widths(self, mixture: Mixture) -> Widths:
         """How wide the vertices of a supernet's cells are."""
         graphs = self.probabilities(mixture.weights)
         sizes, slots = (
-            (graphs @ self._columns[kind].to(graphs)).reshape(len(self.of_size), -1)
+            (graphs @ self._column(kind, graphs)).reshape(len(self.of_size), -1)
             for kind in ("sizes", "slots")
         )
         # Which graphs the active options allow; if none, the nearest are of any kind.

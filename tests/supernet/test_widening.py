@@ -159,7 +159,7 @@ def test_supernet_stays_wide_if_the_strategy_is_reset() -> None:
     assert partial_channels(search.supernet) == partial_channels(resumed.supernet) == 2
 
 
-@pytest.mark.parametrize("space_name", sorted(SPACES))
+@pytest.mark.parametrize("space_name", sorted(set(SPACES) - {"decoder"}))
 def test_supernet_without_partial_channels_is_not_widened(space_name: str) -> None:
     settings = {"drnas": {"prune_at": 0.2}}
     config = PROGRESSIVE.model_copy(update={"partial_channels": None, "settings": settings})
