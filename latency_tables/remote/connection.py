@@ -32,7 +32,7 @@ _Lines = Generator["dict[str, Any] | None"]
 
 PATIENCE_S = 180.0
 """Seconds for which a lost device is looked for, as one that starts again needs them."""
-MOST_ENDINGS = 4
+MOST_ENDINGS = 8
 """Times that a request may end the process on the device before it answers anything."""
 LONGEST_PAUSE_S = 10.0
 FIRST_ATTEMPTS = 3
