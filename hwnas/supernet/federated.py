@@ -109,7 +109,7 @@ class FederatedSearch(SupernetSearch):
         self, client: Client, judged: Mixture | None, trained: Sequence[Mixture | None]
     ) -> Update:
         """What a client sends back, from the weights that the supernet has."""
-        self.training, self.validation = client.training, client.validation
+        self.validation = client.validation
         self.optimizer = build_optimizer(self.supernet, self.config)
         self.supernet.train()
         outcome = None if judged is None else self._judged(judged, len(trained))

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers.counts import counts_of
 from helpers.tiny import tiny_space
 
 from hwnas.budget.decode import smallest_and_largest
@@ -76,21 +77,8 @@ def test_counts_are_those_of_networks(options, rng) -> None:
     space = tiny_space("nasnet", **options)
     for _ in range(5):
         architecture = space.sample(rng)
-        network = space.network(architecture)
-        macs = 0
-
-        def count(layer, given, output) -> None:
-            nonlocal macs
-            if isinstance(layer, torch.nn.Conv2d):
-                macs += layer.weight[0].numel() * output.numel()
-            elif isinstance(layer, torch.nn.Linear):
-                macs += layer.in_features * output.numel()
-
-        for layer in network.modules():
-            layer.register_forward_hook(count)
-        network.eval()(torch.zeros(1, 1, 9, 7))
-        params = sum(p.numel() for p in network.parameters())
-        assert space.params_and_macs(architecture) == (params, macs)
+        counted = counts_of(space.network(architecture), torch.zeros(1, 1, 9, 7))
+        assert space.params_and_macs(architecture) == counted
 
 
 def cells_of(space: NasnetSpace) -> list[list[int]]:
