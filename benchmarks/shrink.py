@@ -60,11 +60,11 @@ from hwnas.training.recalibration import recalibrate_norms
 from hwnas.training.teacher import Distillation
 from hwnas.training.train import Training
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {
-    "resnet20": lambda channels: ResNet(3, channels=channels),
-    "resnet8": lambda channels: ResNet(1, channels=channels),
-    "vgg11": lambda channels: Vgg(channels=channels, width=16),
-    "mobilenetv2": lambda channels: MobileNetV2(channels=channels, width=0.5),
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "resnet20": lambda channels, size: ResNet(3, channels=channels),
+    "resnet8": lambda channels, size: ResNet(1, channels=channels),
+    "vgg11": lambda channels, size: Vgg(channels=channels, width=16, size=size),
+    "mobilenetv2": lambda channels, size: MobileNetV2(channels=channels, width=0.5),
 }
 BASELINES = {"uniform": uniform, "macs": by_macs, "fastnas": fastnas}
 METHODS = ["hwnas", "channels", *BASELINES]
@@ -170,7 +170,7 @@ def main() -> None:
     channels, height, width = data.input_shape
     for seed in arguments.seeds:
         torch.manual_seed(seed)
-        model = NETWORKS[arguments.network](channels)
+        model = NETWORKS[arguments.network](channels, height)
         teacher = trained(model, data, arguments.teacher_epochs, seed)
         whole_ms, whole = latency_ms(teacher, data), score(teacher, data)
         for share in arguments.shares:

@@ -56,9 +56,14 @@ class ResNet(nn.Module):
 
 
 class Vgg(nn.Module):
-    """VGG-11 with batch norm, for images of 32 x 32, whose first layers may be narrower."""
+    """VGG-11 with batch norm, whose first layers may be narrower, for images of `size` x `size`.
 
-    def __init__(self, channels: int = 3, classes: int = 10, width: int = 64) -> None:
+    Of its five poolings there are as many as bring the images to one pixel.
+    """
+
+    def __init__(
+        self, channels: int = 3, classes: int = 10, width: int = 64, size: int = 32
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for times in (1, 0, 2, 0, 4, 4, 0, 8, 8, 0, 8, 8, 0):
@@ -69,8 +74,9 @@ class Vgg(nn.Module):
                     nn.ReLU(inplace=True),
                 ]
                 channels = times * width
-            else:
+            elif size > 1:
                 layers.append(nn.MaxPool2d(2))
+                size //= 2
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, classes))
 
