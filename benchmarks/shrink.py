@@ -63,7 +63,7 @@ from hwnas.training.train import Training
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
     "resnet20": lambda channels, size: ResNet(3, channels=channels),
     "resnet8": lambda channels, size: ResNet(1, channels=channels),
-    "vgg11": lambda channels, size: Vgg(channels=channels, width=16, size=size),
+    "vgg11": lambda channels, size: Vgg(channels=channels, width=32, size=size),
     "mobilenetv2": lambda channels, size: MobileNetV2(channels=channels, width=0.5),
 }
 BASELINES = {"uniform": uniform, "macs": by_macs, "fastnas": fastnas}
