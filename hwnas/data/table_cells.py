@@ -51,5 +51,6 @@ def is_missing(text: str) -> bool:
 def number_of(text: str) -> float:
     """Return the number that a text states; NaN unless it is one and finite in float32."""
     # float() alone would also accept 1_1, infinity and digits of other scripts.
-    value = float(text) if NUMBER.fullmatch(text.strip()) else np.nan
+    text = text.strip()
+    value = float(text) if NUMBER.fullmatch(text) else np.nan
     return value if abs(value) <= MAX_NUMBER else np.nan
