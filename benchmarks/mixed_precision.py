@@ -28,7 +28,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from helpers.plain_networks import MobileNetV2, ResNet
+from helpers.plain_networks import MobileNetV2, ResNet, Vgg
 
 from hwnas.checking.request import CheckRequest
 from hwnas.config import CheckConfig
@@ -41,6 +41,7 @@ from hwnas.runs.progress import shown
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet20": lambda: ResNet(3, channels=1),
     "mobilenetv2": lambda: MobileNetV2(channels=1, width=1.0),
+    "vgg11": lambda: Vgg(channels=1, size=28),
 }
 
 
