@@ -199,6 +199,12 @@ class TrainConfig(AugmentationConfig, TransferConfig):
     auxiliary_weight: float = Field(
         0.0, ge=0, description="weight of the auxiliary head's loss; 0 for no auxiliary head"
     )
+    adversarial_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of a discriminator's judgement in the loss of a generator of images; "
+        "0 for no discriminator",
+    )
     ema_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the exponential moving average of the weights"
     )

@@ -255,6 +255,7 @@ def check_supernet(config: Config, supernet: Supernet, task: Task, where: str) -
     needs = (
         ("search.penalties", search.penalties, is_plain, "another task than image generation"),
         ("train.teacher", train.teacher, is_plain, "another task than image generation"),
+        ("train.adversarial_weight", train.adversarial_weight, not is_plain, "0, without latents"),
         ("search.sandwich", search.sandwich, of_supernet, "search.evaluator = supernet"),
         ("search.distillation", search.distillation, task.tells_classes, "a task of classes"),
         *graph_needs(config),

@@ -22,6 +22,7 @@ from hwnas.runs.loop import run_steps
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.networks import TRAINING_PARTS, Network
+from hwnas.training.adversary import Adversary
 from hwnas.training.curve import LearningCurve
 from hwnas.training.optimizer import build_optimizer
 from hwnas.training.schedule import cosine
@@ -56,9 +57,11 @@ class Training:
         step: number of steps done.
         seconds: time spent in these steps.
         average: exponential moving average of the network's weights, in evaluation mode.
+        adversary: the discriminator of a generator, where an adversarial weight is configured.
 
     Raises:
-        InputError: an auxiliary weight is configured but the network has no auxiliary head.
+        InputError: an auxiliary weight is configured but the network has no auxiliary head, or an
+            adversarial weight but the network generates no images.
     """
 
     network: Network
@@ -72,6 +75,7 @@ class Training:
     step: int = 0
     seconds: float = 0.0
     average: Network = field(init=False)
+    adversary: Adversary | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if not self.config.auxiliary_weight:
@@ -91,6 +95,19 @@ class Training:
         self.device = next(self.network.parameters()).device
         half = self.config.mixed_precision and self.device.type == "cuda"
         self.dtype = torch.bfloat16 if half else torch.float32
+        if self.config.adversarial_weight:
+            self.adversary = self._new_adversary()
+
+    def _new_adversary(self) -> Adversary:
+        if self.network.encoder is None:
+            raise InputError(
+                "only generators of images are trained against a discriminator",
+                where="train.adversarial_weight",
+                expected=0,
+                actual=self.config.adversarial_weight,
+            )
+        image_shape = tuple(self.batches.batch(0)[1].shape[1:])
+        return Adversary(image_shape, self.device, self.seed)
 
     def run(self, folder: RunFolder, progress: Advance, until: int | None = None) -> None:
         """Train to the end, starting from the newest checkpoint if there is one.
@@ -156,9 +173,11 @@ class Training:
         nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
         self.optimizer.step()
         self._update_average()
+        record = {"loss": loss.item()}
+        if self.adversary is not None:
+            record["discriminator_loss"] = self.adversary.learn(inputs[1], rate)
         self.step += 1
         self.seconds += time.monotonic() - started
-        record = {"loss": loss.item()}
         if self.curve is not None and self.step in self._measured_steps:
             record |= self.curve.measure(self.average, self.step, self.device)
         return record
@@ -180,6 +199,9 @@ class Training:
         if auxiliary is not None:
             more = self.loss_of(auxiliary, targets, smoothing)
             loss = loss + self.config.auxiliary_weight * more
+        if self.adversary is not None:
+            more = self.adversary.loss(self.network, inputs[0])
+            loss = loss + self.config.adversarial_weight * more
         return loss
 
     @torch.no_grad()
@@ -203,6 +225,7 @@ class Training:
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "adversary": self.adversary and self.adversary.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -212,6 +235,8 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.adversary is not None:
+            self.adversary.load_state_dict(state["adversary"])
 
 
 def _step_seed(seed: int, step: int) -> int:
