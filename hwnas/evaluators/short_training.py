@@ -49,7 +49,6 @@ class ShortTraining:
     perfect: float = 1.0
     recipes: Recipes | None = None
     batches_of: Callable[[TrainConfig], Batches] | None = None
-    _begun: dict[Architecture, Recipe] = field(default_factory=dict)
 
     def __call__(self, architecture: Architecture, fidelity: float = 1.0) -> float:
         """Return the task's score, 0 to 1; 0 if the training diverges.
@@ -76,14 +75,12 @@ class ShortTraining:
         self, recipes: Recipes, architecture: Architecture, fidelity: float
     ) -> float:
         """Train with a proposed recipe, or with that of a shorter training that goes on."""
-        recipe = self._begun.get(architecture) if fidelity == 1 else None
+        chosen = tuple(self.space.chosen(architecture))
+        recipe = recipes.longer(chosen, fidelity)
         recipe = recipes.ask() if recipe is None else recipe
         score = self._by_recipe(architecture, recipe, fidelity)
-        recipes.tell(recipe, score, fidelity)
-        if fidelity < 1:
-            self._begun[architecture] = recipe
-        else:
-            self._begun.pop(architecture, None)
+        recipes.tell(recipe, score, fidelity, chosen)
+        if fidelity == 1:
             self.known[architecture] = max(score, self.known.get(architecture, 0.0))
         return score
 

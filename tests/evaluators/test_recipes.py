@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import math
 
 import numpy as np
 import pytest
+from helpers.tiny import tiny_space
 from pydantic import ValidationError
 
 from hwnas.config import RangeConfig, SearchConfig, TrainConfig, load_config
 from hwnas.errors import InputError
+from hwnas.evaluators.recipe_ranges import density, drawn
 from hwnas.evaluators.recipes import Recipes, with_recipe
 from hwnas.evaluators.short_training import ShortTraining
 from hwnas.pipeline.compatibility import check_recipe
@@ -54,12 +58,23 @@ def test_the_sampler_learns_from_scores() -> None:
     assert abs(math.log10(found.best["learning_rate"]) + 2) < 0.5
 
 
-def test_a_search_goes_on_where_it_stopped() -> None:
-    whole = searched(Recipes(RANGES, 3), 16)
-    half = searched(Recipes(RANGES, 3), 9)
-    resumed = Recipes(RANGES, 3)
-    resumed.load(half.state())
-    assert searched(resumed, 7).trials == whole.trials
+def halved(recipes: Recipes, first: int, last: int) -> Recipes:
+    """Successive halving of pairs: each second architecture is trained for longer."""
+    for number in range(first, last):
+        chosen, fidelity = (number // 3,), (1 / 3, 1 / 3, 1.0)[number % 3]
+        recipe = recipes.longer(chosen, fidelity) or recipes.ask()
+        recipes.tell(recipe, score_of(recipe), fidelity, chosen)
+    return recipes
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "quasi-random"])
+def test_a_search_goes_on_where_it_stopped(sampler: str) -> None:
+    whole = halved(Recipes(RANGES, 3, sampler), 0, 20)
+    half = halved(Recipes(RANGES, 3, sampler), 0, 11)
+    resumed = Recipes(RANGES, 3, sampler)
+    resumed.load(json.loads(json.dumps(half.state())))
+    assert halved(resumed, 11, 20).trials == whole.trials
+    assert resumed.begun == whole.begun
 
 
 def test_short_evaluations_count_behind_full_ones() -> None:
@@ -72,18 +87,72 @@ def test_short_evaluations_count_behind_full_ones() -> None:
     assert recipes.best == full
 
 
-def test_priors_come_first_and_fade(rng) -> None:
-    prior = {
-        "learning_rate": RangeConfig(low=1e-4, high=1, log=True, prior=0.01, confidence="high"),
-        "batch_size": RangeConfig(options=[8, 16, 32], prior=32),
+def with_prior(learning_rate: float, confidence: str) -> dict[str, RangeConfig]:
+    return RANGES | {
+        "learning_rate": RangeConfig(
+            low=1e-4, high=1, log=True, prior=learning_rate, confidence=confidence
+        ),
+        "batch_size": RangeConfig(options=[8, 16, 32], prior=16),
     }
-    found = searched(Recipes(prior, 0, "random"), 200)
-    assert found.trials[0][0] == {"learning_rate": pytest.approx(0.01), "batch_size": 32}
-    # Within two deviations of an eighth of four decades: nearly all drawn by the prior, and half
-    # of those that are uniform.
-    is_near = [abs(math.log10(r["learning_rate"]) + 2) < 1 for r, _, _ in found.trials]
-    assert np.mean(is_near[:16]) > 0.6
-    assert 0.35 < np.mean(is_near[100:]) < 0.7
+
+
+def test_priors_come_first() -> None:
+    """Half of what is drawn around a prior is within 0.67 deviations of it."""
+    recipes = Recipes(with_prior(0.1, "high"), 0)
+    assert recipes.best == recipes.ask()
+    assert recipes.ask() == {"learning_rate": 0.1, "batch_size": 16, "crop_padding": 2}
+    rng = np.random.default_rng(0)
+    found = [recipes._by_priors(rng) for _ in range(400)]
+    is_near = [abs(math.log10(r["learning_rate"]) + 1) < 0.67 * 4 / 8 for r in found]
+    assert np.mean(is_near) == pytest.approx(0.5, abs=0.08)
+    kept = np.mean([r["batch_size"] == 16 for r in found])
+    assert kept == pytest.approx(7 / 8 + 1 / 24, abs=0.05)
+
+
+@pytest.mark.parametrize("prior, is_right", [(0.01, True), (1.0, False)])
+def test_a_wrong_prior_is_left_and_a_right_one_stays(prior: float, is_right: bool) -> None:
+    recipes = Recipes(with_prior(prior, "high"), 0, "random")
+    assert recipes._share_of_priors(recipes._best_trials()) == 1
+    searched(recipes, 30)
+    share = recipes._share_of_priors(recipes._best_trials())
+    assert share > 0.1 if is_right else share < 0.01
+    assert abs(math.log10(recipes.best["learning_rate"]) + 2) < 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_proposals_are_spread_over_the_whole_range(seed: int) -> None:
+    """Of eight trials at a low fidelity, from which nothing is learned yet."""
+    recipes = Recipes({"learning_rate": RangeConfig(low=1e-4, high=1, log=True)}, seed)
+    for number in range(8):
+        recipes.tell(recipes.ask(), 0.5, 1 / 3**number)
+    places = sorted(math.log10(recipe["learning_rate"]) for recipe, _, _ in recipes.trials)
+    assert all(after - before < 1.3 for before, after in itertools.pairwise([-4, *places, 0]))
+
+
+@pytest.mark.parametrize(
+    "one, centre",
+    [
+        (RangeConfig(low=1e-4, high=1, log=True), 0.01),
+        (RangeConfig(low=-1, high=3), 1.5),
+        (RangeConfig(options=[1, 2, 4, 8]), 4),
+        (RangeConfig(low=0, high=2), None),
+    ],
+)
+def test_densities_are_those_of_what_is_drawn(one: RangeConfig, centre: float | None, rng) -> None:
+    """Against the shares of draws in tenths of a range, where 1 is drawing from the whole range."""
+    values = [drawn(one, "noise", centre, 0.1, rng) for _ in range(4000)]
+    if one.options is not None:
+        for option in one.options:
+            share = np.mean([value == option for value in values]) * len(one.options)
+            assert density(one, option, centre, 0.1) == pytest.approx(share, abs=0.15)
+        return
+    low, high = (math.log(v) if one.log else v for v in (one.low, one.high))
+    at = [((math.log(v) if one.log else v) - low) / (high - low) for v in values]
+    shares, edges = np.histogram(at, bins=50, range=(0, 1))
+    places = [low + (high - low) * (a + b) / 2 for a, b in itertools.pairwise(edges)]
+    for share, place in zip(shares * 50 / len(values), places, strict=True):
+        value = math.exp(place) if one.log else place
+        assert density(one, value, centre, 0.1) == pytest.approx(share, abs=0.9)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +202,8 @@ def test_recipes_with_which_nothing_can_be_trained_are_refused(setting: str, wor
         check_recipe(config, data, "here")
 
 
-def test_every_training_has_a_recipe_and_a_longer_one_keeps_it() -> None:
-    """With hyperband, the same architecture is trained for a third of the epochs, then for all."""
+def test_every_training_has_a_recipe_and_longer_ones_keep_it() -> None:
+    """With hyperband, the same architecture is trained for a ninth, a third, and all epochs."""
     seen = []
 
     class Watched(ShortTraining):
@@ -142,17 +211,19 @@ def test_every_training_has_a_recipe_and_a_longer_one_keeps_it() -> None:
             seen.append((config.learning_rate, config.epochs, batches))
             return config.learning_rate
 
+    space = tiny_space("nasbench201")
+    one, other = (space.architecture([option] * 6) for option in (1, 2))
     recipes = Recipes({"learning_rate": RangeConfig(low=0.01, high=0.1)}, 0)
     train = TrainConfig(epochs=9)
     evaluator = Watched(
-        None, train, None, None, None, 0, None, recipes=recipes,
+        space, train, None, None, None, 0, None, recipes=recipes,
         batches_of=lambda config: f"batches of {config.batch_size}",
     )  # fmt: skip
-    short, full = evaluator("a", 1 / 3), evaluator("a", 1.0)
-    evaluator("a", 1.0)
-    assert [epochs for _, epochs, _ in seen] == [3, 9, 9]
-    assert short == full
-    assert seen[2][0] != seen[1][0]  # a new recipe once the training has ended
-    assert evaluator.known["a"] == max(seen[1][0], seen[2][0])
-    assert evaluator.rank(["a", "b"]) == [evaluator.known["a"], recipes.best["learning_rate"]]
+    trained = [evaluator(one, fidelity) for fidelity in (1 / 9, 1 / 3, 1.0)]
+    evaluator(one, 1.0)
+    assert [epochs for _, epochs, _ in seen] == [1, 3, 9, 9]
+    assert len(set(trained)) == 1
+    assert seen[3][0] != seen[2][0]  # a new recipe once the training has ended
+    assert evaluator.known[one] == max(seen[2][0], seen[3][0])
+    assert evaluator.rank([one, other]) == [evaluator.known[one], recipes.best["learning_rate"]]
     assert with_recipe(train, {"batch_size": 8.0}).batch_size == 8

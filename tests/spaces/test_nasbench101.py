@@ -57,6 +57,7 @@ def test_hashes_are_equal_exactly_for_isomorphic_graphs(vertices) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_there_are_as_many_unique_graphs_as_published() -> None:
     found = {v: len({graph.hash() for graph in full_graphs(v, 9)}) for v in range(2, 8)}
     assert found == UNIQUE
