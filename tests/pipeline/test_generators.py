@@ -33,6 +33,13 @@ def test_settings_that_need_a_network_s_own_outputs_are_refused(setting, key) ->
     assert "\n" not in str(caught.value)
 
 
+def test_a_discriminator_for_other_tasks_is_refused() -> None:
+    settings = ["train.adversarial_weight=0.1", "data.train_limit=40"]
+    found = Problem(load_config("mbconv_slice", settings), "mbconv_slice.toml")
+    with pytest.raises(InputError, match=r"train.adversarial_weight.*expected 0, without latents"):
+        check_supernet(found.config, found.supernet(), found.task, found.where)
+
+
 def test_other_spaces_than_decoders_are_refused() -> None:
     with pytest.raises(InputError, match="mbconv cannot have the head that the task needs"):
         _ = problem("space={name='mbconv'}").space
