@@ -1,9 +1,9 @@
 """Generation of images: networks learn to make images like those of a dataset.
 
 Networks are trained as the decoders of variational autoencoders (`hwnas.ops.encoder`), with a
-discriminator beside them where one is asked for (`hwnas.training.adversary`). They are judged by the
-Fréchet distance between images that they make of standard normal vectors and real images that were
-not trained on (`hwnas.tasks.frechet`).
+discriminator beside them where one is asked for (`hwnas.training.adversary`). They are judged by
+the Fréchet distance between images that they make of standard normal vectors and real images that
+were not trained on (`hwnas.tasks.frechet`).
 """
 
 from __future__ import annotations

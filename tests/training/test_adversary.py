@@ -80,7 +80,7 @@ def test_each_side_learns_from_its_own_loss_alone() -> None:
     )
     changes = zip(adversary.discriminator.parameters(), before, strict=True)
     # Adam's first step has the length of its learning rate.
-    largest = max(float((after - start).abs().max()) for after, start in changes)
+    largest = max((after - start).abs().max().item() for after, start in changes)
     assert largest == pytest.approx(RATE * 0.02, rel=1e-3)
 
 
