@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,6 +116,21 @@ def trained(
     return training.average.model.eval()
 
 
+def settings(rounds: int) -> dict[str, Any]:
+    """The settings of `hwnas.shrink` in all comparisons."""
+    return {
+        "train.batch_size": BATCH,
+        "train.ema_decay": 0.99,
+        "search.batch_size": BATCH,
+        "shrink.rounds": rounds,
+        "check.max_accuracy_drop": 1.0,
+        "latency.operator_seconds": 0.15,
+        "latency.measure_seconds": 4.0,
+        "check.measure_seconds": 20.0,
+        "threads": 1,
+    }
+
+
 def shrunk(
     model: nn.Module,
     data: Dataset,
@@ -122,7 +138,7 @@ def shrunk(
     seed: int,
     epochs: int,
     out: Path,
-    remove_blocks: bool,
+    remove_blocks: bool = True,
 ) -> tuple[nn.Module, str]:
     """The network of `hwnas.shrink`, and the verdict on its budget."""
     rounds = 3
@@ -134,19 +150,7 @@ def shrunk(
         epochs=epochs - (rounds - 1),
         seed=seed,
         show_progress=False,
-        settings={
-            "train.batch_size": BATCH,
-            "train.ema_decay": 0.99,
-            "search.batch_size": BATCH,
-            "shrink.rounds": rounds,
-            "shrink.remove_blocks": remove_blocks,
-            "check.max_accuracy_drop": 1.0,
-            "latency.operator_seconds": 0.15,
-            "latency.measure_seconds": 4.0,
-            "check.measure_seconds": 20.0,
-            "threads": 1,
-        },
-        table=None,
+        settings=settings(rounds) | {"shrink.remove_blocks": remove_blocks},
     )
     return result.model, result.verdict
 

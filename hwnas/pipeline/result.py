@@ -143,6 +143,11 @@ class Result:
             network if preprocessing is None else Preprocessed(network, preprocessing)
         )
 
+    @property
+    def family(self) -> list[Result]:
+        """The runs of the further budgets in their order; empty if there was a single budget."""
+        return [Result(one.folder.path, one.given) for one in self._run.family]
+
     # ---- asking the model ----
 
     def predict(self, samples: Any) -> np.ndarray | list[Detections]:
