@@ -21,6 +21,7 @@ from hwnas.checking.gates import (
     Gate,
     batch_gate,
     finite_gate,
+    original_gates,
     parity_gates,
     parity_limits,
     placement_gates,
@@ -127,6 +128,7 @@ def check_model(
         *resource_gates(found, request),
         *placement_gates(onnx_runtime, behaviour.runtimes[onnx_runtime.name]),
         *extra_gates,
+        *original_gates(behaviour.score, request.lost, request.limits),
         *behaviour_gates(
             model, feeds, behaviour, request.limits, has_reference=reference is not None
         ),

@@ -147,15 +147,19 @@ def score_gates(score: Score | None, limits: CheckConfig) -> list[Gate]:
     return gates
 
 
-def original_gate(metric: str, drop: float, limits: CheckConfig) -> Gate:
-    """How far the score of a network that was shrunk is below that of the original.
+def original_gates(score: Score | None, lost: float | None, limits: CheckConfig) -> list[Gate]:
+    """How far a model's score is below that of the network that its reference was shrunk from.
 
     Args:
-        metric: name of the score.
-        drop: the original's score minus that of the network.
+        score: of the model and its reference.
+        lost: the original's score minus that of the reference; None if it was not shrunk.
         limits: `limits.max_accuracy_drop` is the largest drop that passes.
     """
-    return at_most(f"{metric}_drop_from_original", drop, limits.max_accuracy_drop)
+    if lost is None:
+        return []
+    metric = ACCURACY if score is None else score.metric
+    drop = lost + (score.drop or 0.0 if score is not None else 0.0)
+    return [at_most(f"{metric}_drop_from_original", drop, limits.max_accuracy_drop)]
 
 
 def _chance_gate(chance: Chance, *, decides: bool) -> Gate:

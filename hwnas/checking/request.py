@@ -33,6 +33,8 @@ class CheckRequest:
         load_budget_ms: budget of the time to create a session, in a new process.
         first_budget_ms: budget of the time of the first inference of a new process.
         load: load of the serving test.
+        lost: the score of the network that the model's reference was shrunk from, minus that of the
+            reference; None if it was not shrunk.
         recorded: what the speed reference took on earlier occasions on this device.
     """
 
@@ -43,4 +45,5 @@ class CheckRequest:
     load_budget_ms: float | None = None
     first_budget_ms: float | None = None
     load: ServingLoad | None = None
+    lost: float | None = None
     recorded: RecordedSpeed = field(default_factory=RecordedSpeed)

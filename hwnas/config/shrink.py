@@ -29,6 +29,11 @@ class ShrinkConfig(Section):
         description="one training for all budgets of a family, whose networks share their weights, "
         "in place of rounds; set where several budgets are given",
     )
+    variant: Literal["fp32", "int8-mixed"] = Field(
+        "fp32",
+        description="number format of the model that keeps the budget; with `int8-mixed`, those "
+        "operators that are faster in int8 are quantised, and the network may be wider",
+    )
     remove_blocks: bool = Field(True, description="whether residual blocks may be left out")
     most_operators: int = Field(
         300,

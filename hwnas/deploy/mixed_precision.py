@@ -139,6 +139,34 @@ class Costs:
         return 1.0 + float(_features(layers, quantised[None])[0] @ np.r_[self.single, self.pairs])
 
 
+@dataclass(frozen=True)
+class Formats:
+    """What the formats of a model's operators cost, and what they lose.
+
+    Attributes:
+        layers: the operators.
+        costs: their latencies.
+        noise: (layers,), power of each quantised operator's noise relative to the outputs.
+        exclude: names of nodes that stay float32 in any case.
+    """
+
+    layers: Layers
+    costs: Costs
+    noise: np.ndarray
+    exclude: tuple[str, ...] = ()
+
+    def choice(self, quantised: np.ndarray) -> MixedChoice:
+        """The choice (layers,) with its predictions and the names of its nodes."""
+        power = float(self.noise[quantised].sum())
+        kept = [*self.exclude, *self.layers.float32_nodes(quantised)]
+        return MixedChoice(
+            float32=tuple(dict.fromkeys(kept)),
+            predicted_ratio=self.costs.ratio(self.layers, quantised),
+            predicted_sqnr_db=-10 * float(np.log10(power)) if power else None,
+            layers=(int(quantised.sum()), len(self.layers.names)),
+        )
+
+
 def mixed_choices(
     model: onnx.ModelProto,
     sensitivity: Sequence[Mapping[str, Any]],
@@ -150,6 +178,36 @@ def mixed_choices(
 ) -> list[MixedChoice]:
     """Measure a model's operators in int8, and choose formats for several latencies.
 
+    Arguments are those of `measured_formats`.
+
+    Returns:
+        Up to `CHOICES` choices that are predicted to be faster than the float32 model, the fastest
+        first; each other one has less noise than the ones before.
+
+    Raises:
+        InputError: when the model has no operator that can be quantised, or no choice is predicted
+            to be faster.
+    """
+    formats = measured_formats(model, sensitivity, runtime, single, where, progress, exclude)
+    found = frontier(formats.layers, formats.costs, formats.noise)
+    if not found:
+        raise InputError(
+            "no choice of quantised operators is predicted to be faster than float32", where=where
+        )
+    return [formats.choice(chosen) for chosen in found]
+
+
+def measured_formats(
+    model: onnx.ModelProto,
+    sensitivity: Sequence[Mapping[str, Any]],
+    runtime: OnnxModelRuntime,
+    single: Feeds,
+    where: str,
+    progress: Progress,
+    exclude: Collection[str] = (),
+) -> Formats:
+    """Measure what a model's operators cost in int8, alone and beside each other.
+
     Args:
         model: a float32 model whose nodes have names.
         sensitivity: what `operator_sensitivity` found for it.
@@ -159,13 +217,8 @@ def mixed_choices(
         progress: called with the models done, their number, and what is done next.
         exclude: names of nodes that stay float32.
 
-    Returns:
-        Up to `CHOICES` choices that are predicted to be faster than the float32 model, the fastest
-        first; each other one has less noise than the ones before.
-
     Raises:
-        InputError: when the model has no operator that can be quantised, or no choice is predicted
-            to be faster.
+        InputError: when the model has no operator that can be quantised.
     """
     noise = {
         entry["node"]: 0.0 if entry["sqnr_db"] is None else 10 ** (-entry["sqnr_db"] / 10)
@@ -176,19 +229,12 @@ def mixed_choices(
     if not layers.free.any():
         raise InputError("the model has no operator that can be quantised", where=where)
     designs = designs_of(layers, np.random.default_rng(0))
-    ratios = _measured(model, layers, designs, runtime, single, where, progress, exclude)
+    choices = [(*exclude, *layers.float32_nodes(one)) for one in designs]
+    ratios = measured_ratios(model, choices, runtime, single, where, progress)
     known = np.isfinite(ratios)
     costs = fit_costs(layers, designs[known], ratios[known])
     powers = np.array([noise.get(name, 0.0) for name in layers.names])
-    found = [
-        _described(layers, costs, powers, chosen, exclude)
-        for chosen in frontier(layers, costs, powers)
-    ]
-    if not found:
-        raise InputError(
-            "no choice of quantised operators is predicted to be faster than float32", where=where
-        )
-    return found
+    return Formats(layers, costs, powers, tuple(exclude))
 
 
 def layers_of(model: onnx.ModelProto, free: Collection[str]) -> Layers:
@@ -245,25 +291,31 @@ def designs_of(layers: Layers, rng: np.random.Generator) -> np.ndarray:
     return np.asarray(unique[unique.any(axis=1)])
 
 
-def _measured(
+def measured_ratios(
     model: onnx.ModelProto,
-    layers: Layers,
-    designs: np.ndarray,
+    choices: Sequence[Sequence[str]],
     runtime: OnnxModelRuntime,
     single: Feeds,
     where: str,
     progress: Progress,
-    exclude: Collection[str],
 ) -> np.ndarray:
-    """The latency of each choice as a share of float32's, (choices,); NaN if it cannot run."""
-    ratios = np.full(len(designs), np.nan)
-    for start in range(0, len(designs), AT_ONCE):
-        progress(start, len(designs), "latency of choices")
+    """The latency of each choice as a share of float32's, (choices,); NaN if it cannot run.
+
+    Args:
+        model: the float32 model.
+        choices: the names of the nodes that stay float32 in each.
+        runtime: the runtime to measure on.
+        single: the inputs that latency is measured with.
+        where: the model file, for errors.
+        progress: called with the choices done, their number, and what is done next.
+    """
+    ratios = np.full(len(choices), np.nan)
+    for start in range(0, len(choices), AT_ONCE):
+        progress(start, len(choices), "latency of choices")
         calls = {"float32": runtime.prepare_onnx(model.SerializeToString(), single)}
-        for place in range(start, min(start + AT_ONCE, len(designs))):
-            kept = [*exclude, *layers.float32_nodes(designs[place])]
+        for place in range(start, min(start + AT_ONCE, len(choices))):
             try:
-                made = convert("int8", model, [single], where, exclude=kept)
+                made = convert("int8", model, [single], where, exclude=choices[place])
                 calls[str(place)] = runtime.prepare_onnx(made.SerializeToString(), single)
             except HwnasError:
                 continue
@@ -326,6 +378,15 @@ def least_noise(layers: Layers, costs: Costs, noise: np.ndarray, limit: float) -
     return _solve(layers, objective, LinearConstraint(_row(costs), ub=limit - 1.0))
 
 
+def fastest_within(formats: Formats, most_noise: float) -> np.ndarray:
+    """The fastest choice (layers,) whose noise is within a limit; float32 if none is faster."""
+    pairs = np.zeros(len(formats.layers.neighbours))
+    limit = LinearConstraint(np.r_[formats.noise / most_noise, pairs], ub=1.0)
+    found = _solve(formats.layers, _row(formats.costs), limit)
+    assert found is not None  # float32 itself is a solution
+    return found
+
+
 def _fastest(layers: Layers, costs: Costs) -> np.ndarray:
     found = _solve(layers, _row(costs))
     assert found is not None  # float32 itself is a solution
@@ -357,19 +418,3 @@ def _solve(
         constraints=[*linked, *constraints],
     )
     return None if found.x is None else np.asarray(found.x[:count] > 0.5)
-
-
-def _described(
-    layers: Layers,
-    costs: Costs,
-    noise: np.ndarray,
-    chosen: np.ndarray,
-    exclude: Collection[str],
-) -> MixedChoice:
-    power = float(noise[chosen].sum())
-    return MixedChoice(
-        float32=tuple(dict.fromkeys([*exclude, *layers.float32_nodes(chosen)])),
-        predicted_ratio=costs.ratio(layers, chosen),
-        predicted_sqnr_db=-10 * float(np.log10(power)) if power else None,
-        layers=(int(chosen.sum()), len(layers.names)),
-    )

@@ -127,7 +127,7 @@ def candidate_selection(
 
     def measure(architecture: Architecture) -> NetworkCosts:
         costs = measure_architecture(run, architecture, limits[0].budget_ms)
-        text = f"{costs.latency.value_ms:.3f} ms, budget {run.target.budget_ms():.3f} ms"
+        text = f"{costs.latency.value_ms:.3f} ms, budget {limits[0].budget_ms:.3f} ms"
         advance(len(selection.measured) + 1, config.max_measured, text)
         return costs
 

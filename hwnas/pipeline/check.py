@@ -13,7 +13,7 @@ from torch import nn
 from hwnas.budget.gate import NetworkLatency
 from hwnas.budget.selection import read_measurements
 from hwnas.checking.check import check_model
-from hwnas.checking.gates import Gate, confidence_gate, original_gate, predicted_gate
+from hwnas.checking.gates import Gate, confidence_gate, predicted_gate
 from hwnas.checking.inputs.feeds import FeedMaker, feeds_for
 from hwnas.checking.inputs.open_sizes import StatedSizes
 from hwnas.checking.inputs.samples import Samples
@@ -93,6 +93,7 @@ def check(
             first_budget_ms=run.config.budget.first_ms,
             load=load,
             recorded=run.target.recorded_speed(),
+            lost=_lost_to_original(run),
         ),
         reference=None if is_detached else network_reference(run),
         predicted_ms=_predicted_ms(run),
@@ -100,7 +101,6 @@ def check(
         extra_gates=[
             *_prediction_gates(run),
             *measured_gates(run, model, feeds),
-            *_original_gates(run),
             *(microcontroller_gates(run) if is_own else []),
         ],
         extra_notes=[*_budget_notes(run, budget_ms), *([NOTE] if is_detached else [])],
@@ -278,14 +278,13 @@ def _prediction_gates(run: Run) -> list[Gate]:
     return gates
 
 
-def _original_gates(run: Run) -> list[Gate]:
-    """How far the network is below the original that it was shrunk from; none in other runs."""
+def _lost_to_original(run: Run) -> float | None:
+    """How far the network is below the original that it was shrunk from; None in other runs."""
     score = original_score(run.folder)
     if score is None:
-        return []
+        return None
     metrics = run.folder.read_json(run.folder.metrics)
-    drop = score - float(metrics[metrics["metric"]])
-    return [original_gate(metrics["metric"], drop, run.config.check)]
+    return score - float(metrics[metrics["metric"]])
 
 
 def _predicted_ms(run: Run) -> float | None:

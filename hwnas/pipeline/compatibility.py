@@ -155,6 +155,20 @@ def check_measurements(config: Config, runtime: Runtime, where: str) -> None:
     compared_runtimes(config.check.compare, runtime.threads)
 
 
+def check_formats(config: Config, runtime: Runtime, where: str) -> None:
+    """InputError where formats of operators are to be chosen and cannot be measured."""
+    if config.shrink is None or config.shrink.variant == "fp32":
+        return
+    is_here = config.latency.device_measurements is None and config.latency.device is None
+    if not (is_here and isinstance(runtime, OnnxModelRuntime)):
+        raise InputError(
+            "formats of operators are measured of ONNX models here",
+            where=f"{where}: shrink.variant",
+            expected="fp32, or a runtime of ONNX models on this machine",
+            actual=f"{config.shrink.variant} on {runtime.name}, {runtime.place}",
+        )
+
+
 def check_controls(config: Config, where: str) -> None:
     """InputError where controls cannot be measured, or not be compared with the run's model."""
     needs = (

@@ -9,11 +9,13 @@ from pathlib import Path
 from onnx import ModelProto
 
 from hwnas.checking.properties import PREPROCESS
-from hwnas.deploy.export import export_network, set_metadata
+from hwnas.deploy.export import set_metadata
+from hwnas.deploy.variants import MIXED
 from hwnas.durable import write_atomic
 from hwnas.errors import InputError
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.shrink_formats import exported_network, quantised, read_formats
 from hwnas.runs.run_folder import environment
 
 
@@ -50,9 +52,11 @@ def export(run: Run, *, force: bool = False) -> Path:
 
 def _model(run: Run) -> ModelProto:
     """The exported network with the facts of the run."""
-    names = run.problem.task.input_name, run.problem.task.output_name
     preprocessing = run.problem.preprocessing
-    model = export_network(run.trained_network(), run.problem.input_shape, names, preprocessing)
+    model = exported_network(run, run.trained_network())
+    formats = read_formats(run.folder)
+    if formats is not None:
+        model = quantised(run, model, formats)
     document = run.folder.read_json(run.folder.architecture)
     latency = run.config.latency
     set_metadata(
@@ -74,6 +78,7 @@ def _model(run: Run) -> ModelProto:
             "table_sha256": LatencyTable.load(run.folder.latency_table).sha256,
             "weights_sha256": hashlib.sha256(run.folder.weights.read_bytes()).hexdigest(),
             "hwnas_version": environment()["packages"].get("hwnas", "unknown"),
+            **({} if formats is None else {"variant": MIXED}),
         },
     )
     return model

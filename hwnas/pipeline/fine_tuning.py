@@ -83,6 +83,8 @@ def fine_tune(
             (run.folder.weights, folder.inherited),
         ):
             write_atomic(target, source.read_bytes())
+        if run.folder.formats.exists():
+            write_atomic(folder.formats, run.folder.formats.read_bytes())
         train(tuned)
         export(tuned)
         check(tuned)

@@ -22,13 +22,13 @@ from hwnas.errors import InputError
 from hwnas.inference.boxes import Detections
 from hwnas.inference.predictor import Predictor
 from hwnas.pipeline import check as check_stage
+from hwnas.pipeline.calibration_samples import calibration_feeds
 from hwnas.pipeline.control_choice import SEARCHED
 from hwnas.pipeline.fine_tuning import fine_tune
 from hwnas.pipeline.problem import Problem
 from hwnas.pipeline.profile import example_feeds
 from hwnas.pipeline.report import report
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.variants import calibration_feeds
 from hwnas.reporting.formatting import count, in_words, milliseconds, percent
 from hwnas.runs import progress
 from hwnas.runs.run_folder import RunFolder

@@ -22,6 +22,7 @@ from hwnas.latency_tables.remote.inventory import find_device
 from hwnas.pipeline.compatibility import (
     check_augmentation,
     check_controls,
+    check_formats,
     check_measurements,
     check_preprocessing,
     check_ranks,
@@ -126,6 +127,7 @@ class Run:
                 supernet = self.problem.supernet()
             check_supernet(config, supernet, self.problem.task, where)
         check_measurements(config, self.target.runtime, where)
+        check_formats(config, self.target.runtime, where)
         check_preprocessing(config, where)
         self.problem.preprocessing  # noqa: B018  # refuses what cannot be normalised
         check_controls(config, where)

@@ -18,6 +18,7 @@ from hwnas.budget.selection import Measured
 from hwnas.durable import write_atomic
 from hwnas.pipeline.candidates import write_architecture
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.shrink_formats import in_formats
 from hwnas.pipeline.shrink_rounds import ORIGINAL, Rounds
 from hwnas.pipeline.train import training_batches
 from hwnas.pipeline.transfer import distillation_of
@@ -97,4 +98,4 @@ def _write_member(work: Rounds, member: Run, measured: Measured, network: nn.Mod
     recalibrate_norms(network, (inputs for inputs, _ in work.recalibration_batches()))
     state = final_weights(TracedNetwork(network, work.space, {}))
     write_atomic(member.folder.inherited, save(state))
-    write_architecture(member, measured)
+    write_architecture(member, in_formats(member.folder, measured))

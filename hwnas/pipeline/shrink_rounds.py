@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from hwnas.pipeline.candidates import (
 )
 from hwnas.pipeline.own_problem import examples_of
 from hwnas.pipeline.run import Run
+from hwnas.pipeline.shrink_formats import Formats, find_formats, in_formats, write_formats
 from hwnas.pipeline.train import training_of
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import (
@@ -57,6 +58,12 @@ STAGE = "shrink"
 """Names the checkpoints of the rounds and their records in the history."""
 ORIGINAL = "original"
 """The event of the record about the network as it was given."""
+FORMATS = "formats"
+"""The event of the record about the formats of the original's operators."""
+RESERVE = 0.02
+"""Share of the budget that is kept free where the latency in other formats is a measured ratio."""
+FORMAT_TRIES = 3
+"""Networks for which formats are chosen before all of the network stays float32."""
 RECOVERY = "recovery"
 """How the names of the short trainings between rounds begin."""
 
@@ -79,7 +86,7 @@ def shrink_architecture(run: Run) -> Architecture:
     chosen = work.measured[work.architecture]
     network = TracedNetwork(work.model, work.space, {})
     write_atomic(run.folder.inherited, save(final_weights(network)))
-    write_architecture(run, chosen)
+    write_architecture(run, in_formats(run.folder, chosen))
     remove_checkpoints(run.folder.checkpoints, STAGE)
     return work.architecture
 
@@ -101,6 +108,8 @@ class Rounds:
         model: what is left of the network, in evaluation mode.
         architecture: of that.
         done: rounds that are done.
+        ratio: latency that the network is expected to have in the formats of its operators, as a
+            share of its latency in float32, in which all is predicted and measured.
         measured: networks that were measured, the original among them.
         groups: the groups of channels in the network.
         units: the importance of each of their units, by group.
@@ -111,6 +120,7 @@ class Rounds:
     model: nn.Module
     architecture: Architecture
     done: int = 0
+    ratio: float = 1.0
     measured: dict[Architecture, Measured] = field(default_factory=dict)
     groups: list[ChannelGroup] = field(default_factory=list)
     units: dict[str, np.ndarray] = field(default_factory=dict)
@@ -123,6 +133,8 @@ class Rounds:
         assert isinstance(space, ShrinkSpace)
         work = cls(run, copy.deepcopy(space.model).to(run.device), space.whole)
         work._know_original()
+        if work.config.variant != "fp32":
+            work._know_formats()
         kept = load_checkpoint(run.folder.checkpoints, STAGE)
         if kept is not None:
             work.done, state = kept
@@ -154,13 +166,23 @@ class Rounds:
             InputError: when it is below what remains with everything removable gone, by the
                 table's predictions as the measured original corrects them.
         """
-        limits = run.target.limits()
+        limits = self._limits(run, self.ratio)
         limits[0] = limits[0].with_cost(self._corrected())
         Decoder(limits).best(np.zeros(self.space.mask.shape))
         if not any(record["event"] == "budget" for record in run.folder.read_history()):
             fastest_ms, slowest_ms = latency_range_ms(limits[0].cost)
             record = {"budget_ms": limits[0].budget_ms, "fastest_ms": fastest_ms}
             run.folder.append_history({"event": "budget", **record, "slowest_ms": slowest_ms})
+
+    def _limits(self, run: Run, ratio: float) -> list[Limit]:
+        """The budgets of a run for a network in float32.
+
+        Args:
+            run: this run, or a member of its family.
+            ratio: see `ratio`.
+        """
+        first, *others = run.target.limits()
+        return [replace(first, budget_ms=first.budget_ms / ratio), *others]
 
     def _corrected(self) -> CostModel:
         """The table's predictions, corrected by everything that was measured."""
@@ -204,6 +226,19 @@ class Rounds:
             run.folder.append_history(known[0])
         self._remember(Measured.from_json(known[0], self.space.name))
 
+    def _know_formats(self) -> None:
+        """Measure how much faster the original is in other formats, unless the history knows."""
+        known = [r for r in self.run.folder.read_history() if r["event"] == FORMATS]
+        if not known:
+            found = find_formats(self.run, self._network(self.model))
+            known = [{"event": FORMATS, "ratio": _expected_ratio(found)}]
+            self.run.folder.append_history(known[0])
+        self.ratio = float(known[0]["ratio"])
+
+    def _network(self, model: nn.Module) -> TracedNetwork:
+        """A network of the space as one that is exported."""
+        return TracedNetwork(model, self.space, {}).eval()
+
     def _test_score(self) -> float:
         """The score of the network on the test samples, which decides nothing."""
         task, dataset = self.run.problem.task, self.run.problem.dataset
@@ -233,7 +268,7 @@ class Rounds:
     def _budget_ms(self, number: int) -> float:
         """The budget of a round; that of the last is the run's own."""
         whole_ms = self.measured[self.space.whole].latency.value_ms
-        budget_ms = self.run.target.budget_ms()
+        budget_ms = self._limits(self.run, self.ratio)[0].budget_ms
         if number == self.config.rounds or budget_ms >= whole_ms:
             return budget_ms
         share: float = (budget_ms / whole_ms) ** (number / self.config.rounds)
@@ -249,6 +284,10 @@ class Rounds:
     def selected(self, run: Run) -> Measured:
         """The candidate that scores best among those that keep a run's budget as measured.
 
+        With formats of operators, a network is selected for the budget of float32, and its formats
+        are chosen by its own latency. If they do not keep the budget, the next network is selected
+        with the ratio that this one reached. The formats are written to `formats.json`.
+
         Args:
             run: this run, or a member of its family.
 
@@ -257,11 +296,28 @@ class Rounds:
             BudgetError: no measured candidate keeps it.
             UndecidedError: the measurements are too noisy to tell.
         """
+        run.folder.formats.unlink(missing_ok=True)
+        ratio = self.ratio
+        for _ in range(FORMAT_TRIES):
+            chosen = self._selected(run, ratio)
+            if ratio >= 1.0:
+                return chosen
+            limit = (1 - RESERVE) * run.target.budget_ms() / chosen.latency.value_ms
+            network = self._network(self._shrunk(chosen.architecture))
+            formats = find_formats(run, network, limit)
+            if formats is not None and formats.ratio <= limit:
+                write_formats(run.folder, formats)
+                return chosen
+            ratio = _expected_ratio(formats)
+        return self._selected(run, 1.0)
+
+    def _selected(self, run: Run, ratio: float) -> Measured:
+        """The candidate that scores best in float32; arguments and errors as above."""
         with run.stage("measure") as advance:
             selection = candidate_selection(
                 run,
                 self.worth,
-                run.target.limits(),
+                self._limits(run, ratio),
                 lambda found: [self._score(self._shrunk(a)) for a in found],
                 advance,
                 earlier=list(self.measured.values()),
@@ -351,3 +407,8 @@ class Rounds:
 
     def _remember(self, measured: Measured) -> None:
         self.measured[measured.architecture] = measured
+
+
+def _expected_ratio(formats: Formats | None) -> float:
+    """The latency in these formats that is counted on, as a share of that in float32; 1 if none."""
+    return 1.0 if formats is None else min(1.0, formats.ratio / (1 - RESERVE))

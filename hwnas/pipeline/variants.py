@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
 from hwnas.checking.outputs import Feeds
 from hwnas.checking.references import Reference
 from hwnas.checking.request import CheckRequest
-from hwnas.data.inputs import named_inputs, parts_of
 from hwnas.deploy.judged_variants import (
     RunningVariant,
     VariantLatency,
@@ -29,6 +27,7 @@ from hwnas.durable import make_folder, write_atomic
 from hwnas.errors import HwnasError, InputError
 from hwnas.inspection.process import inspect_model
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
+from hwnas.pipeline.calibration_samples import CALIBRATION_IMAGES, calibration_feeds
 from hwnas.pipeline.check import dataset_feeds, network_reference
 from hwnas.pipeline.run import Run
 from hwnas.runs import interruption
@@ -36,7 +35,6 @@ from hwnas.runs.run_folder import RunFolder, environment
 
 SCHEMA = 1
 logger = logging.getLogger("hwnas")
-CALIBRATION_IMAGES, CALIBRATION_BATCH = 256, 32
 
 
 def export_variants(run: Run, names: Sequence[str], *, force: bool = False) -> dict[str, Any]:
@@ -112,12 +110,19 @@ def require_measurable(run: Run) -> OnnxModelRuntime:
     """The run's runtime.
 
     Raises:
-        InputError: when it runs no ONNX files, or the device is not here.
+        InputError: when it runs no ONNX files, the device is not here, or the model is no float32
+            model.
     """
     if run.target.device_measurements is not None:
         raise InputError(
             "variants are measured, and the run's device is not here",
             where="latency.device_measurements",
+        )
+    if run.folder.formats.exists():
+        raise InputError(
+            "the run's model has formats of its own already, which were chosen by its budget",
+            where=str(run.folder.formats),
+            mend="shrink without shrink.variant for a model in float32",
         )
     if not isinstance(run.target.runtime, OnnxModelRuntime):
         raise InputError(
@@ -148,22 +153,6 @@ def _remove_others(folder: RunFolder, names: Sequence[str], force: bool) -> None
 def _variant_path(folder: RunFolder, name: str) -> Path:
     """The file of a variant; the exported model is the variant fp32."""
     return folder.model if name == EXPORTED else folder.variants / f"model.{name}.onnx"
-
-
-def calibration_feeds(run: Run) -> list[Feeds]:
-    """Batches of training samples, drawn by the run's seed."""
-    dataset = run.problem.dataset
-    count = min(CALIBRATION_IMAGES, len(dataset.train))
-    rng = np.random.default_rng(run.seed("calibration"))
-    chosen = dataset.train.inputs[rng.choice(len(dataset.train), count, replace=False)]
-    is_raw = run.problem.preprocessing is not None
-    names = [one.name for one in named_inputs(dataset.reads, run.problem.task.input_name)]
-    tensors = () if is_raw else parts_of(dataset.normalise(chosen))
-    inputs = [chosen] if is_raw else [x.numpy() for x in tensors]
-    return [
-        {n: x[start : start + CALIBRATION_BATCH] for n, x in zip(names, inputs, strict=True)}
-        for start in range(0, count, CALIBRATION_BATCH)
-    ]
 
 
 def _written(folder: RunFolder, name: str, calibration: Sequence[Feeds]) -> Path:

@@ -52,6 +52,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.architecture = self.path / "architecture.json"
         self.inherited = self.path / "inherited.safetensors"
+        self.formats = self.path / "formats.json"
         self.weights = self.path / "weights.safetensors"
         self.metrics = self.path / "metrics.json"
         self.predictions = self.path / "predictions.npz"
@@ -127,6 +128,7 @@ class RunFolder:
             self.config: "hwnas search",
             self.architecture: "hwnas search",
             self.inherited: "hwnas search",
+            self.formats: "hwnas shrink",
             self.weights: "hwnas train",
             self.metrics: "hwnas train",
             self.predictions: "hwnas train",

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 import hwnas.cli.app
 from hwnas.config import load_config
 from hwnas.deploy.variants import VARIANTS
+from hwnas.pipeline.calibration_samples import CALIBRATION_IMAGES, calibration_feeds
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.variants import CALIBRATION_IMAGES, calibration_feeds
 from hwnas.runs import interruption
 from hwnas.training.train import final_weights
 
