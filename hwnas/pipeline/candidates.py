@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from hwnas.training.train import Training
 
 Rank = Callable[[list[Architecture]], list[float]]
 """Scores of architectures by which candidates are compared."""
+Selected = TypeVar("Selected")
 ScoreBlocks = Callable[[list[Architecture]], np.ndarray]
 WeightsOf = Callable[[Architecture], dict[str, Tensor]]
 
@@ -71,22 +73,36 @@ def chosen_candidate(run: Run, searched: Searched, training: Split, validation: 
 
     A share of the budget is kept free, unless no candidate keeps what is left.
     """
-    limits, reserve = run.target.limits(), _reserve(run)
-    reserved = replace(limits[0], budget_ms=(1 - reserve) * limits[0].budget_ms)
     with run.stage("measure") as advance:
-        try:
-            kept = _measured(run, searched, [reserved, *limits[1:]], advance)
-        except (InputError, BudgetError, UndecidedError):
-            if not reserve:
-                raise
-            kept = _measured(run, searched, limits, advance)
+        kept = with_reserve(
+            run, run.target.limits(), lambda limits: _measured(run, searched, limits, advance)
+        )
     if len(kept) == 1:
         return kept[0]
     best = _best_finalist(run, searched, [m.architecture for m in kept], training, validation)
     return next(m for m in kept if m.architecture == best)
 
 
-def _reserve(run: Run) -> float:
+def with_reserve(
+    run: Run, limits: Sequence[Limit], select: Callable[[Sequence[Limit]], Selected]
+) -> Selected:
+    """What is selected within the budget without its reserve, or else within the whole of it.
+
+    Args:
+        run: see `reserve`.
+        limits: the latency budgets, that of the run's device first.
+        select: selects by limits; raises as `Selection.run`.
+    """
+    share, (first, *others) = reserve(run), limits
+    try:
+        return select([replace(first, budget_ms=(1 - share) * first.budget_ms), *others])
+    except (InputError, BudgetError, UndecidedError):
+        if not share:
+            raise
+        return select(limits)
+
+
+def reserve(run: Run) -> float:
     """The share of the budget that is kept free for sessions that are slower than others."""
     return SESSION_SPREAD if run.target.device_measurements is None else 0.0
 

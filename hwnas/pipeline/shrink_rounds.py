@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -30,11 +30,13 @@ from hwnas.errors import InputError
 from hwnas.pipeline.candidates import (
     candidate_selection,
     measure_architecture,
+    reserve,
+    with_reserve,
     write_architecture,
 )
 from hwnas.pipeline.own_problem import examples_of
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.shrink_formats import Formats, find_formats, in_formats, write_formats
+from hwnas.pipeline.shrink_formats import find_formats, in_formats, write_formats
 from hwnas.pipeline.train import training_of
 from hwnas.runs import interruption
 from hwnas.runs.checkpoints import (
@@ -42,6 +44,7 @@ from hwnas.runs.checkpoints import (
     remove_checkpoints,
     save_checkpoint,
 )
+from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.shrinking.channels import ChannelGroup, channel_groups
 from hwnas.shrinking.importance import Batch, block_importance, unit_importance
@@ -60,8 +63,6 @@ ORIGINAL = "original"
 """The event of the record about the network as it was given."""
 FORMATS = "formats"
 """The event of the record about the formats of the original's operators."""
-RESERVE = 0.02
-"""Share of the budget that is kept free where the latency in other formats is a measured ratio."""
 FORMAT_TRIES = 3
 """Networks for which formats are chosen before all of the network stays float32."""
 RECOVERY = "recovery"
@@ -231,7 +232,7 @@ class Rounds:
         known = [r for r in self.run.folder.read_history() if r["event"] == FORMATS]
         if not known:
             found = find_formats(self.run, self._network(self.model))
-            known = [{"event": FORMATS, "ratio": _expected_ratio(found)}]
+            known = [{"event": FORMATS, "ratio": 1.0 if found is None else found.ratio}]
             self.run.folder.append_history(known[0])
         self.ratio = float(known[0]["ratio"])
 
@@ -297,35 +298,44 @@ class Rounds:
             UndecidedError: the measurements are too noisy to tell.
         """
         run.folder.formats.unlink(missing_ok=True)
-        ratio = self.ratio
+        ratio, kept = self.ratio, 1 - reserve(run)
         for _ in range(FORMAT_TRIES):
             chosen = self._selected(run, ratio)
-            if ratio >= 1.0:
+            limit = kept * run.target.budget_ms() / chosen.latency.value_ms
+            if ratio >= 1.0 or limit >= 1.0:
                 return chosen
-            limit = (1 - RESERVE) * run.target.budget_ms() / chosen.latency.value_ms
             network = self._network(self._shrunk(chosen.architecture))
             formats = find_formats(run, network, limit)
             if formats is not None and formats.ratio <= limit:
                 write_formats(run.folder, formats)
                 return chosen
-            ratio = _expected_ratio(formats)
+            ratio = 1.0 if formats is None else formats.ratio
         return self._selected(run, 1.0)
 
     def _selected(self, run: Run, ratio: float) -> Measured:
         """The candidate that scores best in float32; arguments and errors as above."""
         with run.stage("measure") as advance:
-            selection = candidate_selection(
+            return with_reserve(
                 run,
-                self.worth,
                 self._limits(run, ratio),
-                lambda found: [self._score(self._shrunk(a)) for a in found],
-                advance,
-                earlier=list(self.measured.values()),
+                lambda limits: self._measured_within(run, limits, advance),
             )
-            chosen = selection.run()
-        for measured in selection.measured.values():
-            self._remember(measured)
-        return chosen
+
+    def _measured_within(self, run: Run, limits: Sequence[Limit], advance: Advance) -> Measured:
+        """The candidate that scores best within these limits; remembers all that it measured."""
+        selection = candidate_selection(
+            run,
+            self.worth,
+            limits,
+            lambda found: [self._score(self._shrunk(a)) for a in found],
+            advance,
+            earlier=list(self.measured.values()),
+        )
+        try:
+            return selection.run()
+        finally:
+            for measured in selection.measured.values():
+                self._remember(measured)
 
     def _best_predicted(self, budget_ms: float, title: str) -> Measured:
         """The architecture that loses least within a budget on the way, measured.
@@ -407,8 +417,3 @@ class Rounds:
 
     def _remember(self, measured: Measured) -> None:
         self.measured[measured.architecture] = measured
-
-
-def _expected_ratio(formats: Formats | None) -> float:
-    """The latency in these formats that is counted on, as a share of that in float32; 1 if none."""
-    return 1.0 if formats is None else min(1.0, formats.ratio / (1 - RESERVE))
