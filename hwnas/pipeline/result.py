@@ -90,7 +90,9 @@ class Result:
 
     @property
     def score(self) -> float:
-        """The task's score on the test samples, 0 to 1."""
+        """The task's score on the test samples, 0 to 1; of a quantised model its own."""
+        if self._files.formats.exists():
+            return float(self._check[self.metric]["onnx"])
         return float(self._files.read_json(self._files.metrics)[self.metric])
 
     @property

@@ -172,7 +172,7 @@ class Rounds:
         Decoder(limits).best(np.zeros(self.space.mask.shape))
         if not any(record["event"] == "budget" for record in run.folder.read_history()):
             fastest_ms, slowest_ms = latency_range_ms(limits[0].cost)
-            record = {"budget_ms": limits[0].budget_ms, "fastest_ms": fastest_ms}
+            record = {"budget_ms": run.target.budget_ms(), "fastest_ms": fastest_ms}
             run.folder.append_history({"event": "budget", **record, "slowest_ms": slowest_ms})
 
     def _limits(self, run: Run, ratio: float) -> list[Limit]:

@@ -62,7 +62,7 @@ class Run:
         name: name of the folder.
         config: text of the configuration file.
         environment, architecture, metrics, check, latency_table, operator_shares, variants,
-        controls, explanation, diagnosis: contents of the JSON files with these names.
+        controls, explanation, diagnosis, formats: contents of the JSON files with these names.
         history: records of the history file.
     """
 
@@ -78,6 +78,7 @@ class Run:
     controls: dict[str, Any]
     explanation: dict[str, Any]
     diagnosis: dict[str, Any]
+    formats: dict[str, Any]
     history: list[dict[str, Any]]
 
     @classmethod
@@ -107,6 +108,7 @@ class Run:
             controls=read_document(folder, folder.controls_document),
             explanation=read_document(folder, folder.explanation),
             diagnosis=read_document(folder, folder.diagnosis),
+            formats=read_document(folder, folder.formats),
             history=folder.read_history(),
         )
 

@@ -21,7 +21,7 @@ from hwnas.reporting.html import (
     text,
 )
 from hwnas.reporting.latency_charts import RunPoint, runs_chart
-from hwnas.reporting.run_files import Run, interval_at, number_at, objects_at
+from hwnas.reporting.run_files import Run, interval_at, number_at, objects_at, value_at
 from hwnas.spaces.choices import Choice
 
 MEANING = (
@@ -46,7 +46,7 @@ def shrinking_section(
     originals = run.events("original")
     if not originals:
         return []
-    parts = [_rounds(run, originals[0])]
+    parts = [_rounds(run, originals[0]), *_formats(run)]
     if architecture is not None:
         parts.append(_taken(choices, architecture))
     left = [
@@ -92,6 +92,23 @@ def _rounds(run: Run, original: dict[str, Any]) -> Html:
     caption = "The original network, what each round left of it, and the final model."
     chart = runs_chart(title, points, [], metric, budgets=False, budget_ms=run.budget_ms)
     return Html(figure(title, caption, chart) + values)
+
+
+def _formats(run: Run) -> list[Html]:
+    """Which operators are quantised, where formats were asked for."""
+    if value_at(run.settings, "shrink", "variant") in (None, "fp32"):
+        return []
+    keys = ("quantised", "operators", "ratio")
+    quantised, operators, ratio = (number_at(run.formats, key) for key in keys)
+    if quantised is None or operators is None or ratio is None:
+        sentence = "All operators are in float32: in int8 none was faster, or none needs to be."
+    else:
+        sentence = (
+            f"{quantised:.0f} of {operators:.0f} convolutions and matrix products are in int8. So "
+            f"the network takes {percent(ratio)} of its time in float32. Budgets and latencies of "
+            "the rounds are those of float32."
+        )
+    return [paragraph(sentence)]
 
 
 def _taken(choices: Sequence[Choice], architecture: Architecture) -> Html:

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from hwnas.deploy.mixed_precision import (
     Costs,
+    Formats,
     Layers,
     MixedChoice,
     conversions,
     designs_of,
+    fastest_within,
     fit_costs,
     frontier,
     layers_of,
@@ -105,6 +107,23 @@ def test_the_choice_has_the_least_noise_within_the_latency(seed: int, limit: flo
         noises = [noise[one].sum() for one in choices]
         assert noises == sorted(noises, reverse=True)
         assert all(costs.ratio(CHAIN, one) < 1 for one in choices)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32 - 1), st.floats(1e-4, 3.0))
+def test_the_fastest_choice_within_a_noise_is_found(seed: int, most: float) -> None:
+    rng = np.random.default_rng(seed)
+    costs = Costs(rng.normal(-0.05, 0.1, 5), rng.normal(-0.03, 0.05, 5))
+    formats = Formats(CHAIN, costs, rng.uniform(0.1, 1.0, 5), ("z",))
+    every = [np.array([*one, False]) for one in itertools.product((False, True), repeat=4)]
+    kept = [one for one in every if formats.noise[one].sum() <= most]
+    found = fastest_within(formats, most)
+    assert formats.noise[found].sum() <= most * (1 + 1e-6)
+    least = min(costs.ratio(CHAIN, one) for one in kept)
+    assert costs.ratio(CHAIN, found) == pytest.approx(least, abs=1e-6)
+    described = formats.choice(found)
+    assert described.float32[0] == "z" and described.layers == (found.sum(), 5)
+    assert described.predicted_ratio == pytest.approx(least, abs=1e-6)
 
 
 def test_a_mixed_variant_is_made_for_each_choice() -> None:

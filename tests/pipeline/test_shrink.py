@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,8 +19,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 import hwnas
+from hwnas.deploy.export import read_metadata
 from hwnas.errors import InputError
+from hwnas.inspection.process import inspect_model
+from hwnas.pipeline.export import export
+from hwnas.pipeline.shrink_formats import Formats, write_formats
+from hwnas.pipeline.variants import require_measurable
 from hwnas.runs import interruption
+from hwnas.runs.run_folder import RunFolder
 from hwnas.shrinking.space import ShrinkSpace, shrink_space
 
 SETTINGS = {
@@ -174,6 +182,67 @@ def test_a_family_has_a_checked_network_for_each_budget(finished, tmp_path) -> N
     ]
     assert verdicts[0] == "pass" and verdicts[1] in ("pass", "inconclusive")
     assert "What was taken away" in (smaller / "report.html").read_text()
+
+
+def test_a_network_is_exported_in_the_formats_that_were_chosen(finished, tmp_path) -> None:
+    folder = tmp_path / "quantised"
+    shutil.copytree(finished.folder, folder)
+    exact = finished.predict_proba(images(30, seed=1)[0])
+    result = hwnas.Result(folder, finished._run.given)
+    nodes = [node.name for node in onnx.load(folder / "model.onnx").graph.node]
+    first, *others = [name for name in nodes if "conv" in name.lower()]
+    write_formats(RunFolder(folder), Formats((first,), 0.5, 30.0, len(others), len(others) + 1))
+    export(result._run)
+    made = onnx.load(folder / "model.onnx")
+    assert read_metadata(made)["variant"] == "int8-mixed"
+    assert inspect_model(folder / "model.onnx").precision == "int8"
+    read = {name for node in made.graph.node if node.name == first for name in node.input}
+    weights = [one for one in made.graph.initializer if one.name in read]
+    assert onnx.TensorProto.FLOAT in {one.data_type for one in weights}
+    document = result.check(show_progress=False)
+    assert document["predicted_ms"] is not None
+    assert result.score == document["accuracy"]["onnx"]
+    np.testing.assert_allclose(result.predict_proba(images(30, seed=1)[0]), exact, atol=0.1)
+    with pytest.raises(InputError, match="formats of its own"):
+        require_measurable(result._run)
+
+
+@pytest.mark.slow
+def test_int8_lets_a_wider_network_keep_the_budget(tmp_path) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 48, 3, padding=1), nn.ReLU()]
+    layers += [nn.Conv2d(48, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3))
+    x, y = images(96)
+    x = np.repeat(np.repeat(x, 2, 2), 2, 3)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(20):
+        loss = F.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    settings = SETTINGS | {
+        "shrink.variant": "int8-mixed", "shrink.step": 16, "shrink.most_operators": 12,
+        "latency.operator_seconds": 0.1,
+    }  # fmt: skip
+    latency_ms = float(hwnas.shrink(
+        model, (x, y), tmp_path / "whole", budget_ms=1e6, epochs=0, settings=settings,
+        show_progress=False,
+    ).latency_ms)  # fmt: skip
+    assert not (tmp_path / "whole" / "formats.json").exists()
+    result = hwnas.shrink(
+        model, (x, y), tmp_path / "run", budget_ms=0.75 * latency_ms, epochs=1, settings=settings,
+        show_progress=False,
+    )  # fmt: skip
+    assert result.verdict in ("pass", "inconclusive")
+    assert "convolutions and matrix products are in int8" in result.report.read_text()
+
+
+def test_formats_are_refused_where_they_cannot_be_measured(trained, table, tmp_path) -> None:
+    settings = SETTINGS | {"shrink.variant": "int8-mixed"}
+    with pytest.raises(InputError, match=r"shrink\.variant"):
+        shrink(trained, tmp_path / "run", table, runtime="torch-cpu", settings=settings)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_budget_below_what_can_remain_is_refused_with_what_remains(trained, table, tmp_path):
