@@ -122,7 +122,6 @@ def settings(rounds: int) -> dict[str, Any]:
         "train.batch_size": BATCH,
         "train.ema_decay": 0.99,
         "search.batch_size": BATCH,
-        "search.max_measured": 6,
         "shrink.rounds": rounds,
         "check.max_accuracy_drop": 1.0,
         "latency.operator_seconds": 0.15,
