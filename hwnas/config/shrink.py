@@ -35,6 +35,11 @@ class ShrinkConfig(Section):
         "operators that are faster in int8 are quantised, and the network may be wider",
     )
     remove_blocks: bool = Field(True, description="whether residual blocks may be left out")
+    resolutions: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=list,
+        description="shares of the height and width of images to which the model may resize its "
+        "inputs, as in [0.75, 0.5]; for networks that pool maps of any size",
+    )
     most_operators: int = Field(
         300,
         ge=2,

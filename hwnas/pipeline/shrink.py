@@ -133,6 +133,7 @@ def shrink(
         step=step,
         remove_blocks=chosen.remove_blocks,
         most_operators=chosen.most_operators,
+        resolutions=chosen.resolutions,
     )
     task = task_for(dataset, space, True, loss, metric, direction, OWN)
     space = space.reading(dataset.input_shape)

@@ -26,7 +26,6 @@ from hwnas.runs.checkpoints import remove_checkpoints
 from hwnas.runs.loop import run_steps
 from hwnas.shrinking.elastic import SharedNetwork
 from hwnas.shrinking.elastic_training import ElasticTraining
-from hwnas.spaces.traced.space import TracedNetwork
 from hwnas.training.recalibration import recalibrate_norms
 from hwnas.training.train import LOG_EVERY, final_weights
 
@@ -75,7 +74,7 @@ def _trained_together(work: Rounds, architectures: list[Architecture]) -> list[n
         training_batches(run, run.config.train),
         run.problem.task.loss,
         distillation,
-        TracedNetwork(whole, space, {}).arguments,
+        [space.network_of(whole, one).arguments for one in architectures],
     )
     with run.stage(STAGE) as advance:
         run_steps(
@@ -95,7 +94,8 @@ def _write_member(work: Rounds, member: Run, measured: Measured, network: nn.Mod
     if member is not work.run:
         original = next(r for r in work.run.folder.read_history() if r["event"] == ORIGINAL)
         member.folder.append_history(original)
-    recalibrate_norms(network, (inputs for inputs, _ in work.recalibration_batches()))
-    state = final_weights(TracedNetwork(network, work.space, {}))
+    batches = work.recalibration_batches(measured.architecture)
+    recalibrate_norms(network, (inputs for inputs, _ in batches))
+    state = final_weights(work.space.network_of(network, measured.architecture))
     write_atomic(member.folder.inherited, save(state))
     write_architecture(member, in_formats(member.folder, measured))

@@ -47,7 +47,7 @@ from hwnas.runs.checkpoints import (
 from hwnas.runs.progress import Advance
 from hwnas.runs.run_folder import RunFolder
 from hwnas.shrinking.channels import ChannelGroup, channel_groups
-from hwnas.shrinking.importance import Batch, block_importance, unit_importance
+from hwnas.shrinking.importance import Batch, block_importance, mean_loss, unit_importance
 from hwnas.shrinking.layers import KEEP
 from hwnas.shrinking.space import ShrinkSpace
 from hwnas.shrinking.worth import Worth
@@ -85,8 +85,7 @@ def shrink_architecture(run: Run) -> Architecture:
     while work.done < work.config.rounds:
         work.next_round()
     chosen = work.measured[work.architecture]
-    network = TracedNetwork(work.model, work.space, {})
-    write_atomic(run.folder.inherited, save(final_weights(network)))
+    write_atomic(run.folder.inherited, save(final_weights(work.network())))
     write_architecture(run, in_formats(run.folder, chosen))
     remove_checkpoints(run.folder.checkpoints, STAGE)
     return work.architecture
@@ -196,7 +195,7 @@ class Rounds:
         number = self.done + 1
         is_last = number == self.config.rounds
         chosen = self._chosen(number)
-        self.model = self._shrunk(chosen.architecture)
+        self.model = self._shrunk(chosen.architecture).model
         self.architecture = chosen.architecture
         self._remember(chosen)
         if not is_last and self.config.recovery_epochs:
@@ -231,20 +230,20 @@ class Rounds:
         """Measure how much faster the original is in other formats, unless the history knows."""
         known = [r for r in self.run.folder.read_history() if r["event"] == FORMATS]
         if not known:
-            found = find_formats(self.run, self._network(self.model))
+            found = find_formats(self.run, self.network().eval())
             known = [{"event": FORMATS, "ratio": 1.0 if found is None else found.ratio}]
             self.run.folder.append_history(known[0])
         self.ratio = float(known[0]["ratio"])
 
-    def _network(self, model: nn.Module) -> TracedNetwork:
-        """A network of the space as one that is exported."""
-        return TracedNetwork(model, self.space, {}).eval()
+    def network(self) -> TracedNetwork:
+        """What is left of the network, as one that is trained and exported."""
+        return self.space.network_of(self.model, self.architecture)
 
     def _test_score(self) -> float:
         """The score of the network on the test samples, which decides nothing."""
         task, dataset = self.run.problem.task, self.run.problem.dataset
-        network = TracedNetwork(self.model, self.space, {})
-        return task.score(predictions(network, dataset.test, dataset, self.run.device))
+        found = predictions(self.network(), dataset.test, dataset, self.run.device)
+        return task.score(found)
 
     def _required_score(self) -> float:
         """The score of the original on the test samples.
@@ -304,8 +303,7 @@ class Rounds:
             limit = kept * run.target.budget_ms() / chosen.latency.value_ms
             if ratio >= 1.0 or limit >= 1.0:
                 return chosen
-            network = self._network(self._shrunk(chosen.architecture))
-            formats = find_formats(run, network, limit)
+            formats = find_formats(run, self._shrunk(chosen.architecture), limit)
             if formats is not None and formats.ratio <= limit:
                 write_formats(run.folder, formats)
                 return chosen
@@ -361,7 +359,9 @@ class Rounds:
     def estimate(self, number: int) -> None:
         """Estimate what the options are worth in the network as it is in a round."""
         config, loss_of = self.config, self.run.problem.task.loss
-        batches = self._batches(f"importance {number}", config.importance_batches)
+        batches = self._batches(
+            f"importance {number}", config.importance_batches, self.architecture
+        )
         examples = parts_of(examples_of(self.run.problem.dataset))
         groups, _ = channel_groups(copy.deepcopy(self.model).cpu(), examples)
         self.groups = groups = [group for group in groups if self.space.has(group)]
@@ -369,37 +369,56 @@ class Rounds:
         chosen = self.space.chosen(self.architecture)
         paths = [path for path, row in self.space.blocks.items() if chosen[row] == KEEP]
         blocks = block_importance(self.model, paths, batches, loss_of)
-        self.worth = Worth.of(self.space, self.architecture, groups, self.units, blocks)
+        sizes = self._size_importance(f"importance {number}")
+        self.worth = Worth.of(self.space, self.architecture, groups, self.units, blocks, sizes)
 
-    def _shrunk(self, architecture: Architecture) -> nn.Module:
+    def _size_importance(self, purpose: str) -> list[float]:
+        """By how much the loss grows at each size of the input, at least 0; none if it stays."""
+        if self.space.size_row is None:
+            return []
+        current, losses = self.space.chosen(self.architecture)[self.space.size_row], []
+        for option in range(len(self.space.sizes)):
+            architecture = self.space.at_size(self.architecture, option)
+            model = copy.deepcopy(self.model)
+            if option != current:
+                self._recalibrate(model, architecture)
+            batches = self._batches(purpose, self.config.importance_batches, architecture)
+            losses.append(mean_loss(model, batches, self.run.problem.task.loss))
+        return [max(0.0, loss - losses[current]) for loss in losses]
+
+    def _shrunk(self, architecture: Architecture) -> TracedNetwork:
         """The network narrowed to an architecture, with its batch norms recalibrated."""
         smaller = self.narrow_to(architecture)(self.model)
-        recalibrate_norms(smaller, (inputs for inputs, _ in self.recalibration_batches()))
-        return smaller.eval()
+        self._recalibrate(smaller, architecture)
+        return self.space.network_of(smaller, architecture).eval()
+
+    def _recalibrate(self, model: nn.Module, architecture: Architecture) -> None:
+        """Give the batch norms of an architecture's module statistics of its own."""
+        recalibrate_norms(model, (inputs for inputs, _ in self.recalibration_batches(architecture)))
 
     def narrow_to(self, architecture: Architecture) -> Callable[[nn.Module], nn.Module]:
         """What narrows the network, or a copy with other weights, to an architecture."""
         return lambda model: self.space.shrunk(model, self.groups, architecture, self.units)
 
-    def recalibration_batches(self) -> list[Batch]:
-        """Training batches from which batch norms take their statistics."""
-        return self._batches("recalibration", self.run.config.search.recalibration_batches)
+    def recalibration_batches(self, architecture: Architecture) -> list[Batch]:
+        """Training batches from which the batch norms of an architecture take their statistics."""
+        count = self.run.config.search.recalibration_batches
+        return self._batches("recalibration", count, architecture)
 
-    def _batches(self, purpose: str, count: int) -> list[Batch]:
-        """Training batches as the model reads them, without augmentation."""
+    def _batches(self, purpose: str, count: int, architecture: Architecture) -> list[Batch]:
+        """Training batches as an architecture's module reads them, without augmentation."""
         run = self.run
         batches = run.batches(run.problem.dataset.train, run.config.search.batch_size, purpose)
-        network = TracedNetwork(self.model, self.space, {})
+        network = self.space.network_of(self.model, architecture)
         pairs = map(batches.batch, range(count))
         return [(network.arguments(inputs), targets) for inputs, targets in pairs]
 
-    def _score(self, model: nn.Module) -> float:
+    def _score(self, network: TracedNetwork) -> float:
         """The score on training samples."""
         run, dataset = self.run, self.run.problem.dataset
         rng = np.random.default_rng(run.seed("ranking"))
         count = min(run.config.search.ranking_images, len(dataset.train))
         split = dataset.train.take(np.sort(rng.permutation(len(dataset.train))[:count]))
-        network = TracedNetwork(model, self.space, {})
         return run.problem.task.score(predictions(network, split, dataset, run.device))
 
     def _recover(self, number: int) -> None:
@@ -408,7 +427,7 @@ class Rounds:
         config = run.config.train.model_copy(update={"epochs": self.config.recovery_epochs})
         torch.manual_seed(run.seed("network"))
         stage = f"{RECOVERY}-{number}"
-        training = training_of(run, TracedNetwork(self.model, self.space, {}), config, stage)
+        training = training_of(run, self.network(), config, stage)
         with run.stage(f"recovery {number}") as advance:
             training.run(run.folder, advance)
         assert isinstance(training.average, TracedNetwork)

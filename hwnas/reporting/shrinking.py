@@ -22,6 +22,7 @@ from hwnas.reporting.html import (
 )
 from hwnas.reporting.latency_charts import RunPoint, runs_chart
 from hwnas.reporting.run_files import Run, interval_at, number_at, objects_at, value_at
+from hwnas.shrinking.resolution import NAME as SIZE_NAME
 from hwnas.spaces.choices import Choice
 
 MEANING = (
@@ -124,6 +125,9 @@ def _taken(choices: Sequence[Choice], architecture: Architecture) -> Html:
         cells = (choice.name, count(before), count(after), percent(after / before, 0))
         rows.append([text(cell) for cell in cells])
     sentence = f"Removed blocks: {', '.join(removed)}." if removed else "No block was removed."
+    for choice in choices:
+        if choice.name == SIZE_NAME:
+            sentence += f" Inputs of {choice.options[-1]} are read at {chosen[choice.name]}."
     header = ("first layer of the group", "channels before", "channels after", "share")
     return Html(
         heading("Channels and blocks")

@@ -36,7 +36,7 @@ class ElasticTraining:
         batches: training batches by step.
         loss_of: maps outputs, targets and label smoothing to the loss.
         distillation: what the teacher adds to it.
-        arguments: gives inputs the shape that the network reads.
+        arguments: gives inputs the shape that each of the smaller networks reads.
         step: number of steps done.
         seconds: time spent in these steps.
         average: exponential moving average of the shared weights.
@@ -48,7 +48,7 @@ class ElasticTraining:
     batches: Batches
     loss_of: Callable[[Tensor, Tensor, float], Tensor]
     distillation: Distillation
-    arguments: Callable[[InputTensors], tuple[Tensor, ...]]
+    arguments: Sequence[Callable[[InputTensors], tuple[Tensor, ...]]]
     step: int = 0
     seconds: float = 0.0
     average: nn.Module = field(init=False)
@@ -82,7 +82,7 @@ class ElasticTraining:
         total = 0.0
         turn = self.turns[self.step]
         for place in turn:
-            outputs = self.sizes[place](*self.arguments(inputs))
+            outputs = self.sizes[place](*self.arguments[place](inputs))
             own = self.loss_of(outputs, targets, config.label_smoothing)
             loss = self.distillation.loss(inputs, outputs, own) / len(turn)
             torch.autograd.backward(loss)

@@ -1,10 +1,10 @@
 """What is lost with each option of a shrink space: the scores that the exact decoder maximises.
 
-The score of a width is minus the importance of the units that go, and that of a removed block minus
-its own importance; both are increases of the loss. So the whole network scores 0, and the best
-architecture within a budget is the one that loses least. This is the knapsack problem of HALP (Shen
-et al., "Structural Pruning via Latency-Saliency Knapsack", NeurIPS 2022, arXiv 2210.06659) with
-pairs of widths in place of single layers.
+The score of a width is minus the importance of the units that go, and those of a removed block and
+of a smaller input are minus their own importance; all are increases of the loss. So the whole
+network scores 0, and the best architecture within a budget is the one that loses least. This is the
+knapsack problem of HALP (Shen et al., "Structural Pruning via Latency-Saliency Knapsack", NeurIPS
+2022, arXiv 2210.06659) with pairs of widths in place of single layers.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Worth:
         groups: Sequence[ChannelGroup],
         units: Mapping[str, np.ndarray],
         blocks: Mapping[str, float],
+        sizes: Sequence[float] = (),
     ) -> Worth:
         """Score the options of a space for a network that was shrunk already.
 
@@ -53,6 +54,7 @@ class Worth:
             groups: the groups of channels in the network.
             units: the importance of each of their units, by group.
             blocks: the importance of each block that is still there, by path.
+            sizes: the importance of what is lost at each size of the input.
         """
         scores = np.zeros(space.mask.shape)
         total = sum(float(values.sum()) for values in units.values()) + sum(blocks.values())
@@ -70,6 +72,8 @@ class Worth:
                 scores[row, 1 - KEEP] = -blocks[path]
             else:
                 scores[row, KEEP] = never
+        if space.size_row is not None:
+            scores[space.size_row, : len(sizes)] = -np.asarray(sizes)
         return cls(scores)
 
     def best(self, decoder: Decoder, k: int = 1) -> list[Architecture]:

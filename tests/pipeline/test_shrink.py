@@ -184,6 +184,25 @@ def test_a_family_has_a_checked_network_for_each_budget(finished, tmp_path) -> N
     assert "What was taken away" in (smaller / "report.html").read_text()
 
 
+@pytest.mark.slow
+def test_a_smaller_input_is_resized_inside_the_model(finished, tmp_path) -> None:
+    """Blocks and channels stay, so that only the size can keep the budget."""
+    (original,) = events(finished.folder, "original")
+    settings = SETTINGS | {
+        "shrink.remove_blocks": False, "shrink.step": 64, "shrink.resolutions": [0.5],
+        "latency.operator_seconds": 0.05,
+    }  # fmt: skip
+    budget_ms = 0.95 * original["measured"]["value_ms"]
+    result = shrink(finished.model, tmp_path / "run", None, budget_ms=budget_ms, settings=settings)
+    assert result.verdict in ("pass", "inconclusive")
+    chosen = json.loads((result.folder / "architecture.json").read_text())["choices"]
+    assert chosen["input size"] == "4x4"
+    assert isinstance(next(result.model.children()), nn.Upsample)
+    assert result.model(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
+    assert len(result.predict(images(5)[0])) == 5
+    assert "Inputs of 8x8 are read at 4x4" in result.report.read_text()
+
+
 def test_a_network_is_exported_in_the_formats_that_were_chosen(finished, tmp_path) -> None:
     folder = tmp_path / "quantised"
     shutil.copytree(finished.folder, folder)

@@ -104,7 +104,7 @@ def training() -> ElasticTraining:
         Batches(split, data, 6, 0, augment=None),
         lambda outputs, targets, smoothing: nn.functional.cross_entropy(outputs, targets),
         Distillation(teacher, 0.5),
-        lambda inputs: (inputs,),
+        [lambda inputs: (inputs,)] * 3,
     )
 
 

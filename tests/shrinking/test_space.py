@@ -10,6 +10,7 @@ import torch
 from helpers.plain_networks import MobileNetV2, ResNet, SmallVit, TextLstm, TwoInputs
 from helpers.tiny import table_of
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder
@@ -156,3 +157,55 @@ def test_a_part_that_cannot_be_traced_is_one_layer() -> None:
 def test_a_model_of_which_nothing_can_go_is_refused() -> None:
     with pytest.raises(InputError, match="nothing can be taken away"):
         shrink_space(nn.Linear(4, 2), torch.zeros(2, 4))
+
+
+@pytest.fixture(scope="module")
+def resized() -> ShrinkSpace:
+    """ResNet with two widths of each group, whose inputs may be smaller."""
+    torch.manual_seed(0)
+    model = ResNet(1, widths=(4, 4, 8)).eval()
+    return shrink_space(model, MAPS, step=2, most_operators=120, resolutions=[0.5, 0.75, 0.751])
+
+
+def test_layers_at_each_size_add_up_to_the_network(resized, rng) -> None:
+    assert resized.sizes == ((8, 8), (12, 12), (16, 16))
+    assert resized.choices[resized.size_row].options == ("8x8", "12x12", "16x16")
+    for option, size in enumerate(resized.sizes):
+        architecture = resized.at_size(resized.sample(rng), option)
+        plain = resized.network(architecture).plain()
+        given = MAPS if size == (16, 16) else F.interpolate(MAPS, size, mode="bilinear")
+        module = resized.module(architecture).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(plain(MAPS), module(given), rtol=1e-4, atol=1e-5)
+            expected = count(module, (given,))
+        assert resized.params_and_macs(architecture) == expected
+    assert resized.chosen(resized.whole)[resized.size_row] == 2
+    measured = [one.name for one in resized.options.measured]
+    resizing = [
+        part.literals
+        for part in resized.options.conditional
+        if any("upsample" in measured[number].lower() for number in part.operators)
+    ]
+    assert resizing == [((resized.size_row, (option,)),) for option in (0, 1)]
+
+
+def test_the_size_is_chosen_where_it_loses_less_than_channels(resized) -> None:
+    cost = CostModel(resized, table_of(resized))
+    groups = list(resized.groups.values())
+    units = {group.name: np.ones(group.units) for group in groups}
+    blocks = dict.fromkeys(resized.blocks, 9.0)
+    budget_ms = 0.9 * cost.latency_ms(resized.whole)
+    for sizes, smaller in (((1e-3, 0.0, 0.0), True), ((1e6, 1e6, 0.0), False)):
+        worth = Worth.of(resized, resized.whole, groups, units, blocks, sizes)
+        (found,) = worth.best(Decoder([Limit(cost, budget_ms)]))
+        assert (resized.chosen(found)[resized.size_row] < 2) == smaller
+
+
+def test_networks_that_need_one_size_are_refused_with_the_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 4))
+    with pytest.raises(InputError, match=r"8x8: shrink\.resolutions, at 3|at 3.*pools maps"):
+        shrink_space(model, MAPS, resolutions=[0.5])
+    with pytest.raises(InputError, match="only images"):
+        shrink_space(TextLstm(width=4), torch.arange(14).reshape(2, 7), resolutions=[0.5])
+    with pytest.raises(InputError, match=r"outputs \(2, 4, 8, 8\)"):
+        shrink_space(nn.Conv2d(3, 4, 1), MAPS, resolutions=[0.5])

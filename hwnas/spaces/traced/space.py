@@ -119,10 +119,24 @@ class TracedNetwork(_Traced, Network):
     """
 
     def __init__(
-        self, model: nn.Module, space: TracedSpace, choice_modules: Mapping[str, str]
+        self,
+        model: nn.Module,
+        space: TracedSpace,
+        choice_modules: Mapping[str, str],
+        resize: nn.Module | None = None,
     ) -> None:
+        """Wrap a module.
+
+        Args:
+            model: the module.
+            space: its space.
+            choice_modules: the choice that led to each of its submodules, by path.
+            resize: gives images the size that the module reads, if that is another one.
+        """
         super().__init__()
         self.model, self.reshaping = model, space.reshaping()
+        if resize is not None:
+            self.reshaping = nn.Sequential(*self.reshaping.children(), resize)
         self.channels_last = space.channels_last
         self.choice_modules = {f"model.{path}": name for path, name in choice_modules.items()}
 
