@@ -48,7 +48,7 @@ def shrink_family(run: Run) -> Architecture:
     work = Rounds.begun(run)
     for member in members:
         work.require_reachable(member)
-    work.estimate(1)
+    work.left.estimate(1)
     chosen = [work.selected(member) for member in members]
     networks = _trained_together(work, [one.architecture for one in chosen])
     for member, measured, network in zip(members, chosen, networks, strict=True):
@@ -59,9 +59,9 @@ def shrink_family(run: Run) -> Architecture:
 
 def _trained_together(work: Rounds, architectures: list[Architecture]) -> list[nn.Module]:
     """A trained network of each architecture; all shared their weights while they were trained."""
-    run, space = work.run, work.space
-    whole = copy.deepcopy(work.model)
-    sizes = [SharedNetwork.of(whole, work.narrow_to(one)) for one in architectures]
+    run, space = work.run, work.left.space
+    whole = copy.deepcopy(work.left.model)
+    sizes = [SharedNetwork.of(whole, work.left.narrow_to(one)) for one in architectures]
     distillation = distillation_of(
         run, whole, run.config.train.model_copy(update={"features": 0.0})
     )
@@ -94,8 +94,8 @@ def _write_member(work: Rounds, member: Run, measured: Measured, network: nn.Mod
     if member is not work.run:
         original = next(r for r in work.run.folder.read_history() if r["event"] == ORIGINAL)
         member.folder.append_history(original)
-    batches = work.recalibration_batches(measured.architecture)
+    batches = work.left.recalibration_batches(measured.architecture)
     recalibrate_norms(network, (inputs for inputs, _ in batches))
-    state = final_weights(work.space.network_of(network, measured.architecture))
+    state = final_weights(work.left.space.network_of(network, measured.architecture))
     write_atomic(member.folder.inherited, save(state))
     write_architecture(member, in_formats(member.folder, measured))

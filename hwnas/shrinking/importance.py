@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from hwnas.runs import interruption
 from hwnas.shrinking.channels import ChannelGroup
-from hwnas.shrinking.space import remove_block
+from hwnas.shrinking.layers import remove_block
 from hwnas.tasks import Loss
 
 Criterion = Literal["taylor", "magnitude", "batch-norm"]

@@ -7,8 +7,9 @@ and concatenation, is an operator of its own.
 
 from __future__ import annotations
 
+import copy
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,6 +196,28 @@ def residual_blocks(model: nn.Module) -> Iterator[str]:
             if _adds_to_input(module):
                 found.append(path)
     yield from reversed(found)
+
+
+def remove_block(model: nn.Module, path: str) -> None:
+    """Replace a block by the identity, in place."""
+    parent, _, name = path.rpartition(".")
+    model.get_submodule(parent)._modules[name] = nn.Identity()
+
+
+def removable_blocks(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
+    """The residual blocks without which the model still runs and returns the same shape."""
+    found = []
+    with torch.no_grad():
+        shape = model(*inputs).shape
+        for path in residual_blocks(model):
+            smaller = copy.deepcopy(model)
+            remove_block(smaller, path)
+            try:
+                if smaller(*inputs).shape == shape:
+                    found.append(path)
+            except Exception:  # the user's code may raise anything
+                continue
+    return found
 
 
 def _adds_to_input(module: nn.Module) -> bool:

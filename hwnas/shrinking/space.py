@@ -22,7 +22,7 @@ from hwnas.architecture import Architecture
 from hwnas.errors import InputError
 from hwnas.nn.decisions import Decision
 from hwnas.shrinking.channels import ChannelGroup, Left, channel_groups, narrowed
-from hwnas.shrinking.layers import KEEP, LayerWalk, residual_blocks
+from hwnas.shrinking.layers import KEEP, LayerWalk, removable_blocks, remove_block
 from hwnas.shrinking.resolution import NAME as SIZE_NAME
 from hwnas.shrinking.resolution import Size, in_words, resizing, smaller_sizes
 from hwnas.spaces.traced.extraction import Extracted
@@ -270,7 +270,7 @@ def shrink_space(
     inputs = tuple(torch.cat([x[:2].detach().cpu()] * 2)[:2] for x in inputs)
     model = copy.deepcopy(model).cpu().eval()
     groups, left = channel_groups(model, inputs)
-    blocks = _removable(model, inputs) if remove_blocks else []
+    blocks = removable_blocks(model, inputs) if remove_blocks else []
     sizes = smaller_sizes(model, inputs, resolutions)
     if not groups and not blocks and not sizes:
         raise InputError(
@@ -307,28 +307,6 @@ def offered_widths(group: ChannelGroup, most: int, step: int) -> tuple[int, ...]
         places = np.linspace(0, len(smaller) - 1, most - 1).round().astype(int)
         smaller = [smaller[k] for k in dict.fromkeys(places.tolist())]
     return (*smaller, group.width)
-
-
-def remove_block(model: nn.Module, path: str) -> None:
-    """Replace a block by the identity, in place."""
-    parent, _, name = path.rpartition(".")
-    model.get_submodule(parent)._modules[name] = nn.Identity()
-
-
-def _removable(model: nn.Module, inputs: Sequence[Tensor]) -> list[str]:
-    """The residual blocks without which the model still runs and returns the same shape."""
-    found = []
-    with torch.no_grad():
-        shape = model(*inputs).shape
-        for path in residual_blocks(model):
-            smaller = copy.deepcopy(model)
-            remove_block(smaller, path)
-            try:
-                if smaller(*inputs).shape == shape:
-                    found.append(path)
-            except Exception:  # the user's code may raise anything
-                continue
-    return found
 
 
 def _found(

@@ -161,46 +161,83 @@ def test_channels_go_until_the_measured_budget_is_kept(finished, tmp_path) -> No
     assert len(result.predict(images(5)[0])) == 5
 
 
-@pytest.mark.slow
-def test_a_family_has_a_checked_network_for_each_budget(finished, tmp_path) -> None:
-    (original,) = events(finished.folder, "original")
-    whole_ms = original["measured"]["value_ms"]
-    settings = SETTINGS | {"latency.operator_seconds": 0.05, "search.max_measured": 4}
-    budgets_ms = [1e6, 0.8 * whole_ms]
-    result = shrink(finished.model, tmp_path / "run", None, budget_ms=budgets_ms, settings=settings)
-    (smaller,) = (result.folder / "family").iterdir()
-    assert len(events(result.folder, "elastic")) > 0
-    assert not events(smaller, "train")
-    parameters = [
-        json.loads((folder / "architecture.json").read_text())["params"]
-        for folder in (result.folder, smaller)
-    ]
-    assert parameters[1] < parameters[0]
-    verdicts = [
-        json.loads((folder / "check.json").read_text())["verdict"]
-        for folder in (result.folder, smaller)
-    ]
-    assert verdicts[0] == "pass" and verdicts[1] in ("pass", "inconclusive")
-    assert "What was taken away" in (smaller / "report.html").read_text()
+class Wide:
+    """A network that is large enough for its latency to follow from its layers, and its data."""
 
-
-@pytest.mark.slow
-def test_a_smaller_input_is_resized_inside_the_model(finished, tmp_path) -> None:
-    """Blocks and channels stay, so that only the size can keep the budget."""
-    (original,) = events(finished.folder, "original")
     settings = SETTINGS | {
-        "shrink.remove_blocks": False, "shrink.step": 64, "shrink.resolutions": [0.5],
-        "latency.operator_seconds": 0.05,
-    }  # fmt: skip
-    budget_ms = 0.95 * original["measured"]["value_ms"]
-    result = shrink(finished.model, tmp_path / "run", None, budget_ms=budget_ms, settings=settings)
+        "shrink.step": 16,
+        "shrink.most_operators": 12,
+        "latency.operator_seconds": 0.1,
+        "search.max_measured": 4,
+    }
+
+    def __init__(self, out: Path) -> None:
+        torch.manual_seed(0)
+        layers = [nn.Conv2d(1, 48, 3, 1, 1), nn.ReLU(), nn.Conv2d(48, 64, 3, 2, 1), nn.ReLU()]
+        layers += [nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU()]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)]
+        self.model = nn.Sequential(*layers, *head)
+        x, y = images(96)
+        self.data = np.repeat(np.repeat(x, 2, 2), 2, 3), y
+        optimizer = torch.optim.Adam(self.model.parameters(), 3e-3)
+        for _ in range(20):
+            outputs = self.model(torch.from_numpy(self.data[0]))
+            loss = F.cross_entropy(outputs, torch.from_numpy(y))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        self.latency_ms = self.shrunk(out, 1e6).latency_ms
+
+    def shrunk(self, out: Path, budget_ms: float | list[float], **settings: Any) -> hwnas.Result:
+        return hwnas.shrink(
+            self.model,
+            self.data,
+            out,
+            budget_ms=budget_ms,
+            epochs=1,
+            settings=self.settings | settings,
+            show_progress=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory) -> Wide:
+    return Wide(tmp_path_factory.mktemp("wide") / "run")
+
+
+@pytest.mark.slow
+def test_a_family_has_a_checked_network_for_each_budget(wide, tmp_path) -> None:
+    result = wide.shrunk(tmp_path / "run", [1e6, 0.6 * wide.latency_ms])
+    (smaller,) = result.family
+    assert len(events(result.folder, "elastic")) > 0
+    assert not events(smaller.folder, "train")
+    parameters = [sum(p.numel() for p in one.model.parameters()) for one in (result, smaller)]
+    assert parameters[1] < parameters[0]
+    assert result.verdict == "pass" and smaller.verdict in ("pass", "inconclusive")
+    assert "What was taken away" in smaller.report.read_text()
+
+
+@pytest.mark.slow
+def test_a_smaller_input_is_resized_inside_the_model(wide, tmp_path) -> None:
+    """Channels stay, so that only the size can keep the budget."""
+    settings = {"shrink.step": 64, "shrink.resolutions": [0.5]}
+    result = wide.shrunk(tmp_path / "run", 0.7 * wide.latency_ms, **settings)
     assert result.verdict in ("pass", "inconclusive")
     chosen = json.loads((result.folder / "architecture.json").read_text())["choices"]
-    assert chosen["input size"] == "4x4"
+    assert chosen["input size"] == "8x8"
     assert isinstance(next(result.model.children()), nn.Upsample)
-    assert result.model(torch.zeros(2, 1, 8, 8)).shape == (2, 3)
-    assert len(result.predict(images(5)[0])) == 5
-    assert "Inputs of 8x8 are read at 4x4" in result.report.read_text()
+    assert result.model(torch.zeros(2, 1, 16, 16)).shape == (2, 3)
+    assert len(result.predict(wide.data[0][:5])) == 5
+    assert "Inputs of 16x16 are read at 8x8" in result.report.read_text()
+
+
+@pytest.mark.slow
+def test_int8_lets_a_wider_network_keep_the_budget(wide, tmp_path) -> None:
+    settings = {"shrink.variant": "int8-mixed"}
+    assert not (wide.shrunk(tmp_path / "whole", 1e6, **settings).folder / "formats.json").exists()
+    result = wide.shrunk(tmp_path / "run", 0.75 * wide.latency_ms, **settings)
+    assert result.verdict in ("pass", "inconclusive")
+    assert "convolutions and matrix products are in int8" in result.report.read_text()
 
 
 def test_a_network_is_exported_in_the_formats_that_were_chosen(finished, tmp_path) -> None:
@@ -224,37 +261,6 @@ def test_a_network_is_exported_in_the_formats_that_were_chosen(finished, tmp_pat
     np.testing.assert_allclose(result.predict_proba(images(30, seed=1)[0]), exact, atol=0.1)
     with pytest.raises(InputError, match="formats of its own"):
         require_measurable(result._run)
-
-
-@pytest.mark.slow
-def test_int8_lets_a_wider_network_keep_the_budget(tmp_path) -> None:
-    torch.manual_seed(0)
-    layers = [nn.Conv2d(1, 48, 3, padding=1), nn.ReLU()]
-    layers += [nn.Conv2d(48, 64, 3, 2, 1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3))
-    x, y = images(96)
-    x = np.repeat(np.repeat(x, 2, 2), 2, 3)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(20):
-        loss = F.cross_entropy(model(torch.from_numpy(x)), torch.from_numpy(y))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    settings = SETTINGS | {
-        "shrink.variant": "int8-mixed", "shrink.step": 16, "shrink.most_operators": 12,
-        "latency.operator_seconds": 0.1,
-    }  # fmt: skip
-    latency_ms = float(hwnas.shrink(
-        model, (x, y), tmp_path / "whole", budget_ms=1e6, epochs=0, settings=settings,
-        show_progress=False,
-    ).latency_ms)  # fmt: skip
-    assert not (tmp_path / "whole" / "formats.json").exists()
-    result = hwnas.shrink(
-        model, (x, y), tmp_path / "run", budget_ms=0.75 * latency_ms, epochs=1, settings=settings,
-        show_progress=False,
-    )  # fmt: skip
-    assert result.verdict in ("pass", "inconclusive")
-    assert "convolutions and matrix products are in int8" in result.report.read_text()
 
 
 def test_formats_are_refused_where_they_cannot_be_measured(trained, table, tmp_path) -> None:
