@@ -14,8 +14,12 @@ OUT_OF_MEMORY = (
     "bad_alloc",
     "bad allocation",
     "failed to map segment",
+    "could not create a primitive",
+    "could not execute a primitive",
 )
-"""What the errors say with which libraries report that memory ran out."""
+"""What the errors say with which libraries report that memory ran out. The primitives
+are oneDNN's, which computes PyTorch's convolutions and gives no reason; PyTorch does not ask it for
+what it lacks."""
 
 
 def ending(error: Exception, cause: str, where: str = "") -> HwnasError:
