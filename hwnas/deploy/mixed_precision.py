@@ -40,8 +40,11 @@ AT_ONCE = 8
 """Models that are measured in the same rounds, beside the float32 model."""
 SECONDS = 2.0
 """Time of the rounds of such a group."""
-RIDGE = 1e-3
-"""Weight of the costs' squares against the squared error of the predicted latency ratios."""
+CORRECTIONS = 4
+"""How often the choices found are measured themselves, and the costs fitted anew."""
+RIDGES = tuple(10.0**power for power in range(-5, 2))
+"""Weights of the costs' squares against the squared error of the predicted latency ratios, of which
+the one is taken that predicts left-out choices best."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -228,12 +231,23 @@ def measured_formats(
     layers = layers_of(model, sorted(noise, key=lambda name: noise[name])[:MOST_LAYERS])
     if not layers.free.any():
         raise InputError("the model has no operator that can be quantised", where=where)
-    designs = designs_of(layers, np.random.default_rng(0))
-    choices = [(*exclude, *layers.float32_nodes(one)) for one in designs]
-    ratios = measured_ratios(model, choices, runtime, single, where, progress)
-    known = np.isfinite(ratios)
-    costs = fit_costs(layers, designs[known], ratios[known])
     powers = np.array([noise.get(name, 0.0) for name in layers.names])
+
+    def measured(designs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        choices = [(*exclude, *layers.float32_nodes(one)) for one in designs]
+        ratios = measured_ratios(model, choices, runtime, single, where, progress)
+        return designs[np.isfinite(ratios)], ratios[np.isfinite(ratios)]
+
+    designs, ratios = measured(designs_of(layers, np.random.default_rng(0)))
+    costs = fit_costs(layers, designs, ratios)
+    for _ in range(CORRECTIONS):
+        found = frontier(layers, costs, powers)
+        unknown = [one for one in found if not (designs == one).all(axis=1).any()]
+        if not unknown:
+            break
+        more = measured(np.array(unknown))
+        designs, ratios = np.concatenate([designs, more[0]]), np.concatenate([ratios, more[1]])
+        costs = fit_costs(layers, designs, ratios)
     return Formats(layers, costs, powers, tuple(exclude))
 
 
@@ -330,17 +344,26 @@ def measured_ratios(
 
 
 def fit_costs(layers: Layers, designs: np.ndarray, ratios: np.ndarray) -> Costs:
-    """Fit the costs to measured choices by least squares with a small ridge.
+    """Fit the costs to measured choices by ridge regression.
+
+    The weight of the ridge is the one of `RIDGES` with the least squared error of leaving out one
+    choice, which the hat matrix gives without fitting again (Allen, "The relationship between
+    variable selection and data augmentation and a method for prediction", Technometrics 16, 1974).
 
     Args:
         layers: the operators.
         designs: (choices, layers) of truth values.
         ratios: (choices,), their latencies as shares of float32's.
     """
-    features = _features(layers, designs)
-    gram = features.T @ features + RIDGE * np.eye(features.shape[1])
-    found = np.linalg.solve(gram, features.T @ (ratios - 1.0))
-    return Costs(*np.split(found, [len(layers.names)]))
+    u, singular, vh = np.linalg.svd(_features(layers, designs), full_matrices=False)
+    added = ratios - 1.0
+    best, least = np.zeros(vh.shape[1]), np.inf
+    for ridge in RIDGES:
+        shrunk = singular**2 / (singular**2 + ridge)
+        left_out = (added - u @ (shrunk * (u.T @ added))) / (1.0 - (u**2) @ shrunk)
+        if (error := float(left_out @ left_out)) < least:
+            best, least = vh.T @ (singular / (singular**2 + ridge) * (u.T @ added)), error
+    return Costs(*np.split(best, [len(layers.names)]))
 
 
 def _features(layers: Layers, designs: np.ndarray) -> np.ndarray:
