@@ -18,6 +18,7 @@ from hwnas.checking.inputs.open_sizes import StatedSizes
 from hwnas.checking.outputs import Feeds
 from hwnas.checking.references import onnx_reference
 from hwnas.checking.request import CheckRequest
+from hwnas.deploy.format_choice import MixedChoice
 from hwnas.deploy.judged_variants import (
     RunningVariant,
     judge_variant,
@@ -26,7 +27,7 @@ from hwnas.deploy.judged_variants import (
     run_variant,
     unmade_variant,
 )
-from hwnas.deploy.mixed_precision import Conversion, MixedChoice, conversions, mixed_choices
+from hwnas.deploy.mixed_precision import Conversion, conversions, mixed_choices
 from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
 from hwnas.deploy.variants import EXPORTED, MIXED, convert, fastest
 from hwnas.durable import make_folder, write_atomic

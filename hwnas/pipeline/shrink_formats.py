@@ -13,13 +13,8 @@ import onnx
 
 from hwnas.budget.selection import Measured
 from hwnas.deploy.export import export_network, require_deployable
-from hwnas.deploy.mixed_precision import (
-    MixedChoice,
-    fastest_within,
-    least_noise,
-    measured_formats,
-    measured_ratios,
-)
+from hwnas.deploy.format_choice import MixedChoice, fastest_within, least_noise
+from hwnas.deploy.mixed_precision import measured_formats, measured_ratios
 from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
 from hwnas.deploy.variants import convert
 from hwnas.errors import InputError
