@@ -13,7 +13,7 @@ samples:
 The chosen pair is trained on all training samples, and its test score is the row's figure. All
 methods have the same number of evaluations, and so the same time.
 
-    python benchmarks/recipe_search.py [--trials 12] [--seeds 1] [NAME ...]
+    python benchmarks/recipe_search.py [--trials 12] [--seeds 0 1] [--methods grid recipe] [NAME ...]
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from hwnas.pipeline.problem import data_sizes, read_dataset
 from hwnas.spaces import SearchSpace, build_space
 from hwnas.tasks import task_of
 
-NAMES = ("sequence_likes", "sequence_text", "sequence_signals")
+NAMES = ("sequence_likes", "sequence_ratings", "sequence_text")
+METHODS = ("spoiled", "grid", "uniform", "recipe")
 LIMITS = ["data.train_limit=800", "data.test_limit=1000"]
 LOW, HIGH = 1e-5, 10.0
 SPOILED = 30.0
@@ -48,20 +49,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=list(NAMES))
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.names:
-        limits = (
-            LIMITS
-            if name != "sequence_signals"
-            else ["data.train_limit=800", "data.test_limit=600"]
-        )
-        config = load_config(name, limits)
+        config = load_config(name, LIMITS)
         dataset = read_dataset(config.data, config.seed)
-        for seed in range(arguments.seeds):
+        for seed in arguments.seeds:
             study = Study(config, dataset, seed, arguments.trials)
             for factor, method in study.methods():
+                if method not in arguments.methods:
+                    continue
                 started = time.monotonic()
                 score, rate, validation = study.result(factor, method)
                 append_row(
