@@ -13,7 +13,7 @@ samples:
 The chosen pair is trained on all training samples, and its test score is the row's figure. All
 methods have the same number of evaluations, and so the same time.
 
-    python benchmarks/recipe_search.py [--trials 12] [--seeds 0 1] [--methods grid recipe] [NAME ...]
+    python benchmarks/recipe_search.py [--trials 12] [--seeds 0 1] [--methods grid recipe] [NAME]
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ class Stopping:
         """
         if self.until is not None and self.best is not None and self.best >= self.until:
             return f"a score of {self.best:.4g} is reached, search.until = {self.until:g}"
-        if self.patience is not None and step - self.best_step >= self.patience:
+        has_score = self.best is not None
+        if self.patience is not None and has_score and step - self.best_step >= self.patience:
             return f"no better score in search.patience = {self.patience} evaluations"
         return time_is_over(self.minutes, spent_s, "search.minutes")
 

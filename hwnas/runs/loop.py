@@ -63,8 +63,9 @@ def run_steps(
         ranks: the processes that do the same work; a signal to one stops all.
         also_log: further steps with a record in the history.
         ended: says after a step why the work ends early, None if it does not, from the seconds that
-            were spent on it, those before an interruption included. The reason is an event of the
-            history.
+            were spent on it, those before an interruption included, and half of what the latest
+            step took: a limit of time is missed by no more than half a step to either side. The
+            reason is an event of the history.
 
     Raises:
         Interrupted: after a signal, with a checkpoint written.
@@ -81,8 +82,10 @@ def run_steps(
         spent = {} if ended is None else {_SPENT: time.monotonic() - started}
         save_checkpoint(folder.checkpoints, stage, work.step, work.state_dict() | spent)
 
+    step_s = 0.0
     while work.step < steps:
-        reason = None if ended is None else ended(time.monotonic() - started)
+        began = time.monotonic()
+        reason = None if ended is None else ended(began - started + step_s / 2)
         if ended is not None and ranks.any(reason is not None):
             if ranks.writes:
                 save()
@@ -92,6 +95,7 @@ def run_steps(
             return
         before = work.step
         record = work.advance()
+        step_s = time.monotonic() - began
         stops = ranks.any(interruption.requested())
         logged = reached(log_every, before, work.step, steps) or work.step in also_log
         if logged and ranks.writes:

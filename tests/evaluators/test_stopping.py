@@ -13,6 +13,7 @@ from hwnas.budget.limit import Limit
 from hwnas.config import SearchConfig, load_config
 from hwnas.errors import InputError
 from hwnas.evaluators.loop import EvaluatedSearch
+from hwnas.evaluators.stopping import Stopping
 from hwnas.runs.run_folder import RunFolder
 from hwnas.strategies import build_strategy
 
@@ -69,6 +70,23 @@ def test_a_search_ends_without_progress(folder) -> None:
     (end,) = searched(folder, evaluator, steps=7, patience=3)
     assert end["step"] == evaluator.calls == 6
     assert "search.patience = 3" in end["reason"]
+
+
+def test_patience_begins_with_the_first_full_evaluation() -> None:
+    """Before it, with Hyperband's short ones alone, there is no score to be better than."""
+    stopping = Stopping(None, None, patience=3)
+    assert stopping.reason(9, 0.0) is None
+    stopping.saw(0.5, 9)
+    assert stopping.reason(11, 0.0) is None
+    assert stopping.reason(12, 0.0) == "no better score in search.patience = 3 evaluations"
+
+
+def test_long_evaluations_miss_a_limit_of_time_by_half_of_one_at_most(folder) -> None:
+    """A third evaluation of 0.4 s would end at 1.2 s, and the limit is 0.9 s."""
+    slow = Scores(itertools.repeat(0.5), seconds=0.4)
+    (end,) = searched(folder, slow, steps=1000, minutes=0.9 / 60)
+    assert slow.calls <= 2
+    assert "search.minutes" in end["reason"]
 
 
 def test_the_time_before_an_interruption_counts(folder) -> None:
