@@ -47,7 +47,7 @@ def main() -> None:
 
     settings = [*arguments.set, *EVALUATIONS, f"search.minutes={minutes}"]
     given = [text for setting in settings for text in ("--set", setting)]
-    table = ["--table", str(whole.table), "--strategy", "evolution"]
+    table = ["--table", str(whole.latency_table), "--strategy", "evolution"]
     run_hwnas("search", name, "--out", str(search.path), *table, *given)
     checkpoint = load_checkpoint(search.checkpoints, "search")
     assert checkpoint is not None
