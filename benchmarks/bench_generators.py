@@ -1,6 +1,6 @@
 """Claim: the autoencoder of `vae` represents search spaces.
 
-    python benchmarks/bench_generators.py [SPACE ...] [--training 100]
+    python benchmarks/bench_generators.py [SPACE ...] [--training 40]
 
 At default sizes: the share of unseen architectures that come back as networks that compute the
 same, validity and uniqueness of decoded prior samples, choices that change in one of ten steps
@@ -27,7 +27,7 @@ DECODED = 100
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("spaces", nargs="*", default=sorted(SPACES))
-    parser.add_argument("--training", type=int, default=100, help="steps for each choice")
+    parser.add_argument("--training", type=int, default=40, help="steps for each choice")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for name in arguments.spaces:

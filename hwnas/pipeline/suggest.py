@@ -19,13 +19,10 @@ from hwnas.knowledge.experience import experience_from, similar_searches
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.problem import Problem, derived_seed
 from hwnas.spaces.base import SearchSpace
-from hwnas.strategies.experience import Experience
+from hwnas.strategies.experience import OPTIMISM, Experience
 
 CONFIDENCE = 0.9
 """Probability with which a suggested network's predicted latency keeps the budget."""
-
-OPTIMISM = 1.0
-"""Standard deviations that are added to predictions where several architectures are suggested."""
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,8 @@ SAMPLES_OF_STEP, MOST_SAMPLES = 4, 8000
 """Random architectures from which it is trained, for each step and at most."""
 BATCH = 128
 HIDDEN = 128
-LEAST_LATENT, LATENT_OF_CHOICE = 8, 3
-"""Latent dimensions at least, and for each choice."""
 LEARNING_RATE = 1e-2
-DIVERGENCE = 2e-3
+DIVERGENCE = 2e-2
 """Weight of the Kullback-Leibler divergence beside the cross-entropy."""
 NOISE = 0.05
 """Standard deviation that the encoder has at least, which keeps neighbours of a code alike."""
@@ -77,14 +75,16 @@ class ArchitectureVae(nn.Module):
         seed: of the weights and the training.
 
     Attributes:
-        latent: number of latent dimensions.
+        latent: number of latent dimensions, one less than its options for each choice. That is the
+            dimension of the space's one-hot mixtures; a smaller code has to keep several choices
+            apart along one direction, and loses some of them.
     """
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__()
         self.space, self.seed = space, seed
         choices, options = space.mask.shape
-        self.latent = max(LEAST_LATENT, LATENT_OF_CHOICE * choices)
+        self.latent = int(space.mask.sum()) - choices
         inputs = choices * (space.max_parts + options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

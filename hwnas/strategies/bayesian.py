@@ -60,6 +60,7 @@ class BayesianStrategy(SampledStrategy):
     """Proposes the feasible candidate with the largest expected improvement."""
 
     name = "bayesian"
+    taken = 5
     paper = (
         "Kandasamy et al., Neural Architecture Search with Bayesian Optimisation and Optimal "
         "Transport, NeurIPS 2018, arXiv 1802.07191"
@@ -71,7 +72,8 @@ class BayesianStrategy(SampledStrategy):
     ) -> None:
         super().__init__(space, seed, settings, decoder)
         self.settings = settings
-        self.starts = settings.startup if self.size_prior else 0
+        self.startup = settings.startup
+        self.starts = self.startup if self.size_prior else 0
         self.observed: deque[tuple[Architecture, float]] = deque(maxlen=settings.memory)
         self.model = GaussianProcess(groups=2, linear=1 if self.size_prior else None)
         self.seen = self.refitted = 0
@@ -81,13 +83,15 @@ class BayesianStrategy(SampledStrategy):
     def begin_from(self, experience: Experience) -> None:
         """Begin with the best predictions, which are a feature of the model afterwards.
 
-        The weight of the feature is learned from the evaluations, as that of the size.
+        The weight of the feature is learned from the evaluations, as that of the size; those of the
+        first predictions are enough for the model to propose.
         """
         super().begin_from(experience)
         self.experience = experience
+        self.startup, self.starts = min(self.startup, max(2, len(self.suggested))), 0
 
     def propose(self, rng: np.random.Generator) -> Architecture:
-        if len(self.observed) < self.settings.startup:
+        if len(self.observed) < self.startup:
             return self.draw_large(rng)
         candidates = self._candidates(rng)
         if not candidates:
@@ -119,7 +123,7 @@ class BayesianStrategy(SampledStrategy):
         are of about one size and differ by little more than the model's error.
         """
         distinct = list(dict.fromkeys(architecture for architecture, _ in self.observed))
-        if len(self.observed) < self.settings.startup or (self.size_prior and self.records):
+        if len(self.observed) < self.startup or (self.size_prior and self.records):
             return super().ranked()
         self._fit()
         mean, _ = self.model.predict(self._features(distinct))
@@ -156,7 +160,7 @@ class BayesianStrategy(SampledStrategy):
 
         It is None without the size prior and before the model is fitted.
         """
-        if not self.size_prior or len(self.observed) < self.settings.startup:
+        if not self.size_prior or len(self.observed) < self.startup:
             return None
         self._fit()
         return -float(self.model.slopes()[:2].sum())

@@ -32,6 +32,8 @@ SIGNIFICANT = 3.0
 """Standard errors by which the correlation of scores and predictions has to exceed 0."""
 POOL, PARENTS, MUTANTS, ROUNDS = 500, 20, 10, 4
 """Random architectures, and the steps of the local search, among which the best are found."""
+CAUTION, OPTIMISM = -2.0, 1.0
+"""Standard deviations that are added to the predictions of the two halves of a start."""
 REFERENCE_NETWORKS = 200
 """Number of random architectures by which sizes and predictions are standardised."""
 
@@ -210,6 +212,21 @@ class Experience:
             if not parents:
                 drawn = decoder.best(self.option_scores, k)
         return _different(space, filter(is_feasible, ranked), k)
+
+    def start(self, decoder: Decoder, k: int, rng: np.random.Generator) -> list[Architecture]:
+        """Find architectures to begin with, by cautious and by optimistic predictions in turn.
+
+        The cautious ones are near to those that were scored, and so are good if the earlier data
+        were like the present ones. The optimistic ones may be better where the earlier searches
+        missed something, and worse where their scores are extrapolated.
+
+        Args:
+            decoder: knows the budgets.
+            k: how many architectures.
+            rng: draws random architectures and mutants.
+        """
+        halves = [self.best(decoder, k, rng, optimism=o) for o in (CAUTION, OPTIMISM)]
+        return _different(self.space, (a for pair in zip(*halves, strict=False) for a in pair), k)
 
     @cached_property
     def option_scores(self) -> np.ndarray:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,8 +19,6 @@ from hwnas.strategies.size_prior import DRAWS, START, By, largest_networks, larg
 
 MAX_DRAWS = 100
 """Number of proposals after which architectures are decoded from random scores instead."""
-TAKEN = 10
-"""Number of architectures that are proposed first from what earlier searches predict."""
 RECENT = 50
 """Number of latest proposals from which the strategy's probabilities are estimated."""
 
@@ -39,6 +37,7 @@ class SampledStrategy(SearchStrategy):
     """Proposes architectures that keep the budgets; a subclass defines `propose` and `learn`.
 
     Attributes:
+        taken: number of architectures that are proposed first from what earlier searches predict.
         starts: number of the largest networks within the budget that are proposed first.
         by: how their size is counted.
         started: number of them that were proposed so far.
@@ -47,6 +46,8 @@ class SampledStrategy(SearchStrategy):
         draws: number of random generators used so far; each is seeded by its number.
         recent: the latest proposals.
     """
+
+    taken: ClassVar[int] = 10
 
     def __init__(self, space: SearchSpace, seed: int, settings: Settings, decoder: Decoder) -> None:
         super().__init__(space, seed, settings, decoder)
@@ -61,8 +62,8 @@ class SampledStrategy(SearchStrategy):
 
     def begin_from(self, experience: Experience) -> None:
         """Propose the best of what earlier searches predict first, in place of as many others."""
-        rng = np.random.default_rng([self.seed, TAKEN])
-        self.suggested = experience.best(self.decoder, TAKEN, rng)
+        rng = np.random.default_rng([self.seed, self.taken])
+        self.suggested = experience.start(self.decoder, self.taken, rng)
         self.starts = max(0, self.starts - len(self.suggested))
 
     def skip(self, architecture: Architecture) -> None:

@@ -35,7 +35,7 @@ class VaeSettings(BayesianSettings):
     """Settings of the model and its candidates, and of the autoencoder."""
 
     training: int = Field(
-        100, ge=1, description="training steps of the autoencoder for each choice of the space"
+        40, ge=1, description="training steps of the autoencoder for each choice of the space"
     )
     starts: int = Field(
         12, ge=1, description="latent codes from which a drawn function is minimised"

@@ -8,6 +8,7 @@ from helpers.tiny import decoder_of, tiny_space
 from scipy.stats import spearmanr
 
 from hwnas.strategies import build_strategy
+from hwnas.strategies.base import Outcome
 from hwnas.strategies.experience import Experience, earlier_search
 from hwnas.strategies.gaussian_process import GaussianProcess
 
@@ -99,8 +100,8 @@ def test_a_search_begins_with_the_best_predictions(name: str, experience) -> Non
     first = SPACE.most_likely(strategy.ask())
     assert first == strategy.suggested[0]
     assert accuracy(first) >= 0.5 + 5 * 0.06
-    assert len(strategy.suggested) == 10
-    assert strategy.starts == (0 if name == "random" else 10)
+    assert len(strategy.suggested) == (5 if name == "bayesian" else 10)
+    assert strategy.starts == (10 if name == "evolution" else 0)
 
 
 def test_a_gradient_strategy_begins_with_options_that_were_good(experience) -> None:
@@ -109,6 +110,25 @@ def test_a_gradient_strategy_begins_with_options_that_were_good(experience) -> N
     gained = (strategy.probabilities() - without.probabilities()).mean(dim=0)
     assert gained.argmax() == 2
     assert gained.argmin() == 4
+
+
+def test_a_start_has_cautious_and_optimistic_predictions(experience) -> None:
+    decoder = decoder_of(SPACE)
+    found = experience.start(decoder, 10, np.random.default_rng(3))
+    assert len({SPACE.identity(architecture) for architecture in found}) == 10
+    _, deviation = experience.predict(found)
+    assert deviation[::2].mean() < deviation[1::2].mean()
+
+
+def test_a_model_proposes_after_what_was_predicted(experience) -> None:
+    """Without earlier searches it would propose after 20 evaluations."""
+    strategy = build_strategy("bayesian", SPACE, 0, {}, decoder_of(SPACE))
+    strategy.begin_from(experience)
+    for step in range(6):
+        assert (strategy.size_weight() is None) == (step < 5)
+        mixture = strategy.ask()
+        error = 1 - accuracy(SPACE.most_likely(mixture))
+        strategy.tell(mixture, Outcome(error, error, 0.5, lasting=True), 0.0)
 
 
 def test_optimism_prefers_uncertain_predictions(experience) -> None:

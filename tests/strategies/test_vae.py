@@ -28,11 +28,11 @@ def vae() -> ArchitectureVae:
 
 def test_unseen_cells_come_back_and_samples_are_different_cells(vae) -> None:
     quality = vae.quality(100, np.random.default_rng(7))
-    assert quality.reconstructed >= 0.97
+    assert quality.reconstructed >= 0.99
     assert quality.valid == 1
     assert quality.unique > 0.9
     # Ten steps that change every differing choice once.
-    assert quality.apart / 10 <= quality.step < 1.5 * quality.apart / 10
+    assert quality.apart / 10 - 1e-9 <= quality.step < 1.2 * quality.apart / 10
 
 
 def test_cells_that_compute_the_same_have_one_code(vae, rng) -> None:
