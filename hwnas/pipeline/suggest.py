@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,11 +17,14 @@ from hwnas.errors import InputError
 from hwnas.knowledge.base import KnowledgeBase
 from hwnas.knowledge.embedding import embed
 from hwnas.knowledge.experience import experience_from, similar_searches
+from hwnas.knowledge.generator import ArchitectureGenerator, DeviceCosts
 from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.problem import Problem, derived_seed
 from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.experience import OPTIMISM, Experience
 
+CANDIDATES = 100
+"""Architectures that are generated for the data, the device and the budget."""
 CONFIDENCE = 0.9
 """Probability with which a suggested network's predicted latency keeps the budget."""
 
@@ -93,8 +97,11 @@ def suggest(
             mend="`hwnas remember DIR` adds finished runs; `hwnas search` needs none",
         )
     limit = Limit(CostModel(space, table), budget_ms, confidence)
-    rng = np.random.default_rng(derived_seed(config.seed, "suggestions"))
-    found = suggestions(space, experience, limit, count, rng)
+    seed = derived_seed(config.seed, "suggestions")
+    generator = ArchitectureGenerator(space, searches, seed)
+    costs = DeviceCosts(space, limit.cost.coefficients.mean.tolist(), table.device.runtime)
+    candidates = generator.sample(costs, embedding, budget_ms, CANDIDATES)
+    found = suggestions(space, experience, limit, count, np.random.default_rng(seed), candidates)
     return {
         "space": space.name,
         "searches": len(searches),
@@ -111,17 +118,19 @@ def suggestions(
     limit: Limit,
     count: int,
     rng: np.random.Generator,
+    candidates: Sequence[Architecture] = (),
 ) -> list[Suggestion]:
     """The architectures within a budget that are predicted to be the best.
 
     Several are chosen by an optimistic prediction, so that the best of them is good, and one by the
-    expected score alone. The first has the largest expected score.
+    expected score alone. The first has the largest expected score. They are searched for from
+    generated candidates, from random architectures and from those of the earlier searches.
 
     Raises:
         InputError: when no architecture keeps the budget.
     """
     optimism = OPTIMISM if count > 1 else 0.0
-    found = experience.best(Decoder([limit]), count, rng, optimism=optimism)
+    found = experience.best(Decoder([limit]), count, rng, optimism=optimism, candidates=candidates)
     found = [found[i] for i in np.argsort(-experience.predict(found)[0], kind="stable")]
     scores, score_deviations = experience.expected_scores(found)
     latencies_ms, deviations_ms = limit.cost.predict(found)

@@ -33,8 +33,8 @@ class Experience(Protocol):
     def predict(self, architectures: Sequence[Architecture]) -> tuple[np.ndarray, np.ndarray]:
         """Means and standard deviations of scores, (architectures,) each; higher is better."""
 
-    def best(self, decoder: Decoder, k: int, rng: np.random.Generator) -> list[Architecture]:
-        """Up to k architectures within the budgets that are predicted to be the best."""
+    def start(self, decoder: Decoder, k: int, rng: np.random.Generator) -> list[Architecture]:
+        """Up to k architectures within the budgets to begin a search with."""
 
 
 class Decoder(Protocol):

@@ -181,12 +181,19 @@ class Experience:
         return self._combined([source.expected_scores(architectures) for source in self.sources])
 
     def best(
-        self, decoder: Decoder, k: int, rng: np.random.Generator, *, optimism: float = 0.0
+        self,
+        decoder: Decoder,
+        k: int,
+        rng: np.random.Generator,
+        *,
+        optimism: float = 0.0,
+        candidates: Sequence[Architecture] = (),
     ) -> list[Architecture]:
         """Find architectures within the budgets that are predicted to be good, the best first.
 
-        A local search from the architectures of the earlier searches and from random ones, or, if
-        none of these keeps the budgets, from those that are decoded from `option_scores`.
+        A local search from the architectures of the earlier searches, from random ones and from
+        given candidates, or, if none of these keeps the budgets, from those that are decoded from
+        `option_scores`.
 
         Args:
             decoder: knows the budgets.
@@ -194,9 +201,11 @@ class Experience:
             rng: draws random architectures and mutants.
             optimism: standard deviations that are added to the predicted means. Of several
                 architectures with an uncertain prediction, one is more often very good.
+            candidates: architectures from which the local search also begins.
         """
         space = self.space
         drawn = [a for source in self.sources for a in source.search.architectures]
+        drawn += [*candidates]
         drawn += [space.sample(rng) for _ in range(POOL)]
         predicted: dict[Architecture, float] = {}
         is_feasible = cache(decoder.is_feasible)

@@ -23,7 +23,10 @@ from hwnas.spaces.base import SearchSpace
 from hwnas.strategies.autoencoder import most_probable
 from hwnas.strategies.base import Decoder, Outcome
 from hwnas.strategies.sampled import SampledSettings, SampledStrategy
+from hwnas.strategies.size_prior import CAPACITY, log_sizes, size_moments
 
+REFERENCE_NETWORKS = 200
+"""Number of random architectures by which network sizes are standardised."""
 NOISE, HIDDEN, BATCH = 8, 64, 64
 LEARNING_RATE = 1e-2
 
@@ -32,7 +35,7 @@ class GanSettings(SampledSettings):
     """Sizes of the sets that are compared, and of the training."""
 
     startup: int = Field(
-        20, ge=2, description="number of evaluations before the generator proposes"
+        10, ge=2, description="number of evaluations before the generator proposes"
     )
     elite: int = Field(10, ge=1, description="number of best architectures it is compared with")
     draws: int = Field(
@@ -42,6 +45,12 @@ class GanSettings(SampledSettings):
     refit: int = Field(5, ge=1, description="evaluations between two trainings")
     entropy: float = Field(
         0.05, ge=0, description="weight of the entropy of the generator's distributions"
+    )
+    capacity: float = Field(
+        CAPACITY,
+        ge=0,
+        description="by how much the log error of a short training falls further in a long "
+        "one, for each standard deviation of the log of the parameters",
     )
     memory: int = Field(500, ge=2, description="number of latest evaluations that are compared")
 
@@ -75,6 +84,7 @@ class GanStrategy(SampledStrategy):
         super().__init__(space, seed, settings, decoder)
         self.settings = settings
         self.observed: deque[Evaluated] = deque(maxlen=settings.memory)
+        self.size_mean, self.size_std = size_moments(space, REFERENCE_NETWORKS, seed)
         self.seen = self.fitted = 0
         self.fitted_on: list[Evaluated] = []
         self._networks: tuple[nn.Module, nn.Module] | None = None
@@ -99,11 +109,31 @@ class GanStrategy(SampledStrategy):
         self.seen += 1
 
     def ranked(self) -> list[Architecture]:
-        """The records, or the evaluations if outcomes are not lasting, by their objective."""
-        if self.records:
+        """The records with the size prior, or else the evaluations by what is compared."""
+        if self.records and self.size_prior:
             return super().ranked()
-        ordered = sorted(self.observed, key=lambda one: one.objective)
-        return list(dict.fromkeys(one.architecture for one in ordered))
+        return [one.architecture for one in self._best(list(self.observed))]
+
+    def _compared(self, evaluated: list[Evaluated]) -> np.ndarray:
+        """What is to be small, (evaluated,).
+
+        The objectives, or for scores of trainings their logarithms with what longer trainings
+        change, as in `bayesian`.
+        """
+        objectives = np.array([one.objective for one in evaluated])
+        if not self.records or objectives.min() <= 0:
+            return objectives
+        sizes = log_sizes(self.space, [one.architecture for one in evaluated])[:, 0]
+        standardised = (sizes - self.size_mean[0]) / self.size_std[0]
+        compared: np.ndarray = np.log(objectives) - self.settings.capacity * standardised
+        return compared
+
+    def _best(self, evaluated: list[Evaluated]) -> list[Evaluated]:
+        """The evaluations of different architectures, the best first."""
+        best: dict[Architecture, Evaluated] = {}
+        for place in np.argsort(self._compared(evaluated), kind="stable"):
+            best.setdefault(evaluated[place].architecture, evaluated[place])
+        return list(best.values())
 
     def _fit(self) -> None:
         """Train on what was observed until now."""
@@ -122,10 +152,7 @@ class GanStrategy(SampledStrategy):
 
     def _elite(self) -> list[Evaluated]:
         """The best different architectures of those that were trained on."""
-        best: dict[Architecture, Evaluated] = {}
-        for one in sorted(self.fitted_on, key=lambda one: one.objective):
-            best.setdefault(one.architecture, one)
-        return list(best.values())[: self.settings.elite]
+        return self._best(self.fitted_on)[: self.settings.elite]
 
     def _new_discriminator(self) -> nn.Module:
         """Learn from pairs which one is better.
@@ -136,13 +163,13 @@ class GanStrategy(SampledStrategy):
         features = self._features(
             self.space.one_hots([one.architecture for one in self.fitted_on]).float()
         )
-        objectives = torch.tensor([one.objective for one in self.fitted_on])
+        compared = torch.from_numpy(self._compared(self.fitted_on))
         network = _perceptron(features.shape[1], 1)
         optimizer = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
         for _ in range(self.settings.steps):
             pairs = torch.randint(len(features), (2, BATCH))
             difference = network(features[pairs[0]]) - network(features[pairs[1]])
-            better = torch.sign(objectives[pairs[1]] - objectives[pairs[0]])
+            better = torch.sign(compared[pairs[1]] - compared[pairs[0]]).float()
             losses = functional.softplus(-better * difference[:, 0]) * better.abs()
             _step(optimizer, losses.mean())
         return network.requires_grad_(False)
