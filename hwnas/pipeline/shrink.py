@@ -115,7 +115,7 @@ def shrink(
         RuntimeMissingError: when Torch-Pruning or the runtime is not installed.
         HwnasError: with the exit code that the command line gives.
     """
-    chosen = _stated(settings or {})
+    chosen, budgets_ms = _stated(settings or {}), _budgets(budget_ms)
     dataset = data if isinstance(data, Dataset) else dataset_of(data, validation, name="own")
     if isinstance(data, Dataset) and validation is not None:
         raise InputError("the dataset has a part for scores", where=f"{OWN}: validation")
@@ -139,10 +139,9 @@ def shrink(
     space = space.reading(dataset.input_shape)
     document = _document(dataset, task, space, model, seed) | {"device": device}
     document["latency"] = latency | {"operator_seconds": OPERATOR_S}
-    budgets_ms = [budget_ms] if isinstance(budget_ms, int | float) else list(budget_ms)
-    document["budget"] = {"ms": float(budgets_ms[0])}
+    document["budget"] = {"ms": budgets_ms[0]}
     if len(budgets_ms) > 1:
-        document["budget"]["family_ms"] = [float(one) for one in budgets_ms[1:]]
+        document["budget"]["family_ms"] = budgets_ms[1:]
         document["shrink"]["elastic"] = True
     for key, value in {"train.epochs": epochs, **(settings or {}), "shrink.step": step}.items():
         if value is not None:
@@ -153,6 +152,20 @@ def shrink(
         config, path, table=table, resume=resume, show_progress=show_progress, problem=problem
     )
     return Result(path, problem)
+
+
+def _budgets(budget_ms: float | Sequence[float]) -> list[float]:
+    """The latency budgets, at least one, each once."""
+    budgets = [budget_ms] if isinstance(budget_ms, int | float) else budget_ms
+    found = [float(one) for one in budgets]
+    if not found or len(set(found)) < len(found):
+        raise InputError(
+            "not one or several budgets",
+            where=f"{OWN}: budget_ms",
+            expected="at least one number of milliseconds, each once",
+            actual=found,
+        )
+    return found
 
 
 def _latency(runtime: str | None, device_name: str | None) -> dict[str, Any]:

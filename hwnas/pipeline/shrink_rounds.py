@@ -20,6 +20,7 @@ from safetensors.torch import save
 from hwnas.architecture import Architecture
 from hwnas.budget.cost import CostModel
 from hwnas.budget.decode import Decoder, latency_range_ms
+from hwnas.budget.gate import TOLERANCE
 from hwnas.budget.limit import Limit
 from hwnas.budget.selection import Measured
 from hwnas.durable import write_atomic
@@ -140,9 +141,17 @@ class Rounds:
         """
         limits = self._limits(run, self.ratio)
         limits[0] = limits[0].with_cost(self._corrected())
+        fastest_ms, slowest_ms = latency_range_ms(limits[0].cost)
+        if fastest_ms > limits[0].budget_ms * (1 + TOLERANCE):
+            raise InputError(
+                "below the latency that remains when everything removable is gone",
+                where="budget_ms",
+                expected=f"at least {fastest_ms * self.ratio:.4g} ms",
+                actual=f"{run.target.budget_ms():.4g} ms",
+                mend="raise the budget",
+            )
         Decoder(limits).best(np.zeros(self.left.space.mask.shape))
         if not any(record["event"] == "budget" for record in run.folder.read_history()):
-            fastest_ms, slowest_ms = latency_range_ms(limits[0].cost)
             record = {"budget_ms": run.target.budget_ms(), "fastest_ms": fastest_ms}
             run.folder.append_history({"event": "budget", **record, "slowest_ms": slowest_ms})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -101,11 +102,15 @@ def cost_in_table(spec: OpSpec) -> float:
     return 1e-4 * (0.5 + letters) * spec.c_out * spec.height * spec.width / spec.stride
 
 
-def table_of(space: SearchSpace, runtime: str = "onnxruntime-cpu") -> LatencyTable:
-    """A table of this device that holds `cost_in_table` for every operator of a space."""
+def table_of(
+    space: SearchSpace,
+    runtime: str = "onnxruntime-cpu",
+    cost: Callable[[OpSpec], float] = cost_in_table,
+) -> LatencyTable:
+    """A table of this device with the cost of every operator of a space, in ms."""
     measurements = {}
     for spec in space.all_operators():
-        value = cost_in_table(spec)
+        value = cost(spec)
         measurements[spec] = Measurement(
             median_ms=1.1 * value, p10_ms=value, p90_ms=1.2 * value, rounds=20, status="ok"
         )

@@ -22,6 +22,7 @@ import hwnas
 from hwnas.deploy.export import read_metadata
 from hwnas.errors import InputError
 from hwnas.inspection.process import inspect_model
+from hwnas.latency_tables.table import LatencyTable
 from hwnas.pipeline.export import export
 from hwnas.pipeline.shrink_formats import Formats, write_formats
 from hwnas.pipeline.variants import require_measurable
@@ -162,21 +163,17 @@ def test_channels_go_until_the_measured_budget_is_kept(finished, tmp_path) -> No
 
 
 class Wide:
-    """A network that is large enough for its latency to follow from its layers, and its data."""
+    """A network whose latency follows from its layers, its data, and tables by the layers' MACs."""
 
-    settings = SETTINGS | {
-        "shrink.step": 16,
-        "shrink.most_operators": 12,
-        "latency.operator_seconds": 0.1,
-        "search.max_measured": 4,
-    }
+    step = 16
+    settings = SETTINGS | {"shrink.most_operators": 12, "search.max_measured": 4}
 
     def __init__(self, out: Path) -> None:
         torch.manual_seed(0)
         layers = [nn.Conv2d(1, 48, 3, 1, 1), nn.ReLU(), nn.Conv2d(48, 64, 3, 2, 1), nn.ReLU()]
         layers += [nn.Conv2d(64, 64, 3, 1, 1), nn.ReLU()]
         head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 3)]
-        self.model = nn.Sequential(*layers, *head)
+        self.model, self.latency_ms = nn.Sequential(*layers, *head), 1.0
         x, y = images(96)
         self.data = np.repeat(np.repeat(x, 2, 2), 2, 3), y
         optimizer = torch.optim.Adam(self.model.parameters(), 3e-3)
@@ -189,15 +186,31 @@ class Wide:
         self.latency_ms = self.shrunk(out, 1e6).latency_ms
 
     def shrunk(self, out: Path, budget_ms: float | list[float], **settings: Any) -> hwnas.Result:
+        settings = self.settings | {"shrink.step": self.step} | settings
+        path = out.with_suffix(".json")
+        self.table(settings["shrink.step"], settings.get("shrink.resolutions", [])).save(path)
         return hwnas.shrink(
             self.model,
             self.data,
             out,
             budget_ms=budget_ms,
             epochs=1,
-            settings=self.settings | settings,
+            settings=settings,
+            table=path,
             show_progress=False,
         )
+
+    def table(self, step: int, resolutions: list[float]) -> LatencyTable:
+        space = shrink_space(
+            self.model,
+            torch.zeros(2, 1, 16, 16),
+            step=step,
+            most_operators=self.settings["shrink.most_operators"],
+            resolutions=resolutions,
+        )
+        macs = {one.spec: one.macs for one in space.options.measured}
+        scale = self.latency_ms / space.params_and_macs(space.whole)[1]
+        return table_of(space, cost=lambda spec: 1e-4 + scale * macs[spec])
 
 
 @pytest.fixture(scope="module")
@@ -271,9 +284,16 @@ def test_formats_are_refused_where_they_cannot_be_measured(trained, table, tmp_p
 
 
 def test_a_budget_below_what_can_remain_is_refused_with_what_remains(trained, table, tmp_path):
-    with pytest.raises(InputError, match=r"range of predicted latencies \([\d.e-]+ to"):
+    with pytest.raises(InputError, match=r"below the latency that remains.* at least [\d.e-]+ ms"):
         shrink(trained, tmp_path / "low", table, budget_ms=1e-6)
     assert not (tmp_path / "low" / "architecture.json").exists()
+
+
+@pytest.mark.parametrize("budgets_ms", [[], [1.0, 2.0, 1.0]])
+def test_budgets_that_make_no_family_are_refused(trained, budgets_ms, tmp_path) -> None:
+    with pytest.raises(InputError, match="budget_ms"):
+        shrink(trained, tmp_path / "run", None, budget_ms=budgets_ms)
+    assert not (tmp_path / "run").exists()
 
 
 def test_data_that_do_not_fit_are_refused(trained, table, tmp_path) -> None:
