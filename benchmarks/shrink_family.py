@@ -27,6 +27,7 @@ import hwnas
 from hwnas.data import Dataset
 
 SHARES = (0.8, 0.667, 0.5, 0.4, 0.333)
+METHODS = ["together", "alone"]
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, default="resnet20")
     parser.add_argument("--shares", type=float, nargs="+", default=SHARES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=METHODS)
     parser.add_argument("--samples", type=int, default=3000)
     parser.add_argument("--tests", type=int, default=2000)
     parser.add_argument("--teacher-epochs", type=int, default=10)
@@ -56,16 +58,19 @@ def main() -> None:
             "ms_original": whole_ms,
         }
         budgets_ms = [share * whole_ms for share in arguments.shares]
-        clock = Clock()
-        with TemporaryDirectory() as folder:
-            found = together(
-                teacher, data, budgets_ms, seed, arguments.shared_epochs, Path(folder) / "run"
-            )
-        spent = clock.spent()
-        for share, budget_ms, one in zip(arguments.shares, budgets_ms, found, strict=True):
-            row = figures(share, budget_ms, "together", arguments.shared_epochs, *one, data)
-            append_row("shrink_family", facts | row | spent)
+        if "together" in arguments.methods:
+            clock = Clock()
+            with TemporaryDirectory() as folder:
+                found = together(
+                    teacher, data, budgets_ms, seed, arguments.shared_epochs, Path(folder) / "run"
+                )
+            spent = clock.spent()
+            for share, budget_ms, one in zip(arguments.shares, budgets_ms, found, strict=True):
+                row = figures(share, budget_ms, "together", arguments.shared_epochs, *one, data)
+                append_row("shrink_family", facts | row | spent)
         for share, budget_ms in zip(arguments.shares, budgets_ms, strict=True):
+            if "alone" not in arguments.methods:
+                break
             clock = Clock()
             with TemporaryDirectory() as folder:
                 out = Path(folder) / "run"
