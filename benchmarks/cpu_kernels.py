@@ -18,9 +18,9 @@ import torch
 from bench_mixed_op import SIZES, Case, Tensors, interleaved
 from results import append_row
 
-from hwnas.kernels.backend import MixTerm, PoolGradient, StageBackward
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.norms import TABLE_ROWS
+from hwnas.kernels.operands import MixTerm, PoolGradient, StageBackward
 from hwnas.kernels.operator import to_layout
 from hwnas.kernels.plan import CellPlan, tensors_of
 

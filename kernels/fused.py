@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import (
-    Backend,
+from hwnas.kernels.backend import Backend
+from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
+from hwnas.kernels.operands import (
     MixTerm,
     NormGradients,
     NormTerms,
@@ -29,7 +30,6 @@ from hwnas.kernels.backend import (
     TableRows,
     Value,
 )
-from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.plan import CellPlan, Group, Norm, Term
 
 RECOMPUTE = ("nothing", "first", "all")

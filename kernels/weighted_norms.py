@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import MixTerm, NormTerms
 from hwnas.kernels.choice import choose_implementation, compute_dtype
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
+from hwnas.kernels.operands import MixTerm, NormTerms
 from hwnas.kernels.operator import (
     SavedTensors,
     aligned,

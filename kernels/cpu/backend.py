@@ -9,15 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import (
-    Backend,
-    MixTerm,
-    Pooled,
-    PoolGradient,
-    Pools,
-    StageBackward,
-    Value,
-)
+from hwnas.kernels.backend import Backend
 from hwnas.kernels.cpu.binding import (
     LANES,
     UnavailableError,
@@ -33,6 +25,14 @@ from hwnas.kernels.cpu.binding import (
 )
 from hwnas.kernels.cpu.memory import MEMORY
 from hwnas.kernels.cpu.structures import Shape
+from hwnas.kernels.operands import (
+    MixTerm,
+    Pooled,
+    PoolGradient,
+    Pools,
+    StageBackward,
+    Value,
+)
 from hwnas.kernels.plan import Convolution
 
 

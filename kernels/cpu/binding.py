@@ -13,7 +13,6 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import MixTerm, Pooled, PoolGradient, StageBackward, Value
 from hwnas.kernels.cpu.openmp import load_with_openmp
 from hwnas.kernels.cpu.structures import (
     KINDS,
@@ -24,6 +23,7 @@ from hwnas.kernels.cpu.structures import (
     Shape,
     ValueEntry,
 )
+from hwnas.kernels.operands import MixTerm, Pooled, PoolGradient, StageBackward, Value
 from hwnas.kernels.plan import Convolution
 
 INSTRUCTIONS = ("avx512", "avx2", "portable")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hwnas.kernels.backend import NormTerms, PoolGradient, StageBackward, TableRows
+from hwnas.kernels.operands import NormTerms, PoolGradient, StageBackward, TableRows
 from hwnas.kernels.plan import Convolution
 from hwnas.kernels.triton.constants import kept_on_device
 from hwnas.kernels.triton.layout import SHORT_TILES, TILES, StageTables, Tiles, divisors

@@ -14,7 +14,7 @@ import torch
 import triton
 from torch import Tensor
 
-from hwnas.kernels.backend import (
+from hwnas.kernels.operands import (
     MixTerm,
     NormGradients,
     NormTerms,
@@ -38,7 +38,8 @@ from hwnas.kernels.triton.arguments import (
     stage_arguments,
     terms_of,
 )
-from hwnas.kernels.triton.backward import stage_backward_inputs, stage_backward_outputs
+from hwnas.kernels.triton.backward_inputs import stage_backward_inputs
+from hwnas.kernels.triton.backward_outputs import stage_backward_outputs
 from hwnas.kernels.triton.forward import stage_forward
 from hwnas.kernels.triton.launch import TritonLauncher, interpreted
 from hwnas.kernels.triton.layout import (

@@ -15,7 +15,7 @@ from torch import Tensor
 from hwnas.kernels.backend import Backend
 from hwnas.kernels.plan import CellPlan, Convolution, Norm
 from hwnas.kernels.triton.arguments import Size, integers, offsets_in_one
-from hwnas.kernels.triton.backward import sum_weight_gradients
+from hwnas.kernels.triton.backward_inputs import sum_weight_gradients
 from hwnas.kernels.triton.layout import (
     SUM_BLOCK,
     StageTables,

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwnas.kernels.backend import Backend, Pools, StageBackward
+from hwnas.kernels.backend import Backend
 from hwnas.kernels.norms import MEAN, SCALE, SHIFT
+from hwnas.kernels.operands import Pools, StageBackward
 from hwnas.kernels.plan import Convolution
 
 

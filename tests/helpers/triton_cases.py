@@ -15,8 +15,8 @@ from helpers.launch_counter import count_launches
 from helpers.reference_backend import ReferenceBackend
 from torch import Tensor
 
-from hwnas.kernels.backend import MixTerm, NormTerms, PoolGradient, StageBackward, TableRows
 from hwnas.kernels.norms import MEAN, SCALE, SHIFT, TABLE_ROWS
+from hwnas.kernels.operands import MixTerm, NormTerms, PoolGradient, StageBackward, TableRows
 from hwnas.kernels.plan import Convolution, Norm
 from hwnas.kernels.triton.backend import TritonBackend
 from hwnas.kernels.triton.launch import interpreted

@@ -17,7 +17,7 @@ import torch
 import triton
 from machine_code import Launch, Loop, RecordingBackend, compile_launch, read_code, run_tool
 
-from hwnas.kernels.backend import MixTerm, NormTerms, PoolGradient, StageBackward, TableRows
+from hwnas.kernels.operands import MixTerm, NormTerms, PoolGradient, StageBackward, TableRows
 from hwnas.kernels.plan import Convolution, Norm
 
 TABLE = Path(__file__).with_name("triton_resources.json")

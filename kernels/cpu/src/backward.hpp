@@ -217,6 +217,11 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
     }
     for (Index h = 0; h < shape.out_height; h += rows_max) {
       const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
+      // What the next chunk reads: the next rows, or the first ones of the next convolution.
+      const bool done = h + rows == shape.out_height && i + 1 < count;
+      const Index next = done ? 0 : (h + rows) * wide * l.blocks, vectors = rows * wide * l.blocks;
+      fetch_ahead(l.image(convolutions[i + done].gradient, n, l.pixels_out) + next, 1, vectors);
+      fetch_ahead(l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next, 1, vectors);
       normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
                           l.image(outputs, i * shape.images + n, l.pixels_out), work.dz.get(),
                           chunk);

@@ -82,6 +82,7 @@ INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Inde
     const Index apart = values.step(k);
     const v* z = values.pixels(k, b) + p * apart;
     const v a = scale[k], m = mean[k];
+    if constexpr (P > 1) fetch_ahead(z + PIXELS_AHEAD * apart, apart, P);
     UNROLL for (int i = 0; i < P; i++) sum[i] += a * (z[i * apart] - m);
   }
   UNROLL for (int i = 0; i < P; i++) out[i * step] = sum[i];
@@ -128,12 +129,15 @@ INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g,
   using v = typename VectorOf<T, V>::type;
   v s[4] = {}, t[4] = {};
   Index p = 0;
-  for (; p + 4 <= pixels; p += 4)
+  for (; p + 4 <= pixels; p += 4) {
+    fetch_ahead(z + (p + PIXELS_AHEAD) * step, step, 4);
+    if (with_s) fetch_ahead(g + (p + PIXELS_AHEAD) * blocks, blocks, 4);
     UNROLL for (int i = 0; i < 4; i++) {
       const v gradient = g[(p + i) * blocks];
       t[i] += gradient * (z[(p + i) * step] - mean);
       if (with_s) s[i] += gradient;
     }
+  }
   for (; p < pixels; p++) {
     t[0] += g[p * blocks] * (z[p * step] - mean);
     if (with_s) s[0] += g[p * blocks];

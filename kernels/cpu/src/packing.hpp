@@ -195,6 +195,7 @@ void fill_plane(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, c
     for (Index h = first; h < last; h++) {
       const v* from = x + h * l.shape.width_px * l.blocks + b;
       v* to = plane + b * l.plane + l.origin() + h * l.row;
+      fetch_ahead(from + ROWS_AHEAD * l.shape.width_px * l.blocks, l.blocks, l.shape.width_px);
       if (norm)
         for (Index w = 0; w < l.shape.width_px; w++)
           to[w] = rectified<v>(scale * (v(from[w * l.blocks]) - mean) + shift);

@@ -46,6 +46,7 @@ class PooledRows {
     v* sum_of = columns_.get() + width_ + 3;
     largest_of[-1] = largest_of[width_] = broadcast<v>(std::numeric_limits<T>::lowest());
     sum_of[-1] = sum_of[width_] = v{};
+    fetch_ahead(x + (bottom + ROWS_AHEAD) * width_ * blocks_, blocks_, width_);
     for (Index w = 0; w < width_; w++) {
       v m = x[(top * width_ + w) * blocks_], s = m;
       for (Index i = top + 1; i <= bottom; i++) {

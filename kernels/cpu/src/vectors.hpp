@@ -38,11 +38,15 @@ INLINE v rectified(v a) {
   return a < v{} ? v{} : a;
 }
 
-// Prefetches `count` vectors, `step` apart, that are needed soon.
+// Prefetches `count` vectors, `step` apart, that are needed soon. Kernels that read many tensors side
+// by side wait for memory without it; behind the end of a tensor it does nothing.
 template <class v>
-INLINE void fetch_ahead(const v* from, Index step, int count) {
-  UNROLL for (int i = 0; i < count; i++) __builtin_prefetch(from + i * step);
+INLINE void fetch_ahead(const v* from, Index step, Index count) {
+  UNROLL for (Index i = 0; i < count; i++) __builtin_prefetch(from + i * step);
 }
+
+// How far ahead of what they compute kernels prefetch, where they go by pixels and by rows.
+constexpr Index PIXELS_AHEAD = 32, ROWS_AHEAD = 4;
 
 // Zeroed memory, aligned for any vector.
 template <class v>

@@ -17,12 +17,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hwnas.kernels import operator
-from hwnas.kernels.backend import MixTerm, PoolGradient
 from hwnas.kernels.cpu import cell as cpu_cell
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.cpu.binding import UnavailableError, available_instructions
 from hwnas.kernels.cpu.memory import MemoryPool
 from hwnas.kernels.fused import FusedCell
+from hwnas.kernels.operands import MixTerm, PoolGradient
 from hwnas.kernels.plan import CellPlan, tensors_of
 
 try:

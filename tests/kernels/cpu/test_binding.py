@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hwnas.kernels.backend import MixTerm
 from hwnas.kernels.cpu import binding, openmp
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.cpu.binding import UnavailableError, elements, vectors
 from hwnas.kernels.cpu.structures import Shape
+from hwnas.kernels.operands import MixTerm
 
 SHAPE = Shape(lanes=8, is_double=0)
 

@@ -1,12 +1,9 @@
-"""Backward kernels of the convolutions and pools that read the same states.
+"""The second launch of a stage's backward pass: gradients of the inputs and of the weights.
 
-The gradients of a stage take two launches. `stage_backward_outputs` computes dz from the gradient g
-of the normalised outputs, multiplies it by the pointwise weights to get the gradient dy of the
-depthwise outputs, and sums the gradient of the pointwise weights. For pools it stores dz and the
-position of each window's maximum. `stage_backward_inputs` gathers the gradient of the inputs from
-dy (dz for dense convolutions and pools); further programs of it sum the gradients of the remaining
-weights, each those of a row of taps of a depthwise or of one tap of a dense convolution.
-`sum_weight_gradients` adds up the partial sums of both.
+`stage_backward_inputs` gathers the gradient of the inputs from what the first launch stored: dy, or
+dz for dense convolutions and pools. Further programs of it sum the gradients of the weights that
+the first launch left out, each those of a row of taps of a depthwise or of one tap of a dense
+convolution. `sum_weight_gradients` adds up the partial sums of both launches.
 """
 
 # mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False
@@ -16,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hwnas.kernels.triton.pools import gather_pools, pool_outputs
+from hwnas.kernels.triton.pools import gather_pools
 from hwnas.kernels.triton.statistics import differentiate, is_last
 from hwnas.kernels.triton.tiles import (
     DENSE,
@@ -25,132 +22,22 @@ from hwnas.kernels.triton.tiles import (
     ROWS,
     SHAPE,
     TABLE_ROWS,
-    TAPS,
     UNSPECIALISED,
     VALUE,
     WEIGHTS,
     dense_shape,
     dense_tap,
-    depthwise,
     input_corner,
     load_divisors,
     load_offset,
-    load_output_gradient,
     load_table,
     output_line,
-    pin,
     place,
     rectified,
     select,
     tile_of,
     within,
 )
-
-
-@triton.jit
-def _convolution_outputs(
-    values, table, weights, convolution, output, gradient, coefficients, norm, intermediate,
-    partial, images, height, width, out_height, out_width, divisors, STRIDE: tl.constexpr,
-    C: tl.constexpr, BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr,
-    SHAPES: tl.constexpr, NORMALISED: tl.constexpr, NEEDS_WEIGHTS: tl.constexpr,
-    PRECISION: tl.constexpr, PIN: tl.constexpr,
-):  # fmt: skip
-    """Write dy of a separable or dz of a dense convolution for all tiles of a program."""
-    dtype = intermediate.dtype.element_ty
-    channels = tl.arange(0, C)
-    pointwise = tl.load(convolution + TAPS) * C
-    dense = tl.load(convolution + DENSE) != 0
-    d_pointwise = tl.zeros([C, C], tl.float32)
-    mean, scale, shift = load_table(table, channels, C, NORMALISED)
-    tiles = tl.cdiv(images * out_height * out_width, BLOCK)
-    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
-        pixel, inside, image, row, column = tile_of(
-            tile, images, out_height, out_width, divisors, BLOCK
-        )
-        offsets = pixel[:, None] * C + channels[None, :]
-        dz = load_output_gradient(
-            gradient, output, offsets, inside[:, None], coefficients, norm, channels, C
-        )
-        if KINDS != "separable":
-            if dense:
-                tl.store(intermediate + offsets, dz.to(dtype), mask=inside[:, None])
-        if KINDS != "dense":
-            if not dense:
-                dy = tl.zeros([BLOCK, C], tl.float32)
-                for start in range(0, C, BLOCK_K):
-                    some = start + tl.arange(0, BLOCK_K)
-                    part = dz
-                    if BLOCK_K < C:
-                        near = pixel[:, None] * C + some[None, :]
-                        part = load_output_gradient(
-                            gradient, output, near, inside[:, None], coefficients, norm, some, C
-                        )
-                    matrix = tl.load(weights + pointwise + channels[:, None] * C + some[None, :])
-                    dy = tl.dot(
-                        part.to(dtype), tl.trans(matrix.to(dtype)), dy, input_precision=PRECISION
-                    )
-                tl.store(intermediate + offsets, dy.to(dtype), mask=inside[:, None])
-                if NEEDS_WEIGHTS:
-                    corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
-                    y = depthwise(
-                        values, weights, convolution, corner, inside, channels, mean, scale, shift,
-                        height, width, SHAPES, C, BLOCK, C, NORMALISED,
-                    )  # fmt: skip
-                    d_pointwise = tl.dot(
-                        tl.trans(pin(y, PIN).to(dtype)), dz.to(dtype), d_pointwise,
-                        input_precision=PRECISION,
-                    )  # fmt: skip
-    if NEEDS_WEIGHTS and KINDS != "dense":
-        if not dense:
-            matrix = channels[:, None] * C + channels[None, :]
-            tl.store(partial + pointwise + matrix, d_pointwise)
-
-
-@triton.jit(do_not_specialize=UNSPECIALISED)
-def stage_backward_outputs(
-    values, table, weights, convolutions, outputs, gradients, gradient_places, coefficients,
-    coefficient_places, norms, norm_places, intermediate, partials, edges, edge_places,
-    edge_coefficients, edge_coefficient_places, edge_rows, edge_row_places, maxima, means, skips,
-    d_maximum, d_mean, winners, images, height, width, out_height, out_width, divisors,
-    value_stride, output_stride, partial_stride, count, STRIDE: tl.constexpr, C: tl.constexpr,
-    BLOCK: tl.constexpr, BLOCK_K: tl.constexpr, KINDS: tl.constexpr, SHAPES: tl.constexpr,
-    NORMALISED: tl.constexpr, NEEDS_WEIGHTS: tl.constexpr, PRECISION: tl.constexpr,
-    PIN: tl.constexpr,
-):  # fmt: skip
-    """The first launch of a stage's backward pass; grid (G, B), or (G, B + 1) with pools.
-
-    gradients, coefficients and norms with their places (see `arguments.Places`) are B pointers
-    each, to (N, OH, OW, C), (3, C) and (6, C). Writes intermediate (B, N, OH, OW, C), which is dy
-    or dz; if NEEDS_WEIGHTS the pointwise part of the partial weight gradients, partials (G, packed
-    weights); with pools d_maximum, d_mean and winners, (N, OH, OW, C) each (see
-    `pools.pool_outputs`).
-    """
-    branch = tl.program_id(1)
-    numbers = load_divisors(divisors)
-    if convolutions is not None:
-        if branch < count:
-            convolution = convolutions + branch * FIELDS
-            value = tl.load(convolution + VALUE)
-            output = branch.to(tl.int64) * output_stride
-            partial = partials + tl.program_id(0).to(tl.int64) * partial_stride
-            _convolution_outputs(
-                values + value.to(tl.int64) * value_stride, table + value * TABLE_ROWS * C,
-                weights + load_offset(convolution, WEIGHTS), convolution, outputs + output,
-                place(gradients, gradient_places, branch),
-                place(coefficients, coefficient_places, branch), place(norms, norm_places, branch),
-                intermediate + output, partial + load_offset(convolution, PARTIAL), images, height,
-                width, out_height, out_width, numbers, STRIDE, C, BLOCK, BLOCK_K, KINDS, SHAPES,
-                NORMALISED, NEEDS_WEIGHTS, PRECISION, PIN,
-            )  # fmt: skip
-    if winners is not None:
-        if branch == count:
-            pool_outputs(
-                values,
-                (edges, edge_places, edge_coefficients, edge_coefficient_places, edge_rows,
-                 edge_row_places),
-                maxima, means, d_maximum, d_mean, winners, images, height, width, out_height,
-                out_width, numbers, STRIDE, C, BLOCK,
-            )  # fmt: skip
 
 
 @triton.jit
