@@ -84,6 +84,17 @@ def test_the_condition_is_the_share_of_the_budget(rng) -> None:
     assert of_ratio[1][3] > of_ratio[0][3]
 
 
+def test_of_equal_short_trainings_the_larger_network_is_better() -> None:
+    """It gains more in a longer training; scores that do not last are compared as they are."""
+    small, large = SPACE.architecture([1] * 6), SPACE.architecture([3] * 6)
+    for lasting, best in ((True, large), (False, small)):
+        strategy = build_strategy("gan", SPACE, 0, SETTINGS, decoder_of(SPACE))
+        for architecture in (small, large):
+            outcome = Outcome(0.5, 0.5, 0.5, lasting=lasting)
+            strategy.tell(SPACE.one_hot(architecture), outcome, 0.0)
+        assert strategy.ranked()[0] == best
+
+
 def test_a_search_is_resumed_with_the_same_networks(tmp_path) -> None:
     first, reference = (
         build_strategy("gan", SPACE, 3, SETTINGS, decoder_of(SPACE)) for _ in range(2)
