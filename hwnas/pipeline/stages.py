@@ -145,7 +145,8 @@ def _prepared(
 def _begun(run: Run, table: str | Path | None) -> Iterator[None]:
     """Begin a run and give it its latency table.
 
-    What is refused before anything was measured leaves no new folder behind.
+    What is refused before anything was measured leaves no new folder behind; what is interrupted
+    does, with the measurements so far.
     """
     folder = run.folder
     try:
@@ -157,6 +158,8 @@ def _begun(run: Run, table: str | Path | None) -> Iterator[None]:
             if (note := member.target.loose_budget()) is not None:
                 logger.warning(note)
         yield
+    except interruption.Interrupted:
+        raise
     except HwnasError:
         has_measured = folder.latency_table.exists() and table is None
         if folder.is_new and not folder.history.exists() and not has_measured:

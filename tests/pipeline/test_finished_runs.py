@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from hwnas.pipeline.check import check
 from hwnas.pipeline.export import export
 from hwnas.pipeline.run import Run
 from hwnas.pipeline.stages import is_finished
+from hwnas.runs import interruption
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,11 @@ def test_classes_without_a_test_sample_are_warned_of(run_folder) -> None:
     run.problem.dataset = dataclasses.replace(dataset, test=dataset.test.take(kept))
     (warning,) = [w for w in check(run)["warnings"] if "no test sample" in w]
     assert f"class {dataset.classes[3]}:" in warning
+
+
+def test_an_interrupted_profile_keeps_the_folder_to_be_resumed_in(tmp_path, monkeypatch) -> None:
+    config = load_config(None, settings("nasbench201"))
+    monkeypatch.setattr(interruption, "_requested", signal.SIGTERM)
+    with pytest.raises(interruption.Interrupted, match="everything is saved"):
+        hwnas.run(config, tmp_path / "run", show_progress=False)
+    assert (tmp_path / "run" / "config.toml").exists()
