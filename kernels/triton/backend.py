@@ -45,6 +45,7 @@ from hwnas.kernels.triton.launch import TritonLauncher, interpreted
 from hwnas.kernels.triton.layout import (
     FORWARD_WAVES,
     INPUT_WAVES,
+    REDUCE_REGISTERS,
     WEIGHT_WAVES,
     channel_block,
     divisors,
@@ -212,7 +213,7 @@ class TritonBackend(TritonLauncher):
             *((None,) * 4 if found is None else found), counters, out_shape[0], height, width_px,
             *out_shape[1:3], divisors(out_shape[1], out_shape[2], device), POOLED=bool(pools),
             STRIDE=pools[0].stride if pools else 1, WIDTH=width, C=channels,
-            BLOCK=elementwise_pixels(pixels, channels), num_warps=4,
+            BLOCK=elementwise_pixels(pixels, channels), num_warps=4, maxnreg=REDUCE_REGISTERS,
         )  # fmt: skip
         return partials, found
 

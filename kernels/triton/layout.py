@@ -75,6 +75,8 @@ finish together; those that sum weight gradients are fewer, since each writes su
 weights."""
 REDUCE_PROGRAMS = 2048
 """Limit of the number of programs of `reduce`."""
+REDUCE_REGISTERS = 128
+"""Limit of the registers of a thread of `reduce`; without one it spills on sm_100."""
 SUM_BLOCK = 256
 """Elements that one program of `sum_weight_gradients` adds up."""
 
