@@ -45,13 +45,13 @@ from hwnas.kernels.triton.launch import TritonLauncher, interpreted
 from hwnas.kernels.triton.layout import (
     FORWARD_WAVES,
     INPUT_WAVES,
-    REDUCE_REGISTERS,
     WEIGHT_WAVES,
     channel_block,
     divisors,
     elementwise_pixels,
     norm_width,
     reduce_groups,
+    reduce_registers,
 )
 from hwnas.kernels.triton.packing import PackedParameters, WeightSums
 
@@ -213,7 +213,8 @@ class TritonBackend(TritonLauncher):
             *((None,) * 4 if found is None else found), counters, out_shape[0], height, width_px,
             *out_shape[1:3], divisors(out_shape[1], out_shape[2], device), POOLED=bool(pools),
             STRIDE=pools[0].stride if pools else 1, WIDTH=width, C=channels,
-            BLOCK=elementwise_pixels(pixels, channels), num_warps=4, maxnreg=REDUCE_REGISTERS,
+            BLOCK=elementwise_pixels(pixels, channels), num_warps=4,
+            maxnreg=reduce_registers(channels),
         )  # fmt: skip
         return partials, found
 

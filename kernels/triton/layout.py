@@ -75,8 +75,6 @@ finish together; those that sum weight gradients are fewer, since each writes su
 weights."""
 REDUCE_PROGRAMS = 2048
 """Limit of the number of programs of `reduce`."""
-REDUCE_REGISTERS = 128
-"""Limit of the registers of a thread of `reduce`; without one it spills on sm_100."""
 SUM_BLOCK = 256
 """Elements that one program of `sum_weight_gradients` adds up."""
 
@@ -109,6 +107,11 @@ def padded_width(channels: int) -> int:
             f"the Triton kernels support at most {LARGEST_WIDTH} channels, got {channels} channels"
         )
     return width
+
+
+def reduce_registers(channels: int) -> int:
+    """Limit of the registers of a thread of `reduce`; with fewer it spills."""
+    return 128 if channels <= 64 else 192
 
 
 def elementwise_pixels(pixels: int, width: int) -> int:
