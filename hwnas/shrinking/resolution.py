@@ -17,7 +17,7 @@ NAME = "input size"
 
 
 def resizing(size: Size) -> nn.Module:
-    """Bilinear resizing, (N, C, H, W) to (N, C, *size)."""
+    """Bilinear resizing, (N, C, H, W) to (N, C) and the given height and width."""
     return nn.Upsample(size=size, mode="bilinear")
 
 
