@@ -65,14 +65,16 @@ def main() -> None:
     data, table = folder / "data.npz", folder / "table.json"
     if not data.exists():
         write_data(config, data)
+    stated = [setting for setting in arguments.set if not setting.startswith("data.")]
     if not table.exists():
-        run_hwnas("profile", arguments.config, "--out", str(table))
+        given = [part for setting in stated for part in ("--set", setting)]
+        run_hwnas("profile", arguments.config, *given, "--out", str(table))
     latents = "" if config.data.latents is None else f", latents={config.data.latents}"
     settings = [
         f"controls={arguments.random}",
         "threads=1",
         f"data={{name='npz', path={json.dumps(str(data.resolve()))}{latents}}}",
-        *(setting for setting in arguments.set if not setting.startswith("data.")),
+        *stated,
     ]
     documents: list[dict[str, Any]] = []
     # Pairs are judged in the order of their seeds, so that fast runs are not preferred.
