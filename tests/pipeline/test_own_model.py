@@ -160,6 +160,7 @@ def test_loss_and_metric_of_one_s_own_train_and_judge(table, tmp_path) -> None:
     assert document["absolute_error_score"]["onnx"] == pytest.approx(result.score)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_fails_costs_its_candidate_alone(table, tmp_path) -> None:
     seen: list[int] = []
 
