@@ -94,7 +94,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Formats:
+class FormatCosts:
     """What the formats of a model's operators cost, and what they lose.
 
     Attributes:
@@ -193,45 +193,35 @@ def _features(layers: Layers, designs: np.ndarray) -> np.ndarray:
     return np.concatenate([designs, both], axis=1).astype(float)
 
 
-def frontier(layers: Layers, costs: Costs, noise: np.ndarray) -> list[np.ndarray]:
-    """The choices of least noise for several latencies, the fastest first.
-
-    Args:
-        layers: the operators.
-        costs: what they cost.
-        noise: (layers,), power of each quantised operator's noise relative to the outputs.
-    """
-    fastest = _fastest(layers, costs)
-    least = costs.ratio(layers, fastest)
+def frontier(formats: FormatCosts) -> list[np.ndarray]:
+    """The choices (layers,) of least noise for several latencies, the fastest first."""
+    fastest = fastest_within(formats)
+    least = formats.costs.ratio(formats.layers, fastest)
     if least >= 1.0:
         return []
-    found = [fastest]
+    found, noise = [fastest], formats.noise
     for limit in np.linspace(least, 1.0, STEPS + 1)[:-1]:
-        chosen = least_noise(layers, costs, noise, limit + 1e-9)
+        chosen = least_noise(formats, limit + 1e-9)
         if chosen is not None and chosen.any() and noise[chosen].sum() < noise[found[-1]].sum():
             found.append(chosen)
     places = np.unique(np.linspace(0, len(found) - 1, min(CHOICES, len(found))).round().astype(int))
     return [found[place] for place in places]
 
 
-def least_noise(layers: Layers, costs: Costs, noise: np.ndarray, limit: float) -> np.ndarray | None:
+def least_noise(formats: FormatCosts, limit: float) -> np.ndarray | None:
     """The choice (layers,) of least noise whose predicted ratio is within a limit; None if none."""
-    scaled = noise / (noise.max() or 1.0)
-    objective = np.r_[scaled + 1e-9, np.zeros(len(layers.neighbours))]
-    return _solve(layers, objective, LinearConstraint(_row(costs), ub=limit - 1.0))
+    scaled = formats.noise / (formats.noise.max() or 1.0)
+    objective = np.r_[scaled + 1e-9, np.zeros(len(formats.layers.neighbours))]
+    return _solve(formats.layers, objective, LinearConstraint(_row(formats.costs), ub=limit - 1.0))
 
 
-def fastest_within(formats: Formats, most_noise: float) -> np.ndarray:
-    """The fastest choice (layers,) whose noise is within a limit; float32 if none is faster."""
-    pairs = np.zeros(len(formats.layers.neighbours))
-    limit = LinearConstraint(np.r_[formats.noise / most_noise, pairs], ub=1.0)
-    found = _solve(formats.layers, _row(formats.costs), limit)
-    assert found is not None  # float32 itself is a solution
-    return found
-
-
-def _fastest(layers: Layers, costs: Costs) -> np.ndarray:
-    found = _solve(layers, _row(costs))
+def fastest_within(formats: FormatCosts, most_noise: float | None = None) -> np.ndarray:
+    """The fastest choice (layers,), within a noise if one is stated; float32 if none is faster."""
+    limits = []
+    if most_noise is not None:
+        pairs = np.zeros(len(formats.layers.neighbours))
+        limits.append(LinearConstraint(np.r_[formats.noise / most_noise, pairs], ub=1.0))
+    found = _solve(formats.layers, _row(formats.costs), *limits)
     assert found is not None  # float32 itself is a solution
     return found
 

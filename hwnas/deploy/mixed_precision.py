@@ -16,7 +16,14 @@ import onnx
 
 from hwnas.budget.gate import measure_together
 from hwnas.checking.outputs import Feeds
-from hwnas.deploy.format_choice import Formats, Layers, MixedChoice, fit_costs, frontier, layers_of
+from hwnas.deploy.format_choice import (
+    FormatCosts,
+    Layers,
+    MixedChoice,
+    fit_costs,
+    frontier,
+    layers_of,
+)
 from hwnas.deploy.variants import MIXED, convert
 from hwnas.errors import HwnasError, InputError
 from hwnas.latency_tables.runtimes import OnnxModelRuntime
@@ -63,29 +70,21 @@ def conversions(
     return found
 
 
-def mixed_choices(
-    model: onnx.ModelProto,
-    sensitivity: Sequence[Mapping[str, Any]],
-    runtime: OnnxModelRuntime,
-    single: Feeds,
-    where: str,
-    progress: Progress,
-    exclude: Collection[str] = (),
-) -> list[MixedChoice]:
-    """Measure a model's operators in int8, and choose formats for several latencies.
+def mixed_choices(formats: FormatCosts, where: str) -> list[MixedChoice]:
+    """Choose formats for several latencies.
 
-    Arguments are those of `measured_formats`.
+    Args:
+        formats: what `measured_formats` found for a model.
+        where: the model file, for errors.
 
     Returns:
         Up to `CHOICES` choices that are predicted to be faster than the float32 model, the fastest
         first; each other one has less noise than the ones before.
 
     Raises:
-        InputError: when the model has no operator that can be quantised, or no choice is predicted
-            to be faster.
+        InputError: when no choice is predicted to be faster.
     """
-    formats = measured_formats(model, sensitivity, runtime, single, where, progress, exclude)
-    found = frontier(formats.layers, formats.costs, formats.noise)
+    found = frontier(formats)
     if not found:
         raise InputError(
             "no choice of quantised operators is predicted to be faster than float32", where=where
@@ -101,7 +100,7 @@ def measured_formats(
     where: str,
     progress: Progress,
     exclude: Collection[str] = (),
-) -> Formats:
+) -> FormatCosts:
     """Measure what a model's operators cost in int8, alone and beside each other.
 
     Args:
@@ -132,16 +131,15 @@ def measured_formats(
         return designs[np.isfinite(ratios)], ratios[np.isfinite(ratios)]
 
     designs, ratios = measured(designs_of(layers, np.random.default_rng(0)))
-    costs = fit_costs(layers, designs, ratios)
     for _ in range(CORRECTIONS):
-        found = frontier(layers, costs, powers)
+        costs = fit_costs(layers, designs, ratios)
+        found = frontier(FormatCosts(layers, costs, powers))
         unknown = [one for one in found if not (designs == one).all(axis=1).any()]
         if not unknown:
             break
         more = measured(np.array(unknown))
         designs, ratios = np.concatenate([designs, more[0]]), np.concatenate([ratios, more[1]])
-        costs = fit_costs(layers, designs, ratios)
-    return Formats(layers, costs, powers, tuple(exclude))
+    return FormatCosts(layers, fit_costs(layers, designs, ratios), powers, tuple(exclude))
 
 
 def designs_of(layers: Layers, rng: np.random.Generator) -> np.ndarray:

@@ -27,7 +27,7 @@ from hwnas.deploy.judged_variants import (
     run_variant,
     unmade_variant,
 )
-from hwnas.deploy.mixed_precision import Conversion, conversions, mixed_choices
+from hwnas.deploy.mixed_precision import Conversion, conversions, measured_formats, mixed_choices
 from hwnas.deploy.sensitivity import named_nodes, operator_sensitivity
 from hwnas.deploy.variants import EXPORTED, MIXED, convert, fastest
 from hwnas.durable import make_folder, write_atomic
@@ -245,9 +245,10 @@ def _mixed(
     with stage("operators") as advance:
         progress, single = _stoppable(advance), feeds.real(feeds.batch, 0)
         try:
-            return mixed_choices(
+            formats = measured_formats(
                 source, sensitivity, runtime, single, where, progress, what.exclude
             )
+            return mixed_choices(formats, where)
         except InputError as error:
             errors[MIXED] = str(error)
             return []

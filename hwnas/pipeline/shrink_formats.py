@@ -84,7 +84,7 @@ def find_formats(run: Run, network: Network, limit: float = 0.0) -> Formats | No
         except InputError as error:
             advance(1, 1, f"float32: {error}")
             return None
-        chosen = least_noise(formats.layers, formats.costs, formats.noise, limit)
+        chosen = least_noise(formats, limit)
         if chosen is None or formats.noise[chosen].sum() > MOST_NOISE:
             chosen = fastest_within(formats, MOST_NOISE)
         if not chosen.any():

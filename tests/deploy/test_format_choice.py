@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hwnas.deploy.format_choice import (
     Costs,
-    Formats,
+    FormatCosts,
     Layers,
     fastest_within,
     fit_costs,
@@ -90,14 +90,14 @@ def test_the_choice_has_the_least_noise_within_the_latency(seed: int, limit: flo
     noise = rng.uniform(0.1, 1.0, 5)
     every = [np.array([*one, False]) for one in itertools.product((False, True), repeat=4)]
     kept = [one for one in every if costs.ratio(CHAIN, one) <= limit]
-    found = least_noise(CHAIN, costs, noise, limit)
+    found = least_noise(FormatCosts(CHAIN, costs, noise), limit)
     if not kept:
         assert found is None
         return
     assert found is not None
     assert costs.ratio(CHAIN, found) <= limit + 1e-6
     assert noise[found].sum() == pytest.approx(min(noise[one].sum() for one in kept), abs=1e-6)
-    choices = frontier(CHAIN, costs, noise)
+    choices = frontier(FormatCosts(CHAIN, costs, noise))
     fastest = min(costs.ratio(CHAIN, one) for one in every)
     assert bool(choices) == (fastest < 1)
     if choices:
@@ -112,7 +112,7 @@ def test_the_choice_has_the_least_noise_within_the_latency(seed: int, limit: flo
 def test_the_fastest_choice_within_a_noise_is_found(seed: int, most: float) -> None:
     rng = np.random.default_rng(seed)
     costs = Costs(rng.normal(-0.05, 0.1, 5), rng.normal(-0.03, 0.05, 5))
-    formats = Formats(CHAIN, costs, rng.uniform(0.1, 1.0, 5), ("z",))
+    formats = FormatCosts(CHAIN, costs, rng.uniform(0.1, 1.0, 5), ("z",))
     every = [np.array([*one, False]) for one in itertools.product((False, True), repeat=4)]
     kept = [one for one in every if formats.noise[one].sum() <= most]
     found = fastest_within(formats, most)
