@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from hwnas.kernels.operator import SavedTensors, refuse_second_derivatives
 from hwnas.kernels.plan import CellPlan
+from hwnas.kernels.saved_tensors import SavedTensors, refuse_second_derivatives
 
 
 class CellCall(NamedTuple):

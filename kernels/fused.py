@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hwnas.kernels.backend import Backend
-from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
+from hwnas.kernels.norms import TABLE_ROWS
 from hwnas.kernels.operands import (
     MixTerm,
     NormGradients,
@@ -379,24 +379,3 @@ class FusedCell:
         if self.running is None and identity not in rows:
             return None
         return [self.running is None and row != identity for row in rows]
-
-
-def batch_statistics(
-    plan: CellPlan, tables: Sequence[Tensor], channels: int, count: Sequence[int]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Mean and unbiased variance of the batch, two lists in the order of the plan's norms.
-
-    Args:
-        plan: the cell.
-        tables: the tables of the plan's groups.
-        channels: number of channels without padding.
-        count: N OH OW of each group.
-    """
-    means: list[Tensor] = [tables[0]] * plan.norms
-    variances: list[Tensor] = [tables[0]] * plan.norms
-    for group, table, pixels in zip(plan.groups, tables, count, strict=True):
-        mean = (table[:, MEAN] + table[:, RESIDUAL])[:, :channels]
-        variance = table[:, VARIANCE, :channels] * (pixels / (pixels - 1))
-        for row, norm in enumerate(group.norms):
-            means[norm.position], variances[norm.position] = mean[row], variance[row]
-    return means, variances

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hwnas.kernels.plan import CellPlan
 from hwnas.kernels.reference import BATCH_NORM_EPS
 
 MEAN, SCALE, SHIFT, RSTD, VARIANCE, RESIDUAL = range(6)
@@ -73,3 +74,24 @@ def gradients_of_terms(
     coefficients = torch.stack((a.expand_as(b), b, d), dim=1)
     d_weight = (scale * t + shift * s).sum(dim=1)
     return coefficients, d_weight, weight * rstd * centred, weight * s
+
+
+def batch_statistics(
+    plan: CellPlan, tables: Sequence[Tensor], channels: int, count: Sequence[int]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean and unbiased variance of the batch, two lists in the order of the plan's norms.
+
+    Args:
+        plan: the cell.
+        tables: the tables of the plan's groups.
+        channels: number of channels without padding.
+        count: N OH OW of each group.
+    """
+    means: list[Tensor] = [tables[0]] * plan.norms
+    variances: list[Tensor] = [tables[0]] * plan.norms
+    for group, table, pixels in zip(plan.groups, tables, count, strict=True):
+        mean = (table[:, MEAN] + table[:, RESIDUAL])[:, :channels]
+        variance = table[:, VARIANCE, :channels] * (pixels / (pixels - 1))
+        for row, norm in enumerate(group.norms):
+            means[norm.position], variances[norm.position] = mean[row], variance[row]
+    return means, variances

@@ -13,6 +13,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from hwnas.kernels.reference import Candidate
+from hwnas.kernels.structure import EdgeStructure, read_structure, write_structure
 
 POOLS = {"max_pool_3x3": 0, "avg_pool_3x3": 1}
 SEPARABLE = {"sep_conv_3x3": 3, "sep_conv_5x5": 5}
@@ -192,20 +193,17 @@ class CellPlan:
     @staticmethod
     def describe(inputs: int, edges: Sequence[Edge]) -> str:
         """The structure of a cell as a string, an argument that PyTorch operators can take."""
-        parts = [str(inputs)]
+        structures = []
         for edge in edges:
-            chosen = [
-                f"{k} {c.name} {int(_normalised(c))} {int(_affine(c))}" for k, c in edge.chosen()
-            ]
-            parts.append(f"{edge.source} {edge.target} {edge.stride}:" + ",".join(chosen))
-        return ";".join(parts)
+            chosen = [(k, c.name, _normalised(c), _affine(c)) for k, c in edge.chosen()]
+            structures.append(EdgeStructure(edge.source, edge.target, edge.stride, chosen))
+        return write_structure(inputs, structures)
 
     @staticmethod
     @lru_cache(maxsize=512)
     def of(description: str) -> CellPlan:
         """The plan of a cell that `describe` describes."""
-        first, *parts = description.split(";")
-        inputs, rows = int(first), [_parse_edge(part) for part in parts]
+        inputs, rows = read_structure(description)
         builder = _Builder(rows)
         sources = sorted({(row.source, row.stride) for row in rows})
         groups = tuple(builder.group(source, stride) for source, stride in sources)
@@ -298,33 +296,6 @@ def sizes_of(inputs: Sequence[tuple[int, int]], edges: Sequence[Edge]) -> list[t
     return sizes
 
 
-class _EdgeStructure(NamedTuple):
-    """An edge as `CellPlan.describe` writes it.
-
-    Attributes:
-        source: number of the state that is read.
-        target: number of the node that the result is added to.
-        stride: 1 or 2.
-        chosen: (index, name, normalised, affine) of each active candidate.
-    """
-
-    source: int
-    target: int
-    stride: int
-    chosen: list[tuple[int, str, bool, bool]]
-
-
-def _parse_edge(text: str) -> _EdgeStructure:
-    """Read one edge of a description."""
-    numbers, _, listed = text.partition(":")
-    source, target, stride = (int(number) for number in numbers.split())
-    chosen = []
-    for candidate in filter(None, listed.split(",")):
-        k, name, normalised, affine = candidate.split()
-        chosen.append((int(k), name, normalised == "1", affine == "1"))
-    return _EdgeStructure(source, target, stride, chosen)
-
-
 def _normalised(candidate: Candidate) -> bool:
     """Whether a candidate has a batch norm."""
     return "bn.running_mean" in candidate.tensors or "bn1.running_mean" in candidate.tensors
@@ -342,7 +313,7 @@ class _Builder:
         rows: the cell's edges.
     """
 
-    def __init__(self, rows: Sequence[_EdgeStructure]) -> None:
+    def __init__(self, rows: Sequence[EdgeStructure]) -> None:
         self.rows = rows
         self.tensors: dict[tuple[int, int, str], int] = {}
         self.norm_positions: dict[tuple[int, int, str], int] = {}

@@ -17,16 +17,9 @@ from torch import Tensor
 from hwnas.kernels.choice import choose_implementation, compute_dtype
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.operands import MixTerm, NormTerms
-from hwnas.kernels.operator import (
-    SavedTensors,
-    aligned,
-    backend_for,
-    from_layout,
-    refuse_second_derivatives,
-    to_layout,
-    without_base,
-)
+from hwnas.kernels.operator import aligned, backend_for, from_layout, to_layout, without_base
 from hwnas.kernels.reference import BATCH_NORM_EPS, channels_last
+from hwnas.kernels.saved_tensors import SavedTensors, refuse_second_derivatives
 
 
 def weighted_norms(
