@@ -49,7 +49,6 @@ def _convolution_outputs(
     pointwise = tl.load(convolution + TAPS) * C
     dense = tl.load(convolution + DENSE) != 0
     d_pointwise = tl.zeros([C, C], tl.float32)
-    mean, scale, shift = load_table(table, channels, C, NORMALISED)
     tiles = tl.cdiv(images * out_height * out_width, BLOCK)
     for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
         pixel, inside, image, row, column = tile_of(
@@ -79,6 +78,8 @@ def _convolution_outputs(
                     )
                 tl.store(intermediate + offsets, dy.to(dtype), mask=inside[:, None])
                 if NEEDS_WEIGHTS:
+                    # Read anew for each tile, so that the product before has registers enough.
+                    mean, scale, shift = load_table(table, channels, C, NORMALISED)
                     corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
                     y = depthwise(
                         values, weights, convolution, corner, inside, channels, mean, scale, shift,

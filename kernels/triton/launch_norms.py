@@ -11,13 +11,14 @@ from torch import Tensor
 from hwnas.kernels.operands import MixTerm, NormGradients, NormTerms, Pooled, Value
 from hwnas.kernels.triton import norms as kernels
 from hwnas.kernels.triton.arguments import integers, places_of, terms_of
-from hwnas.kernels.triton.launch import TritonLauncher
+from hwnas.kernels.triton.launch import TritonLauncher, multiprocessors
 from hwnas.kernels.triton.layout import (
+    REDUCE_WAVES,
     channel_block,
     divisors,
     elementwise_pixels,
-    reduce_groups,
-    reduce_registers,
+    groups_of,
+    reduce_tile,
 )
 
 
@@ -29,7 +30,7 @@ class NormLauncher(TritonLauncher):
         width, pixels = first.shape[-1], first.numel() // first.shape[-1]
         out = self.empty(first.shape, first.dtype, first.device)
         channels = channel_block(width)
-        block = elementwise_pixels(pixels, channels)
+        block = elementwise_pixels(pixels, channels, multiprocessors(first.device))
         self._launch(
             kernels.mix, (triton.cdiv(pixels, block), width // channels),
             tuple(t.value.contiguous() for t in terms), tuple(t.row.contiguous() for t in terms),
@@ -66,7 +67,10 @@ class NormLauncher(TritonLauncher):
         out_shape, device = gradients[0].shape, gradients[0].device
         width, pixels = out_shape[-1], gradients[0].numel() // out_shape[-1]
         channels = channel_block(width)
-        groups = reduce_groups(pixels, channels, len(terms))
+        processors = multiprocessors(device)
+        tile = reduce_tile(pixels, channels, processors)
+        columns = len(terms) * (width // channels)
+        groups = groups_of(pixels, tile, REDUCE_WAVES, columns, processors)
         partials = self.empty((len(terms), groups, 2, width), torch.float32, device)
         read = tuple(v.x if isinstance(v, Pooled) else v for v in values)
         kinds = tuple(v.kind if isinstance(v, Pooled) else 0 for v in values)
@@ -83,8 +87,7 @@ class NormLauncher(TritonLauncher):
             *((None,) * 4 if found is None else found), counters, out_shape[0], height, width_px,
             *out_shape[1:3], divisors(out_shape[1], out_shape[2], device), POOLED=bool(pools),
             STRIDE=pools[0].stride if pools else 1, WIDTH=width, C=channels,
-            BLOCK=elementwise_pixels(pixels, channels), num_warps=4,
-            maxnreg=reduce_registers(channels),
+            BLOCK=tile.pixels, num_warps=tile.warps, maxnreg=tile.registers,
         )  # fmt: skip
         return partials, found
 

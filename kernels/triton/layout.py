@@ -53,28 +53,26 @@ class Tiles(NamedTuple):
 TILES = {
     16: Tiles(Tile(64, 16, 4, 168), Tile(64, 16, 4), Tile(64, 16, 4)),
     32: Tiles(Tile(32, 16, 4, 168), Tile(32, 32, 4), Tile(32, 32, 4)),
-    64: Tiles(Tile(32, 16, 4, 200), Tile(32, 32, 8), Tile(32, 64, 8)),
-    128: Tiles(Tile(16, 32, 4, 255), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
+    64: Tiles(Tile(32, 16, 4, 255), Tile(32, 32, 8), Tile(32, 64, 8)),
+    128: Tiles(Tile(32, 32, 8, 255), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
 }
 """Of float32, by width; 4 to 16 elements of a tile for each thread. Matrix products of a few input
-channels at a time leave registers for two programs or more on a multiprocessor."""
+channels at a time leave registers for at least eight warps on a multiprocessor."""
 SHORT_TILES = {
     16: Tiles(Tile(64, 16, 4, 168), Tile(64, 16, 4, 168), Tile(64, 16, 4)),
     32: Tiles(Tile(32, 32, 4, 168), Tile(32, 32, 4, 168), Tile(32, 32, 4)),
-    64: Tiles(Tile(32, 64, 8), Tile(32, 64, 8), Tile(32, 64, 8)),
-    128: Tiles(Tile(16, 128, 8, 255), Tile(16, 64, 8, 255), Tile(16, 64, 8, 255)),
+    64: Tiles(Tile(32, 64, 8), Tile(32, 32, 4, 168), Tile(32, 64, 8)),
+    128: Tiles(Tile(16, 128, 8, 255), Tile(32, 64, 8, 255), Tile(16, 64, 8, 255)),
 }
 """Of 16-bit types, whose products are made by tensor cores from few registers."""
 
 DEPTHWISE_SHAPES = ((), ((3, 1), (5, 1)), ((3, 1), (5, 1), (3, 2), (5, 2)))
 """Sets of (kernel size, dilation) of depthwise convolutions that kernels are compiled for."""
 
-FORWARD_WAVES, WEIGHT_WAVES, INPUT_WAVES = 8, 3, 4
+FORWARD_WAVES, WEIGHT_WAVES, INPUT_WAVES, REDUCE_WAVES = 8, 3, 4, 4
 """How often a launch fills a device with programs. Programs of unequal length need a few waves to
 finish together; those that sum weight gradients are fewer, since each writes sums as large as the
 weights."""
-REDUCE_PROGRAMS = 2048
-"""Limit of the number of programs of `reduce`."""
 SUM_BLOCK = 256
 """Elements that one program of `sum_weight_gradients` adds up."""
 
@@ -109,20 +107,21 @@ def padded_width(channels: int) -> int:
     return width
 
 
-def reduce_registers(channels: int) -> int:
-    """Limit of the registers of a thread of `reduce`; with fewer it spills."""
-    return 128 if channels <= 64 else 192
-
-
-def elementwise_pixels(pixels: int, width: int) -> int:
+def elementwise_pixels(pixels: int, width: int, processors: int) -> int:
     """Pixels of a tile of the elementwise kernels.
 
-    Tiles are large if at least 528 of them remain, four for each of 132 multiprocessors.
+    Tiles are large if at least four remain for each of the device's multiprocessors.
     """
     for elements in (4096, 2048):
-        if pixels * width >= 528 * elements:
+        if pixels * width >= 4 * processors * elements:
             return elements // width
     return max(1024 // width, 16)
+
+
+def reduce_tile(pixels: int, channels: int, processors: int) -> Tile:
+    """Tile of `reduce`, which has no products; with a lower limit of registers it spills."""
+    registers = 128 if channels <= 64 else 192
+    return Tile(elementwise_pixels(pixels, channels, processors), 0, 4, registers)
 
 
 def groups_of(pixels: int, tile: Tile, waves: int, columns: int, processors: int) -> int:
@@ -138,12 +137,6 @@ def groups_of(pixels: int, tile: Tile, waves: int, columns: int, processors: int
     tiles = -(-pixels // tile.pixels)
     programs = max(1, waves * tile.resident * processors // columns)
     return -(-tiles // -(-tiles // programs))
-
-
-def reduce_groups(pixels: int, width: int, terms: int) -> int:
-    """Programs that share the sums of one term."""
-    tiles = -(-pixels // elementwise_pixels(pixels, width))
-    return min(max(16, REDUCE_PROGRAMS // terms), tiles)
 
 
 def tap_count(convolution: Convolution) -> int:

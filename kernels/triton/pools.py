@@ -7,7 +7,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hwnas.kernels.triton.statistics import store_statistics, tile_mean
+from hwnas.kernels.triton.statistics import (
+    PARTIAL_ROWS,
+    own_partials,
+    store_statistics,
+    tile_mean,
+)
 from hwnas.kernels.triton.tiles import (
     TABLE_MEAN,
     input_corner,
@@ -47,8 +52,8 @@ def _windows(
 
 @triton.jit
 def pools(
-    x, maximum, mean, partials, partial_stride, images, height, width, out_height, out_width,
-    divisors, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    x, maximum, mean, partials, images, height, width, out_height, out_width, divisors,
+    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Both pools and their partial statistics, for all tiles of a program.
 
@@ -88,10 +93,10 @@ def pools(
         first_mean += centred
         second_mean += centred * centred
         total += count
-    store_statistics(partials, channels, shift_largest, first_largest, second_largest, total, C)
-    store_statistics(
-        partials + partial_stride, channels, shift_mean, first_mean, second_mean, total, C
-    )
+    partial = own_partials(partials, C)
+    store_statistics(partial, channels, shift_largest, first_largest, second_largest, total, C)
+    partial += tl.num_programs(0) * PARTIAL_ROWS * C
+    store_statistics(partial, channels, shift_mean, first_mean, second_mean, total, C)
 
 
 @triton.jit

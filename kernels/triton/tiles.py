@@ -163,11 +163,12 @@ def _depthwise(
         valid = inside & within(corner[0] + down, height)
         for j in tl.static_range(SIZE):
             right = j * DILATION - PADDING
+            weight = tl.load(of_row + j * C).to(tl.float32)[None, :]
             u = rectified(
                 row + right * C, valid & within(corner[1] + right, width), mean, scale, shift,
                 NORMALISED,
             )  # fmt: skip
-            y += u * tl.load(of_row + j * C).to(tl.float32)[None, :]
+            y += u * weight
     return y
 
 

@@ -12,7 +12,14 @@ pytest.importorskip("triton")
 from hwnas.kernels.operator import backend_for
 from hwnas.kernels.plan import Convolution, Norm
 from hwnas.kernels.triton.arguments import BASES, places_of
-from hwnas.kernels.triton.layout import Tile, divisors, groups_of, shapes_of
+from hwnas.kernels.triton.layout import (
+    REDUCE_WAVES,
+    Tile,
+    divisors,
+    groups_of,
+    reduce_tile,
+    shapes_of,
+)
 
 CPU = torch.device("cpu")
 
@@ -50,6 +57,20 @@ def test_programs_fill_the_device_and_share_the_tiles() -> None:
     assert groups_of(65536, tile, 8, 17, 132) == -(-1024 // 5)
     assert groups_of(100, tile, 8, 17, 132) == 2
     assert groups_of(65536, tile, 1, 10_000, 132) == 1
+
+
+@pytest.mark.parametrize("processors", [16, 132])
+def test_sums_fill_a_device_of_any_size(processors) -> None:
+    """Nine terms of 65,536 pixels in 64 channels: more programs where there are more processors."""
+    tile = reduce_tile(65536, 64, processors)
+    assert tile.pixels == 64
+    programs = 9 * groups_of(65536, tile, REDUCE_WAVES, 9, processors)
+    waves = programs / (tile.resident * processors)
+    assert REDUCE_WAVES - 0.6 < waves <= REDUCE_WAVES
+    # Tiles are smaller where few are left for each multiprocessor.
+    assert reduce_tile(64 * 4 * 100, 64, 100).pixels == 64
+    assert reduce_tile(64 * 4 * 100 - 1, 64, 100).pixels == 32
+    assert reduce_tile(1000, 64, 100).pixels == 16
 
 
 def test_kernels_are_compiled_for_few_sets_of_shapes() -> None:
