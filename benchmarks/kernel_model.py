@@ -22,6 +22,7 @@ with --compile also the kernels that TorchInductor generates for one edge on a C
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -80,12 +81,12 @@ class Cost(NamedTuple):
     waves: float
 
 
-def record_cell(tensors: Tensors, precision: str = "ieee") -> list[Launch]:
-    """The launches of a cell forward and backward, with all gradients."""
+def record_cell(tensors: Tensors, device: Device, precision: str = "ieee") -> list[Launch]:
+    """The launches of a cell on a device, forward and backward, with all gradients."""
     plan = CellPlan.of(CellPlan.describe(len(tensors.inputs), tensors.edges))
     dtype = tensors.inputs[0].dtype
     parameters = [c.tensors[n].detach().to(dtype) for c, n in tensors_of(tensors.edges)[0]]
-    backend = RecordingBackend(precision)
+    backend = RecordingBackend(precision, device.processors)
     width = backend.width(tensors.inputs[0].shape[1])
     n, _, height, wide = tensors.inputs[0].shape
     states = [torch.zeros(n, height, wide, width, dtype=dtype) for _ in tensors.inputs]
@@ -365,6 +366,10 @@ INSTRUCTIONS = {
 }  # fmt: skip
 
 
+LIBRARY_CALL = re.compile(r"= (?:extern_kernels|torch\.ops\.aten)\.[\w.]+\(")
+"""In the code of TorchInductor, where comments and assertions name operators too."""
+
+
 class OperatorCounter(TorchDispatchMode):
     """Counts operators of PyTorch that are neither views nor allocations."""
 
@@ -400,9 +405,7 @@ def compiled_kernels(width: int) -> int:
     _, sources = run_and_get_code(
         lambda: tensors.step(lambda t: cell(t.inputs, t.weights, t.edges, compiled))
     )
-    calls = sum(
-        source.count("extern_kernels.") + source.count("torch.ops.aten.") for source in sources
-    )
+    calls = sum(len(LIBRARY_CALL.findall(source)) for source in sources)
     return int(metrics.generated_kernel_count) + calls
 
 
@@ -411,11 +414,12 @@ def rows_of(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     width, dtype = arguments.width, getattr(torch, arguments.dtype)
     size = SIZES[width]
     case = Case("normal_cell", arguments.batch, width, size)
-    launches = record_cell(Tensors(case, "cpu", dtype, torch.channels_last))
+    tensors = Tensors(case, "cpu", dtype, torch.channels_last)
     small = Tensors(Case("normal_cell", 2, width, 4), "cpu", torch.float32, torch.channels_last)
     eager = eager_operators(small)
     inductor = 14 * compiled_kernels(width) if arguments.compile else ""
     for name, device in DEVICES.items():
+        launches = record_cell(tensors, device)
         costs: dict[str, list[Cost]] = {}
         for launch in launches:
             costs.setdefault(launch.name, []).append(cost_of(launch, device))

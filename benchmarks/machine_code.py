@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from hwnas.kernels.triton.backend import TritonBackend
+from hwnas.kernels.triton.launch import MULTIPROCESSORS
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _DOUBLE = re.compile(r"\bD(ADD|MUL|FMA|SETP)\b")
@@ -46,11 +47,20 @@ class Launch(NamedTuple):
 
 
 class RecordingBackend(TritonBackend):
-    """Records launches instead of making them."""
+    """Records launches instead of making them.
 
-    def __init__(self, precision: str = "ieee") -> None:
+    Args:
+        precision: as for `TritonBackend`.
+        processors: multiprocessors that the work is split for.
+    """
+
+    def __init__(self, precision: str = "ieee", processors: int = MULTIPROCESSORS) -> None:
         super().__init__(precision)
         self.recorded: list[Launch] = []
+        self._processors = processors
+
+    def processors(self, device: torch.device) -> int:
+        return self._processors
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         # `PIN` is false in the interpreter, but true where kernels are compiled.

@@ -9,9 +9,9 @@ import triton.language as tl
 
 from hwnas.kernels.triton.pools import pools
 from hwnas.kernels.triton.statistics import (
+    PARTIAL_ROWS,
     fill_rows,
     is_last,
-    own_partials,
     store_statistics,
     tile_mean,
 )
@@ -140,7 +140,7 @@ def _convolution(
         first += centred
         second += centred * centred
         total += count
-    store_statistics(own_partials(partials, C), channels, shift, first, second, total, C)
+    store_statistics(partials, channels, shift, first, second, total, C)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
@@ -163,6 +163,8 @@ def stage_forward(
     """
     branch = tl.program_id(1)
     numbers = load_divisors(divisors)
+    partial_stride = tl.num_programs(0) * PARTIAL_ROWS * C
+    partial = partials + branch * partial_stride + tl.program_id(0) * PARTIAL_ROWS * C
     if convolutions is not None:
         if branch < count:
             convolution = convolutions + branch * FIELDS
@@ -170,15 +172,15 @@ def stage_forward(
             _convolution(
                 values + value.to(tl.int64) * value_stride, table + value * TABLE_ROWS * C,
                 weights + load_offset(convolution, WEIGHTS), convolution,
-                outputs + branch.to(tl.int64) * output_stride, partials, images, height, width,
+                outputs + branch.to(tl.int64) * output_stride, partial, images, height, width,
                 out_height, out_width, numbers, STRIDE, C, BLOCK, BLOCK_K, KINDS, SHAPES,
                 NORMALISED, PRECISION, PIN,
             )  # fmt: skip
     if maximum is not None:
         if branch == count:
             pools(
-                values, maximum, mean, partials, images, height, width, out_height, out_width,
-                numbers, STRIDE, C, BLOCK,
+                values, maximum, mean, partial, partial_stride, images, height, width, out_height,
+                out_width, numbers, STRIDE, C, BLOCK,
             )  # fmt: skip
     if filled is not None:
         groups = tl.num_programs(0)

@@ -173,7 +173,11 @@ class TritonLauncher(Backend):
     ) -> int:
         """`groups_of` for a kernel of a stage; `kernel` is a field of `Tiles`."""
         tile = getattr(size.tiles, kernel)
-        return groups_of(pixels, tile, waves, columns, multiprocessors(device))
+        return groups_of(pixels, tile, waves, columns, self.processors(device))
+
+    def processors(self, device: torch.device) -> int:
+        """Multiprocessors of a GPU; those of an H100 where there is none."""
+        return _multiprocessors(device)
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> Any:
         """Run a kernel on its tensors' device; returns the compiled one."""
@@ -195,8 +199,7 @@ def on_device_of(tensor: Tensor) -> AbstractContextManager[Any]:
 
 
 @cache
-def multiprocessors(device: torch.device) -> int:
-    """Multiprocessors of a GPU; those of an H100 where there is none."""
+def _multiprocessors(device: torch.device) -> int:
     if device.type != "cuda" or not torch.cuda.is_available():
         return MULTIPROCESSORS
     return int(torch.cuda.get_device_properties(device).multi_processor_count)

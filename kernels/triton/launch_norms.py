@@ -11,7 +11,7 @@ from torch import Tensor
 from hwnas.kernels.operands import MixTerm, NormGradients, NormTerms, Pooled, Value
 from hwnas.kernels.triton import norms as kernels
 from hwnas.kernels.triton.arguments import integers, places_of, terms_of
-from hwnas.kernels.triton.launch import TritonLauncher, multiprocessors
+from hwnas.kernels.triton.launch import TritonLauncher
 from hwnas.kernels.triton.layout import (
     REDUCE_WAVES,
     channel_block,
@@ -30,7 +30,7 @@ class NormLauncher(TritonLauncher):
         width, pixels = first.shape[-1], first.numel() // first.shape[-1]
         out = self.empty(first.shape, first.dtype, first.device)
         channels = channel_block(width)
-        block = elementwise_pixels(pixels, channels, multiprocessors(first.device))
+        block = elementwise_pixels(pixels, channels, self.processors(first.device))
         self._launch(
             kernels.mix, (triton.cdiv(pixels, block), width // channels),
             tuple(t.value.contiguous() for t in terms), tuple(t.row.contiguous() for t in terms),
@@ -67,7 +67,7 @@ class NormLauncher(TritonLauncher):
         out_shape, device = gradients[0].shape, gradients[0].device
         width, pixels = out_shape[-1], gradients[0].numel() // out_shape[-1]
         channels = channel_block(width)
-        processors = multiprocessors(device)
+        processors = self.processors(device)
         tile = reduce_tile(pixels, channels, processors)
         columns = len(terms) * (width // channels)
         groups = groups_of(pixels, tile, REDUCE_WAVES, columns, processors)

@@ -7,12 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from hwnas.kernels.triton.statistics import (
-    PARTIAL_ROWS,
-    own_partials,
-    store_statistics,
-    tile_mean,
-)
+from hwnas.kernels.triton.statistics import store_statistics, tile_mean
 from hwnas.kernels.triton.tiles import (
     TABLE_MEAN,
     input_corner,
@@ -37,7 +32,9 @@ def _windows(
     added = tl.zeros([BLOCK, C], tl.float32)
     window = tl.zeros([BLOCK], tl.float32)
     top, left, corner = input_corner(image, row, column, height, width, channels, STRIDE, C)
-    for i in range(0, 3):
+    # Always 3. The compiler would unroll a loop of known length, and run out of registers.
+    rows = tl.minimum(height + 2, 3)
+    for i in range(0, rows):
         line = x + corner + (i - 1) * width * C
         on_line = inside & within(top + i - 1, height)
         for j in tl.static_range(3):
@@ -52,8 +49,8 @@ def _windows(
 
 @triton.jit
 def pools(
-    x, maximum, mean, partials, images, height, width, out_height, out_width, divisors,
-    STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
+    x, maximum, mean, partials, partial_stride, images, height, width, out_height, out_width,
+    divisors, STRIDE: tl.constexpr, C: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Both pools and their partial statistics, for all tiles of a program.
 
@@ -93,10 +90,10 @@ def pools(
         first_mean += centred
         second_mean += centred * centred
         total += count
-    partial = own_partials(partials, C)
-    store_statistics(partial, channels, shift_largest, first_largest, second_largest, total, C)
-    partial += tl.num_programs(0) * PARTIAL_ROWS * C
-    store_statistics(partial, channels, shift_mean, first_mean, second_mean, total, C)
+    store_statistics(partials, channels, shift_largest, first_largest, second_largest, total, C)
+    store_statistics(
+        partials + partial_stride, channels, shift_mean, first_mean, second_mean, total, C
+    )
 
 
 @triton.jit

@@ -41,16 +41,6 @@ def tile_mean(z, valid, count):
 
 
 @triton.jit
-def own_partials(partials, C: tl.constexpr):
-    """Where a program (g, b) of a grid (G, B) writes its part (4, C) of partials (B, G, 4, C).
-
-    It is computed where it is used, after the loop over tiles, in which registers are scarce.
-    """
-    row = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-    return partials + row * PARTIAL_ROWS * C
-
-
-@triton.jit
 def store_statistics(partials, channels, shift, first, second, count, C: tl.constexpr):
     """Write a program's statistics from `first` and `second`, sums of z - shift and its square."""
     s = tl.sum(first, 0)
