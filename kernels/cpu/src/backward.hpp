@@ -79,38 +79,41 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
 }
 
 // Backward pass of a separable convolution for output rows h ... h + rows - 1, except for
-// `depthwise_input`. `ahead` points to the outputs of the next rows, which are prefetched.
+// `depthwise_input`.
 template <class T, int V>
 void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                      Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
-                     BackwardWork<T, V>& work, const typename VectorOf<T, V>::type* ahead) {
+                     BackwardWork<T, V>& work, const typename VectorOf<T, V>::type* const* ahead) {
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, pixels = rows * wide;
-  if (c.second_gradient) {
-    depthwise_forward(l, c, work.values.get(), weights.depthwise.get(), h, rows, work.u.get(),
-                      chunk, ahead);
-    outer<1, T, V>(work.u.get(), chunk, work.dz.get(), chunk, pixels, sums.matrix.get(), l.blocks);
+  const bool first = c.first_gradient, second = c.second_gradient;
+  if (needs_input || first) {
+    const Taps<v> taps{{work.dz.get()}, 1, chunk};
+    pointwise<1, T, V>(taps, pixels, l.channels, weights.transposed.get(), l.blocks, work.du.get(),
+                       Index(1), chunk);
   }
-  if (!needs_input && !c.first_gradient) return;
-  const Taps<v> taps{{work.dz.get()}, 1, chunk};
-  pointwise<1, T, V>(taps, pixels, l.channels, weights.transposed.get(), l.blocks, work.du.get(),
-                     Index(1), chunk);
+  with_geometry(c, [&](auto k, auto d, auto s) {
+    constexpr int K = k.value, D = d.value, S = s.value, R = K / 2 * D;
+    for (Index b = 0; (first || second) && b < l.blocks; b++)
+      for (Index r = 0; r < rows; r++) {
+        const v* in = work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R;
+        const v *du = work.du.get() + b * chunk + r * wide, *w = weights.depthwise.get() + b * K * K;
+        v *u = work.u.get() + b * chunk + r * wide, *d_w = sums.depthwise.get() + b * K * K;
+        const v* next[2] = {ahead[0] + r * wide * l.blocks + b, ahead[1] + r * wide * l.blocks + b};
+        if (first && second) depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next, l.blocks);
+        else if (first) depthwise_weights<K, D, S, false>(in, l.row, du, w, d_w, u, wide, next, l.blocks);
+        else depthwise_row<K, D, S, false>(in, l.row, w, u, wide);
+      }
+  });
+  if (second)
+    outer<1, T, V>(work.u.get(), chunk, work.dz.get(), chunk, pixels, sums.matrix.get(), l.blocks);
+  if (!needs_input) return;
   const Index row = wide + 2 * l.border, plane = row * (l.shape.out_height + 2 * l.border);
   for (Index b = 0; b < l.blocks; b++)
-    for (Index r = 0; r < rows; r++) {
-      const v* du = work.du.get() + b * chunk + r * wide;
-      if (c.first_gradient)
-        with_geometry(c, [&](auto k, auto d, auto s) {
-          constexpr int K = k.value, D = d.value, S = s.value, R = K / 2 * D;
-          depthwise_weights<K, D, S>(
-              work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R, l.row,
-              du, sums.depthwise.get() + b * K * K, wide);
-        });
-      if (needs_input)
-        std::memcpy(static_cast<void*>(work.d_depthwise.get() + b * plane +
-                                       (h + r + l.border) * row + l.border),
-                    du, wide * sizeof(v));
-    }
+    for (Index r = 0; r < rows; r++)
+      std::memcpy(static_cast<void*>(work.d_depthwise.get() + b * plane + (h + r + l.border) * row +
+                                     l.border),
+                  work.du.get() + b * chunk + r * wide, wide * sizeof(v));
 }
 
 // Backward pass of a dense convolution for output rows h ... h + rows - 1.
@@ -220,16 +223,16 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
       // What the next chunk reads: the next rows, or the first ones of the next convolution.
       const bool done = h + rows == shape.out_height && i + 1 < count;
       const Index next = done ? 0 : (h + rows) * wide * l.blocks, vectors = rows * wide * l.blocks;
-      fetch_ahead(l.image(convolutions[i + done].gradient, n, l.pixels_out) + next, 1, vectors);
-      fetch_ahead(l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next, 1, vectors);
+      const v* ahead[2] = {l.image(convolutions[i + done].gradient, n, l.pixels_out) + next,
+                           l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next};
+      if (c.kind != SEPARABLE || !(c.first_gradient || c.second_gradient))
+        for (const v* from : ahead) fetch_ahead(from, 1, vectors);
       normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
                           l.image(outputs, i * shape.images + n, l.pixels_out), work.dz.get(),
                           chunk);
       const bool needs_input = d_values != nullptr;
       if (c.kind == SEPARABLE)
-        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work,
-                        l.image(outputs, i * shape.images + n, l.pixels_out) +
-                            (h + rows) * wide * l.blocks);
+        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work, ahead);
       else
         dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
     }

@@ -44,29 +44,45 @@ INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index widt
   for (; p < width; p++) depthwise_pixels<K, D, S, 1, ADD>(in + p * S, row, w, out + p);
 }
 
-// `d_w[i K + j] += sum_p du[p] in[i D rows down, p S + j D right]` for one row of pixels and ROWS
-// rows of the kernel, whose accumulators stay in registers.
-template <int K, int D, int S, int ROWS, class v>
-INLINE void depthwise_weights_rows(const v* in, Index row, const v* du, v* d_w, Index width) {
-  v sum[ROWS * K];
-  UNROLL for (int t = 0; t < ROWS * K; t++) sum[t] = d_w[t];
-  for (Index p = 0; p < width; p++) {
-    const v g = du[p];
-    UNROLL for (int i = 0; i < ROWS; i++)
-      UNROLL for (int j = 0; j < K; j++) sum[i * K + j] += g * in[i * D * row + p * S + j * D];
+// For P pixels `d_w[i K + j] += sum_p du[p] in[i D rows down, p S + j D right]`, and with OUTPUTS also
+// `out[p] = sum_ij in[i D rows down, p S + j D right] w[i K + j]`. Each input is loaded once for both, and
+// the sums of one row of the kernel stay in registers.
+template <int K, int D, int S, int P, bool OUTPUTS, class v>
+INLINE void depthwise_weights_pixels(const v* in, Index row, const v* du, const v* w, v* d_w, v* out) {
+  v gradient[P], sum[P];
+  UNROLL for (int p = 0; p < P; p++) gradient[p] = du[p], sum[p] = v{};
+  UNROLL for (int i = 0; i < K; i++, w += K, d_w += K, in += D * row) {
+    v taps[K], d_taps[K];
+    UNROLL for (int j = 0; j < K; j++) d_taps[j] = d_w[j];
+    UNROLL for (int j = 0; OUTPUTS && j < K; j++) taps[j] = w[j];
+    UNROLL for (int at = 0; at <= (P - 1) * S + (K - 1) * D; at++) {
+      const v value = in[at];
+      UNROLL for (int j = 0; j < K; j++) {
+        const int p = (at - j * D) / S;
+        if (at < j * D || p >= P || p * S + j * D != at) continue;
+        d_taps[j] += value * gradient[p];
+        if (OUTPUTS) sum[p] += value * taps[j];
+      }
+    }
+    UNROLL for (int j = 0; j < K; j++) d_w[j] = d_taps[j];
   }
-  UNROLL for (int t = 0; t < ROWS * K; t++) d_w[t] = sum[t];
+  UNROLL for (int p = 0; OUTPUTS && p < P; p++) out[p] = sum[p];
 }
 
-// The same for the whole kernel, row by row where its accumulators would not fit in the registers.
-template <int K, int D, int S, class v>
-INLINE void depthwise_weights(const v* in, Index row, const v* du, v* d_w, Index width) {
-  if constexpr (K * K + 4 <= REGISTERS) {
-    depthwise_weights_rows<K, D, S, K>(in, row, du, d_w, width);
-  } else {
-    UNROLL for (int i = 0; i < K; i++)
-      depthwise_weights_rows<K, D, S, 1>(in + i * D * row, row, du, d_w + i * K, width);
+// The same for one row of `width` pixels. One vector for each of them, `step` apart, is prefetched from
+// both of `ahead`.
+template <int K, int D, int S, bool OUTPUTS, class v>
+INLINE void depthwise_weights(const v* in, Index row, const v* du, const v* w, v* d_w, v* out,
+                              Index width, const v* const* ahead, Index step) {
+  constexpr int P = REGISTERS == 32 ? 8 : 4;
+  Index p = 0;
+  for (; p + P <= width; p += P) {
+    fetch_ahead(ahead[0] + p * step, step, P);
+    fetch_ahead(ahead[1] + p * step, step, P);
+    depthwise_weights_pixels<K, D, S, P, OUTPUTS>(in + p * S, row, du + p, w, d_w, out + p);
   }
+  for (; p < width; p++)
+    depthwise_weights_pixels<K, D, S, 1, OUTPUTS>(in + p * S, row, du + p, w, d_w, out + p);
 }
 
 // Gradient of the input at stride 2, for one parity of rows and columns: adds to `dx[2 p]` the sum
