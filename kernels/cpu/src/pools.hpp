@@ -7,10 +7,21 @@
 
 namespace hwnas {
 
-// Number of pixels of the window around (h, w) that are inside the image.
-INLINE double window(Index h, Index w, Index height, Index width) {
-  return static_cast<double>((1 + (h > 0) + (h < height - 1)) * (1 + (w > 0) + (w < width - 1)));
-}
+// One over the number of pixels of the windows of one row that are inside the image.
+template <class T>
+struct Shares {
+  Shares(Index h, Index height, Index width)
+      : last(width - 1),
+        rows(1 + (h > 0) + (h + 1 < height)),
+        inside(static_cast<T>(1.0 / (3 * rows))),
+        at_border(static_cast<T>(1.0 / (rows * (width > 1 ? 2 : 1)))) {}
+  // For the window around column w.
+  INLINE T operator[](Index w) const { return w == 0 || w == last ? at_border : inside; }
+
+  Index last;
+  int rows;
+  T inside, at_border;
+};
 
 // Maxima and means of 3x3 windows, a few rows at a time.
 template <class T, int V>
@@ -55,13 +66,11 @@ class PooledRows {
       }
       largest_of[w] = m, sum_of[w] = s;
     }
-    const T inside = static_cast<T>(1.0 / (3 * (1 + bottom - top)));
+    const Shares<T> shares(h, height_, width_);
     for (Index p = 0; p < wide_; p++) {
       const Index w = p * stride_;
       maximum_[at + p] = largest<v>(largest<v>(largest_of[w - 1], largest_of[w]), largest_of[w + 1]);
-      const bool edge = w == 0 || w == width_ - 1;
-      const T share = edge ? static_cast<T>(1.0 / window(h, w, height_, width_)) : inside;
-      mean_[at + p] = (sum_of[w - 1] + sum_of[w] + sum_of[w + 1]) * broadcast<v>(share);
+      mean_[at + p] = (sum_of[w - 1] + sum_of[w] + sum_of[w + 1]) * broadcast<v>(shares[w]);
     }
   }
 
@@ -109,49 +118,129 @@ INLINE v term_gradient(const void* coefficients, const void* row, Index blocks, 
   return k[b] * g + (k[blocks + b] * (value - norm[MEAN * blocks + b]) + k[2 * blocks + b]);
 }
 
-// Adds the gradients of one output pixel to the pixels of its window, in block b of a plane.
+// Gradients of the pools of one block of channels, row by row.
+//
+// The largest pixel of a window is the first in the order of rows and columns. So the largest of three
+// columns is found once for each row of the input, and the largest of three such rows for each window.
+// `place` numbers the pixels of a window. A row of windows then passes its gradients on to three rows of
+// the input, where each pixel gathers those of the windows around it.
 template <class T, int V>
-INLINE void pool_pixel(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, Index n,
-                       Index h_out, Index w_out, Index b, int stride, int edges,
-                       const PoolGradient* list, typename VectorOf<T, V>::type* plane) {
+class PoolGradientRows {
+ public:
   using v = typename VectorOf<T, V>::type;
-  const Index height = l.shape.height, width = l.shape.width_px;
-  const Index h = h_out * stride, w = w_out * stride;
-  const Index top = h > 0 ? h - 1 : h, bottom = h + 1 < height ? h + 1 : h;
-  const Index left = w > 0 ? w - 1 : w, right = w + 1 < width ? w + 1 : w;
-  v maximum = x[(top * width + left) * l.blocks + b], sum{};
-  auto at = maximum > maximum;  // integer lanes: the index of the largest pixel
-  at ^= at;
-  auto pixel = at;
-  for (Index i = top; i <= bottom; i++)
-    for (Index j = left; j <= right; j++) {
-      const v value = x[(i * width + j) * l.blocks + b];
-      const auto larger = (value > maximum) | (value != value);
-      maximum = larger ? value : maximum;
-      at = larger ? pixel : at;
-      sum += value;
-      pixel += 1;
+  using Places = decltype(v{} < v{});
+
+  PoolGradientRows(const Layout<T, V>& l, int stride)
+      : l_(l), stride_(stride), width_(l.shape.width_px), buffer_(14 * (width_ + 2)) {
+    for (int i = 0; i < 3; i++) {
+      maximum_[i] = line(i), sum_[i] = line(3 + i);
+      place_[i] = reinterpret_cast<Places*>(line(6 + i));
     }
-  const v share = broadcast<v>(static_cast<T>(1.0 / window(h, w, height, width)));
-  const v mean = sum * share;
-  v by_maximum{}, by_mean{};
-  const Index out = (n * l.pixels_out + h_out * l.shape.out_width + w_out) * l.blocks + b;
-  for (int e = 0; e < edges; e++) {
-    const v g = static_cast<const typename VectorOf<T, V>::type*>(list[e].gradient)[out];
-    if (list[e].maximum)
-      by_maximum += term_gradient<v>(list[e].maximum, list[e].maximum_row, l.blocks, b, g,
-                                          maximum);
-    if (list[e].mean)
-      by_mean += term_gradient<v>(list[e].mean, list[e].mean_row, l.blocks, b, g, mean);
+    by_maximum_ = line(9), by_mean_ = line(10), place_of_ = reinterpret_cast<Places*>(line(11));
+    largest_of_ = line(12), mean_of_ = line(13);
   }
-  by_mean *= share;
-  pixel ^= pixel;
-  for (Index i = top; i <= bottom; i++)
-    for (Index j = left; j <= right; j++) {
-      plane[i * width + j] += by_mean + (at == pixel ? by_maximum : v{});
-      pixel += 1;
+
+  // Adds to `plane` the gradients of the pools of image n, whose pixels are `x`, in block b.
+  void add(const v* x, Index n, Index b, int edges, const PoolGradient* list, v* plane) {
+    const Index height = l_.shape.height;
+    Index done = 0;  // rows of the input whose columns have been compared
+    for (Index h_out = 0; h_out < l_.shape.out_height; h_out++) {
+      const Index h = h_out * stride_, top = h > 0 ? h - 1 : h, bottom = h + 1 < height ? h + 1 : h;
+      for (done = done < top ? top : done; done <= bottom; done++) columns(x + b, done);
+      windows(n, h_out, top, bottom, b, edges, list, plane + h_out * width_);
+      for (Index i = top; i <= bottom; i++)
+        gather(static_cast<int>(3 * (i - top)), plane + i * width_);
     }
-}
+  }
+
+ private:
+  // A row of the buffer, behind the pixel at its left border.
+  v* line(int i) { return buffer_.get() + i * (width_ + 2) + 1; }
+
+  // Largest pixels, their places and sums of three columns of row `h` of the input.
+  void columns(const v* x, Index h) {
+    v *maximum = maximum_[h % 3], *sum = sum_[h % 3];
+    Places* place = place_[h % 3];
+    const v* row = x + h * width_ * l_.blocks;
+    for (Index w = 0; w < width_; w += stride_) {
+      const v middle = row[w * l_.blocks];
+      v m = middle, total = middle;
+      Places at = Places{} + 1;
+      if (w > 0) {
+        const v left = row[(w - 1) * l_.blocks];
+        const auto larger = middle > left;
+        m = larger ? middle : left, at = larger ? at : Places{}, total += left;
+      }
+      if (w + 1 < width_) {
+        const v right = row[(w + 1) * l_.blocks];
+        const auto larger = right > m;
+        m = larger ? right : m, at = larger ? Places{} + 2 : at, total += right;
+      }
+      maximum[w] = m, place[w] = at, sum[w] = total;
+    }
+  }
+
+  // Gradients of the windows of row `h_out`, from those of all edges.
+  void windows(Index n, Index h_out, Index top, Index bottom, Index b, int edges,
+               const PoolGradient* list, v* skipped) {
+    const Index wide = l_.shape.out_width;
+    const Shares<T> shares(h_out * stride_, l_.shape.height, width_);
+    for (Index p = 0; p < wide; p++) {
+      const Index w = p * stride_;
+      v maximum = maximum_[top % 3][w], sum = sum_[top % 3][w];
+      Places at = place_[top % 3][w];
+      for (Index i = top + 1; i <= bottom; i++) {
+        const auto larger = maximum_[i % 3][w] > maximum;
+        maximum = larger ? maximum_[i % 3][w] : maximum;
+        at = larger ? place_[i % 3][w] + static_cast<int>(3 * (i - top)) : at;
+        sum += sum_[i % 3][w];
+      }
+      largest_of_[p] = maximum, mean_of_[p] = sum * broadcast<v>(shares[w]), place_of_[w] = at;
+      by_maximum_[w] = by_mean_[w] = v{};
+    }
+    for (int e = 0; e < edges; e++) {
+      const v* g = static_cast<const v*>(list[e].gradient) + (n * l_.pixels_out + h_out * wide) * l_.blocks + b;
+      fetch_ahead(g + wide * l_.blocks, l_.blocks, wide);
+      if (list[e].maximum) add_term(list[e].maximum, list[e].maximum_row, g, b, largest_of_, by_maximum_);
+      if (list[e].mean) add_term(list[e].mean, list[e].mean_row, g, b, mean_of_, by_mean_);
+      if (!list[e].identity) continue;
+      const v a = static_cast<const v*>(list[e].identity)[b];
+      for (Index w = 0; w < width_; w++) skipped[w] += a * g[w * l_.blocks];
+    }
+    for (Index p = 0; p < wide; p++)
+      by_mean_[p * stride_] *= broadcast<v>(shares[p * stride_]);
+  }
+
+  // Adds a g + b (value - mean) + d for one row of windows to `sum`.
+  void add_term(const void* coefficients, const void* row, const v* g, Index b, const v* values, v* sum) {
+    const v* k = static_cast<const v*>(coefficients) + b;
+    const v of_g = k[0], of_value = k[l_.blocks], constant = k[2 * l_.blocks];
+    const v mean = static_cast<const v*>(row)[MEAN * l_.blocks + b];
+    for (Index p = 0; p < l_.shape.out_width; p++)
+      sum[p * stride_] += of_g * g[p * l_.blocks] + (of_value * (values[p] - mean) + constant);
+  }
+
+  // Adds to one row of the input what it gets from the windows around each pixel. `first` is the place of
+  // the row's first pixel in a window.
+  void gather(int first, v* row) {
+    for (Index w = 0; w < width_; w++) {
+      v sum = row[w];
+      UNROLL for (int right = -1; right <= 1; right++) {
+        const v maximum = by_maximum_[w + right];
+        sum += by_mean_[w + right];
+        sum += place_of_[w + right] == first + 1 - right ? maximum : v{};
+      }
+      row[w] = sum;
+    }
+  }
+
+  const Layout<T, V>& l_;
+  const int stride_;
+  const Index width_;
+  Buffer<v> buffer_;  // its borders, and what lies between windows at stride 2, stay zero
+  v *maximum_[3], *sum_[3], *by_maximum_, *by_mean_, *largest_of_, *mean_of_;
+  Places *place_[3], *place_of_;
+};
 
 // The gradient of one image from the pools and skip connections of all edges, as planes
 // [block][pixel].
@@ -162,20 +251,8 @@ void edges_backward(const Layout<T, V>& l, const typename VectorOf<T, V>::type* 
   using v = typename VectorOf<T, V>::type;
   const Index in = l.shape.height * l.shape.width_px;
   std::memset(static_cast<void*>(planes), 0, in * l.blocks * sizeof(v));
-  bool any = false;
-  for (int e = 0; e < edges; e++) any = any || list[e].maximum || list[e].mean;
-  for (Index b = 0; b < l.blocks; b++) {
-    v* plane = planes + b * in;
-    for (Index h = 0; any && h < l.shape.out_height; h++)
-      for (Index w = 0; w < l.shape.out_width; w++)
-        pool_pixel(l, x, n, h, w, b, stride, edges, list, plane);
-    for (int e = 0; e < edges; e++) {
-      if (!list[e].identity) continue;
-      const v a = static_cast<const v*>(list[e].identity)[b];
-      const v* g = l.image(list[e].gradient, n, in) + b;
-      for (Index p = 0; p < in; p++) plane[p] += a * g[p * l.blocks];
-    }
-  }
+  PoolGradientRows<T, V> pools(l, stride);
+  for (Index b = 0; b < l.blocks; b++) pools.add(x, n, b, edges, list, planes + b * in);
 }
 
 }  // namespace hwnas
