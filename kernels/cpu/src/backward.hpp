@@ -48,9 +48,11 @@ void normalised_gradient(const Layout<T, V>& l, const Convolution& c, Index firs
   }
 }
 
-// Adds the gradient of the plane, from the gradient of the depthwise outputs of a whole image.
+// Adds the gradient of the plane, from the gradient of the depthwise outputs of a whole image. `ahead` has
+// a vector for each pixel of the plane.
 template <int K, int D, int S, class T, int V>
-void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork<T, V>& work) {
+void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork<T, V>& work,
+                     const Ahead<typename VectorOf<T, V>::type>& ahead) {
   constexpr int R = K / 2 * D;
   const Index row = l.shape.out_width + 2 * l.border;
   const Index plane = row * (l.shape.out_height + 2 * l.border);
@@ -61,7 +63,8 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
       auto* line = dx + h * l.row;
       if constexpr (S == 1) {
         depthwise_row<K, D, 1, true>(du + (h - R) * row - R, row,
-                                     weights.flipped.get() + b * K * K, line, l.shape.width_px);
+                                     weights.flipped.get() + b * K * K, line, l.shape.width_px,
+                                     ahead.from(h * l.shape.width_px).block(b));
       } else {
         const auto* w = weights.depthwise.get() + b * K * K;
         const auto* at = du + h / 2 * row;
@@ -83,7 +86,8 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
 template <class T, int V>
 void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                      Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
-                     BackwardWork<T, V>& work, const typename VectorOf<T, V>::type* const* ahead) {
+                     BackwardWork<T, V>& work,
+                     const Ahead<typename VectorOf<T, V>::type>& ahead) {
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, pixels = rows * wide;
   const bool first = c.first_gradient, second = c.second_gradient;
@@ -99,10 +103,10 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
         const v* in = work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R;
         const v *du = work.du.get() + b * chunk + r * wide, *w = weights.depthwise.get() + b * K * K;
         v *u = work.u.get() + b * chunk + r * wide, *d_w = sums.depthwise.get() + b * K * K;
-        const v* next[2] = {ahead[0] + r * wide * l.blocks + b, ahead[1] + r * wide * l.blocks + b};
-        if (first && second) depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next, l.blocks);
-        else if (first) depthwise_weights<K, D, S, false>(in, l.row, du, w, d_w, u, wide, next, l.blocks);
-        else depthwise_row<K, D, S, false>(in, l.row, w, u, wide);
+        const Ahead<v> next = ahead.from(r * wide).block(b);
+        if (first && second) depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next);
+        else if (first) depthwise_weights<K, D, S, false>(in, l.row, du, w, d_w, u, wide, next);
+        else depthwise_row<K, D, S, false>(in, l.row, w, u, wide, next);
       }
   });
   if (second)
@@ -222,11 +226,11 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
       const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
       // What the next chunk reads: the next rows, or the first ones of the next convolution.
       const bool done = h + rows == shape.out_height && i + 1 < count;
-      const Index next = done ? 0 : (h + rows) * wide * l.blocks, vectors = rows * wide * l.blocks;
-      const v* ahead[2] = {l.image(convolutions[i + done].gradient, n, l.pixels_out) + next,
-                           l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next};
+      const Index next = done ? 0 : (h + rows) * wide * l.blocks;
+      const Ahead<v> ahead{l.image(convolutions[i + done].gradient, n, l.pixels_out) + next,
+                           l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next, l.blocks};
       if (c.kind != SEPARABLE || !(c.first_gradient || c.second_gradient))
-        for (const v* from : ahead) fetch_ahead(from, 1, vectors);
+        for (Index b = 0; b < l.blocks; b++) ahead.block(b).fetch(0, rows * wide);
       normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
                           l.image(outputs, i * shape.images + n, l.pixels_out), work.dz.get(),
                           chunk);
@@ -237,9 +241,11 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
         dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
     }
     if (!d_values) continue;
+    const v* next = next_image(l, values, count, convolutions, i, n);
+    const Ahead<v> ahead{next ? l.image(d_values, image, in) : nullptr, next, l.blocks};
     if (c.kind == SEPARABLE)
       with_geometry(c, [&](auto k, auto d, auto s) {
-        depthwise_input<k.value, d.value, s.value>(l, *weights[i], work);
+        depthwise_input<k.value, d.value, s.value>(l, *weights[i], work, ahead);
       });
     if (norm && (i + 1 == count || c.reads != convolutions[i + 1].reads))
       finish_values(l, work, l.image(values, image, in), norm,

@@ -22,15 +22,14 @@ INLINE void depthwise_pixels(const v* in, Index row, const v* w, v* out) {
 }
 
 // One row of `width` outputs. The last step overlaps the one before it, except with ADD, where some
-// pixels would be added twice: then the last pixels are computed four or one at a time. If `ahead`
-// is not NULL, one vector for each output, `step` apart, is prefetched from it.
+// pixels would be added twice: then the last pixels are computed four or one at a time.
 template <int K, int D, int S, bool ADD, class v>
 INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index width,
-                          const v* ahead = nullptr, Index step = 0) {
+                          const Ahead<v>& ahead) {
   constexpr int P = 8;
   Index p = 0;
   for (; p + P <= width; p += P) {
-    if (ahead) fetch_ahead(ahead + p * step, step, P);
+    ahead.fetch(p, P);
     depthwise_pixels<K, D, S, P, ADD>(in + p * S, row, w, out + p);
   }
   if (p == width) return;
@@ -69,16 +68,14 @@ INLINE void depthwise_weights_pixels(const v* in, Index row, const v* du, const 
   UNROLL for (int p = 0; OUTPUTS && p < P; p++) out[p] = sum[p];
 }
 
-// The same for one row of `width` pixels. One vector for each of them, `step` apart, is prefetched from
-// both of `ahead`.
+// The same for one row of `width` pixels.
 template <int K, int D, int S, bool OUTPUTS, class v>
 INLINE void depthwise_weights(const v* in, Index row, const v* du, const v* w, v* d_w, v* out,
-                              Index width, const v* const* ahead, Index step) {
+                              Index width, const Ahead<v>& ahead) {
   constexpr int P = REGISTERS == 32 ? 8 : 4;
   Index p = 0;
   for (; p + P <= width; p += P) {
-    fetch_ahead(ahead[0] + p * step, step, P);
-    fetch_ahead(ahead[1] + p * step, step, P);
+    ahead.fetch(p, P);
     depthwise_weights_pixels<K, D, S, P, OUTPUTS>(in + p * S, row, du + p, w, d_w, out + p);
   }
   for (; p < width; p++)

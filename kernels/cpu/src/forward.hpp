@@ -7,19 +7,18 @@
 namespace hwnas {
 
 // The depthwise convolution for output rows h ... h + rows - 1; `out` is [block][chunk] of vectors.
-// `ahead` is as many pixels of another tensor, which are prefetched.
 template <int K, int D, int S, class T, int V>
 void depthwise_chunk(const Layout<T, V>& l, const typename VectorOf<T, V>::type* plane,
                      const typename VectorOf<T, V>::type* w, Index h, Index rows,
                      typename VectorOf<T, V>::type* out, Index chunk,
-                     const typename VectorOf<T, V>::type* ahead) {
+                     const Ahead<typename VectorOf<T, V>::type>& ahead) {
   constexpr int R = K / 2 * D;
   const Index wide = l.shape.out_width;
   for (Index b = 0; b < l.blocks; b++)
     for (Index r = 0; r < rows; r++)
       depthwise_row<K, D, S, false>(
           plane + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R, l.row, w + b * K * K,
-          out + b * chunk + r * wide, wide, ahead + r * wide * l.blocks + b, l.blocks);
+          out + b * chunk + r * wide, wide, ahead.from(r * wide).block(b));
 }
 
 // Calls `f` with the kernel, dilation and stride of a convolution as constants.
@@ -43,7 +42,7 @@ void depthwise_forward(const Layout<T, V>& l, const Convolution& c,
                        const typename VectorOf<T, V>::type* plane,
                        const typename VectorOf<T, V>::type* w, Index h, Index rows,
                        typename VectorOf<T, V>::type* out, Index chunk,
-                       const typename VectorOf<T, V>::type* ahead) {
+                       const Ahead<typename VectorOf<T, V>::type>& ahead) {
   with_geometry(c, [&](auto k, auto d, auto s) {
     depthwise_chunk<k.value, d.value, s.value>(l, plane, w, h, rows, out, chunk, ahead);
   });
@@ -91,11 +90,13 @@ struct Moments {
   }
 };
 
-// One convolution of rows first ... last - 1 of one image, and its sums; `work` holds one chunk, [block][pixel].
+// One convolution of rows first ... last - 1 of one image, and its sums; `work` holds one chunk,
+// [block][pixel]. `next` is the image that is read afterwards.
 template <class T, int V>
 void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights,
                     const typename VectorOf<T, V>::type* plane,
                     typename VectorOf<T, V>::type* work, Index chunk, Index first, Index last,
+                    const typename VectorOf<T, V>::type* next,
                     typename VectorOf<T, V>::type* z, double* sums) {
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, rows_max = chunk / wide;
@@ -105,7 +106,7 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
     v* out = z + h * wide * l.blocks;
     if (c.kind == SEPARABLE) {
       depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, work, chunk,
-                        out);
+                        Ahead<v>{z, next, l.blocks}.from(h * wide));
       const Taps<v> taps{{work}, 1, chunk};
       pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, out, l.blocks,
                          Index(1));
@@ -132,6 +133,17 @@ inline int border_of(int count, const Convolution* convolutions) {
   for (int i = 0; i < count; i++)
     border = reach(convolutions[i]) > border ? reach(convolutions[i]) : border;
   return border;
+}
+
+// The image that is read after convolution `i` of image `n`; NULL if it is the same one, or none.
+template <class T, int V>
+const typename VectorOf<T, V>::type* next_image(const Layout<T, V>& l, const void* values, int count,
+                                                const Convolution* convolutions, int i, Index n) {
+  const Index images = l.shape.images, pixels = l.shape.height * l.shape.width_px;
+  if (i + 1 == count)
+    return n + 1 < images ? l.image(values, convolutions[0].reads * images + n + 1, pixels) : nullptr;
+  if (convolutions[i + 1].reads == convolutions[i].reads) return nullptr;
+  return l.image(values, convolutions[i + 1].reads * images + n, pixels);
 }
 
 // Outputs (count, N, OH, OW, width) of all convolutions, and their statistics (count, 2, width).
@@ -167,7 +179,8 @@ void convolve(const Shape& shape, const void* values, const void* table, int cou
         filled = c.reads;
       }
       v* z = const_cast<v*>(l.image(outputs, i * shape.images + n, l.pixels_out));
-      convolve_image(l, c, *weights[i], work.plane.get(), work.chunk.get(), chunk, first, last, z,
+      convolve_image(l, c, *weights[i], work.plane.get(), work.chunk.get(), chunk, first, last,
+                     next_image(l, values, count, convolutions, i, n), z,
                      of_part + 2 * i * shape.width);
     }
   });

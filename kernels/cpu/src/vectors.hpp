@@ -45,6 +45,25 @@ INLINE void fetch_ahead(const v* from, Index step, Index count) {
   UNROLL for (Index i = 0; i < count; i++) __builtin_prefetch(from + i * step);
 }
 
+// Vectors of up to two tensors that are needed soon, `step` apart, one of each for every output of a row.
+// Kernels that compute much prefetch them meanwhile, a few at a time: many at once would make the next
+// loads wait.
+template <class v>
+struct Ahead {
+  const v *first = nullptr, *second = nullptr;
+  Index step = 1;
+
+  INLINE void fetch(Index from, Index count) const {
+    if (first) fetch_ahead(first + from * step, step, count);
+    if (second) fetch_ahead(second + from * step, step, count);
+  }
+  Ahead from(Index outputs) const {
+    return {first ? first + outputs * step : first, second ? second + outputs * step : second, step};
+  }
+  // The same for block `b` of channels.
+  Ahead block(Index b) const { return {first ? first + b : first, second ? second + b : second, step}; }
+};
+
 // How far ahead of what they compute kernels prefetch, where they go by pixels and by rows.
 constexpr Index PIXELS_AHEAD = 32, ROWS_AHEAD = 4;
 
