@@ -94,7 +94,7 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
   if (needs_input || first) {
     const Taps<v> taps{{work.dz.get()}, 1, chunk};
     pointwise<1, T, V>(taps, pixels, l.channels, weights.transposed.get(), l.blocks, work.du.get(),
-                       Index(1), chunk);
+                       Index(1), chunk, first || second ? Ahead<v>{} : ahead);
   }
   with_geometry(c, [&](auto k, auto d, auto s) {
     constexpr int K = k.value, D = d.value, S = s.value, R = K / 2 * D;
@@ -229,7 +229,7 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
       const Index next = done ? 0 : (h + rows) * wide * l.blocks;
       const Ahead<v> ahead{l.image(convolutions[i + done].gradient, n, l.pixels_out) + next,
                            l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next, l.blocks};
-      if (c.kind != SEPARABLE || !(c.first_gradient || c.second_gradient))
+      if (c.kind != SEPARABLE)
         for (Index b = 0; b < l.blocks; b++) ahead.block(b).fetch(0, rows * wide);
       normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
                           l.image(outputs, i * shape.images + n, l.pixels_out), work.dz.get(),

@@ -43,11 +43,13 @@ INLINE void pointwise_pixels(const Taps<v>& in, Index offset, int channels, cons
 // All pixels for OB blocks of outputs; the last step may overlap the one before it.
 template <int OB, int S, class T, int V, class v>
 INLINE void pointwise_blocks(const Taps<v>& in, Index pixels, int channels, const v* w, Index blocks,
-                             v* out, Index pixel, Index block) {
+                             v* out, Index pixel, Index block, const Ahead<v>& ahead) {
   constexpr int P = OB == 1 || REGISTERS == 32 ? 12 : 6;
   Index p = 0;
-  for (; p + P <= pixels; p += P)
+  for (; p + P <= pixels; p += P) {
+    UNROLL for (int b = 0; b < OB; b++) ahead.block(b).fetch(p, P);
     pointwise_pixels<OB, P, S, T, V>(in, p, channels, w, blocks, out + p * pixel, pixel, block);
+  }
   if (p < pixels && pixels >= P && pixels - p > 4) {
     p = pixels - P;
     pointwise_pixels<OB, P, S, T, V>(in, p, channels, w, blocks, out + p * pixel, pixel, block);
@@ -61,12 +63,14 @@ INLINE void pointwise_blocks(const Taps<v>& in, Index pixels, int channels, cons
 
 template <int S, class T, int V, class v>
 void pointwise(const Taps<v>& in, Index pixels, int channels, const v* w, Index blocks, v* out,
-               Index pixel, Index block) {
+               Index pixel, Index block, const Ahead<v>& ahead = {}) {
   Index b = 0;
   for (; b + 2 <= blocks; b += 2)
-    pointwise_blocks<2, S, T, V>(in, pixels, channels, w + b, blocks, out + b * block, pixel, block);
+    pointwise_blocks<2, S, T, V>(in, pixels, channels, w + b, blocks, out + b * block, pixel, block,
+                                 ahead.block(b));
   if (b < blocks)
-    pointwise_blocks<1, S, T, V>(in, pixels, channels, w + b, blocks, out + b * block, pixel, block);
+    pointwise_blocks<1, S, T, V>(in, pixels, channels, w + b, blocks, out + b * block, pixel, block,
+                                 ahead.block(b));
 }
 
 // `d_w[c, o] += sum_p u[p S, c] dz[p, o]` for CI channels and OB blocks.
