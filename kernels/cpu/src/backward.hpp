@@ -91,19 +91,21 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, pixels = rows * wide;
   const bool first = c.first_gradient, second = c.second_gradient;
-  if (needs_input || first) {
+  const bool has_product = needs_input || first, has_depthwise = first || second;
+  if (has_product) {
     const Taps<v> taps{{work.dz.get()}, 1, chunk};
     pointwise<1, T, V>(taps, pixels, l.channels, weights.transposed.get(), l.blocks, work.du.get(),
-                       Index(1), chunk, first || second ? Ahead<v>{} : ahead);
+                       Index(1), chunk, Ahead<v>{ahead.first, has_depthwise ? nullptr : ahead.second, ahead.step});
   }
   with_geometry(c, [&](auto k, auto d, auto s) {
     constexpr int K = k.value, D = d.value, S = s.value, R = K / 2 * D;
-    for (Index b = 0; (first || second) && b < l.blocks; b++)
+    const Ahead<v> left{has_product ? nullptr : ahead.first, ahead.second, ahead.step};
+    for (Index b = 0; has_depthwise && b < l.blocks; b++)
       for (Index r = 0; r < rows; r++) {
         const v* in = work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R;
         const v *du = work.du.get() + b * chunk + r * wide, *w = weights.depthwise.get() + b * K * K;
         v *u = work.u.get() + b * chunk + r * wide, *d_w = sums.depthwise.get() + b * K * K;
-        const Ahead<v> next = ahead.from(r * wide).block(b);
+        const Ahead<v> next = left.from(r * wide).block(b);
         if (first && second) depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next);
         else if (first) depthwise_weights<K, D, S, false>(in, l.row, du, w, d_w, u, wide, next);
         else depthwise_row<K, D, S, false>(in, l.row, w, u, wide, next);
