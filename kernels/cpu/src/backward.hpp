@@ -48,8 +48,8 @@ void normalised_gradient(const Layout<T, V>& l, const Convolution& c, Index firs
   }
 }
 
-// Adds the gradient of the plane, from the gradient of the depthwise outputs of a whole image. `ahead` has
-// a vector for each pixel of the plane.
+// Adds the gradient of the plane, from the gradient of the depthwise outputs of a whole image.
+// `ahead` has a vector for each pixel of the plane.
 template <int K, int D, int S, class T, int V>
 void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork<T, V>& work,
                      const Ahead<typename VectorOf<T, V>::type>& ahead) {
@@ -82,7 +82,8 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
 }
 
 // Backward pass of a separable convolution for output rows h ... h + rows - 1, except for
-// `depthwise_input`.
+// `depthwise_input`. What is ahead is prefetched in the product of channels and in the depthwise
+// one, one tensor in each, if there are both.
 template <class T, int V>
 void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                      Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
@@ -95,7 +96,8 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
   if (has_product) {
     const Taps<v> taps{{work.dz.get()}, 1, chunk};
     pointwise<1, T, V>(taps, pixels, l.channels, weights.transposed.get(), l.blocks, work.du.get(),
-                       Index(1), chunk, Ahead<v>{ahead.first, has_depthwise ? nullptr : ahead.second, ahead.step});
+                       Index(1), chunk,
+                       Ahead<v>{ahead.first, has_depthwise ? nullptr : ahead.second, ahead.step});
   }
   with_geometry(c, [&](auto k, auto d, auto s) {
     constexpr int K = k.value, D = d.value, S = s.value, R = K / 2 * D;
@@ -103,12 +105,16 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
     for (Index b = 0; has_depthwise && b < l.blocks; b++)
       for (Index r = 0; r < rows; r++) {
         const v* in = work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R;
-        const v *du = work.du.get() + b * chunk + r * wide, *w = weights.depthwise.get() + b * K * K;
-        v *u = work.u.get() + b * chunk + r * wide, *d_w = sums.depthwise.get() + b * K * K;
+        const Index at = b * chunk + r * wide;
+        const v *du = work.du.get() + at, *w = weights.depthwise.get() + b * K * K;
+        v *u = work.u.get() + at, *d_w = sums.depthwise.get() + b * K * K;
         const Ahead<v> next = left.from(r * wide).block(b);
-        if (first && second) depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next);
-        else if (first) depthwise_weights<K, D, S, false>(in, l.row, du, w, d_w, u, wide, next);
-        else depthwise_row<K, D, S, false>(in, l.row, w, u, wide, next);
+        if (first && second)
+          depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next);
+        else if (first)
+          depthwise_weights<K, D, S, false>(in, l.row, du, w, d_w, u, wide, next);
+        else
+          depthwise_row<K, D, S, false>(in, l.row, w, u, wide, next);
       }
   });
   if (second)
@@ -230,7 +236,8 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
       const bool done = h + rows == shape.out_height && i + 1 < count;
       const Index next = done ? 0 : (h + rows) * wide * l.blocks;
       const Ahead<v> ahead{l.image(convolutions[i + done].gradient, n, l.pixels_out) + next,
-                           l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next, l.blocks};
+                           l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next,
+                           l.blocks};
       if (c.kind != SEPARABLE)
         for (Index b = 0; b < l.blocks; b++) ahead.block(b).fetch(0, rows * wide);
       normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
@@ -238,7 +245,8 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
                           chunk);
       const bool needs_input = d_values != nullptr;
       if (c.kind == SEPARABLE)
-        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work, ahead);
+        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work,
+                        ahead);
       else
         dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
     }

@@ -43,11 +43,12 @@ INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index widt
   for (; p < width; p++) depthwise_pixels<K, D, S, 1, ADD>(in + p * S, row, w, out + p);
 }
 
-// For P pixels `d_w[i K + j] += sum_p du[p] in[i D rows down, p S + j D right]`, and with OUTPUTS also
-// `out[p] = sum_ij in[i D rows down, p S + j D right] w[i K + j]`. Each input is loaded once for both, and
-// the sums of one row of the kernel stay in registers.
+// For P pixels `d_w[i K + j] += sum_p du[p] in[i D rows down, p S + j D right]`, and with OUTPUTS
+// also `out[p] = sum_ij in[i D rows down, p S + j D right] w[i K + j]`. Each input is loaded once
+// for both, and the sums of one row of the kernel stay in registers.
 template <int K, int D, int S, int P, bool OUTPUTS, class v>
-INLINE void depthwise_weights_pixels(const v* in, Index row, const v* du, const v* w, v* d_w, v* out) {
+INLINE void depthwise_weights_pixels(const v* in, Index row, const v* du, const v* w, v* d_w,
+                                     v* out) {
   v gradient[P], sum[P];
   UNROLL for (int p = 0; p < P; p++) gradient[p] = du[p], sum[p] = v{};
   UNROLL for (int i = 0; i < K; i++, w += K, d_w += K, in += D * row) {

@@ -106,10 +106,10 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
     v* out = z + h * wide * l.blocks;
     if (c.kind == SEPARABLE) {
       depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, work, chunk,
-                        Ahead<v>{z, next, l.blocks}.from(h * wide));
+                        Ahead<v>{z, nullptr, l.blocks}.from(h * wide));
       const Taps<v> taps{{work}, 1, chunk};
       pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, out, l.blocks,
-                         Index(1));
+                         Index(1), Ahead<v>{next, nullptr, l.blocks}.from(h * wide));
     } else {
       for (Index r = 0; r < rows; r++) {
         const auto taps = taps_at(l, c, h + r, plane);
@@ -137,13 +137,13 @@ inline int border_of(int count, const Convolution* convolutions) {
 
 // The image that is read after convolution `i` of image `n`; NULL if it is the same one, or none.
 template <class T, int V>
-const typename VectorOf<T, V>::type* next_image(const Layout<T, V>& l, const void* values, int count,
-                                                const Convolution* convolutions, int i, Index n) {
-  const Index images = l.shape.images, pixels = l.shape.height * l.shape.width_px;
-  if (i + 1 == count)
-    return n + 1 < images ? l.image(values, convolutions[0].reads * images + n + 1, pixels) : nullptr;
-  if (convolutions[i + 1].reads == convolutions[i].reads) return nullptr;
-  return l.image(values, convolutions[i + 1].reads * images + n, pixels);
+const typename VectorOf<T, V>::type* next_image(const Layout<T, V>& l, const void* values,
+                                                int count, const Convolution* convolutions, int i,
+                                                Index n) {
+  const bool done = i + 1 == count;
+  const Convolution& c = convolutions[done ? 0 : i + 1];
+  if (done ? n + 1 == l.shape.images : c.reads == convolutions[i].reads) return nullptr;
+  return l.image(values, c.reads * l.shape.images + n + done, l.shape.height * l.shape.width_px);
 }
 
 // Outputs (count, N, OH, OW, width) of all convolutions, and their statistics (count, 2, width).

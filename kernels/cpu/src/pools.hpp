@@ -109,21 +109,12 @@ void pool_statistics(const Shape& shape, const void* x, int stride, double* stat
                           stride_of_part, shape.width, pixels, statistics + 2 * kind * shape.width);
 }
 
-// a g + b (value - mean) + d in block b of channels.
-template <class v>
-INLINE v term_gradient(const void* coefficients, const void* row, Index blocks, Index b, v g,
-                       v value) {
-  const v* k = static_cast<const v*>(coefficients);
-  const v* norm = static_cast<const v*>(row);
-  return k[b] * g + (k[blocks + b] * (value - norm[MEAN * blocks + b]) + k[2 * blocks + b]);
-}
-
 // Gradients of the pools of one block of channels, row by row.
 //
-// The largest pixel of a window is the first in the order of rows and columns. So the largest of three
-// columns is found once for each row of the input, and the largest of three such rows for each window.
-// `place` numbers the pixels of a window. A row of windows then passes its gradients on to three rows of
-// the input, where each pixel gathers those of the windows around it.
+// Of equal pixels the first in the order of rows and columns is a window's largest. So the largest
+// of three columns is found once for each row of the input, and the largest of three such rows for
+// each window. Places number the pixels of a window. A row of windows then passes its gradients on
+// to three rows of the input, where each pixel gathers those of the windows around it.
 template <class T, int V>
 class PoolGradientRows {
  public:
@@ -140,12 +131,14 @@ class PoolGradientRows {
     largest_of_ = line(12), mean_of_ = line(13);
   }
 
-  // Adds to `plane` the gradients of the pools of image n, whose pixels are `x`, in block b.
+  // Adds to `plane` the gradients of the pools and skip connections of image n, whose pixels are
+  // `x`, in block b.
   void add(const v* x, Index n, Index b, int edges, const PoolGradient* list, v* plane) {
     const Index height = l_.shape.height;
     Index done = 0;  // rows of the input whose columns have been compared
     for (Index h_out = 0; h_out < l_.shape.out_height; h_out++) {
-      const Index h = h_out * stride_, top = h > 0 ? h - 1 : h, bottom = h + 1 < height ? h + 1 : h;
+      const Index h = h_out * stride_, top = h > 0 ? h - 1 : h;
+      const Index bottom = h + 1 < height ? h + 1 : h;
       for (done = done < top ? top : done; done <= bottom; done++) columns(x + b, done);
       windows(n, h_out, top, bottom, b, edges, list, plane + h_out * width_);
       for (Index i = top; i <= bottom; i++)
@@ -180,7 +173,8 @@ class PoolGradientRows {
     }
   }
 
-  // Gradients of the windows of row `h_out`, from those of all edges.
+  // Gradients of the windows of row `h_out`, from those of all edges, whose skip connections add to
+  // the row `skipped` of the input.
   void windows(Index n, Index h_out, Index top, Index bottom, Index b, int edges,
                const PoolGradient* list, v* skipped) {
     const Index wide = l_.shape.out_width;
@@ -195,16 +189,18 @@ class PoolGradientRows {
         at = larger ? place_[i % 3][w] + static_cast<int>(3 * (i - top)) : at;
         sum += sum_[i % 3][w];
       }
-      largest_of_[p] = maximum, mean_of_[p] = sum * broadcast<v>(shares[w]), place_of_[w] = at;
+      largest_of_[p] = maximum, mean_of_[p] = sum * broadcast<v>(shares[w]);
+      place_of_[w] = at;
       by_maximum_[w] = by_mean_[w] = v{};
     }
     for (int e = 0; e < edges; e++) {
-      const v* g = static_cast<const v*>(list[e].gradient) + (n * l_.pixels_out + h_out * wide) * l_.blocks + b;
+      const PoolGradient& edge = list[e];
+      const v* g = l_.image(edge.gradient, n, l_.pixels_out) + h_out * wide * l_.blocks + b;
       fetch_ahead(g + wide * l_.blocks, l_.blocks, wide);
-      if (list[e].maximum) add_term(list[e].maximum, list[e].maximum_row, g, b, largest_of_, by_maximum_);
-      if (list[e].mean) add_term(list[e].mean, list[e].mean_row, g, b, mean_of_, by_mean_);
-      if (!list[e].identity) continue;
-      const v a = static_cast<const v*>(list[e].identity)[b];
+      if (edge.maximum) add_term(edge.maximum, edge.maximum_row, g, b, largest_of_, by_maximum_);
+      if (edge.mean) add_term(edge.mean, edge.mean_row, g, b, mean_of_, by_mean_);
+      if (!edge.identity) continue;
+      const v a = static_cast<const v*>(edge.identity)[b];
       for (Index w = 0; w < width_; w++) skipped[w] += a * g[w * l_.blocks];
     }
     for (Index p = 0; p < wide; p++)
@@ -212,7 +208,8 @@ class PoolGradientRows {
   }
 
   // Adds a g + b (value - mean) + d for one row of windows to `sum`.
-  void add_term(const void* coefficients, const void* row, const v* g, Index b, const v* values, v* sum) {
+  void add_term(const void* coefficients, const void* row, const v* g, Index b, const v* values,
+                v* sum) {
     const v* k = static_cast<const v*>(coefficients) + b;
     const v of_g = k[0], of_value = k[l_.blocks], constant = k[2 * l_.blocks];
     const v mean = static_cast<const v*>(row)[MEAN * l_.blocks + b];
@@ -220,8 +217,8 @@ class PoolGradientRows {
       sum[p * stride_] += of_g * g[p * l_.blocks] + (of_value * (values[p] - mean) + constant);
   }
 
-  // Adds to one row of the input what it gets from the windows around each pixel. `first` is the place of
-  // the row's first pixel in a window.
+  // Adds to one row of the input what it gets from the windows around each pixel. `first` is the
+  // place of a window's first pixel in this row.
   void gather(int first, v* row) {
     for (Index w = 0; w < width_; w++) {
       v sum = row[w];

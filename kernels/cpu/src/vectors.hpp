@@ -45,9 +45,9 @@ INLINE void fetch_ahead(const v* from, Index step, Index count) {
   UNROLL for (Index i = 0; i < count; i++) __builtin_prefetch(from + i * step);
 }
 
-// Vectors of up to two tensors that are needed soon, `step` apart, one of each for every output of a row.
-// Kernels that compute much prefetch them meanwhile, a few at a time: many at once would make the next
-// loads wait.
+// Vectors of up to two tensors that are needed soon, `step` apart, one of each for every output of
+// a row. Kernels that compute much prefetch them meanwhile, a few at a time: many at once would
+// make the next loads wait.
 template <class v>
 struct Ahead {
   const v *first = nullptr, *second = nullptr;
@@ -57,11 +57,15 @@ struct Ahead {
     if (first) fetch_ahead(first + from * step, step, count);
     if (second) fetch_ahead(second + from * step, step, count);
   }
-  Ahead from(Index outputs) const {
-    return {first ? first + outputs * step : first, second ? second + outputs * step : second, step};
+  // Those of later outputs.
+  Ahead from(Index outputs) const { return moved(outputs * step); }
+  // Those of block `b` of channels.
+  Ahead block(Index b) const { return moved(b); }
+
+ private:
+  Ahead moved(Index by) const {
+    return {first ? first + by : nullptr, second ? second + by : nullptr, step};
   }
-  // The same for block `b` of channels.
-  Ahead block(Index b) const { return {first ? first + b : first, second ? second + b : second, step}; }
 };
 
 // How far ahead of what they compute kernels prefetch, where they go by pixels and by rows.
