@@ -205,6 +205,27 @@ def test_each_kernel_alone(cell, channels, instructions) -> None:
     assert_close(*handed)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 6), (1, 5), (4, 1), (2, 2)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_of_pools_go_to_the_first_of_equal_pixels(stride, size, instructions) -> None:
+    """As in PyTorch, whose order is that of rows and columns."""
+    generator = torch.Generator().manual_seed(8)
+    x = torch.randint(3, (2, *size, 16), generator=generator).float()
+    mine, oracle = operator.backend_for("cpu", torch.float32), ReferenceBackend(16)
+    shape = oracle.pools(x, stride).maximum.shape
+    gradients = [torch.randn(shape, generator=generator) for _ in range(2)]
+    row, coefficients = (torch.randn(rows, 16, generator=generator) for rows in (6, 3))
+    skip = coefficients if stride == 1 else None
+    edges = [
+        PoolGradient(gradients[0], (coefficients, row), None, skip),
+        PoolGradient(gradients[1], (coefficients, row), (coefficients, row), None),
+    ]
+    handed = x.clone(), x.clone()
+    for backend, dx in zip((mine, oracle), handed, strict=True):
+        backend.pools_backward(x, stride, edges, dx)
+    torch.testing.assert_close(*handed, rtol=1e-5, atol=1e-5)
+
+
 def test_fused_cell_with_the_reference_backend() -> None:
     case = make_cell("darts", DARTS_CELL, 2, 4, (6, 7), seed=7)
     exact = case.evaluate("torch", torch.float64)
