@@ -10,13 +10,14 @@ template <class T, int V>
 struct BackwardWork {
   using v = typename VectorOf<T, V>::type;
 
-  BackwardWork(const Layout<T, V>& l, Index chunk, bool needs_input, bool with_edges)
+  BackwardWork(const Layout<T, V>& l, Index chunk, bool needs_input, bool with_edges, int stride)
       : values(l.plane * l.blocks),
         d_values(needs_input ? l.plane * l.blocks : 0),
         d_depthwise(needs_input ? (l.shape.out_height + 2 * l.border) *
                                       (l.shape.out_width + 2 * l.border) * l.blocks
                                 : 0),
         by_edges(with_edges ? l.shape.height * l.shape.width_px * l.blocks : 0),
+        pools(l, stride),
         u(chunk * l.blocks),
         du(chunk * l.blocks),
         dz(chunk * l.blocks) {}
@@ -25,6 +26,7 @@ struct BackwardWork {
   Buffer<v> d_values;     // its gradient, a plane
   Buffer<v> d_depthwise;  // gradient of the depthwise outputs, a plane of their size
   Buffer<v> by_edges;     // gradient from pools and skip connections
+  PoolGradientRows<T, V> pools;  // its buffers
   Buffer<v> u, du, dz;    // chunks [block][pixel]
 };
 
@@ -285,7 +287,7 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
   };
   const auto make = [&] {
     std::unique_ptr<Work> work(
-        new Work{BackwardWork<T, V>(l, chunk, d_values != nullptr, edges > 0), {}, {}});
+        new Work{BackwardWork<T, V>(l, chunk, d_values != nullptr, edges > 0, stride), {}, {}});
     for (int i = 0; i < count; i++) {
       work->of_image.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
       work->of_thread.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
@@ -304,7 +306,8 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
     }
     if (!d_values || table) return;
     v* by_edges = work.buffers.by_edges.get();
-    if (edges) edges_backward(l, l.image(values, n, in), n, stride, edges, list, by_edges);
+    if (edges)
+      edges_backward(l, l.image(values, n, in), n, edges, list, work.buffers.pools, by_edges);
     finish_state(l, work.buffers, count > 0, edges > 0,
                  before ? l.image(before, n, in) : nullptr,
                  const_cast<v*>(l.image(d_values, n, in)));

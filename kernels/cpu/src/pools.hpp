@@ -135,13 +135,16 @@ class PoolGradientRows {
   // `x`, in block b.
   void add(const v* x, Index n, Index b, int edges, const PoolGradient* list, v* plane) {
     const Index height = l_.shape.height;
+    bool pooled = false;
+    for (int e = 0; e < edges; e++) pooled = pooled || list[e].maximum || list[e].mean;
     Index done = 0;  // rows of the input whose columns have been compared
     for (Index h_out = 0; h_out < l_.shape.out_height; h_out++) {
       const Index h = h_out * stride_, top = h > 0 ? h - 1 : h;
       const Index bottom = h + 1 < height ? h + 1 : h;
-      for (done = done < top ? top : done; done <= bottom; done++) columns(x + b, done);
-      windows(n, h_out, top, bottom, b, edges, list, plane + h_out * width_);
-      for (Index i = top; i <= bottom; i++)
+      for (done = done < top ? top : done; pooled && done <= bottom; done++) columns(x + b, done);
+      if (pooled) windows(h_out, top, bottom);
+      terms(n, h_out, b, edges, list, plane + h_out * width_);
+      for (Index i = top; pooled && i <= bottom; i++)
         gather(static_cast<int>(3 * (i - top)), plane + i * width_);
     }
   }
@@ -173,13 +176,10 @@ class PoolGradientRows {
     }
   }
 
-  // Gradients of the windows of row `h_out`, from those of all edges, whose skip connections add to
-  // the row `skipped` of the input.
-  void windows(Index n, Index h_out, Index top, Index bottom, Index b, int edges,
-               const PoolGradient* list, v* skipped) {
-    const Index wide = l_.shape.out_width;
+  // Largest pixels, their places and means of the windows of row `h_out`.
+  void windows(Index h_out, Index top, Index bottom) {
     const Shares<T> shares(h_out * stride_, l_.shape.height, width_);
-    for (Index p = 0; p < wide; p++) {
+    for (Index p = 0; p < l_.shape.out_width; p++) {
       const Index w = p * stride_;
       v maximum = maximum_[top % 3][w], sum = sum_[top % 3][w];
       Places at = place_[top % 3][w];
@@ -193,6 +193,13 @@ class PoolGradientRows {
       place_of_[w] = at;
       by_maximum_[w] = by_mean_[w] = v{};
     }
+  }
+
+  // Gradients of the windows of row `h_out`, from those of all edges, whose skip connections add to
+  // the row `skipped` of the input.
+  void terms(Index n, Index h_out, Index b, int edges, const PoolGradient* list, v* skipped) {
+    const Index wide = l_.shape.out_width;
+    const Shares<T> shares(h_out * stride_, l_.shape.height, width_);
     for (int e = 0; e < edges; e++) {
       const PoolGradient& edge = list[e];
       const v* g = l_.image(edge.gradient, n, l_.pixels_out) + h_out * wide * l_.blocks + b;
@@ -243,13 +250,12 @@ class PoolGradientRows {
 // [block][pixel].
 template <class T, int V>
 void edges_backward(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, Index n,
-                    int stride, int edges, const PoolGradient* list,
+                    int edges, const PoolGradient* list, PoolGradientRows<T, V>& rows,
                     typename VectorOf<T, V>::type* planes) {
   using v = typename VectorOf<T, V>::type;
   const Index in = l.shape.height * l.shape.width_px;
   std::memset(static_cast<void*>(planes), 0, in * l.blocks * sizeof(v));
-  PoolGradientRows<T, V> pools(l, stride);
-  for (Index b = 0; b < l.blocks; b++) pools.add(x, n, b, edges, list, planes + b * in);
+  for (Index b = 0; b < l.blocks; b++) rows.add(x, n, b, edges, list, planes + b * in);
 }
 
 }  // namespace hwnas
