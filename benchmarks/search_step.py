@@ -39,7 +39,9 @@ class SearchStep:
         self.supernet = space.supernet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         use_kernels(self.supernet, impl, recompute)
         self.weights = torch.zeros(space.mask.shape, device=device).softmax(1)
-        self.optimizer = torch.optim.SGD(self.supernet.parameters(), lr=0.025, momentum=0.9)
+        self.optimizer = torch.optim.SGD(
+            self.supernet.parameters(), lr=0.025, momentum=0.9, fused=True
+        )
         self.images = torch.randn(n, 3, size, size, device=device)
         self.images = self.images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(10, (n,), device=device)

@@ -45,10 +45,14 @@ def cpu_ms(function: Callable[[], Any]) -> float:
 
 
 def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """CPU times (rounds,) of each function, in turn, after two rounds to warm up."""
+    """CPU times (rounds,) of each function, in turn, after two rounds to warm up.
+
+    A search runs the same step again and again, so each timed call follows one that is not timed.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds + 2):
         for name, function in functions.items():
+            function()
             times[name].append(cpu_ms(function))
     return {name: np.array(values[2:]) for name, values in times.items()}
 

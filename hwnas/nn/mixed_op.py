@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -221,21 +222,19 @@ class _Prepared:
 
     def __init__(self, module: nn.Module, cells: list[tuple[list[int], kernels.Cell]]) -> None:
         self.cells = cells
-        self._slots: list[tuple[dict[str, Any], str]] = [
-            (table, name)
+        # These show later changes of the modules' own tables.
+        self._contents = [
+            table.values()
             for part in module.modules()
             for table in (part._parameters, part._buffers, part._modules)
-            for name in table
+            if table
         ]
-        self._known = [table[name] for table, name in self._slots]
+        self._known = list(chain.from_iterable(self._contents))
 
     def is_outdated(self) -> bool:
         """Whether a module or tensor has been replaced by another since."""
-        try:
-            now = [table[name] for table, name in self._slots]
-        except KeyError:  # one has been removed
-            return True
-        return not all(map(operator.is_, now, self._known))
+        now = list(chain.from_iterable(self._contents))
+        return len(now) != len(self._known) or not all(map(operator.is_, now, self._known))
 
 
 class MixedBlocks(FusedMixture):

@@ -17,7 +17,7 @@ from hwnas.data import Batches
 from hwnas.data.inputs import InputTensors
 from hwnas.errors import HwnasError
 from hwnas.shrinking.elastic import SharedNetwork, in_turn
-from hwnas.training.optimizer import build_optimizer
+from hwnas.training.optimizer import build_optimizer, load_optimizer
 from hwnas.training.schedule import cosine
 from hwnas.training.teacher import Distillation
 
@@ -122,7 +122,7 @@ class ElasticTraining:
         self.step, self.seconds = state["step"], state["seconds"]
         self.whole.load_state_dict(state["whole"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
     def finished(self) -> list[nn.Module]:
         """A network of each size with the averaged weights, its batch norms not recalibrated."""

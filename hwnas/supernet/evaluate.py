@@ -80,10 +80,13 @@ def evaluate_mixture(
 def frozen(module: torch.nn.Module) -> Iterator[None]:
     """Disable the parameters' gradients inside the block, so that kernels do not compute them."""
     # `module.parameters()` makes the name of each, which takes longer than a small cell.
-    modules, parameters = [module], list[torch.nn.Parameter]()
+    modules: list[torch.nn.Module | None] = [module]
+    found: list[torch.nn.Parameter | None] = []
     for part in modules:
-        modules += [child for child in part._modules.values() if child is not None]
-        parameters += [p for p in part._parameters.values() if p is not None and p.requires_grad]
+        if part is not None:
+            modules += part._modules.values()
+            found += part._parameters.values()
+    parameters = [p for p in found if p is not None and p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

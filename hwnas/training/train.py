@@ -24,7 +24,7 @@ from hwnas.runs.run_folder import RunFolder
 from hwnas.spaces.networks import TRAINING_PARTS, Network
 from hwnas.training.adversary import Adversary
 from hwnas.training.curve import LearningCurve
-from hwnas.training.optimizer import build_optimizer
+from hwnas.training.optimizer import build_optimizer, load_optimizer
 from hwnas.training.schedule import cosine
 from hwnas.training.teacher import Distillation
 
@@ -234,7 +234,7 @@ class Training:
         self.seconds = state["seconds"]
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.adversary is not None:
             self.adversary.load_state_dict(state["adversary"])
 

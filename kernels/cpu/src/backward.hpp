@@ -5,6 +5,10 @@
 
 namespace hwnas {
 
+// Pixels whose gradients of weights are summed from zero before they are added to the total, at
+// least: parts are whole images.
+constexpr Index PIXELS_OF_PART = 1024;
+
 // The buffers of one thread.
 template <class T, int V>
 struct BackwardWork {
@@ -97,7 +101,7 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
   const bool has_product = needs_input || first, has_depthwise = first || second;
   if (has_product) {
     const Taps<v> taps{{work.dz.get()}, 1, chunk};
-    pointwise<1, T, V>(taps, pixels, l.channels, weights.transposed.get(), l.blocks, work.du.get(),
+    pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, work.du.get(),
                        Index(1), chunk,
                        Ahead<v>{ahead.first, has_depthwise ? nullptr : ahead.second, ahead.step});
   }
@@ -141,7 +145,7 @@ void dense_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& wei
   for (int t = 0; t < taps_of(c); t++) {
     if (needs_input)
       pointwise<1, T, V>(taps, pixels, l.channels,
-                         weights.transposed.get() + t * l.channels * l.blocks, l.blocks,
+                         weights.matrix.get() + t * l.channels * l.blocks, l.blocks,
                          work.du.get(), Index(1), chunk);
     for (Index r = 0; r < rows; r++) {
       const auto at = taps_at(l, c, h + r, work.values.get());
@@ -216,7 +220,7 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
                              int count, const Convolution* convolutions,
                              std::vector<std::unique_ptr<Weights<T, V>>>& weights,
                              const void* outputs, void* d_values,
-                             std::vector<std::unique_ptr<WeightSums<T, V>>>& image_sums,
+                             std::vector<std::unique_ptr<WeightSums<T, V>>>& weight_sums,
                              BackwardWork<T, V>& work, double* sums) {
   using v = typename VectorOf<T, V>::type;
   const Shape& shape = l.shape;
@@ -247,10 +251,10 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
                           chunk);
       const bool needs_input = d_values != nullptr;
       if (c.kind == SEPARABLE)
-        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work,
+        separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *weight_sums[i], work,
                         ahead);
       else
-        dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work);
+        dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *weight_sums[i], work);
     }
     if (!d_values) continue;
     const v* next = next_image(l, values, count, convolutions, i, n);
@@ -280,29 +284,29 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
   using Sums = std::vector<std::unique_ptr<WeightSums<T, V>>>;
   std::vector<std::unique_ptr<Weights<T, V>>> weights;
   for (int i = 0; i < count; i++)
-    weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l));
+    weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l, Pass::BACKWARD));
   struct Work {
     BackwardWork<T, V> buffers;
-    Sums of_image, of_thread;
+    Sums weight_sums;
+    Index pixels;  // of the present part
   };
   const auto make = [&] {
     std::unique_ptr<Work> work(
-        new Work{BackwardWork<T, V>(l, chunk, d_values != nullptr, edges > 0, stride), {}, {}});
-    for (int i = 0; i < count; i++) {
-      work->of_image.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
-      work->of_thread.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
-    }
+        new Work{BackwardWork<T, V>(l, chunk, d_values != nullptr, edges > 0, stride), {}, 0});
+    for (int i = 0; i < count; i++)
+      work->weight_sums.push_back(std::make_unique<WeightSums<T, V>>(convolutions[i], l));
     return work;
   };
   const Index image_stride = 2 * reads * shape.width;
   std::vector<double> image_sums(sums ? shape.images * image_stride : 0, 0.0);
   const auto works = for_each(shape.threads, shape.images, make, [&](Work& work, Index n) {
     convolve_backward_image(l, n, values, table, count, convolutions, weights, outputs, d_values,
-                            work.of_image, work.buffers,
+                            work.weight_sums, work.buffers,
                             sums ? image_sums.data() + n * image_stride : nullptr);
-    for (int i = 0; i < count; i++) {
-      work.of_thread[i]->add(*work.of_image[i]);
-      work.of_image[i]->clear();
+    work.pixels += l.pixels_out;
+    if (work.pixels >= PIXELS_OF_PART) {
+      for (auto& sums_of_one : work.weight_sums) sums_of_one->finish_part();
+      work.pixels = 0;
     }
     if (!d_values || table) return;
     v* by_edges = work.buffers.by_edges.get();
@@ -313,9 +317,10 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
                  const_cast<v*>(l.image(d_values, n, in)));
   });
   for (int i = 0; i < count; i++) {
-    WeightSums<T, V>& all = *works[0]->of_thread[i];
+    for (auto& work : works) work->weight_sums[i]->finish_part();
+    WeightSums<T, V>& all = *works[0]->weight_sums[i];
     for (std::size_t thread = 1; thread < works.size(); thread++)
-      all.add(*works[thread]->of_thread[i]);
+      all.add_total(*works[thread]->weight_sums[i]);
     all.store(convolutions[i], l);
   }
   for (Index j = 0; sums && j < image_stride; j++) {

@@ -79,6 +79,8 @@ INLINE void depthwise_weights(const v* in, Index row, const v* du, const v* w, v
     ahead.fetch(p, P);
     depthwise_weights_pixels<K, D, S, P, OUTPUTS>(in + p * S, row, du + p, w, d_w, out + p);
   }
+  for (; p + 3 <= width; p += 3)
+    depthwise_weights_pixels<K, D, S, 3, OUTPUTS>(in + p * S, row, du + p, w, d_w, out + p);
   for (; p < width; p++)
     depthwise_weights_pixels<K, D, S, 1, OUTPUTS>(in + p * S, row, du + p, w, d_w, out + p);
 }

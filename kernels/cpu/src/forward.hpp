@@ -154,7 +154,7 @@ void convolve(const Shape& shape, const void* values, const void* table, int cou
   const Layout<T, V> l(shape, border_of(count, convolutions));
   std::vector<std::unique_ptr<Weights<T, V>>> weights;
   for (int i = 0; i < count; i++)
-    weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l));
+    weights.push_back(std::make_unique<Weights<T, V>>(convolutions[i], l, Pass::FORWARD));
   const Index chunk = l.chunk_rows() * shape.out_width;
   const Index stride = 2 * count * shape.width, in = shape.height * shape.width_px;
   const Index parts = parts_of(shape, l), part_rows = rows_of_part(shape, l);

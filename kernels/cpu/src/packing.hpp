@@ -80,42 +80,45 @@ inline int taps_of(const Convolution& c) {
   return c.kind == SEPARABLE ? 1 : c.kind == FACTORIZED ? 2 : c.kernel * c.kernel;
 }
 
-// The weights of one convolution. `matrix` is [tap][channel in][block of channels out],
-// `transposed` is [tap][channel out][block of channels in]; `depthwise` is [block][tap], and
-// `flipped` has the same taps in reverse order.
+// What a pass reads of the weights of a convolution.
+enum class Pass { FORWARD, BACKWARD };
+
+// The weights of one convolution, for one pass. `matrix` is [tap][channel in][block of channels out]
+// in the forward pass, and transposed in the backward pass: [tap][channel out][block of channels in].
+// `depthwise` is [block][tap], and `flipped`, for the backward pass, has the same taps in reverse
+// order.
 template <class T, int V>
 struct Weights {
   using v = typename VectorOf<T, V>::type;
 
-  Weights(const Convolution& c, const Layout<T, V>& l)
+  Weights(const Convolution& c, const Layout<T, V>& l, Pass pass)
       : matrix(taps_of(c) * l.channels * l.blocks),
-        transposed(taps_of(c) * l.channels * l.blocks),
         depthwise(c.kind == SEPARABLE ? l.blocks * c.kernel * c.kernel : 0),
-        flipped(c.kind == SEPARABLE ? l.blocks * c.kernel * c.kernel : 0) {
-    const int taps = taps_of(c), channels = l.channels;
-    for (int t = 0; t < taps; t++)
-      for (int out = 0; out < channels; out++)
-        for (int in = 0; in < channels; in++) {
-          const T w = element(c, channels, t, out, in);
-          at(matrix, (t * channels + in) * l.blocks, out) = w;
-          at(transposed, (t * channels + out) * l.blocks, in) = w;
-        }
+        flipped(c.kind == SEPARABLE && pass == Pass::BACKWARD ? l.blocks * c.kernel * c.kernel : 0) {
+    const bool backward = pass == Pass::BACKWARD;
+    const int channels = l.channels;
+    T* to = reinterpret_cast<T*>(matrix.get());
+    for (int t = 0; t < taps_of(c); t++)
+      for (int row = 0; row < channels; row++, to += l.shape.width)
+        for (int column = 0; column < channels; column++)
+          to[column] = backward ? element(c, channels, t, row, column)
+                                : element(c, channels, t, column, row);
     if (c.kind != SEPARABLE) return;
     const int size = c.kernel * c.kernel;
     const T* w = static_cast<const T*>(c.first);
     for (int channel = 0; channel < channels; channel++)
       for (int t = 0; t < size; t++) {
         at(depthwise, channel / V * size + t, channel % V) = w[channel * size + t];
-        at(flipped, channel / V * size + size - 1 - t, channel % V) = w[channel * size + t];
+        if (backward)
+          at(flipped, channel / V * size + size - 1 - t, channel % V) = w[channel * size + t];
       }
   }
 
   static T element(const Convolution& c, int channels, int tap, int out, int in) {
     const T* w = static_cast<const T*>(c.kind == SEPARABLE ? c.second : c.first);
-    if (c.kind != FACTORIZED) {
-      const int taps = taps_of(c);
-      return w[(static_cast<Index>(out) * channels + in) * taps + tap];
-    }
+    if (c.kind == SEPARABLE) return w[out * channels + in];
+    if (c.kind == DENSE)
+      return w[(static_cast<Index>(out) * channels + in) * taps_of(c) + tap];
     const int half = channels / 2;
     if ((out < half) != (tap == 0)) return T(0);
     return tap == 0 ? w[out * channels + in]
@@ -126,35 +129,46 @@ struct Weights {
     return reinterpret_cast<T*>(buffer.get() + vectors)[lane];
   }
 
-  Buffer<v> matrix, transposed, depthwise, flipped;
+  Buffer<v> matrix, depthwise, flipped;
 };
 
-// Gradients of the weights of one convolution, in the layout of `Weights`, but with rows for the
-// channels that pad the layout too.
+// Gradients of the weights of one convolution, as far as they are needed, in the layout of
+// `Weights` for the forward pass, but with rows for the channels that pad the layout too.
+//
+// Many pixels are summed in parts, each from zero, so that rounding errors stay small.
 template <class T, int V>
 struct WeightSums {
   using v = typename VectorOf<T, V>::type;
 
   WeightSums(const Convolution& c, const Layout<T, V>& l)
-      : matrix_size(taps_of(c) * l.shape.width * l.blocks),
-        depthwise_size(c.kind == SEPARABLE ? l.blocks * c.kernel * c.kernel : 0),
+      : matrix_size(needs_matrix(c) ? taps_of(c) * l.shape.width * l.blocks : 0),
+        depthwise_size(c.kind == SEPARABLE && c.first_gradient
+                           ? l.blocks * c.kernel * c.kernel : 0),
         matrix(matrix_size),
-        depthwise(depthwise_size) {}
+        depthwise(depthwise_size),
+        total_matrix(matrix_size),
+        total_depthwise(depthwise_size) {}
 
-  void clear() {
+  static bool needs_matrix(const Convolution& c) {
+    return c.second_gradient || (c.kind != SEPARABLE && c.first_gradient);
+  }
+  // Adds the present part to the total; the next one starts from zero.
+  void finish_part() {
+    add(matrix, total_matrix, matrix_size);
+    add(depthwise, total_depthwise, depthwise_size);
     std::memset(static_cast<void*>(matrix.get()), 0, matrix_size * sizeof(v));
     std::memset(static_cast<void*>(depthwise.get()), 0, depthwise_size * sizeof(v));
   }
-  void add(WeightSums& other) {
-    for (Index i = 0; i < matrix_size; i++) matrix[i] += other.matrix[i];
-    for (Index i = 0; i < depthwise_size; i++) depthwise[i] += other.depthwise[i];
+  void add_total(WeightSums& other) {
+    add(other.total_matrix, total_matrix, matrix_size);
+    add(other.total_depthwise, total_depthwise, depthwise_size);
   }
   // Writes the gradients in PyTorch's layout.
   void store(const Convolution& c, const Layout<T, V>& l) {
     const int channels = l.channels, taps = taps_of(c), half = channels / 2;
     T* first = static_cast<T*>(c.first_gradient);
     T* second = static_cast<T*>(c.second_gradient);
-    const T* d = reinterpret_cast<const T*>(matrix.get());
+    const T* d = reinterpret_cast<const T*>(total_matrix.get());
     const Index width = l.shape.width;
     auto element = [&](int t, int out, int in) { return d[(t * width + in) * width + out]; };
     for (int out = 0; out < channels; out++)
@@ -169,14 +183,19 @@ struct WeightSums {
       }
     if (c.kind != SEPARABLE || !first) return;
     const int size = c.kernel * c.kernel;
-    const T* kernel = reinterpret_cast<const T*>(depthwise.get());
+    const T* kernel = reinterpret_cast<const T*>(total_depthwise.get());
     for (int channel = 0; channel < channels; channel++)
       for (int t = 0; t < size; t++)
         first[channel * size + t] = kernel[(channel / V * size + t) * V + channel % V];
   }
 
   const Index matrix_size, depthwise_size;
-  Buffer<v> matrix, depthwise;
+  Buffer<v> matrix, depthwise, total_matrix, total_depthwise;
+
+ private:
+  static void add(Buffer<v>& from, Buffer<v>& to, Index size) {
+    for (Index i = 0; i < size; i++) to[i] += from[i];
+  }
 };
 
 // Writes the rectified values of rows first ... last - 1 of an image to a plane; `norm` is a table
