@@ -58,6 +58,10 @@ class FactorizedReduce(nn.Module):
 
     The outputs of both are concatenated. An odd side is padded with a zero at the end, so that the
     output side is ceil(side / 2). Shapes: (N, c_in, H, W) -> (N, c_out, ceil(H / 2), ceil(W / 2)).
+
+    In training the pixels that the convolutions read are taken out first, which gives the same and
+    is several times faster with the backward pass. Runtimes of exported models are faster with the
+    strides.
     """
 
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
@@ -68,9 +72,27 @@ class FactorizedReduce(nn.Module):
         self.bn: nn.Module = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(x)
-        y: Tensor = self.bn(torch.cat((self.conv1(x), self.conv2(self.shift(x))), dim=1))
+        if self.training and x.requires_grad:
+            even, odd = F.relu(_diagonal_pixels(x)).unbind()
+            parts = F.conv2d(even, self.conv1.weight), F.conv2d(odd, self.conv2.weight)
+        else:
+            x = F.relu(x)
+            parts = self.conv1(x), self.conv2(self.shift(x))
+        y: Tensor = self.bn(torch.cat(parts, dim=1))
         return y
+
+
+def _diagonal_pixels(x: Tensor) -> Tensor:
+    """The upper left and the lower right pixel of each block of 2 x 2 pixels.
+
+    Shapes: (N, C, H, W) -> (2, N, C, ceil(H / 2), ceil(W / 2)).
+    """
+    height, width = x.shape[-2:]
+    if height % 2 or width % 2:
+        x = F.pad(x, (0, width % 2, 0, height % 2))
+    # The gradient gets the order of dimensions that is chosen here: channels_last.
+    blocks = x.movedim(1, -1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    return blocks.diagonal(dim1=2, dim2=4).permute(4, 0, 3, 1, 2)
 
 
 class ResidualReduction(nn.Module):
