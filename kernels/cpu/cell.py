@@ -6,6 +6,7 @@ This module is one of `hwnas.kernels.function.Passes`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from functools import reduce
 from operator import attrgetter, or_
@@ -129,7 +130,8 @@ def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[CpuBackend, Sizes
     spatial = tuple((x.shape[2], x.shape[3]) for x in inputs)
     lanes = backend.lanes(width)
     return backend, Sizes(
-        images, channels, width, lanes, inputs[0].dtype, spatial, weights.shape[1]
+        images, channels, width, lanes, inputs[0].dtype, spatial, weights.shape[1],
+        os.environ.get("B16") == "1",
     )
 
 

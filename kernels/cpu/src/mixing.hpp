@@ -19,10 +19,10 @@ class ValueReader {
       : shape_(shape), blocks_(blocks), chunk_(chunk), values_(std::move(values)) {
     for (const Value& value : values_) {
       int found = -1;
-      for (std::size_t i = 0; value.kind != TENSOR && i < pooled_.size(); i++)
+      for (std::size_t i = 0; is_pool(value) && i < pooled_.size(); i++)
         if (pooled_[i].data == value.data && pooled_[i].stride == value.stride)
           found = static_cast<int>(i);
-      if (value.kind != TENSOR && found < 0) {
+      if (is_pool(value) && found < 0) {
         found = static_cast<int>(pooled_.size());
         pooled_.push_back(value);
         rows_.push_back(std::make_unique<PooledRows<T, V>>(value.height, value.width_px,
@@ -39,14 +39,20 @@ class ValueReader {
       rows_[i]->fill(static_cast<const v*>(pooled_[i].data) + n * image, first, rows);
     }
   }
-  // The first pixel of term k in block b; the next pixel is `step(k)` vectors further.
-  const v* pixels(int k, Index b) const {
-    if (values_[k].kind == TENSOR) return static_cast<const v*>(values_[k].data) + at_ + b;
-    return rows_[source_[k]]->of(values_[k].kind) + b * chunk_;
+  // Calls `f(z, step)` with the first pixel of term k in block b; the next one is `step` vectors on.
+  template <class F>
+  INLINE void with_pixels(int k, Index b, F f) const {
+    const Value& value = values_[k];
+    if (is_pool(value)) return f(Full<T, V>(rows_[source_[k]]->of(value.kind) + b * chunk_), 1);
+    with_stored<T, V>(value.kind == SHORT_TENSOR, value.data,
+                      [&](auto z) { f(z.from(at_ + b), blocks_); });
   }
-  Index step(int k) const { return values_[k].kind == TENSOR ? blocks_ : 1; }
 
  private:
+  static bool is_pool(const Value& value) {
+    return value.kind == MAXIMUM || value.kind == MEAN_OF_WINDOW;
+  }
+
   const Shape& shape_;
   const Index blocks_, chunk_;
   Index at_ = 0;
@@ -79,11 +85,11 @@ INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Inde
   v sum[P];
   UNROLL for (int i = 0; i < P; i++) sum[i] = shift;
   for (int k = 0; k < count; k++) {
-    const Index apart = values.step(k);
-    const v* z = values.pixels(k, b) + p * apart;
     const v a = scale[k], m = mean[k];
-    if constexpr (P > 1) fetch_ahead(z + PIXELS_AHEAD * apart, apart, P);
-    UNROLL for (int i = 0; i < P; i++) sum[i] += a * (z[i * apart] - m);
+    values.with_pixels(k, b, [&](auto z, Index apart) {
+      if constexpr (P > 1) fetch_ahead(z.data + (p + PIXELS_AHEAD) * apart, apart, P);
+      UNROLL for (int i = 0; i < P; i++) sum[i] += a * (z[(p + i) * apart] - m);
+    });
   }
   UNROLL for (int i = 0; i < P; i++) out[i * step] = sum[i];
 }
@@ -121,16 +127,15 @@ void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
 }
 
 // Adds S and T of one block of a chunk to `sums` (2, width); S only if `with_s`.
-template <class T, int V>
-INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g,
-                         const typename VectorOf<T, V>::type* z, Index step, Index pixels,
+template <class T, int V, class Z>
+INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g, Z z, Index step, Index pixels,
                          Index blocks, Index b, typename VectorOf<T, V>::type mean, bool with_s,
                          double* sums) {
   using v = typename VectorOf<T, V>::type;
   v s[4] = {}, t[4] = {};
   Index p = 0;
   for (; p + 4 <= pixels; p += 4) {
-    fetch_ahead(z + (p + PIXELS_AHEAD) * step, step, 4);
+    fetch_ahead(z.data + (p + PIXELS_AHEAD) * step, step, 4);
     if (with_s) fetch_ahead(g + (p + PIXELS_AHEAD) * blocks, blocks, 4);
     UNROLL for (int i = 0; i < 4; i++) {
       const v gradient = g[(p + i) * blocks];
@@ -169,10 +174,12 @@ void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums
     const Index part = n * parts + h / rows_of_part(shape, l);
     for (int k = 0; k < count; k++)
       for (Index b = 0; b < blocks; b++)
-        reduce_chunk<T, V>(l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b,
-                           reader.pixels(k, b), reader.step(k), pixels, blocks, b,
-                           static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,
-                           of_part.data() + part * stride + 2 * k * shape.width);
+        reader.with_pixels(k, b, [&](auto z, Index step) {
+          reduce_chunk<T, V>(l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b, z,
+                             step, pixels, blocks, b,
+                             static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,
+                             of_part.data() + part * stride + 2 * k * shape.width);
+        });
   });
   for (int k = 0; k < count; k++)
     for (Index c = 0; c < shape.width; c++) {
