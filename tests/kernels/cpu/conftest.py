@@ -40,9 +40,10 @@ def use(instructions: str, monkeypatch) -> None:
 
 
 @pytest.fixture(params=found(torch.float32))
-def instructions(request, monkeypatch):
+def instructions(request, monkeypatch) -> str:
     """Each instruction set of float32."""
     use(request.param, monkeypatch)
+    return request.param
 
 
 @pytest.fixture(params=found(torch.float64))

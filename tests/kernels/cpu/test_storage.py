@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hwnas import kernels
 from hwnas.kernels import operator, reference
-from hwnas.kernels.cpu.binding import convolution_array, load_library, vectors
+from hwnas.kernels.cpu.binding import LANES, convolution_array, load_library, vectors
 from hwnas.kernels.cpu.structures import Shape
 from hwnas.kernels.plan import Convolution, Norm
 
@@ -74,6 +74,28 @@ def bits(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.uint32).view(torch.float32)
 
 
+def rounded(values: Tensor, weight: float, lanes: int) -> Tensor:
+    """What a 1x1 convolution of one channel stores, from the first of `lanes` channels."""
+    x = torch.zeros(1, 1, len(values), lanes)
+    x[..., 0] = values
+    shape = Shape(
+        images=1, height=1, width_px=len(values), out_height=1, out_width=len(values), channels=1,
+        width=lanes, lanes=lanes, threads=1, short_stages=1,
+    )  # fmt: skip
+    convolution = Convolution("dense", 1, 1, 1, (0,), Norm(0, None, None))
+    weights = [torch.full((1, 1, 1, 1), weight)]
+    outputs = torch.zeros(x.shape, dtype=torch.bfloat16)
+    statistics = torch.zeros(2, lanes, dtype=torch.float64)
+    instructions = operator.backend_for("cpu", torch.float32).instructions
+    status = getattr(load_library(), f"hwnas_convolve_{instructions}")(
+        ctypes.byref(shape), vectors(x, shape), None, 1,
+        convolution_array([convolution], weights, torch.float32), outputs.data_ptr(),
+        statistics.data_ptr(),
+    )  # fmt: skip
+    assert status == 0
+    return outputs[0, 0, :, 0]
+
+
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_values_are_rounded_as_pytorch_rounds_them(sign, instructions) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -86,26 +108,10 @@ def test_values_are_rounded_as_pytorch_rounds_them(sign, instructions) -> None:
         bits(0x7F800001, 0x7FC00000, 0x7FFFFFFF, 0xFFFFFFFF),  # NaN
         drawn.view(torch.float32), (halves | 0x8000).view(torch.float32),
     ])  # fmt: skip
-    backend = operator.backend_for("cpu", torch.float32)
-    width = backend.width(1)
-    x = torch.zeros(1, 1, len(values), width)
-    x[..., 0] = values
-    shape = Shape(
-        images=1, height=1, width_px=len(values), out_height=1, out_width=len(values), channels=1,
-        width=width, lanes=backend.lanes(1), threads=1, short_stages=1,
-    )  # fmt: skip
-    once = Convolution("dense", 1, 1, 1, (0,), Norm(0, None, None))
-    outputs = torch.zeros(x.shape, dtype=torch.bfloat16)
-    statistics = torch.zeros(2, width, dtype=torch.float64)
-    weight = torch.full((1, 1, 1, 1), sign)
-    status = getattr(load_library(), f"hwnas_convolve_{backend.instructions}")(
-        ctypes.byref(shape), vectors(x, shape), None, 1,
-        convolution_array([once], [weight], torch.float32), outputs.data_ptr(),
-        statistics.data_ptr(),
-    )  # fmt: skip
-    assert status == 0
     right = (sign * values.relu()).bfloat16()
-    torch.testing.assert_close(outputs[0, 0, :, 0], right, rtol=0, atol=0, equal_nan=True)
+    found = [rounded(values, sign, lanes) for lanes in LANES[torch.float32][instructions]]
+    for one in found:
+        torch.testing.assert_close(one, right, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -122,12 +128,14 @@ def test_only_the_outputs_of_convolutions_are_rounded(case, training, instructio
             assert 3e-5 < relative_error(found[name], value) < 1e-2, name
 
 
-@pytest.mark.parametrize("case", ["normal cell", "strided edge"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("recompute", ["first", "all"])
-def test_recomputed_outputs_are_rounded_too(case, recompute, instructions) -> None:
+def test_recomputed_outputs_are_rounded_too(case, training, recompute, instructions) -> None:
     made = make_cell(*CASES[case], seed=1)
-    kept = made.evaluate("cpu", torch.float32, storage="bfloat16")
-    again = made.evaluate("cpu", torch.float32, storage="bfloat16", recompute=recompute)
+    settings = {"training": training, "storage": "bfloat16"}
+    kept = made.evaluate("cpu", torch.float32, **settings)
+    again = made.evaluate("cpu", torch.float32, recompute=recompute, **settings)
     for name, value in kept.items():
         assert torch.equal(value, again[name]), name
 
@@ -168,7 +176,6 @@ def test_nothing_is_rounded_elsewhere(where) -> None:
 def test_nothing_is_rounded_without_gradients(training) -> None:
     made = make_cell("darts", DARTS_CELL, 2, 6, (6, 5), seed=4)
     exact = made.evaluate("cpu", torch.float32, training=training)
-    made = make_cell("darts", DARTS_CELL, 2, 6, (6, 5), seed=4)
     inputs, weights = [x.float() for x in made.inputs], made.weights.float()
     with torch.no_grad():
         nodes = kernels.mixed_cell(
