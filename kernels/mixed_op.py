@@ -41,11 +41,12 @@ def mixed_op(
         recompute: what the fused backward pass recomputes to save memory: "nothing", the "first"
             stages of convolutions, or "all" stages. Plain PyTorch ignores it.
         storage: "exact", or "bfloat16" to allow that the outputs of convolutions are stored in
-            bfloat16, which halves the memory that they take. All arithmetic stays in float32, and
-            the rounding changes outputs and gradients by a fraction of a percent. It has an effect
-            in the C++ kernels for float32 where gradients are needed, whatever `recompute` is; it
-            has none in plain PyTorch, in Triton, in float64, without gradients, and under
-            `torch.compile`, fake tensors and other dispatch modes.
+            bfloat16, which halves the memory that they take. All arithmetic stays in float32. The
+            result changes by less than 1 %, and gradients by some percent, since values near zero
+            can fall on the other side of a ReLU. It has an effect in the C++ kernels for float32
+            where gradients are needed, whatever `recompute` is; it has none in plain PyTorch, in
+            Triton, in float64, without gradients, and under `torch.compile`, fake tensors and other
+            dispatch modes.
 
     Returns:
         (N, C, ceil(H / stride), ceil(W / stride)), in channels_last.
