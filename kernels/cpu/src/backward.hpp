@@ -88,8 +88,7 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
 template <class T, int V>
 void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                      Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
-                     BackwardWork<T, V>& work,
-                     const Ahead& ahead) {
+                     BackwardWork<T, V>& work, const Ahead& ahead) {
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, pixels = rows * wide;
   const bool first = c.first_gradient, second = c.second_gradient;
@@ -220,6 +219,7 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
   const Shape& shape = l.shape;
   const Index in = shape.height * shape.width_px, wide = shape.out_width;
   const Index rows_max = l.chunk_rows(), chunk = rows_max * wide;
+  // With a table this is a second stage, whose values are what the first one returned.
   const bool is_short = shape.short_stages, reads_short = table && is_short;
   for (int i = 0; i < count; i++) {
     const Convolution& c = convolutions[i];
@@ -238,19 +238,18 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
       const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
       // What the next chunk reads: the next rows, or the first ones of the next convolution.
       const bool done = h + rows == shape.out_height && i + 1 < count;
-      const void* z = l.stored_image(outputs, is_short, (i + done) * shape.images + n, l.pixels_out);
-      const Ahead ahead =
-          Ahead{l.stream(l.image(convolutions[i + done].gradient, n, l.pixels_out)),
-                l.stream(z, is_short)}
-              .from(done ? 0 : (h + rows) * wide);
+      const void* next_g = l.image(convolutions[i + done].gradient, n, l.pixels_out);
+      const void* next_z =
+          l.stored_image(outputs, is_short, (i + done) * shape.images + n, l.pixels_out);
+      const Ahead ahead = Ahead{l.stream(next_g), l.stream(next_z, is_short)}.from(
+          done ? 0 : (h + rows) * wide);
       if (c.kind != SEPARABLE)
         for (Index b = 0; b < l.blocks; b++) ahead.block(b).fetch(0, rows * wide);
-      with_stored<T, V>(
-          is_short, l.stored_image(outputs, is_short, i * shape.images + n, l.pixels_out),
-          [&](auto z) {
-            normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
-                                z, work.dz.get(), chunk);
-          });
+      const void* outputs_of = l.stored_image(outputs, is_short, i * shape.images + n, l.pixels_out);
+      with_stored<T, V>(is_short, outputs_of, [&](auto z) {
+        normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out), z,
+                            work.dz.get(), chunk);
+      });
       const bool needs_input = d_values != nullptr;
       if (c.kind == SEPARABLE)
         separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *image_sums[i], work,

@@ -10,8 +10,7 @@ namespace hwnas {
 template <int K, int D, int S, class T, int V>
 void depthwise_chunk(const Layout<T, V>& l, const typename VectorOf<T, V>::type* plane,
                      const typename VectorOf<T, V>::type* w, Index h, Index rows,
-                     typename VectorOf<T, V>::type* out, Index chunk,
-                     const Ahead& ahead) {
+                     typename VectorOf<T, V>::type* out, Index chunk, const Ahead& ahead) {
   constexpr int R = K / 2 * D;
   const Index wide = l.shape.out_width;
   for (Index b = 0; b < l.blocks; b++)
@@ -41,8 +40,7 @@ template <class T, int V>
 void depthwise_forward(const Layout<T, V>& l, const Convolution& c,
                        const typename VectorOf<T, V>::type* plane,
                        const typename VectorOf<T, V>::type* w, Index h, Index rows,
-                       typename VectorOf<T, V>::type* out, Index chunk,
-                       const Ahead& ahead) {
+                       typename VectorOf<T, V>::type* out, Index chunk, const Ahead& ahead) {
   with_geometry(c, [&](auto k, auto d, auto s) {
     depthwise_chunk<k.value, d.value, s.value>(l, plane, w, h, rows, out, chunk, ahead);
   });
@@ -91,19 +89,20 @@ struct Moments {
 };
 
 // One convolution of rows first ... last - 1 of one image, and its sums; `u` and `out` hold one
-// chunk each. `next` is the image that is read afterwards.
+// chunk each. The outputs go to `z`, which is this image's part of the stored ones; `next` is the
+// image that is read afterwards.
 template <class T, int V>
 void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights,
                     const typename VectorOf<T, V>::type* plane, typename VectorOf<T, V>::type* u,
                     typename VectorOf<T, V>::type* out, Index chunk, Index first, Index last,
-                    const Stream& next, const void* z, double* sums) {
+                    const Stream& next, void* z, double* sums) {
   using v = typename VectorOf<T, V>::type;
   const bool is_short = l.shape.short_stages;
   const Index wide = l.shape.out_width, rows_max = chunk / wide;
   for (Index h = first; h < last; h += rows_max) {
     const Index rows = h + rows_max <= last ? rows_max : last - h;
     const Index pixels = rows * wide, at = h * wide * l.blocks;
-    v* to = is_short ? out : Full<T, V>(z).data + at;
+    v* to = is_short ? out : static_cast<v*>(z) + at;
     if (c.kind == SEPARABLE) {
       depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, u, chunk,
                         Ahead{l.stream(z, is_short), {}}.from(h * wide));
@@ -122,9 +121,12 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
                              Index(1));
       }
     }
-    if constexpr (sizeof(T) == sizeof(float))
-      if (is_short)
-        for (Index i = 0; i < pixels * l.blocks; i++) Short<T, V>(z).set(at + i, to[i]);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      using Rounding = Short<T, V>;
+      auto* stored = static_cast<typename Rounding::Stored*>(z) + at;
+      for (Index i = 0; is_short && i < pixels * l.blocks; i++)
+        stored[i] = Rounding::rounded(to[i]);
+    }
     for (Index b = 0; b < l.blocks; b++)
       Moments<T, V>::add(to + b, pixels, l.blocks, l.blocks, b, sums);
   }
@@ -188,8 +190,8 @@ void convolve(const Shape& shape, const void* values, const void* table, int cou
         });
         filled = c.reads;
       }
-      const void* z =
-          l.stored_image(outputs, shape.short_stages, i * shape.images + n, l.pixels_out);
+      void* z = const_cast<char*>(
+          l.stored_image(outputs, shape.short_stages, i * shape.images + n, l.pixels_out));
       convolve_image(l, c, *weights[i], work.plane.get(), work.u.get(), work.out.get(), chunk,
                      first, last, next_image(l, values, reads_short, count, convolutions, i, n), z,
                      of_part + 2 * i * shape.width);

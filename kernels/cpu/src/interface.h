@@ -12,7 +12,7 @@ typedef struct {
   int64_t out_height, out_width;
   int64_t channels, width;
   int32_t lanes, is_double, threads;
-  int32_t short_stages; /* whether what stages return is stored in bfloat16 */
+  int32_t short_stages; /* whether what stages return is stored in bfloat16, for float only */
 } Shape;
 
 enum { SEPARABLE = 0, DENSE = 1, FACTORIZED = 2 };

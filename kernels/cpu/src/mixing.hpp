@@ -15,20 +15,23 @@ class ValueReader {
   using v = typename VectorOf<T, V>::type;
 
   // `values[k]` is the value of term k.
-  ValueReader(const Shape& shape, Index blocks, Index chunk, std::vector<Value> values)
-      : shape_(shape), blocks_(blocks), chunk_(chunk), values_(std::move(values)) {
-    for (const Value& value : values_) {
-      int found = -1;
-      for (std::size_t i = 0; is_pool(value) && i < pooled_.size(); i++)
-        if (pooled_[i].data == value.data && pooled_[i].stride == value.stride)
-          found = static_cast<int>(i);
-      if (is_pool(value) && found < 0) {
-        found = static_cast<int>(pooled_.size());
+  ValueReader(const Shape& shape, Index blocks, Index chunk, const std::vector<Value>& values)
+      : shape_(shape), blocks_(blocks) {
+    for (const Value& value : values) {
+      if (value.kind == TENSOR || value.kind == SHORT_TENSOR) {
+        places_.push_back({value.data, blocks, 1, value.kind == SHORT_TENSOR});
+        continue;
+      }
+      std::size_t i = 0;
+      while (i < pooled_.size() &&
+             (pooled_[i].data != value.data || pooled_[i].stride != value.stride))
+        i++;
+      if (i == pooled_.size()) {
         pooled_.push_back(value);
         rows_.push_back(std::make_unique<PooledRows<T, V>>(value.height, value.width_px,
                                                            value.stride, blocks, chunk));
       }
-      source_.push_back(found);
+      places_.push_back({rows_[i]->of(value.kind), 1, chunk, false, true});
     }
   }
   // Moves to rows first ... first + rows - 1 of image n.
@@ -39,25 +42,28 @@ class ValueReader {
       rows_[i]->fill(static_cast<const v*>(pooled_[i].data) + n * image, first, rows);
     }
   }
-  // Calls `f(z, step)` with the first pixel of term k in block b; the next one is `step` vectors on.
+  // Calls `f(z, step)` with the first pixel of term k in block b; the next is `step` vectors on.
   template <class F>
   INLINE void with_pixels(int k, Index b, F f) const {
-    const Value& value = values_[k];
-    if (is_pool(value)) return f(Full<T, V>(rows_[source_[k]]->of(value.kind) + b * chunk_), 1);
-    with_stored<T, V>(value.kind == SHORT_TENSOR, value.data,
-                      [&](auto z) { f(z.from(at_ + b), blocks_); });
+    const Place& place = places_[k];
+    with_stored<T, V>(place.is_short, place.data, [&](auto z) INLINED {
+      f(z.from((place.is_pool ? 0 : at_) + b * place.block), place.step);
+    });
   }
 
  private:
-  static bool is_pool(const Value& value) {
-    return value.kind == MAXIMUM || value.kind == MEAN_OF_WINDOW;
-  }
+  // Where the pixels of a term are, and the vectors between pixels and between blocks of channels.
+  struct Place {
+    const void* data;
+    Index step, block;
+    bool is_short, is_pool = false;
+  };
 
   const Shape& shape_;
-  const Index blocks_, chunk_;
+  const Index blocks_;
   Index at_ = 0;
-  std::vector<Value> values_, pooled_;
-  std::vector<int> source_;
+  std::vector<Place> places_;
+  std::vector<Value> pooled_;
   std::vector<std::unique_ptr<PooledRows<T, V>>> rows_;
 };
 
@@ -86,7 +92,7 @@ INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Inde
   UNROLL for (int i = 0; i < P; i++) sum[i] = shift;
   for (int k = 0; k < count; k++) {
     const v a = scale[k], m = mean[k];
-    values.with_pixels(k, b, [&](auto z, Index apart) {
+    values.with_pixels(k, b, [&](auto z, Index apart) INLINED {
       if constexpr (P > 1) fetch_ahead(z.data + (p + PIXELS_AHEAD) * apart, apart, P);
       UNROLL for (int i = 0; i < P; i++) sum[i] += a * (z[(p + i) * apart] - m);
     });
@@ -174,7 +180,7 @@ void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums
     const Index part = n * parts + h / rows_of_part(shape, l);
     for (int k = 0; k < count; k++)
       for (Index b = 0; b < blocks; b++)
-        reader.with_pixels(k, b, [&](auto z, Index step) {
+        reader.with_pixels(k, b, [&](auto z, Index step) INLINED {
           reduce_chunk<T, V>(l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b, z,
                              step, pixels, blocks, b,
                              static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,

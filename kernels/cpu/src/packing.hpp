@@ -35,12 +35,13 @@ struct Layout {
   const v* image(const void* tensor, Index n, Index pixels) const {
     return static_cast<const v*>(tensor) + n * pixels * blocks;
   }
-  // The same where a stage's outputs are stored: bytes of a vector there, and the image.
+  // Bytes of a vector of a tensor, which may be stored in bfloat16 (`is_short`).
   Index stored_bytes(bool is_short) const { return is_short ? sizeof(v) / 2 : sizeof(v); }
+  // `image` for such a tensor.
   const char* stored_image(const void* tensor, bool is_short, Index n, Index pixels) const {
     return static_cast<const char*>(tensor) + n * pixels * blocks * stored_bytes(is_short);
   }
-  // Vectors from address `at` on, to be prefetched.
+  // The vectors of such a tensor from address `at` on, to be prefetched.
   Stream stream(const void* at, bool is_short = false) const {
     return {static_cast<const char*>(at), blocks * stored_bytes(is_short), stored_bytes(is_short)};
   }

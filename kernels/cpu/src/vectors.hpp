@@ -11,6 +11,7 @@
 #include <vector>
 
 #define INLINE inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))  // the same behind the parameters of a lambda
 #define UNROLL _Pragma("GCC unroll 32")
 
 namespace hwnas {
@@ -38,38 +39,38 @@ INLINE v rectified(v a) {
   return a < v{} ? v{} : a;
 }
 
-// Vectors in memory, read and written by their index.
+// Vectors in memory, read by their index.
 template <class T, int V>
 struct Full {
   using v = typename VectorOf<T, V>::type;
 
-  INLINE explicit Full(const void* data) : data(const_cast<v*>(static_cast<const v*>(data))) {}
+  INLINE explicit Full(const void* data) : data(static_cast<const v*>(data)) {}
   INLINE v operator[](Index i) const { return data[i]; }
   INLINE Full from(Index i) const { return Full(data + i); }
 
-  v* data;
+  const v* data;
 };
 
 // The same for vectors of floats that are stored in bfloat16, which is the upper half of a float.
 template <class T, int V>
 struct Short {
   using v = typename VectorOf<T, V>::type;
-  using Half = typename VectorOf<std::uint16_t, V>::type;
+  using Stored = typename VectorOf<std::uint16_t, V>::type;
   using Bits = typename VectorOf<std::uint32_t, V>::type;
 
-  INLINE explicit Short(const void* data) : data(const_cast<Half*>(static_cast<const Half*>(data))) {}
+  INLINE explicit Short(const void* data) : data(static_cast<const Stored*>(data)) {}
   INLINE v operator[](Index i) const {
     return reinterpret_cast<v>(__builtin_convertvector(data[i], Bits) << 16);
   }
-  // Rounds to nearest, ties to even. NaN stays NaN.
-  INLINE void set(Index i, v value) const {
-    const Bits bits = reinterpret_cast<Bits>(value);
-    const Bits rounded = bits + 0x7fff + (bits >> 16 & 1);
-    data[i] = __builtin_convertvector((value == value ? rounded : bits | 0x400000) >> 16, Half);
-  }
   INLINE Short from(Index i) const { return Short(data + i); }
+  // Rounds to nearest, and ties to even. NaN stays NaN: it gets a bit that is not cut off.
+  static INLINE Stored rounded(v value) {
+    const Bits bits = reinterpret_cast<Bits>(value);
+    const Bits nearest = bits + 0x7fff + (bits >> 16 & 1);
+    return __builtin_convertvector((value == value ? nearest : bits | 0x400000) >> 16, Stored);
+  }
 
-  Half* data;
+  const Stored* data;
 };
 
 // Calls `f` with the vectors at an address as `Full` or `Short`.
