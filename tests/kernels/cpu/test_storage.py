@@ -140,10 +140,22 @@ def test_recomputed_outputs_are_rounded_too(case, training, recompute, instructi
         assert torch.equal(value, again[name]), name
 
 
-@pytest.mark.parametrize(
-    "recompute, outputs", [("nothing", 6), ("first", 2), ("all", 0)]
-)  # of four first and two second stages
+def test_more_threads_than_images(instructions) -> None:
+    made = make_cell("darts", REDUCTION_CELL, 1, 12, (23, 21), seed=5)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 7):
+            torch.set_num_threads(threads)
+            found.append(made.evaluate("cpu", torch.float32, storage="bfloat16"))
+    finally:
+        torch.set_num_threads(before)
+    for name, value in found[0].items():
+        assert relative_error(found[1][name], value) < 5e-3, name
+
+
+@pytest.mark.parametrize("recompute, outputs", [("nothing", 6), ("first", 2), ("all", 0)])
 def test_outputs_of_convolutions_take_half_the_memory(recompute, outputs) -> None:
+    """Those of four first and two second stages of an edge, as far as they are kept."""
     made = make_cell("darts", EDGE, 4, 16, (8, 8), seed=2)
     (x,), weights = made.inputs, made.weights.float().requires_grad_()
     x = x.float()
