@@ -94,7 +94,7 @@ def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str
     joined = torch.zeros(sum(p.numel() for p in parameters))
     parts = joined.split([p.numel() for p in parameters])
     gradients = [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
-    call = CellCall(selection.description, True, 0.1, "nothing", selection.running)
+    call = CellCall(selection.description, True, 0.1, "nothing", "exact", selection.running)
     leaves = [t.clone().requires_grad_() for t in (*images[:2], weights, *parameters)]
     needed, counts = [True] * len(leaves), (2, len(parameters))
     of_nodes = images[2:]

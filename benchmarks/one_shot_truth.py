@@ -196,7 +196,7 @@ def search(method: Method, seed: int, path: Path) -> SupernetSearch:
     )
     torch.manual_seed(seed)
     supernet = build_space("nasbench201", PROXY).supernet().to(memory_format=torch.channels_last)
-    use_kernels(supernet, config.kernels, config.recompute)
+    use_kernels(supernet, config.kernels, config.recompute, config.activation_storage)
     # Without a budget the table of any device will do.
     limits = [Limit(CostModel(space, load_shipped(f"nasbench201-{DEVICES[0]}")))]
     loop = SupernetSearch(

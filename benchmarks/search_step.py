@@ -27,17 +27,26 @@ class SearchStep:
         device: of all tensors.
         impl: of the mixed operators.
         recompute: of the mixed operators.
+        storage: of the mixed operators.
         options: of the space, beside the paper's 8 cells.
     """
 
     def __init__(
-        self, n: int, c: int, size: int, device: str, impl: str, recompute: str, **options: Any
+        self,
+        n: int,
+        c: int,
+        size: int,
+        device: str,
+        impl: str,
+        recompute: str,
+        storage: str = "exact",
+        **options: Any,
     ) -> None:
         torch.manual_seed(0)
         sizes = {"cells": 8, "channels": c, "height": size, "width": size}
         space = build_space("darts", sizes | options)
         self.supernet = space.supernet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        use_kernels(self.supernet, impl, recompute)
+        use_kernels(self.supernet, impl, recompute, storage)
         self.weights = torch.zeros(space.mask.shape, device=device).softmax(1)
         self.optimizer = torch.optim.SGD(
             self.supernet.parameters(), lr=0.025, momentum=0.9, fused=True
@@ -75,21 +84,23 @@ class SearchStep:
         return sum(kept.values())
 
 
-def measure_peak(n: int, c: int, size: int, device: str, impl: str, recompute: str) -> int:
+def measure_peak(
+    n: int, c: int, size: int, device: str, impl: str, recompute: str, storage: str
+) -> int:
     """Bytes by which two steps raise the peak, in a fresh process."""
-    arguments = [str(a) for a in (n, c, size, device, impl, recompute, torch.get_num_threads())]
+    given = n, c, size, device, impl, recompute, storage, torch.get_num_threads()
     finished = subprocess.run(
-        [sys.executable, __file__, *arguments], capture_output=True, text=True, check=True
+        [sys.executable, __file__, *map(str, given)], capture_output=True, text=True, check=True
     )
     return int(finished.stdout)
 
 
 def main() -> None:
-    n, c, size, device, impl, recompute, threads = sys.argv[1:]
+    n, c, size, device, impl, recompute, storage, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     # What is loaded on first use is no part of the step.
-    SearchStep(2, 8, 8, device, impl, recompute).run()
-    step = SearchStep(int(n), int(c), int(size), device, impl, recompute)
+    SearchStep(2, 8, 8, device, impl, recompute, storage).run()
+    step = SearchStep(int(n), int(c), int(size), device, impl, recompute, storage)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

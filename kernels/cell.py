@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hwnas.kernels.choice import IMPLEMENTATIONS, choose_implementation, compute_dtype
-from hwnas.kernels.fused import RECOMPUTE
+from hwnas.kernels.fused import RECOMPUTE, STORAGE
 from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
@@ -59,6 +59,7 @@ class Cell:
         momentum: float = 0.1,
         impl: str = "auto",
         recompute: str = "nothing",
+        storage: str = "exact",
     ) -> list[Tensor]:
         """The nodes, as `hwnas.kernels.mixed_cell` returns them.
 
@@ -70,19 +71,21 @@ class Cell:
             momentum: of the running statistics.
             impl: one of `IMPLEMENTATIONS`.
             recompute: one of `RECOMPUTE`.
+            storage: one of `STORAGE`.
 
         Raises:
             ValueError: as `hwnas.kernels.mixed_cell`.
             RuntimeError: when the requested `impl` cannot be used here.
         """
-        self._validate(inputs, mixing_weights, impl, recompute)
+        self._validate(inputs, mixing_weights, impl, recompute, storage)
         selection = self.selection(active)
         chosen = choose_implementation(impl, inputs, selection.misfit)
         if chosen == "torch":
             return _reference(inputs, mixing_weights, selection.edges, training, momentum)
         return _fused(
-            inputs, mixing_weights, selection, self.nodes, training, momentum, chosen, recompute
-        )
+            inputs, mixing_weights, selection, self.nodes, training, momentum, chosen, recompute,
+            storage,
+        )  # fmt: skip
 
     def selection(self, active: Active | None) -> Selection:
         """The cell with some active candidates, prepared at the first call."""
@@ -98,13 +101,16 @@ class Cell:
         return self._selections[key]
 
     def _validate(
-        self, inputs: Sequence[Tensor], weights: Tensor, impl: str, recompute: str
+        self, inputs: Sequence[Tensor], weights: Tensor, impl: str, recompute: str, storage: str
     ) -> None:
         """Raise a ValueError for arguments that are invalid for any implementation."""
-        if impl not in IMPLEMENTATIONS:
-            raise ValueError(f"impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
-        if recompute not in RECOMPUTE:
-            raise ValueError(f"recompute must be one of {', '.join(RECOMPUTE)}, got {recompute!r}")
+        for name, given, known in (
+            ("impl", impl, IMPLEMENTATIONS),
+            ("recompute", recompute, RECOMPUTE),
+            ("storage", storage, STORAGE),
+        ):
+            if given not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {given!r}")
         if len(inputs) != self.inputs:
             raise ValueError(f"the cell has {self.inputs} inputs, got {len(inputs)}")
         for edge in self.edges:
@@ -273,6 +279,7 @@ def _fused(
     momentum: float,
     backend: str,
     recompute: str,
+    storage: str,
 ) -> list[Tensor]:
     """The nodes by the kernels of a backend."""
     dtype, returned = compute_dtype(inputs[0]), inputs[0].dtype
@@ -287,7 +294,9 @@ def _fused(
     if passes is not None:
         from hwnas.kernels.function import CellCall, run_cell
 
-        call = CellCall(selection.description, training, momentum, recompute, selection.running)
+        call = CellCall(
+            selection.description, training, momentum, recompute, storage, selection.running
+        )
         found = run_cell(passes, call, states, weights, tensors)
     else:
         found = _by_operator(

@@ -24,6 +24,7 @@ class CellCall(NamedTuple):
         training: whether to use the batch's statistics and to update the running ones.
         momentum: of the running statistics.
         recompute: one of `RECOMPUTE`.
+        storage: one of `STORAGE`.
         running: running means, then variances, in the plan's order.
     """
 
@@ -31,6 +32,7 @@ class CellCall(NamedTuple):
     training: bool
     momentum: float
     recompute: str
+    storage: str
     running: Sequence[Tensor]
 
 

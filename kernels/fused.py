@@ -35,6 +35,9 @@ from hwnas.kernels.plan import CellPlan, Group, Norm, Term
 RECOMPUTE = ("nothing", "first", "all")
 """What the backward pass recomputes: nothing, the outputs of first stages, or of both stages."""
 
+STORAGE = ("exact", "bfloat16")
+"""How the outputs of convolutions may be stored for the backward pass."""
+
 
 @dataclass
 class GroupValues:

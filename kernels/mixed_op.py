@@ -22,6 +22,7 @@ def mixed_op(
     active: Sequence[int] | None = None,
     impl: str = "auto",
     recompute: str = "nothing",
+    storage: str = "exact",
 ) -> Tensor:
     """Weighted sum of candidate operators, `sum_k mixing_weights[k] op_k(x)`.
 
@@ -39,14 +40,21 @@ def mixed_op(
             supports this machine, these shapes and these operators.
         recompute: what the fused backward pass recomputes to save memory: "nothing", the "first"
             stages of convolutions, or "all" stages. Plain PyTorch ignores it.
+        storage: "exact", or "bfloat16" to allow that the outputs of convolutions are stored in
+            bfloat16, which halves the memory that they take. All arithmetic stays in float32. The
+            result changes by less than 1 %, and gradients by some percent, since values near zero
+            can fall on the other side of a ReLU. It has an effect in the C++ kernels for float32
+            where gradients are needed, whatever `recompute` is; it has none in plain PyTorch, in
+            Triton, in float64, without gradients, and under `torch.compile`, fake tensors and other
+            dispatch modes.
 
     Returns:
         (N, C, ceil(H / stride), ceil(W / stride)), in channels_last.
 
     Raises:
-        ValueError: for an unknown `impl`, `recompute` or operator, a stride that is not 1 or 2, a
-            number of weights that is not K, invalid `active`, or training with a single value for
-            each channel.
+        ValueError: for an unknown `impl`, `recompute`, `storage` or operator, a stride that is not
+            1 or 2, a number of weights that is not K, invalid `active`, or training with a single
+            value for each channel.
         RuntimeError: when the requested `impl` cannot be used here.
     """
     edge = Edge(0, 1, candidates, stride, active)
@@ -58,6 +66,7 @@ def mixed_op(
         momentum=momentum,
         impl=impl,
         recompute=recompute,
+        storage=storage,
     )
     return node
 
@@ -71,6 +80,7 @@ def mixed_cell(
     momentum: float = 0.1,
     impl: str = "auto",
     recompute: str = "nothing",
+    storage: str = "exact",
 ) -> list[Tensor]:
     """The nodes of a cell: each is the sum of the mixed operators on the edges that lead to it.
 
@@ -85,6 +95,7 @@ def mixed_cell(
         momentum: as for `mixed_op`.
         impl: as for `mixed_op`.
         recompute: as for `mixed_op`.
+        storage: as for `mixed_op`.
 
     Returns:
         The nodes, (N, C, OH, OW) each, in channels_last.
@@ -100,4 +111,5 @@ def mixed_cell(
         momentum=momentum,
         impl=impl,
         recompute=recompute,
+        storage=storage,
     )

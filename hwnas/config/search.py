@@ -166,6 +166,11 @@ class SearchConfig(Section):
         "nothing",
         description="activations that the backward pass computes again, to save memory",
     )
+    activation_storage: Literal["exact", "bfloat16"] = Field(
+        "exact",
+        description="how the outputs of convolutions in cells are stored for the backward pass; "
+        "`bfloat16` halves their memory with the C++ kernels, and has no effect elsewhere",
+    )
     cuda_graph: bool = Field(
         False,
         description="on a GPU, record what a step launches and replay it (not tried on a GPU yet)",

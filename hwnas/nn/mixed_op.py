@@ -61,12 +61,15 @@ class FusedMixture(nn.Module):
         impl: passed to the operator, as for `hwnas.kernels.mixed_op`.
         recompute: which activations are recomputed in the backward pass to save memory; what the
             values mean is up to the class.
+        storage: how a cell's outputs of convolutions may be stored, as for
+            `hwnas.kernels.mixed_op`; other mixtures are stored exactly.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.impl = "auto"
         self.recompute = "nothing"
+        self.storage = "exact"
 
     def before_norm(
         self, block: nn.Module, compute: Callable[[Tensor], Tensor], x: Tensor
@@ -102,7 +105,7 @@ class MixedCell(FusedMixture):
 
     Attributes:
         momentum: of the batch norms' running statistics.
-        impl: passed to `hwnas.kernels.Cell`, and so is `recompute`.
+        impl: passed to `hwnas.kernels.Cell`, and so are `recompute` and `storage`.
     """
 
     def __init__(self, edges: Sequence[tuple[int, int]], mixed_ops: Sequence[MixedOp]) -> None:
@@ -180,6 +183,7 @@ class MixedCell(FusedMixture):
             momentum=self.momentum,
             impl=self.impl,
             recompute=self.recompute,
+            storage=self.storage,
         )
 
     def _partly_mixed(
@@ -321,17 +325,19 @@ def _checkpoint_contexts(
     return nullcontext(), frozen_statistics()
 
 
-def use_kernels(supernet: nn.Module, impl: str, recompute: str) -> None:
+def use_kernels(supernet: nn.Module, impl: str, recompute: str, storage: str = "exact") -> None:
     """Set the implementation of the mixed operators of a supernet.
 
     Args:
         supernet: a module that may contain `FusedMixture` and `MixedTokens`.
         impl: of `hwnas.kernels.mixed_cell`; `MixedTokens` always run in PyTorch.
         recompute: of `hwnas.kernels.mixed_cell`.
+        storage: of `hwnas.kernels.mixed_cell`.
     """
     for module in supernet.modules():
         if isinstance(module, FusedMixture):
             module.impl = impl
+            module.storage = storage
         if isinstance(module, FusedMixture | MixedTokens):
             module.recompute = recompute
 

@@ -218,7 +218,7 @@ def _supernet(task: Run) -> Supernet:
     check_strategy(search, f"{task.where}: search")
     supernet = task.problem.supernet()
     check_supernet(task.config, supernet, task.problem.task, task.where)
-    use_kernels(supernet, search.kernels, search.recompute)
+    use_kernels(supernet, search.kernels, search.recompute, search.activation_storage)
     return supernet
 
 

@@ -155,7 +155,7 @@ def search_supernet(run: Run, training: Split, validation: Split) -> Searched:
     config = run.config.search
     torch.manual_seed(run.seed("supernet"))
     supernet = run.problem.supernet().to(run.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    use_kernels(supernet, config.kernels, config.recompute)
+    use_kernels(supernet, config.kernels, config.recompute, config.activation_storage)
     if config.start is not None and load_checkpoint(run.folder.checkpoints, "search") is None:
         start_from(run, supernet, Path(config.start), SEARCH_FROM)
     strategy = _strategy(run, Decoder(run.target.limits()))

@@ -43,7 +43,7 @@ def forward(
 ) -> tuple[list[Tensor], Tensor]:
     """Nodes, and the workspace that the backward pass reads; see `Passes`."""
     plan = CellPlan.of(call.description)
-    backend, sizes = _sizes(inputs, weights)
+    backend, sizes = _sizes(inputs, weights, short_stages=save and call.storage == "bfloat16")
     given = [_as_read(x, sizes) for x in inputs]
     keeps = kept_stages(call.recompute, save)
     program, kept_bytes = compile_forward(
@@ -78,7 +78,7 @@ def backward(
     plan, (inputs, count) = CellPlan.of(call.description), counts
     states, weights, rest = split(saved, inputs)
     parameters, nodes, kept = rest[:count], rest[count:-1], rest[-1]
-    backend, sizes = _sizes(states, weights)
+    backend, sizes = _sizes(states, weights, short_stages=call.storage == "bfloat16")
     by_number = dict(zip((i for i in sorted(plan.sources) if i >= inputs), nodes, strict=True))
     state_sizes = plan.sizes(sizes.inputs)
     read: list[tuple[Tensor | None, Strides]] = [_as_read(x, sizes) for x in states]
@@ -120,17 +120,24 @@ def backward(
     return [*d_inputs, d_weights, *d_parameters]
 
 
-def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[CpuBackend, Sizes]:
-    """The backend, and the sizes that a program is compiled for."""
+def _sizes(
+    inputs: Sequence[Tensor], weights: Tensor, *, short_stages: bool
+) -> tuple[CpuBackend, Sizes]:
+    """The backend, and the sizes that a program is compiled for.
+
+    Only outputs in float32 are stored in bfloat16, whatever `short_stages` is.
+    """
     images, channels, *_ = inputs[0].shape
-    backend = backend_for("cpu", inputs[0].dtype)
+    dtype = inputs[0].dtype
+    backend = backend_for("cpu", dtype)
     assert isinstance(backend, CpuBackend)
     width = backend.width(channels)
     spatial = tuple((x.shape[2], x.shape[3]) for x in inputs)
     lanes = backend.lanes(width)
     return backend, Sizes(
-        images, channels, width, lanes, inputs[0].dtype, spatial, weights.shape[1]
-    )
+        images, channels, width, lanes, dtype, spatial, weights.shape[1],
+        short_stages=short_stages and dtype == torch.float32,
+    )  # fmt: skip
 
 
 def _as_read(x: Tensor, sizes: Sizes) -> tuple[Tensor, Strides]:

@@ -151,13 +151,13 @@ class _Backward(Compiler):
         first, second = self.kept.first[index], self.kept.second[index]
         size, taken = self.size_of(group), []
         if group.first and not first:
-            first = self.activation(size, len(group.first), group.stride)
+            first = self.stage(size, len(group.first), group.stride)
             statistics = self.doubles(len(group.first))
             self.convolve(group, source, first, statistics)
             self.program.scratch.give_back(statistics)
             taken.append(first)
         if group.second and not second:
-            second = self.activation(size, len(group.second), group.stride)
+            second = self.stage(size, len(group.second), group.stride)
             found = self.convolve_second(group, self.kept.tables[index], first, second)
             self.program.scratch.give_back(found)
             taken.append(second)

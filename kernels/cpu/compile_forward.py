@@ -80,10 +80,10 @@ class _Forward(Compiler):
             return
         first, second = kept.first[index], kept.second[index]
         if group.first and not first:
-            first = self.activation(size, len(group.first), group.stride)
+            first = self.stage(size, len(group.first), group.stride)
             self.until.setdefault(last, []).append(first)
         if group.second and not second:
-            second = self.activation(size, len(group.second), group.stride)
+            second = self.stage(size, len(group.second), group.stride)
             self.until.setdefault(last, []).append(second)
         count = len(group.first)
         statistics = self.doubles(count + 2)

@@ -8,6 +8,7 @@ from typing import Any
 from hwnas.kernels.cpu.program import KEPT, Bases, Memory, Program, Sizes, reference
 from hwnas.kernels.cpu.structures import (
     KINDS,
+    SHORT_TENSOR,
     TENSOR,
     ConvolutionEntry,
     ValueEntry,
@@ -38,7 +39,7 @@ class Kept:
         self.tables = [memory.take((len(g.norms) + 1) * row) for g in plan.groups]
         self.first, self.second = (
             [
-                memory.take(len(stage) * bytes_of(sizes, states[g.source], g.stride))
+                memory.take(len(stage) * bytes_of_output(sizes, states[g.source], g.stride))
                 if keep and (stage := getattr(g, name))
                 else 0
                 for g in plan.groups
@@ -57,6 +58,11 @@ def bytes_of(sizes: Sizes, size: tuple[int, int], stride: int = 1) -> int:
     """Bytes of a tensor (N, H, W, width) that is computed from one of a size with a stride."""
     pixels = math.prod(-(-side // stride) for side in size)
     return sizes.images * pixels * sizes.width * sizes.dtype.itemsize
+
+
+def bytes_of_output(sizes: Sizes, size: tuple[int, int], stride: int = 1) -> int:
+    """The same of what a convolution of a stage returns."""
+    return bytes_of(sizes, size, stride) // (2 if sizes.short_stages else 1)
 
 
 class Compiler:
@@ -82,6 +88,10 @@ class Compiler:
     def activation(self, size: tuple[int, int], count: int = 1, stride: int = 1) -> int:
         """Scratch memory for tensors (N, H, W, width)."""
         return self.program.scratch.take(count * bytes_of(self.sizes, size, stride))
+
+    def stage(self, size: tuple[int, int], count: int, stride: int) -> int:
+        """Scratch memory for the outputs of a stage."""
+        return self.program.scratch.take(count * bytes_of_output(self.sizes, size, stride))
 
     def doubles(self, rows: int) -> int:
         """Scratch memory for statistics or sums, (rows, 2, width)."""
@@ -160,5 +170,6 @@ class Compiler:
             kind = TENSOR if term.value == "identity" else term.position + 1
             return ValueEntry(source, *self.size_of(group), kind, group.stride)
         stage = first if term.value == "first" else second
-        size = bytes_of(self.sizes, self.size_of(group), group.stride)
-        return ValueEntry(stage + term.position * size, *self.target_size(group), TENSOR, 1)
+        size = bytes_of_output(self.sizes, self.size_of(group), group.stride)
+        kind = SHORT_TENSOR if self.sizes.short_stages else TENSOR
+        return ValueEntry(stage + term.position * size, *self.target_size(group), kind, 1)

@@ -97,6 +97,7 @@ class Sizes(NamedTuple):
         dtype: of activations.
         inputs: (height, width) of each input.
         options: number of options of each edge.
+        short_stages: whether what stages return is stored in bfloat16.
     """
 
     images: int
@@ -106,6 +107,7 @@ class Sizes(NamedTuple):
     dtype: torch.dtype
     inputs: tuple[tuple[int, int], ...]
     options: int
+    short_stages: bool
 
 
 class Program:
@@ -137,6 +139,7 @@ class Program:
             out_height=-(-height // stride), out_width=-(-width_px // stride),
             channels=given.channels, width=given.width, lanes=given.lanes,
             is_double=given.dtype == torch.float64, threads=1,
+            short_stages=given.short_stages,
         )  # fmt: skip
 
     def extend(self, kind: type[ctypes.Structure], entries: Sequence[dict[str, Any]]) -> int:

@@ -9,7 +9,7 @@ import torch
 KINDS = {"separable": 0, "dense": 1, "factorized": 2}
 """Kinds of convolutions, by the names of `hwnas.kernels.plan.Convolution`."""
 
-TENSOR, MAXIMUM, MEAN_OF_WINDOW = range(3)
+TENSOR, MAXIMUM, MEAN_OF_WINDOW, SHORT_TENSOR = range(4)
 """Kinds of values."""
 
 STEPS = (
@@ -30,7 +30,7 @@ class Shape(ctypes.Structure):
     _fields_ = [
         *((n, ctypes.c_int64) for n in ("images", "height", "width_px", "out_height")),
         *((n, ctypes.c_int64) for n in ("out_width", "channels", "width")),
-        *((n, ctypes.c_int32) for n in ("lanes", "is_double", "threads", "reserved")),
+        *((n, ctypes.c_int32) for n in ("lanes", "is_double", "threads", "short_stages")),
     ]
 
     def __init__(self, **fields: int) -> None:

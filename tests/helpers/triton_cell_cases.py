@@ -199,7 +199,7 @@ def test_programs_compute_what_the_operator_does(space, structure, recompute) ->
         for is_program in (True, False):
             running = [r.clone() for r in selection.running]
             if is_program:
-                call = CellCall(selection.description, True, 0.1, recompute, running)
+                call = CellCall(selection.description, True, 0.1, recompute, "exact", running)
                 nodes = list(run_cell(programs, call, inputs, weights, parameters))
             else:
                 found = mixed_cell_op(

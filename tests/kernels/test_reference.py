@@ -106,6 +106,7 @@ def test_without_active_candidates_the_output_is_zero(stride, impl) -> None:
     [
         ({"impl": "magic"}, "impl must be one of .*, got 'magic'"),
         ({"recompute": "some"}, "recompute must be one of .*, got 'some'"),
+        ({"storage": "half"}, "storage must be one of exact, bfloat16, got 'half'"),
         ({"stride": 3}, "stride of an edge must be 1 or 2, got 3"),
         ({"mixing_weights": torch.ones(7)}, r"must have shape \(1, 8\), got \(1, 7\)"),
         (

@@ -65,6 +65,19 @@ def test_changed_candidates_are_used(partial, change) -> None:
         assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("partial", [1, 4])
+def test_how_activations_are_stored_is_set_for_all_cells(partial) -> None:
+    cell, states, mixture = cell_of(partial)
+    weights = mixture.weights.requires_grad_()
+    found = {}
+    for storage in ("exact", "bfloat16"):
+        use_kernels(cell, "auto", "nothing", storage)
+        nodes = cell(states, Mixture(weights))
+        found[storage] = torch.cat([node.detach().flatten() for node in nodes])
+    assert not torch.equal(*found.values())
+    torch.testing.assert_close(*found.values(), rtol=0, atol=0.05)
+
+
 def through_a_file(cell: MixedCell) -> MixedCell:
     stream = io.BytesIO()
     torch.save(cell, stream)

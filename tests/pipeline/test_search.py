@@ -20,12 +20,14 @@ from optuna.storages.journal import JournalFileBackend
 from hwnas.budget.selection import BudgetError
 from hwnas.calibration.networks import read_accuracies, write_networks
 from hwnas.config import load_config
+from hwnas.data import split_train
 from hwnas.errors import InputError, RuntimeMissingError
 from hwnas.pipeline import compatibility
 from hwnas.pipeline.profile import profiled_space
 from hwnas.pipeline.run import Run
-from hwnas.pipeline.search import finished_search
+from hwnas.pipeline.search import finished_search, search_supernet
 from hwnas.pipeline.stages import search
+from hwnas.pipeline.table import prepare_table
 
 SPACE = profiled_space(load_config(None, settings("nasbench201")))
 
@@ -103,6 +105,19 @@ def test_the_largest_network_is_found_without_any_evaluation(tmp_path) -> None:
     left = finished_search(Run.open(tmp_path / "run"))
     assert left.strategy.name == "largest"
     assert left.rank([found]) == pytest.approx([kept[0]["supernet_accuracy"]])
+
+
+def test_activations_are_stored_as_configured(tmp_path) -> None:
+    losses = {}
+    for storage in ("exact", "bfloat16"):
+        config = configured(f"search.activation_storage='{storage}'", steps=2)
+        run = Run.start(config, tmp_path / storage, resume=False)
+        run.begin()
+        prepare_table(run, table_file("nasbench201", tmp_path))
+        search_supernet(run, *split_train(run.problem.dataset.train, 0.5, 0))
+        losses[storage] = [record["loss"] for record in history(tmp_path / storage, "search")]
+    assert losses["bfloat16"] != losses["exact"]
+    assert losses["bfloat16"] == pytest.approx(losses["exact"], rel=0.02)
 
 
 def test_another_strategy_or_evaluator_evaluates(tmp_path) -> None:

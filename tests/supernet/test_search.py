@@ -146,11 +146,12 @@ def test_first_step_of_fused_and_plain_search_agree_in_float32(space_name: str) 
         torch.testing.assert_close(fused, plain, rtol=1e-3, atol=1e-4)
 
 
-def test_recomputing_activations_gives_a_bit_identical_search() -> None:
+@pytest.mark.parametrize("storage", ["exact", "bfloat16"])
+def test_recomputing_activations_gives_a_bit_identical_search(storage) -> None:
     weights = []
     for recompute in ("nothing", "all"):
         search = make_search("darts", CONFIG)
-        use_kernels(search.supernet, "auto", recompute)
+        use_kernels(search.supernet, "auto", recompute, storage)
         for _ in range(4):
             search.advance()
         weights.append(torch.cat([p.detach().flatten() for p in search.supernet.parameters()]))

@@ -35,10 +35,9 @@ struct BackwardWork {
 };
 
 // dz = a g + b (z - mean) + d for some pixels, as [block][chunk].
-template <class T, int V>
+template <class T, int V, class Z>
 void normalised_gradient(const Layout<T, V>& l, const Convolution& c, Index first, Index pixels,
-                         const typename VectorOf<T, V>::type* g,
-                         const typename VectorOf<T, V>::type* z,
+                         const typename VectorOf<T, V>::type* g, Z z,
                          typename VectorOf<T, V>::type* dz, Index chunk) {
   using v = typename VectorOf<T, V>::type;
   const v* coefficients = static_cast<const v*>(c.coefficients);
@@ -47,10 +46,10 @@ void normalised_gradient(const Layout<T, V>& l, const Convolution& c, Index firs
     const v a = coefficients[block], b = coefficients[l.blocks + block];
     const v d = coefficients[2 * l.blocks + block], mean = row[MEAN * l.blocks + block];
     const v* from_g = g + first * l.blocks + block;
-    const v* from_z = z + first * l.blocks + block;
+    const Z from_z = z.from(first * l.blocks + block);
     for (Index p = 0; p < pixels; p++)
       dz[block * chunk + p] =
-          a * v(from_g[p * l.blocks]) + (b * (v(from_z[p * l.blocks]) - mean) + d);
+          a * v(from_g[p * l.blocks]) + (b * (from_z[p * l.blocks] - mean) + d);
   }
 }
 
@@ -58,7 +57,7 @@ void normalised_gradient(const Layout<T, V>& l, const Convolution& c, Index firs
 // `ahead` has a vector for each pixel of the plane.
 template <int K, int D, int S, class T, int V>
 void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork<T, V>& work,
-                     const Ahead<typename VectorOf<T, V>::type>& ahead) {
+                     const Ahead& ahead) {
   constexpr int R = K / 2 * D;
   const Index row = l.shape.out_width + 2 * l.border;
   const Index plane = row * (l.shape.out_height + 2 * l.border);
@@ -93,8 +92,7 @@ void depthwise_input(const Layout<T, V>& l, Weights<T, V>& weights, BackwardWork
 template <class T, int V>
 void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights, Index h,
                      Index rows, Index chunk, bool needs_input, WeightSums<T, V>& sums,
-                     BackwardWork<T, V>& work,
-                     const Ahead<typename VectorOf<T, V>::type>& ahead) {
+                     BackwardWork<T, V>& work, const Ahead& ahead) {
   using v = typename VectorOf<T, V>::type;
   const Index wide = l.shape.out_width, pixels = rows * wide;
   const bool first = c.first_gradient, second = c.second_gradient;
@@ -103,18 +101,18 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
     const Taps<v> taps{{work.dz.get()}, 1, chunk};
     pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, work.du.get(),
                        Index(1), chunk,
-                       Ahead<v>{ahead.first, has_depthwise ? nullptr : ahead.second, ahead.step});
+                       Ahead{ahead.first, has_depthwise ? Stream{} : ahead.second});
   }
   with_geometry(c, [&](auto k, auto d, auto s) {
     constexpr int K = k.value, D = d.value, S = s.value, R = K / 2 * D;
-    const Ahead<v> left{has_product ? nullptr : ahead.first, ahead.second, ahead.step};
+    const Ahead left{has_product ? Stream{} : ahead.first, ahead.second};
     for (Index b = 0; has_depthwise && b < l.blocks; b++)
       for (Index r = 0; r < rows; r++) {
         const v* in = work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R;
         const Index at = b * chunk + r * wide;
         const v *du = work.du.get() + at, *w = weights.depthwise.get() + b * K * K;
         v *u = work.u.get() + at, *d_w = sums.depthwise.get() + b * K * K;
-        const Ahead<v> next = left.from(r * wide).block(b);
+        const Ahead next = left.from(r * wide).block(b);
         if (first && second)
           depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next);
         else if (first)
@@ -167,9 +165,8 @@ void dense_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& wei
 
 // Masks the gradient of a plane by the ReLU and stores it in `d_values`. With a norm it also adds
 // the gradient's sums S and T to `sums`.
-template <class T, int V>
-void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work,
-                   const typename VectorOf<T, V>::type* values, const T* norm,
+template <class T, int V, class X>
+void finish_values(const Layout<T, V>& l, BackwardWork<T, V>& work, X values, const T* norm,
                    typename VectorOf<T, V>::type* d_values, double* sums) {
   using v = typename VectorOf<T, V>::type;
   for (Index b = 0; b < l.blocks; b++) {
@@ -226,13 +223,18 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
   const Shape& shape = l.shape;
   const Index in = shape.height * shape.width_px, wide = shape.out_width;
   const Index rows_max = l.chunk_rows(), chunk = rows_max * wide;
+  // With a table this is a second stage, whose values are what the first one returned.
+  const bool is_short = shape.short_stages, reads_short = table && is_short;
   for (int i = 0; i < count; i++) {
     const Convolution& c = convolutions[i];
     const Index image = c.reads * shape.images + n;
+    const void* stored = l.stored_image(values, reads_short, image, in);
     const T* norm =
         table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width : nullptr;
     if (i == 0 || c.reads != convolutions[i - 1].reads) {
-      fill_plane(l, l.image(values, image, in), norm, 0, shape.height, work.values.get());
+      with_stored<T, V>(reads_short, stored, [&](auto x) {
+        fill_plane(l, x, norm, 0, shape.height, work.values.get());
+      });
       if (d_values)
         std::memset(static_cast<void*>(work.d_values.get()), 0, l.plane * l.blocks * sizeof(v));
     }
@@ -240,15 +242,18 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
       const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
       // What the next chunk reads: the next rows, or the first ones of the next convolution.
       const bool done = h + rows == shape.out_height && i + 1 < count;
-      const Index next = done ? 0 : (h + rows) * wide * l.blocks;
-      const Ahead<v> ahead{l.image(convolutions[i + done].gradient, n, l.pixels_out) + next,
-                           l.image(outputs, (i + done) * shape.images + n, l.pixels_out) + next,
-                           l.blocks};
+      const void* next_g = l.image(convolutions[i + done].gradient, n, l.pixels_out);
+      const void* next_z =
+          l.stored_image(outputs, is_short, (i + done) * shape.images + n, l.pixels_out);
+      const Ahead ahead = Ahead{l.stream(next_g), l.stream(next_z, is_short)}.from(
+          done ? 0 : (h + rows) * wide);
       if (c.kind != SEPARABLE)
         for (Index b = 0; b < l.blocks; b++) ahead.block(b).fetch(0, rows * wide);
-      normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out),
-                          l.image(outputs, i * shape.images + n, l.pixels_out), work.dz.get(),
-                          chunk);
+      const void* outputs_of = l.stored_image(outputs, is_short, i * shape.images + n, l.pixels_out);
+      with_stored<T, V>(is_short, outputs_of, [&](auto z) {
+        normalised_gradient(l, c, h * wide, rows * wide, l.image(c.gradient, n, l.pixels_out), z,
+                            work.dz.get(), chunk);
+      });
       const bool needs_input = d_values != nullptr;
       if (c.kind == SEPARABLE)
         separable_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *weight_sums[i], work,
@@ -257,16 +262,17 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
         dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *weight_sums[i], work);
     }
     if (!d_values) continue;
-    const v* next = next_image(l, values, count, convolutions, i, n);
-    const Ahead<v> ahead{next ? l.image(d_values, image, in) : nullptr, next, l.blocks};
+    const Stream next = next_image(l, values, reads_short, count, convolutions, i, n);
+    const Ahead ahead{next.at ? l.stream(l.image(d_values, image, in)) : Stream{}, next};
     if (c.kind == SEPARABLE)
       with_geometry(c, [&](auto k, auto d, auto s) {
         depthwise_input<k.value, d.value, s.value>(l, *weights[i], work, ahead);
       });
     if (norm && (i + 1 == count || c.reads != convolutions[i + 1].reads))
-      finish_values(l, work, l.image(values, image, in), norm,
-                    const_cast<v*>(l.image(d_values, image, in)),
-                    sums ? sums + 2 * c.reads * shape.width : nullptr);
+      with_stored<T, V>(reads_short, stored, [&](auto x) {
+        finish_values(l, work, x, norm, const_cast<v*>(l.image(d_values, image, in)),
+                      sums ? sums + 2 * c.reads * shape.width : nullptr);
+      });
   }
 }
 

@@ -25,7 +25,7 @@ INLINE void depthwise_pixels(const v* in, Index row, const v* w, v* out) {
 // pixels would be added twice: then the last pixels are computed four or one at a time.
 template <int K, int D, int S, bool ADD, class v>
 INLINE void depthwise_row(const v* in, Index row, const v* w, v* out, Index width,
-                          const Ahead<v>& ahead) {
+                          const Ahead& ahead) {
   constexpr int P = 8;
   Index p = 0;
   for (; p + P <= width; p += P) {
@@ -72,7 +72,7 @@ INLINE void depthwise_weights_pixels(const v* in, Index row, const v* du, const 
 // The same for one row of `width` pixels.
 template <int K, int D, int S, bool OUTPUTS, class v>
 INLINE void depthwise_weights(const v* in, Index row, const v* du, const v* w, v* d_w, v* out,
-                              Index width, const Ahead<v>& ahead) {
+                              Index width, const Ahead& ahead) {
   constexpr int P = REGISTERS == 32 ? 8 : 4;
   Index p = 0;
   for (; p + P <= width; p += P) {

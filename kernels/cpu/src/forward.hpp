@@ -10,8 +10,7 @@ namespace hwnas {
 template <int K, int D, int S, class T, int V>
 void depthwise_chunk(const Layout<T, V>& l, const typename VectorOf<T, V>::type* plane,
                      const typename VectorOf<T, V>::type* w, Index h, Index rows,
-                     typename VectorOf<T, V>::type* out, Index chunk,
-                     const Ahead<typename VectorOf<T, V>::type>& ahead) {
+                     typename VectorOf<T, V>::type* out, Index chunk, const Ahead& ahead) {
   constexpr int R = K / 2 * D;
   const Index wide = l.shape.out_width;
   for (Index b = 0; b < l.blocks; b++)
@@ -41,8 +40,7 @@ template <class T, int V>
 void depthwise_forward(const Layout<T, V>& l, const Convolution& c,
                        const typename VectorOf<T, V>::type* plane,
                        const typename VectorOf<T, V>::type* w, Index h, Index rows,
-                       typename VectorOf<T, V>::type* out, Index chunk,
-                       const Ahead<typename VectorOf<T, V>::type>& ahead) {
+                       typename VectorOf<T, V>::type* out, Index chunk, const Ahead& ahead) {
   with_geometry(c, [&](auto k, auto d, auto s) {
     depthwise_chunk<k.value, d.value, s.value>(l, plane, w, h, rows, out, chunk, ahead);
   });
@@ -90,30 +88,31 @@ struct Moments {
   }
 };
 
-// One convolution of rows first ... last - 1 of one image, and its sums; `work` holds one chunk,
-// [block][pixel]. `next` is the image that is read afterwards.
+// One convolution of rows first ... last - 1 of one image, and its sums; `u` and `out` hold one
+// chunk each. The outputs go to `z`, which is this image's part of the stored ones; `next` is the
+// image that is read afterwards.
 template <class T, int V>
 void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& weights,
-                    const typename VectorOf<T, V>::type* plane,
-                    typename VectorOf<T, V>::type* work, Index chunk, Index first, Index last,
-                    const typename VectorOf<T, V>::type* next,
-                    typename VectorOf<T, V>::type* z, double* sums) {
+                    const typename VectorOf<T, V>::type* plane, typename VectorOf<T, V>::type* u,
+                    typename VectorOf<T, V>::type* out, Index chunk, Index first, Index last,
+                    const Stream& next, void* z, double* sums) {
   using v = typename VectorOf<T, V>::type;
+  const bool is_short = l.shape.short_stages;
   const Index wide = l.shape.out_width, rows_max = chunk / wide;
   for (Index h = first; h < last; h += rows_max) {
     const Index rows = h + rows_max <= last ? rows_max : last - h;
-    const Index pixels = rows * wide;
-    v* out = z + h * wide * l.blocks;
+    const Index pixels = rows * wide, at = h * wide * l.blocks;
+    v* to = is_short ? out : static_cast<v*>(z) + at;
     if (c.kind == SEPARABLE) {
-      depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, work, chunk,
-                        Ahead<v>{z, nullptr, l.blocks}.from(h * wide));
-      const Taps<v> taps{{work}, 1, chunk};
-      pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, out, l.blocks,
-                         Index(1), Ahead<v>{next, nullptr, l.blocks}.from(h * wide));
+      depthwise_forward(l, c, plane, weights.depthwise.get(), h, rows, u, chunk,
+                        Ahead{l.stream(z, is_short), {}}.from(h * wide));
+      const Taps<v> taps{{u}, 1, chunk};
+      pointwise<1, T, V>(taps, pixels, l.channels, weights.matrix.get(), l.blocks, to, l.blocks,
+                         Index(1), Ahead{next, {}}.from(h * wide));
     } else {
       for (Index r = 0; r < rows; r++) {
         const auto taps = taps_at(l, c, h + r, plane);
-        v* line = out + r * wide * l.blocks;
+        v* line = to + r * wide * l.blocks;
         if (c.stride == 1)
           pointwise<1, T, V>(taps, wide, l.channels, weights.matrix.get(), l.blocks, line, l.blocks,
                              Index(1));
@@ -122,8 +121,14 @@ void convolve_image(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& 
                              Index(1));
       }
     }
+    if constexpr (sizeof(T) == sizeof(float)) {
+      using Rounding = Short<T, V>;
+      auto* stored = static_cast<typename Rounding::Stored*>(z) + at;
+      for (Index i = 0; is_short && i < pixels * l.blocks; i++)
+        stored[i] = Rounding::rounded(to[i]);
+    }
     for (Index b = 0; b < l.blocks; b++)
-      Moments<T, V>::add(out + b, pixels, l.blocks, l.blocks, b, sums);
+      Moments<T, V>::add(to + b, pixels, l.blocks, l.blocks, b, sums);
   }
 }
 
@@ -137,13 +142,14 @@ inline int border_of(int count, const Convolution* convolutions) {
 
 // The image that is read after convolution `i` of image `n`; NULL if it is the same one, or none.
 template <class T, int V>
-const typename VectorOf<T, V>::type* next_image(const Layout<T, V>& l, const void* values,
-                                                int count, const Convolution* convolutions, int i,
-                                                Index n) {
+Stream next_image(const Layout<T, V>& l, const void* values, bool is_short, int count,
+                  const Convolution* convolutions, int i, Index n) {
   const bool done = i + 1 == count;
   const Convolution& c = convolutions[done ? 0 : i + 1];
-  if (done ? n + 1 == l.shape.images : c.reads == convolutions[i].reads) return nullptr;
-  return l.image(values, c.reads * l.shape.images + n + done, l.shape.height * l.shape.width_px);
+  if (done ? n + 1 == l.shape.images : c.reads == convolutions[i].reads) return {};
+  const Index image = c.reads * l.shape.images + n + done;
+  const Index pixels = l.shape.height * l.shape.width_px;
+  return l.stream(l.stored_image(values, is_short, image, pixels), is_short);
 }
 
 // Outputs (count, N, OH, OW, width) of all convolutions, and their statistics (count, 2, width).
@@ -159,12 +165,15 @@ void convolve(const Shape& shape, const void* values, const void* table, int cou
   const Index stride = 2 * count * shape.width, in = shape.height * shape.width_px;
   const Index parts = parts_of(shape, l), part_rows = rows_of_part(shape, l);
   std::vector<double> sums(shape.images * parts * stride, 0.0);
+  // Second stages read what first ones return, with its norm.
+  const bool reads_short = table && shape.short_stages;
   struct Work {
-    Buffer<v> plane, chunk;
+    Buffer<v> plane, u, out;
   };
   const auto make = [&] {
     return std::unique_ptr<Work>(
-        new Work{Buffer<v>(l.plane * l.blocks), Buffer<v>(chunk * l.blocks)});
+        new Work{Buffer<v>(l.plane * l.blocks), Buffer<v>(chunk * l.blocks),
+                 Buffer<v>(shape.short_stages ? chunk * l.blocks : 0)});
   };
   for_each_part(shape, l, make, [&](Work& work, Index n, Index first, Index last) {
     double* of_part = sums.data() + (n * parts + first / part_rows) * stride;
@@ -174,13 +183,17 @@ void convolve(const Shape& shape, const void* values, const void* table, int cou
       if (c.reads != filled) {
         const T* norm =
             table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width : nullptr;
-        fill_plane(l, l.image(values, c.reads * shape.images + n, in), norm,
-                   first * c.stride - l.border, last * c.stride + l.border, work.plane.get());
+        const void* image = l.stored_image(values, reads_short, c.reads * shape.images + n, in);
+        with_stored<T, V>(reads_short, image, [&](auto x) {
+          fill_plane(l, x, norm, first * c.stride - l.border, last * c.stride + l.border,
+                     work.plane.get());
+        });
         filled = c.reads;
       }
-      v* z = const_cast<v*>(l.image(outputs, i * shape.images + n, l.pixels_out));
-      convolve_image(l, c, *weights[i], work.plane.get(), work.chunk.get(), chunk, first, last,
-                     next_image(l, values, count, convolutions, i, n), z,
+      void* z = const_cast<char*>(
+          l.stored_image(outputs, shape.short_stages, i * shape.images + n, l.pixels_out));
+      convolve_image(l, c, *weights[i], work.plane.get(), work.u.get(), work.out.get(), chunk,
+                     first, last, next_image(l, values, reads_short, count, convolutions, i, n), z,
                      of_part + 2 * i * shape.width);
     }
   });

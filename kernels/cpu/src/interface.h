@@ -11,7 +11,8 @@ typedef struct {
   int64_t images, height, width_px; /* of the input */
   int64_t out_height, out_width;
   int64_t channels, width;
-  int32_t lanes, is_double, threads, reserved;
+  int32_t lanes, is_double, threads;
+  int32_t short_stages; /* whether what stages return is stored in bfloat16, for float only */
 } Shape;
 
 enum { SEPARABLE = 0, DENSE = 1, FACTORIZED = 2 };
@@ -25,8 +26,9 @@ typedef struct {
   const void *row;                       /* (6, width), table row of the output's norm */
 } Convolution;
 
-/* A tensor (N, OH, OW, width), or a 3x3 pool that is computed while its input is read. */
-enum { TENSOR = 0, MAXIMUM = 1, MEAN_OF_WINDOW = 2 };
+/* A tensor (N, OH, OW, width), a 3x3 pool that is computed while its input is read, or a tensor
+   that is stored in bfloat16. */
+enum { TENSOR = 0, MAXIMUM = 1, MEAN_OF_WINDOW = 2, SHORT_TENSOR = 3 };
 
 typedef struct {
   const void *data;         /* the tensor, or the input of the pool, (N, height, width_px, width) */

@@ -15,20 +15,23 @@ class ValueReader {
   using v = typename VectorOf<T, V>::type;
 
   // `values[k]` is the value of term k.
-  ValueReader(const Shape& shape, Index blocks, Index chunk, std::vector<Value> values)
-      : shape_(shape), blocks_(blocks), chunk_(chunk), values_(std::move(values)) {
-    for (const Value& value : values_) {
-      int found = -1;
-      for (std::size_t i = 0; value.kind != TENSOR && i < pooled_.size(); i++)
-        if (pooled_[i].data == value.data && pooled_[i].stride == value.stride)
-          found = static_cast<int>(i);
-      if (value.kind != TENSOR && found < 0) {
-        found = static_cast<int>(pooled_.size());
+  ValueReader(const Shape& shape, Index blocks, Index chunk, const std::vector<Value>& values)
+      : shape_(shape), blocks_(blocks) {
+    for (const Value& value : values) {
+      if (value.kind == TENSOR || value.kind == SHORT_TENSOR) {
+        places_.push_back({value.data, blocks, 1, value.kind == SHORT_TENSOR});
+        continue;
+      }
+      std::size_t i = 0;
+      while (i < pooled_.size() &&
+             (pooled_[i].data != value.data || pooled_[i].stride != value.stride))
+        i++;
+      if (i == pooled_.size()) {
         pooled_.push_back(value);
         rows_.push_back(std::make_unique<PooledRows<T, V>>(value.height, value.width_px,
                                                            value.stride, blocks, chunk));
       }
-      source_.push_back(found);
+      places_.push_back({rows_[i]->of(value.kind), 1, chunk, false, true});
     }
   }
   // Moves to rows first ... first + rows - 1 of image n.
@@ -39,19 +42,28 @@ class ValueReader {
       rows_[i]->fill(static_cast<const v*>(pooled_[i].data) + n * image, first, rows);
     }
   }
-  // The first pixel of term k in block b; the next pixel is `step(k)` vectors further.
-  const v* pixels(int k, Index b) const {
-    if (values_[k].kind == TENSOR) return static_cast<const v*>(values_[k].data) + at_ + b;
-    return rows_[source_[k]]->of(values_[k].kind) + b * chunk_;
+  // Calls `f(z, step)` with the first pixel of term k in block b; the next is `step` vectors on.
+  template <class F>
+  INLINE void with_pixels(int k, Index b, F f) const {
+    const Place& place = places_[k];
+    with_stored<T, V>(place.is_short, place.data, [&](auto z) INLINED {
+      f(z.from((place.is_pool ? 0 : at_) + b * place.block), place.step);
+    });
   }
-  Index step(int k) const { return values_[k].kind == TENSOR ? blocks_ : 1; }
 
  private:
+  // Where the pixels of a term are, and the vectors between pixels and between blocks of channels.
+  struct Place {
+    const void* data;
+    Index step, block;
+    bool is_short, is_pool = false;
+  };
+
   const Shape& shape_;
-  const Index blocks_, chunk_;
+  const Index blocks_;
   Index at_ = 0;
-  std::vector<Value> values_, pooled_;
-  std::vector<int> source_;
+  std::vector<Place> places_;
+  std::vector<Value> pooled_;
   std::vector<std::unique_ptr<PooledRows<T, V>>> rows_;
 };
 
@@ -79,11 +91,11 @@ INLINE void mix_pixels(const ValueReader<T, V>& values, int count, Index b, Inde
   v sum[P];
   UNROLL for (int i = 0; i < P; i++) sum[i] = shift;
   for (int k = 0; k < count; k++) {
-    const Index apart = values.step(k);
-    const v* z = values.pixels(k, b) + p * apart;
     const v a = scale[k], m = mean[k];
-    if constexpr (P > 1) fetch_ahead(z + PIXELS_AHEAD * apart, apart, P);
-    UNROLL for (int i = 0; i < P; i++) sum[i] += a * (z[i * apart] - m);
+    values.with_pixels(k, b, [&](auto z, Index apart) INLINED {
+      if constexpr (P > 1) fetch_ahead(z.data + (p + PIXELS_AHEAD) * apart, apart, P);
+      UNROLL for (int i = 0; i < P; i++) sum[i] += a * (z[(p + i) * apart] - m);
+    });
   }
   UNROLL for (int i = 0; i < P; i++) out[i * step] = sum[i];
 }
@@ -121,16 +133,15 @@ void mix(const Shape& shape, int count, const MixTerm* terms, void* outputs) {
 }
 
 // Adds S and T of one block of a chunk to `sums` (2, width); S only if `with_s`.
-template <class T, int V>
-INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g,
-                         const typename VectorOf<T, V>::type* z, Index step, Index pixels,
+template <class T, int V, class Z>
+INLINE void reduce_chunk(const typename VectorOf<T, V>::type* g, Z z, Index step, Index pixels,
                          Index blocks, Index b, typename VectorOf<T, V>::type mean, bool with_s,
                          double* sums) {
   using v = typename VectorOf<T, V>::type;
   v s[4] = {}, t[4] = {};
   Index p = 0;
   for (; p + 4 <= pixels; p += 4) {
-    fetch_ahead(z + (p + PIXELS_AHEAD) * step, step, 4);
+    fetch_ahead(z.data + (p + PIXELS_AHEAD) * step, step, 4);
     if (with_s) fetch_ahead(g + (p + PIXELS_AHEAD) * blocks, blocks, 4);
     UNROLL for (int i = 0; i < 4; i++) {
       const v gradient = g[(p + i) * blocks];
@@ -169,10 +180,12 @@ void reduce(const Shape& shape, int count, const ReduceTerm* terms, double* sums
     const Index part = n * parts + h / rows_of_part(shape, l);
     for (int k = 0; k < count; k++)
       for (Index b = 0; b < blocks; b++)
-        reduce_chunk<T, V>(l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b,
-                           reader.pixels(k, b), reader.step(k), pixels, blocks, b,
-                           static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,
-                           of_part.data() + part * stride + 2 * k * shape.width);
+        reader.with_pixels(k, b, [&](auto z, Index step) INLINED {
+          reduce_chunk<T, V>(l.image(terms[k].gradient, n, l.pixels_out) + h * wide * blocks + b, z,
+                             step, pixels, blocks, b,
+                             static_cast<const v*>(terms[k].row)[MEAN * blocks + b], same[k] == k,
+                             of_part.data() + part * stride + 2 * k * shape.width);
+        });
   });
   for (int k = 0; k < count; k++)
     for (Index c = 0; c < shape.width; c++) {

@@ -35,6 +35,16 @@ struct Layout {
   const v* image(const void* tensor, Index n, Index pixels) const {
     return static_cast<const v*>(tensor) + n * pixels * blocks;
   }
+  // Bytes of a vector of a tensor, which may be stored in bfloat16 (`is_short`).
+  Index stored_bytes(bool is_short) const { return is_short ? sizeof(v) / 2 : sizeof(v); }
+  // `image` for such a tensor.
+  const char* stored_image(const void* tensor, bool is_short, Index n, Index pixels) const {
+    return static_cast<const char*>(tensor) + n * pixels * blocks * stored_bytes(is_short);
+  }
+  // The vectors of such a tensor from address `at` on, to be prefetched.
+  Stream stream(const void* at, bool is_short = false) const {
+    return {static_cast<const char*>(at), blocks * stored_bytes(is_short), stored_bytes(is_short)};
+  }
 
   const Shape& shape;
   const Index blocks;
@@ -200,9 +210,9 @@ struct WeightSums {
 
 // Writes the rectified values of rows first ... last - 1 of an image to a plane; `norm` is a table
 // row or NULL. Rows outside the image are left out.
-template <class T, int V>
-void fill_plane(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, const T* norm,
-                Index first, Index last, typename VectorOf<T, V>::type* plane) {
+template <class T, int V, class X>
+void fill_plane(const Layout<T, V>& l, X x, const T* norm, Index first, Index last,
+                typename VectorOf<T, V>::type* plane) {
   using v = typename VectorOf<T, V>::type;
   if (first < 0) first = 0;
   if (last > l.shape.height) last = l.shape.height;
@@ -212,14 +222,14 @@ void fill_plane(const Layout<T, V>& l, const typename VectorOf<T, V>::type* x, c
     const v scale = norm ? v(rows[SCALE * l.blocks + b]) : v{};
     const v shift = norm ? v(rows[SHIFT * l.blocks + b]) : v{};
     for (Index h = first; h < last; h++) {
-      const v* from = x + h * l.shape.width_px * l.blocks + b;
+      const X from = x.from(h * l.shape.width_px * l.blocks + b);
       v* to = plane + b * l.plane + l.origin() + h * l.row;
-      fetch_ahead(from + ROWS_AHEAD * l.shape.width_px * l.blocks, l.blocks, l.shape.width_px);
+      fetch_ahead(from.data + ROWS_AHEAD * l.shape.width_px * l.blocks, l.blocks, l.shape.width_px);
       if (norm)
         for (Index w = 0; w < l.shape.width_px; w++)
-          to[w] = rectified<v>(scale * (v(from[w * l.blocks]) - mean) + shift);
+          to[w] = rectified<v>(scale * (from[w * l.blocks] - mean) + shift);
       else
-        for (Index w = 0; w < l.shape.width_px; w++) to[w] = rectified<v>(v(from[w * l.blocks]));
+        for (Index w = 0; w < l.shape.width_px; w++) to[w] = rectified<v>(from[w * l.blocks]);
     }
   }
 }

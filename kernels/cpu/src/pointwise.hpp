@@ -43,7 +43,7 @@ INLINE void pointwise_pixels(const Taps<v>& in, Index offset, int channels, cons
 // All pixels for OB blocks of outputs; the last step may overlap the one before it.
 template <int OB, int S, class T, int V, class v>
 INLINE void pointwise_blocks(const Taps<v>& in, Index pixels, int channels, const v* w, Index blocks,
-                             v* out, Index pixel, Index block, const Ahead<v>& ahead) {
+                             v* out, Index pixel, Index block, const Ahead& ahead) {
   constexpr int P = OB == 1 || REGISTERS == 32 ? 12 : 6;
   Index p = 0;
   for (; p + P <= pixels; p += P) {
@@ -63,7 +63,7 @@ INLINE void pointwise_blocks(const Taps<v>& in, Index pixels, int channels, cons
 
 template <int S, class T, int V, class v>
 void pointwise(const Taps<v>& in, Index pixels, int channels, const v* w, Index blocks, v* out,
-               Index pixel, Index block, const Ahead<v>& ahead = {}) {
+               Index pixel, Index block, const Ahead& ahead = {}) {
   Index b = 0;
   for (; b + 2 <= blocks; b += 2)
     pointwise_blocks<2, S, T, V>(in, pixels, channels, w + b, blocks, out + b * block, pixel, block,

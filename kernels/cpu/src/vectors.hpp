@@ -11,6 +11,7 @@
 #include <vector>
 
 #define INLINE inline __attribute__((always_inline))
+#define INLINED __attribute__((always_inline))  // the same behind the parameters of a lambda
 #define UNROLL _Pragma("GCC unroll 32")
 
 namespace hwnas {
@@ -38,6 +39,48 @@ INLINE v rectified(v a) {
   return a < v{} ? v{} : a;
 }
 
+// Vectors in memory, read by their index.
+template <class T, int V>
+struct Full {
+  using v = typename VectorOf<T, V>::type;
+
+  INLINE explicit Full(const void* data) : data(static_cast<const v*>(data)) {}
+  INLINE v operator[](Index i) const { return data[i]; }
+  INLINE Full from(Index i) const { return Full(data + i); }
+
+  const v* data;
+};
+
+// The same for vectors of floats that are stored in bfloat16, which is the upper half of a float.
+template <class T, int V>
+struct Short {
+  using v = typename VectorOf<T, V>::type;
+  using Stored = typename VectorOf<std::uint16_t, V>::type;
+  using Bits = typename VectorOf<std::uint32_t, V>::type;
+
+  INLINE explicit Short(const void* data) : data(static_cast<const Stored*>(data)) {}
+  INLINE v operator[](Index i) const {
+    return reinterpret_cast<v>(__builtin_convertvector(data[i], Bits) << 16);
+  }
+  INLINE Short from(Index i) const { return Short(data + i); }
+  // Rounds to nearest, and ties to even. NaN stays NaN: it gets a bit that is not cut off.
+  static INLINE Stored rounded(v value) {
+    const Bits bits = reinterpret_cast<Bits>(value);
+    const Bits nearest = bits + 0x7fff + (bits >> 16 & 1);
+    return __builtin_convertvector((value == value ? nearest : bits | 0x400000) >> 16, Stored);
+  }
+
+  const Stored* data;
+};
+
+// Calls `f` with the vectors at an address as `Full` or `Short`.
+template <class T, int V, class F>
+INLINE void with_stored(bool is_short, const void* data, F f) {
+  if constexpr (sizeof(T) == sizeof(float))
+    if (is_short) return f(Short<T, V>(data));
+  f(Full<T, V>(data));
+}
+
 // Prefetches `count` vectors, `step` apart, that are needed soon. Kernels that read many tensors side
 // by side wait for memory without it; behind the end of a tensor it does nothing.
 template <class v>
@@ -45,27 +88,33 @@ INLINE void fetch_ahead(const v* from, Index step, Index count) {
   UNROLL for (Index i = 0; i < count; i++) __builtin_prefetch(from + i * step);
 }
 
-// Vectors of up to two tensors that are needed soon, `step` apart, one of each for every output of
-// a row. Kernels that compute much prefetch them meanwhile, a few at a time: many at once would
-// make the next loads wait.
-template <class v>
-struct Ahead {
-  const v *first = nullptr, *second = nullptr;
-  Index step = 1;
+// Vectors that are needed soon, one for every output of a row; nothing if `at` is NULL.
+struct Stream {
+  const char* at = nullptr;
+  Index step = 0, block = 0;  // bytes between outputs and between blocks of channels
 
   INLINE void fetch(Index from, Index count) const {
-    if (first) fetch_ahead(first + from * step, step, count);
-    if (second) fetch_ahead(second + from * step, step, count);
+    if (!at) return;
+    UNROLL for (Index i = 0; i < count; i++) __builtin_prefetch(at + (from + i) * step);
+  }
+  Stream moved(Index outputs, Index blocks) const {
+    return {at ? at + outputs * step + blocks * block : at, step, block};
+  }
+};
+
+// Up to two tensors that are needed soon. Kernels that compute much prefetch them meanwhile, a few
+// vectors at a time: many at once would make the next loads wait.
+struct Ahead {
+  Stream first, second;
+
+  INLINE void fetch(Index from, Index count) const {
+    first.fetch(from, count);
+    second.fetch(from, count);
   }
   // Those of later outputs.
-  Ahead from(Index outputs) const { return moved(outputs * step); }
+  Ahead from(Index outputs) const { return {first.moved(outputs, 0), second.moved(outputs, 0)}; }
   // Those of block `b` of channels.
-  Ahead block(Index b) const { return moved(b); }
-
- private:
-  Ahead moved(Index by) const {
-    return {first ? first + by : nullptr, second ? second + by : nullptr, step};
-  }
+  Ahead block(Index b) const { return {first.moved(0, b), second.moved(0, b)}; }
 };
 
 // How far ahead of what they compute kernels prefetch, where they go by pixels and by rows.

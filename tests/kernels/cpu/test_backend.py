@@ -17,18 +17,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from hwnas.kernels import operator
-from hwnas.kernels.cpu import cell as cpu_cell
 from hwnas.kernels.cpu.backend import CpuBackend
-from hwnas.kernels.cpu.binding import UnavailableError, available_instructions
-from hwnas.kernels.cpu.memory import MemoryPool
+from hwnas.kernels.cpu.binding import UnavailableError
 from hwnas.kernels.fused import FusedCell
 from hwnas.kernels.operands import MixTerm, PoolGradient
 from hwnas.kernels.plan import CellPlan, tensors_of
 
-try:
-    FOUND = available_instructions()
-except UnavailableError as error:
-    pytest.skip(str(error), allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("needs_kernels")
 
 CELLS = {
     "edge": ("darts", ((0, 1, 1),)),
@@ -42,37 +37,6 @@ CELLS = {
 
 NEAR_TIE = 3e-6
 """Below this distance float32 may decide a ReLU or a maximum differently from float64."""
-
-
-def use(instructions: str, monkeypatch) -> None:
-    """Run the operator with one instruction set, and fill new memory with NaN."""
-    for owner, name in (
-        (torch, "empty"), (torch, "empty_strided"), (torch, "empty_like"),
-        (torch.Tensor, "new_empty"), (MemoryPool, "empty"),
-    ):  # fmt: skip
-        inner = getattr(owner, name)
-
-        def poisoned(*args, inner=inner, **kwargs):
-            made = inner(*args, **kwargs)
-            return made.fill_(float("nan")) if made.is_floating_point() else made
-
-        monkeypatch.setattr(owner, name, poisoned)
-    for module in (operator, cpu_cell):
-        monkeypatch.setattr(
-            module, "backend_for", lambda name, dtype: CpuBackend(dtype, instructions)
-        )
-
-
-@pytest.fixture(params=FOUND)
-def instructions(request, monkeypatch):
-    """Each instruction set of float32."""
-    use(request.param, monkeypatch)
-
-
-@pytest.fixture(params=available_instructions(torch.float64))
-def instructions_of_float64(request, monkeypatch):
-    """Each instruction set of float64."""
-    use(request.param, monkeypatch)
 
 
 @pytest.mark.parametrize("channels,size", [(16, (8, 8)), (9, (7, 10)), (36, (5, 6)), (4, (9, 9))])

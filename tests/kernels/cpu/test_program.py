@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.cells import DARTS_CELL, NASBENCH_CELL, REDUCTION_CELL, make_cell
+from helpers.dispatched import OperatorsAreSeen
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from hwnas import kernels
 from hwnas.kernels.cpu.compile_backward import compile_backward
@@ -21,18 +21,6 @@ CELLS = {
     "reduction cell": ("darts", REDUCTION_CELL),
     "nasbench201 cell": ("nasbench201", NASBENCH_CELL),
 }
-
-
-class OperatorsAreSeen(TorchDispatchMode):
-    """A dispatch mode, under which cells are run step by step by `hwnas::mixed_cell`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.add(function.name())
-        return function(*args, **(kwargs or {}))
 
 
 @settings(deadline=None)
