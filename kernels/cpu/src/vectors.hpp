@@ -2,6 +2,7 @@
 // SSE or NEON, depending on the compiler's flags.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -150,8 +151,8 @@ constexpr int REGISTERS = REGISTER_BYTES == 64 ? 32 : 16;
 // Calls `body(work, i)` for i from 0 to count - 1 in at most `threads` threads, each of which has a
 // `work` of its own that `make` returns as a std::unique_ptr. Each thread makes its own, so that
 // memory is cleared in parallel and lies near the processor that uses it. Returns the works in the
-// order of the threads. An exception must not leave a parallel region: what `make` throws is thrown
-// again behind it.
+// order of the threads that ran. An exception must not leave a parallel region: what `make` throws
+// is thrown again behind it.
 template <class Make, class Body>
 auto for_each(int threads, Index count, Make make, Body body) {
   const int used = static_cast<int>(count < threads ? count : threads);
@@ -171,6 +172,8 @@ auto for_each(int threads, Index count, Make make, Body body) {
       if (work) body(*work, i);
   }
   if (error) std::rethrow_exception(error);
+  // OpenMP may start fewer threads than it is asked for.
+  works.erase(std::remove(works.begin(), works.end(), nullptr), works.end());
   return works;
 }
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from helpers.cells import (
@@ -113,6 +117,24 @@ def test_more_threads_than_images(cell, instructions) -> None:
         torch.set_num_threads(before)
     for name, value in found[0].items():
         torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+IN_FEWER_THREADS = """
+import torch
+from helpers.cells import REDUCTION_CELL, make_cell
+
+case = make_cell("darts", REDUCTION_CELL, 7, 12, (9, 8), seed=6)
+torch.set_num_threads(1)
+alone = case.evaluate("cpu", torch.float32)
+torch.set_num_threads(7)
+found = case.evaluate("cpu", torch.float32)
+assert all(torch.equal(found[name], value) for name, value in alone.items())
+"""
+
+
+def test_openmp_may_start_fewer_threads_than_it_is_asked_for() -> None:
+    environment = os.environ | {"OMP_THREAD_LIMIT": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", IN_FEWER_THREADS], env=environment, check=True)
 
 
 @pytest.mark.parametrize("recompute", ["first", "all"])
