@@ -1,9 +1,10 @@
 """Mixed operators: the weighted sum of a choice's candidate operators, and cells of them.
 
 `mixed_op` computes one edge, `mixed_cell` a whole cell, and `weighted_norms` the weighted sum of
-batch-normalised branches. A `Candidate` describes one operator, an `Edge` one edge of a cell, and a
-`Cell` is a cell that is prepared once for all its calls. The
-folder imports nothing else of hwnas, so that it can be read, tested and reused on its own.
+batch-normalised branches; `relu_pointwise` brings states to the channels of a cell. A `Candidate`
+describes one operator, an `Edge` one edge of a cell, and a `Cell` is a cell that is prepared once
+for all its calls. The folder imports nothing else of hwnas, so that it can be read, tested and
+reused on its own.
 """
 
 from hwnas.kernels.cell import Cell
@@ -13,6 +14,7 @@ from hwnas.kernels.depthwise import dilated_depthwise_conv2d
 from hwnas.kernels.mixed_op import mixed_cell, mixed_op
 from hwnas.kernels.plan import Edge
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Candidate
+from hwnas.kernels.relu_pointwise import relu_pointwise
 from hwnas.kernels.weighted_norms import weighted_norms
 
 __all__ = [
@@ -25,5 +27,6 @@ __all__ = [
     "mixed_cell",
     "mixed_op",
     "release_memory",
+    "relu_pointwise",
     "weighted_norms",
 ]

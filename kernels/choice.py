@@ -82,18 +82,18 @@ def _unsupported(
         return "the inputs are empty"
     if impl == "triton" and not fits_triton(channels, pixels, convolutions=convolutions):
         return f"no kernels for {channels} channels of {pixels} pixels"
-    reason: str | None = (misfit(x) if misfit else None) or _loading_error(impl, dtype)
+    reason: str | None = (misfit(x) if misfit else None) or loading_error(impl, dtype)
     return reason
 
 
-def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
+def loading_error(impl: str, dtype: torch.dtype) -> str | None:
     """Why a backend cannot be loaded, None if it can; `torch.compile` treats it as a constant."""
     return _cached_loading_error(impl, dtype)
 
 
 # All that `torch.compiler.assume_constant_result` does. A call of it would import torch._dynamo,
 # which takes longer than the import of everything else in this package.
-vars(_loading_error)["_dynamo_marked_constant"] = True
+vars(loading_error)["_dynamo_marked_constant"] = True
 
 
 @cache

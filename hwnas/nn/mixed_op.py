@@ -325,6 +325,25 @@ def _checkpoint_contexts(
     return nullcontext(), frozen_statistics()
 
 
+def preprocess(operator: nn.Module, x: Tensor, impl: str) -> Tensor:
+    """An operator that brings a state to the channels of a cell: `operator(x)`.
+
+    A ReLU and a pointwise convolution at its beginning are one operator of `hwnas.kernels`.
+
+    Args:
+        operator: as `hwnas.ops.build` returns it.
+        x: (N, C, H, W).
+        impl: of the cell; only "torch" matters, as there may be no kernel for these channels.
+    """
+    names = [name for name, _ in operator.named_children()]
+    if impl == "torch" or names != ["relu", "conv", "bn"]:
+        return operator(x)
+    conv = operator.conv
+    if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.bias is not None:
+        return operator(x)
+    return operator.bn(kernels.relu_pointwise(x, conv.weight))
+
+
 def use_kernels(supernet: nn.Module, impl: str, recompute: str, storage: str = "exact") -> None:
     """Set the implementation of the mixed operators of a supernet.
 

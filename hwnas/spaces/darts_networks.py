@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
-from hwnas.nn.mixed_op import MixedCell, MixedOp
+from hwnas.nn.mixed_op import MixedCell, MixedOp, preprocess
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.spaces.cells import drop_path
@@ -98,7 +98,8 @@ class SupernetCell(nn.Module):
 
     def forward(self, s0: Tensor, s1: Tensor, mixture: Mixture) -> Tensor:
         """Map the outputs of the two previous cells to (N, nodes * channels, OH, OW)."""
-        inputs = [self.preprocess0(s0), self.preprocess1(s1)]
+        impl = self.mixed.impl
+        inputs = [preprocess(self.preprocess0, s0, impl), preprocess(self.preprocess1, s1, impl)]
         return torch.cat(self.mixed(inputs, mixture, self.first_choice), dim=1)
 
 

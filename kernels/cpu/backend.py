@@ -179,6 +179,60 @@ class CpuBackend(Backend):
         self._call("reduce", shape, len(array), array, _doubles_at(sums))
         return sums
 
+    def common_lanes(self, *channels: int) -> int | None:
+        """The most lanes of a vector that divide all these numbers of channels, None if none do."""
+        lanes = reversed(LANES[self.dtype][self.instructions])
+        return next((n for n in lanes if all(c % n == 0 for c in channels)), None)
+
+    def relu_pointwise(self, x: Tensor, weight: Tensor) -> Tensor:
+        """`conv2d(relu(x), weight)`.
+
+        Args:
+            x: (N, H, W, C), where the vectors of `common_lanes(C, O)` exist.
+            weight: (O, C, 1, 1).
+
+        Returns:
+            (N, H, W, O).
+        """
+        shape = self._shape_between(x, weight)
+        z = MEMORY.empty((*x.shape[:3], len(weight)), self.dtype)
+        self._call(
+            "relu_pointwise", shape, vectors(x, shape), len(weight), elements(weight, self.dtype),
+            vectors(z, shape),
+        )  # fmt: skip
+        return z
+
+    def relu_pointwise_backward(
+        self, x: Tensor, weight: Tensor, gradient: Tensor, needed: Sequence[bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Gradients of x and of the weight, as far as they are needed; else None.
+
+        Args:
+            x: as for `relu_pointwise`, and so is `weight`.
+            weight: (O, C, 1, 1).
+            gradient: of the result, (N, H, W, O).
+            needed: whether the gradient of x and that of the weight are needed.
+        """
+        shape = self._shape_between(x, weight)
+        dx = MEMORY.empty(x.shape, self.dtype) if needed[0] else None
+        dw = weight.new_empty(weight.shape) if needed[1] else None
+        self._call(
+            "relu_pointwise_backward", shape, vectors(x, shape), len(weight),
+            elements(weight, self.dtype), vectors(gradient, shape), vectors(dx, shape),
+            elements(dw, self.dtype),
+        )  # fmt: skip
+        return dx, dw
+
+    def _shape_between(self, x: Tensor, weight: Tensor) -> Shape:
+        """Sizes of a pointwise convolution from the channels of x to others."""
+        images, height, width_px, channels = x.shape
+        return Shape(
+            images=images, height=height, width_px=width_px, out_height=height,
+            out_width=width_px, channels=channels, width=channels,
+            lanes=self.common_lanes(channels, len(weight)),
+            is_double=self.dtype == torch.float64, threads=torch.get_num_threads(),
+        )  # fmt: skip
+
     def _shape(self, x: Tensor, stride: int, channels: int | None = None) -> Shape:
         """Sizes of a call that reads x, (N, H, W, C)."""
         images, height, width_px, width = x.shape

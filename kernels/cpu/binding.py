@@ -42,6 +42,8 @@ FUNCTIONS: dict[str, tuple[type, ...]] = {
     "reduce": (_P, _I, _P, _P),
     "statistics": (_P, _I, _P, _P),
     "apply": (_P, _I, _P, _P, _P),
+    "relu_pointwise": (_P, _P, _I, _P, _P),
+    "relu_pointwise_backward": (_P, _P, _I, _P, _P, _P, _P),
     "run": (_P, _P, _P),
 }
 """The exported functions and the types of their arguments, as `kernels.cpp` declares them.

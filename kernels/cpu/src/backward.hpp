@@ -122,7 +122,8 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
       }
   });
   if (second)
-    outer<1, T, V>(work.u.get(), chunk, work.dz.get(), chunk, pixels, sums.matrix.get(), l.blocks);
+    outer<1, T, V>(work.u.get(), l.blocks, chunk, work.dz.get(), l.blocks, chunk, pixels,
+                   sums.matrix.get());
   if (!needs_input) return;
   const Index row = wide + 2 * l.border, plane = row * (l.shape.out_height + 2 * l.border);
   for (Index b = 0; b < l.blocks; b++)
@@ -149,10 +150,11 @@ void dense_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& wei
       const auto at = taps_at(l, c, h + r, work.values.get());
       if (c.first_gradient || c.second_gradient) {
         v* matrix = sums.matrix.get() + t * l.shape.width * l.blocks;
+        const v* dz = work.dz.get() + r * wide;
         if (c.stride == 1)
-          outer<1, T, V>(at.at[t], l.plane, work.dz.get() + r * wide, chunk, wide, matrix, l.blocks);
+          outer<1, T, V>(at.at[t], l.blocks, l.plane, dz, l.blocks, chunk, wide, matrix);
         else
-          outer<2, T, V>(at.at[t], l.plane, work.dz.get() + r * wide, chunk, wide, matrix, l.blocks);
+          outer<2, T, V>(at.at[t], l.blocks, l.plane, dz, l.blocks, chunk, wide, matrix);
       }
       if (!needs_input) continue;
       v* dx = work.d_values.get() + (at.at[t] - work.values.get());

@@ -30,6 +30,7 @@ inline int thread_number() { return 0; }
 }  // namespace
 
 #include "program.hpp"
+#include "relu_pointwise.hpp"
 
 namespace {
 
@@ -107,6 +108,21 @@ int EXPORT(hwnas_apply)(const Shape* shape, int count, const ReduceTerm* terms,
                         const void* coefficients, void* out) {
   return dispatch(shape, [&](auto scalar, auto lanes) {
     hwnas::apply<decltype(scalar), lanes.value>(*shape, count, terms, coefficients, out);
+  });
+}
+
+int EXPORT(hwnas_relu_pointwise)(const Shape* shape, const void* x, int width_out, const void* w,
+                                 void* z) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::relu_pointwise<decltype(scalar), lanes.value>(*shape, x, width_out, w, z);
+  });
+}
+
+int EXPORT(hwnas_relu_pointwise_backward)(const Shape* shape, const void* x, int width_out,
+                                          const void* w, const void* dz, void* dx, void* dw) {
+  return dispatch(shape, [&](auto scalar, auto lanes) {
+    hwnas::relu_pointwise_backward<decltype(scalar), lanes.value>(*shape, x, width_out, w, dz, dx,
+                                                                  dw);
   });
 }
 

@@ -91,12 +91,12 @@ INLINE void outer_block(const T* u, const v* dz, Index dz_block, Index pixels, v
     UNROLL for (int b = 0; b < OB; b++) d_w[c * blocks + b] = sum[c][b];
 }
 
-// The same for all channels. d_w is [width][blocks]; channels that pad the layout get zero.
+// The same for all channels: d_w is [in_blocks V][blocks]. Channels that pad the layout get zero.
 template <int S, class T, int V, class v>
-void outer(const v* u, Index u_block, const v* dz, Index dz_block, Index pixels, v* d_w,
-           Index blocks) {
+void outer(const v* u, Index in_blocks, Index u_block, const v* dz, Index blocks, Index dz_block,
+           Index pixels, v* d_w) {
   constexpr int HALF = V / 2;
-  for (Index in = 0; in < blocks; in++) {
+  for (Index in = 0; in < in_blocks; in++) {
     const T* lane = reinterpret_cast<const T*>(u + in * u_block);
     v* row = d_w + in * V * blocks;
     Index b = 0;

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 
@@ -33,7 +35,7 @@ def use(instructions: str, monkeypatch) -> None:
             return made.fill_(float("nan")) if made.is_floating_point() else made
 
         monkeypatch.setattr(owner, name, poisoned)
-    for module in (operator, cpu_cell):
+    for module in (operator, cpu_cell, import_module("hwnas.kernels.relu_pointwise")):
         monkeypatch.setattr(
             module, "backend_for", lambda name, dtype: CpuBackend(dtype, instructions)
         )
