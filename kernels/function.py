@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hwnas.kernels.plan import CellPlan
 from hwnas.kernels.saved_tensors import SavedTensors, refuse_second_derivatives
+from hwnas.kernels.transforms import refuse_batched
 
 
 class CellCall(NamedTuple):
@@ -112,11 +113,7 @@ class _CellFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients):
-            raise RuntimeError(
-                "the gradients of a fused cell cannot be batched (is_grads_batched): "
-                "use impl='torch'"
-            )
+        refuse_batched(gradients)
         saved = ctx.saved.of(ctx)
         needed = ctx.needs_input_grad[3:]
         results: Sequence[Tensor | None]

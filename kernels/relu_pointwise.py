@@ -6,6 +6,7 @@ a pass of its own. The kernel rectifies and masks what it holds in the cache any
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +17,10 @@ from hwnas.kernels.choice import IMPLEMENTATIONS, loading_error
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.operator import backend_for, from_layout, readable, to_layout, without_base
 from hwnas.kernels.saved_tensors import SavedTensors, refuse_second_derivatives
-from hwnas.kernels.transforms import active_transform
+from hwnas.kernels.transforms import active_transform, refuse_batched
+
+Gradients = tuple[Tensor | None, Tensor | None]
+"""Gradients of the input and of the weight, None where they are not needed."""
 
 
 def relu_pointwise(x: Tensor, weight: Tensor, *, impl: str = "auto") -> Tensor:
@@ -47,8 +51,8 @@ def relu_pointwise(x: Tensor, weight: Tensor, *, impl: str = "auto") -> Tensor:
         return F.conv2d(F.relu(x), weight)
     if reason is not None:
         raise RuntimeError(f"impl={impl!r} cannot be used: {reason}")
-    found: Tensor = _ReluPointwise.apply(x, weight)
-    return found
+    apply: Callable[..., Tensor] = _ReluPointwise.apply
+    return apply(x, weight)
 
 
 def _misfit(impl: str, x: Tensor, weight: Tensor) -> str | None:
@@ -87,14 +91,12 @@ class _ReluPointwise(torch.autograd.Function):
         return without_base(from_layout(z, len(weight)))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, gradient: Tensor) -> Gradients:
+        refuse_batched([gradient])
         x, weight = ctx.saved.of(ctx)
         if torch.is_grad_enabled():
-            apply: Any = _GradientFunction.apply
-            found: tuple[Tensor | None, Tensor | None] = apply(
-                x, weight, gradient, ctx.needs_input_grad
-            )
-            return found
+            apply: Callable[..., Gradients] = _GradientFunction.apply
+            return apply(x, weight, gradient, ctx.needs_input_grad)
         return _gradients(x, weight, gradient, ctx.needs_input_grad)
 
 
@@ -104,16 +106,13 @@ class _GradientFunction(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, gradient: Tensor, needed: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
+    ) -> Gradients:
         return _gradients(x, weight, gradient, needed)
 
     backward = staticmethod(refuse_second_derivatives)
 
 
-def _gradients(
-    x: Tensor, weight: Tensor, gradient: Tensor, needed: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of x and of the weight, None where they are not needed."""
+def _gradients(x: Tensor, weight: Tensor, gradient: Tensor, needed: tuple[bool, bool]) -> Gradients:
     outputs, channels = weight.shape[:2]
     dx, dw = _backend(x).relu_pointwise_backward(
         to_layout(x, channels), readable(weight), to_layout(gradient, outputs), needed

@@ -7,7 +7,10 @@ missing rule for a derivative of zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 SECOND_ORDER = (
@@ -28,3 +31,16 @@ def active_transform() -> str | None:
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation"
     return None
+
+
+def refuse_batched(gradients: Sequence[Tensor | None]) -> None:
+    """Check the gradients that autograd hands to a fused operator.
+
+    Raises:
+        RuntimeError: for batched ones (`torch.autograd.grad(..., is_grads_batched=True)`).
+    """
+    if any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in gradients):
+        raise RuntimeError(
+            "the gradients of a fused operator cannot be batched (is_grads_batched): "
+            "use impl='torch'"
+        )

@@ -325,23 +325,29 @@ def _checkpoint_contexts(
     return nullcontext(), frozen_statistics()
 
 
-def preprocess(operator: nn.Module, x: Tensor, impl: str) -> Tensor:
-    """An operator that brings a state to the channels of a cell: `operator(x)`.
+def preprocess(module: nn.Module, x: Tensor, impl: str) -> Tensor:
+    """`module(x)`: what brings a state to the channels of a cell.
 
-    A ReLU and a pointwise convolution at its beginning are one operator of `hwnas.kernels`.
+    A ReLU and a pointwise convolution in front of a norm are one operator of `hwnas.kernels`.
 
     Args:
-        operator: as `hwnas.ops.build` returns it.
+        module: as `hwnas.ops.build` returns it.
         x: (N, C, H, W).
         impl: of the cell; only "torch" matters, as there may be no kernel for these channels.
     """
-    names = [name for name, _ in operator.named_children()]
-    if impl == "torch" or names != ["relu", "conv", "bn"]:
-        return operator(x)
-    conv = operator.conv
-    if conv.kernel_size != (1, 1) or conv.stride != (1, 1) or conv.bias is not None:
-        return operator(x)
-    return operator.bn(kernels.relu_pointwise(x, conv.weight))
+    layers = list(module) if impl != "torch" and isinstance(module, nn.Sequential) else []
+    match layers:
+        case [nn.ReLU(), nn.Conv2d() as conv, norm] if _is_pointwise(conv):
+            y: Tensor = norm(kernels.relu_pointwise(x, conv.weight))
+        case _:
+            y = module(x)
+    return y
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether a convolution is a matrix that all pixels are multiplied with, and nothing else."""
+    plain = conv.padding == (0, 0) and conv.groups == 1 and conv.bias is None
+    return plain and conv.kernel_size == (1, 1) and conv.stride == (1, 1)
 
 
 def use_kernels(supernet: nn.Module, impl: str, recompute: str, storage: str = "exact") -> None:

@@ -87,12 +87,13 @@ def _diagonal_pixels(x: Tensor) -> Tensor:
 
     Shapes: (N, C, H, W) -> (2, N, C, ceil(H / 2), ceil(W / 2)).
     """
-    height, width = x.shape[-2:]
+    batch, channels, height, width = x.shape
     if height % 2 or width % 2:
         x = F.pad(x, (0, width % 2, 0, height % 2))
     # The gradient gets the order of dimensions that is chosen here: channels_last.
-    blocks = x.movedim(1, -1).unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
-    return blocks.diagonal(dim1=2, dim2=4).permute(4, 0, 3, 1, 2)
+    sizes = (batch, -(-height // 2), 2, -(-width // 2), 2, channels)
+    blocks = x.permute(0, 2, 3, 1).reshape(sizes)
+    return torch.diagonal(blocks, dim1=2, dim2=4).permute(4, 0, 3, 1, 2)
 
 
 class ResidualReduction(nn.Module):

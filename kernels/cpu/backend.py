@@ -226,10 +226,11 @@ class CpuBackend(Backend):
     def _shape_between(self, x: Tensor, weight: Tensor) -> Shape:
         """Sizes of a pointwise convolution from the channels of x to others."""
         images, height, width_px, channels = x.shape
+        lanes = self.common_lanes(channels, len(weight))
+        assert lanes is not None
         return Shape(
             images=images, height=height, width_px=width_px, out_height=height,
-            out_width=width_px, channels=channels, width=channels,
-            lanes=self.common_lanes(channels, len(weight)),
+            out_width=width_px, channels=channels, width=channels, lanes=lanes,
             is_double=self.dtype == torch.float64, threads=torch.get_num_threads(),
         )  # fmt: skip
 

@@ -169,6 +169,8 @@ def test_transforms_and_second_derivatives_raise_or_run_in_pytorch() -> None:
     (dx,) = torch.autograd.grad(z, x, gradient, create_graph=True)
     with pytest.raises(RuntimeError, match="first derivatives only"):
         dx.sum().backward()
+    with pytest.raises(RuntimeError, match="cannot be batched"):
+        torch.autograd.grad(z, x, gradient[None], is_grads_batched=True)
 
 
 def test_compiles_to_plain_pytorch() -> None:
