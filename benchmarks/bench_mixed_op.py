@@ -218,12 +218,17 @@ def timed_ms(function: Callable[[], Any], device: str) -> float:
 def interleaved(
     functions: dict[str, Callable[[], Any]], rounds: int, device: str
 ) -> dict[str, np.ndarray]:
-    """Times (rounds,) of each function, one call a round in turn, after two rounds to warm up."""
+    """Times (rounds,) of each function, in turn, after a round to warm up.
+
+    A search runs the same step again and again, so each timed call follows one that is not timed:
+    it would first get the memory that the variants before it have used otherwise.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds + 2):
+    for _ in range(rounds + 1):
         for name, function in functions.items():
+            function()
             times[name].append(timed_ms(function, device))
-    return {name: np.array(values[2:]) for name, values in times.items()}
+    return {name: np.array(values[1:]) for name, values in times.items()}
 
 
 def rows_of(
@@ -285,6 +290,7 @@ def bench_search_step(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             sys.exit(f"search step: the losses are {losses}, nothing is reported")
     rounds = 3 if arguments.quick else max(3, arguments.rounds // 3)
     times = interleaved({k: s.run for k, s in steps.items()}, rounds, arguments.device)
+    kernels.release_memory()  # the processes that measure peaks need it
     peaks = {k: measure_peak(n, c, size, arguments.device, *settings[k]) for k in settings}
     saved = {k: step.saved_bytes() for k, step in steps.items()}
     facts = {"case": "search_step", "n": n, "c": c, "size": size}
@@ -339,6 +345,7 @@ def main() -> None:
     for case in cases_of(arguments):
         if f"{case.name}_{case.c}".startswith(wanted):
             report(bench_case(case, arguments), arguments)
+            kernels.release_memory()
     if "search_step".startswith(wanted):
         report(bench_search_step(arguments), arguments)
 
