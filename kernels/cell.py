@@ -13,6 +13,7 @@ from hwnas.kernels.fused import RECOMPUTE, STORAGE
 from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
+from hwnas.kernels.transforms import is_traced
 
 if TYPE_CHECKING:
     from hwnas.kernels.function import Passes
@@ -290,7 +291,7 @@ def _fused(
     weights = mixing_weights.to(torch.promote_types(dtype, torch.float32))
     states = [x if x.dtype == dtype else x.to(dtype) for x in inputs]
     found: Sequence[Tensor]
-    passes = _passes(backend, selection, training)
+    passes = None if is_traced(*states) else _passes(backend, selection, training)
     if passes is not None:
         from hwnas.kernels.function import CellCall, run_cell
 
@@ -308,8 +309,6 @@ def _fused(
 
 def _passes(backend: str, selection: Selection, training: bool) -> Passes | None:
     """What computes a cell by one call for each pass; None if the operator has to compute it."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
-        return None
     if backend == "cpu":
         from hwnas.kernels.cpu import cell as on_cpu
 

@@ -76,6 +76,8 @@ def _unsupported(
     for state in inputs:
         if state.shape[:2] != x.shape[:2] or state.device != x.device or state.dtype != x.dtype:
             return "the inputs differ in batch, channels, type or device"
+        if not torch.compiler.is_compiling() and state.is_neg():
+            return "an input is negated when it is read (torch.resolve_neg)"
     channels = x.shape[1]
     pixels = max(state.shape[0] * state.shape[2] * state.shape[3] for state in inputs)
     if channels * pixels == 0:

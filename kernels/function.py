@@ -108,7 +108,7 @@ class _CellFunction(torch.autograd.Function):
         read = [nodes[i - plan.inputs] for i in sorted(plan.sources) if i >= plan.inputs]
         ctx.passes, ctx.call = passes, call._replace(running=())
         ctx.counts = inputs, len(parameters)
-        ctx.saved = SavedTensors(ctx, [*tensors, *read, kept])
+        ctx.saved = SavedTensors(ctx, [*tensors, *read, kept], inputs)
         return tuple(nodes)
 
     @staticmethod

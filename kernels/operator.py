@@ -294,7 +294,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
     plan = CellPlan.of(ctx.description)
     nodes = [output[source - len(states)] for source in _sources_among_nodes(plan)]
     ctx.node_shapes = [node.shape for node in output[: plan.nodes]]
-    ctx.saved = SavedTensors(ctx, [*states, weights, *parameters, *nodes, *output[plan.nodes :]])
+    saved = [*states, weights, *parameters, *nodes, *output[plan.nodes :]]
+    ctx.saved = SavedTensors(ctx, saved, len(states))
 
 
 def _sources_among_nodes(plan: CellPlan) -> list[int]:

@@ -17,7 +17,7 @@ from hwnas.kernels.choice import IMPLEMENTATIONS, loading_error
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.operator import backend_for, from_layout, readable, to_layout, without_base
 from hwnas.kernels.saved_tensors import SavedTensors, refuse_second_derivatives
-from hwnas.kernels.transforms import active_transform, refuse_batched
+from hwnas.kernels.transforms import active_transform, is_traced, refuse_batched
 
 Gradients = tuple[Tensor | None, Tensor | None]
 """Gradients of the input and of the weight, None where they are not needed."""
@@ -57,7 +57,7 @@ def relu_pointwise(x: Tensor, weight: Tensor, *, impl: str = "auto") -> Tensor:
 
 def _misfit(impl: str, x: Tensor, weight: Tensor) -> str | None:
     """Why the kernel cannot be used; None if it can."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if is_traced(x, weight):
         return "the call is traced"
     transform = active_transform()
     if transform is not None:
@@ -66,6 +66,8 @@ def _misfit(impl: str, x: Tensor, weight: Tensor) -> str | None:
         return "there is a kernel for dense tensors on CPUs only"
     if x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return f"no kernels for {x.dtype}, or for autocast"
+    if x.is_neg() or x.is_inference():
+        return "the input is negated when it is read, or it cannot be saved"
     if weight.dtype != x.dtype or weight.device != x.device or x.numel() == 0:
         return "the input is empty, or the weight's type or device is another"
     error = loading_error("cpu", x.dtype)
@@ -85,7 +87,7 @@ class _ReluPointwise(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.saved = SavedTensors(ctx, [x, weight])
+        ctx.saved = SavedTensors(ctx, [x, weight], states=2)
         values = to_layout(x, x.shape[1])
         z = _backend(x).relu_pointwise(values, readable(weight))
         return without_base(from_layout(z, len(weight)))

@@ -21,18 +21,21 @@ class SavedTensors:
     Args:
         ctx: the context that autograd hands to `setup_context` and to the backward pass.
         tensors: the tensors to save.
+        states: how many of them, at the beginning, tell the kernels the sizes of all others.
     """
 
-    def __init__(self, ctx: Any, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, ctx: Any, tensors: Sequence[Tensor], states: int) -> None:
         ctx.save_for_backward(*tensors)
         self._kinds = _kinds(tensors)
+        self._shapes = [t.shape for t in tensors[:states]]
 
     def of(self, ctx: Any) -> tuple[Tensor, ...]:
         """The saved tensors, in the backward pass.
 
         Raises:
             RuntimeError: when the backward pass runs under a transform of PyTorch.
-            ValueError: when a hook returned a tensor of another size, type or device.
+            ValueError: when a hook returned a tensor of another size, type or device, or a state of
+                another shape.
         """
         transform = active_transform()
         if transform is not None:
@@ -50,6 +53,12 @@ class SavedTensors:
                 f"a tensor of {_described(saved[i])} was saved for the backward pass, but "
                 f"saved_tensors_hooks returned one of {_described(returned[i])}"
             )
+        for shape, tensor in zip(self._shapes, found, strict=False):
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"a tensor of shape {tuple(shape)} was saved for the backward pass, but "
+                    f"saved_tensors_hooks returned one of shape {tuple(tensor.shape)}"
+                )
         return found
 
 

@@ -33,6 +33,15 @@ def active_transform() -> str | None:
     return None
 
 
+def is_traced(*tensors: Tensor) -> bool:
+    """Whether a call is compiled or traced: its tensors may have no memory."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or any(type(t).__torch_dispatch__ is not Tensor.__torch_dispatch__ for t in tensors)
+    )
+
+
 def refuse_batched(gradients: Sequence[Tensor | None]) -> None:
     """Check the gradients that autograd hands to a fused operator.
 

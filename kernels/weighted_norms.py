@@ -280,7 +280,7 @@ def _(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     branches, weights, affine, running, ctx.backend = inputs
     ctx.counts = len(branches), len(affine), len(running)
-    ctx.saved = SavedTensors(ctx, [*branches, weights, output[1]])
+    ctx.saved = SavedTensors(ctx, [*branches, weights, output[1]], len(branches))
     ctx.set_materialize_grads(False)
 
 

@@ -24,6 +24,7 @@ from hwnas.latency_tables.table import OpSpec
 from hwnas.nn.mixed_tokens import MixedTokens
 from hwnas.ops import build, build_candidate
 from hwnas.ops.mobile import MBConv
+from hwnas.ops.parts import is_untouched
 
 
 class MixedOp(nn.Module):
@@ -335,19 +336,20 @@ def preprocess(module: nn.Module, x: Tensor, impl: str) -> Tensor:
         x: (N, C, H, W).
         impl: of the cell; only "torch" matters, as there may be no kernel for these channels.
     """
-    layers = list(module) if impl != "torch" and isinstance(module, nn.Sequential) else []
-    match layers:
-        case [nn.ReLU(), nn.Conv2d() as conv, norm] if _is_pointwise(conv):
+    fits = impl != "torch" and is_untouched(module, nn.Sequential)
+    match list(module.children()) if fits else []:
+        case [nn.ReLU() as relu, nn.Conv2d() as conv, norm] if _is_relu_pointwise(relu, conv):
             y: Tensor = norm(kernels.relu_pointwise(x, conv.weight))
         case _:
             y = module(x)
     return y
 
 
-def _is_pointwise(conv: nn.Conv2d) -> bool:
-    """Whether a convolution is a matrix that all pixels are multiplied with, and nothing else."""
-    plain = conv.padding == (0, 0) and conv.groups == 1 and conv.bias is None
-    return plain and conv.kernel_size == (1, 1) and conv.stride == (1, 1)
+def _is_relu_pointwise(relu: nn.ReLU, conv: nn.Conv2d) -> bool:
+    """Whether two layers are what `kernels.relu_pointwise` computes."""
+    plain = is_untouched(relu, nn.ReLU) and is_untouched(conv, nn.Conv2d)
+    alone = conv.padding == (0, 0) and conv.groups == 1 and conv.bias is None
+    return plain and alone and conv.kernel_size == (1, 1) and conv.stride == (1, 1)
 
 
 def use_kernels(supernet: nn.Module, impl: str, recompute: str, storage: str = "exact") -> None:

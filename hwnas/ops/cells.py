@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hwnas.kernels import dilated_depthwise_conv2d
 from hwnas.latency_tables.table import OpSpec
-from hwnas.ops.parts import Builder, classifier, conv, sequential
+from hwnas.ops.parts import Builder, classifier, conv, is_untouched, sequential
 
 
 class DilatedDepthwiseConv2d(nn.Conv2d):
@@ -72,7 +72,8 @@ class FactorizedReduce(nn.Module):
         self.bn: nn.Module = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.requires_grad:
+        plain = is_untouched(self.conv1, nn.Conv2d) and is_untouched(self.conv2, nn.Conv2d)
+        if self.training and x.requires_grad and plain:
             even, odd = F.relu(_diagonal_pixels(x)).unbind()
             parts = F.conv2d(even, self.conv1.weight), F.conv2d(odd, self.conv2.weight)
         else:

@@ -46,3 +46,12 @@ def sequential(**modules: nn.Module) -> nn.Sequential:
 def classifier(c_in: int, classes: int) -> nn.Sequential:
     """Global average pooling and a linear layer, (N, c_in, H, W) to (N, classes)."""
     return sequential(pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten(), fc=nn.Linear(c_in, classes))
+
+
+def is_untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a function may take a module's place: nobody changed it, or listens to its calls.
+
+    Hooks, pruning, and parametrisations such as `torch.nn.utils.spectral_norm` need the call.
+    """
+    hooks = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return type(module) is kind and not any(getattr(module, name) for name in hooks)

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.nn.mixed_op import MixedCell, MixedOp
-from hwnas.training.optimizer import align_state
 
 SQUARED_GRADIENTS = "exp_avg_sq"
 """Key of the mean of squared gradients in the state of AdamW."""
@@ -62,7 +61,6 @@ def widen(supernet: nn.Module, optimizer: torch.optim.Optimizer, partial: int) -
                 name: _widened_state(name, value, narrow, wide)
                 for name, value in optimizer.state.pop(narrow).items()
             }
-    align_state(optimizer)
 
 
 def _widened(mixed_op: MixedOp, partial: int) -> MixedOp:

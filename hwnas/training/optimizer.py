@@ -12,6 +12,46 @@ from hwnas.config import SearchConfig, TrainConfig
 ADAM_SECOND_MOMENT = 0.999
 
 
+class _Aligned(optim.Optimizer):
+    """An optimiser whose fused kernels may be used with any weights without gaps in memory.
+
+    These kernels go through weights, gradients and state in the order of their addresses, whatever
+    their strides are.
+    """
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                if parameter.grad.stride() != parameter.stride():
+                    parameter.grad = _laid_out(parameter.grad, parameter)
+                self._align(self.state[parameter], parameter)
+        return super().step(closure)
+
+    def _align(self, state: dict[str, Any], parameter: Tensor) -> None:
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = _laid_out(value, parameter)
+
+
+class AlignedSGD(_Aligned, optim.SGD):
+    """SGD with momentum whose weights may get their first gradients at different steps.
+
+    PyTorch's fused kernel fails where only some weights have a momentum yet, as in supernets that
+    train a path at a time. With a momentum of zero their first step is the same.
+    """
+
+    def _align(self, state: dict[str, Any], parameter: Tensor) -> None:
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+        super()._align(state, parameter)
+
+
+class AlignedAdamW(_Aligned, optim.AdamW):
+    """AdamW."""
+
+
 def build_optimizer(network: nn.Module, config: SearchConfig | TrainConfig) -> optim.Optimizer:
     """Build the configured optimiser of a network's weights.
 
@@ -30,29 +70,14 @@ def build_optimizer(network: nn.Module, config: SearchConfig | TrainConfig) -> o
     fused = True if recorded or _can_be_fused(network) else None
     if config.optimizer == "adamw":
         betas = (config.momentum, ADAM_SECOND_MOMENT)
-        return optim.AdamW(
+        return AlignedAdamW(
             parameters, lr=rate, betas=betas, weight_decay=decay, fused=fused, capturable=recorded
         )
     nesterov = isinstance(config, TrainConfig) and config.nesterov
-    sgd = optim.SGD(
+    return AlignedSGD(
         parameters, lr=rate, momentum=config.momentum, weight_decay=decay, nesterov=nesterov,
         fused=fused,
     )  # fmt: skip
-    if fused and config.momentum:
-        sgd.register_step_pre_hook(_begin_momenta)
-    return sgd
-
-
-def _begin_momenta(optimizer: optim.Optimizer, *arguments: Any) -> None:
-    """Give a momentum of zero to weights that get a gradient for the first time.
-
-    The first step is the same with it. PyTorch's fused kernel fails where only some weights have a
-    momentum, as in supernets that train a path at a time.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None and parameter not in optimizer.state:
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def load_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
@@ -67,25 +92,17 @@ def load_optimizer(optimizer: optim.Optimizer, state: dict[str, Any]) -> None:
         group["fused"] = before["fused"]
         if isinstance(before["lr"], Tensor):
             group["lr"] = before["lr"].fill_(float(group["lr"]))
-    align_state(optimizer)
 
 
-def align_state(optimizer: optim.Optimizer) -> None:
-    """Lay out the optimiser's state in memory as the weights are.
-
-    The fused kernels go through weights, gradients and state in the order of their addresses.
-    """
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+def _laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """A copy that lies in memory as another tensor of its shape does."""
+    return torch.empty_like(like, dtype=tensor.dtype, requires_grad=False).copy_(tensor.detach())
 
 
 def _can_be_fused(network: nn.Module) -> bool:
     """Whether PyTorch's fused optimisers can update the network's weights.
 
-    Their gradients must be dense, and have the weights' layout in memory, as autograd makes them
-    for weights without gaps.
+    Their gradients must be dense, and no weight may have gaps in memory.
     """
     return not any(getattr(module, "sparse", False) for module in network.modules()) and all(
         p.is_floating_point()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers.cells import DARTS_CELL, make_cell
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hwnas import kernels
 from hwnas.kernels import Cell
@@ -83,3 +84,28 @@ def test_wrong_arguments_of_a_call_are_refused() -> None:
         cell(case.inputs, case.weights, active=[(9,)] * len(case.edges))
     with pytest.raises(ValueError, match="must have shape"):
         cell(case.inputs, case.weights[:2])
+
+
+def test_fake_tensors_need_no_mode() -> None:
+    """They have no memory, so the kernels must not be given their addresses."""
+    case = make_cell("darts", DARTS_CELL, 2, 16, (8, 7), seed=1)
+    fake = FakeTensorMode().from_tensor
+    edges = [
+        edge._replace(
+            candidates=[
+                c._replace(tensors={name: fake(t) for name, t in c.tensors.items()})
+                for c in edge.candidates
+            ]
+        )
+        for edge in case.edges
+    ]
+    nodes = kernels.mixed_cell([fake(x) for x in case.inputs], fake(case.weights), edges)
+    assert [tuple(node.shape) for node in nodes] == [(2, 16, 8, 7)] * 4
+
+
+@pytest.mark.filterwarnings("ignore:mixed operators run in plain PyTorch")
+def test_a_negated_view_is_read_as_what_it_stands_for() -> None:
+    case = make_cell("darts", ((0, 1, 1),), 2, 16, (8, 7), seed=1)
+    x, weights, candidates = case.inputs[0].detach(), case.weights[0], case.edges[0].candidates
+    found = kernels.mixed_op(torch._neg_view(x), weights, candidates)
+    torch.testing.assert_close(found, kernels.mixed_op(-x, weights, candidates))

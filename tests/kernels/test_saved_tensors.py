@@ -52,6 +52,12 @@ def norms(x: Tensor, weights: Tensor) -> Tensor:
     )
 
 
+def projection(x: Tensor, weights: Tensor) -> Tensor:
+    state = torch.cat([x.sin(), x] * 4, dim=1)
+    matrix = weights.sum().expand(8, state.shape[1], 1, 1)
+    return kernels.relu_pointwise(state, matrix, impl="cpu")
+
+
 def gradients(
     f: Callable[[Tensor, Tensor], Tensor], unpack: Unpack, dtype: torch.dtype, channels: int
 ) -> tuple[Tensor, ...]:
@@ -65,7 +71,7 @@ def gradients(
 
 @pytest.mark.parametrize("channels", [16, 6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("f", [cell, norms])
+@pytest.mark.parametrize("f", [cell, norms, projection])
 @pytest.mark.parametrize(
     "unpack",
     [*(at_offset(n) for n in (1, 4, 8)), strided],
@@ -77,7 +83,7 @@ def test_any_address_and_strides_give_the_same_gradients(unpack, f, dtype, chann
         assert torch.equal(found, exact)
 
 
-@pytest.mark.parametrize("f", [cell, norms])
+@pytest.mark.parametrize("f", [cell, norms, projection])
 @pytest.mark.parametrize(
     "unpack, found",
     [
@@ -85,8 +91,9 @@ def test_any_address_and_strides_give_the_same_gradients(unpack, f, dtype, chann
         (lambda t: t.to("meta"), "meta"),
         (lambda t: t.flatten()[:1], "of 1 elements in 1 dimensions"),
         (lambda t: t.unsqueeze(0), "in 5 dimensions"),
+        (lambda t: t.reshape(1, -1, *t.shape[2:]) if t.dim() == 4 else t, r"of shape \(1, "),
     ],
-    ids=["type", "device", "size", "dimensions"],
+    ids=["type", "device", "size", "dimensions", "shape"],
 )
 def test_other_types_devices_and_sizes_are_refused(unpack, found, f) -> None:
     with pytest.raises(ValueError, match=f"saved for the backward pass.*{found}"):

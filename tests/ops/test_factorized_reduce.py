@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from hwnas.ops.cells import FactorizedReduce
 
@@ -42,10 +42,22 @@ def test_gradient_keeps_the_channels_last() -> None:
     assert given[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_layers_are_called_where_nothing_is_differentiated() -> None:
-    """Whoever counts operations listens to the layers' calls."""
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_layers_are_called_for_whoever_listens(differentiated) -> None:
     module, calls = FactorizedReduce(3, 4, affine=False), list[str]()
     for name in ("conv1", "conv2"):
         getattr(module, name).register_forward_hook(lambda *_, name=name: calls.append(name))
-    module(torch.randn(2, 3, 6, 8))
+    module(torch.randn(2, 3, 6, 8, requires_grad=differentiated))
     assert calls == ["conv1", "conv2"]
+
+
+@pytest.mark.parametrize(
+    "change", [nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm], ids=str
+)
+def test_changed_layers_are_called(change) -> None:
+    module = FactorizedReduce(3, 4, affine=False)
+    change(module.conv1), change(module.conv2)
+    x = torch.randn(2, 3, 6, 8, requires_grad=True)
+    for _ in range(2):
+        module(x).square().sum().backward()
+    assert all(p.grad is not None for p in module.parameters())

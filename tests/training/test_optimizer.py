@@ -82,6 +82,27 @@ def test_loaded_state_has_the_layout_of_the_weights(name: str) -> None:
     assert_same_weights(ours, reference)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("kind", ["weights", "gradients", "copied optimiser"])
+def test_steps_agree_whatever_lies_elsewhere_in_memory(kind: str, name: str) -> None:
+    ours, reference = network(), network()
+    optimizer, expected = build_optimizer(ours, settings(name)), plain(reference, name)
+    take_step(ours, optimizer, 0, 1)
+    take_step(reference, expected, 0, 1)
+    if kind == "weights":
+        ours.to(memory_format=torch.contiguous_format)
+    if kind == "copied optimiser":
+        ours, optimizer = copy.deepcopy((ours, optimizer))
+    for model, found in ((ours, optimizer), (reference, expected)):
+        take_step(model, found, 1)
+    if kind == "gradients":
+        for parameter in ours.parameters():
+            assert parameter.grad is not None
+            parameter.grad = parameter.grad.contiguous()
+        optimizer.step(), expected.step()
+    assert_same_weights(ours, reference)
+
+
 @pytest.mark.parametrize(
     "unfit",
     [

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from hwnas.kernels import relu_pointwise
 
@@ -171,6 +172,19 @@ def test_transforms_and_second_derivatives_raise_or_run_in_pytorch() -> None:
         dx.sum().backward()
     with pytest.raises(RuntimeError, match="cannot be batched"):
         torch.autograd.grad(z, x, gradient[None], is_grads_batched=True)
+
+
+def test_fake_tensors_and_odd_views_are_left_to_pytorch() -> None:
+    x, weight, _ = operands((1, 8, 3, 3), 8)
+    mode = FakeTensorMode()
+    with pytest.raises(RuntimeError, match="traced"):
+        relu_pointwise(mode.from_tensor(x), mode.from_tensor(weight), impl="cpu")
+    negated = torch._neg_view(x)
+    torch.testing.assert_close(relu_pointwise(negated, weight), F.conv2d(F.relu(-x), weight))
+    with torch.inference_mode():
+        constant = x.clone()
+    relu_pointwise(constant, weight.requires_grad_()).sum().backward()
+    torch.testing.assert_close(weight.grad.flatten(1), F.relu(x).sum((0, 2, 3)).expand(8, 8))
 
 
 def test_compiles_to_plain_pytorch() -> None:
