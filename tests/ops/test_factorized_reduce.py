@@ -52,7 +52,7 @@ def test_layers_are_called_for_whoever_listens(differentiated) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm], ids=str
+    "change", [nn.utils.spectral_norm, nn.utils.parametrizations.weight_norm], ids=["old", "new"]
 )
 def test_changed_layers_are_called(change) -> None:
     module = FactorizedReduce(3, 4, affine=False)
