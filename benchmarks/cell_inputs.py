@@ -19,12 +19,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from bench_mixed_op import interleaved
 from results import append_row
-from search_step import SearchStep
-from small_shapes import compared, interleaved
+from small_shapes import compared, default_step
 from torch import Tensor
 
-from hwnas.config import load_config
 from hwnas.kernels import relu_pointwise
 from hwnas.ops.cells import FactorizedReduce
 
@@ -63,7 +62,7 @@ def project(rounds: int) -> Iterator[dict[str, Any]]:
             "eager": both_passes(lambda x, w=weight: F.conv2d(F.relu(x), w), x),
         }
         facts = {"part": "project", "n": n, "c": c, "c_out": c_out, "size": size}
-        yield from compared(facts, interleaved(variants, rounds))
+        yield from compared(facts, interleaved(variants, rounds, "cpu"))
 
 
 def reduce(rounds: int) -> Iterator[dict[str, Any]]:
@@ -79,14 +78,12 @@ def reduce(rounds: int) -> Iterator[dict[str, Any]]:
         torch.testing.assert_close(module(x), defined(x), rtol=1e-4, atol=1e-4)
         variants = {"fused": both_passes(module, x), "eager": both_passes(defined, x)}
         facts = {"part": "reduce", "n": n, "c": c, "c_out": c_out, "size": size}
-        yield from compared(facts, interleaved(variants, rounds))
+        yield from compared(facts, interleaved(variants, rounds, "cpu"))
 
 
 def optimizer(rounds: int) -> Iterator[dict[str, Any]]:
-    config = load_config("darts_slice")
-    chosen = {k: dict(config.space.options)[k] for k in ("cells", "stem_multiplier", "stem_stride")}
-    n, c = config.search.batch_size, int(config.search.proxy["channels"])
-    supernet = SearchStep(n, c, 28, "cpu", "cpu", "nothing", **chosen).supernet
+    sizes, step = default_step("cpu")
+    supernet = step.supernet
     for parameter in supernet.parameters():
         parameter.grad = torch.zeros_like(parameter)
     for name, kind, options in (
@@ -97,8 +94,8 @@ def optimizer(rounds: int) -> Iterator[dict[str, Any]]:
             label: kind(supernet.parameters(), lr=1e-3, fused=fused, **options).step
             for label, fused in (("fused", True), ("eager", False))
         }
-        facts = {"part": name, "n": n, "c": c, "c_out": "", "size": 28}
-        yield from compared(facts, interleaved(variants, rounds))
+        facts = {"part": name, "n": sizes["n"], "c": sizes["c"], "c_out": "", "size": sizes["size"]}
+        yield from compared(facts, interleaved(variants, rounds, "cpu"))
 
 
 def main() -> None:

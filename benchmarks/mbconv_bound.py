@@ -25,8 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from bench_mixed_op import interleaved
 from results import append_row
-from small_shapes import interleaved
 from torch import Tensor
 
 from hwnas.architecture import Mixture
@@ -158,7 +158,7 @@ def measured(rounds: int, batch: int) -> Iterator[dict[str, Any]]:
     """A row for each bound."""
     torch.manual_seed(0)
     layers = layers_of(batch)
-    times = interleaved(halves(layers), rounds)
+    times = interleaved(halves(layers), rounds, "cpu")
     work = sum(
         operations(part, g, train) for part, _, g in convolutions_of(layers) for train in (0, 1)
     )

@@ -17,7 +17,6 @@ variants run in turn in one process, and a row has the median and the range of t
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -25,7 +24,7 @@ from unittest import mock
 import numpy as np
 import torch
 from baselines import cell, eager_edge
-from bench_mixed_op import Case, Tensors, fused, require_correct
+from bench_mixed_op import Case, Tensors, fused, interleaved, require_correct
 from results import append_row
 from search_step import SearchStep
 
@@ -35,26 +34,6 @@ from hwnas.kernels.cpu.program import Program
 
 LARGEST = 64 * 16 * 32 * 32
 """Elements of an activation beyond which `bench_mixed_op.py` measures."""
-
-
-def cpu_ms(function: Callable[[], Any]) -> float:
-    """CPU time of one call."""
-    start = time.process_time()
-    function()
-    return (time.process_time() - start) * 1e3
-
-
-def interleaved(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
-    """CPU times (rounds,) of each function, in turn, after two rounds to warm up.
-
-    A search runs the same step again and again, so each timed call follows one that is not timed.
-    """
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds + 2):
-        for name, function in functions.items():
-            function()
-            times[name].append(cpu_ms(function))
-    return {name: np.array(values[2:]) for name, values in times.items()}
 
 
 def compared(facts: dict[str, Any], times: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
@@ -90,25 +69,27 @@ def host(rounds: int) -> Iterator[dict[str, Any]]:
             with mock.patch.object(Program, "run", nothing):
                 step()
 
-        times = interleaved({"fused": without_kernels, "with_kernels": step}, 3 * rounds)
+        times = interleaved({"fused": without_kernels, "with_kernels": step}, 3 * rounds, "cpu")
         yield from compared({"part": "host", "n": n, "c": c, "size": size}, times)
+
+
+def default_step(impl: str) -> tuple[dict[str, int], SearchStep]:
+    """Sizes and the search step of the configuration `darts_slice`."""
+    config = load_config("darts_slice")
+    options = dict(config.space.options)
+    sizes = {"n": config.search.batch_size, "c": int(config.search.proxy["channels"]), "size": 28}
+    chosen = {k: options[k] for k in ("cells", "stem_multiplier", "stem_stride")}
+    return sizes, SearchStep(*sizes.values(), "cpu", impl, "nothing", **chosen)
 
 
 def step(rounds: int) -> Iterator[dict[str, Any]]:
     """Rows of the search step of the configuration `darts_slice`."""
-    config = load_config("darts_slice")
-    options = dict(config.space.options)
-    channels = int(config.search.proxy["channels"])
-    chosen = {k: options[k] for k in ("cells", "stem_multiplier", "stem_stride")}
-    n, size = config.search.batch_size, 28
-    steps = {
-        name: SearchStep(n, channels, size, "cpu", impl, "nothing", **chosen)
-        for name, impl in (("fused", "cpu"), ("impl_torch", "torch"))
-    }
+    sizes, ours = default_step("cpu")
+    steps = {"fused": ours, "impl_torch": default_step("torch")[1]}
     losses = [float(s.loss(s.weights).detach()) for s in steps.values()]
     assert abs(losses[0] - losses[1]) < 1e-4, losses
-    times = interleaved({name: s.run for name, s in steps.items()}, rounds)
-    yield from compared({"part": "step", "n": n, "c": channels, "size": size}, times)
+    times = interleaved({name: s.run for name, s in steps.items()}, rounds, "cpu")
+    yield from compared({"part": "step"} | sizes, times)
 
 
 def sweep(rounds: int) -> Iterator[dict[str, Any]]:
@@ -130,6 +111,7 @@ def sweep(rounds: int) -> Iterator[dict[str, Any]]:
                 times = interleaved(
                     {name: lambda t=last, run=run: t.step(run) for name, run in variants.items()},
                     rounds,
+                    "cpu",
                 )
                 yield from compared({"part": "sweep", "n": n, "c": c, "size": size}, times)
 

@@ -41,7 +41,7 @@ def choose_implementation(
     x = inputs[0]
     natural = "triton" if x.is_cuda else "cpu"
     asked = natural if impl == "auto" else impl
-    reason = _unsupported(asked, inputs, misfit, convolutions)
+    reason = unsupported(asked, inputs, misfit, convolutions=convolutions)
     if reason is None:
         return asked
     if impl != "auto":
@@ -50,13 +50,21 @@ def choose_implementation(
     return "torch"
 
 
-def _unsupported(
+def unsupported(
     impl: str,
     inputs: Sequence[Tensor],
-    misfit: Callable[[Tensor], str | None] | None,
-    convolutions: bool,
+    misfit: Callable[[Tensor], str | None] | None = None,
+    *,
+    convolutions: bool = True,
 ) -> str | None:
-    """Why an implementation cannot be used; None if it can."""
+    """Why the kernels "triton" or "cpu" cannot be used; None if they can.
+
+    Args:
+        impl: of the kernels.
+        inputs: as for `choose_implementation`, and so are the other arguments.
+        misfit: returns why the operator's tensors do not suit a state.
+        convolutions: whether the operator may have convolutions.
+    """
     x = inputs[0]
     transform = active_transform()
     if transform is not None:
@@ -84,18 +92,18 @@ def _unsupported(
         return "the inputs are empty"
     if impl == "triton" and not fits_triton(channels, pixels, convolutions=convolutions):
         return f"no kernels for {channels} channels of {pixels} pixels"
-    reason: str | None = (misfit(x) if misfit else None) or loading_error(impl, dtype)
+    reason: str | None = (misfit(x) if misfit else None) or _loading_error(impl, dtype)
     return reason
 
 
-def loading_error(impl: str, dtype: torch.dtype) -> str | None:
+def _loading_error(impl: str, dtype: torch.dtype) -> str | None:
     """Why a backend cannot be loaded, None if it can; `torch.compile` treats it as a constant."""
     return _cached_loading_error(impl, dtype)
 
 
 # All that `torch.compiler.assume_constant_result` does. A call of it would import torch._dynamo,
 # which takes longer than the import of everything else in this package.
-vars(loading_error)["_dynamo_marked_constant"] = True
+vars(_loading_error)["_dynamo_marked_constant"] = True
 
 
 @cache

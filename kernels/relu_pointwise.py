@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwnas.kernels.choice import IMPLEMENTATIONS, loading_error
+from hwnas.kernels.choice import IMPLEMENTATIONS, unsupported
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.operator import backend_for, from_layout, readable, to_layout, without_base
 from hwnas.kernels.saved_tensors import SavedTensors, refuse_second_derivatives
-from hwnas.kernels.transforms import active_transform, is_traced, refuse_batched
+from hwnas.kernels.transforms import is_traced, refuse_batched
 
 Gradients = tuple[Tensor | None, Tensor | None]
 """Gradients of the input and of the weight, None where they are not needed."""
@@ -57,23 +57,22 @@ def relu_pointwise(x: Tensor, weight: Tensor, *, impl: str = "auto") -> Tensor:
 
 def _misfit(impl: str, x: Tensor, weight: Tensor) -> str | None:
     """Why the kernel cannot be used; None if it can."""
+    if impl == "triton":
+        return "there is a kernel for CPUs only"
     if is_traced(x, weight):
         return "the call is traced"
-    transform = active_transform()
-    if transform is not None:
-        return f"there are no kernels for {transform}"
-    if impl == "triton" or not x.is_cpu or x.layout is not torch.strided:
-        return "there is a kernel for dense tensors on CPUs only"
+    reason = unsupported("cpu", [x])
+    if reason is not None:
+        return reason
     if x.dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
         return f"no kernels for {x.dtype}, or for autocast"
-    if x.is_neg() or x.is_inference():
-        return "the input is negated when it is read, or it cannot be saved"
-    if weight.dtype != x.dtype or weight.device != x.device or x.numel() == 0:
-        return "the input is empty, or the weight's type or device is another"
-    error = loading_error("cpu", x.dtype)
-    if error is None and _backend(x).common_lanes(x.shape[1], len(weight)) is None:
-        error = f"{x.shape[1]} or {len(weight)} channels do not fill vectors"
-    return error
+    if weight.dtype != x.dtype or weight.device != x.device:
+        return "the weight's type or device is another than the input's"
+    if x.is_inference():
+        return "the input cannot be saved for the backward pass"
+    if _backend(x).common_lanes(x.shape[1], len(weight)) is None:
+        return f"{x.shape[1]} or {len(weight)} channels do not fill vectors"
+    return None
 
 
 def _backend(x: Tensor) -> CpuBackend:

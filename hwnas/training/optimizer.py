@@ -49,7 +49,7 @@ class AlignedSGD(_Aligned, optim.SGD):
 
 
 class AlignedAdamW(_Aligned, optim.AdamW):
-    """AdamW."""
+    """AdamW, whatever lies elsewhere in memory."""
 
 
 def build_optimizer(network: nn.Module, config: SearchConfig | TrainConfig) -> optim.Optimizer:

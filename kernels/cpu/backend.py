@@ -225,16 +225,13 @@ class CpuBackend(Backend):
 
     def _shape_between(self, x: Tensor, weight: Tensor) -> Shape:
         """Sizes of a pointwise convolution from the channels of x to others."""
-        images, height, width_px, channels = x.shape
-        lanes = self.common_lanes(channels, len(weight))
+        lanes = self.common_lanes(x.shape[-1], len(weight))
         assert lanes is not None
-        return Shape(
-            images=images, height=height, width_px=width_px, out_height=height,
-            out_width=width_px, channels=channels, width=channels, lanes=lanes,
-            is_double=self.dtype == torch.float64, threads=torch.get_num_threads(),
-        )  # fmt: skip
+        return self._shape(x, 1, lanes=lanes)
 
-    def _shape(self, x: Tensor, stride: int, channels: int | None = None) -> Shape:
+    def _shape(
+        self, x: Tensor, stride: int, channels: int | None = None, lanes: int | None = None
+    ) -> Shape:
         """Sizes of a call that reads x, (N, H, W, C)."""
         images, height, width_px, width = x.shape
         channels = width if channels is None else channels
@@ -246,7 +243,7 @@ class CpuBackend(Backend):
             out_width=-(-width_px // stride),
             channels=channels,
             width=width,
-            lanes=self.lanes(width),
+            lanes=self.lanes(width) if lanes is None else lanes,
             is_double=self.dtype == torch.float64,
             threads=torch.get_num_threads(),
         )

@@ -22,4 +22,4 @@ def test_the_mark_of_constant_functions_is_that_of_pytorch() -> None:
         return 1
 
     module = sys.modules["hwnas.kernels.choice"]
-    assert vars(module.loading_error) == vars(constant)
+    assert vars(module._loading_error) == vars(constant)

@@ -173,7 +173,7 @@ def test_recomputing_keeps_less(needs_kernels) -> None:
 
 def test_auto_falls_back_to_pytorch_and_warns_once(monkeypatch) -> None:
     case = make_cell("darts", EDGE, 2, 4, (6, 6), seed=10)
-    monkeypatch.setattr(choice, "loading_error", lambda *arguments: "no kernels today")
+    monkeypatch.setattr(choice, "_loading_error", lambda *arguments: "no kernels today")
     choice._warn_once.cache_clear()
     x, candidates, weights = case.inputs[0], case.edges[0].candidates, case.weights[0]
     with warnings.catch_warnings(record=True) as caught:

@@ -5,10 +5,6 @@
 
 namespace hwnas {
 
-// Pixels whose gradients of weights are summed from zero before they are added to the total, at
-// least: parts are whole images.
-constexpr Index PIXELS_OF_PART = 1024;
-
 // The buffers of one thread.
 template <class T, int V>
 struct BackwardWork {
@@ -111,7 +107,7 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
         const v* in = work.values.get() + b * l.plane + l.origin() + ((h + r) * S - R) * l.row - R;
         const Index at = b * chunk + r * wide;
         const v *du = work.du.get() + at, *w = weights.depthwise.get() + b * K * K;
-        v *u = work.u.get() + at, *d_w = sums.depthwise.get() + b * K * K;
+        v *u = work.u.get() + at, *d_w = sums.depthwise.part.get() + b * K * K;
         const Ahead next = left.from(r * wide).block(b);
         if (first && second)
           depthwise_weights<K, D, S, true>(in, l.row, du, w, d_w, u, wide, next);
@@ -123,7 +119,7 @@ void separable_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>&
   });
   if (second)
     outer<1, T, V>(work.u.get(), l.blocks, chunk, work.dz.get(), l.blocks, chunk, pixels,
-                   sums.matrix.get());
+                   sums.matrix.part.get());
   if (!needs_input) return;
   const Index row = wide + 2 * l.border, plane = row * (l.shape.out_height + 2 * l.border);
   for (Index b = 0; b < l.blocks; b++)
@@ -149,7 +145,7 @@ void dense_chunk(const Layout<T, V>& l, const Convolution& c, Weights<T, V>& wei
     for (Index r = 0; r < rows; r++) {
       const auto at = taps_at(l, c, h + r, work.values.get());
       if (c.first_gradient || c.second_gradient) {
-        v* matrix = sums.matrix.get() + t * l.shape.width * l.blocks;
+        v* matrix = sums.matrix.part.get() + t * l.shape.width * l.blocks;
         const v* dz = work.dz.get() + r * wide;
         if (c.stride == 1)
           outer<1, T, V>(at.at[t], l.blocks, l.plane, dz, l.blocks, chunk, wide, matrix);
@@ -312,7 +308,7 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
                             work.weight_sums, work.buffers,
                             sums ? image_sums.data() + n * image_stride : nullptr);
     work.pixels += l.pixels_out;
-    if (work.pixels >= PIXELS_OF_PART) {
+    if (work.pixels >= PIXELS_OF_PART) {  // parts are whole images
       for (auto& sums_of_one : work.weight_sums) sums_of_one->finish_part();
       work.pixels = 0;
     }

@@ -140,7 +140,7 @@ inline int border_of(int count, const Convolution* convolutions) {
   return border;
 }
 
-// The image that is read after convolution `i` of image `n`; NULL if it is the same one, or none.
+// The image that is read after convolution `i` of image `n`; nothing if it is the same one, or none.
 template <class T, int V>
 Stream next_image(const Layout<T, V>& l, const void* values, bool is_short, int count,
                   const Convolution* convolutions, int i, Index n) {

@@ -144,41 +144,27 @@ struct Weights {
 
 // Gradients of the weights of one convolution, as far as they are needed, in the layout of
 // `Weights` for the forward pass, but with rows for the channels that pad the layout too.
-//
-// Many pixels are summed in parts, each from zero, so that rounding errors stay small.
 template <class T, int V>
 struct WeightSums {
   using v = typename VectorOf<T, V>::type;
 
   WeightSums(const Convolution& c, const Layout<T, V>& l)
-      : matrix_size(needs_matrix(c) ? taps_of(c) * l.shape.width * l.blocks : 0),
-        depthwise_size(c.kind == SEPARABLE && c.first_gradient
-                           ? l.blocks * c.kernel * c.kernel : 0),
-        matrix(matrix_size),
-        depthwise(depthwise_size),
-        total_matrix(matrix_size),
-        total_depthwise(depthwise_size) {}
+      : matrix(needs_matrix(c) ? taps_of(c) * l.shape.width * l.blocks : 0),
+        depthwise(c.kind == SEPARABLE && c.first_gradient ? l.blocks * c.kernel * c.kernel : 0) {}
 
   static bool needs_matrix(const Convolution& c) {
     return c.second_gradient || (c.kind != SEPARABLE && c.first_gradient);
   }
-  // Adds the present part to the total; the next one starts from zero.
-  void finish_part() {
-    add(matrix, total_matrix, matrix_size);
-    add(depthwise, total_depthwise, depthwise_size);
-    std::memset(static_cast<void*>(matrix.get()), 0, matrix_size * sizeof(v));
-    std::memset(static_cast<void*>(depthwise.get()), 0, depthwise_size * sizeof(v));
-  }
+  void finish_part() { matrix.finish_part(), depthwise.finish_part(); }
   void add_total(WeightSums& other) {
-    add(other.total_matrix, total_matrix, matrix_size);
-    add(other.total_depthwise, total_depthwise, depthwise_size);
+    matrix.add_total(other.matrix), depthwise.add_total(other.depthwise);
   }
   // Writes the gradients in PyTorch's layout.
   void store(const Convolution& c, const Layout<T, V>& l) {
     const int channels = l.channels, taps = taps_of(c), half = channels / 2;
     T* first = static_cast<T*>(c.first_gradient);
     T* second = static_cast<T*>(c.second_gradient);
-    const T* d = reinterpret_cast<const T*>(total_matrix.get());
+    const T* d = reinterpret_cast<const T*>(matrix.total.get());
     const Index width = l.shape.width;
     auto element = [&](int t, int out, int in) { return d[(t * width + in) * width + out]; };
     for (int out = 0; out < channels; out++)
@@ -193,19 +179,13 @@ struct WeightSums {
       }
     if (c.kind != SEPARABLE || !first) return;
     const int size = c.kernel * c.kernel;
-    const T* kernel = reinterpret_cast<const T*>(total_depthwise.get());
+    const T* kernel = reinterpret_cast<const T*>(depthwise.total.get());
     for (int channel = 0; channel < channels; channel++)
       for (int t = 0; t < size; t++)
         first[channel * size + t] = kernel[(channel / V * size + t) * V + channel % V];
   }
 
-  const Index matrix_size, depthwise_size;
-  Buffer<v> matrix, depthwise, total_matrix, total_depthwise;
-
- private:
-  static void add(Buffer<v>& from, Buffer<v>& to, Index size) {
-    for (Index i = 0; i < size; i++) to[i] += from[i];
-  }
+  PartSums<v> matrix, depthwise;
 };
 
 // Writes the rectified values of rows first ... last - 1 of an image to a plane; `norm` is a table

@@ -73,6 +73,26 @@ void pointwise(const Taps<v>& in, Index pixels, int channels, const v* w, Index 
                                  ahead.block(b));
 }
 
+// Pixels whose gradients of weights are summed from zero before they are added to the total.
+constexpr Index PIXELS_OF_PART = 1024;
+
+// Sums over many pixels: in parts, each from zero, so that rounding errors stay small.
+template <class v>
+struct PartSums {
+  explicit PartSums(Index size) : size(size), part(size), total(size) {}
+
+  // Adds the present part to the total; the next one starts from zero.
+  void finish_part() {
+    for (Index i = 0; i < size; i++) total[i] += part[i], part[i] = v{};
+  }
+  void add_total(PartSums& other) {
+    for (Index i = 0; i < size; i++) total[i] += other.total[i];
+  }
+
+  const Index size;
+  Buffer<v> part, total;
+};
+
 // `d_w[c, o] += sum_p u[p S, c] dz[p, o]` for CI channels and OB blocks.
 template <int CI, int OB, int S, class T, int V, class v>
 INLINE void outer_block(const T* u, const v* dz, Index dz_block, Index pixels, v* d_w, Index blocks) {

@@ -6,17 +6,17 @@
 
 namespace hwnas {
 
-// Pixels of a chunk, which is small enough for the first-level cache, and of a part, after which
-// gradients of the weights are added to their total.
-constexpr Index CHUNK = 48, PART = 1024;
+// Pixels of a chunk, which is small enough for the first-level cache.
+constexpr Index CHUNK = 48;
 
-// Calls `f(work, first, pixels)` for all chunks of all pixels, and `end(work)` after each part, with
-// a `work` for each thread, as `for_each`.
+// Calls `f(work, first, pixels)` for all chunks of all pixels, and `end(work)` after each
+// `PIXELS_OF_PART` of them, with a `work` for each thread, as `for_each`.
 template <class Make, class F, class End>
 auto for_each_pixel_chunk(int threads, Index pixels, Make make, F f, End end) {
-  return for_each(threads, (pixels + PART - 1) / PART, make, [&](auto& work, Index part) {
-    const Index last = (part + 1) * PART < pixels ? (part + 1) * PART : pixels;
-    for (Index p = part * PART; p < last; p += CHUNK)
+  constexpr Index P = PIXELS_OF_PART;
+  return for_each(threads, (pixels + P - 1) / P, make, [&](auto& work, Index part) {
+    const Index last = (part + 1) * P < pixels ? (part + 1) * P : pixels;
+    for (Index p = part * P; p < last; p += CHUNK)
       f(work, p, p + CHUNK < last ? CHUNK : last - p);
     end(work);
   });
@@ -62,11 +62,12 @@ void relu_pointwise_backward(const Shape& shape, const void* x, int width_out, c
   Buffer<v> matrix(width_out * in);
   std::memcpy(static_cast<void*>(matrix.get()), w, width_out * in * sizeof(v));
   struct Work {
-    Buffer<v> u, dz, part, total;
+    Buffer<v> u, dz;
+    PartSums<v> dw;
   };
   const auto make = [&] {
-    return std::unique_ptr<Work>(new Work{Buffer<v>(CHUNK * in), Buffer<v>(CHUNK * out),
-                                          Buffer<v>(size), Buffer<v>(size)});
+    return std::unique_ptr<Work>(
+        new Work{Buffer<v>(CHUNK * in), Buffer<v>(CHUNK * out), PartSums<v>(size)});
   };
   const auto works = for_each_pixel_chunk(
       shape.threads, pixels, make,
@@ -78,7 +79,7 @@ void relu_pointwise_backward(const Shape& shape, const void* x, int width_out, c
         if (dw) {
           rectified_chunk(from, count, in, work.u.get());
           outer<1, T, V>(work.u.get(), in, CHUNK, work.dz.get(), out, CHUNK, count,
-                         work.part.get());
+                         work.dw.part.get());
         }
         if (!dx) return;
         v* to = static_cast<v*>(dx) + first * in;
@@ -86,15 +87,13 @@ void relu_pointwise_backward(const Shape& shape, const void* x, int width_out, c
                            to, in, Index(1));
         for (Index i = 0; i < count * in; i++) to[i] = from[i] <= v{} ? v{} : to[i];
       },
-      [&](Work& work) {
-        for (Index i = 0; i < size; i++) work.total[i] += work.part[i], work.part[i] = v{};
-      });
-  for (std::size_t thread = 1; dw && thread < works.size(); thread++)
-    for (Index i = 0; i < size; i++) works[0]->total[i] += works[thread]->total[i];
+      [](Work& work) { work.dw.finish_part(); });
+  for (std::size_t thread = 1; thread < works.size(); thread++)
+    works[0]->dw.add_total(works[thread]->dw);
   for (int i = 0; dw && i < width; i++)
     for (int o = 0; o < width_out; o++)
       static_cast<T*>(dw)[o * width + i] =
-          reinterpret_cast<const T*>(works[0]->total.get())[i * width_out + o];
+          reinterpret_cast<const T*>(works[0]->dw.total.get())[i * width_out + o];
 }
 
 }  // namespace hwnas
