@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from torch import Tensor
 from hwnas import kernels
 from hwnas.kernels import Edge
 from hwnas.latency_tables.table import OpSpec
+from hwnas.nn.mixed_edge import MixedOp, named_tensors
 from hwnas.ops import build_candidate
 from hwnas.spaces.cells import cell_edges
 from hwnas.spaces.darts_networks import PRIMITIVES
@@ -58,29 +59,51 @@ class Case:
 
 
 class Tensors:
-    """A case's random tensors in one memory format."""
+    """A case's random tensors in one memory format.
+
+    Args:
+        case: what is measured.
+        device: of all tensors.
+        dtype: of all tensors.
+        memory_format: of images, and of weights that are not flat.
+        is_flat: whether the weights of a candidate are one vector, as in supernets.
+    """
 
     def __init__(
-        self, case: Case, device: str, dtype: torch.dtype, memory_format: torch.memory_format
+        self,
+        case: Case,
+        device: str,
+        dtype: torch.dtype,
+        memory_format: torch.memory_format,
+        *,
+        is_flat: bool = False,
     ) -> None:
+        def candidates(specs: Sequence[OpSpec]) -> list[kernels.Candidate]:
+            if is_flat:
+                mixed_op = MixedOp(specs, normalise_pools=True).to(device, dtype)
+                self.parameters += mixed_op.parameters()
+                return mixed_op.kernel_candidates()
+            found = []
+            for spec in specs:
+                module = build_candidate(spec, normalise_pools=True)
+                module.to(device, dtype, memory_format=memory_format)  # type: ignore[call-overload]
+                self.parameters += module.parameters()
+                found.append(kernels.Candidate(spec.name, dict(named_tensors(module))))
+            return found
+
         generator = torch.Generator().manual_seed(0)
         torch.manual_seed(0)
         structure = case.structure()
         inputs = min(target for _, target, _ in structure)
         sizes = [case.size] * inputs
-        self.edges = []
+        self.edges: list[Edge] = []
+        self.parameters: list[Tensor] = []
         for source, target, stride in structure:
             if target == len(sizes):
                 sizes.append(-(-sizes[source] // stride))
             side = sizes[source]
-            candidates = []
-            for name in PRIMITIVES:
-                module = build_candidate(
-                    OpSpec(name, case.c, case.c, side, side, stride), normalise_pools=True
-                ).to(device, dtype, memory_format=memory_format)  # type: ignore[call-overload]
-                tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-                candidates.append(kernels.Candidate(name, tensors))
-            self.edges.append(Edge(source, target, candidates, stride))
+            specs = [OpSpec(name, case.c, case.c, side, side, stride) for name in PRIMITIVES]
+            self.edges.append(Edge(source, target, candidates(specs), stride))
 
         def noise(side: int) -> Tensor:
             x = torch.randn(case.n, case.c, side, side, generator=generator)
@@ -90,13 +113,6 @@ class Tensors:
         weights = torch.randn(len(self.edges), len(PRIMITIVES), generator=generator)
         self.weights = weights.softmax(1).to(device, dtype).requires_grad_()
         self.gradients = [noise(side) for side in sizes[inputs:]]
-        self.parameters = [
-            t
-            for edge in self.edges
-            for candidate in edge.candidates
-            for t in candidate.tensors.values()
-            if t.requires_grad
-        ]
 
     def step(self, run: Callable[[Tensors], list[Tensor]]) -> tuple[Tensor, ...]:
         """Nodes forward, all gradients backward."""

@@ -68,6 +68,7 @@ def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str
     from hwnas.kernels.cell import Selection
     from hwnas.kernels.function import CellCall, run_cell
     from hwnas.kernels.fused import FusedCell
+    from hwnas.kernels.held import separate_parameters
     from hwnas.kernels.plan import CellPlan
     from hwnas.kernels.triton import cell as programs
     from hwnas.kernels.triton.backend import TritonBackend
@@ -82,10 +83,11 @@ def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str
             return super()._launch(*arguments, **options)
 
     case = Case("normal_cell", batch, channels, size)
-    tensors = Tensors(case, "cpu", torch.float32, torch.channels_last)
+    tensors = Tensors(case, "cpu", torch.float32, torch.channels_last, is_flat=True)
     selection = Selection(2, tensors.edges)
     plan = CellPlan.of(selection.description)
-    parameters = [p.detach() for p in selection.parameters]
+    vectors = [p.detach() for p in selection.parameters.tensors]
+    parameters = [p.detach() for p in separate_parameters(tensors.edges)]
     backend = Counting()
     states = [torch.zeros(batch, size, size, channels) for _ in range(6)]
     images = [x.permute(0, 3, 1, 2) for x in states]
@@ -94,9 +96,12 @@ def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str
     joined = torch.zeros(sum(p.numel() for p in parameters))
     parts = joined.split([p.numel() for p in parameters])
     gradients = [part.view(p.shape) for part, p in zip(parts, parameters, strict=True)]
-    call = CellCall(selection.description, True, 0.1, "nothing", "exact", selection.running)
-    leaves = [t.clone().requires_grad_() for t in (*images[:2], weights, *parameters)]
-    needed, counts = [True] * len(leaves), (2, len(parameters))
+    call = CellCall(
+        selection.description, True, 0.1, "nothing", "exact", selection.parameters.places,
+        selection.running,
+    )  # fmt: skip
+    leaves = [t.clone().requires_grad_() for t in (*images[:2], weights, *vectors)]
+    needed, counts = [True] * len(leaves), (2, len(vectors))
     of_nodes = images[2:]
 
     def by_kernels() -> Any:
@@ -108,12 +113,12 @@ def ways_of(batch: int = 4, channels: int = 16, size: int = 8) -> tuple[dict[str
 
     @torch.no_grad()
     def by_program() -> Any:
-        return programs.forward(call, images[:2], weights, parameters, save=True)[1]
+        return programs.forward(call, images[:2], weights, vectors, save=True)[1]
 
     @torch.no_grad()
     def by_program_back(kept: Any) -> None:
         read = images[2:5]
-        saved = [*images[:2], weights, *parameters, *read, kept]
+        saved = [*images[:2], weights, *vectors, *read, kept]
         programs.backward(call, counts, needed, saved, of_nodes)
 
     def by_autograd() -> Any:

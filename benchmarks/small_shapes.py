@@ -57,9 +57,8 @@ def nothing(*arguments: Any) -> None:
 def host(rounds: int) -> Iterator[dict[str, Any]]:
     """Rows of a normal cell without its kernels; the baseline is the cell with them."""
     for n, c, size in ((16, 8, 14), (64, 16, 32)):
-        tensors = Tensors(
-            Case("normal_cell", n, c, size), "cpu", torch.float32, torch.channels_last
-        )
+        case = Case("normal_cell", n, c, size)
+        tensors = Tensors(case, "cpu", torch.float32, torch.channels_last, is_flat=True)
         prepared = kernels.Cell(len(tensors.inputs), tensors.edges)
 
         def step(t: Tensors = tensors, prepared: kernels.Cell = prepared) -> None:

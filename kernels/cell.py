@@ -10,7 +10,13 @@ from torch import Tensor
 
 from hwnas.kernels.choice import IMPLEMENTATIONS, choose_implementation, compute_dtype
 from hwnas.kernels.fused import RECOMPUTE, STORAGE
-from hwnas.kernels.plan import FUSED, CellPlan, Edge, parameter_shape, sizes_of, tensors_of
+from hwnas.kernels.held import (
+    held_parameters,
+    held_statistics,
+    separate_parameters,
+    statistics_rows,
+)
+from hwnas.kernels.plan import FUSED, CellPlan, Edge, sizes_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
 from hwnas.kernels.transforms import is_traced
@@ -139,8 +145,8 @@ class Selection:
     Attributes:
         edges: as given.
         description: of the structure, as `CellPlan.describe` returns it.
-        parameters: in the plan's order.
-        running: running means, then variances, in the plan's order.
+        parameters: of the cell.
+        running: means and variances of the cell.
         groups: (source, stride) of the plan's groups.
     """
 
@@ -149,13 +155,11 @@ class Selection:
         self.description = CellPlan.describe(inputs, edges)
         names = [candidate.name for edge in edges for _, candidate in edge.chosen()]
         self._unknown = next((name for name in names if name not in FUSED), None)
-        found, norms = tensors_of(edges) if self._unknown is None else ([], [])
-        self._origins = [(candidate.name, name) for candidate, name in found]
-        self.parameters = [candidate.tensors[name] for candidate, name in found]
-        self.running = [
-            c.tensors[f"{p}.running_{what}"] for what in ("mean", "var") for c, p in norms
-        ]
+        known = edges if self._unknown is None else []
+        self.parameters, self.running = held_parameters(known), held_statistics(known)
         self.groups = sorted({(edge.source, edge.stride) for edge in edges})
+        self._holders = [*self.parameters.holders, *self.running.holders]
+        self._tensors = [holder.tensor for holder in self._holders]
         self._shapes: dict[int, list[tuple[int, ...]]] = {}
         self._counted: dict[tuple[tuple[int, int], ...], list[int]] = {}
 
@@ -164,29 +168,20 @@ class Selection:
         if self._unknown is not None:
             return f"no kernels for {self._unknown}"
         channels, device = x.shape[1], x.device
-        shapes = self._expected_shapes(channels)
-        for i, tensor in enumerate(self.parameters):
+        if channels not in self._shapes:
+            self._shapes[channels] = [h.expected_shape(channels) for h in self._holders]
+        shapes = self._shapes[channels]
+        for i, tensor in enumerate(self._tensors):
             if tensor.shape == shapes[i] and tensor.device == device:
                 continue
-            candidate, name = self._origins[i]
+            holder = self._holders[i]
             if tensor.shape != shapes[i]:
                 return (
-                    f"{candidate}: {name} is {tuple(tensor.shape)}, expected {shapes[i]} for "
-                    f"states of {channels} channels"
+                    f"{holder} is {tuple(tensor.shape)}, expected {shapes[i]} for states of "
+                    f"{channels} channels"
                 )
-            return f"{candidate}: {name} is on {tensor.device}, the states on {device}"
-        for tensor in self.running:
-            if tensor.shape != (channels,) or tensor.device != device:
-                return (
-                    f"running statistics are {tuple(tensor.shape)} on {tensor.device}, the states "
-                    f"have {channels} channels on {device}"
-                )
+            return f"{holder} is on {tensor.device}, the states on {device}"
         return None
-
-    def _expected_shapes(self, channels: int) -> list[tuple[int, ...]]:
-        if channels not in self._shapes:
-            self._shapes[channels] = [parameter_shape(c, n, channels) for c, n in self._origins]
-        return self._shapes[channels]
 
     def counts(self, inputs: Sequence[Tensor]) -> list[int]:
         """N OH OW, the number of values of a channel, of each group of the plan."""
@@ -285,9 +280,8 @@ def _fused(
     """The nodes by the kernels of a backend."""
     dtype, returned = compute_dtype(inputs[0]), inputs[0].dtype
     counts = selection.counts(inputs)
-    if training and selection.running and min(counts) < 2:
+    if training and selection.running.tensors and min(counts) < 2:
         raise ValueError("batch statistics need more than one value for each channel, got one")
-    tensors = [t if t.dtype == dtype else t.to(dtype) for t in selection.parameters]
     weights = mixing_weights.to(torch.promote_types(dtype, torch.float32))
     states = [x if x.dtype == dtype else x.to(dtype) for x in inputs]
     found: Sequence[Tensor]
@@ -296,15 +290,22 @@ def _fused(
         from hwnas.kernels.function import CellCall, run_cell
 
         call = CellCall(
-            selection.description, training, momentum, recompute, storage, selection.running
-        )
-        found = run_cell(passes, call, states, weights, tensors)
+            selection.description, training, momentum, recompute, storage,
+            selection.parameters.places, selection.running,
+        )  # fmt: skip
+        parameters = _as_type(selection.parameters.tensors, dtype)
+        found = run_cell(passes, call, states, weights, parameters)
     else:
+        parameters = _as_type(separate_parameters(selection.edges), dtype)
         found = _by_operator(
-            states, weights, tensors, selection, nodes, counts, training, momentum, backend,
+            states, weights, parameters, selection, nodes, counts, training, momentum, backend,
             recompute,
         )  # fmt: skip
     return [node if node.dtype == returned else node.to(returned) for node in found]
+
+
+def _as_type(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    return [t if t.dtype == dtype else t.to(dtype) for t in tensors]
 
 
 def _passes(backend: str, selection: Selection, training: bool) -> Passes | None:
@@ -333,11 +334,11 @@ def _by_operator(
     """The nodes by the operator `hwnas::mixed_cell`."""
     from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 
-    running, dtype = selection.running, inputs[0].dtype
+    running, dtype = statistics_rows(selection.running), inputs[0].dtype
     save = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, weights, *parameters))
     outputs = mixed_cell_op(
         list(inputs), weights, list(parameters),
-        [] if training else [t.to(dtype) for t in running], selection.description, backend,
+        [] if training else _as_type(running, dtype), selection.description, backend,
         recompute, save,
     )  # fmt: skip
     if training:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from hwnas.kernels.held import Held, Places
 from hwnas.kernels.plan import CellPlan
 from hwnas.kernels.saved_tensors import SavedTensors, refuse_second_derivatives
 from hwnas.kernels.transforms import refuse_batched
@@ -26,7 +27,8 @@ class CellCall(NamedTuple):
         momentum: of the running statistics.
         recompute: one of `RECOMPUTE`.
         storage: one of `STORAGE`.
-        running: running means, then variances, in the plan's order.
+        places: where the parameters lie in the tensors that hold them.
+        running: running means and variances; None in the backward pass.
     """
 
     description: str
@@ -34,7 +36,8 @@ class CellCall(NamedTuple):
     momentum: float
     recompute: str
     storage: str
-    running: Sequence[Tensor]
+    places: Places
+    running: Held | None
 
 
 class Passes(Protocol):
@@ -59,12 +62,12 @@ class Passes(Protocol):
         saved: Sequence[Tensor],
         gradients: Sequence[Tensor | None],
     ) -> list[Tensor | None]:
-        """Gradients of the inputs, the mixing weights and the parameters, None where not needed.
+        """Gradients of the inputs, the weights and what holds parameters, None where not needed.
 
         Args:
             call: as for `forward`.
-            counts: numbers of inputs and of parameters.
-            needed: for each input, the weights and each parameter, whether its gradient is needed.
+            counts: numbers of inputs and of tensors that hold parameters.
+            needed: for each of these tensors, whether its gradient is needed.
             saved: these tensors, then the nodes that edges read, then the workspace.
             gradients: of the nodes, None for zero.
         """
@@ -84,7 +87,7 @@ def run_cell(
         call: everything else.
         inputs: (N, C, H, W) each, in the type of the computation, as all tensors.
         weights: mixing weights, (edges, options).
-        parameters: in the plan's order.
+        parameters: what holds the parameters.
     """
     tensors = (*inputs, weights, *parameters)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
@@ -106,7 +109,7 @@ class _CellFunction(torch.autograd.Function):
         nodes, kept = passes.forward(call, states, weights, parameters, save=True)
         plan = CellPlan.of(call.description)
         read = [nodes[i - plan.inputs] for i in sorted(plan.sources) if i >= plan.inputs]
-        ctx.passes, ctx.call = passes, call._replace(running=())
+        ctx.passes, ctx.call = passes, call._replace(running=None)
         ctx.counts = inputs, len(parameters)
         ctx.saved = SavedTensors(ctx, [*tensors, *read, kept], inputs)
         return tuple(nodes)

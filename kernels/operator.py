@@ -221,7 +221,9 @@ def mixed_cell_backward_op(
         to_layout(x, width) if i < len(inputs) or i in read else x
         for i, x in enumerate((*inputs, *outputs[: plan.nodes]))
     ]
-    flat, views = _parameter_gradients(parameters, needs_parameter, weights)
+    elements = sum(p.numel() for p, n in zip(parameters, needs_parameter, strict=True) if n)
+    flat = weights.new_zeros(elements)
+    views = gradients_of(parameters, needs_parameter, flat)
     running: tuple[list[Tensor], list[Tensor]] | None = None if batch else ([], [])
     cell = FusedCell(plan, kernels, [readable(p) for p in parameters], running)
     d_inputs, d_weights = cell.backward(
@@ -263,15 +265,15 @@ def _(
     return [*kept, weights.new_empty(weights.shape), weights.new_empty(total)]
 
 
-def _parameter_gradients(
-    parameters: Sequence[Tensor], needed: Sequence[bool], like: Tensor
-) -> tuple[Tensor, list[Tensor | None]]:
-    """A vector for all gradients, and for each parameter its part of it, None if not needed."""
+def gradients_of(
+    parameters: Sequence[Tensor], needed: Sequence[bool], vector: Tensor
+) -> list[Tensor | None]:
+    """For each parameter its gradient, a view of the vector of all that are needed, or None."""
     sizes = [p.numel() for p, n in zip(parameters, needed, strict=True) if n]
-    flat = like.new_zeros(sum(sizes))
-    parts = iter(torch.split(flat, sizes))
-    return flat, [
-        next(parts).view(p.shape) if n else None for p, n in zip(parameters, needed, strict=True)
+    parts = iter(torch.split(vector, sizes))
+    return [
+        (next(parts) if p.dim() == 1 else next(parts).view(p.shape)) if n else None
+        for p, n in zip(parameters, needed, strict=True)
     ]
 
 
@@ -327,12 +329,7 @@ def _backward(ctx: Any, gradients: list[Tensor | None]) -> tuple[Any, ...]:
     *of_inputs, d_weights, flat = results
     needed_inputs = iter(of_inputs)
     d_inputs = [next(needed_inputs) if needed else None for needed in needs_input]
-    sizes = [p.numel() for p, needed in zip(tensors, needs_parameter, strict=True) if needed]
-    parts = iter(torch.split(flat, sizes))
-    d_parameters = [
-        next(parts).view(p.shape) if needed else None
-        for p, needed in zip(tensors, needs_parameter, strict=True)
-    ]
+    d_parameters = gradients_of(tensors, needs_parameter, flat)
     return d_inputs, d_weights, d_parameters, [None] * running, None, None, None, None
 
 

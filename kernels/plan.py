@@ -221,15 +221,24 @@ def tensors_of(
 
     The order is by edge, then by candidate. The positions in a `CellPlan` refer to it.
     """
-    parameters: list[tuple[Candidate, str]] = []
-    norms: list[tuple[Candidate, str]] = []
+    found = list(named_tensors(edges))
+    return (
+        [(candidate, name) for candidate, names, _ in found for name in names],
+        [(candidate, prefix) for candidate, _, prefixes in found for prefix in prefixes],
+    )
+
+
+def named_tensors(
+    edges: Sequence[Edge],
+) -> Iterator[tuple[Candidate, tuple[str, ...], tuple[str, ...]]]:
+    """Each active candidate, the names of its parameters and the prefixes of its norms."""
     for edge in edges:
         for _, candidate in edge.chosen():
-            names = parameter_names(candidate.name, edge.stride, _affine(candidate))
-            prefixes = norm_prefixes(candidate.name, edge.stride, _normalised(candidate))
-            parameters += [(candidate, name) for name in names]
-            norms += [(candidate, prefix) for prefix in prefixes]
-    return parameters, norms
+            yield (
+                candidate,
+                parameter_names(candidate.name, edge.stride, _affine(candidate)),
+                norm_prefixes(candidate.name, edge.stride, _normalised(candidate)),
+            )
 
 
 def norm_prefixes(name: str, stride: int, normalised: bool) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hwnas.kernels.depthwise import dilated_depthwise_conv2d
+from hwnas.kernels.flat import FlatTensors
 from hwnas.kernels.transforms import active_transform
 
 BATCH_NORM_EPS = 1e-5
@@ -33,7 +34,7 @@ class Candidate(NamedTuple):
 
     Attributes:
         name: the operator's name in the literature, for example `sep_conv_3x3`.
-        tensors: its parameters and buffers by name.
+        tensors: its parameters and buffers by name; `FlatTensors` are the cheapest in a call.
     """
 
     name: str
@@ -169,7 +170,9 @@ def mixed_op(
         candidate = candidates[k]
         if candidate.name == "none":
             continue
-        y = CANDIDATE_FUNCTIONS[candidate.name](x, candidate.tensors, context)
+        tensors = candidate.tensors
+        views = tensors.views() if isinstance(tensors, FlatTensors) else tensors
+        y = CANDIDATE_FUNCTIONS[candidate.name](x, views, context)
         weight = mixing_weights[k].to(y.dtype)
         total = weight * y if total is None else torch.addcmul(total, weight, y)
     if total is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -21,38 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from hwnas import kernels
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
+from hwnas.nn.mixed_edge import MixedOp, named_tensors
 from hwnas.nn.mixed_tokens import MixedTokens
-from hwnas.ops import build, build_candidate
+from hwnas.ops import build
 from hwnas.ops.mobile import MBConv
 from hwnas.ops.parts import is_untouched
-
-
-class MixedOp(nn.Module):
-    """The candidate operators of one edge of a cell; `MixedCell` runs them.
-
-    Args:
-        specs: one operator for each option, in the order of the options.
-        normalise_pools: whether pools are followed by a batch norm.
-        partial: only 1 of this many channels passes through the candidates.
-    """
-
-    def __init__(self, specs: Sequence[OpSpec], *, normalise_pools: bool, partial: int = 1) -> None:
-        super().__init__()
-        self.specs = list(specs)
-        self.normalise_pools = normalise_pools
-        self.stride = specs[0].stride
-        self.partial = partial
-        narrow = [replace(s, c_in=s.c_in // partial, c_out=s.c_out // partial) for s in specs]
-        self.candidates = nn.ModuleDict(
-            {spec.name: build_candidate(spec, normalise_pools=normalise_pools) for spec in narrow}
-        )
-
-    def kernel_candidates(self) -> list[kernels.Candidate]:
-        """The candidates in the form that `hwnas.kernels` takes."""
-        return [
-            kernels.Candidate(name, dict(_tensors(module)))
-            for name, module in self.candidates.items()
-        ]
 
 
 class FusedMixture(nn.Module):
@@ -161,7 +133,7 @@ class MixedCell(FusedMixture):
         Returns:
             The state of each node, (N, C, OH, OW) each.
         """
-        count, options = len(self.edges), len(self._mixed_ops()[0].candidates)
+        count, options = len(self.edges), len(self._mixed_ops()[0].layouts)
         weights = mixture.weights[first_choice:, :options][:count]
         active = [mixture.active_options(first_choice + row) for row in range(count)]
         if self.partial > 1:
@@ -197,7 +169,7 @@ class MixedCell(FusedMixture):
         an edge that takes `none` passes nothing.
         """
         states, sums = list(inputs), dict[int, Tensor]()
-        names = list(self._mixed_ops()[0].candidates)
+        names = list(self._mixed_ops()[0].layouts)
         strength = sum(weights[:, k] for k, name in enumerate(names) if name != "none")
         assert isinstance(strength, Tensor)
         for source, (rows, cell) in enumerate(self.prepared()):
@@ -286,7 +258,7 @@ class MixedBlocks(FusedMixture):
         return out
 
     def _normed_sum(self, x: Tensor, weights: Tensor, blocks: dict[int, MBConv]) -> Tensor:
-        norms = [dict(_tensors(block.bn3)) for block in blocks.values()]
+        norms = [dict(named_tensors(block.bn3)) for block in blocks.values()]
         return kernels.weighted_norms(
             [self.before_norm(block, block.before_norm, x) for block in blocks.values()],
             chosen(weights, list(blocks)),
@@ -372,14 +344,3 @@ def use_kernels(supernet: nn.Module, impl: str, recompute: str, storage: str = "
 def release_memory() -> None:
     """Free the memory that the fused operators keep for their next call."""
     kernels.release_memory()
-
-
-def _tensors(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers by name; `named_parameters` would take longer than a small cell."""
-    for table in (module._parameters, module._buffers):
-        for name, tensor in table.items():
-            if tensor is not None:
-                yield prefix + name, tensor
-    for name, child in module._modules.items():
-        if child is not None:
-            yield from _tensors(child, f"{prefix}{name}.")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hwnas.architecture import Mixture
 from hwnas.latency_tables.table import OpSpec
-from hwnas.nn.mixed_op import MixedCell, MixedOp, preprocess
+from hwnas.nn.mixed_edge import MixedOp
+from hwnas.nn.mixed_op import MixedCell, preprocess
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.spaces.cells import drop_path

@@ -23,7 +23,8 @@ from hwnas.architecture import Architecture, Mixture
 from hwnas.errors import InputError
 from hwnas.latency_tables.calibration import EdgeRule
 from hwnas.latency_tables.table import OpSpec
-from hwnas.nn.mixed_op import MixedCell, MixedOp
+from hwnas.nn.mixed_edge import MixedOp
+from hwnas.nn.mixed_op import MixedCell
 from hwnas.ops import build
 from hwnas.ops.parts import out_size
 from hwnas.spaces.base import SearchSpace

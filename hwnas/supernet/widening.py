@@ -22,7 +22,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hwnas.nn.mixed_op import MixedCell, MixedOp
+from hwnas.nn.mixed_edge import MixedOp
+from hwnas.nn.mixed_op import MixedCell
 
 SQUARED_GRADIENTS = "exp_avg_sq"
 """Key of the mean of squared gradients in the state of AdamW."""
@@ -45,49 +46,58 @@ def widen(supernet: nn.Module, optimizer: torch.optim.Optimizer, partial: int) -
         optimizer: optimiser of all its parameters, in one parameter group.
         partial: the new K.
     """
-    before = list(supernet.parameters())
     for cell in supernet.modules():
         if isinstance(cell, MixedCell):
             for index, mixed_op in enumerate(cell.mixed_ops):
                 assert isinstance(mixed_op, MixedOp)
-                cell.mixed_ops[index] = _widened(mixed_op, partial)
+                cell.mixed_ops[index] = wide = _widened(mixed_op, partial)
+                _widen_states(optimizer, mixed_op, wide)
             cell.partial = partial
-    after = list(supernet.parameters())
     (group,) = optimizer.param_groups
-    group["params"] = after
-    for narrow, wide in zip(before, after, strict=True):
-        if narrow is not wide and narrow in optimizer.state:
-            optimizer.state[wide] = {
-                name: _widened_state(name, value, narrow, wide)
-                for name, value in optimizer.state.pop(narrow).items()
-            }
+    group["params"] = list(supernet.parameters())
 
 
 def _widened(mixed_op: MixedOp, partial: int) -> MixedOp:
     """Return a mixed operator with the same candidates on more channels."""
     with torch.device("meta"):
         wide = MixedOp(mixed_op.specs, normalise_pools=mixed_op.normalise_pools, partial=partial)
-    learned = mixed_op.state_dict()
-    shapes = {name: tensor.shape for name, tensor in wide.state_dict().items()}
-    state = {name: repeat_channels(learned[name], shape) for name, shape in shapes.items()}
-    wide.load_state_dict(state, assign=True)
-    wide.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in stubs
+    for name, weights in mixed_op.named_parameters():
+        vector = _widened_vector(weights.detach(), name, mixed_op, wide)
+        wide.register_parameter(name, nn.Parameter(vector))
+    if mixed_op.running is not None and wide.running is not None:
+        wide.running = repeat_channels(mixed_op.running, wide.running.shape)
     return wide
 
 
-def _widened_state(name: str, value: object, narrow: Tensor, wide: Tensor) -> object:
-    """Return an entry of the optimiser's state; entries without the weights' shape are kept."""
-    if not isinstance(value, Tensor) or value.shape != narrow.shape:
-        return value
-    return repeat_channels(value, wide.shape, power=2 if name == SQUARED_GRADIENTS else 1)
+def _widen_states(optimizer: torch.optim.Optimizer, narrow: MixedOp, wide: MixedOp) -> None:
+    """Move the optimiser's state to the wider weights; entries of another shape are kept."""
+    for name, weights in narrow.named_parameters():
+        if weights not in optimizer.state:
+            continue
+        optimizer.state[wide.get_parameter(name)] = {
+            key: _widened_vector(value, name, narrow, wide, 2 if key == SQUARED_GRADIENTS else 1)
+            if isinstance(value, Tensor) and value.shape == weights.shape
+            else value
+            for key, value in optimizer.state.pop(weights).items()
+        }
+
+
+def _widened_vector(
+    vector: Tensor, name: str, narrow: MixedOp, wide: MixedOp, power: int = 1
+) -> Tensor:
+    """Widen each of the tensors that the vector of a candidate holds; see `repeat_channels`."""
+    tensors, layout = narrow.layouts[name].parameters(vector), wide.layouts[name]
+    return layout.joined(
+        {n: repeat_channels(tensors[n], shape, power) for n, shape in layout.shapes.items()}
+    )
 
 
 def repeat_channels(tensor: Tensor, shape: Sequence[int], power: int = 1) -> Tensor:
     """Repeat channels up to a shape, and divide by the number of copies of each input.
 
     Args:
-        tensor: weights (c_out, c_in / groups, KH, KW) of a convolution, or one value per channel
-            (c,).
+        tensor: weights (c_out, c_in / groups, KH, KW) of a convolution, or running statistics
+            (2, norms, c).
         shape: shape of the result, whose number of inputs is a multiple of the tensor's.
         power: power of the divisor; 2 for squared quantities.
     """

@@ -25,6 +25,7 @@ from hwnas.kernels.operator import (
     ALIGNMENT,
     aligned,
     backend_for,
+    gradients_of,
     kept_stages,
     readable,
 )
@@ -52,18 +53,22 @@ def forward(
     kept = MEMORY.empty((kept_bytes // sizes.dtype.itemsize,), sizes.dtype)
     nodes = [_activation(sizes, size) for size in plan.sizes(sizes.inputs)[plan.inputs :]]
     weights = readable(weights)
-    read, addresses = _readable([*parameters, *call.running], sizes.dtype)
+    running = call.running
+    assert running is not None
+    held, element_bytes = [*parameters, *running.tensors], sizes.dtype.itemsize
+    read, addresses = _readable(held, sizes.dtype)
+    count = len(parameters)
     _run(
         program, backend, kept, weights, None, call.momentum if call.training else 0.0,
         [0, *_addresses([x for x, _ in given]), *_addresses(nodes), *[0] * plan.nodes,
-         *[0] * plan.inputs, *addresses],
+         *[0] * plan.inputs, *call.places.addresses(addresses[:count], element_bytes),
+         *running.places.addresses(addresses[count:], sizes.channels * element_bytes)],
     )  # fmt: skip
     if call.training:
-        running = read[len(parameters) :]
-        for old, new in zip(call.running, running, strict=True):
+        for old, new in zip(running.tensors, read[count:], strict=True):
             if old is not new:
                 old.copy_(new)
-        torch.autograd.graph.increment_version(call.running)
+        torch.autograd.graph.increment_version(running.tensors)
     return nodes, kept
 
 
@@ -94,7 +99,7 @@ def backward(
     program = compile_backward(
         call.description, sizes, tuple(s for _, s in read), tuple(s for _, s in given),
         call.training, kept_stages(call.recompute, True), tuple(needs_input),
-        bytes(needs_parameter),
+        bytes([needs_parameter[holder] for holder in call.places.holders]),
     )  # fmt: skip
     vector = MEMORY.empty((program.elements,), sizes.dtype)
     d_inputs = [
@@ -107,17 +112,10 @@ def backward(
     _run(
         program, backend, kept, weights, d_weights, 0.0,
         [vector.data_ptr(), *_addresses([x for x, _ in read]), *_addresses([g for g, _ in given]),
-         *_addresses(d_inputs), *addresses, *[0] * (2 * plan.norms)],
+         *_addresses(d_inputs), *call.places.addresses(addresses, sizes.dtype.itemsize),
+         *[0] * (2 * plan.norms)],
     )  # fmt: skip
-    d_parameters: list[Tensor | None] = [None] * count
-    start = 0
-    for shape, positions in program.gradients:
-        length = len(positions) * math.prod(shape)
-        parts = vector[start : start + length].view(len(positions), *shape).unbind()
-        for position, part in zip(positions, parts, strict=True):
-            d_parameters[position] = part
-        start += length
-    return [*d_inputs, d_weights, *d_parameters]
+    return [*d_inputs, d_weights, *gradients_of(parameters, needs_parameter, vector)]
 
 
 def _sizes(

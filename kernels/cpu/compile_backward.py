@@ -65,14 +65,9 @@ class _Backward(Compiler):
     ) -> None:
         super().__init__(description, sizes, keeps, batch)
         shapes = [parameter_shape(c, name, sizes.channels) for c, name in self.plan.parameters]
-        gradients: dict[tuple[int, ...], list[int]] = {}
+        self.gradient_places = [0] * len(shapes)
         for position, (shape, needed) in enumerate(zip(shapes, needs_parameter, strict=True)):
             if needed:
-                gradients.setdefault(shape, []).append(position)
-        self.program.gradients = list(gradients.items())
-        self.gradient_places = [0] * len(shapes)
-        for shape, positions in self.program.gradients:
-            for position in positions:
                 offset = self.program.elements * sizes.dtype.itemsize
                 self.gradient_places[position] = reference(VECTOR, offset)
                 self.program.elements += math.prod(shape)

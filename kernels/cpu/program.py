@@ -118,9 +118,8 @@ class Program:
 
     Attributes:
         scratch: the scratch memory that the steps use.
-        gradients: (shape, positions) of the parameters whose gradients are computed. The vector of
-            all gradients holds those of the same shape one after the other.
-        elements: number of elements of that vector.
+        elements: number of elements of the parameters whose gradients are computed. One vector
+            holds all gradients, in the plan's order.
     """
 
     def __init__(self, sizes: Sizes) -> None:
@@ -128,7 +127,6 @@ class Program:
         self._lists: dict[Any, Any] = {kind: [] for kind in LISTS}
         self._entry: ProgramEntry | None = None
         self.scratch = Memory(SCRATCH)
-        self.gradients: list[tuple[tuple[int, ...], list[int]]] = []
         self.elements = 0
 
     def shape(self, size: tuple[int, int], stride: int = 1) -> Shape:

@@ -7,9 +7,8 @@ called with some sizes, and kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -18,11 +17,13 @@ from torch import Tensor
 
 from hwnas.kernels.function import CellCall, split
 from hwnas.kernels.fused import FusedCell, GroupValues
+from hwnas.kernels.held import Held, statistics_rows
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.operator import (
     aligned,
     backend_for,
     from_layout,
+    gradients_of,
     kept_stages,
     to_layout,
     without_base,
@@ -69,15 +70,13 @@ class ForwardProgram(NamedTuple):
         saved: shapes and types of what is kept for the backward pass.
         groups: for each group the positions of its table and of the outputs of its first and its
             second stage there; None where they are not kept.
-        order: positions of the weights among the parameters, as they are packed.
-        gather: as `packing.gather` returns it.
+        gather: for each packed element its position among a zero and all parameters.
     """
 
     program: Program
     nodes: list[tuple[int, ...]]
     saved: list[tuple[tuple[int, ...], torch.dtype]]
     groups: list[tuple[int, int | None, int | None]]
-    order: tuple[int, ...]
     gather: Tensor
 
     def workspace(self, sizes: Sizes) -> Tensor:
@@ -134,13 +133,12 @@ def forward(
     states, weights = [to_layout(x, width) for x in inputs], aligned(weights)
     workspace = found.workspace(sizes)
     packed = found.packed(workspace, sizes)
-    chosen = [parameters[position] for position in found.order]
-    torch.index_select(joined(chosen), 0, found.gather, out=packed)
+    torch.index_select(joined(parameters), 0, found.gather, out=packed)
     counters, _ = _zeros(call.description, weights)
     nodes = [weights.new_empty(shape, dtype=sizes.dtype) for shape in found.nodes]
     found.program.run([*states, weights, packed, counters, *nodes], workspace)
-    if call.running:
-        _update_running(call, sizes, keeps, workspace)
+    if call.running is not None and call.running.tensors:
+        _update_running(call, call.running, sizes, keeps, workspace)
     return [without_base(from_layout(x, sizes.channels)) for x in nodes], workspace
 
 
@@ -154,7 +152,7 @@ def backward(
     """Gradients of the inputs, the mixing weights and the parameters; see `Passes`."""
     inputs, count = counts
     given, weights, rest = split(saved, inputs)
-    nodes, workspace = rest[count:-1], aligned(rest[-1])
+    parameters, nodes, workspace = rest[:count], rest[count:-1], aligned(rest[-1])
     sizes, width = _sizes(given, weights)
     keeps = kept_stages(call.recompute, True)
     found = _forward_program(call.description, sizes, keeps)
@@ -163,24 +161,21 @@ def backward(
         weights.new_zeros(shape, dtype=sizes.dtype) if g is None else to_layout(g, width)
         for g, shape in zip(gradients, found.nodes, strict=True)
     ]
-    needs_input, needs_parameter = tuple(needed[:inputs]), bytes(needed[inputs + 1 :])
+    needs_input, holders = tuple(needed[:inputs]), needed[inputs + 1 :]
+    needs_parameter = bytes([holders[holder] for holder in call.places.holders])
     program = _backward_program(call.description, sizes, keeps, needs_input, needs_parameter)
     counters, d_weights = _zeros(call.description, weights)
-    order = _order(call.description, sizes.channels, needs_parameter)
-    vector = weights.new_empty(sum(part.elements for part in order), dtype=sizes.dtype)
+    elements = sum(p.numel() for p, n in zip(parameters, holders, strict=True) if n)
+    vector = weights.new_empty(elements, dtype=sizes.dtype)
     d_inputs = [torch.empty_like(x) for x, n in zip(states, needs_input, strict=False) if n]
     packed = found.packed(workspace, sizes)
     program.run(
         [*states, *of_nodes, weights, packed, workspace, counters, d_weights, vector, *d_inputs],
         workspace,
     )
-    d_parameters: list[Tensor | None] = [None] * count
-    for part in order:
-        for position, view in part.views(vector):
-            d_parameters[position] = view
     results = iter(d_inputs)
     shown = [from_layout(next(results), sizes.channels) if n else None for n in needs_input]
-    return [*shown, d_weights, *d_parameters]
+    return [*shown, d_weights, *gradients_of(parameters, holders, vector)]
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -204,9 +199,10 @@ def _forward_program(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -
     bases = [*stand_ins.states, stand_ins.weights, stand_ins.packed.flat, stand_ins.counters]
     program = Program(recorder, bases, nodes, saved)
     kinds = [(tuple(t.shape), t.dtype) for t in saved]
-    packed = stand_ins.packed
     shapes = [tuple(node.shape) for node in nodes]
-    return ForwardProgram(program, shapes, kinds, groups, packed.order, packed.gather)
+    gather = _from_plan_order(stand_ins)
+    program.constants.append(gather)
+    return ForwardProgram(program, shapes, kinds, groups, gather)
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -234,12 +230,9 @@ def _backward_program(
     ]
     kept = stand_ins.zeros((forward_program.program.saved_bytes,), torch.uint8)
     d_weights = torch.zeros_like(stand_ins.weights)
-    order = _order(description, sizes.channels, needs_parameter)
-    vector = stand_ins.zeros((sum(part.elements for part in order),))
-    targets: list[Tensor | None] = [None] * len(plan.parameters)
-    for part in order:
-        for position, view in part.views(vector):
-            targets[position] = view
+    needed = [p for p, n in zip(stand_ins.parameters, needs_parameter, strict=True) if n]
+    vector = stand_ins.zeros((sum(p.numel() for p in needed),))
+    targets = gradients_of(stand_ins.parameters, list(map(bool, needs_parameter)), vector)
     recorder = Recorder(sizes.precision, stand_ins.packed)
     cell = FusedCell(plan, recorder, stand_ins.parameters, None)
     d_inputs, _ = cell.backward(
@@ -284,45 +277,12 @@ class _StandIns:
         )
 
 
-class Part(NamedTuple):
-    """Where the gradients of parameters of one shape lie, one after the other.
-
-    Attributes:
-        start: position of the first in the vector of all gradients.
-        shape: of each.
-        positions: of the parameters.
-    """
-
-    start: int
-    shape: tuple[int, ...]
-    positions: tuple[int, ...]
-
-    def views(self, vector: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """(position, gradient) of each parameter."""
-        elements = len(self.positions) * math.prod(self.shape)
-        block = vector[self.start : self.start + elements]
-        parts = block.view(len(self.positions), *self.shape).unbind()
-        return zip(self.positions, parts, strict=True)
-
-    @property
-    def elements(self) -> int:
-        """Of all gradients."""
-        return len(self.positions) * math.prod(self.shape)
-
-
-@lru_cache(maxsize=PROGRAMS)
-def _order(description: str, channels: int, needed: bytes) -> tuple[Part, ...]:
-    """The parameters whose gradients are needed, by shape."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for position, names in enumerate(CellPlan.of(description).parameters):
-        if needed[position]:
-            by_shape.setdefault(parameter_shape(*names, channels), []).append(position)
-    sizes = [len(positions) * math.prod(shape) for shape, positions in by_shape.items()]
-    starts = accumulate(sizes, initial=0)
-    return tuple(
-        Part(start, shape, tuple(positions))
-        for start, (shape, positions) in zip(starts, by_shape.items(), strict=False)
-    )
+def _from_plan_order(stand_ins: _StandIns) -> Tensor:
+    """For each packed element its position among a zero and all parameters in the plan's order."""
+    packed, sizes = stand_ins.packed, [p.numel() for p in stand_ins.parameters]
+    positions = torch.arange(1 + sum(sizes), device=packed.gather.device)
+    zero, *parts = torch.split(positions, [1, *sizes])
+    return torch.cat([zero, *(parts[i] for i in packed.order)])[packed.gather]
 
 
 def _zeros(description: str, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -375,16 +335,19 @@ def _statistics(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -> Sta
                 start = first + kind * width
                 index[i, norm.position] = torch.arange(start, start + sizes.channels)
             unbiased[norm.position] = pixels / (pixels - 1)
-    return Statistics(index.to(sizes.device), unbiased.to(sizes.device))
+    statistics = Statistics(index.to(sizes.device), unbiased.to(sizes.device))
+    found.program.constants += statistics
+    return statistics
 
 
 def _update_running(
-    call: CellCall, sizes: Sizes, keeps: tuple[bool, bool], workspace: Tensor
+    call: CellCall, running: Held, sizes: Sizes, keeps: tuple[bool, bool], workspace: Tensor
 ) -> None:
     """Move running statistics towards the batch's own, as `torch.nn.BatchNorm2d` does."""
     statistics = _statistics(call.description, sizes, keeps)
     means, errors, variances = workspace.view(torch.float32)[statistics.places]
     batch = [*(means + errors).unbind(), *(variances * statistics.unbiased).unbind()]
-    if set(map(attrgetter("dtype"), call.running)) != {torch.float32}:
-        batch = [new.to(old.dtype) for old, new in zip(call.running, batch, strict=True)]
-    torch._foreach_lerp_(list(call.running), batch, call.momentum)
+    rows = statistics_rows(running)
+    if set(map(attrgetter("dtype"), running.tensors)) != {torch.float32}:
+        batch = [new.to(old.dtype) for old, new in zip(rows, batch, strict=True)]
+    torch._foreach_lerp_(rows, batch, call.momentum)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 import torch
-from helpers.candidates import candidates_of
+from helpers.candidates import candidates_of, flat
 from helpers.captured import capture
 from helpers.launch_counter import count_launches
 from helpers.reference_backend import nchw, nhwc
@@ -28,6 +28,7 @@ from hwnas.kernels import mixed_op, reference, weighted_norms
 from hwnas.kernels.cell import Selection
 from hwnas.kernels.function import CellCall, run_cell
 from hwnas.kernels.fused import FusedCell
+from hwnas.kernels.held import held_statistics, separate_parameters, statistics_rows
 from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 from hwnas.kernels.plan import CellPlan, Edge, tensors_of
 from hwnas.kernels.triton import cell as programs
@@ -166,15 +167,15 @@ TWO_NODES = [(0, 2, 1), (1, 2, 1), (2, 3, 1)]
 
 
 @pytest.mark.parametrize(
-    "space,structure,recompute",
+    "space,structure,recompute,is_flat",
     [
-        ("nasbench201", [(0, 1, 1)], "nothing"),
-        pytest.param("nasbench201", TWO_NODES, "first", marks=pytest.mark.slow),
-        pytest.param("nasbench201", TWO_NODES, "all", marks=pytest.mark.slow),
-        pytest.param("darts", [(0, 1, 1)], "nothing", marks=pytest.mark.slow),
+        ("nasbench201", [(0, 1, 1)], "nothing", True),
+        pytest.param("nasbench201", TWO_NODES, "first", False, marks=pytest.mark.slow),
+        pytest.param("nasbench201", TWO_NODES, "all", True, marks=pytest.mark.slow),
+        pytest.param("darts", [(0, 1, 1)], "nothing", True, marks=pytest.mark.slow),
     ],
 )
-def test_programs_compute_what_the_operator_does(space, structure, recompute) -> None:
+def test_programs_compute_what_the_operator_does(space, structure, recompute, is_flat) -> None:
     """Nodes, gradients and running statistics, bit by bit; the second time with other values.
 
     Then all inputs are the same tensor, and some gradients are not needed.
@@ -185,30 +186,40 @@ def test_programs_compute_what_the_operator_does(space, structure, recompute) ->
         for candidate in edge.candidates:
             moved = {k: v.detach().to(DEVICE) for k, v in candidate.tensors.items()}
             candidate.tensors.update(moved)
+    if is_flat:
+        edges = [edge._replace(candidates=flat(edge.candidates)) for edge in edges]
     selection = Selection(count, edges)
     plan = CellPlan.of(selection.description)
     assert programs.suits(plan)
+    parameters = selection.parameters.tensors
     for again in (False, True):
         x = [torch.randn(2, 12, 3, 4, device=DEVICE).requires_grad_() for _ in range(count)]
         inputs = [x[0]] * count if again else x
         weights = torch.rand(len(edges), len(edges[0].candidates), device=DEVICE).requires_grad_()
-        parameters = [torch.randn_like(p).mul(0.3) for p in selection.parameters]
-        learned = [p.requires_grad_() for p in parameters[:: 2 if again else 1]]
+        for i, parameter in enumerate(parameters):
+            parameter.data.normal_().mul_(0.3)
+            parameter.requires_grad_(not again or i % 2 == 0)
+        learned = [p for p in parameters if p.requires_grad]
         gradients = [torch.randn_like(x[0]) for _ in range(plan.nodes)]
         results = []
         for is_program in (True, False):
-            running = [r.clone() for r in selection.running]
+            held = held_statistics(edges)
+            held.tensors = running = [r.clone() for r in held.tensors]
             if is_program:
-                call = CellCall(selection.description, True, 0.1, recompute, "exact", running)
+                call = CellCall(
+                    selection.description, True, 0.1, recompute, "exact",
+                    selection.parameters.places, held,
+                )  # fmt: skip
                 nodes = list(run_cell(programs, call, inputs, weights, parameters))
             else:
                 found = mixed_cell_op(
-                    inputs, weights, parameters, [], selection.description, "triton", recompute,
-                    True,
+                    inputs, weights, separate_parameters(edges), [], selection.description,
+                    "triton", recompute, True,
                 )  # fmt: skip
                 nodes, tables = found[: plan.nodes], found[plan.nodes :][: len(plan.groups)]
                 counts = selection.counts(inputs)
-                update_running_statistics(running, tables, selection.description, counts, 0.1)
+                rows = statistics_rows(held)
+                update_running_statistics(rows, tables, selection.description, counts, 0.1)
             leaves = [*dict.fromkeys(inputs), weights, *learned]
             results.append([*nodes, *torch.autograd.grad(nodes, leaves, gradients), *running])
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

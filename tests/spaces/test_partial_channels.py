@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.candidates import modules_of
 from helpers.tiny import tiny_space
 
 from hwnas.architecture import Mixture
@@ -23,7 +24,7 @@ def by_hand(cell: MixedCell, inputs: list[torch.Tensor], weights: torch.Tensor) 
             own, past = states[source][:, :share], states[source][:, share:]
             mixed = sum(
                 weights[row, option] * candidate(own)
-                for option, (name, candidate) in enumerate(cell.mixed_ops[row].candidates.items())
+                for option, (name, candidate) in enumerate(modules_of(cell.mixed_ops[row]).items())
                 if name != "none"
             )
             if mixed.shape[2:] != past.shape[2:]:

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from helpers.candidates import modules_of
 from helpers.supernet_searches import (
     CONFIG,
     assert_same_weights,
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from hwnas.architecture import Mixture
 from hwnas.errors import InputError
-from hwnas.nn.mixed_op import MixedOp
+from hwnas.nn.mixed_edge import MixedOp
 from hwnas.ops.cells import FactorizedReduce
 from hwnas.pipeline.compatibility import check_partial_channels, check_strategy
 from hwnas.spaces import SPACES
@@ -74,7 +75,7 @@ def test_repeated_inputs_give_repeated_outputs_after_widening(
         wide = 2 * narrow
         x = torch.randn(5, narrow, 9, 7, dtype=torch.float64)
         for (name, candidate), wider in zip(
-            old.candidates.items(), new.candidates.values(), strict=True
+            modules_of(old).items(), modules_of(new).values(), strict=True
         ):
             found, y = wider(repeats(x, wide)), candidate(x)
             expected = repeats(y, wide)
@@ -116,15 +117,16 @@ def test_widening_and_a_momentum_step_commute(space_name: str) -> None:
 
 def test_adamw_updates_of_copies_equal_those_of_the_originals() -> None:
     supernet, optimizer = trained("nasbench201", 8, "adamw")
-    weight = mixed_ops(supernet)[0].candidates["nor_conv_3x3"].conv.weight
+    weight = mixed_ops(supernet)[0].nor_conv_3x3
     before = dict(optimizer.state[weight])
     widen(supernet, optimizer, 2)
-    weight = mixed_ops(supernet)[0].candidates["nor_conv_3x3"].conv.weight
+    weight = mixed_ops(supernet)[0].nor_conv_3x3
     after = optimizer.state[weight]
-    assert weight.shape == (4, 4, 3, 3)
+    assert weight.shape == (4 * 4 * 3 * 3,)
     assert torch.equal(after["step"], before["step"])
     moves = [state["exp_avg"] / state["exp_avg_sq"].sqrt() for state in (before, after)]
-    torch.testing.assert_close(moves[1], moves[0].repeat(2, 2, 1, 1))
+    narrow, wide = (move.view(c, c, 3, 3) for move, c in zip(moves, (2, 4), strict=True))
+    torch.testing.assert_close(wide, narrow.repeat(2, 2, 1, 1))
     assert {id(p) for p in supernet.parameters()} == set(map(id, optimizer.state))
 
 
