@@ -95,6 +95,21 @@ class Held:
         self.places = Places(places)
         self.tensors = [holder.tensor for holder in holders]
 
+    @cached_property
+    def order(self) -> tuple[int, ...] | None:
+        """The running statistics in the order of their holders' rows, as positions in `places`.
+
+        None where a holder has other rows too.
+        """
+        rows = [
+            (number, row)
+            for number, holder in enumerate(self.holders)
+            for row in range(len(STATISTICS) * holder.norms if holder.is_flat else 1)
+        ]
+        if sorted(self.places.pairs) != rows:
+            return None
+        return tuple(sorted(range(len(rows)), key=self.places.pairs.__getitem__))
+
 
 def held_parameters(edges: Sequence[Edge]) -> Held:
     """The parameters of a cell.

@@ -307,23 +307,31 @@ def _sizes(inputs: Sequence[Tensor], weights: Tensor) -> tuple[Sizes, int]:
 
 
 class Statistics(NamedTuple):
-    """How a batch's statistics are read off what a forward pass kept.
+    """How new values of running statistics are read off what a forward pass kept.
+
+    A value is `values * factor + errors * share`.
 
     Attributes:
-        places: (3, norms, C), positions of means, their rounding errors, and variances.
-        unbiased: (norms, 1), M / (M - 1) with M the number of values of a channel.
+        places: (2, rows, C), positions of means or variances, and of the rounding errors of means.
+        factors: (rows, 1), 1 for means, M / (M - 1) for variances of M values of a channel.
+        shares: (rows, 1), 1 for means, 0 for variances.
     """
 
     places: Tensor
-    unbiased: Tensor
+    factors: Tensor
+    shares: Tensor
 
 
 @lru_cache(maxsize=PROGRAMS)
-def _statistics(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -> Statistics:
+def _statistics(
+    description: str, sizes: Sizes, keeps: tuple[bool, bool], order: tuple[int, ...]
+) -> Statistics:
+    """The rows are means and variances, of which `order` has the positions in the plan's order."""
     plan = CellPlan.of(description)
     found = _forward_program(description, sizes, keeps)
-    index = torch.empty(3, plan.norms, sizes.channels, dtype=torch.int64)
-    unbiased = torch.empty(plan.norms, 1)
+    places = torch.empty(2, 2, plan.norms, sizes.channels, dtype=torch.int64)
+    factors, shares = torch.ones(2, plan.norms, 1), torch.zeros(2, plan.norms, 1)
+    shares[0] = 1
     states = plan.sizes(sizes.inputs)
     for group, (table, _, _) in zip(plan.groups, found.groups, strict=True):
         height, width_px = states[group.terms[0].target]
@@ -331,11 +339,16 @@ def _statistics(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -> Sta
         width = found.saved[table][0][-1]
         for row, norm in enumerate(group.norms):
             first = found.program.saved[table] // 4 + row * TABLE_ROWS * width
-            for i, kind in enumerate((MEAN, RESIDUAL, VARIANCE)):
-                start = first + kind * width
-                index[i, norm.position] = torch.arange(start, start + sizes.channels)
-            unbiased[norm.position] = pixels / (pixels - 1)
-    statistics = Statistics(index.to(sizes.device), unbiased.to(sizes.device))
+            channels = torch.arange(sizes.channels)
+            for i, kind in enumerate((MEAN, VARIANCE)):
+                places[0, i, norm.position] = first + kind * width + channels
+            places[1, :, norm.position] = first + RESIDUAL * width + channels
+            factors[1, norm.position] = pixels / (pixels - 1)
+    index = torch.tensor(order)
+    statistics = Statistics(*(
+        t.flatten(-3, -2).index_select(-2, index).to(sizes.device)
+        for t in (places, factors, shares)
+    ))  # fmt: skip
     found.program.constants += statistics
     return statistics
 
@@ -344,10 +357,16 @@ def _update_running(
     call: CellCall, running: Held, sizes: Sizes, keeps: tuple[bool, bool], workspace: Tensor
 ) -> None:
     """Move running statistics towards the batch's own, as `torch.nn.BatchNorm2d` does."""
-    statistics = _statistics(call.description, sizes, keeps)
-    means, errors, variances = workspace.view(torch.float32)[statistics.places]
-    batch = [*(means + errors).unbind(), *(variances * statistics.unbiased).unbind()]
-    rows = statistics_rows(running)
-    if set(map(attrgetter("dtype"), running.tensors)) != {torch.float32}:
-        batch = [new.to(old.dtype) for old, new in zip(rows, batch, strict=True)]
-    torch._foreach_lerp_(rows, batch, call.momentum)
+    order = running.order or tuple(range(len(running.places.pairs)))
+    places, factors, shares = _statistics(call.description, sizes, keeps, order)
+    values, errors = workspace.view(torch.float32)[places]
+    batch = torch.addcmul(values * factors, errors, shares)
+    if running.order is None:
+        old, new = statistics_rows(running), batch.unbind()
+    else:
+        old = running.tensors
+        parts = torch.split(batch, [t.numel() // sizes.channels for t in old])
+        new = tuple(part.view(t.shape) for part, t in zip(parts, old, strict=True))
+    if set(map(attrgetter("dtype"), old)) != {torch.float32}:
+        new = tuple(part.to(t.dtype) for part, t in zip(new, old, strict=True))
+    torch._foreach_lerp_(old, new, call.momentum)

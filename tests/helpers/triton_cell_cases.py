@@ -167,15 +167,17 @@ TWO_NODES = [(0, 2, 1), (1, 2, 1), (2, 3, 1)]
 
 
 @pytest.mark.parametrize(
-    "space,structure,recompute,is_flat",
+    "space,structure,recompute,is_flat,active",
     [
-        ("nasbench201", [(0, 1, 1)], "nothing", True),
-        pytest.param("nasbench201", TWO_NODES, "first", False, marks=pytest.mark.slow),
-        pytest.param("nasbench201", TWO_NODES, "all", True, marks=pytest.mark.slow),
-        pytest.param("darts", [(0, 1, 1)], "nothing", True, marks=pytest.mark.slow),
+        ("nasbench201", [(0, 1, 1)], "nothing", True, None),
+        pytest.param("nasbench201", TWO_NODES, "first", False, None, marks=pytest.mark.slow),
+        pytest.param("nasbench201", TWO_NODES, "all", True, (1, 3), marks=pytest.mark.slow),
+        pytest.param("darts", [(0, 1, 1)], "nothing", True, None, marks=pytest.mark.slow),
     ],
 )
-def test_programs_compute_what_the_operator_does(space, structure, recompute, is_flat) -> None:
+def test_programs_compute_what_the_operator_does(
+    space, structure, recompute, is_flat, active
+) -> None:
     """Nodes, gradients and running statistics, bit by bit; the second time with other values.
 
     Then all inputs are the same tensor, and some gradients are not needed.
@@ -188,6 +190,7 @@ def test_programs_compute_what_the_operator_does(space, structure, recompute, is
             candidate.tensors.update(moved)
     if is_flat:
         edges = [edge._replace(candidates=flat(edge.candidates)) for edge in edges]
+    edges = [edge._replace(active=active) for edge in edges]
     selection = Selection(count, edges)
     plan = CellPlan.of(selection.description)
     assert programs.suits(plan)

@@ -154,3 +154,18 @@ def test_flat_tensors_are_a_mapping_of_views() -> None:
     tensors["pointwise.weight"].detach().zero_()
     assert int((tensors.vector == 0).sum()) == 64
     assert tensors_of(case.edges)[0][-1][1] == "pointwise.weight"
+
+
+def test_the_order_of_running_statistics_is_that_of_their_rows() -> None:
+    case = make_cell("darts", DARTS_CELL, 2, 8, (6, 6), seed=8)
+    edges = copies(case, torch.float32, is_flat=True)
+    held = held_statistics(edges)
+    for number, tensor in enumerate(held.tensors):
+        tensor.copy_(torch.arange(tensor.numel()).view(tensor.shape) + 1000 * number)
+    rows = statistics_rows(held)
+    in_order = torch.stack([rows[i] for i in held.order])
+    assert torch.equal(in_order, torch.cat([t.flatten(0, 1) for t in held.tensors]))
+    some = [edge._replace(active=(1, 4)) for edge in edges]
+    assert held_statistics(some).order is None
+    separate = held_statistics(case.edges)
+    assert separate.order == tuple(range(len(separate.tensors)))
