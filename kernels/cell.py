@@ -10,12 +10,7 @@ from torch import Tensor
 
 from hwnas.kernels.choice import IMPLEMENTATIONS, choose_implementation, compute_dtype
 from hwnas.kernels.fused import RECOMPUTE, STORAGE
-from hwnas.kernels.held import (
-    held_parameters,
-    held_statistics,
-    separate_parameters,
-    statistics_rows,
-)
+from hwnas.kernels.held import held_parameters, held_statistics, separate_parameters
 from hwnas.kernels.plan import FUSED, CellPlan, Edge, sizes_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
@@ -158,9 +153,6 @@ class Selection:
         known = edges if self._unknown is None else []
         self.parameters, self.running = held_parameters(known), held_statistics(known)
         self.groups = sorted({(edge.source, edge.stride) for edge in edges})
-        self._holders = [*self.parameters.holders, *self.running.holders]
-        self._tensors = [holder.tensor for holder in self._holders]
-        self._shapes: dict[int, list[tuple[int, ...]]] = {}
         self._counted: dict[tuple[tuple[int, int], ...], list[int]] = {}
 
     def misfit(self, x: Tensor) -> str | None:
@@ -168,20 +160,7 @@ class Selection:
         if self._unknown is not None:
             return f"no kernels for {self._unknown}"
         channels, device = x.shape[1], x.device
-        if channels not in self._shapes:
-            self._shapes[channels] = [h.expected_shape(channels) for h in self._holders]
-        shapes = self._shapes[channels]
-        for i, tensor in enumerate(self._tensors):
-            if tensor.shape == shapes[i] and tensor.device == device:
-                continue
-            holder = self._holders[i]
-            if tensor.shape != shapes[i]:
-                return (
-                    f"{holder} is {tuple(tensor.shape)}, expected {shapes[i]} for states of "
-                    f"{channels} channels"
-                )
-            return f"{holder} is on {tensor.device}, the states on {device}"
-        return None
+        return self.parameters.misfit(channels, device) or self.running.misfit(channels, device)
 
     def counts(self, inputs: Sequence[Tensor]) -> list[int]:
         """N OH OW, the number of values of a channel, of each group of the plan."""
@@ -334,7 +313,7 @@ def _by_operator(
     """The nodes by the operator `hwnas::mixed_cell`."""
     from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 
-    running, dtype = statistics_rows(selection.running), inputs[0].dtype
+    running, dtype = selection.running.separate(), inputs[0].dtype
     save = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, weights, *parameters))
     outputs = mixed_cell_op(
         list(inputs), weights, list(parameters),

@@ -1,184 +1,226 @@
-"""What holds the tensors of a cell: the tensors themselves, or larger ones.
+"""What holds the tensors of a cell: the tensors themselves, or vectors of several.
 
 Only the holders cross PyTorch's boundaries; the kernels get the address of every tensor in them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hwnas.kernels.flat import STATISTICS, FlatTensors
-from hwnas.kernels.plan import Edge, named_tensors, parameter_shape, tensors_of
+from hwnas.kernels.flat import FlatTensors, Slot, Slots
+from hwnas.kernels.plan import Edge, chosen_tensors, parameter_shape
+
+STATISTICS = ("running_mean", "running_var")
+
+
+class Place(NamedTuple):
+    """Where a tensor of a cell lies.
+
+    Attributes:
+        holder: number of the tensor that holds it.
+        slot: where it lies there if that is a vector of several; None if it is the holder itself.
+        candidate: name of the candidate that it belongs to.
+        name: of the tensor.
+    """
+
+    holder: int
+    slot: Slot | None
+    candidate: str
+    name: str
+
+    @property
+    def start(self) -> int:
+        """The element of the holder at which it begins."""
+        return 0 if self.slot is None else self.slot.start
+
+    def expected_shape(self, channels: int) -> tuple[int, ...]:
+        """The shape that the kernels expect of it for states of some channels."""
+        if self.name.endswith(STATISTICS):
+            return (channels,)
+        return parameter_shape(self.candidate, self.name, channels)
 
 
 class Places:
-    """Where tensors lie inside of others.
+    """The places of some tensors of a cell, in the plan's order.
 
     Args:
-        places: for each tensor, the number of the one that holds it, and where it begins there.
+        places: of the tensors.
+
+    Attributes:
+        holders: for each tensor the number of its holder.
     """
 
-    def __init__(self, places: Sequence[tuple[int, int]]) -> None:
-        self.pairs = list(places)
-        self.holders = [holder for holder, _ in places]
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.listed = places
+        self.holders = [place.holder for place in places]
 
-    def addresses(self, holders: Sequence[int], unit_bytes: int) -> list[int]:
-        """The address of each tensor.
-
-        Args:
-            holders: addresses of those that hold them.
-            unit_bytes: what offsets are multiples of.
-        """
-        numbers, offsets = self._arrays
-        found: list[int] = (np.array(holders, np.int64)[numbers] + offsets * unit_bytes).tolist()
+    def addresses(self, holders: Sequence[int], element_bytes: int) -> list[int]:
+        """The address of each tensor, from those of the holders."""
+        numbers, starts = self._arrays
+        found: list[int] = (np.array(holders, np.int64)[numbers] + starts * element_bytes).tolist()
         return found
 
     @cached_property
     def _arrays(self) -> NDArray[np.int64]:
-        """Numbers of holders, and offsets, (2, tensors)."""
-        return np.array(self.pairs, np.int64).reshape(-1, 2).T.copy()
-
-
-class Holder(NamedTuple):
-    """A tensor that holds parameters or running statistics of a cell.
-
-    Attributes:
-        tensor: a vector of parameters or the running statistics of an edge, or one of a
-            candidate's tensors itself.
-        is_flat: whether it is the former.
-        candidate: name of a candidate whose tensors it holds.
-        parameters: names of those that it holds; empty for running statistics.
-        norms: number of batch norms whose running statistics it holds.
-    """
-
-    tensor: Tensor
-    is_flat: bool
-    candidate: str
-    parameters: tuple[str, ...] = ()
-    norms: int = 1
-
-    def expected_shape(self, channels: int) -> tuple[int, ...]:
-        """The shape that the kernels expect for states of some channels."""
-        if not self.parameters:
-            return (len(STATISTICS), self.norms, channels) if self.is_flat else (channels,)
-        shapes = [parameter_shape(self.candidate, name, channels) for name in self.parameters]
-        return (sum(map(math.prod, shapes)),) if self.is_flat else shapes[0]
-
-    def __str__(self) -> str:
-        held = ", ".join(self.parameters) or "running statistics"
-        return f"{self.candidate}: {held}{' in one tensor' if self.is_flat else ''}"
+        """Numbers of holders, and where the tensors begin there, (2, tensors)."""
+        return np.array([self.holders, [place.start for place in self.listed]], np.int64)
 
 
 class Held:
-    """Tensors of a cell inside of those that hold them.
-
-    Args:
-        holders: what holds them.
-        places: for each of the tensors, in the plan's order, the number of its holder and where it
-            begins there: an element of parameters, a row of running statistics.
+    """Some tensors of a cell, and what holds them.
 
     Attributes:
-        holders: as given.
-        places: as given.
-        tensors: those of the holders.
+        tensors: the holders.
+        places: of the cell's tensors in them, in the plan's order.
     """
 
-    def __init__(self, holders: Sequence[Holder], places: Sequence[tuple[int, int]]) -> None:
-        self.holders = holders
+    def __init__(self, tensors: list[Tensor], places: Sequence[Place], fault: str | None) -> None:
+        self.tensors = tensors
         self.places = Places(places)
-        self.tensors = [holder.tensor for holder in holders]
+        self._fault = fault
+        self._lengths = [len(tensor) if tensor.dim() else 1 for tensor in tensors]
+        self._expected: dict[int, list[tuple[int, ...]] | str] = {}
+
+    def misfit(self, channels: int, device: torch.device) -> str | None:
+        """Why the kernels cannot read the holders for states of some channels; None if they can."""
+        if channels not in self._expected:
+            self._expected[channels] = self._expected_shapes(channels)
+        expected = self._expected[channels]
+        if isinstance(expected, str):
+            return expected
+        for number, (tensor, shape) in enumerate(zip(self.tensors, expected, strict=True)):
+            if tensor.shape == shape and tensor.device == device:
+                continue
+            place = self.places.listed[self.places.holders.index(number)]
+            what = f"{place.candidate}: {place.name}"
+            if place.slot is not None:
+                what = f"{place.candidate}: the vector with {place.name}"
+            if tensor.shape != shape:
+                return (
+                    f"{what} is {tuple(tensor.shape)}, expected {shape} for states of {channels} "
+                    "channels"
+                )
+            return f"{what} is on {tensor.device}, the states on {device}"
+        return None
+
+    def _expected_shapes(self, channels: int) -> list[tuple[int, ...]] | str:
+        """The shape that each holder must have, or why the kernels cannot read them."""
+        if self._fault is not None:
+            return self._fault
+        expected: list[tuple[int, ...]] = [(length,) for length in self._lengths]
+        for place in self.places.listed:
+            shape = place.expected_shape(channels)
+            if place.slot is None:
+                expected[place.holder] = shape
+            elif place.slot.shape != shape:
+                return (
+                    f"{place.candidate}: {place.name} is {place.slot.shape}, expected {shape} for "
+                    f"states of {channels} channels"
+                )
+        return expected
+
+    def separate(self) -> list[Tensor]:
+        """The tensors themselves, as views of what holds them."""
+        return [
+            self.tensors[place.holder]
+            if place.slot is None
+            else self.tensors[place.holder][place.slot.start : place.slot.end]
+            for place in self.places.listed
+        ]
 
     @cached_property
     def order(self) -> tuple[int, ...] | None:
-        """The running statistics in the order of their holders' rows, as positions in `places`.
+        """The tensors in the order of the holders' elements, as positions in the plan's order.
 
-        None where a holder has other rows too.
+        None where a holder has other elements too, or a tensor is listed twice.
         """
-        rows = [
-            (number, row)
-            for number, holder in enumerate(self.holders)
-            for row in range(len(STATISTICS) * holder.norms if holder.is_flat else 1)
-        ]
-        if sorted(self.places.pairs) != rows:
-            return None
-        return tuple(sorted(range(len(rows)), key=self.places.pairs.__getitem__))
+        order = sorted(
+            range(len(self.places.listed)),
+            key=lambda i: (self.places.listed[i].holder, self.places.listed[i].start),
+        )
+        ends = [0] * len(self.tensors)
+        for place in (self.places.listed[i] for i in order):
+            if place.start != ends[place.holder]:
+                return None
+            ends[place.holder] = (
+                self._lengths[place.holder] if place.slot is None else place.slot.end
+            )
+        return tuple(order) if ends == self._lengths else None
 
 
 def held_parameters(edges: Sequence[Edge]) -> Held:
     """The parameters of a cell.
 
     The elements of all holders, one after the other, are the parameters in the plan's order.
-
-    Raises:
-        ValueError: when a vector does not hold parameters in the plan's order.
     """
-    holders: list[Holder] = []
-    places: list[tuple[int, int]] = []
-    for candidate, names, _ in named_tensors(edges):
-        name, found = candidate
+    tensors: list[Tensor] = []
+    places: list[Place] = []
+    fault = None
+    for (candidate, found), names, _ in chosen_tensors(edges):
         if not isinstance(found, FlatTensors):
-            places += [(len(holders) + i, 0) for i in range(len(names))]
-            holders += [Holder(found[n], False, name, (n,)) for n in names]
-            continue
-        if tuple(found.layout.shapes) != names:
-            raise ValueError(
-                f"the vector of {name} must hold {', '.join(names) or 'nothing'}, in this order, "
-                f"got {', '.join(found.layout.shapes) or 'nothing'}"
+            places += [Place(len(tensors) + i, None, candidate, n) for i, n in enumerate(names)]
+            tensors += [found[name] for name in names]
+        elif tuple(found.layout.parameters) != names:
+            fault = (
+                f"the vector of {candidate} must hold {', '.join(names) or 'nothing'}, in this "
+                f"order, got {', '.join(found.layout.parameters) or 'nothing'}"
             )
-        if names:
-            assert found.vector is not None
-            places += [(len(holders), found.layout.starts[n]) for n in names]
-            holders.append(Holder(found.vector, True, name, names))
-    return Held(holders, places)
+        elif names:
+            slots, vector = found.layout.parameters, found.parameters
+            fault = fault or _outside(candidate, vector, slots, is_whole=True)
+            if vector is not None:
+                places += [Place(len(tensors), slots[name], candidate, name) for name in names]
+                tensors.append(vector)
+    return Held(tensors, places, fault)
 
 
 def held_statistics(edges: Sequence[Edge]) -> Held:
-    """The running means of a cell, then the variances.
-
-    Raises:
-        ValueError: when the running statistics of an edge have no row for a batch norm.
-    """
-    holders: list[Holder] = []
-    places: list[tuple[int, int]] = []
+    """The running means of a cell, then the variances."""
+    tensors: list[Tensor] = []
+    of_kinds: tuple[list[Place], ...] = ([], [])
     numbers: dict[int, int] = {}
-    for index, kind in enumerate(STATISTICS):
-        for (name, found), prefix in tensors_of(edges)[1]:
-            if not isinstance(found, FlatTensors):
-                places.append((len(holders), 0))
-                holders.append(Holder(found[f"{prefix}.{kind}"], False, name))
-                continue
-            tensor, row = found.running, found.layout.norms[prefix]
-            if tensor is None or tensor.dim() != 3 or tensor.shape[1] <= row:
-                shape = None if tensor is None else tuple(tensor.shape)
-                raise ValueError(
-                    f"{name}: the running statistics must be (2, norms, channels) with more than "
-                    f"{row} norms, got {shape}"
-                )
-            if id(tensor) not in numbers:
-                numbers[id(tensor)] = len(holders)
-                holders.append(Holder(tensor, True, name, norms=tensor.shape[1]))
-            places.append((numbers[id(tensor)], index * tensor.shape[1] + row))
-    return Held(holders, places)
+    fault = None
+    for (candidate, found), _, prefixes in chosen_tensors(edges):
+        names = [(kind, f"{prefix}.{kind}") for prefix in prefixes for kind in STATISTICS]
+        if not isinstance(found, FlatTensors):
+            for kind, name in names:
+                place = Place(len(tensors), None, candidate, name)
+                of_kinds[STATISTICS.index(kind)].append(place)
+                tensors.append(found[name])
+        elif names:
+            slots, vector = found.layout.buffers, found.buffers
+            fault = fault or _outside(candidate, vector, slots, is_whole=False)
+            if vector is not None and id(vector) not in numbers:
+                numbers[id(vector)] = len(tensors)
+                tensors.append(vector)
+            for kind, name in names:
+                place = Place(numbers.get(id(vector), 0), slots[name], candidate, name)
+                of_kinds[STATISTICS.index(kind)].append(place)
+    return Held(tensors, [*of_kinds[0], *of_kinds[1]], fault)
+
+
+def _outside(candidate: str, vector: Tensor | None, slots: Slots, *, is_whole: bool) -> str | None:
+    """Why a vector does not hold some slots, or others too if it `is_whole`; None if it does."""
+    length = None if vector is None or vector.dim() != 1 else len(vector)
+    if length is not None and slots.start >= 0:
+        if slots.end == length or (slots.end < length and not is_whole):
+            return None
+    wanted = f"{slots.end} elements" if is_whole else f"at least {slots.end} elements"
+    given = "none" if vector is None else f"shape {tuple(vector.shape)}"
+    return f"{candidate}: a vector must have {wanted}, got {given}"
 
 
 def separate_parameters(edges: Sequence[Edge]) -> list[Tensor]:
     """The parameters of a cell in the plan's order, as views of what holds them."""
     parameters: list[Tensor] = []
-    for candidate, names, _ in named_tensors(edges):
-        found = candidate.tensors
-        views = found.views() if isinstance(found, FlatTensors) else found
+    for candidate, names, _ in chosen_tensors(edges):
+        views = candidate.views()
         parameters += [views[name] for name in names]
     return parameters
-
-
-def statistics_rows(held: Held) -> list[Tensor]:
-    """The running means, then the variances, (C,) each, as views of what holds them."""
-    rows = [tensor.view(-1, tensor.shape[-1]).unbind() for tensor in held.tensors]
-    return [rows[holder][row] for holder, row in held.places.pairs]

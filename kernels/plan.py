@@ -221,14 +221,14 @@ def tensors_of(
 
     The order is by edge, then by candidate. The positions in a `CellPlan` refer to it.
     """
-    found = list(named_tensors(edges))
+    found = list(chosen_tensors(edges))
     return (
         [(candidate, name) for candidate, names, _ in found for name in names],
         [(candidate, prefix) for candidate, _, prefixes in found for prefix in prefixes],
     )
 
 
-def named_tensors(
+def chosen_tensors(
     edges: Sequence[Edge],
 ) -> Iterator[tuple[Candidate, tuple[str, ...], tuple[str, ...]]]:
     """Each active candidate, the names of its parameters and the prefixes of its norms."""

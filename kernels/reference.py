@@ -34,11 +34,15 @@ class Candidate(NamedTuple):
 
     Attributes:
         name: the operator's name in the literature, for example `sep_conv_3x3`.
-        tensors: its parameters and buffers by name; `FlatTensors` are the cheapest in a call.
+        tensors: its parameters and buffers by name; with `FlatTensors` a call costs Python less.
     """
 
     name: str
     tensors: Mapping[str, Tensor]
+
+    def views(self) -> Mapping[str, Tensor]:
+        """The tensors, made all at once if they are flat."""
+        return self.tensors.views() if isinstance(self.tensors, FlatTensors) else self.tensors
 
 
 class Context(NamedTuple):
@@ -170,9 +174,7 @@ def mixed_op(
         candidate = candidates[k]
         if candidate.name == "none":
             continue
-        tensors = candidate.tensors
-        views = tensors.views() if isinstance(tensors, FlatTensors) else tensors
-        y = CANDIDATE_FUNCTIONS[candidate.name](x, views, context)
+        y = CANDIDATE_FUNCTIONS[candidate.name](x, candidate.views(), context)
         weight = mixing_weights[k].to(y.dtype)
         total = weight * y if total is None else torch.addcmul(total, weight, y)
     if total is None:

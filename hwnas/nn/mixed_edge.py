@@ -13,16 +13,14 @@ from hwnas import kernels
 from hwnas.latency_tables.table import OpSpec
 from hwnas.ops import build_candidate
 
-MEAN = ".running_mean"
-"""How the name of a batch norm's running mean ends."""
-
 
 class MixedOp(nn.Module):
     """The candidate operators of one edge of a cell; `MixedCell` runs them.
 
-    All weights of a candidate are one parameter, a vector, and all running statistics one buffer,
+    All weights of a candidate are one parameter and the buffers of all candidates are one buffer,
     since what a search step costs Python grows with their number. The state dict has them under the
-    names of the candidates' own modules.
+    names of the candidates' own modules; buffers of whole numbers, as batch norms' counters, are
+    left out.
 
     Args:
         specs: one operator for each option, in the order of the options.
@@ -31,11 +29,11 @@ class MixedOp(nn.Module):
 
     Attributes:
         layouts: for each candidate where its tensors lie, by its name, which is also the name of
-            the vector of its weights.
-        running: (2, norms, channels), running means and variances; None without batch norms.
+            the parameter with its weights.
+        statistics: (B,), the running statistics and other buffers; None if there are none.
     """
 
-    running: Tensor | None
+    statistics: Tensor | None
 
     def __init__(self, specs: Sequence[OpSpec], *, normalise_pools: bool, partial: int = 1) -> None:
         super().__init__()
@@ -44,44 +42,44 @@ class MixedOp(nn.Module):
         self.stride = specs[0].stride
         self.partial = partial
         self.layouts: dict[str, kernels.FlatLayout] = {}
-        means: list[Tensor] = []
-        variances: list[Tensor] = []
+        vectors: list[Tensor] = []
         for spec in specs:
             narrow = replace(spec, c_in=spec.c_in // partial, c_out=spec.c_out // partial)
-            tensors = dict(named_tensors(build_candidate(narrow, normalise_pools=normalise_pools)))
+            module = build_candidate(narrow, normalise_pools=normalise_pools)
+            tensors = {n: t for n, t in named_tensors(module) if t.is_floating_point()}
             weights = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter)}
-            norms = [n.removesuffix(MEAN) for n in tensors if n.endswith(MEAN)]
-            layout = kernels.FlatLayout(
+            self.layouts[spec.name] = layout = kernels.FlatLayout(
                 {name: weight.shape for name, weight in weights.items()},
-                {norm: len(means) + i for i, norm in enumerate(norms)},
+                {name: tensor.shape for name, tensor in tensors.items() if name not in weights},
+                first_buffer=sum(map(len, vectors)),
             )
-            self.layouts[spec.name] = layout
-            means += [tensors[f"{norm}.running_mean"] for norm in norms]
-            variances += [tensors[f"{norm}.running_var"] for norm in norms]
-            vector = nn.Parameter(layout.joined(weights).detach()) if weights else None
+            vector = nn.Parameter(layout.parameters.joined(weights)) if weights else None
             self.register_parameter(spec.name, vector)
-        running = torch.stack([torch.stack(means), torch.stack(variances)]) if means else None
-        self.register_buffer("running", running)
+            vectors += [layout.buffers.joined(tensors)] if layout.buffers else []
+        self.register_buffer("statistics", torch.cat(vectors) if vectors else None)
 
     def kernel_candidates(self) -> list[kernels.Candidate]:
         """The candidates in the form that `hwnas.kernels` takes."""
         return [
             kernels.Candidate(
-                name, kernels.FlatTensors(layout, self._parameters[name], self.running)
+                name, kernels.FlatTensors(layout, getattr(self, name), self.statistics)
             )
             for name, layout in self.layouts.items()
         ]
 
-    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each tensor of the candidates, with its name in the state dict."""
-        for name, tensors in self.kernel_candidates():
-            for tensor_name, tensor in tensors.items():
-                yield f"candidates.{name}.{tensor_name}", tensor
+    def extra_repr(self) -> str:
+        return ", ".join(self.layouts)
+
+    def _entries(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of the state dict by name."""
+        for candidate in self.kernel_candidates():
+            for name, tensor in candidate.views().items():
+                yield f"candidates.{candidate.name}.{name}", tensor
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        for name, tensor in self._named_tensors():
+        for name, tensor in self._entries():
             destination[prefix + name] = tensor if keep_vars else tensor.detach()
 
     def _load_from_state_dict(
@@ -95,7 +93,7 @@ class MixedOp(nn.Module):
         error_msgs: list[str],
     ) -> None:
         known = set()
-        for name, own in self._named_tensors():
+        for name, own in self._entries():
             known.add(key := prefix + name)
             if key not in state_dict:
                 missing_keys.append(key)
@@ -104,6 +102,8 @@ class MixedOp(nn.Module):
                     f"size mismatch for {key}: expected {tuple(own.shape)}, got "
                     f"{tuple(state_dict[key].shape)}"
                 )
+            elif own.is_meta:
+                error_msgs.append(f"{key} has no memory: call to_empty() of the module first")
             else:
                 own.detach().copy_(state_dict[key])
         unexpected_keys += [k for k in state_dict if k.startswith(prefix) and k not in known]

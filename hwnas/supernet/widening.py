@@ -61,11 +61,17 @@ def _widened(mixed_op: MixedOp, partial: int) -> MixedOp:
     """Return a mixed operator with the same candidates on more channels."""
     with torch.device("meta"):
         wide = MixedOp(mixed_op.specs, normalise_pools=mixed_op.normalise_pools, partial=partial)
-    for name, weights in mixed_op.named_parameters():
-        vector = _widened_vector(weights.detach(), name, mixed_op, wide)
-        wide.register_parameter(name, nn.Parameter(vector))
-    if mixed_op.running is not None and wide.running is not None:
-        wide.running = repeat_channels(mixed_op.running, wide.running.shape)
+    statistics = []
+    for candidate in mixed_op.kernel_candidates():
+        name = candidate.name
+        parameters, buffers = wide.layouts[name].parameters, wide.layouts[name].buffers
+        slots = {**parameters, **buffers}
+        tensors = {n: repeat_channels(t, slots[n].shape) for n, t in candidate.views().items()}
+        if parameters:
+            wide.register_parameter(name, nn.Parameter(parameters.joined(tensors)))
+        if buffers:
+            statistics.append(buffers.joined(tensors))
+    wide.statistics = torch.cat(statistics) if statistics else None
     return wide
 
 
@@ -74,22 +80,15 @@ def _widen_states(optimizer: torch.optim.Optimizer, narrow: MixedOp, wide: Mixed
     for name, weights in narrow.named_parameters():
         if weights not in optimizer.state:
             continue
-        optimizer.state[wide.get_parameter(name)] = {
-            key: _widened_vector(value, name, narrow, wide, 2 if key == SQUARED_GRADIENTS else 1)
-            if isinstance(value, Tensor) and value.shape == weights.shape
-            else value
-            for key, value in optimizer.state.pop(weights).items()
-        }
-
-
-def _widened_vector(
-    vector: Tensor, name: str, narrow: MixedOp, wide: MixedOp, power: int = 1
-) -> Tensor:
-    """Widen each of the tensors that the vector of a candidate holds; see `repeat_channels`."""
-    tensors, layout = narrow.layouts[name].parameters(vector), wide.layouts[name]
-    return layout.joined(
-        {n: repeat_channels(tensors[n], shape, power) for n, shape in layout.shapes.items()}
-    )
+        state = optimizer.state[wide.get_parameter(name)] = optimizer.state.pop(weights)
+        slots = wide.layouts[name].parameters
+        for key, value in state.items():
+            if isinstance(value, Tensor) and value.shape == weights.shape:
+                power = 2 if key == SQUARED_GRADIENTS else 1
+                tensors = narrow.layouts[name].parameters.separated(value)
+                state[key] = slots.joined(
+                    {n: repeat_channels(tensors[n], s.shape, power) for n, s in slots.items()}
+                )
 
 
 def repeat_channels(tensor: Tensor, shape: Sequence[int], power: int = 1) -> Tensor:

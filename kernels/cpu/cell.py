@@ -21,6 +21,7 @@ from hwnas.kernels.cpu.compiler import Strides
 from hwnas.kernels.cpu.memory import MEMORY, SMALLEST_BYTES
 from hwnas.kernels.cpu.program import Program, Sizes
 from hwnas.kernels.function import CellCall, split
+from hwnas.kernels.held import Held
 from hwnas.kernels.operator import (
     ALIGNMENT,
     aligned,
@@ -62,12 +63,11 @@ def forward(
         program, backend, kept, weights, None, call.momentum if call.training else 0.0,
         [0, *_addresses([x for x, _ in given]), *_addresses(nodes), *[0] * plan.nodes,
          *[0] * plan.inputs, *call.places.addresses(addresses[:count], element_bytes),
-         *running.places.addresses(addresses[count:], sizes.channels * element_bytes)],
+         *running.places.addresses(addresses[count:], element_bytes)],
     )  # fmt: skip
     if call.training:
-        for old, new in zip(running.tensors, read[count:], strict=True):
-            if old is not new:
-                old.copy_(new)
+        if read is not held:
+            _copy_back(running, read[count:], sizes.channels)
         torch.autograd.graph.increment_version(running.tensors)
     return nodes, kept
 
@@ -187,6 +187,15 @@ def _readable(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Sequence[T
         return tensors, addresses
     copies = [readable(t.to(dtype)) for t in tensors]
     return copies, list(map(Tensor.data_ptr, copies))
+
+
+def _copy_back(running: Held, copies: Sequence[Tensor], channels: int) -> None:
+    """Copy the running statistics of a cell from copies of what holds them."""
+    for place in running.places.listed:
+        old, new = running.tensors[place.holder], copies[place.holder]
+        if old is not new:
+            part = slice(place.start, place.start + channels)
+            old[part].copy_(new[part])
 
 
 def _run(

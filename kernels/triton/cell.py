@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hwnas.kernels.function import CellCall, split
 from hwnas.kernels.fused import FusedCell, GroupValues
-from hwnas.kernels.held import Held, statistics_rows
+from hwnas.kernels.held import Held
 from hwnas.kernels.norms import MEAN, RESIDUAL, TABLE_ROWS, VARIANCE
 from hwnas.kernels.operator import (
     aligned,
@@ -138,7 +138,7 @@ def forward(
     nodes = [weights.new_empty(shape, dtype=sizes.dtype) for shape in found.nodes]
     found.program.run([*states, weights, packed, counters, *nodes], workspace)
     if call.running is not None and call.running.tensors:
-        _update_running(call, call.running, sizes, keeps, workspace)
+        _update_running(call, call.running, sizes, found, workspace)
     return [without_base(from_layout(x, sizes.channels)) for x in nodes], workspace
 
 
@@ -201,7 +201,7 @@ def _forward_program(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -
     kinds = [(tuple(t.shape), t.dtype) for t in saved]
     shapes = [tuple(node.shape) for node in nodes]
     gather = _from_plan_order(stand_ins)
-    program.constants.append(gather)
+    program.attached["gather"] = gather
     return ForwardProgram(program, shapes, kinds, groups, gather)
 
 
@@ -322,13 +322,11 @@ class Statistics(NamedTuple):
     shares: Tensor
 
 
-@lru_cache(maxsize=PROGRAMS)
 def _statistics(
-    description: str, sizes: Sizes, keeps: tuple[bool, bool], order: tuple[int, ...]
+    description: str, sizes: Sizes, found: ForwardProgram, order: tuple[int, ...]
 ) -> Statistics:
     """The rows are means and variances, of which `order` has the positions in the plan's order."""
     plan = CellPlan.of(description)
-    found = _forward_program(description, sizes, keeps)
     places = torch.empty(2, 2, plan.norms, sizes.channels, dtype=torch.int64)
     factors, shares = torch.ones(2, plan.norms, 1), torch.zeros(2, plan.norms, 1)
     shares[0] = 1
@@ -345,28 +343,25 @@ def _statistics(
             places[1, :, norm.position] = first + RESIDUAL * width + channels
             factors[1, norm.position] = pixels / (pixels - 1)
     index = torch.tensor(order)
-    statistics = Statistics(*(
+    return Statistics(*(
         t.flatten(-3, -2).index_select(-2, index).to(sizes.device)
         for t in (places, factors, shares)
     ))  # fmt: skip
-    found.program.constants += statistics
-    return statistics
 
 
 def _update_running(
-    call: CellCall, running: Held, sizes: Sizes, keeps: tuple[bool, bool], workspace: Tensor
+    call: CellCall, running: Held, sizes: Sizes, found: ForwardProgram, workspace: Tensor
 ) -> None:
     """Move running statistics towards the batch's own, as `torch.nn.BatchNorm2d` does."""
-    order = running.order or tuple(range(len(running.places.pairs)))
-    places, factors, shares = _statistics(call.description, sizes, keeps, order)
+    order = running.order or tuple(range(len(running.places.listed)))
+    attached = found.program.attached
+    if order not in attached:
+        attached[order] = _statistics(call.description, sizes, found, order)
+    places, factors, shares = attached[order]
     values, errors = workspace.view(torch.float32)[places]
     batch = torch.addcmul(values * factors, errors, shares)
-    if running.order is None:
-        old, new = statistics_rows(running), batch.unbind()
-    else:
-        old = running.tensors
-        parts = torch.split(batch, [t.numel() // sizes.channels for t in old])
-        new = tuple(part.view(t.shape) for part, t in zip(parts, old, strict=True))
+    old = running.separate() if running.order is None else running.tensors
+    new = torch.split(batch.view(-1), [len(tensor) for tensor in old])
     if set(map(attrgetter("dtype"), old)) != {torch.float32}:
-        new = tuple(part.to(t.dtype) for part, t in zip(new, old, strict=True))
+        new = tuple(part.to(tensor.dtype) for part, tensor in zip(new, old, strict=True))
     torch._foreach_lerp_(old, new, call.momentum)

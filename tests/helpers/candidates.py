@@ -34,27 +34,21 @@ def modules_of(mixed_op: MixedOp) -> dict[str, torch.nn.Module]:
 
 def flat(candidates: list[kernels.Candidate]) -> list[kernels.Candidate]:
     """Copies of the candidates of an edge whose tensors are flat, as those of a `MixedOp`."""
-    statistics = {
-        (k, name): tensor.detach()
-        for k, candidate in enumerate(candidates)
-        for name, tensor in candidate.tensors.items()
-        if name.endswith((".running_mean", ".running_var"))
-    }
-    rows = list(dict.fromkeys((k, name.rpartition(".")[0]) for k, name in statistics))
-    running = None
-    if rows:
-        running = torch.stack([
-            torch.stack([statistics[k, f"{prefix}.{kind}"] for k, prefix in rows])
-            for kind in ("running_mean", "running_var")
-        ])  # fmt: skip
+    layouts, vectors = [], []
+    for _, tensors in candidates:
+        kinds: tuple[dict[str, torch.Size], ...] = ({}, {})
+        for key in sorted(tensors, key=lambda key: key.startswith("bn")):  # the plan's order
+            if not key.endswith("num_batches_tracked"):
+                kinds["running" in key][key] = tensors[key].shape
+        layout = kernels.FlatLayout(*kinds, first_buffer=sum(map(len, vectors)))
+        layouts.append(layout)
+        vectors += [layout.buffers.joined(tensors).detach()] if layout.buffers else []
+    statistics = torch.cat(vectors) if vectors else None
     copies = []
-    for k, (name, tensors) in enumerate(candidates):
-        weights = {n: t for n, t in tensors.items() if n.endswith((".weight", ".bias"))}
-        weights = dict(sorted(weights.items(), key=lambda item: item[0].startswith("bn")))
-        norms = {prefix: row for row, (of, prefix) in enumerate(rows) if of == k}
-        layout = kernels.FlatLayout({n: t.shape for n, t in weights.items()}, norms)
-        vector = layout.joined(weights).detach().requires_grad_() if weights else None
-        copies.append(kernels.Candidate(name, kernels.FlatTensors(layout, vector, running)))
+    for (name, tensors), layout in zip(candidates, layouts, strict=True):
+        weights = layout.parameters.joined(tensors).detach() if layout.parameters else None
+        weights = weights if weights is None else weights.requires_grad_()
+        copies.append(kernels.Candidate(name, kernels.FlatTensors(layout, weights, statistics)))
     return copies
 
 

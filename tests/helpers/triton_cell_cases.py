@@ -28,7 +28,7 @@ from hwnas.kernels import mixed_op, reference, weighted_norms
 from hwnas.kernels.cell import Selection
 from hwnas.kernels.function import CellCall, run_cell
 from hwnas.kernels.fused import FusedCell
-from hwnas.kernels.held import held_statistics, separate_parameters, statistics_rows
+from hwnas.kernels.held import held_statistics, separate_parameters
 from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 from hwnas.kernels.plan import CellPlan, Edge, tensors_of
 from hwnas.kernels.triton import cell as programs
@@ -221,7 +221,7 @@ def test_programs_compute_what_the_operator_does(
                 )  # fmt: skip
                 nodes, tables = found[: plan.nodes], found[plan.nodes :][: len(plan.groups)]
                 counts = selection.counts(inputs)
-                rows = statistics_rows(held)
+                rows = held.separate()
                 update_running_statistics(rows, tables, selection.description, counts, 0.1)
             leaves = [*dict.fromkeys(inputs), weights, *learned]
             results.append([*nodes, *torch.autograd.grad(nodes, leaves, gradients), *running])

@@ -44,15 +44,26 @@ def test_weights_and_names_are_those_of_the_modules(space, stride) -> None:
 
 def test_there_are_few_tensors() -> None:
     assert len(list(mixed_op().parameters())) == 4
-    assert [tuple(t.shape) for t in mixed_op().buffers()] == [(2, 8, 6)]
+    assert [tuple(t.shape) for t in mixed_op().buffers()] == [(2 * 8 * 6,)]
     assert len(list(mixed_op("nasbench201", stride=2).parameters())) == 3
     without_norms = MixedOp([OpSpec("skip_connect", 6, 6, 8, 8, 1)], normalise_pools=False)
     assert not list(without_norms.parameters()) and not list(without_norms.buffers())
 
 
+def test_norms_of_other_widths_and_operators_without_kernels() -> None:
+    spec = OpSpec("mbconv_3x3_e3_relu", 6, 6, 8, 8, 1)
+    torch.manual_seed(0)
+    found = MixedOp([spec], normalise_pools=False).state_dict()
+    torch.manual_seed(0)
+    expected = build_candidate(spec, normalise_pools=False).state_dict()
+    for name, tensor in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            assert torch.equal(found[f"candidates.mbconv_3x3_e3_relu.{name}"], tensor), name
+
+
 def test_a_state_dict_is_loaded_into_another_operator() -> None:
     mine, other = mixed_op(seed=1), mixed_op(seed=2)
-    mine.running.normal_()
+    mine.statistics.normal_()
     before = list(other.parameters())
     other.load_state_dict(mine.state_dict())
     assert all(a is b for a, b in zip(before, other.parameters(), strict=True))
@@ -73,6 +84,10 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
         mixed_op().load_state_dict(state | {"more": torch.zeros(1)})
     with pytest.raises(RuntimeError, match=rf"{name}: expected \(6, 6, 1, 1\), got \(3,\)"):
         mixed_op().load_state_dict(state | {name: torch.zeros(3)})
+    with torch.device("meta"):
+        without_memory = mixed_op()
+    with pytest.raises(RuntimeError, match=rf"{name} has no memory"):
+        without_memory.load_state_dict(state, assign=True)
     assert mixed_op(seed=1).load_state_dict(missing, strict=False).missing_keys == [name]
 
 
