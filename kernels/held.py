@@ -1,6 +1,6 @@
 """What holds the tensors of a cell: the tensors themselves, or vectors of several.
 
-Only the holders cross PyTorch's boundaries; the kernels get the address of every tensor in them.
+PyTorch knows of the holders alone; the kernels get the address of every tensor in them.
 """
 
 from __future__ import annotations
@@ -76,9 +76,14 @@ class Places:
 class Held:
     """Some tensors of a cell, and what holds them.
 
-    Attributes:
+    Args:
         tensors: the holders.
         places: of the cell's tensors in them, in the plan's order.
+        fault: why the kernels cannot read them, None if nothing is known to be wrong.
+
+    Attributes:
+        tensors: as given.
+        places: as given.
     """
 
     def __init__(self, tensors: list[Tensor], places: Sequence[Place], fault: str | None) -> None:

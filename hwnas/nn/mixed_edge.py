@@ -1,4 +1,4 @@
-"""The candidate operators of one edge of a cell, with their tensors in few."""
+"""The candidate operators of one edge of a cell, whose tensors are parts of a few vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MixedOp(nn.Module):
     All weights of a candidate are one parameter and the buffers of all candidates are one buffer,
     since what a search step costs Python grows with their number. The state dict has them under the
     names of the candidates' own modules; buffers of whole numbers, as batch norms' counters, are
-    left out.
+    left out. To load one always copies, with `assign=True` too.
 
     Args:
         specs: one operator for each option, in the order of the options.
