@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hwnas.kernels.choice import IMPLEMENTATIONS, choose_implementation, compute_dtype
 from hwnas.kernels.fused import RECOMPUTE, STORAGE
-from hwnas.kernels.held import held_parameters, held_statistics, separate_parameters
+from hwnas.kernels.held import held_tensors, separate_parameters
 from hwnas.kernels.plan import FUSED, CellPlan, Edge, sizes_of
 from hwnas.kernels.reference import CANDIDATE_FUNCTIONS, Context
 from hwnas.kernels.reference import mixed_op as reference_mixed_op
@@ -151,7 +151,7 @@ class Selection:
         names = [candidate.name for edge in edges for _, candidate in edge.chosen()]
         self._unknown = next((name for name in names if name not in FUSED), None)
         known = edges if self._unknown is None else []
-        self.parameters, self.running = held_parameters(known), held_statistics(known)
+        self.parameters, self.running = held_tensors(known)
         self.groups = sorted({(edge.source, edge.stride) for edge in edges})
         self._counted: dict[tuple[tuple[int, int], ...], list[int]] = {}
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hwnas.kernels.flat import FlatTensors, Slot, Slots
-from hwnas.kernels.plan import Edge, chosen_tensors, parameter_shape
+from hwnas.kernels.plan import ChosenTensors, Edge, chosen_tensors, parameter_shape
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -51,7 +51,7 @@ class Places:
     """The places of some tensors of a cell, in the plan's order.
 
     Args:
-        places: of the tensors.
+        places: of the tensors. Those that are their own holders have its number in their order.
 
     Attributes:
         holders: for each tensor the number of its holder.
@@ -60,9 +60,12 @@ class Places:
     def __init__(self, places: Sequence[Place]) -> None:
         self.listed = places
         self.holders = [place.holder for place in places]
+        self._are_holders = all(place.slot is None for place in places)
 
     def addresses(self, holders: Sequence[int], element_bytes: int) -> list[int]:
         """The address of each tensor, from those of the holders."""
+        if self._are_holders:
+            return list(holders)
         numbers, starts = self._arrays
         found: list[int] = (np.array(holders, np.int64)[numbers] + starts * element_bytes).tolist()
         return found
@@ -90,7 +93,7 @@ class Held:
         self.tensors = tensors
         self.places = Places(places)
         self._fault = fault
-        self._lengths = [len(tensor) if tensor.dim() else 1 for tensor in tensors]
+        self._lengths = [tensor.numel() for tensor in tensors]
         self._expected: dict[int, list[tuple[int, ...]] | str] = {}
 
     def misfit(self, channels: int, device: torch.device) -> str | None:
@@ -160,15 +163,21 @@ class Held:
         return tuple(order) if ends == self._lengths else None
 
 
-def held_parameters(edges: Sequence[Edge]) -> Held:
-    """The parameters of a cell.
+def held_tensors(edges: Sequence[Edge]) -> tuple[Held, Held]:
+    """The parameters of a cell, and its running means, then variances.
 
-    The elements of all holders, one after the other, are the parameters in the plan's order.
+    The elements of all holders of parameters, one after the other, are the parameters in the plan's
+    order.
     """
+    chosen = list(chosen_tensors(edges))
+    return _held_parameters(chosen), _held_statistics(chosen)
+
+
+def _held_parameters(chosen: Sequence[ChosenTensors]) -> Held:
     tensors: list[Tensor] = []
     places: list[Place] = []
     fault = None
-    for (candidate, found), names, _ in chosen_tensors(edges):
+    for (candidate, found), names, _ in chosen:
         if not isinstance(found, FlatTensors):
             places += [Place(len(tensors) + i, None, candidate, n) for i, n in enumerate(names)]
             tensors += [found[name] for name in names]
@@ -186,29 +195,28 @@ def held_parameters(edges: Sequence[Edge]) -> Held:
     return Held(tensors, places, fault)
 
 
-def held_statistics(edges: Sequence[Edge]) -> Held:
-    """The running means of a cell, then the variances."""
+def _held_statistics(chosen: Sequence[ChosenTensors]) -> Held:
     tensors: list[Tensor] = []
-    of_kinds: tuple[list[Place], ...] = ([], [])
+    places: list[Place] = []
     numbers: dict[int, int] = {}
     fault = None
-    for (candidate, found), _, prefixes in chosen_tensors(edges):
-        names = [(kind, f"{prefix}.{kind}") for prefix in prefixes for kind in STATISTICS]
-        if not isinstance(found, FlatTensors):
-            for kind, name in names:
-                place = Place(len(tensors), None, candidate, name)
-                of_kinds[STATISTICS.index(kind)].append(place)
-                tensors.append(found[name])
-        elif names:
+    for (candidate, found), _, prefixes in chosen:
+        if isinstance(found, FlatTensors) and prefixes:
             slots, vector = found.layout.buffers, found.buffers
             fault = fault or _outside(candidate, vector, slots, is_whole=False)
             if vector is not None and id(vector) not in numbers:
                 numbers[id(vector)] = len(tensors)
                 tensors.append(vector)
-            for kind, name in names:
-                place = Place(numbers.get(id(vector), 0), slots[name], candidate, name)
-                of_kinds[STATISTICS.index(kind)].append(place)
-    return Held(tensors, [*of_kinds[0], *of_kinds[1]], fault)
+    for kind in STATISTICS:
+        for (candidate, found), _, prefixes in chosen:
+            for name in (f"{prefix}.{kind}" for prefix in prefixes):
+                if not isinstance(found, FlatTensors):
+                    places.append(Place(len(tensors), None, candidate, name))
+                    tensors.append(found[name])
+                elif id(found.buffers) in numbers:
+                    number, slot = numbers[id(found.buffers)], found.layout.buffers[name]
+                    places.append(Place(number, slot, candidate, name))
+    return Held(tensors, places, fault)
 
 
 def _outside(candidate: str, vector: Tensor | None, slots: Slots, *, is_whole: bool) -> str | None:

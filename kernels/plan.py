@@ -48,6 +48,10 @@ class Edge(NamedTuple):
                 yield k, self.candidates[k]
 
 
+ChosenTensors = tuple[Candidate, tuple[str, ...], tuple[str, ...]]
+"""An active candidate, the names of its parameters and the prefixes of its norms."""
+
+
 class Norm(NamedTuple):
     """A batch norm, as positions of its tensors in the cell's lists.
 
@@ -228,10 +232,8 @@ def tensors_of(
     )
 
 
-def chosen_tensors(
-    edges: Sequence[Edge],
-) -> Iterator[tuple[Candidate, tuple[str, ...], tuple[str, ...]]]:
-    """Each active candidate, the names of its parameters and the prefixes of its norms."""
+def chosen_tensors(edges: Sequence[Edge]) -> Iterator[ChosenTensors]:
+    """The tensors of each active candidate, in plan order."""
     for edge in edges:
         for _, candidate in edge.chosen():
             yield (

@@ -28,7 +28,7 @@ from hwnas.kernels import mixed_op, reference, weighted_norms
 from hwnas.kernels.cell import Selection
 from hwnas.kernels.function import CellCall, run_cell
 from hwnas.kernels.fused import FusedCell
-from hwnas.kernels.held import held_statistics, separate_parameters
+from hwnas.kernels.held import held_tensors, separate_parameters
 from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 from hwnas.kernels.plan import CellPlan, Edge, tensors_of
 from hwnas.kernels.triton import cell as programs
@@ -206,7 +206,7 @@ def test_programs_compute_what_the_operator_does(
         gradients = [torch.randn_like(x[0]) for _ in range(plan.nodes)]
         results = []
         for is_program in (True, False):
-            held = held_statistics(edges)
+            _, held = held_tensors(edges)
             held.tensors = running = [r.clone() for r in held.tensors]
             if is_program:
                 call = CellCall(

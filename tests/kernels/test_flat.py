@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hwnas import kernels
 from hwnas.kernels import Edge, FlatLayout, FlatTensors
-from hwnas.kernels.held import held_parameters, held_statistics
+from hwnas.kernels.held import held_tensors
 
 pytestmark = pytest.mark.usefixtures("needs_kernels")
 
@@ -35,7 +35,8 @@ def one_edge(seed: int, channels: int = 8) -> tuple[Edge, Tensor, Tensor]:
 
 def outcome(case: Cell, edges: Sequence[Edge], impl: str, **settings) -> list[Tensor]:
     """Nodes, all gradients with those of parameters as one vector, and running statistics."""
-    parameters, statistics = held_parameters(edges).tensors, held_statistics(edges)
+    held, statistics = held_tensors(edges)
+    parameters = held.tensors
     dtype = parameters[0].dtype
     inputs = [x.to(dtype, copy=True).requires_grad_() for x in case.inputs]
     weights = case.weights.to(dtype, copy=True).requires_grad_()
@@ -180,13 +181,13 @@ def test_flat_tensors_are_a_mapping_of_views() -> None:
 def test_the_order_of_running_statistics_is_that_of_the_vectors() -> None:
     case = make_cell("darts", DARTS_CELL, 2, 8, (6, 6), seed=8)
     edges = copies(case, torch.float32, is_flat=True)
-    held = held_statistics(edges)
+    _, held = held_tensors(edges)
     for number, tensor in enumerate(held.tensors):
         tensor.copy_(torch.arange(len(tensor)) + 1000 * number)
     rows = held.separate()
     assert torch.equal(torch.cat([rows[i] for i in held.order]), torch.cat(held.tensors))
     some = [edge._replace(active=(1, 4)) for edge in edges]
-    assert held_statistics(some).order is None
-    separate = held_statistics(case.edges)
+    assert held_tensors(some)[1].order is None
+    _, separate = held_tensors(case.edges)
     rows = separate.separate()
     assert all(rows[i] is t for i, t in zip(separate.order, separate.tensors, strict=True))
