@@ -67,7 +67,7 @@ def to_layout(x: Tensor, width: int) -> Tensor:
 
 def aligned(x: Tensor) -> Tensor:
     """The tensor, or a copy of it that is contiguous and at an address that kernels can read."""
-    x = x.contiguous()
+    x = in_memory(x).contiguous()
     return x.clone() if x.data_ptr() % ALIGNMENT else x
 
 
@@ -81,8 +81,23 @@ def readable(x: Tensor) -> Tensor:
 
     A file that is mapped into memory may hold them at any address.
     """
-    x = x.contiguous()
+    x = in_memory(x).contiguous()
     return x.clone() if x.data_ptr() % x.element_size() else x
+
+
+def in_memory(x: Tensor) -> Tensor:
+    """The tensor, or a copy of it if its values are the negatives of those in memory.
+
+    Raises:
+        RuntimeError: when its storage has been freed or shrunk.
+    """
+    last = sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True))
+    if x.numel() and x.untyped_storage().nbytes() < (x.storage_offset() + last + 1) * x.itemsize:
+        raise RuntimeError(
+            f"a tensor of shape {tuple(x.shape)} reaches beyond its storage of "
+            f"{x.untyped_storage().nbytes()} bytes: the storage was freed or shrunk"
+        )
+    return x.resolve_neg()
 
 
 def without_base(x: Tensor) -> Tensor:

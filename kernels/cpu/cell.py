@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from operator import attrgetter, or_
+from operator import add, attrgetter, le, or_
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from hwnas.kernels.cpu.backend import CpuBackend
 from hwnas.kernels.cpu.binding import load_library
@@ -27,6 +27,7 @@ from hwnas.kernels.operator import (
     aligned,
     backend_for,
     gradients_of,
+    in_memory,
     kept_stages,
     readable,
 )
@@ -143,6 +144,7 @@ def _as_read(x: Tensor, sizes: Sizes) -> tuple[Tensor, Strides]:
 
     The kernels read it where it is if it needs neither padding nor another order.
     """
+    x = in_memory(x)
     packed = x.is_contiguous(memory_format=torch.channels_last)
     address = x.data_ptr()
     if packed and sizes.width == sizes.channels and address % ALIGNMENT == 0:
@@ -179,13 +181,17 @@ def _readable(tensors: Sequence[Tensor], dtype: torch.dtype) -> tuple[Sequence[T
     Kernels read element by element.
     """
     addresses = list(map(Tensor.data_ptr, tensors))
+    ends = map(add, map(Tensor.storage_offset, tensors), map(Tensor.numel, tensors))
+    storages = map(UntypedStorage.nbytes, map(Tensor.untyped_storage, tensors))
     if (
         all(map(Tensor.is_contiguous, tensors))
         and set(map(DTYPE, tensors)) <= {dtype}
         and reduce(or_, addresses, 0) % dtype.itemsize == 0
+        and not any(map(Tensor.is_neg, tensors))
+        and all(map(le, map(dtype.itemsize.__mul__, ends), storages))
     ):
         return tensors, addresses
-    copies = [readable(t.to(dtype)) for t in tensors]
+    copies = [readable(in_memory(t).to(dtype)) for t in tensors]
     return copies, list(map(Tensor.data_ptr, copies))
 
 

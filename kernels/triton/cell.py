@@ -30,8 +30,9 @@ from hwnas.kernels.operator import (
 )
 from hwnas.kernels.plan import CellPlan, parameter_shape
 from hwnas.kernels.triton.backend import TritonBackend
+from hwnas.kernels.triton.constants import kept_on_device
 from hwnas.kernels.triton.launch import counters_of
-from hwnas.kernels.triton.packing import PackedParameters, joined
+from hwnas.kernels.triton.packing import PackedParameters, joined, packed_positions
 from hwnas.kernels.triton.program import ALIGNMENT, Program, Recorder
 
 PROGRAMS = 512
@@ -70,24 +71,24 @@ class ForwardProgram(NamedTuple):
         saved: shapes and types of what is kept for the backward pass.
         groups: for each group the positions of its table and of the outputs of its first and its
             second stage there; None where they are not kept.
-        gather: for each packed element its position among a zero and all parameters.
+        packed_elements: number of elements of the packed parameters.
     """
 
     program: Program
     nodes: list[tuple[int, ...]]
     saved: list[tuple[tuple[int, ...], torch.dtype]]
     groups: list[tuple[int, int | None, int | None]]
-    gather: Tensor
+    packed_elements: int
 
     def workspace(self, sizes: Sizes) -> Tensor:
         """Memory for what is kept, and behind it for the packed parameters, as bytes."""
-        packed = -(-self.gather.numel() * sizes.dtype.itemsize // ALIGNMENT) * ALIGNMENT
+        packed = -(-self.packed_elements * sizes.dtype.itemsize // ALIGNMENT) * ALIGNMENT
         size = self.program.saved_bytes + packed
         return torch.empty(size, dtype=torch.uint8, device=sizes.device)
 
     def packed(self, workspace: Tensor, sizes: Sizes) -> Tensor:
         """The place of the packed parameters."""
-        return workspace[self.program.saved_bytes :].view(sizes.dtype)[: self.gather.numel()]
+        return workspace[self.program.saved_bytes :].view(sizes.dtype)[: self.packed_elements]
 
     def values(self, workspace: Tensor) -> list[GroupValues]:
         """What `FusedCell.forward` returned, as views of what was kept."""
@@ -133,12 +134,13 @@ def forward(
     states, weights = [to_layout(x, width) for x in inputs], aligned(weights)
     workspace = found.workspace(sizes)
     packed = found.packed(workspace, sizes)
-    torch.index_select(joined(parameters), 0, found.gather, out=packed)
+    gather = _gather(call.description, sizes.channels, width, sizes.device)
+    torch.index_select(joined(parameters), 0, gather, out=packed)
     counters, _ = _zeros(call.description, weights)
     nodes = [weights.new_empty(shape, dtype=sizes.dtype) for shape in found.nodes]
     found.program.run([*states, weights, packed, counters, *nodes], workspace)
     if call.running is not None and call.running.tensors:
-        _update_running(call, call.running, sizes, found, workspace)
+        _update_running(call, call.running, sizes, keeps, workspace)
     return [without_base(from_layout(x, sizes.channels)) for x in nodes], workspace
 
 
@@ -200,9 +202,7 @@ def _forward_program(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -
     program = Program(recorder, bases, nodes, saved)
     kinds = [(tuple(t.shape), t.dtype) for t in saved]
     shapes = [tuple(node.shape) for node in nodes]
-    gather = _from_plan_order(stand_ins)
-    program.attached["gather"] = gather
-    return ForwardProgram(program, shapes, kinds, groups, gather)
+    return ForwardProgram(program, shapes, kinds, groups, stand_ins.packed.flat.numel())
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -277,12 +277,15 @@ class _StandIns:
         )
 
 
-def _from_plan_order(stand_ins: _StandIns) -> Tensor:
+@kept_on_device(limit=PROGRAMS)
+def _gather(description: str, channels: int, width: int, device: torch.device) -> Tensor:
     """For each packed element its position among a zero and all parameters in the plan's order."""
-    packed, sizes = stand_ins.packed, [p.numel() for p in stand_ins.parameters]
-    positions = torch.arange(1 + sum(sizes), device=packed.gather.device)
-    zero, *parts = torch.split(positions, [1, *sizes])
-    return torch.cat([zero, *(parts[i] for i in packed.order)])[packed.gather]
+    plan = CellPlan.of(description)
+    convolutions = [c for group in plan.groups for c in (*group.first, *group.second)]
+    sizes = [math.prod(parameter_shape(*names, channels)) for names in plan.parameters]
+    zero, *parts = torch.split(torch.arange(1 + sum(sizes)), [1, *sizes])
+    packed = torch.cat([zero, *(parts[i] for c in convolutions for i in c.weights)])
+    return packed[packed_positions(convolutions, 0, channels, width)].to(device)
 
 
 def _zeros(description: str, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,11 +325,17 @@ class Statistics(NamedTuple):
     shares: Tensor
 
 
+@kept_on_device(limit=PROGRAMS)
 def _statistics(
-    description: str, sizes: Sizes, found: ForwardProgram, order: tuple[int, ...]
+    description: str,
+    sizes: Sizes,
+    keeps: tuple[bool, bool],
+    order: tuple[int, ...],
+    device: torch.device,
 ) -> Statistics:
     """The rows are means and variances, of which `order` has the positions in the plan's order."""
     plan = CellPlan.of(description)
+    found = _forward_program(description, sizes, keeps)
     places = torch.empty(2, 2, plan.norms, sizes.channels, dtype=torch.int64)
     factors, shares = torch.ones(2, plan.norms, 1), torch.zeros(2, plan.norms, 1)
     shares[0] = 1
@@ -344,21 +353,18 @@ def _statistics(
             factors[1, norm.position] = pixels / (pixels - 1)
     index = torch.tensor(order)
     return Statistics(*(
-        t.flatten(-3, -2).index_select(-2, index).to(sizes.device)
+        t.flatten(-3, -2).index_select(-2, index).to(device)
         for t in (places, factors, shares)
     ))  # fmt: skip
 
 
 def _update_running(
-    call: CellCall, running: Held, sizes: Sizes, found: ForwardProgram, workspace: Tensor
+    call: CellCall, running: Held, sizes: Sizes, keeps: tuple[bool, bool], workspace: Tensor
 ) -> None:
     """Move running statistics towards the batch's own, as `torch.nn.BatchNorm2d` does."""
     order = running.order or tuple(range(len(running.places.listed)))
-    attached = found.program.attached
-    if order not in attached:
-        attached[order] = _statistics(call.description, sizes, found, order)
-    places, factors, shares = attached[order]
-    values, errors = workspace.view(torch.float32)[places]
+    places, factors, shares = _statistics(call.description, sizes, keeps, order, sizes.device)
+    values, errors = workspace.view(torch.float32).take(places)
     batch = torch.addcmul(values * factors, errors, shares)
     old = running.separate() if running.order is None else running.tensors
     new = torch.split(batch.view(-1), [len(tensor) for tensor in old])

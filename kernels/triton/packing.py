@@ -192,6 +192,13 @@ def gather(
     width: int,
     device: torch.device,
 ) -> Tensor:
+    """`packed_positions` on a device."""
+    return packed_positions(convolutions, norms, channels, width).to(device)
+
+
+def packed_positions(
+    convolutions: Sequence[Convolution], norms: int, channels: int, width: int
+) -> Tensor:
     """For each packed element its position among a zero and the concatenated parameters.
 
     Args:
@@ -199,14 +206,13 @@ def gather(
         norms: number of batch norms, whose scales and shifts come last.
         channels: number of channels without padding.
         width: number of channels with padding.
-        device: where the result is to be.
     """
     sizes = [size for c in convolutions for size in weight_sizes(c, channels)]
     vectors = sum(sizes) + torch.arange(2 * norms * channels).view(2 * norms, channels)
     parts = [_padded(vectors, (2 * norms, width)).reshape(-1)]
     if convolutions:
         parts.insert(0, packing_index(convolutions, channels, width))
-    return (torch.cat(parts) + 1).to(device)
+    return torch.cat(parts) + 1
 
 
 def channels_of(convolutions: Sequence[Convolution], parameters: Sequence[Tensor]) -> int:

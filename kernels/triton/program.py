@@ -138,7 +138,6 @@ class Program:
         saved: offset of each of `saved` in their base.
         saved_bytes: size of that base.
         scratch_bytes: size of the workspace.
-        attached: what callers make for the program, by key, to be kept as long as it is.
     """
 
     def __init__(
@@ -151,7 +150,6 @@ class Program:
         self._places = {_storage(t): (i, -_start(t)) for i, t in enumerate((*bases, *results))}
         count = len(bases) + len(results)
         regions = {_storage(r.tensor): r for r in recorder.regions}
-        self.attached: dict[Any, Any] = {}
         self.saved: list[int] = []
         self.saved_bytes = 0
         for tensor in saved:
