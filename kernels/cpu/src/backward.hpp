@@ -209,10 +209,10 @@ void finish_state(const Layout<T, V>& l, BackwardWork<T, V>& work, bool convolve
     }
 }
 
-// Backward pass of all convolutions for one image.
+// Backward pass of convolutions first ... last - 1 for one image.
 template <class T, int V>
 void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values, const void* table,
-                             int count, const Convolution* convolutions,
+                             int first, int last, const Convolution* convolutions,
                              std::vector<std::unique_ptr<Weights<T, V>>>& weights,
                              const void* outputs, void* d_values,
                              std::vector<std::unique_ptr<WeightSums<T, V>>>& weight_sums,
@@ -223,13 +223,13 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
   const Index rows_max = l.chunk_rows(), chunk = rows_max * wide;
   // With a table this is a second stage, whose values are what the first one returned.
   const bool is_short = shape.short_stages, reads_short = table && is_short;
-  for (int i = 0; i < count; i++) {
+  for (int i = first; i < last; i++) {
     const Convolution& c = convolutions[i];
     const Index image = c.reads * shape.images + n;
     const void* stored = l.stored_image(values, reads_short, image, in);
     const T* norm =
         table ? static_cast<const T*>(table) + c.reads * TABLE_ROWS * shape.width : nullptr;
-    if (i == 0 || c.reads != convolutions[i - 1].reads) {
+    if (i == first || c.reads != convolutions[i - 1].reads) {
       with_stored<T, V>(reads_short, stored, [&](auto x) {
         fill_plane(l, x, norm, 0, shape.height, work.values.get());
       });
@@ -239,7 +239,7 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
     for (Index h = 0; h < shape.out_height; h += rows_max) {
       const Index rows = h + rows_max <= shape.out_height ? rows_max : shape.out_height - h;
       // What the next chunk reads: the next rows, or the first ones of the next convolution.
-      const bool done = h + rows == shape.out_height && i + 1 < count;
+      const bool done = h + rows == shape.out_height && i + 1 < last;
       const void* next_g = l.image(convolutions[i + done].gradient, n, l.pixels_out);
       const void* next_z =
           l.stored_image(outputs, is_short, (i + done) * shape.images + n, l.pixels_out);
@@ -260,18 +260,54 @@ void convolve_backward_image(const Layout<T, V>& l, Index n, const void* values,
         dense_chunk(l, c, *weights[i], h, rows, chunk, needs_input, *weight_sums[i], work);
     }
     if (!d_values) continue;
-    const Stream next = next_image(l, values, reads_short, count, convolutions, i, n);
+    const Stream next = next_image(l, values, reads_short, last, convolutions, i, n);
     const Ahead ahead{next.at ? l.stream(l.image(d_values, image, in)) : Stream{}, next};
     if (c.kind == SEPARABLE)
       with_geometry(c, [&](auto k, auto d, auto s) {
         depthwise_input<k.value, d.value, s.value>(l, *weights[i], work, ahead);
       });
-    if (norm && (i + 1 == count || c.reads != convolutions[i + 1].reads))
+    if (norm && (i + 1 == last || c.reads != convolutions[i + 1].reads))
       with_stored<T, V>(reads_short, stored, [&](auto x) {
         finish_values(l, work, x, norm, const_cast<v*>(l.image(d_values, image, in)),
                       sums ? sums + 2 * c.reads * shape.width : nullptr);
       });
   }
+}
+
+// The convolutions of a stage in parts, so that there is work for all threads where images are few.
+// Convolutions that read the same tensor with a norm stay together. Returns the first convolution
+// of each part, and behind them the number of all.
+inline std::vector<int> parts_of_stage(const Shape& shape, int count,
+                                       const Convolution* convolutions, bool with_norms) {
+  std::vector<int> starts;
+  for (int i = 0; i < count; i++)
+    if (i == 0 || !with_norms || convolutions[i].reads != convolutions[i - 1].reads)
+      starts.push_back(i);
+  const Index units = static_cast<Index>(starts.size());
+  const Index wanted = shape.images < shape.threads ? (shape.threads - 1) / shape.images + 1 : 1;
+  const Index parts = std::max<Index>(1, std::min(wanted, units));
+  std::vector<int> firsts{0};
+  for (Index part = 1; part < parts; part++) firsts.push_back(starts[part * units / parts]);
+  firsts.push_back(count);
+  return firsts;
+}
+
+// Adds what the parts of a stage have found for the state that they read to `before`, which may be
+// NULL: `found` is [image][part][pixel] of blocks.
+template <class T, int V>
+void add_parts(const Layout<T, V>& l, Index parts, typename VectorOf<T, V>::type* found,
+               const void* before, void* dx) {
+  using v = typename VectorOf<T, V>::type;
+  const Index in = l.shape.height * l.shape.width_px, row = l.shape.width_px * l.blocks;
+  for_each(l.shape.threads, l.shape.images * l.shape.height, no_work, [&](Nothing&, Index i) {
+    const Index n = i / l.shape.height, at = i % l.shape.height * row;
+    const v* from = found + n * parts * in * l.blocks + at;
+    for (Index j = 0; j < row; j++) {
+      v sum = before ? l.image(before, n, in)[at + j] : v{};
+      for (Index part = 0; part < parts; part++) sum += from[part * in * l.blocks + j];
+      const_cast<v*>(l.image(dx, n, in))[at + j] = sum;
+    }
+  });
 }
 
 // Backward pass of a stage. With a table, `d_values` becomes the gradient of the normalised values,
@@ -303,23 +339,31 @@ void convolve_backward(const Shape& shape, const void* values, const void* table
   };
   const Index image_stride = 2 * reads * shape.width;
   std::vector<double> image_sums(sums ? shape.images * image_stride : 0, 0.0);
-  const auto works = for_each(shape.threads, shape.images, make, [&](Work& work, Index n) {
-    convolve_backward_image(l, n, values, table, count, convolutions, weights, outputs, d_values,
-                            work.weight_sums, work.buffers,
+  const std::vector<int> firsts = parts_of_stage(shape, count, convolutions, table != nullptr);
+  const Index parts = static_cast<Index>(firsts.size()) - 1;
+  const bool of_state = d_values && !table;
+  Buffer<v> found(of_state && parts > 1 ? shape.images * parts * in * l.blocks : 0);
+  const auto works = for_each(shape.threads, shape.images * parts, make, [&](Work& work, Index i) {
+    const Index n = i / parts, part = i % parts;
+    convolve_backward_image(l, n, values, table, firsts[part], firsts[part + 1], convolutions,
+                            weights, outputs, d_values, work.weight_sums, work.buffers,
                             sums ? image_sums.data() + n * image_stride : nullptr);
     work.pixels += l.pixels_out;
-    if (work.pixels >= PIXELS_OF_PART) {  // parts are whole images
+    if (work.pixels >= PIXELS_OF_PART) {  // of whole images
       for (auto& sums_of_one : work.weight_sums) sums_of_one->finish_part();
       work.pixels = 0;
     }
-    if (!d_values || table) return;
+    if (!of_state) return;
+    const bool with_edges = edges > 0 && part + 1 == parts;
     v* by_edges = work.buffers.by_edges.get();
-    if (edges)
+    if (with_edges)
       edges_backward(l, l.image(values, n, in), n, edges, list, work.buffers.pools, by_edges);
-    finish_state(l, work.buffers, count > 0, edges > 0,
-                 before ? l.image(before, n, in) : nullptr,
-                 const_cast<v*>(l.image(d_values, n, in)));
+    finish_state(l, work.buffers, count > 0, with_edges,
+                 before && parts == 1 ? l.image(before, n, in) : nullptr,
+                 parts > 1 ? found.get() + i * in * l.blocks
+                           : const_cast<v*>(l.image(d_values, n, in)));
   });
+  if (of_state && parts > 1) add_parts(l, parts, found.get(), before, d_values);
   for (int i = 0; i < count; i++) {
     for (auto& work : works) work->weight_sums[i]->finish_part();
     WeightSums<T, V>& all = *works[0]->weight_sums[i];

@@ -15,6 +15,7 @@ from helpers.cells import (
     assert_as_exact_as_torch,
     closest_tie,
     make_cell,
+    relative_error,
 )
 from helpers.reference_backend import ReferenceBackend
 from hypothesis import HealthCheck, assume, given, settings
@@ -103,10 +104,11 @@ def test_bitwise_repeatable(threads, instructions) -> None:
         assert torch.equal(value, second[name]), name
 
 
+@pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("cell", ["reduction cell", "nasbench201 cell"])
-def test_more_threads_than_images(cell, instructions) -> None:
-    """Rows are divided among threads where there are fewer images than threads."""
-    case = make_cell(*CELLS[cell], 1, 12, (23, 21), seed=5)
+def test_more_threads_than_images(cell, images, instructions) -> None:
+    """Rows or convolutions are divided where there are fewer images than threads."""
+    case = make_cell(*CELLS[cell], images, 12, (23, 21), seed=5)
     before = torch.get_num_threads()
     found = []
     try:
@@ -116,7 +118,7 @@ def test_more_threads_than_images(cell, instructions) -> None:
     finally:
         torch.set_num_threads(before)
     for name, value in found[0].items():
-        torch.testing.assert_close(found[1][name], value, rtol=1e-4, atol=1e-5, msg=name)
+        assert relative_error(found[1][name], value) < 1e-5, name
 
 
 IN_FEWER_THREADS = """
