@@ -5,6 +5,10 @@ results/gpu_first_minutes.csv as they come; a part that fails or runs out of tim
 says so, and the next one follows. With --dry everything runs on a CPU at the smallest sizes,
 without CUDA graphs, and no row is kept.
 
+A mode of torch.compile may take minutes to compile a cell, and each batch size is compiled anew.
+So the modes have a part of their own, the quickest to compile first, which leaves rows as soon as
+one of them has been timed at one batch size, and ends where its limit is.
+
     python benchmarks/gpu_first_minutes.py [--dry] [--parts correctness,cells,...]
 """
 
@@ -12,18 +16,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bench_mixed_op import Case, Tensors, fused, interleaved, variants_of
+from bench_mixed_op import Case, Tensors, Variant, fused, interleaved, variants_of
 from results import append_row
 from search_step import SearchStep
 
@@ -36,6 +43,19 @@ from hwnas.supernet.graphs import REHEARSALS, CudaRecorder
 Row = dict[str, Any]
 STEPS_OF_A_SEARCH = 50 * (25_000 // 64)
 """Of DARTS on CIFAR-10: 50 epochs of half the training images, 64 at a time."""
+BATCHES = (64, 128, 256)
+"""Of the cells that are timed."""
+SHORT_RUN = (
+    *("search.steps=100", "train.epochs=1", "latency.operator_seconds=0.2"),
+    "check.measure_seconds=20",
+)
+"""Settings of the run whose verdict is kept."""
+SHORTEST_RUN = (
+    *("space.channels=4", "data.train_limit=200", "data.test_limit=100", "train.epochs=1"),
+    *("latency.operator_seconds=0.05", "latency.measure_seconds=1", "check.measure_seconds=2"),
+    *("search.steps=2", "search.candidates=1", "search.max_measured=1", "search.ranking_images=50"),
+)
+"""Settings of the run that is made dry."""
 
 
 class Part(NamedTuple):
@@ -51,7 +71,7 @@ class Part(NamedTuple):
 
 
 def row(case: str, variant: str, metric: str, value: float | str, **further: Any) -> Row:
-    """A row of the results; `low` and `high` are the range of the paired ratios, if any."""
+    """A row of the results; `low` and `high` are the range of a ratio, or a latency's interval."""
     fields = {"low": "", "high": "", "baseline": ""} | further
     return {"case": case, "variant": variant, "metric": metric, "value": value} | fields
 
@@ -106,18 +126,34 @@ def relative_error(found: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def cells(dry: bool) -> Iterator[Row]:
-    """Forward and backward of a normal cell against every plain version, without launches too."""
+    """Forward and backward of a normal cell against eager versions, without launches too."""
     device, rounds = ("cpu", 1) if dry else ("cuda", 9)
-    batches = (1,) if dry else (64, 128, 256)
-    for compiled in (False, True):
-        for n in batches[: 1 if compiled else None]:
-            case = Case("edge", n, 4, 4) if dry else Case("normal_cell", n, 16, 32)
-            found = variants_of(case, device, torch.float32, compiled and not dry)
-            steps = {name: lambda t=t, run=run: t.step(run) for name, (t, run) in found.items()}
-            if not compiled:
-                graphed = ("eager_channels_last", *(k for k in steps if is_ours(k)))
-                steps |= {f"{name}_graphed": captured(steps[name], device) for name in graphed}
-            yield from ratios(f"{case.name} n={n}", interleaved(steps, rounds, device))
+    for case in cases(dry):
+        steps = steps_of(variants_of(case, device, torch.float32, compile_too=False))
+        graphed = ("eager_channels_last", *(name for name in steps if is_ours(name)))
+        steps |= {f"{name}_graphed": captured(steps[name], device) for name in graphed}
+        yield from ratios(f"{case.name} n={case.n}", interleaved(steps, rounds, device))
+
+
+def compiled_cells(dry: bool) -> Iterator[Row]:
+    """The same against the modes of `torch.compile`, one at a time."""
+    device, rounds = ("cpu", 1) if dry else ("cuda", 9)
+    first = steps_of(variants_of(cases(dry)[0], device, torch.float32, compile_too=True))
+    for mode in [name for name in first if name.startswith("compile")]:
+        for case in cases(dry):
+            found = variants_of(case, device, torch.float32, compile_too=True)
+            steps = steps_of({k: v for k, v in found.items() if k == mode or is_ours(k)})
+            yield from ratios(f"{case.name} n={case.n}", interleaved(steps, rounds, device))
+
+
+def cases(dry: bool) -> list[Case]:
+    """A normal cell at each batch size, or a small operator."""
+    return [Case("edge", 1, 4, 4)] if dry else [Case("normal_cell", n, 16, 32) for n in BATCHES]
+
+
+def steps_of(variants: dict[str, Variant]) -> dict[str, Callable[[], Any]]:
+    """Forward and backward of each variant."""
+    return {name: lambda t=t, run=run: t.step(run) for name, (t, run) in variants.items()}
 
 
 def is_ours(name: str) -> bool:
@@ -189,7 +225,7 @@ def wait() -> None:
 
 
 def tables(dry: bool) -> Iterator[Row]:
-    """Tables of NAS-Bench-201 with ONNX Runtime, audited, and a run with a budget."""
+    """Tables of NAS-Bench-201 with ONNX Runtime, audited."""
     runtime = "onnxruntime-cpu" if dry else "onnxruntime-cuda"
     small = "input_channels=3, height=8, width=8, classes=10, cells=1, channels=4"
     sizes = small if dry else "input_channels=3, height=32, width=32, classes=10"
@@ -197,20 +233,33 @@ def tables(dry: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for batch in (1,) if dry else (1, 32):
             path = str(Path(folder) / f"{batch}.json")
-            seconds, networks, limit = ("0.05", "3", "2") if dry else ("0.2", "12", "20")
+            seconds, networks, limit = ("0.05", "3", "2") if dry else ("0.2", "12", "6")
             options = ("--runtime", runtime, "--batch", str(batch), "--seconds", seconds)
             hwnas("profile", *space, *options, "--out", path)
             hwnas("table", "audit", path, *space, "-k", networks, "--seconds", limit)
             audit = LatencyTable.load(path).audit
             assert audit is not None
             yield row(f"nasbench201 batch={batch}", runtime, "spearman", audit.spearman)
-        if not dry:
-            device = ("--device", "cuda", "--runtime", runtime)
-            short = ("--set", "search.steps=100", "--set", "train.epochs=1")
-            code = hwnas(
-                "run", "nasbench201_slice", *device, *short, "--out", str(Path(folder) / "run")
-            )
-            yield row("nasbench201_slice, budget", runtime, "exit_code_of_verdict", code)
+
+
+def verdict(dry: bool) -> Iterator[Row]:
+    """A run with a budget, on its own table: the exit code of its verdict, and latencies."""
+    device, runtime = ("cpu", "onnxruntime-cpu") if dry else ("cuda", "onnxruntime-cuda")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "run")
+        options = ["--device", device, "--runtime", runtime, "--out", str(path)]
+        for setting in SHORTEST_RUN if dry else SHORT_RUN:
+            options += ["--set", setting]
+        code = hwnas("run", "nasbench201_slice", *options)
+        check = json.loads((path / "check.json").read_text("utf-8"))
+    case, latency = "nasbench201_slice, budget", check["measured"]
+    yield row(case, runtime, "exit_code_of_verdict", code)
+    yield row(case, runtime, "budget_ms", check["budget_ms"])
+    yield row(case, runtime, "predicted_ms", check["predicted_ms"])
+    yield row(
+        case, runtime, "latency_ms", latency["value_ms"],
+        low=latency["ci_low_ms"], high=latency["ci_high_ms"],
+    )  # fmt: skip
 
 
 def hwnas(*arguments: str) -> int:
@@ -236,51 +285,71 @@ def energy(dry: bool) -> Iterator[Row]:
     case = Case("edge", 1, 4, 4) if dry else Case("normal_cell", 64, 16, 32)
     tensors = Tensors(case, "cpu" if dry else "cuda", torch.float32, torch.channels_last)
     for impl in ("cpu" if dry else "triton", "torch"):
-        run = fused(impl, "nothing")
-        tensors.step(run)
-        found = measure_energy(
-            lambda run=run: tensors.step(run), runtime, counter, latency_ms=10.0,
-            seconds=0.05 if dry else 2.0,
-        )  # fmt: skip
+        (step,) = steps_of({impl: (tensors, fused(impl, "nothing"))}).values()
+        step()
+        calls, seconds = (1, 0.05) if dry else (20, 2.0)
+        latency_ms = runtime.time_block(step, calls) / calls
+        found = measure_energy(step, runtime, counter, latency_ms=latency_ms, seconds=seconds)
         yield row(case.name, impl, "mj", found.mj)
         yield row(case.name, impl, "w", found.power_w)
 
 
 PARTS = {
     "correctness": Part(100, correctness),
-    "cells": Part(240, cells),
-    "search_step": Part(90, search_step),
+    "cells": Part(90, cells),
+    "compiled_cells": Part(130, compiled_cells),
+    "search_step": Part(80, search_step),
     "long_search": Part(60, long_search),
-    "tables": Part(190, tables),
-    "energy": Part(40, energy),
+    "tables": Part(150, tables),
+    "verdict": Part(80, verdict),
+    "energy": Part(30, energy),
 }
 """In order; the limits add up to 12 minutes."""
 
 
 def run_part(command: list[str], seconds: float, keep: Callable[[Row], None]) -> str | None:
-    """Run a part in a process of its own, and keep its rows as they come.
+    """Run a part in processes of its own, and keep its rows as they come.
+
+    At its limit the part ends with all processes that it has started.
 
     Returns:
         What went wrong; None if nothing did.
     """
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    limit = threading.Timer(seconds, process.kill)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # the number of the process is that of the group of all of them
+    )
+    limit = threading.Timer(seconds, kill_group, (process.pid,))
     errors: list[str] = []
     reader = threading.Thread(target=lambda: errors.extend(process.stderr or ()))
     limit.start()
     reader.start()
-    for line in process.stdout or ():
-        if line.startswith("{"):
-            keep(json.loads(line))
-    code = process.wait()
-    reader.join()
-    in_time = limit.is_alive()
-    limit.cancel()
+    try:
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                keep(json.loads(line))
+        code = process.wait()
+    except BaseException:  # an interruption does not reach a session of its own
+        kill_group(process.pid)
+        raise
+    finally:
+        in_time = limit.is_alive()
+        limit.cancel()
+        reader.join()
     if code == 0:
         return None
     if not in_time:
         return f"stopped after {seconds:.0f} s"
     return (errors or ["no message"])[-1].strip()
+
+
+def kill_group(leader: int) -> None:
+    """Kill all processes of a group, if there are any."""
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def keeper(name: str, dry: bool) -> Callable[[Row], None]:

@@ -11,9 +11,13 @@ import gpu_first_minutes
 import pytest
 import results
 import torch
+from bench_mixed_op import Tensors
 from gpu_first_minutes import PARTS, Row, keeper, run_part
+from helpers.processes import is_running, wait_for_end
 
-QUICK = ("correctness", "cells", "search_step", "long_search", "energy")
+from hwnas.latency_tables.measuring import energy
+
+QUICK = ("correctness", "cells", "search_step", "long_search", "verdict", "energy")
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +34,10 @@ def test_all_parts_fit_into_twelve_minutes() -> None:
     assert sum(part.seconds for part in PARTS.values()) <= 12 * 60
 
 
-@pytest.mark.parametrize("part", [*QUICK, pytest.param("tables", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "part",
+    [part if part in QUICK else pytest.param(part, marks=pytest.mark.slow) for part in PARTS],
+)
 def test_every_part_runs_dry(part) -> None:
     rows = rows_of(part)
     assert rows
@@ -51,6 +58,42 @@ def test_each_of_ours_is_compared_with_every_other() -> None:
     baselines = {row["baseline"] for row in rows if row["variant"] == "cpu"}
     assert {"eager_nchw", "eager_channels_last", "eager_channels_last_graphed"} <= baselines
     assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+@pytest.mark.slow
+def test_each_mode_of_compile_is_timed_beside_ours() -> None:
+    rows = [row for row in rows_of("compiled_cells") if row["metric"] == "ratio"]
+    assert {(row["variant"], row["baseline"]) for row in rows} >= {("cpu", "compile")}
+    assert all(0 < row["low"] <= row["value"] <= row["high"] for row in rows)
+
+
+def test_the_verdict_is_about_a_latency_and_a_budget() -> None:
+    rows = {row["metric"]: row for row in rows_of("verdict")}
+    assert rows["exit_code_of_verdict"]["value"] in (0, 1, 3)
+    assert rows["budget_ms"]["value"] > 0 < rows["predicted_ms"]["value"]
+    latency = rows["latency_ms"]
+    assert 0 < latency["low"] <= latency["value"] <= latency["high"]
+
+
+def test_energy_is_that_of_one_step(monkeypatch) -> None:
+    """On a device whose counter can be read, and which uses 15 mJ for each step."""
+    used_mj = 0.0
+    step = Tensors.step
+
+    def counted_step(self, run):
+        nonlocal used_mj
+        used_mj += 15.0
+        return step(self, run)
+
+    counter = energy.Counter("powercap", lambda: (used_mj,), (math.inf,))
+    monkeypatch.setattr(energy, "powercap_counter", lambda folder: counter)
+    monkeypatch.setattr(Tensors, "step", counted_step)
+    rows = list(PARTS["energy"].rows(True))
+    assert [(row["variant"], row["metric"]) for row in rows] == [
+        (impl, metric) for impl in ("cpu", "torch") for metric in ("mj", "w")
+    ]
+    assert all(row["value"] == pytest.approx(15.0) for row in rows if row["metric"] == "mj")
+    assert all(0 < row["value"] < math.inf for row in rows if row["metric"] == "w")
 
 
 def test_rows_of_all_parts_are_kept_in_one_table(tmp_path, monkeypatch) -> None:
@@ -81,6 +124,34 @@ def test_rows_are_kept_whatever_becomes_of_a_part(program, seconds, failure, kep
     rows: list[Row] = []
     assert run_part([sys.executable, "-c", program], seconds, rows.append) == failure
     assert rows == kept
+
+
+CHILD_OF_A_PART = """
+import json, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(json.dumps({"pid": child.pid}), flush=True)
+child.wait()
+"""
+
+
+def test_a_part_that_is_stopped_leaves_no_process_behind() -> None:
+    rows: list[Row] = []
+    failure = run_part([sys.executable, "-c", CHILD_OF_A_PART], 4.0, rows.append)
+    assert failure == "stopped after 4 s"
+    wait_for_end(rows[0]["pid"])
+
+
+def test_a_part_that_is_interrupted_leaves_no_process_behind() -> None:
+    rows: list[Row] = []
+
+    def interrupt(row: Row) -> None:
+        assert is_running(row["pid"])
+        rows.append(row)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_part([sys.executable, "-c", CHILD_OF_A_PART], 600, interrupt)
+    wait_for_end(rows[0]["pid"])
 
 
 def test_a_part_that_fails_leaves_a_row_and_the_next_one_follows(monkeypatch, capsys) -> None:
