@@ -32,7 +32,7 @@ INLINE v broadcast(T value) {
 // `largest` and `rectified` propagate NaN, as PyTorch does.
 template <class v>
 INLINE v largest(v a, v b) {
-  return (a > b) | (a != a) ? a : b;
+  return ((a > b) | (a != a)) ? a : b;
 }
 
 template <class v>
