@@ -1,22 +1,26 @@
 """Claim: with small tensors fused operators are faster than plain PyTorch too.
 
-There the time goes to Python, not to arithmetic. Three parts, each with rows of its own:
+There the time goes to Python, not to arithmetic. The parts have rows of their own:
 
 - `host`: what a normal cell costs outside the kernels, forward and backward, with the compiled
   library's programs replaced by nothing.
 - `step`: the search step of the configuration `darts_slice` (a weights and an architecture step).
 - `sweep`: one mixed operator over batches, widths and sizes, beside plain PyTorch in channels_last
   and the project's own plain version.
+- `alternating`: one mixed operator in strict alternation with others, whose tensors push its own
+  out of the caches (elsewhere each timed call follows an untimed one); `alternating_prepared` is
+  the same for a cell that is prepared and has flat tensors, as in supernets.
 
 Everything is CPU time of one thread, so that other processes of a shared machine count less; the
 variants run in turn in one process, and a row has the median and the range of the paired ratios.
 
-    python benchmarks/small_shapes.py [--parts host,step,sweep] [--rounds 9] [--save]
+    python benchmarks/small_shapes.py [--parts host,step,sweep,alternating] [--rounds 9] [--save]
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -115,7 +119,38 @@ def sweep(rounds: int) -> Iterator[dict[str, Any]]:
                 yield from compared({"part": "sweep", "n": n, "c": c, "size": size}, times)
 
 
-PARTS = {"host": host, "step": step, "sweep": sweep}
+def alternating(rounds: int) -> Iterator[dict[str, Any]]:
+    """Rows of one small operator whose variants alternate."""
+    n, c, size = 4, 16, 16
+    case = Case("edge", n, c, size)
+    separate, flat = (
+        Tensors(case, "cpu", torch.float32, torch.channels_last, is_flat=is_flat)
+        for is_flat in (False, True)
+    )
+    prepared = kernels.Cell(1, flat.edges)
+    variants = {
+        "fused": lambda: separate.step(fused("auto", "nothing")),
+        "prepared": lambda: flat.step(lambda t: prepared(t.inputs, t.weights)),
+        "eager_channels_last": lambda: separate.step(
+            lambda t: cell(t.inputs, t.weights, t.edges, eager_edge)
+        ),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(10 * rounds + 10):
+        for name, run in variants.items():
+            start = time.process_time()
+            run()
+            seconds[name].append(time.process_time() - start)
+    times = {name: 1e3 * np.array(found[10:]) for name, found in seconds.items()}
+    baseline = {"eager_channels_last": times["eager_channels_last"]}
+    sizes = {"n": n, "c": c, "size": size}
+    yield from compared({"part": "alternating"} | sizes, {"fused": times["fused"]} | baseline)
+    yield from compared(
+        {"part": "alternating_prepared"} | sizes, {"fused": times["prepared"]} | baseline
+    )
+
+
+PARTS = {"host": host, "step": step, "sweep": sweep, "alternating": alternating}
 
 
 def main() -> None:
@@ -128,8 +163,8 @@ def main() -> None:
     for part in arguments.parts.split(","):
         for row in PARTS[part](arguments.rounds):
             print(
-                f"{part} n={row['n']} c={row['c']} size={row['size']}: {row['fused_ms']:.2f} ms, "
-                f"{row['baseline']} {row['baseline_ms']:.2f} ms, {row['ratio_median']:.2f}x "
+                f"{row['part']} n={row['n']} c={row['c']} size={row['size']}: "
+                f"{row['fused_ms']:.2f} ms, {row['baseline']} {row['baseline_ms']:.2f} ms, {row['ratio_median']:.2f}x "
                 f"({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
                 flush=True,
             )
