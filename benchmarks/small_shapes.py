@@ -164,8 +164,8 @@ def main() -> None:
         for row in PARTS[part](arguments.rounds):
             print(
                 f"{row['part']} n={row['n']} c={row['c']} size={row['size']}: "
-                f"{row['fused_ms']:.2f} ms, {row['baseline']} {row['baseline_ms']:.2f} ms, {row['ratio_median']:.2f}x "
-                f"({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
+                f"{row['fused_ms']:.2f} ms, {row['baseline']} {row['baseline_ms']:.2f} ms, "
+                f"{row['ratio_median']:.2f}x ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})",
                 flush=True,
             )
             if arguments.save:
