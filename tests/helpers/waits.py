@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 WAITING = {
@@ -27,7 +28,11 @@ class Watch(TorchDispatchMode):
         if name in WAITING:
             self.found[f"{name} {WAITING[name]}"] += 1
         if name.startswith(("aten::index.", "aten::index_put")):
-            self.found[f"{name} with a list or a mask"] += 1
+            indices = [index for index in args[1] if index is not None]
+            if any(index.dtype in (torch.bool, torch.uint8) for index in indices):
+                self.found[f"{name} with a mask"] += 1
+            if any(index.device != args[0].device for index in indices):
+                self.found[f"{name} with indices from another device"] += 1
         result = function(*args, **(kwargs or {}))
         if name in COPYING and args[-1].device != result.device:
             self.found[f"{name} copies from {args[-1].device} to {result.device}"] += 1

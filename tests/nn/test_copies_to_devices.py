@@ -19,14 +19,20 @@ from hwnas.spaces import SPACES
 def test_what_would_wait_is_noticed() -> None:
     x = torch.rand(3)
     with Watch() as watch:
-        x[[0, 2]]
+        x[x > 0]
         x.sum().item()
         torch.tensor([1.0])
     assert set(watch.found) == {
-        "aten::index.Tensor with a list or a mask",
+        "aten::index.Tensor with a mask",
         "aten::_local_scalar_dense reads a number",
         "aten::lift_fresh makes a tensor of Python numbers",
     }
+    with Watch() as watch:
+        x[[0, 2]]
+    assert set(watch.found) == {"aten::lift_fresh makes a tensor of Python numbers"}
+    with Watch() as watch:
+        x[torch.arange(2)]
+    assert watch.found == {}
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
