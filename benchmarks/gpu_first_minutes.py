@@ -138,7 +138,7 @@ def cells(dry: bool) -> Iterator[Row]:
 def compiled_cells(dry: bool) -> Iterator[Row]:
     """The same against the modes of `torch.compile`, one at a time."""
     device, rounds = ("cpu", 1) if dry else ("cuda", 9)
-    first = steps_of(variants_of(cases(dry)[0], device, torch.float32, compile_too=True))
+    first = variants_of(cases(dry)[0], device, torch.float32, compile_too=True)
     for mode in [name for name in first if name.startswith("compile")]:
         for case in cases(dry):
             found = variants_of(case, device, torch.float32, compile_too=True)
