@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hwnas.kernels.triton.launch import TritonLauncher
+from hwnas.kernels.triton.program import Program
 
 
 class Captured(TorchDispatchMode):
@@ -32,17 +34,18 @@ class Captured(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         views = any(a.alias_info and not a.alias_info.is_write for a in function._schema.arguments)
+        views = views or torch.Tag.inplace_view in function.tags
         allocates = function._schema.name.startswith(("aten::empty", "aten::new_empty"))
         if not self.paused and not views and not allocates:
             self._calls.append((function, args, kwargs or {}, _tensors(result)))
         return result
 
-    def launch(self, launcher: TritonLauncher, arguments: tuple[Any, ...], options: Any) -> None:
-        """Note a launch, and make it."""
+    def launch(self, make: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        """Note a launch, or those of a program, and make it."""
         self.paused = True
-        _LAUNCH(launcher, *arguments, **options)
+        make(*arguments, **options)
         self.paused = False
-        self._calls.append((_LAUNCH, (launcher, *arguments), options, []))
+        self._calls.append((make, arguments, options, []))
 
     def functions(self) -> list[OpOverload]:
         """The operators among what was noted."""
@@ -54,14 +57,11 @@ class Captured(TorchDispatchMode):
             result = function(*args, **kwargs)
             for target, value in zip(outputs, _tensors(result), strict=False):
                 if target is not value:
-                    target.copy_(value)
+                    target.view(value.shape).copy_(value)
 
 
 def _tensors(result: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-
-
-_LAUNCH = TritonLauncher._launch
 
 
 @contextmanager
@@ -69,8 +69,12 @@ def capture() -> Iterator[Captured]:
     """Capture what runs inside."""
     captured = Captured()
 
-    def launch(self: TritonLauncher, *arguments: Any, **options: Any) -> None:
-        captured.launch(self, arguments, options)
+    def noted(make: Callable[..., Any]) -> Callable[..., None]:
+        return lambda *arguments, **options: captured.launch(make, *arguments, **options)
 
-    with mock.patch.object(TritonLauncher, "_launch", launch), captured:
+    with (
+        mock.patch.object(TritonLauncher, "_launch", noted(TritonLauncher._launch)),
+        mock.patch.object(Program, "run", noted(Program.run)),
+        captured,
+    ):
         yield captured

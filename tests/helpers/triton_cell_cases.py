@@ -33,6 +33,10 @@ from hwnas.kernels.operator import mixed_cell_op, update_running_statistics
 from hwnas.kernels.plan import CellPlan, Edge, tensors_of
 from hwnas.kernels.triton import cell as programs
 from hwnas.kernels.triton.backend import TritonBackend
+from hwnas.kernels.triton.program import Program
+
+Structure = Sequence[tuple[int, int, int]]
+"""Source, target and stride of each edge."""
 
 CELLS = [
     ("darts", 9, (1, 7, 8), [(0, 1, 1)], FLOAT32),
@@ -166,6 +170,16 @@ def test_a_captured_cell_follows_new_values(space) -> None:
 TWO_NODES = [(0, 2, 1), (1, 2, 1), (2, 3, 1)]
 
 
+def small_edges(space: str, structure: Structure, is_flat: bool) -> list[Edge]:
+    """Edges of 12 channels and 3x4 pixels; if flat, with vectors of several tensors."""
+    edges = [Edge(s, t, candidates_of(space, 12, (3, 4), r)[1], r) for s, t, r in structure]
+    for edge in edges:
+        for candidate in edge.candidates:
+            moved = {k: v.detach().to(DEVICE) for k, v in candidate.tensors.items()}
+            candidate.tensors.update(moved)
+    return [e._replace(candidates=flat(e.candidates)) for e in edges] if is_flat else edges
+
+
 @pytest.mark.parametrize(
     "space,structure,recompute,is_flat,active",
     [
@@ -183,14 +197,7 @@ def test_programs_compute_what_the_operator_does(
     Then all inputs are the same tensor, and some gradients are not needed.
     """
     count = min(target for _, target, _ in structure)
-    edges = [Edge(s, t, candidates_of(space, 12, (3, 4), r)[1], r) for s, t, r in structure]
-    for edge in edges:
-        for candidate in edge.candidates:
-            moved = {k: v.detach().to(DEVICE) for k, v in candidate.tensors.items()}
-            candidate.tensors.update(moved)
-    if is_flat:
-        edges = [edge._replace(candidates=flat(edge.candidates)) for edge in edges]
-    edges = [edge._replace(active=active) for edge in edges]
+    edges = [e._replace(active=active) for e in small_edges(space, structure, is_flat)]
     selection = Selection(count, edges)
     plan = CellPlan.of(selection.description)
     assert programs.suits(plan)
@@ -226,6 +233,76 @@ def test_programs_compute_what_the_operator_does(
             leaves = [*dict.fromkeys(inputs), weights, *learned]
             results.append([*nodes, *torch.autograd.grad(nodes, leaves, gradients), *running])
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+class PreparedCell:
+    """A cell that programs compute, its tensors, and the gradients of its nodes.
+
+    Args:
+        space: of the candidates.
+        structure: of the cell.
+        is_flat: whether its parameters and running statistics are vectors of several.
+    """
+
+    def __init__(self, space: str, structure: Structure, is_flat: bool) -> None:
+        self.inputs = min(target for _, target, _ in structure)
+        edges = small_edges(space, structure, is_flat)
+        selection = Selection(self.inputs, edges)
+        self.call = CellCall(
+            selection.description, True, 0.1, "nothing", "exact", selection.parameters.places,
+            selection.running,
+        )  # fmt: skip
+        plan = CellPlan.of(selection.description)
+        assert programs.suits(plan)
+        self.running = selection.running.tensors
+        x = [torch.randn(2, 12, 3, 4, device=DEVICE) for _ in range(self.inputs)]
+        mixing = torch.rand(len(edges), len(edges[0].candidates), device=DEVICE)
+        parameters = [p.detach() for p in selection.parameters.tensors]
+        self.leaves = [t.requires_grad_() for t in (*x, mixing, *parameters)]
+        self.gradients = [torch.randn_like(x[0]) for _ in range(plan.nodes)]
+
+    def evaluate(self) -> list[Tensor]:
+        """The nodes, and the gradients of all tensors; running statistics change."""
+        x, (mixing, *parameters) = self.leaves[: self.inputs], self.leaves[self.inputs :]
+        nodes = run_cell(programs, self.call, x, mixing, parameters)
+        return [*nodes, *torch.autograd.grad(nodes, self.leaves, self.gradients)]
+
+
+@pytest.mark.parametrize("is_flat", [True, False])
+@pytest.mark.parametrize("space", ["darts", "nasbench201"])
+def test_a_warm_program_waits_for_nothing(space, is_flat, monkeypatch) -> None:
+    """Both passes with their running statistics; the launches themselves need a GPU."""
+    ran: list[int] = []
+    if not ON_GPU:
+        monkeypatch.setattr(Program, "run", lambda self, *given: ran.append(len(self.steps)))
+    cell = PreparedCell(space, TWO_NODES, is_flat)
+    for _ in range(2):
+        ran.clear()
+        with Watch() as watch:
+            cell.evaluate()
+    assert len(ran) == (0 if ON_GPU else 2)
+    assert watch.found == {}
+
+
+@pytest.mark.parametrize("space", [pytest.param("darts", marks=pytest.mark.slow), "nasbench201"])
+def test_a_captured_program_follows_new_values(space) -> None:
+    """Nodes, gradients and running statistics, as those of a new evaluation."""
+    cell = PreparedCell(space, [(0, 1, 1)], is_flat=True)
+    cell.evaluate()  # records the programs
+    with capture() as captured:
+        found = cell.evaluate()
+    before = [t.clone() for t in (*found, *cell.running)]
+    for tensor in (*cell.leaves, *cell.gradients):
+        tensor.data.normal_()
+    start = [t.clone() for t in cell.running]
+    with torch.no_grad():
+        captured.replay()
+    replayed = [t.clone() for t in (*found, *cell.running)]
+    for tensor, value in zip(cell.running, start, strict=True):
+        tensor.copy_(value)
+    anew = [*cell.evaluate(), *cell.running]
+    assert all(torch.equal(a, b) for a, b in zip(replayed, anew, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(before, anew, strict=True))
 
 
 @pytest.mark.parametrize("recompute", ["nothing", "all"])

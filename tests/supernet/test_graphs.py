@@ -9,10 +9,13 @@ import pytest
 import torch
 from helpers.captured import Captured, capture
 from helpers.supernet_searches import CONFIG, make_search
+from helpers.tiny import TINY_SIZES, tiny_space
 from helpers.waits import Watch
 from torch import Tensor
 
+from hwnas.architecture import Mixture
 from hwnas.config import SearchConfig
+from hwnas.spaces import SPACES
 from hwnas.supernet import search as search_module
 from hwnas.supernet.graphs import REHEARSALS, StepGraph
 from hwnas.supernet.search import SupernetSearch
@@ -123,6 +126,32 @@ def test_what_a_resumed_search_loads_stays_beside_the_weights(tmp_path) -> None:
     found, expected = resumed.advance(), loop.advance()
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     assert len(Recorder.made) == 3, "the recordings of before hold other moments"
+
+
+@pytest.mark.parametrize("name", sorted(SPACES))
+def test_a_supernet_in_evaluation_follows_new_values(name) -> None:
+    """Of the mixture, the images and all weights and statistics."""
+    torch.manual_seed(0)
+    space = tiny_space(name)
+    supernet = space.supernet().eval()
+    weights = 0.5 * space.mask
+    images = torch.randn(2, TINY_SIZES["input_channels"], 9, 7)
+    values = [*supernet.parameters(), *supernet.buffers(), images]
+    with torch.no_grad():
+        supernet(images, Mixture(weights))  # what is computed at the first call may be kept
+        with Watch() as watch, capture() as captured:
+            found = supernet(images, Mixture(weights))
+        before = found.clone()
+        for tensor in values:
+            if tensor.is_floating_point():
+                tensor.mul_(1 + 0.1 * torch.rand_like(tensor))
+        weights.mul_(1 + torch.rand_like(weights))
+        captured.replay()
+        replayed = found.clone()
+        anew = supernet(images, Mixture(weights))
+    assert watch.found == {}
+    torch.testing.assert_close(replayed, anew)
+    assert not torch.allclose(before, anew)
 
 
 def test_inputs_of_another_shape_are_computed_without_the_recording() -> None:
