@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("triton")
 TESTS = Path(__file__).parents[2]
 CASES = [
-    str(TESTS / "helpers" / f"triton_{name}.py") for name in ("cases", "cell_cases", "step_cases")
+    str(TESTS / "helpers" / f"triton_{name}.py")
+    for name in ("cases", "cell_cases", "program_cases", "step_cases")
 ]
 
 

@@ -1,7 +1,7 @@
 """Programs of Triton's kernels: the memory of a pass, and the addresses that are passed.
 
 That they compute what the kernels one by one compute is tested in Triton's interpreter
-(`tests/helpers/triton_cell_cases.py`).
+(`tests/helpers/triton_program_cases.py`).
 """
 
 from __future__ import annotations
