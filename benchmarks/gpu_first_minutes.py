@@ -136,14 +136,20 @@ def cells(dry: bool) -> Iterator[Row]:
 
 
 def compiled_cells(dry: bool) -> Iterator[Row]:
-    """The same against the modes of `torch.compile`, one at a time."""
+    """The same against the modes of `torch.compile`, one at a time; one that fails says so."""
     device, rounds = ("cpu", 1) if dry else ("cuda", 9)
     first = variants_of(cases(dry)[0], device, torch.float32, compile_too=True)
     for mode in [name for name in first if name.startswith("compile")]:
         for case in cases(dry):
             found = variants_of(case, device, torch.float32, compile_too=True)
             steps = steps_of({k: v for k, v in found.items() if k == mode or is_ours(k)})
-            yield from ratios(f"{case.name} n={case.n}", interleaved(steps, rounds, device))
+            name = f"{case.name} n={case.n}"
+            try:
+                times = interleaved(steps, rounds, device)
+            except Exception as error:
+                yield row(name, mode, "failure", repr(error)[:300])
+            else:
+                yield from ratios(name, times)
 
 
 def cases(dry: bool) -> list[Case]:

@@ -67,6 +67,16 @@ def test_each_mode_of_compile_is_timed_beside_ours() -> None:
     assert all(0 < row["low"] <= row["value"] <= row["high"] for row in rows)
 
 
+def test_a_mode_of_compile_that_fails_leaves_a_row(monkeypatch) -> None:
+    def fail(*arguments):
+        raise RuntimeError("overwritten by a subsequent run")
+
+    monkeypatch.setattr(gpu_first_minutes, "interleaved", fail)
+    (row,) = PARTS["compiled_cells"].rows(True)
+    assert (row["variant"], row["metric"]) == ("compile", "failure")
+    assert "overwritten" in row["value"]
+
+
 def test_the_verdict_is_about_a_latency_and_a_budget() -> None:
     rows = {row["metric"]: row for row in rows_of("verdict")}
     assert rows["exit_code_of_verdict"]["value"] in (0, 1, 3)
