@@ -72,6 +72,7 @@ class ForwardProgram(NamedTuple):
         groups: for each group the positions of its table and of the outputs of its first and its
             second stage there; None where they are not kept.
         packed_elements: number of elements of the packed parameters.
+        read: states that an operator reads; edges with `none` alone read nothing.
     """
 
     program: Program
@@ -79,6 +80,7 @@ class ForwardProgram(NamedTuple):
     saved: list[tuple[tuple[int, ...], torch.dtype]]
     groups: list[tuple[int, int | None, int | None]]
     packed_elements: int
+    read: frozenset[int]
 
     def workspace(self, sizes: Sizes) -> Tensor:
         """Memory for what is kept, and behind it for the packed parameters, as bytes."""
@@ -108,12 +110,14 @@ class ForwardProgram(NamedTuple):
 def suits(plan: CellPlan) -> bool:
     """Whether a cell in training consists of launches alone.
 
-    Gradients of scales and shifts are copied, and nodes that nothing leads to are filled with
-    zeros, by PyTorch.
+    PyTorch copies gradients of scales and shifts, fills nodes that nothing leads to with zeros, and
+    computes the edges out of a state that only the identity reads.
     """
-    reached = {term.target for group in plan.groups for term in group.terms}
+    read = [group for group in plan.groups if group.terms]
+    reached = {term.target for group in read for term in group.terms}
     return (
-        any(group.first for group in plan.groups)
+        any(group.first for group in read)
+        and all(group.first or group.uses_pools for group in read)
         and len(reached) == plan.nodes
         and all(norm.gamma is None for group in plan.groups for norm in group.norms)
     )
@@ -169,14 +173,19 @@ def backward(
     counters, d_weights = _zeros(call.description, weights)
     elements = sum(p.numel() for p, n in zip(parameters, holders, strict=True) if n)
     vector = weights.new_empty(elements, dtype=sizes.dtype)
-    d_inputs = [torch.empty_like(x) for x, n in zip(states, needs_input, strict=False) if n]
+    computed = [n and i in found.read for i, n in enumerate(needs_input)]
+    d_inputs = [torch.empty_like(x) for x, c in zip(states, computed, strict=False) if c]
     packed = found.packed(workspace, sizes)
     program.run(
         [*states, *of_nodes, weights, packed, workspace, counters, d_weights, vector, *d_inputs],
         workspace,
     )
     results = iter(d_inputs)
-    shown = [from_layout(next(results), sizes.channels) if n else None for n in needs_input]
+    filled = [
+        (next(results) if c else torch.zeros_like(x)) if n else None
+        for x, n, c in zip(states, needs_input, computed, strict=False)
+    ]
+    shown = [None if d is None else from_layout(d, sizes.channels) for d in filled]
     return [*shown, d_weights, *gradients_of(parameters, holders, vector)]
 
 
@@ -202,7 +211,8 @@ def _forward_program(description: str, sizes: Sizes, keeps: tuple[bool, bool]) -
     program = Program(recorder, bases, nodes, saved)
     kinds = [(tuple(t.shape), t.dtype) for t in saved]
     shapes = [tuple(node.shape) for node in nodes]
-    return ForwardProgram(program, shapes, kinds, groups, stand_ins.packed.flat.numel())
+    read = frozenset(group.source for group in plan.groups if group.terms)
+    return ForwardProgram(program, shapes, kinds, groups, stand_ins.packed.flat.numel(), read)
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -341,6 +351,8 @@ def _statistics(
     shares[0] = 1
     states = plan.sizes(sizes.inputs)
     for group, (table, _, _) in zip(plan.groups, found.groups, strict=True):
+        if not group.norms:
+            continue
         height, width_px = states[group.terms[0].target]
         pixels = sizes.images * height * width_px
         width = found.saved[table][0][-1]

@@ -43,10 +43,11 @@ def small_edges(space: str, structure: Structure, is_flat: bool) -> list[Edge]:
 @pytest.mark.parametrize(
     "space,structure,recompute,is_flat,active",
     [
-        ("nasbench201", [(0, 1, 1)], "nothing", True, None),
-        pytest.param("nasbench201", TWO_NODES, "first", False, None, marks=pytest.mark.slow),
-        pytest.param("nasbench201", TWO_NODES, "all", True, (1, 3), marks=pytest.mark.slow),
-        pytest.param("darts", [(0, 1, 1)], "nothing", True, None, marks=pytest.mark.slow),
+        ("nasbench201", [(0, 1, 1)], "nothing", True, [None]),
+        ("nasbench201", [(0, 2, 1), (1, 2, 1)], "nothing", True, [(0,), (2,)]),
+        pytest.param("nasbench201", TWO_NODES, "first", False, [None] * 3, marks=pytest.mark.slow),
+        pytest.param("nasbench201", TWO_NODES, "all", True, [(1, 3)] * 3, marks=pytest.mark.slow),
+        pytest.param("darts", [(0, 1, 1)], "nothing", True, [None], marks=pytest.mark.slow),
     ],
 )
 def test_programs_compute_what_the_operator_does(
@@ -57,7 +58,8 @@ def test_programs_compute_what_the_operator_does(
     Then all inputs are the same tensor, and some gradients are not needed.
     """
     count = min(target for _, target, _ in structure)
-    edges = [e._replace(active=active) for e in small_edges(space, structure, is_flat)]
+    edges = small_edges(space, structure, is_flat)
+    edges = [e._replace(active=a) for e, a in zip(edges, active, strict=True)]
     selection = Selection(count, edges)
     plan = CellPlan.of(selection.description)
     assert programs.suits(plan)

@@ -21,6 +21,9 @@ from hwnas.kernels.triton import cell as programs
 from hwnas.kernels.triton.launch import TritonLauncher
 from hwnas.kernels.triton.program import Region, _moved, arranged
 
+NONE, SKIP, CONVOLUTION, _, POOL = range(5)
+"""Candidates of NAS-Bench-201."""
+
 
 def test_memory_in_use_at_once_does_not_overlap(rng) -> None:
     regions = []
@@ -37,6 +40,23 @@ def test_memory_in_use_at_once_does_not_overlap(rng) -> None:
             assert not together or at + a.size <= other or other + b.size <= at
     assert total < sum(region.size for region in regions) / 2
     assert arranged([]) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "active, is_program",
+    [
+        ((NONE, CONVOLUTION), True),
+        ((SKIP, CONVOLUTION), False),
+        ((POOL, CONVOLUTION), True),
+        ((POOL, SKIP), False),
+        ((NONE, NONE), False),
+    ],
+)
+def test_a_program_has_every_step_of_a_pass(active, is_program) -> None:
+    """A state that only the identity reads takes no launch: PyTorch computes its part."""
+    candidates = candidates_of("nasbench201", 16, (4, 4), 1)[1]
+    edges = [Edge(i, 2, candidates, active=(k,)) for i, k in enumerate(active)]
+    assert programs.suits(CellPlan.of(CellPlan.describe(2, edges))) is is_program
 
 
 def addresses_of(value: Any) -> Any:
