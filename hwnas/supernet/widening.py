@@ -95,8 +95,8 @@ def repeat_channels(tensor: Tensor, shape: Sequence[int], power: int = 1) -> Ten
     """Repeat channels up to a shape, and divide by the number of copies of each input.
 
     Args:
-        tensor: weights (c_out, c_in / groups, KH, KW) of a convolution, or running statistics
-            (2, norms, c).
+        tensor: weights (c_out, c_in / groups, KH, KW) of a convolution, or one value per channel
+            (c,).
         shape: shape of the result, whose number of inputs is a multiple of the tensor's.
         power: power of the divisor; 2 for squared quantities.
     """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from helpers.candidates import candidates_of
+from helpers.candidates import candidates_of, flat
 from torch import Tensor
 
 from hwnas import kernels
@@ -40,10 +40,7 @@ class Cell:
 
     def evaluate(self, impl: str, dtype: torch.dtype, **settings) -> dict[str, Tensor]:
         """Nodes, gradients and running statistics by name; `settings` go to `mixed_cell`."""
-        edges = [
-            edge._replace(candidates=[cast(c, dtype) for c in edge.candidates])
-            for edge in self.edges
-        ]
+        edges = copies(self, dtype, is_flat=False)
         inputs = [x.to(dtype, copy=True).requires_grad_() for x in self.inputs]
         weights = self.weights.to(dtype, copy=True).requires_grad_()
         nodes = kernels.mixed_cell(inputs, weights, edges, impl=impl, **settings)
@@ -73,6 +70,15 @@ def cast(candidate: kernels.Candidate, dtype: torch.dtype) -> kernels.Candidate:
             tensor.requires_grad_(name.endswith((".weight", ".bias")))
         tensors[name] = tensor
     return kernels.Candidate(candidate.name, tensors)
+
+
+def copies(case: Cell, dtype: torch.dtype, *, is_flat: bool) -> list[Edge]:
+    """The edges of a case with tensors of their own, which are flat or one by one."""
+    edges = []
+    for edge in case.edges:
+        candidates = [cast(candidate, dtype) for candidate in edge.candidates]
+        edges.append(edge._replace(candidates=flat(candidates) if is_flat else candidates))
+    return edges
 
 
 def affine(candidate: kernels.Candidate, generator: torch.Generator) -> kernels.Candidate:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 from helpers.candidates import flat
-from helpers.cells import DARTS_CELL, NASBENCH_CELL, REDUCTION_CELL, Cell, cast, make_cell
+from helpers.cells import DARTS_CELL, NASBENCH_CELL, REDUCTION_CELL, Cell, copies, make_cell
 from torch import Tensor
 
 from hwnas import kernels
@@ -15,15 +15,6 @@ from hwnas.kernels import Edge, FlatLayout, FlatTensors
 from hwnas.kernels.held import held_tensors
 
 pytestmark = pytest.mark.usefixtures("needs_kernels")
-
-
-def copies(case: Cell, dtype: torch.dtype, *, is_flat: bool) -> list[Edge]:
-    """The edges with tensors of their own."""
-    edges = []
-    for edge in case.edges:
-        candidates = [cast(candidate, dtype) for candidate in edge.candidates]
-        edges.append(edge._replace(candidates=flat(candidates) if is_flat else candidates))
-    return edges
 
 
 def one_edge(seed: int, channels: int = 8) -> tuple[Edge, Tensor, Tensor]:

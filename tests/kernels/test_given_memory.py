@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers.candidates import flat
-from helpers.cells import DARTS_CELL, cast, make_cell
+from helpers.cells import DARTS_CELL, copies, make_cell
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -26,10 +25,7 @@ MESSAGE = "reaches beyond its storage of .* bytes: the storage was freed or shru
 def arguments(is_flat: bool) -> Arguments:
     """Inputs, mixing weights and edges of a cell."""
     case = make_cell("darts", DARTS_CELL, 2, 16, (6, 5), seed=1)
-    edges = []
-    for edge in case.edges:
-        candidates = [cast(candidate, torch.float32) for candidate in edge.candidates]
-        edges.append(edge._replace(candidates=flat(candidates) if is_flat else candidates))
+    edges = copies(case, torch.float32, is_flat=is_flat)
     inputs = [x.float().requires_grad_() for x in case.inputs]
     return inputs, case.weights.float().requires_grad_(), edges
 

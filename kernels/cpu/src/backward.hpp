@@ -284,8 +284,7 @@ inline std::vector<int> parts_of_stage(const Shape& shape, int count,
     if (i == 0 || !with_norms || convolutions[i].reads != convolutions[i - 1].reads)
       starts.push_back(i);
   const Index units = static_cast<Index>(starts.size());
-  const Index wanted = shape.images < shape.threads ? (shape.threads - 1) / shape.images + 1 : 1;
-  const Index parts = std::max<Index>(1, std::min(wanted, units));
+  const Index parts = std::max<Index>(1, std::min(wanted_parts(shape), units));
   std::vector<int> firsts{0};
   for (Index part = 1; part < parts; part++) firsts.push_back(starts[part * units / parts]);
   firsts.push_back(count);

@@ -53,13 +53,17 @@ struct Layout {
   const Index row, plane, pixels_out;
 };
 
+// Parts of the work on an image that keep all threads busy where images are few.
+inline Index wanted_parts(const Shape& shape) {
+  return shape.images < shape.threads ? (shape.threads - 1) / shape.images + 1 : 1;
+}
+
 // Parts that an image is divided into, so that there is work for all threads where images are few.
 // A part has whole chunks of rows; chunks and their order do not depend on the number of threads.
 template <class T, int V>
 Index parts_of(const Shape& shape, const Layout<T, V>& l) {
   const Index chunks = (shape.out_height + l.chunk_rows() - 1) / l.chunk_rows();
-  const Index wanted = shape.images < shape.threads ? (shape.threads - 1) / shape.images + 1 : 1;
-  return wanted < chunks ? wanted : chunks;
+  return std::min(wanted_parts(shape), chunks);
 }
 
 template <class T, int V>
